@@ -1,0 +1,44 @@
+# Two commands: `make demo` and `make test`. Both set themselves up in .venv; the second time that takes no time.
+# On Linux, PyPI's torch brings CUDA. Without a GPU, name the CPU index of PyTorch's "Get started" page: make demo TORCH_INDEX=...
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: demo test docs peers clean
+
+demo: .venv/run.done
+	$(BIN)/monge generate demo
+
+test: .venv/test.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/mkdocs build --strict --quiet
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+docs: .venv/test.done
+	$(BIN)/mkdocs serve
+
+peers: .venv/peers.done
+
+.venv/run.done: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "monge needs Python 3.11 or newer: apt install python3 python3-venv"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "monge needs Python 3.11 or newer; make PYTHON=python3.12 names another one"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "python3 has no venv: apt install python3-venv"; exit 2; }
+	@echo "Setting up .venv (a few minutes, once)."
+	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade pip
+	$(PIP) --editable .
+	@touch $@
+
+.venv/test.done: .venv/run.done
+	$(PIP) --group test --group docs
+	@touch $@
+
+.venv/peers.done: .venv/test.done
+	$(PIP) --group peers
+	$(PIP) --no-deps torchcfm
+	@touch $@
+
+clean:
+	rm -rf .venv site

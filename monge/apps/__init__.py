@@ -1,0 +1,1 @@
+"""Applications. Each stands on the core; none imports another."""

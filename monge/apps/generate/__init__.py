@@ -1,0 +1,1 @@
+"""Noise to data: flow matching, OT-CFM, guidance, likelihood, few-step sampling."""

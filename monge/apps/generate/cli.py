@@ -1,0 +1,237 @@
+"""The verbs of `monge generate`."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from monge.apps.generate import pictures
+from monge.apps.generate.data import Dataset, load
+from monge.apps.generate.evaluate import Row, curve
+from monge.apps.generate.evaluate import evaluate as evaluate_run
+from monge.apps.generate.recipes import Generate, stored
+from monge.apps.generate.sample import Generator, Guidance
+from monge.run import fit, reopen
+from monge.train.batches import seeded
+from monge.train.config import TrainConfig
+from monge.train.log import read_records
+
+Solver = Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dpm2m", "dopri5"]
+console = Console(soft_wrap=True)
+
+
+def train(
+    recipe: Annotated[Generate, tyro.conf.arg(name="")],
+    *,
+    out: Path = Path("runs/generate"),
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Learn a flow from noise to data; the run directory holds all of it.
+
+    Args:
+        out: The run directory, made here.
+        resume: Go on from the last checkpoint in it.
+        tensorboard: Write event files too (needs monge[tensorboard]).
+    """
+    fit(recipe, out, resume=resume, tensorboard=tensorboard)
+    pictures.losses(read_records(out / "metrics.jsonl"), out / "loss.png")
+    console.print(f"Trained. The run is in {out}; next: monge generate evaluate {out}")
+
+
+def sample(
+    run: tyro.conf.Positional[Path],
+    *,
+    n: int = 100,
+    steps: int = 25,
+    solver: Solver = "euler",
+    label: int | None = None,
+    guidance: float = 1.0,
+    interval: tuple[float, float] = (0.0, 1.0),
+    weak: str | None = None,
+    checkpoint: str = "last",
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Draw samples: an array, a picture, and a film strip of how noise becomes data.
+
+    Args:
+        run: A run directory.
+        n: How many.
+        steps: Steps of the solver.
+        label: Draw this class only.
+        guidance: Weight of guidance; 1 is none.
+        interval: Where in t, from 0 (noise) to 1 (data), guidance acts.
+        weak: A checkpoint's step: guide by this early self (autoguidance), not by leaving out the class.
+        checkpoint: last, best or a step.
+        out: Where to write; RUN/samples if not said.
+    """
+    generator = Generator.open(reopen(run, app="generate"), which=checkpoint, weak=weak)
+    if label is not None and not 0 <= label < generator.classes:
+        raise ValueError(f"label {label}: the run has {generator.classes} classes, numbered from 0")
+    labels = generator.labels(n) if label is None else torch.full((n,), label)
+    out = out or run / "samples"
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    x_0 = generator.noise(n, generator=seeded(seed, 3))
+    walk = generator.walk(x_0, labels, steps=steps, solver=solver, guidance=Guidance(guidance, interval))
+    states = [generator.restore(x) for x in walk]
+    seconds = time.perf_counter() - started
+    _save_samples(generator, states, labels, out)
+    console.print(f"{n} samples in {seconds:.2f} s ({n / seconds:.0f}/s): {out}/samples.png, film.png, samples.npz")
+
+
+def evaluate(
+    run: tyro.conf.Positional[Path],
+    *,
+    steps: int = 20,
+    solver: Solver = "euler",
+    samples: int | None = None,
+    guidance: float = 1.0,
+    interval: tuple[float, float] = (0.0, 1.0),
+    weak: str | None = None,
+    checkpoint: str = "last",
+    curve_: Annotated[bool, tyro.conf.arg(name="curve")] = False,
+    seed: int = 0,
+) -> None:
+    """Compare samples with the real data, every number beside its floor between two halves of the real data.
+
+    Args:
+        run: A run directory; its data must still be where they were.
+        samples: How many; as many as there are real items if not said.
+        curve_: Also draw quality against evaluations of the network, by solver.
+    """
+    opened = reopen(run, app="generate")
+    generator = Generator.open(opened, which=checkpoint, weak=weak)
+    data = _data_of(stored(opened))
+    torch.set_num_threads(1)
+    rows = evaluate_run(
+        generator, data, samples=samples, steps=steps, solver=solver, guidance=Guidance(guidance, interval), seed=seed
+    )
+    (run / "evaluation.json").write_text(
+        json.dumps(
+            {"steps": steps, "solver": solver, "seed": seed, "rows": {k: asdict(v) for k, v in rows.items()}}, indent=2
+        )
+    )
+    console.print(_table(rows, f"{run.name}: {solver}, {steps} steps"))
+    if curve_:
+        found = curve(generator, data, [1, 2, 4, 8, 16, 32], ["euler", "midpoint", "ab2", "dpm2m"])
+        (run / "curve.json").write_text(json.dumps(found))
+        metric = "frechet" if "class accuracy" in rows else "sliced w2"
+        path = pictures.curves(found, run / "curve.png", x="evaluations", y=metric, floor=rows[metric].floor)
+        console.print(f"Quality against evaluations: {path}")
+
+
+def likelihood(
+    run: tyro.conf.Positional[Path],
+    *,
+    n: int = 256,
+    steps: int = 50,
+    solver: Solver = "midpoint",
+    probes: int | None = 4,
+    checkpoint: str = "last",
+) -> None:
+    """The log-likelihood of held-out data under the flow.
+
+    Args:
+        run: A run directory; its data must still be where they were.
+        n: How many held-out items.
+        probes: Hutchinson probes; `None` takes the exact divergence.
+    """
+    opened = reopen(run, app="generate")
+    generator = Generator.open(opened, which=checkpoint)
+    _, held_out = _data_of(stored(opened)).split()
+    held_out = held_out.rows(torch.arange(min(n, len(held_out.x))))
+    labels = held_out.labels if generator.classes else None
+    torch.set_num_threads(1)
+    density, bits = generator.log_likelihood(
+        held_out.x, labels, steps=steps, solver=solver, probes=probes, generator=seeded(1787)
+    )
+    spread = float(density.log_prob.std() / len(bits) ** 0.5) if len(bits) > 1 else float("nan")
+    console.print(
+        f"log p = {float(density.log_prob.mean()):.3f} +- {spread:.3f} nats over {len(bits)} held-out items"
+        f" (standard error of one item's estimate {float(density.standard_error.mean()):.3f});"
+        f" {float(bits.mean()):.4f} bits per dimension; {density.evaluations} evaluations"
+    )
+
+
+def reflow(run: tyro.conf.Positional[Path], *, out: Path, steps: int = 4000, resume: bool = False) -> None:
+    """Straighten a trained flow: learn it again from its own pairs (rectified flow).
+
+    Args:
+        run: The teacher, a run directory.
+        out: The student's run directory.
+        steps: Training steps of the student.
+    """
+    recipe = stored(reopen(run, app="generate"))
+    config = replace(recipe.train, steps=steps, milestones=())
+    train(replace(recipe, reflow=str(run), coupling="independent", train=config), out=out, resume=resume)
+
+
+def demo(*, out: Path = Path("runs/demo"), steps: int = 6000) -> None:
+    """Train OT-CFM on the built-in digits, sample, evaluate, and say what came out. Goes on where it was stopped.
+
+    Args:
+        out: The run directory.
+        steps: Training steps.
+    """
+    recipe = Generate(train=TrainConfig(steps=steps, milestones=(min(1000, steps),)))
+    console.print("monge: learning to turn noise into handwritten digits (OT-CFM, 1,437 images, 2 cores are enough)")
+    train(recipe, out=out, resume=(out / "recipe.json").exists())
+    sample(out, n=100)
+    evaluate(out)
+    console.print(f"The picture is {out}/samples/samples.png; how it came about is {out}/samples/film.png")
+
+
+def _data_of(recipe: Generate) -> Dataset:
+    data = load(recipe.data)
+    return data if recipe.conditional else replace(data, labels=None)
+
+
+def _save_samples(generator: Generator, states: Sequence[torch.Tensor], labels: torch.Tensor | None, out: Path) -> None:
+    import numpy as np
+
+    final = states[-1]
+    if labels is None:
+        np.savez(out / "samples.npz", x=final.numpy())
+    else:
+        np.savez(out / "samples.npz", x=final.numpy(), labels=labels.numpy())
+    stops = torch.linspace(0, len(states) - 1, min(10, len(states))).round().long().tolist()
+    if generator.levels:
+        columns = max(1, round(len(final) ** 0.5))
+        pictures.images(final, out / "samples.png", columns=columns, levels=generator.levels)
+        shown = min(8, len(final))
+        strip = torch.stack([states[stop][:shown] for stop in stops], 1).flatten(0, 1)
+        pictures.images(strip, out / "film.png", columns=len(stops), levels=generator.levels)
+    else:
+        pictures.clouds([final.flatten(1)], out / "samples.png", titles=["samples"])
+        chosen = stops[:: max(1, len(stops) // 5)]
+        titles = [f"t = {stop / (len(states) - 1):.2f}" for stop in chosen]
+        pictures.clouds([states[stop].flatten(1) for stop in chosen], out / "film.png", titles=titles)
+
+
+def _table(rows: dict[str, Row], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("metric", "value", "real against real", "better"):
+        table.add_column(column, justify="left" if column in ("metric", "better") else "right")
+    for name, row in rows.items():
+        table.add_row(name, f"{row.value:.4g}", f"{row.floor:.4g}", row.better)
+    return table
+
+
+VERBS = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "likelihood": likelihood,
+    "reflow": reflow,
+    "demo": demo,
+}

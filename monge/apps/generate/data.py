@@ -1,0 +1,237 @@
+"""Data to learn to generate: built-in digits and toys, image folders, arrays, tables. All in memory, checked at the door."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from monge.math.cost import Units
+from monge.train.batches import seeded
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Items as they came, in their own units; images are (C, H, W)."""
+
+    name: str
+    x: Float[Tensor, "n *s"]
+    labels: Int[Tensor, "n"] | None = None
+    levels: float | None = None  # images: values lie in 0 .. levels, in whole steps
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one item."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are; 0 without labels."""
+        return 0 if self.labels is None else int(self.labels.max()) + 1
+
+    def units(self) -> Units:
+        """Centre per feature; one scale for all pixels, one per column of a table. Over flattened items."""
+        return Units.measure(self.x.flatten(1), per_feature=self.levels is None)
+
+    def rows(self, rows: Tensor) -> "Dataset":
+        """The items at `rows`."""
+        return Dataset(self.name, self.x[rows], None if self.labels is None else self.labels[rows], self.levels)
+
+    def split(self, *, held_out: float = 0.2) -> tuple["Dataset", "Dataset"]:
+        """(training, held-out), the same for everybody who asks."""
+        order = torch.randperm(len(self.x), generator=seeded(1781))
+        cut = len(order) - max(1, round(len(order) * held_out))
+        if cut < 1:
+            raise ValueError(
+                f"{self.name}: {len(order)} items are too few to train on and hold one out; give at least 2"
+            )
+        return self.rows(order[:cut]), self.rows(order[cut:])
+
+
+def load(source: str) -> Dataset:
+    """digits, a toy by name, or a path: an image folder (subfolders are classes), .npy, .npz (x, labels), .parquet."""
+    if source == "digits":
+        return digits()
+    if source in TOYS:
+        return Dataset(source, TOYS[source](20_000, seeded(0)))
+    path = Path(source)
+    if path.is_dir():
+        found = image_folder(path)
+    elif not path.exists():
+        raise ValueError(f"data: {source!r} is no file or folder, nor one of digits, {', '.join(TOYS)}")
+    elif path.suffix in READERS:
+        found = READERS[path.suffix](path)
+    else:
+        raise ValueError(
+            f"{path}: cannot read {path.suffix or 'a file without ending'}; give a folder of images, {', '.join(READERS)}"
+        )
+    return _checked(found)
+
+
+def digits() -> Dataset:
+    """1,797 handwritten digits of 8 x 8 pixels in 0 .. 16, with labels, from scikit-learn's wheel."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    x = torch.as_tensor(pixels).float().reshape(-1, 1, 8, 8)
+    return Dataset("digits", x, torch.as_tensor(labels).long(), levels=16.0)
+
+
+def image_folder(folder: Path) -> Dataset:
+    """All images under `folder`, of one size and mode; if they lie in subfolders, those are the classes."""
+    from PIL import Image, UnidentifiedImageError
+
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGES)
+    if not paths:
+        raise ValueError(f"{folder}: no images; put files ending in {', '.join(IMAGES)} there")
+    colour: list[bool] = []
+    arrays: list[np.ndarray] = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                colour.append(image.mode not in ("1", "L", "I", "I;16", "F"))
+                arrays.append(np.asarray(image.convert("RGB" if colour[-1] else "L")))
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"{path}: not a readable image ({error}); remove it or save it again") from error
+        if arrays[-1].shape != arrays[0].shape:
+            sizes = [" x ".join(map(str, array.shape)) for array in (arrays[-1], arrays[0])]
+            raise ValueError(
+                f"{path}: {sizes[0]}, but {paths[0].name} is {sizes[1]}; make all images one size and mode"
+            )
+    x = torch.from_numpy(np.stack(arrays)).float()
+    x = x.permute(0, 3, 1, 2) if x.ndim == 4 else x[:, None]
+    names = sorted({p.parent for p in paths})
+    labels = torch.tensor([names.index(p.parent) for p in paths]) if len(names) > 1 else None
+    return Dataset(str(folder), x.contiguous(), labels, levels=255.0)
+
+
+def numpy_array(path: Path) -> Dataset:
+    """An .npy array of (n, D), or images of (n, C, H, W) or (n, H, W) in 0 .. 255; an .npz with x and, if wanted, labels."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: not a whole numpy file of numbers ({error})") from error
+    labels = None
+    if isinstance(loaded, np.ndarray):
+        array = loaded
+    else:
+        if "x" not in loaded:
+            raise ValueError(
+                f"{path}: no array 'x', only {sorted(loaded)}; save with np.savez(path, x=..., labels=...)"
+            )
+        array, labels = loaded["x"], loaded.get("labels")
+    if (
+        not np.issubdtype(array.dtype, np.number)
+        or np.issubdtype(array.dtype, np.complexfloating)
+        or not 2 <= array.ndim <= 4
+    ):
+        raise ValueError(
+            f"{path}: an array of {array.dtype} {array.shape}; give numbers of (n, D), (n, H, W) or (n, C, H, W)"
+        )
+    x = torch.from_numpy(array.astype(np.float32))
+    found = None if labels is None else torch.from_numpy(np.asarray(labels).astype(np.int64))
+    x = x[:, None] if x.ndim == 3 else x
+    return Dataset(str(path), x, found, levels=255.0 if x.ndim == 4 else None)
+
+
+def parquet(path: Path) -> Dataset:
+    """A table of numbers; an integer column named label holds classes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: not a whole parquet file ({error})") from error
+    labels = None
+    if "label" in table.column_names:
+        column = table["label"].combine_chunks()
+        if not pa.types.is_integer(column.type):
+            raise ValueError(f"{path}: column 'label' is {column.type}; make it whole numbers from 0")
+        labels = torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64))
+        table = table.drop(["label"])
+    columns: list[np.ndarray] = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            raise ValueError(f"{path}: column {name!r} is {column.type}; keep columns of numbers only")
+        columns.append(column.to_numpy().astype(np.float32))
+        if len(columns[-1]) > 1 and np.all(columns[-1] == columns[-1][0]):
+            raise ValueError(
+                f"{path}: column {name!r} is {columns[-1][0]} in every row, there is nothing to learn; drop it"
+            )
+    if not columns:
+        raise ValueError(f"{path}: no columns of numbers")
+    return Dataset(str(path), torch.from_numpy(np.stack(columns, 1)), labels)
+
+
+def _checked(data: Dataset) -> Dataset:
+    flat = data.x.flatten(1)
+    bad = ~torch.isfinite(flat)
+    if bool(bad.any()):
+        row, column = (int(i) for i in bad.nonzero()[0])
+        raise ValueError(
+            f"{data.name}: item {row} holds {float(flat[row, column])} at entry {column}; {int(bad.sum())} in all"
+        )
+    if len(flat) > 1 and data.levels is None:
+        constant = (flat == flat[0]).all(0).nonzero()
+        if len(constant):
+            column = int(constant[0])
+            raise ValueError(f"{data.name}: column {column} is {float(flat[0, column])} in every row; drop it")
+    if data.labels is not None and (len(data.labels) != len(flat) or int(data.labels.min()) < 0):
+        raise ValueError(
+            f"{data.name}: {len(data.labels)} labels for {len(flat)} items, the least {int(data.labels.min())}; one from 0 each"
+        )
+    return data
+
+
+def gaussians(n: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Eight Gaussians of deviation 0.1 sqrt(5) on a circle of radius 5."""
+    angle = torch.randint(0, 8, (n,), generator=generator) * (math.pi / 4)
+    return 5 * torch.stack([angle.cos(), angle.sin()], 1) + math.sqrt(0.05) * torch.randn(n, 2, generator=generator)
+
+
+def moons(n: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Two half circles that reach into each other, with noise, about as large as the Gaussians' circle."""
+    angle = math.pi * torch.rand(n, generator=generator)
+    lower = torch.randint(0, 2, (n,), generator=generator).bool()
+    x = torch.where(lower, 1 - angle.cos(), angle.cos())
+    y = torch.where(lower, 0.5 - angle.sin(), angle.sin())
+    return 3 * (torch.stack([x, y], 1) + 0.2 * torch.randn(n, 2, generator=generator)) - 1
+
+
+def checkerboard(n: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """The black squares of a 4 x 4 board on [-4, 4]^2."""
+    column = torch.randint(0, 4, (n,), generator=generator)
+    row = 2 * torch.randint(0, 2, (n,), generator=generator) + column % 2
+    return 2 * (torch.stack([column, row], 1) + torch.rand(n, 2, generator=generator)) - 4
+
+
+def circles(n: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Two circles, one inside the other."""
+    angle = 2 * math.pi * torch.rand(n, generator=generator)
+    radius = torch.where(torch.randint(0, 2, (n,), generator=generator).bool(), 4.0, 2.0)
+    return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.15 * torch.randn(n, 2, generator=generator)
+
+
+def spirals(n: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Two arms that wind one and a half times around the origin."""
+    angle = 3 * math.pi * torch.rand(n, generator=generator).sqrt()
+    arm = 2.0 * torch.randint(0, 2, (n,), generator=generator) - 1
+    radius = arm * angle * 4 / (3 * math.pi)
+    return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.1 * torch.randn(n, 2, generator=generator)
+
+
+TOYS: dict[str, Callable[[int, torch.Generator], Tensor]] = {
+    "gaussians": gaussians,
+    "moons": moons,
+    "checkerboard": checkerboard,
+    "circles": circles,
+    "spirals": spirals,
+}
+READERS: dict[str, Callable[[Path], Dataset]] = {".npy": numpy_array, ".npz": numpy_array, ".parquet": parquet}

@@ -1,0 +1,173 @@
+"""How good are the samples? Every number stands beside its floor: the same number between two halves of the real data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from monge.apps.generate.data import Dataset
+from monge.apps.generate.sample import Generator, Guidance
+from monge.math.metrics import frechet, kernel_distance, manifold, memorisation, sliced_w2
+from monge.train.batches import seeded, shuffled
+
+
+@dataclass(frozen=True)
+class Row:
+    """A number, its floor, and which way is better."""
+
+    value: float
+    floor: float
+    better: str  # "low", "high" or "floor" (as close to it as can be)
+
+
+class Classifier(nn.Module):
+    """An independent judge: a small network trained on the training split alone; its last hidden layer is the feature space."""
+
+    def __init__(self, dimension: int, classes: int, *, features: int = 64) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(dimension, 256), nn.GELU(), nn.Linear(256, features), nn.GELU())
+        self.head = nn.Linear(features, classes)
+
+    def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B classes"]:
+        return self.head(self.body(x))
+
+    def accuracy(self, x: Float[Tensor, "B D"], labels: Int[Tensor, "B"]) -> float:
+        """The share of items that are taken for what they should be."""
+        return float((self(x).argmax(1) == labels).double().mean())
+
+
+def train_classifier(
+    x: Float[Tensor, "n D"], labels: Int[Tensor, "n"], *, steps: int = 3000, seed: int = 0
+) -> Classifier:
+    """A Classifier fitted to normalised, flattened data with a little noise, so that it also judges samples that are off."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        classifier = Classifier(x.shape[1], int(labels.max()) + 1)
+        optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3, weight_decay=0.01)
+        for step in range(steps):
+            rows = shuffled(step, 128, len(x), seed)
+            noisy = x[rows] + 0.1 * torch.randn(len(rows), x.shape[1])
+            loss = nn.functional.cross_entropy(classifier(noisy), labels[rows], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return classifier.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What samples are compared with. Without labels the features are the normalised data themselves."""
+
+    training: Float[Tensor, "n D"]
+    held_out: Float[Tensor, "m D"]
+    classifier: Classifier | None
+    held_out_accuracy: float
+
+    @staticmethod
+    def of(data: Dataset) -> "Judge":
+        """The judge of a data set, the same at every call."""
+        training, held_out = data.split()
+        units = data.units()
+        x, y = units.apply(training.x.flatten(1)), units.apply(held_out.x.flatten(1))
+        if training.labels is None or held_out.labels is None:
+            return Judge(x, y, None, float("nan"))
+        classifier = train_classifier(x, training.labels)
+        return Judge(x, y, classifier, classifier.accuracy(y, held_out.labels))
+
+    def features(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B features"]:
+        """The space in which distributions are compared."""
+        return x if self.classifier is None else self.classifier.body(x)
+
+    def rows(self, fake: Float[Tensor, "B D"], labels: Int[Tensor, "B"] | None) -> dict[str, Row]:
+        """All metrics of normalised, flattened samples against all real data, with the floor between two real halves."""
+        real = torch.cat([self.training, self.held_out])
+        real = real[torch.randperm(len(real), generator=seeded(1783))][:10_000]
+        half, other = real[: len(real) // 2], real[len(real) // 2 : 2 * (len(real) // 2)]
+        n = min(len(real), len(fake))
+
+        def both(metric: Callable[[Tensor, Tensor], float], better: str, *, featured: bool = True) -> Row:
+            see = self.features if featured else (lambda x: x)
+            return Row(metric(see(fake), see(real)), metric(see(half), see(other)), better)
+
+        def slices(a: Tensor, b: Tensor) -> float:
+            m = min(len(a), len(b))
+            return sliced_w2(a[:m], b[:m], generator=seeded(1785))
+
+        here, best = (
+            manifold(self.features(real[:n]), self.features(fake[:n])),
+            manifold(self.features(half), self.features(other)),
+        )
+        rows = {
+            "frechet": both(frechet, "low"),
+            "kid x 1000": both(lambda a, b: 1000 * kernel_distance(a, b), "low"),
+            "sliced w2": both(slices, "low", featured=False),
+            "precision": Row(here.precision, best.precision, "high"),
+            "recall": Row(here.recall, best.recall, "high"),
+            "density": Row(here.density, best.density, "high"),
+            "coverage": Row(here.coverage, best.coverage, "high"),
+            "memorisation": Row(memorisation(fake, self.training, self.held_out), 1.0, "floor"),
+        }
+        if self.classifier is not None and labels is not None:
+            rows["class accuracy"] = Row(self.classifier.accuracy(fake, labels), self.held_out_accuracy, "high")
+        return rows
+
+
+def evaluate(
+    generator: Generator,
+    data: Dataset,
+    *,
+    samples: int | None = None,
+    steps: int = 20,
+    solver: str = "euler",
+    guidance: Guidance | None = None,
+    seed: int = 0,
+    likelihood: int = 256,
+) -> dict[str, Row]:
+    """The table for a trained run: as many samples as there are real items (10,000 at most), and bits per dimension.
+
+    The likelihood is that of `likelihood` held-out images; its floor column repeats the training split's, for comparison.
+    """
+    judge = Judge.of(data)
+    n = samples or min(10_000, len(data.x))
+    fake, labels = generator.sample(n, steps=steps, solver=solver, guidance=guidance, generator=seeded(seed, 3))
+    rows = judge.rows(generator.units.apply(fake.flatten(1)), labels)
+    if likelihood and generator.levels:
+        training, held_out = data.split()
+        bits = [_bits(generator, part, likelihood) for part in (held_out, training)]
+        rows["bits per dimension"] = Row(bits[0], bits[1], "low")
+    return rows
+
+
+def _bits(generator: Generator, data: Dataset, n: int) -> float:
+    labels = data.labels[:n] if data.labels is not None and generator.classes else None
+    _, bits = generator.log_likelihood(data.x[:n], labels, probes=4, generator=seeded(1787))
+    return float(bits.mean())
+
+
+def curve(
+    generator: Generator,
+    data: Dataset,
+    budgets: list[int],
+    solvers: list[str],
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+) -> dict[str, list[tuple[int, float]]]:
+    """Frechet distance (sliced W2 without labels) against evaluations of the network, by solver, all from the same noise."""
+    from monge.apps.generate.sample import SOLVERS
+
+    judge = Judge.of(data)
+    n = samples or min(5_000, len(data.x))
+    metric = "frechet" if judge.classifier is not None else "sliced w2"
+    found: dict[str, list[tuple[int, float]]] = {}
+    for solver in solvers:
+        per_step = SOLVERS[solver][1]
+        for budget in budgets:
+            if budget % per_step:
+                continue
+            fake, labels = generator.sample(n, steps=budget // per_step, solver=solver, generator=seeded(seed, 3))
+            value = judge.rows(generator.units.apply(fake.flatten(1)), labels)[metric].value
+            found.setdefault(solver, []).append((budget, value))
+    return found

@@ -1,0 +1,178 @@
+"""The experiments of `generate`: a recipe says all about one in scalars."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from monge.apps.generate.data import Dataset, load
+from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_loss
+from monge.math.cost import Units
+from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT, given
+from monge.math.ot import semidiscrete
+from monge.math.path import Affine, linear, trigonometric
+from monge.math.times import Times, logit_normal, uniform
+from monge.math.types import Pair
+from monge.nets.blocks import BlockShape
+from monge.nets.dit import DiTShape, Patches
+from monge.nets.mlp import MLP
+from monge.nets.prediction import PredictsSource, PredictsTarget
+from monge.objective.flow_matching import FlowMatching
+from monge.run import Opened, Run, reopen
+from monge.train.batches import seeded
+from monge.train.config import TrainConfig
+
+PATHS = {"linear": Affine(linear), "trigonometric": Affine(trigonometric)}
+TIMES = {"uniform": Times(uniform, stratified=True), "logit-normal": Times(logit_normal(), stratified=True)}
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Learn to turn noise into data."""
+
+    app: ClassVar[str] = "generate"
+
+    data: str = "digits"
+    """digits; gaussians, moons, checkerboard, circles, spirals; or a path: image folder, .npy, .npz, .parquet."""
+    network: Literal["mlp", "dit"] = "mlp"
+    """dit is for images only."""
+    width: int = 384
+    depth: int = 4
+    patch: int = 2
+    """Side of an image patch of the dit, in pixels."""
+    conditional: bool = True
+    """Use the labels, if the data have any."""
+    path: Literal["linear", "trigonometric"] = "linear"
+    predicts: Literal["velocity", "target", "source"] = "velocity"
+    """What the network's output means; the loss is the velocity's in every case."""
+    times: Literal["uniform", "logit-normal"] = "uniform"
+    coupling: Literal["independent", "ot", "ot-across", "entropic", "semidiscrete"] = "ot"
+    """ot is exact, within each class where there are classes; ot-across ignores them."""
+    ot_factor: int = 1
+    """Batches that are coupled together."""
+    ot_after: int = 0
+    """Batches that are left as they come before OT begins."""
+    batch: int = 128
+    reflow: str = ""
+    """A run directory: learn its flow's own pairs instead of the data. The command `reflow` fills this in."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=8000, milestones=(1000,)))
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "patch", "batch", "ot_factor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def network_for(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network, with weights drawn from torch's global generator."""
+        if self.network == "dit":
+            if len(shape) != 3:
+                raise ValueError(f"network dit is for images, the data are of shape {shape}; use --network mlp")
+            heads = max(1, self.width // 64)
+            channels, rows, columns = shape
+            block = DiTShape(BlockShape(self.width, heads), self.depth)
+            net: nn.Module = Patches((channels, rows, columns), self.patch, block, classes=classes)
+        else:
+            net = MLP(shape, self.width, self.depth, classes=classes)
+        if self.predicts == "velocity":
+            return net
+        wrapper = PredictsTarget if self.predicts == "target" else PredictsSource
+        return wrapper(net, PATHS[self.path])
+
+    def build(self) -> Run[Pair]:
+        """Read the data, fit what is fitted once, and put the experiment together."""
+        data = load(self.data)
+        if not self.conditional:
+            data = replace(data, labels=None)
+        units = data.units()
+        training, held_out = data.split()
+        x = _normalised(training, units)
+        objective = FlowMatching(PATHS[self.path], times=TIMES[self.times])
+        model = self.network_for(data.shape, data.classes)
+        constants = {
+            "centre": units.centre,
+            "scale": units.scale,
+            "shape": torch.tensor(data.shape),
+            "classes": torch.tensor(data.classes),
+            "levels": torch.tensor(data.levels or 0.0),
+        }
+        if self.reflow:
+            batches: Any = StoredPairs(self._teacher_pairs(model), self.batch, seed=self.train.seed)
+        else:
+            coupling = self._coupling(x, training, constants)
+            batches = NoisePairs(
+                x,
+                training.labels,
+                self.batch,
+                coupling,
+                factor=self.ot_factor,
+                after=self.ot_after,
+                classes=data.classes,
+                seed=self.train.seed,
+            )
+        validation = _normalised(held_out, units)
+
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            device = next(model.parameters()).device
+
+            def loss(pair: Pair, t: Tensor) -> Tensor:
+                t, x_t, u_t = PATHS[self.path](pair.x_0, pair.x_1, t)
+                return (model(x_t, t, pair.cond) - u_t).square().mean()
+
+            labels = None if held_out.labels is None else held_out.labels.to(device)
+            return {"held-out loss": held_out_loss(validation.to(device), labels, loss)}
+
+        return Run(model, objective, batches, self.train, evaluate, constants)
+
+    def _coupling(self, x: Tensor, training: Dataset, constants: dict[str, Tensor]) -> Coupling:
+        label = "label" if training.labels is not None else None
+        if self.coupling == "independent":
+            return given
+        if self.coupling != "semidiscrete":
+            within = label if self.coupling in ("ot", "entropic") else None
+            return MinibatchOT(epsilon=0.05 if self.coupling == "entropic" else 0.0, condition=within)
+        generator = seeded(self.train.seed, 2)
+        potentials, error = semidiscrete(
+            lambda n: torch.randn(n, x[0].numel(), generator=generator),
+            x.flatten(1),
+            groups=training.labels,
+            generator=generator,
+        )
+        constants |= {"potentials": potentials, "potentials_error": torch.tensor(error)}
+        cond = (
+            {"index": torch.arange(len(x))}
+            if training.labels is None
+            else {"index": torch.arange(len(x)), "label": training.labels}
+        )
+        return SemidiscreteOT(Pair(x, x, cond=cond), potentials, condition=label)
+
+    def _teacher_pairs(self, student: nn.Module) -> Pair:
+        """Pairs (x_0, x_1) of the teacher's own flow; the student starts from the teacher's weights."""
+        from monge.apps.generate.sample import Generator
+
+        opened = reopen(Path(self.reflow), app=self.app)
+        teacher = Generator.open(opened)
+        student.load_state_dict(teacher.model.state_dict())
+        noise = torch.Generator().manual_seed(self.train.seed)
+        return teacher.pairs(20 * self.batch, generator=noise)
+
+
+def stored(opened: Opened) -> Generate:
+    """The recipe of a run on disk."""
+    fields = dict(opened.recipe)
+    train = dict(fields.pop("train"))
+    train["milestones"] = tuple(train["milestones"])
+    try:
+        return Generate(**fields, train=TrainConfig(**train))
+    except TypeError as error:
+        raise ValueError(f"{opened.directory}: its recipe is of another version of monge ({error})") from error
+
+
+def units_of(opened: Opened) -> Units:
+    """The units in which the run's network works, over flattened items."""
+    return Units(opened.constants["centre"], opened.constants["scale"])
+
+
+def _normalised(data: Dataset, units: Units) -> Tensor:
+    return units.apply(data.x.flatten(1)).reshape(data.x.shape)

@@ -1,0 +1,186 @@
+"""Draw from a trained run: guidance, solvers, trajectories, likelihood."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from monge.apps.generate.recipes import PATHS, stored, units_of
+from monge.math.cost import Units
+from monge.math.density import Density, bits_per_dimension, log_likelihood
+from monge.math.dopri5 import dopri5
+from monge.math.path import Affine
+from monge.math.solve import (
+    Step,
+    adams_bashforth_2,
+    adams_bashforth_3,
+    dpm_solver_2m,
+    euler,
+    grid,
+    heun,
+    midpoint,
+    rk4,
+    trajectory,
+)
+from monge.math.types import Pair, Velocity, like
+from monge.run import Opened
+
+# name -> (the step for a path, evaluations per step)
+SOLVERS: dict[str, tuple[Callable[[Affine], Step], int]] = {
+    "euler": (lambda _: euler, 1),
+    "midpoint": (lambda _: midpoint, 2),
+    "heun": (lambda _: heun, 2),
+    "rk4": (lambda _: rk4, 4),
+    "ab2": (lambda _: adams_bashforth_2, 1),
+    "ab3": (lambda _: adams_bashforth_3, 1),
+    "dpm2m": (dpm_solver_2m, 1),
+    "dopri5": (lambda _: dopri5(), 6),
+}
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """v = weak + weight (strong - weak) inside the interval of t, the strong velocity outside it.
+
+    The weak velocity is the same network without the class (Ho & Salimans 2207.12598), or an early checkpoint of it
+    (autoguidance, 2406.02507). The interval is that of Kynkaanniemi et al. 2404.07724.
+    """
+
+    weight: float = 1.0
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def apply(self, strong: Velocity, weak: Velocity) -> Velocity:
+        """The guided velocity; the weak one is only evaluated where the interval asks for it."""
+        low, high = self.interval
+
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            v = strong(x, t)
+            inside = (t >= low) & (t <= high)
+            if self.weight == 1 or not bool(inside.any()):
+                return v
+            weak_v = weak(x, t)
+            return torch.where(like(inside, x), weak_v + self.weight * (v - weak_v), v)
+
+        return guided
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A trained network with all that it takes to draw from it."""
+
+    model: nn.Module
+    path: Affine
+    units: Units
+    shape: tuple[int, ...]
+    classes: int
+    levels: float
+    weak: nn.Module | None = None  # for autoguidance
+
+    @staticmethod
+    def open(opened: Opened, *, which: str = "last", weak: str | None = None) -> "Generator":
+        """The run's network with the averaged weights of checkpoint `which`; `weak` names an early one for autoguidance."""
+        recipe, constants = stored(opened), opened.constants
+        shape, classes = tuple(constants["shape"].tolist()), int(constants["classes"])
+        model = opened.weights(recipe.network_for(shape, classes), which=which)
+        early = None if weak is None else opened.weights(recipe.network_for(shape, classes), which=weak)
+        return Generator(model, PATHS[recipe.path], units_of(opened), shape, classes, float(constants["levels"]), early)
+
+    def noise(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n *s"]:
+        """Where samples start."""
+        return torch.randn(n, *self.shape, generator=generator)
+
+    def labels(self, n: int) -> Int[Tensor, "n"] | None:
+        """All classes in turn; None without classes."""
+        return torch.arange(n) % self.classes if self.classes else None
+
+    def velocity(self, labels: Int[Tensor, "B"] | None, guidance: Guidance | None = None) -> Velocity:
+        """The velocity for these labels, guided."""
+        cond = {} if labels is None else {"label": labels}
+
+        def strong(x: Tensor, t: Tensor) -> Tensor:
+            return self.model(x, t, cond)
+
+        def weak(x: Tensor, t: Tensor) -> Tensor:
+            return self.weak(x, t, cond) if self.weak is not None else self.model(x, t, {})
+
+        if guidance is None or guidance.weight == 1:
+            return strong
+        if self.weak is None and labels is None:
+            raise ValueError(
+                "guidance: the run has no classes; name an early checkpoint for autoguidance (--weak STEP)"
+            )
+        return guidance.apply(strong, weak)
+
+    def walk(
+        self,
+        x_0: Float[Tensor, "B *s"],
+        labels: Int[Tensor, "B"] | None,
+        *,
+        steps: int = 25,
+        solver: str = "euler",
+        guidance: Guidance | None = None,
+        size: int = 512,
+    ) -> Iterator[Float[Tensor, "B *s"]]:
+        """The states along the flow, in the network's units; samples are walked `size` at a time, then joined."""
+        step = SOLVERS[solver][0](self.path)
+        parts: list[list[Tensor]] = []
+        with torch.no_grad():
+            for start in range(0, len(x_0), size):
+                rows = slice(start, start + size)
+                v = self.velocity(None if labels is None else labels[rows], guidance)
+                parts.append(list(trajectory(v, x_0[rows], grid(steps, x_0), step=step)))
+        for states in zip(*parts, strict=True):
+            yield torch.cat(states)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        labels: Int[Tensor, "n"] | None = None,
+        steps: int = 25,
+        solver: str = "euler",
+        guidance: Guidance | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Float[Tensor, "n *s"], Int[Tensor, "n"] | None]:
+        """(samples in the data's own units, their labels); labels default to all classes in turn."""
+        labels = self.labels(n) if labels is None else labels
+        *_, x = self.walk(self.noise(n, generator=generator), labels, steps=steps, solver=solver, guidance=guidance)
+        return self.restore(x), labels
+
+    def pairs(self, n: int, *, generator: torch.Generator) -> Pair:
+        """Where the flow carries noise, in the network's units: the pairs of reflow. Midpoint, 50 steps."""
+        labels = self.labels(n)
+        x_0 = self.noise(n, generator=generator)
+        *_, x_1 = self.walk(x_0, labels, steps=50, solver="midpoint")
+        return Pair(x_0, x_1, cond={} if labels is None else {"label": labels})
+
+    def restore(self, x: Float[Tensor, "B *s"]) -> Float[Tensor, "B *s"]:
+        """From the network's units back to the data's; images are clipped to their range."""
+        x = self.units.undo(x.flatten(1)).reshape(x.shape)
+        return x.clamp(0, self.levels) if self.levels else x
+
+    def log_likelihood(
+        self,
+        x: Float[Tensor, "B *s"],
+        labels: Int[Tensor, "B"] | None,
+        *,
+        steps: int = 50,
+        solver: str = "midpoint",
+        probes: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Density, Float[Tensor, "B"]]:
+        """(density in the data's units, bits per dimension). Images get uniform noise of one level first (dequantisation)."""
+        if self.levels:
+            x = x + torch.rand(x.shape, generator=generator) - 0.5
+        normalised = self.units.apply(x.flatten(1)).reshape(x.shape)
+        times = grid(steps, x, start=1.0, end=0.0)
+        step = SOLVERS[solver][0](self.path)
+        with torch.no_grad():
+            density = log_likelihood(
+                self.velocity(labels), normalised, times, step=step, probes=probes, generator=generator
+            )
+        log_prob = density.log_prob - self.units.scale.log().sum()
+        return density._replace(log_prob=log_prob), bits_per_dimension(log_prob, math.prod(self.shape))

@@ -1,0 +1,57 @@
+"""`monge APP VERB`: one application is imported, when its verb is called; `monge --help` imports nothing heavy."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+APPS: dict[str, dict[str, str]] = {
+    "generate": {
+        "train": "learn a flow from noise to data",
+        "sample": "draw samples from a run",
+        "evaluate": "compare samples with the real data",
+        "likelihood": "log-likelihood of held-out data",
+        "reflow": "straighten a trained flow",
+        "demo": "digits, from nothing to a picture, in three minutes",
+    },
+}
+
+
+def usage() -> str:
+    """What `monge --help` prints."""
+    lines = ["usage: monge APP VERB [options]; monge APP VERB --help says which", ""]
+    for app, verbs in APPS.items():
+        lines += [app, *(f"  {verb:<12}{text}" for verb, text in verbs.items())]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb. 0 if it worked, 2 for what the user can mend (one sentence says what), 1 when the machine failed."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    app = words[0]
+    if app not in APPS or len(words) < 2 or words[1] not in APPS[app]:
+        asked_for_help = app in APPS and len(words) > 1 and words[1] in ("-h", "--help")
+        print(usage(), file=sys.stdout if asked_for_help else sys.stderr)
+        return 0 if asked_for_help else 2
+    verb, rest = words[1], words[2:]
+    try:
+        import tyro
+
+        verbs = importlib.import_module(f"monge.apps.{app}.cli").VERBS
+        tyro.cli(verbs[verb], args=rest, prog=f"monge {app} {verb}")
+    except KeyboardInterrupt:
+        print(f"monge {app} {verb}: stopped; what was saved stays", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ArithmeticError) as error:
+        if os.environ.get("MONGE_TRACE"):
+            raise
+        print(f"monge {app} {verb}: {error}", file=sys.stderr)
+        return 1 if isinstance(error, OSError) else 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

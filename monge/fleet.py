@@ -1,0 +1,88 @@
+"""Map a function over shards: in this process, in a pool of processes, or on a Ray cluster. One interface."""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol, TypeVar
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+class Fleet(Protocol):
+    """Calls `function` on each shard and yields (shard number, result) as they are done, in any order.
+
+    An error in the function is raised here, at its turn, with the shard's number in a note.
+    """
+
+    def __call__(self, function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]: ...
+
+
+def here(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
+    """The shards one after the other, in this process."""
+    for number, shard in enumerate(shards):
+        try:
+            yield number, function(shard)
+        except Exception as error:
+            error.add_note(f"fleet: in shard {number}")
+            raise
+
+
+def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet:
+    """Up to `workers` processes on this machine; each runs `start` first. Function and shards must be picklable.
+
+    RuntimeError if a process dies (out of memory, say): the shards that were done have been yielded.
+    """
+    if workers < 1:
+        raise ValueError(f"fleet: at least one worker, got {workers}")
+
+    def run(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
+        # spawned, not forked: torch and numba hold threads that a fork would leave behind
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
+            waiting = {pool.submit(function, shard): number for number, shard in enumerate(shards)}
+            try:
+                for future in as_completed(waiting):
+                    try:
+                        yield waiting[future], future.result()
+                    except BrokenProcessPool as error:
+                        raise RuntimeError("fleet: a worker died, out of memory perhaps; use fewer workers") from error
+                    except Exception as error:
+                        error.add_note(f"fleet: in shard {waiting[future]}")
+                        raise
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    return run
+
+
+def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
+    """A Ray cluster at `address`, or one started here with `workers` processors. Needs the extra monge[ray]."""
+    try:
+        import ray as cluster
+        from ray.exceptions import RayTaskError
+    except ImportError as error:
+        raise RuntimeError("fleet: Ray is not installed; pip install 'monge[ray]'") from error
+
+    def run(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
+        if not cluster.is_initialized():
+            settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "num_cpus": workers}
+            cluster.init(address=address, **(settings if address is None else {}))
+        remote = cluster.remote(function)
+        waiting = {remote.remote(shard): number for number, shard in enumerate(shards)}
+        try:
+            while waiting:
+                (done, *_), _ = cluster.wait(list(waiting), num_returns=1)
+                number = waiting.pop(done)
+                try:
+                    yield number, cluster.get(done)
+                except RayTaskError as error:
+                    cause = error.as_instanceof_cause()
+                    cause.add_note(f"fleet: in shard {number}")
+                    raise cause from None
+        finally:
+            for reference in waiting:
+                cluster.cancel(reference)
+
+    return run

@@ -1,0 +1,1 @@
+"""CPU kernels in numba, numpy in and numpy out: exact assignment and entropic transport."""

@@ -1,0 +1,96 @@
+"""Exact completion of an assignment from any column prices: row reduction, then shortest augmenting paths. Jonker & Volgenant 1987.
+
+Costs are read as `scale * cost` in the precision of the prices; `columns[i]` is the column of row i and `rows[j]` the row of
+column j, -1 where free. At every step an assigned row is at the least of its reduced costs, so a full assignment is optimal.
+"""
+
+import numpy as np
+
+from monge.kernels.compiled import compiled
+from monge.kernels.rows import relax, two_smallest
+
+
+@compiled
+def augment(cost, scale, prices, columns, rows):
+    """Assign every row, lowering the prices; return the rows that needed a shortest path."""
+    n = len(prices)
+    columns[:] = -1
+    rows[:] = -1
+    free, vacant = np.empty(n, np.int32), prices.copy()
+    left = claim(cost, scale, prices, columns, rows, vacant, free)
+    if left > 0:
+        for j in range(n):
+            vacant[j] = 0 if rows[j] < 0 else -np.inf
+        extend(cost, scale, prices, columns, rows, vacant, free[:left])
+    return left
+
+
+@compiled
+def claim(cost, scale, prices, columns, rows, vacant, free):
+    """Give each row its best column if free, at the price that makes it indifferent to the second; return how many stay free.
+
+    `vacant` holds the prices of free columns and -inf elsewhere.
+    """
+    left = 0
+    for i in range(len(free)):
+        least, j, second = two_smallest(cost, i, prices, scale)
+        if rows[j] >= 0 and second <= least:  # a tie: any free column among the best will do
+            least_vacant, candidate, _ = two_smallest(cost, i, vacant, scale)
+            if least_vacant <= least:
+                j = candidate
+        if rows[j] >= 0:
+            free[left] = i
+            left += 1
+        else:
+            prices[j] -= second - least
+            columns[i], rows[j], vacant[j] = j, i, -np.inf
+    return left
+
+
+@compiled
+def extend(cost, scale, prices, columns, rows, vacant, free):
+    """Assign the free rows one by one along shortest paths of reduced cost, at most n scans each.
+
+    `vacant` is 0 at free columns and -inf elsewhere.
+    """
+    n = len(prices)
+    open_prices, distance = np.empty_like(prices), np.empty((1, n), prices.dtype)
+    parent, closed, depth = np.empty(n, np.int32), np.empty(n, np.int64), np.empty_like(prices)
+    one = prices.dtype.type(1)
+    for start in free:
+        open_prices[:] = prices
+        distance[:] = np.inf
+        row, count, offset, before = start, 0, 0 * one, -np.inf * one
+        while True:
+            least, j = relax(cost, row, open_prices, scale, offset, distance[0], parent)
+            if least <= before and rows[j] >= 0:  # a tie: end here if a free column is as near
+                nearest, candidate, _ = two_smallest(distance, 0, vacant, one)
+                if nearest <= least:
+                    j = candidate
+            before = least
+            closed[count], depth[count] = j, least
+            if rows[j] < 0:
+                break
+            count += 1
+            row = rows[j]
+            offset = (scale * cost[row, j] - prices[j]) - least
+            distance[0, j], open_prices[j] = np.inf, -np.inf
+        for k in range(count):
+            prices[closed[k]] += depth[k] - least
+        vacant[j] = -np.inf
+        while True:
+            i = parent[j]
+            rows[j] = i
+            columns[i], j = j, columns[i]
+            if i == start:
+                break
+
+
+@compiled
+def slack(cost, scale, prices, columns):
+    """Return the sum over rows of the reduced cost paid above the least one: primal minus dual of the assignment."""
+    total = 0.0
+    for i in range(len(prices)):
+        least, _, _ = two_smallest(cost, i, prices, scale)
+        total += (scale * cost[i, columns[i]] - prices[columns[i]]) - least
+    return total

@@ -1,0 +1,23 @@
+"""Compilation with a disk cache that notices the edit of any kernel file."""
+
+import hashlib
+from pathlib import Path
+
+import numba
+from numba.core.caching import FunctionCache
+
+_SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+
+
+class _Cache(FunctionCache):
+    """numba's cache, which looks only at the function's own file, keyed on all kernel files besides."""
+
+    def _index_key(self, sig, codegen):
+        return (*super()._index_key(sig, codegen), _SOURCES)
+
+
+def compiled(function, fastmath=False):
+    """Return `function` compiled without the GIL and cached on disk; a division by zero gives inf, as in numpy."""
+    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+    dispatcher._cache = _Cache(function)  # as Dispatcher.enable_caching does
+    return dispatcher

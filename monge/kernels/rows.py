@@ -1,0 +1,200 @@
+"""Row scans of the assignment kernels, as numba intrinsics that emit LLVM vectors.
+
+A scan reads one row of a C-contiguous cost matrix once and looks at the reduced costs `scale * cost[row, j] - prices[j]`, in the
+precision of the prices. A vector is 64 bytes wide; LLVM splits it where the processor's are narrower, and the last one is masked.
+"""
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_NONE = 2**31 - 1
+
+
+def _mangled(kind):
+    return f"v{kind.count}{ {'float': 'f32', 'double': 'f64', 'i32': 'i32'}[str(kind.element)] }"
+
+
+class _Vectors:
+    """Emit code on vectors of the prices' precision, `lanes` wide."""
+
+    def __init__(self, context, builder, price):
+        self.context, self.b = context, builder
+        self.real = context.get_value_type(price)
+        self.lanes = 512 // price.bitwidth
+        self.reals, self.ints = ir.VectorType(self.real, self.lanes), ir.VectorType(_I32, self.lanes)
+        self.infinity = ir.Constant(self.reals, [float("inf")] * self.lanes)
+        self.iota = ir.Constant(self.ints, list(range(self.lanes)))
+
+    def splat(self, value, kind):
+        one = self.b.insert_element(ir.Constant(kind, ir.Undefined), value, _I32(0))
+        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(self.ints, [0] * self.lanes))
+
+    def columns(self, j):
+        return self.b.add(self.splat(self.b.trunc(j, _I32), self.ints), self.iota)
+
+    def load(self, pointer, element, mask):
+        """Load lanes at `pointer`; those outside `mask` are zero. `mask` None means all."""
+        kind = ir.VectorType(element, self.lanes)
+        pointer = self.b.bitcast(pointer, kind.as_pointer())
+        align = 8 if element == ir.DoubleType() else 4
+        if mask is None:
+            return self.b.load(pointer, align=align)
+        signature = ir.FunctionType(kind, [pointer.type, _I32, mask.type, kind])
+        load = cgutils.get_or_insert_function(self.b.module, signature, f"llvm.masked.load.{_mangled(kind)}.p0")
+        return self.b.call(load, [pointer, _I32(align), mask, ir.Constant(kind, None)])
+
+    def store(self, value, pointer, mask):
+        kind, align = value.type, 8 if value.type.element == ir.DoubleType() else 4
+        pointer = self.b.bitcast(pointer, kind.as_pointer())
+        if mask is None:
+            self.b.store(value, pointer, align=align)
+        else:
+            signature = ir.FunctionType(ir.VoidType(), [kind, pointer.type, _I32, mask.type])
+            store = cgutils.get_or_insert_function(self.b.module, signature, f"llvm.masked.store.{_mangled(kind)}.p0")
+            self.b.call(store, [value, pointer, _I32(align), mask])
+
+    def reduced(self, cost, prices, scale, j, mask):
+        """scale * cost[j] - prices[j]. A power of two scales without rounding, so contraction to one operation is harmless."""
+        c = self.load(self.b.gep(cost, [j]), cost.type.pointee, mask)
+        if c.type != self.reals:
+            c = self.b.fpext(c, self.reals)
+        return self.b.fsub(
+            self.b.fmul(c, scale, flags=("contract",)),
+            self.load(self.b.gep(prices, [j]), self.real, mask),
+            flags=("contract",),
+        )
+
+    def lesser(self, x, y):
+        return self.b.select(self.b.fcmp_ordered("<", x, y), x, y)
+
+    def greater(self, x, y):
+        return self.b.select(self.b.fcmp_ordered(">", x, y), x, y)
+
+    def lesser_int(self, x, y):
+        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
+
+    def across(self, x, lesser):
+        """The least lane of x."""
+        half = self.lanes // 2
+        while half:
+            turned = [(k + half) % self.lanes for k in range(self.lanes)]
+            x = lesser(x, self.b.shuffle_vector(x, ir.Constant(x.type, ir.Undefined), ir.Constant(self.ints, turned)))
+            half //= 2
+        return self.b.extract_element(x, _I32(0))
+
+    def each(self, n, unroll, step):
+        """Call step(j, mask, k) for blocks of lanes from column j on, k the accumulator to use."""
+        wide = self.lanes * unroll
+        whole, blocks = (self.b.and_(n, _I64(-size)) for size in (wide, self.lanes))
+        with cgutils.for_range_slice(self.b, _I64(0), whole, _I64(wide), _I64) as (j, _):
+            for k in range(unroll):
+                step(self.b.add(j, _I64(k * self.lanes)), None, k)
+        with cgutils.for_range_slice(self.b, whole, blocks, _I64(self.lanes), _I64) as (j, _):
+            step(j, None, 0)
+        with self.b.if_then(self.b.icmp_signed("<", blocks, n)):
+            rest = self.splat(self.b.trunc(n, _I32), self.ints)
+            step(blocks, self.b.icmp_signed("<", self.columns(blocks), rest), 0)
+
+
+def _array(context, builder, kind, value):
+    array = context.make_array(kind)(context, builder, value)
+    return array.data, cgutils.unpack_tuple(builder, array.shape)
+
+
+def _pair(v, values, places):
+    """The least of the accumulated values and its column: the first among equals of a lane, then of the lanes."""
+    a, x = v.b.load(values[0]), v.b.load(places[0])
+    for value, place in zip(values[1:], places[1:], strict=True):
+        a2, x2 = v.b.load(value), v.b.load(place)
+        less = v.b.fcmp_ordered("<", a2, a)
+        a, x = v.b.select(less, a2, a), v.b.select(less, x2, x)
+    return a, v.b.add(x, v.iota)
+
+
+def _first(v, a, x):
+    """The least lane of a, and the least of x where a attains it."""
+    least = v.across(a, v.lesser)
+    here = v.b.fcmp_ordered("==", a, v.splat(least, v.reals))
+    return least, v.across(v.b.select(here, x, ir.Constant(v.ints, [_NONE] * v.lanes)), v.lesser_int), here
+
+
+@intrinsic
+def two_smallest(typing, cost, row, prices, scale):
+    """Return (smallest, its column, second smallest) of the row's reduced costs; equal ones count twice."""
+    price = prices.dtype
+    signature = types.Tuple((price, types.int64, price))(cost, types.int64, prices, price)
+
+    def generate(context, b, sig, args):
+        v, unroll = _Vectors(context, b, price), 2
+        data, _ = _array(context, b, cost, args[0])
+        prices_at, (n,) = _array(context, b, prices, args[2])
+        cost_at, scales = b.gep(data, [b.mul(args[1], n)]), v.splat(args[3], v.reals)
+        one = [cgutils.alloca_once_value(b, v.infinity) for _ in range(unroll)]
+        two = [cgutils.alloca_once_value(b, v.infinity) for _ in range(unroll)]
+        place = [cgutils.alloca_once_value(b, ir.Constant(v.ints, None)) for _ in range(unroll)]
+
+        def step(j, mask, k):
+            h = v.reduced(cost_at, prices_at, scales, j, mask)
+            if mask is not None:
+                h = b.select(mask, h, v.infinity)
+            a = b.load(one[k])
+            less = b.fcmp_ordered("<", h, a)
+            b.store(v.lesser(v.greater(h, a), b.load(two[k])), two[k])
+            b.store(b.select(less, h, a), one[k])
+            b.store(b.select(less, v.splat(b.trunc(j, _I32), v.ints), b.load(place[k])), place[k])
+
+        v.each(n, unroll, step)
+        second = v.lesser(v.lesser(b.load(two[0]), b.load(two[1])), v.greater(b.load(one[0]), b.load(one[1])))
+        a, x = _pair(v, one, place)
+        least, column, here = _first(v, a, x)
+        winner = b.and_(here, b.icmp_signed("==", x, v.splat(column, v.ints)))
+        runner_up = v.across(b.select(winner, second, a), v.lesser)
+        return context.make_tuple(b, sig.return_type, [least, b.sext(column, _I64), runner_up])
+
+    return signature, generate
+
+
+@intrinsic
+def relax(typing, cost, row, prices, scale, offset, distance, parent):
+    """Lower distance[j] to the reduced cost minus offset where that is less, then parent[j] = row; return (least distance, column)."""
+    price = prices.dtype
+    signature = types.Tuple((price, types.int64))(cost, types.int64, prices, price, price, distance, parent)
+
+    def generate(context, b, sig, args):
+        v, unroll = _Vectors(context, b, price), 2
+        data, _ = _array(context, b, cost, args[0])
+        prices_at, (n,) = _array(context, b, prices, args[2])
+        distance_at, _ = _array(context, b, distance, args[5])
+        parent_at, _ = _array(context, b, parent, args[6])
+        cost_at, scales, offsets = (
+            b.gep(data, [b.mul(args[1], n)]),
+            v.splat(args[3], v.reals),
+            v.splat(args[4], v.reals),
+        )
+        rows = v.splat(b.trunc(args[1], _I32), v.ints)
+        one = [cgutils.alloca_once_value(b, v.infinity) for _ in range(unroll)]
+        place = [cgutils.alloca_once_value(b, ir.Constant(v.ints, None)) for _ in range(unroll)]
+
+        def step(j, mask, k):
+            h = b.fsub(v.reduced(cost_at, prices_at, scales, j, mask), offsets)
+            d_at, p_at = b.gep(distance_at, [j]), b.gep(parent_at, [j])
+            d = v.load(d_at, v.real, mask)
+            less = b.fcmp_ordered("<", h, d)
+            d = b.select(less, h, d)
+            v.store(d, d_at, mask)
+            v.store(b.select(less, rows, v.load(p_at, _I32, mask)), p_at, mask)
+            if mask is not None:
+                d = b.select(mask, d, v.infinity)
+            a = b.load(one[k])
+            less = b.fcmp_ordered("<", d, a)
+            b.store(b.select(less, d, a), one[k])
+            b.store(b.select(less, v.splat(b.trunc(j, _I32), v.ints), b.load(place[k])), place[k])
+
+        v.each(n, unroll, step)
+        a, x = _pair(v, one, place)
+        least, column, _ = _first(v, a, x)
+        return context.make_tuple(b, sig.return_type, [least, b.sext(column, _I64)])
+
+    return signature, generate

@@ -1,0 +1,197 @@
+"""Entropic transport between uniform marginals: fused float32 Sinkhorn iterations on absorbed potentials. Peyre & Cuturi 2019, 4.1-4.4."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from monge.kernels.auction import extremes
+from monge.kernels.compiled import compiled
+from monge.kernels.gibbs import gibbs, iterate, transform
+
+
+class Potentials(NamedTuple):
+    """Dual potentials of the plan exp((f_i + g_j - cost_ij) / epsilon) / (n m), whose mass is 1."""
+
+    f: np.ndarray
+    """float64 (n,), in units of cost."""
+    g: np.ndarray
+    """float64 (m,), in units of cost."""
+    marginal_error: float
+    """L1 distance of the plan's marginals from uniform: that of the columns, for the rows are right to rounding."""
+    iterations: int
+
+
+def sinkhorn(
+    cost: np.ndarray,
+    epsilon: float,
+    *,
+    tolerance: float = 1e-3,
+    max_iterations: int = 1000,
+    f: np.ndarray | None = None,
+    g: np.ndarray | None = None,
+) -> Potentials:
+    """Return the potentials of the entropic plan between uniform marginals of a float32 or float64 cost (n, m).
+
+    It ends at a marginal error of `tolerance` (L1) or after `max_iterations`; the error returned says which. The kernel is held in
+    float32, or in float64 where tolerance < 1e-5. Small epsilons are approached from larger ones. `f` or `g` start the iterations;
+    `f` is redundant where `g` is given.
+    """
+    if not epsilon > 0 or not np.isfinite(epsilon):
+        raise ValueError(f"sinkhorn: epsilon is {epsilon}; give a positive number, in units of cost")
+    if cost.ndim != 2 or 0 in cost.shape:
+        raise ValueError(f"sinkhorn: cost has shape {cost.shape}; give a matrix with rows and columns")
+    cost = np.ascontiguousarray(cost)
+    n, m = cost.shape
+    kernel = np.empty((n, m), np.float32 if tolerance >= 1e-5 else np.float64)
+    start_f, start_g = _start("f", f, n), _start("g", g, m)
+    f, g, error, iterations = _solve(cost, float(epsilon), float(tolerance), max_iterations, start_f, start_g, kernel)
+    if iterations < 0:
+        i, j = np.argwhere(~np.isfinite(cost))[0]
+        raise ValueError(f"sinkhorn: cost[{i}, {j}] is {cost[i, j]}; give finite costs")
+    return Potentials(f, g, error, iterations)
+
+
+def sinkhorn_many(
+    costs: Sequence[np.ndarray],
+    epsilon: float,
+    *,
+    tolerance: float = 1e-3,
+    max_iterations: int = 1000,
+    workers: int = 1,
+) -> list[Potentials]:
+    """Return the potentials of each matrix, `workers` at a time with one thread each; sizes may differ."""
+
+    def solve(cost):
+        return sinkhorn(cost, epsilon, tolerance=tolerance, max_iterations=max_iterations)
+
+    if workers <= 1 or len(costs) <= 1:
+        return [solve(cost) for cost in costs]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(solve, costs))
+
+
+_NO_START = np.empty(0)
+
+
+def _start(name, potential, size):
+    if potential is None:
+        return _NO_START
+    potential = np.ascontiguousarray(potential, dtype=np.float64)
+    if potential.shape != (size,) or not np.isfinite(potential).all():
+        raise ValueError(f"sinkhorn: {name} must be {size} finite numbers; its shape is {potential.shape}")
+    return potential
+
+
+@compiled
+def _solve(cost, epsilon, tolerance, max_iterations, start_f, start_g, kernel):
+    """Return (f, g, error, iterations); -1 iterations where a cost is not finite."""
+    n, m = cost.shape
+    f, g = np.empty(n), np.empty(m)
+    least, greatest = np.empty(m, cost.dtype), np.empty(m, cost.dtype)
+    if not extremes(cost, least, greatest):
+        return f, g, np.nan, -1
+    smooth = epsilon
+    if len(start_g):
+        g[:] = start_g
+    elif len(start_f):
+        g[:] = np.inf
+        for i in range(n):
+            g[:] = np.minimum(g, cost[i] - start_f[i])
+    else:
+        g[:] = least
+        smooth = max(epsilon, _slack(cost, g) / 25)
+    done = 0
+    while smooth > epsilon:
+        done += descend(cost, smooth, 0.1, min(50, max_iterations - done), f, g, kernel)[1]
+        smooth = max(smooth / 4, epsilon)
+    error, count = descend(cost, epsilon, tolerance, max_iterations - done, f, g, kernel)
+    return f, g, error, done + count
+
+
+@compiled
+def _slack(cost, g):
+    """Return the mean of cost - f - g over some rows, f the transform of g."""
+    n, m = cost.shape
+    total, stride, count = 0.0, max(n // 32, 1), 0
+    for i in range(0, n, stride):
+        reduced = cost[i] - g
+        total += reduced.mean() - reduced.min()
+        count += 1
+    return total / count
+
+
+@compiled
+def descend(cost, epsilon, tolerance, limit, f, g, kernel):
+    """Iterate at one epsilon from g on, over-relaxed; set f and g, return the marginal error and the iterations taken."""
+    n, m = kernel.shape
+    u, v, column = np.ones(n, kernel.dtype), np.empty(m, kernel.dtype), np.empty(m, kernel.dtype)
+    absorb(cost, epsilon, f, g, v, kernel)
+    omega, error, mark, count = 1.0, np.inf, np.inf, 0
+    while True:
+        iterate(kernel, v, u, column)
+        count += 1
+        error = excess(v, column, n)
+        if error <= tolerance or count >= limit:
+            break
+        if count % 8 == 0:
+            omega = relaxation(omega, (error / mark) ** 0.125)
+            mark = error
+        least, greatest = correct(v, column, n, omega)
+        if least < 1e-15 or greatest > 1e15:
+            fold(f, g, u, v, epsilon)
+            absorb(cost, epsilon, f, g, v, kernel)
+    fold(f, g, u, v, epsilon)
+    return error, count
+
+
+@compiled
+def relaxation(omega, rate):
+    """Return the over-relaxation that the observed rate of convergence calls for. Hageman & Young 1981, 9.3; Lehmann et al. 2021."""
+    if rate >= 1:
+        return 1 + (omega - 1) / 2
+    if rate <= omega - 1:
+        return omega
+    squared = (rate + omega - 1) ** 2 / (rate * omega**2)
+    return min(2 / (1 + np.sqrt(max(1 - squared, 0.0))), 1.95)
+
+
+@compiled
+def excess(v, column, n):
+    """Return the L1 error of the column marginals."""
+    error = 0.0
+    for j in range(len(v)):
+        error += abs(v[j] * column[j] / n - 1)
+    return error / len(v)
+
+
+@compiled
+def correct(v, column, n, omega):
+    """Move v towards, or beyond, the scaling that makes its columns right; return the least and the greatest."""
+    one, mass, omega = v.dtype.type(1), v.dtype.type(n), v.dtype.type(omega)
+    least, greatest = v.dtype.type(np.inf), v.dtype.type(0)
+    for j in range(len(v)):
+        ratio = mass / (v[j] * column[j])
+        step = one + omega * (ratio - one)
+        v[j] *= step if ratio > 0.7 and ratio < 1.5 else ratio
+        least, greatest = min(least, v[j]), max(greatest, v[j])
+    return least, greatest
+
+
+@compiled
+def fold(f, g, u, v, epsilon):
+    for i in range(len(f)):
+        f[i] += epsilon * np.log(np.float64(u[i]))
+    for j in range(len(g)):
+        g[j] += epsilon * np.log(np.float64(v[j]))
+
+
+@compiled
+def absorb(cost, epsilon, f, g, v, kernel):
+    """Set f, g to a pair of cost transforms, v to what is left of g, and the kernel."""
+    before = g.copy()
+    transform(cost, g, f)
+    for j in range(len(g)):
+        v[j] = np.exp(max((before[j] - g[j]) / epsilon, -30.0))
+    gibbs(cost, epsilon, f, g, kernel)

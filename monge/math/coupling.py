@@ -1,0 +1,127 @@
+"""Who goes with whom: a coupling takes a Pair and returns a Pair, so labels and masks follow their targets."""
+
+# torch's own annotations are partial
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from monge.math.cost import Cost, inner_product, squared_euclidean
+from monge.math.ot import assignment, fall, sinkhorn
+from monge.math.types import Pair
+
+Coupling: TypeAlias = Callable[[Pair], Pair]
+
+
+def given(pair: Pair) -> Pair:
+    """The pair as it came: independent draws, or pairs that belong together and must never be re-coupled."""
+    return pair
+
+
+@dataclass(frozen=True)
+class MinibatchOT:
+    """Re-pairs a batch by optimal transport across it. Tong et al. 2302.00482, sec. 3.2; Pooladian et al. 2304.14772.
+
+    epsilon 0 gives the exact permutation, which keeps every row once; epsilon > 0, in units of the mean cost, samples
+    each source's target from the entropic plan. `condition` names an entry of cond: pairs whose conditions differ cost
+    `weight` mean costs more (2503.10636), and with the default, infinity, noise only moves within its class, so that it
+    stays independent of the class. `potentials`, those of the semidiscrete plan, are where the exact search starts; the batch
+    then says in cond["index"] which data points it holds.
+    """
+
+    epsilon: float = 0.0
+    cost: Cost | None = None  # inner_product for the exact coupling, squared_euclidean for the entropic
+    condition: str | None = None
+    weight: float = math.inf
+    potentials: Float[Tensor, "N"] | None = None
+    generator: torch.Generator | None = None
+
+    def __call__(self, pair: Pair) -> Pair:
+        if self.condition is None:
+            return pair.take(*self._match(pair))
+        label = _entry(pair, self.condition)
+        if self.weight < math.inf:
+            return pair.take(*self._match(pair, label))
+        i, j = torch.arange(len(pair), device=label.device), torch.arange(len(pair), device=label.device)
+        for value in label.unique(dim=0):
+            same = (label == value).reshape(len(pair), -1).all(-1).nonzero().squeeze(-1)
+            _, local = self._match(pair.take(same, same))
+            j[same] = same[local]
+        return pair.take(i, j)
+
+    def _match(self, pair: Pair, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x_0, x_1 = pair.x_0.flatten(1), pair.x_1.flatten(1)
+        cost_of = self.cost or (squared_euclidean if self.epsilon or label is not None else inner_product)
+        cost = cost_of(x_0, x_1)
+        if label is not None:
+            cost = cost + self.weight * cost.mean() * _distance(label)
+        i = torch.arange(len(pair), device=cost.device)
+        if self.epsilon:
+            plan = sinkhorn(cost, self.epsilon * float(cost.mean()))
+            return i, plan.sample(generator=self.generator)
+        if self.potentials is None:
+            return i, assignment(cost)
+        prices = self.potentials[_entry(pair, "index")] - x_1.square().sum(-1) / 2  # duals of -x_0 . x_1
+        return i, assignment(cost, prices=prices)
+
+
+@dataclass(frozen=True)
+class SemidiscreteOT:
+    """Pairs each source with a point of the whole data set, by one dual potential per point. 2509.25519, alg. 1.
+
+    The targets and conditions of the incoming pair are replaced by those of the points that its sources fall on; with
+    `condition`, only the entry of that name is kept and the point is of that class. `potentials` come from ot.semidiscrete.
+    """
+
+    data: Pair  # x_1, mask and cond of the whole set; its x_0 is not read
+    potentials: Float[Tensor, "N"]
+    condition: str | None = None
+
+    def __call__(self, pair: Pair) -> Pair:
+        group = None if self.condition is None else _entry(pair, self.condition)
+        groups = None if self.condition is None else _entry(self.data, self.condition)
+        x_0, x_1 = pair.x_0.flatten(1), self.data.x_1.flatten(1)
+        j = fall(x_0, x_1, self.potentials, groups=groups, group=group)
+        chosen = self.data.take(j, j)
+        return replace(chosen, x_0=pair.x_0)
+
+
+@dataclass(frozen=True)
+class TokenOT:
+    """Re-pairs the tokens inside each sample: B problems of N x N. The container of the sequence decides the cost.
+
+    `cost` sees the whole Pair and returns (B, N, N). epsilon 0 permutes the target tokens; epsilon > 0, in units of cost,
+    replaces each by the barycentre of its row, which blurs existence.
+    """
+
+    cost: Callable[[Pair], Tensor]
+    epsilon: float = 0.0
+
+    def __call__(self, pair: Pair) -> Pair:
+        cost = self.cost(pair)
+        if self.epsilon:
+            return replace(pair, x_1=sinkhorn(cost, self.epsilon).barycentre(pair.x_1))
+        match = assignment(cost)
+        mask = None if pair.mask is None else pair.mask.gather(1, match)
+        return replace(pair, x_1=pair.x_1.gather(1, match[..., None].expand_as(pair.x_1)), mask=mask)
+
+
+def _entry(pair: Pair, name: str) -> Tensor:
+    if name not in pair.cond:
+        raise ValueError(f"coupling: the batch has no cond[{name!r}], only {sorted(pair.cond)}; add it to the data")
+    return pair.cond[name]
+
+
+def _distance(label: Int[Tensor, "B *s"] | Float[Tensor, "B *s"]) -> Float[Tensor, "B B"]:
+    """0 or 1 between classes, the squared distance in units of its mean between vectors."""
+    rows = label.reshape(len(label), -1)
+    if not label.is_floating_point():
+        return (rows[:, None] != rows[None, :]).any(-1).float()
+    cost = squared_euclidean(rows, rows)
+    return cost / cost.mean().clamp_min(torch.finfo(cost.dtype).tiny)

@@ -1,0 +1,182 @@
+"""Optimal transport between equally weighted points: the exact permutation, the entropic plan, the semidiscrete potentials.
+
+On the CPU the hot loops are monge.kernels (numba, one thread per problem, as many problems at a time as torch has
+threads); on another device the Sinkhorn loop runs there and the exact assignment is solved on the CPU and sent back.
+"""
+
+# torch's own annotations are partial
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from monge.kernels.assignment import assign, assign_many
+from monge.kernels.sinkhorn import sinkhorn_many
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A coupling of n points with m points, of mass one: log_plan_ij = (f_i + g_j - cost_ij) / epsilon - log(n m)."""
+
+    log_plan: Float[Tensor, "*b n m"]
+    f: Float[Tensor, "*b n"]
+    g: Float[Tensor, "*b m"]
+    marginal_error: Float[Tensor, "*b"]  # L1 distance of both marginals from uniform, added up
+    iterations: Int[Tensor, "*b"]
+
+    @property
+    def matrix(self) -> Float[Tensor, "*b n m"]:
+        """The plan itself."""
+        return self.log_plan.exp()
+
+    def barycentre(self, x_1: Float[Tensor, "*b m D"]) -> Float[Tensor, "*b n D"]:
+        """The mean target of each source point. Peyre & Cuturi 2019, rem. 4.11."""
+        return torch.softmax(self.log_plan, -1) @ x_1
+
+    def sample(self, *, generator: torch.Generator | None = None) -> Int[Tensor, "*b n"]:
+        """For each source point a target drawn from its row; targets can repeat."""
+        rows = torch.softmax(self.log_plan, -1).flatten(0, -2)
+        return torch.multinomial(rows, 1, generator=generator).reshape(self.log_plan.shape[:-1])
+
+
+def assignment(cost: Float[Tensor, "*b n n"], *, prices: Float[Tensor, "*b n"] | None = None) -> Int[Tensor, "*b n"]:
+    """The permutation p that minimises sum_i cost[i, p[i]]; `prices`, duals of the columns, are where the search starts.
+
+    Exact for the matrix given, whatever its scale. ValueError if it is not square or not finite.
+    """
+    if cost.ndim < 2 or cost.shape[-1] != cost.shape[-2]:
+        raise ValueError(f"assignment: the cost must be square, got {tuple(cost.shape)}; equal counts on both sides")
+    shape = cost.shape[:-1]
+    if prices is None:
+        solved = assign_many(_problems(cost), workers=torch.get_num_threads())
+    else:
+        starts = prices.detach().cpu().double().reshape(-1, shape[-1]).numpy()
+        solved = [assign(problem, start) for problem, start in zip(_problems(cost), starts, strict=True)]
+    permutations = np.stack([s.permutation for s in solved]) if solved else np.empty((0, shape[-1]), np.int64)
+    return torch.from_numpy(permutations).reshape(shape).to(cost.device)
+
+
+def sinkhorn(
+    cost: Float[Tensor, "*b n m"], epsilon: float, *, tolerance: float = 1e-3, max_iterations: int = 1000
+) -> Plan:
+    """The entropic plan with uniform marginals, in the log domain. Peyre & Cuturi 2019, sec. 4.4.
+
+    epsilon is in units of cost. The loop ends when the marginal error is below `tolerance` or after `max_iterations`:
+    the plan says which. No gradient flows through the loop; at the optimum d(cost of the plan) = plan * d(cost).
+    """
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise ValueError(f"sinkhorn: epsilon must be a positive number, got {epsilon}; for the limit 0 use assignment")
+    n, m = cost.shape[-2:]
+    if cost.device.type == "cpu":
+        solved = sinkhorn_many(
+            _problems(cost),
+            epsilon,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            workers=torch.get_num_threads(),
+        )
+        batch = cost.shape[:-2]
+        f = torch.from_numpy(np.stack([s.f for s in solved])).reshape(*batch, n)
+        g = torch.from_numpy(np.stack([s.g for s in solved])).reshape(*batch, m)
+        error = torch.tensor([s.marginal_error for s in solved], dtype=torch.float64).reshape(batch)
+        iterations = torch.tensor([s.iterations for s in solved]).reshape(batch)
+    else:
+        f, g, error, iterations = sinkhorn_on_device(cost, epsilon, tolerance, max_iterations)
+    log_plan = (f[..., :, None].to(cost.dtype) + g[..., None, :].to(cost.dtype) - cost.detach()) / epsilon
+    return Plan(log_plan - math.log(n * m), f.to(cost.dtype), g.to(cost.dtype), error, iterations)
+
+
+def sinkhorn_on_device(
+    cost: Float[Tensor, "*b n m"], epsilon: float, tolerance: float, max_iterations: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Potentials f and g, marginal error and iterations, by plain tensor operations on any device; all problems at once.
+
+    epsilon falls to its value by quarters from the largest cost, which takes far fewer iterations when it is small
+    (Schmitzer 2019, sec. 3.2). The error is looked at, which waits for the device, every tenth iteration.
+    """
+    cost = cost.detach()
+    n, m = cost.shape[-2:]
+    f, g = cost.new_zeros(cost.shape[:-1]), cost.new_zeros((*cost.shape[:-2], m))
+    error = cost.new_full(cost.shape[:-2], math.inf)
+    at, step = max(epsilon, float(cost.max() - cost.min()) / 4), 0
+    for step in range(1, max_iterations + 1):
+        f = -at * (torch.logsumexp((g[..., None, :] - cost) / at, -1) - math.log(m))
+        columns = torch.logsumexp((f[..., :, None] - cost) / at, -2) - math.log(
+            n
+        )  # log of (column mass * m) is this + g / at
+        if at == epsilon and (step % 10 == 0 or step == max_iterations):
+            error = (torch.exp(columns + g / at) - 1).abs().mean(-1)  # the rows are exact here
+            if float(error.max()) <= tolerance:
+                break
+        g = -at * columns
+        if step % 5 == 0:
+            at = max(epsilon, at / 4)
+    return f, g, error.double(), torch.full(error.shape, step, device=cost.device)
+
+
+def semidiscrete(
+    noise: Callable[[int], Tensor],
+    data: Float[Tensor, "N D"],
+    *,
+    groups: Int[Tensor, "N"] | None = None,
+    steps: int = 1000,
+    batch: int = 512,
+    generator: torch.Generator | None = None,
+) -> tuple[Float[Tensor, "N"], float]:
+    """(potentials, marginal_error): one dual per data point, such that noise falls on each point equally often.
+
+    Noise x goes to argmax_j x . data_j - |data_j|^2 / 2 + potentials_j. Averaged stochastic ascent on the semidual, whose
+    gradient is 1 / N less the frequency of j (Genevay et al. 1605.08527, alg. 2; Mousavi-Hosseini et al. 2509.25519).
+    With `groups` each draw is dealt a group, as often as it occurs, and goes to a point of that group: labels stay
+    independent of the noise. `noise(n)` gives n draws of (n, D). The error is the L1 distance between the frequencies
+    and uniform on draws of their own, above the sqrt(2 N / (pi n)) that n draws of a perfect fit would show.
+    """
+    flat = data.reshape(len(data), -1)
+    potentials = torch.zeros(len(flat), dtype=flat.dtype, device=flat.device)
+    average = potentials.clone()
+    # the semidual is as steep as the data are spread: the step is in units of a typical squared gap between points
+    gap = (flat - flat.mean(0)).square().sum(-1).mean().clamp_min(torch.finfo(flat.dtype).tiny)
+
+    def frequencies(n: int, at: Tensor) -> Tensor:
+        group = None if groups is None else groups[torch.randint(len(flat), (n,), generator=generator).to(flat.device)]
+        hit = fall(noise(n).reshape(n, -1), flat, at, groups=groups, group=group)
+        return torch.bincount(hit, minlength=len(flat)).to(flat.dtype) / n
+
+    start = steps // 2
+    for step in range(steps):
+        rate = gap * len(flat) ** 0.5 / (1 + step / 10) ** 0.5
+        potentials += rate * (1 / len(flat) - frequencies(batch, potentials))
+        if step >= start:
+            average += (potentials - average) / (step - start + 1)
+    draws = max(64 * len(flat), 4096)
+    found = torch.stack([frequencies(chunk, average) for chunk in [4096] * (draws // 4096)]).mean(0)
+    floor = math.sqrt(2 * len(flat) / (math.pi * (draws // 4096) * 4096))
+    return average, max(0.0, float((found - 1 / len(flat)).abs().sum()) - floor)
+
+
+def fall(
+    x_0: Float[Tensor, "B D"],
+    data: Float[Tensor, "N D"],
+    potentials: Float[Tensor, "N"],
+    *,
+    groups: Int[Tensor, "N"] | None = None,
+    group: Int[Tensor, "B"] | None = None,
+) -> Int[Tensor, "B"]:
+    """Where each x_0 falls in the semidiscrete plan: one maximum inner product search, within its own group if it has one."""
+    score = x_0 @ data.mT + (potentials - data.square().sum(-1) / 2)
+    if groups is not None and group is not None:
+        score.masked_fill_(group[:, None] != groups[None, :], -math.inf)
+    return score.argmax(-1)
+
+
+def _problems(cost: Tensor) -> list[np.ndarray]:
+    """The matrices of a batch, contiguous, as numpy float32 or float64 (half precision is widened)."""
+    dtype = torch.float64 if cost.dtype == torch.float64 else torch.float32
+    flat = cost.detach().to("cpu", dtype).reshape(-1, *cost.shape[-2:]).contiguous()
+    return list(flat.numpy())

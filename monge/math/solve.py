@@ -1,0 +1,158 @@
+"""Walk along a velocity. A step goes from t to s, per sample; `integrate` takes it from knot to knot, with gradient on.
+
+Forward (0 to 1) or backward (1 to 0) is the order of the knots. What a step remembers is passed from call to call.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from monge.math.path import Affine
+from monge.math.types import Velocity, like
+
+Step: TypeAlias = Callable[
+    [Velocity, Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]
+]  # (v, x, t, s, memory) -> x, memory
+
+
+class Solution(NamedTuple):
+    """The state at the last knot and how many times the velocity was evaluated (NFE)."""
+
+    x: Float[Tensor, "B *s"]
+    evaluations: int
+
+
+def grid(steps: int, like: Tensor, *, start: float = 0.0, end: float = 1.0) -> Float[Tensor, "knots"]:
+    """`steps` equal steps from start to end, in the dtype and on the device of `like`."""
+    if steps < 1:
+        raise ValueError(f"grid: at least one step, got {steps}")
+    return torch.linspace(start, end, steps + 1, dtype=like.dtype, device=like.device)
+
+
+def trajectory(v: Velocity, x: Tensor, times: Tensor, *, step: Step | None = None) -> Iterator[Tensor]:
+    """x at every knot, the first included. `times` is (knots,) or, with times of each sample's own, (knots, B)."""
+    step = step or midpoint
+    knots = times if times.ndim == 2 else times[:, None].expand(-1, len(x))
+    memory = None
+    yield x
+    for t, s in zip(knots[:-1], knots[1:], strict=True):
+        x, memory = step(v, x, t, s, memory)
+        yield x
+
+
+def integrate(
+    v: Velocity, x: Float[Tensor, "B *s"], times: Tensor, *, step: Step | None = None
+) -> Float[Tensor, "B *s"]:
+    """x at the last knot of `times`, (knots,) or (knots, B). Default step: midpoint."""
+    for state in trajectory(v, x, times, step=step):
+        x = state
+    return x
+
+
+def solve(v: Velocity, x: Float[Tensor, "B *s"], times: Tensor, *, step: Step | None = None) -> Solution:
+    """`integrate`, and the number of evaluations that it took."""
+    counted = Counted(v)
+    return Solution(integrate(counted, x, times, step=step), counted.evaluations)
+
+
+@dataclass
+class Counted:
+    """A velocity that counts its evaluations."""
+
+    v: Velocity
+    evaluations: int = 0
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        self.evaluations += 1
+        return self.v(x, t)
+
+
+def euler(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
+    """First order, one evaluation."""
+    return x + like(s - t, x) * v(x, t), memory
+
+
+def midpoint(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
+    """Second order, two evaluations: the velocity half-way, at an Euler guess."""
+    h = like(s - t, x)
+    return x + h * v(x + h / 2 * v(x, t), (t + s) / 2), memory
+
+
+def heun(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
+    """Second order, two evaluations: the mean of the velocities at both ends."""
+    h = like(s - t, x)
+    k_1 = v(x, t)
+    return x + h / 2 * (k_1 + v(x + h * k_1, s)), memory
+
+
+def rk4(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
+    """Fourth order, four evaluations: the classical Runge-Kutta step."""
+    h, half = like(s - t, x), (t + s) / 2
+    k_1 = v(x, t)
+    k_2 = v(x + h / 2 * k_1, half)
+    k_3 = v(x + h / 2 * k_2, half)
+    k_4 = v(x + h * k_3, s)
+    return x + h / 6 * (k_1 + 2 * k_2 + 2 * k_3 + k_4), memory
+
+
+def adams_bashforth_2(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
+    """Second order, one evaluation: extrapolates through the last velocity. Steps may be unequal; the first is Euler's."""
+    v_t = v(x, t)
+    h = like(s - t, x)
+    move = v_t
+    if memory is not None:
+        (before, v_before), *_ = memory
+        move = v_t + h / 2 * (v_t - v_before) / like(t - before, x)
+    return x + h * move, [(t, v_t)]
+
+
+def adams_bashforth_3(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
+    """Third order, one evaluation, through the last two velocities (Newton's form, unequal steps). Starts by a Heun step."""
+    v_t = v(x, t)
+    h = like(s - t, x)
+    if memory is None:
+        return x + h / 2 * (v_t + v(x + h * v_t, s)), [(t, v_t)]
+    (before, v_before), *older = memory
+    h_1 = like(t - before, x)
+    slope = (v_t - v_before) / h_1
+    x_s = x + h * v_t + h**2 / 2 * slope
+    if older:
+        long_before, v_long_before = older[0]
+        h_2 = like(before - long_before, x)
+        curvature = (slope - (v_before - v_long_before) / h_2) / (h_1 + h_2)
+        x_s = x_s + (h**3 / 3 + h_1 * h**2 / 2) * curvature
+    return x_s, [(t, v_t), (before, v_before)]
+
+
+def dpm_solver_2m(path: Affine) -> Step:
+    """DPM-Solver++(2M) in flow form, one evaluation: exact in the linear part, extrapolates the predicted x_1.
+
+    Lu et al. 2211.01095, alg. 2, with log(beta / alpha) as the half log-SNR. Second order inside, first order where the
+    log-SNR is infinite: at the first step and at the last. Runs from source to target only; ValueError otherwise.
+    """
+
+    def step(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
+        if bool((s <= t).any()):
+            raise ValueError(
+                "dpm_solver_2m runs from source to target; encode with another step, adams_bashforth_2 say"
+            )
+        _, x_1 = path.endpoints(v(x, t), x, t)
+        (alpha_t, beta_t), _ = path.rates(t)
+        (alpha_s, beta_s), _ = path.rates(s)
+        snr = torch.log(beta_t / alpha_t)
+        estimate = x_1
+        if memory is not None:
+            x_1_before, snr_before = memory
+            ratio = (
+                (torch.log(beta_s / alpha_s) - snr) / (snr - snr_before) / 2
+            )  # nan or inf where a log-SNR is infinite
+            ratio = torch.where(torch.isfinite(ratio) & (alpha_s > 0), ratio, torch.zeros_like(ratio))
+            estimate = x_1 + like(ratio, x) * (x_1 - x_1_before)
+        shrink = alpha_s / alpha_t
+        return like(shrink, x) * x + like(beta_s - beta_t * shrink, x) * estimate, (x_1, snr)
+
+    return step

@@ -1,0 +1,65 @@
+"""The words that every floor shares: Pair, Velocity, VelocityModel, Energy."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Condition: TypeAlias = Mapping[str, Tensor]
+Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # (x "B *s", t "B") -> v "B *s"
+Energy: TypeAlias = Callable[[Tensor], Tensor]  # (x "B *s") -> "B"; low is good
+
+
+class VelocityModel(Protocol):
+    """A network for the velocity: t is always (B,), in training and in solving; `cond` maps names to tensors of B rows."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor: ...
+
+
+class FeatureModel(VelocityModel, Protocol):
+    """A VelocityModel that also shows the hidden state after one of its blocks."""
+
+    def with_features(self, x_t: Tensor, t: Tensor, cond: Condition | None, layer: int) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A batch: row i of x_0 is to be carried onto row i of x_1. Mask and cond describe the target."""
+
+    x_0: Float[Tensor, "B *s"]
+    x_1: Float[Tensor, "B *s"]
+    mask: Bool[Tensor, "B N"] | None = None  # True where the target has a token
+    cond: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def __len__(self) -> int:
+        return len(self.x_1)
+
+    def take(self, i: Int[Tensor, "M"], j: Int[Tensor, "M"]) -> "Pair":
+        """Source i[k] with target j[k]; mask and cond follow the target."""
+        mask = None if self.mask is None else self.mask[j]
+        return Pair(self.x_0[i], self.x_1[j], mask, {name: value[j] for name, value in self.cond.items()})
+
+    def rows(self, rows: slice) -> "Pair":
+        """The pairs in `rows`, unchanged."""
+        mask = None if self.mask is None else self.mask[rows]
+        cond = {name: value[rows] for name, value in self.cond.items()}
+        return Pair(self.x_0[rows], self.x_1[rows], mask, cond)
+
+    def to(self, device: torch.device | str) -> "Pair":
+        """The same pair on `device`."""
+        mask = None if self.mask is None else self.mask.to(device)
+        cond = {name: value.to(device) for name, value in self.cond.items()}
+        return replace(self, x_0=self.x_0.to(device), x_1=self.x_1.to(device), mask=mask, cond=cond)
+
+    @property
+    def condition(self) -> dict[str, Tensor]:
+        """What a model is told: cond, and the mask under its name when there is one."""
+        return self.cond if self.mask is None else {**self.cond, "mask": self.mask}
+
+
+def like(t: Float[Tensor, "B"], x: Float[Tensor, "B *s"]) -> Tensor:
+    """t with as many trailing axes of length one as it takes to multiply x."""
+    return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))

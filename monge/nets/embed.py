@@ -1,0 +1,64 @@
+"""Embeddings of time, class and position."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from monge.math.types import Condition
+
+
+def sinusoidal(positions: Float[Tensor, "*b"], width: int, *, longest: float = 10_000.0) -> Float[Tensor, "*b width"]:
+    """cos and sin of positions at `width` / 2 frequencies, geometric from 1 to 1 / longest. Vaswani et al. 2017, sec. 3.5."""
+    frequencies = torch.exp(-math.log(longest) * torch.arange(width // 2, device=positions.device) / (width // 2))
+    angles = positions[..., None] * frequencies.to(positions.dtype)
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+class ConditionEmbedding(nn.Module):
+    """Time, and a class if there are any, as one vector of `width`. Class number `classes` is "no class"."""
+
+    def __init__(self, width: int, *, classes: int = 0, frequencies: int = 128) -> None:
+        super().__init__()
+        self.classes, self.frequencies = classes, frequencies
+        self.time = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(classes + 1, width) if classes else None
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=0.02)
+
+    def forward(self, t: Float[Tensor, "B"], cond: Condition | None) -> Float[Tensor, "B width"]:
+        c = self.time(sinusoidal(1000 * t, self.frequencies))
+        if self.label is not None:
+            label = (cond or {}).get("label")
+            c = c + self.label(torch.full_like(t, self.classes, dtype=torch.long) if label is None else label)
+        return c
+
+
+class Rotary(nn.Module):
+    """Rotates queries and keys by their positions, along one axis or several. Su et al. 2104.09864, eq. 34.
+
+    With several axes (an image has two) the head is divided among them.
+    """
+
+    def __init__(self, *, base: float = 10_000.0) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, positions: Float[Tensor, "*b N axes"], head: int) -> Float[Tensor, "*b N head"]:
+        """The rotation angles: one for each pair of channels (i, i + head / 2), twice over."""
+        axes = positions.shape[-1]
+        if head % (2 * axes):
+            raise ValueError(
+                f"rotary: a head of {head} channels cannot be shared by {axes} axes; use a multiple of {2 * axes}"
+            )
+        count = head // 2 // axes
+        frequencies = self.base ** (-torch.arange(count, device=positions.device, dtype=positions.dtype) / count)
+        angles = (positions[..., None] * frequencies).flatten(-2)
+        return torch.cat([angles, angles], -1)
+
+
+def rotate(x: Float[Tensor, "B heads N head"], angles: Float[Tensor, "*b N head"]) -> Float[Tensor, "B heads N head"]:
+    """x, its channel pairs turned by `angles`, which are (N, head) or (B, 1, N, head)."""
+    first, second = x.chunk(2, -1)
+    return x * angles.cos().to(x.dtype) + torch.cat([-second, first], -1) * angles.sin().to(x.dtype)

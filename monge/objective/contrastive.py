@@ -1,0 +1,61 @@
+"""Teach an energy to be low on the right candidate: InfoNCE and the margin loss."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from monge.math.types import Energy
+from monge.objective.base import Loss, Objective
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """K candidates per row, the first of them right. `mask` is False where a row has fewer."""
+
+    x: Float[Tensor, "B K *s"]
+    mask: Bool[Tensor, "B K"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and not bool(self.mask[:, 0].all()):
+            row = int((~self.mask[:, 0]).nonzero()[0])
+            raise ValueError(f"contrast: row {row} has no right candidate; the first of each row must be real")
+
+    def energies(self, model: Energy) -> Float[Tensor, "B K"]:
+        """Each candidate's energy; infinite where there is none."""
+        energy = model(self.x.flatten(0, 1)).reshape(self.x.shape[:2])
+        return energy if self.mask is None else energy.masked_fill(~self.mask, torch.inf)
+
+
+def _metrics(value: Tensor, energy: Tensor) -> dict[str, Tensor]:
+    right = (energy[:, :1] < energy[:, 1:]).all(1).float().mean()
+    return {"loss": value.detach(), "accuracy": right}
+
+
+class InfoNCE(Objective):
+    """Cross-entropy of the right candidate under exp(-energy / temperature). van den Oord et al. 1807.03748, eq. 4."""
+
+    def __init__(self, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, model: Energy, batch: Contrast) -> Loss:
+        energy = batch.energies(model)
+        value = -nn.functional.log_softmax(-energy / self.temperature, 1)[:, 0].mean()
+        return Loss(value, _metrics(value, energy))
+
+
+class Margin(Objective):
+    """Wrong candidates should lie `margin` above the right one; the mean of what is missing. LeCun et al. 2006, eq. 11."""
+
+    def __init__(self, *, margin: float = 1.0) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, model: Energy, batch: Contrast) -> Loss:
+        energy = batch.energies(model)
+        missing = torch.relu(self.margin + energy[:, :1] - energy[:, 1:])
+        there = torch.isfinite(energy[:, 1:])
+        value = missing[there].sum() / there.sum().clamp_min(1)
+        return Loss(value, _metrics(value, energy))

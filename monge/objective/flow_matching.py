@@ -1,0 +1,62 @@
+"""Regress the velocity of the path between coupled pairs. Lipman et al. 2023 (2210.02747); Tong et al. 2302.00482."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from monge.math.coupling import Coupling, given
+from monge.math.path import Affine, Path
+from monge.math.times import Times
+from monge.math.types import Pair, VelocityModel, like
+from monge.objective.alignment import Alignment
+from monge.objective.base import Loss, Objective
+
+
+class FlowMatching(Objective):
+    """E |v(x_t, t) - u_t|^2. The pair is coupled once, and both x_t and u_t come from that pair.
+
+    `weight`, a function of t, multiplies the squared error (Esser et al. 2403.03206, sec. 3.1). `align` adds REPA's term.
+    `contrast` pushes the velocity away from those of other pairs (Stoica et al. 2506.05350, eq. 6).
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        coupling: Coupling = given,
+        times: Times | None = None,
+        weight: Callable[[Tensor], Tensor] | None = None,
+        align: Alignment | None = None,
+        contrast: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.path, self.coupling, self.times = path or Affine(), coupling, times or Times()
+        self.weight, self.align, self.contrast = weight, align, contrast
+
+    def forward(self, model: VelocityModel, batch: Pair) -> Loss:
+        pair = self.coupling(batch)
+        t, x_t, u_t = self.path(pair.x_0, pair.x_1, self.times(pair.x_1))
+        if self.align is None:
+            v, aligned = model(x_t, t, pair.condition), None
+        else:
+            v, aligned = self.align(model, x_t, t, pair)
+        error = (v - u_t).square()
+        if self.contrast:
+            error = error - self.contrast * (v - u_t.roll(1, 0)).square()
+        if self.weight is not None:
+            error = error * like(self.weight(t), error)
+        value = masked_mean(error, pair.mask)
+        if aligned is None or self.align is None:
+            return Loss(value, {"loss": value.detach()})
+        total = value + self.align.weight * aligned
+        return Loss(total, {"loss": total.detach(), "velocity": value.detach(), "alignment": aligned.detach()})
+
+
+def masked_mean(error: Float[Tensor, "B *s"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, ""]:
+    """The mean over all entries, or over those of the tokens that exist."""
+    if mask is None:
+        return error.mean()
+    weight = like(mask.to(error.dtype), error)
+    return (error * weight).sum() / weight.expand_as(error).sum().clamp_min(torch.finfo(error.dtype).tiny)

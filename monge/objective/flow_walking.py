@@ -1,0 +1,30 @@
+"""Walk from x_0 in a few random steps and regress where the walk ends. Wu et al. 2505.14513, alg. 2."""
+
+import torch
+from torch import Tensor
+
+from monge.math.solve import Step, integrate, midpoint
+from monge.math.types import Pair, VelocityModel
+from monge.objective.base import Loss, Objective
+from monge.objective.flow_matching import masked_mean
+
+
+class FlowWalking(Objective):
+    """E |walk(x_0) - x_1|^2 over `steps` steps, whose inner knots are sorted uniform draws, per sample."""
+
+    def __init__(self, *, steps: int = 3, step: Step = midpoint) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"flow walking: at least one step, got {steps}")
+        self.steps, self.step = steps, step
+
+    def forward(self, model: VelocityModel, batch: Pair) -> Loss:
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            return model(x, t, batch.condition)
+
+        x_0 = batch.x_0
+        inner = torch.rand(self.steps - 1, len(x_0), dtype=x_0.dtype, device=x_0.device).sort(0).values
+        knots = torch.cat([inner.new_zeros(1, len(x_0)), inner, inner.new_ones(1, len(x_0))])
+        x_1 = integrate(velocity, x_0, knots, step=self.step)
+        value = masked_mean((x_1 - batch.x_1).square(), batch.mask)
+        return Loss(value, {"loss": value.detach()})

@@ -1,0 +1,224 @@
+"""A Recipe builds a Run; a run directory holds one, and how to open it again.
+
+runs/NAME/   recipe.json   constants.safetensors   metrics.jsonl   checkpoints/step-*/   and what the app adds
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import monge
+from monge.objective.base import Objective
+from monge.train import checkpoint
+from monge.train.batches import Batches
+from monge.train.config import TrainConfig
+from monge.train.distributed import Ranks, averaged, ranks
+from monge.train.log import Log
+from monge.train.loop import prepare, train
+from monge.train.state import State, load_weights
+
+B = TypeVar("B")
+
+
+@dataclass
+class Run(Generic[B]):
+    """One experiment, ready to go."""
+
+    model: nn.Module
+    objective: Objective
+    batches: Batches[B]
+    train: TrainConfig
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = (
+        None  # its first entry decides which checkpoint is best: low is good
+    )
+    constants: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # what the data fixed: units, potentials
+
+
+class Recipe(Protocol):
+    """A frozen dataclass of scalars that says all about an experiment; `app` names the application it belongs to."""
+
+    @property
+    def app(self) -> str: ...
+    @property
+    def train(self) -> TrainConfig: ...
+    def build(self) -> Run[Any]: ...
+
+
+def fit(recipe: Any, directory: Path, *, resume: bool = False, tensorboard: bool = False) -> State:
+    """Train `recipe` in `directory`, from its last checkpoint if `resume`. What is on disk is whole at any moment.
+
+    ValueError for a directory that holds another recipe, is in use, or holds a run that is not to be resumed.
+    """
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    with ranks(recipe.train.device) as where, claimed(directory, recipe, resume=resume, where=where):
+        torch.manual_seed(recipe.train.seed)
+        run = recipe.build()
+        state, step = prepare(run, where)
+        checkpoints = directory / "checkpoints"
+        if found := checkpoint.steps(checkpoints):
+            state.load(*checkpoint.read(found[-1]), where)
+        elif where.first:
+            save_file({k: v.contiguous() for k, v in run.constants.items()}, directory / "constants.safetensors")
+        if not where.first:
+            for _ in _walk(run, state, step, where, checkpoints, None):
+                pass
+            return state
+        title = f"{recipe.app} {directory.name}"
+        with Log(directory, step=state.step, steps=run.train.steps, title=title, tensorboard=tensorboard) as log:
+            for number in _walk(run, state, step, where, checkpoints, log):
+                log.advance(number)
+        return state
+
+
+def _walk(
+    run: Run[Any], state: State, step: nn.Module, where: Ranks, checkpoints: Path, log: Log | None
+) -> Iterator[int]:
+    """Train, record, evaluate and save; the number of each step is yielded."""
+    config, sums, count = run.train, {}, 0
+    for number, metrics in train(run, state, step, where):
+        count += 1
+        for name, value in metrics.items():
+            sums[name] = sums.get(name, 0.0) + value
+        saving = number % config.save_every == 0 or number in config.milestones or number == config.steps
+        # a window of the log also ends where a checkpoint is: a resumed run then writes the same lines
+        if saving or number % config.log_every == 0:
+            means = {name: averaged(float(total) / count, where.world) for name, total in sums.items()}
+            sums, count = {}, 0
+            if saving:
+                means |= _evaluated(run, state)
+            if log:
+                log.write(number, means)
+        if saving:
+            checkpoint.save(checkpoints, state, where)
+            if where.first:
+                best = {int(state.best["step"])} if state.best else set[int]()
+                checkpoint.prune(checkpoints, keep=config.keep, also=best | set(config.milestones))
+        yield number
+
+
+def _evaluated(run: Run[Any], state: State) -> dict[str, float]:
+    """The run's evaluation of the averaged weights, on random numbers of its own; remembers the best."""
+    if run.evaluate is None:
+        return {}
+    kept = {name: p.detach().clone() for name, p in state.model.named_parameters()} if state.ema else {}
+    training = state.model.training
+    with torch.no_grad(), torch.random.fork_rng():
+        if state.ema:
+            _copy_into(state.model, state.ema.weights)
+        found = run.evaluate(state.model.eval())
+        _copy_into(state.model, kept)
+    state.model.train(training)
+    value = next(iter(found.values()))
+    if not state.best or value < state.best["value"]:
+        state.best = {"step": state.step, "value": value}
+    return found
+
+
+def _copy_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    for name, value in weights.items():
+        parameters[name].copy_(value)
+
+
+@contextmanager
+def claimed(directory: Path, recipe: Any, *, resume: bool, where: Ranks) -> Iterator[None]:
+    """Hold `directory` for this recipe: made if new, checked if old, locked against a second process until the end."""
+    if not where.first:
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{directory}: another process is training here; wait for it or name another directory"
+            ) from error
+        wanted = {"monge": monge.__version__, "app": recipe.app, "recipe": asdict(recipe)}
+        path = directory / "recipe.json"
+        if path.exists():
+            if not resume:
+                raise ValueError(f"{directory}: there is a run already; go on with --resume or name another directory")
+            check_same(path, checkpoint.read_json(path), wanted)
+        else:
+            aside = path.with_suffix(".tmp")
+            aside.write_text(json.dumps(wanted, indent=2) + "\n")
+            os.replace(aside, path)
+        yield
+
+
+def check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """ValueError if a stored recipe is not the wanted one; it names the first difference. Versions may differ."""
+    was, want = _flat({**found, "monge": ""}), _flat(json.loads(json.dumps({**wanted, "monge": ""})))
+    for key in sorted(was.keys() | want.keys()):
+        if was.get(key) != want.get(key):
+            raise ValueError(
+                f"{path}: this run was made with {key} = {was.get(key)!r}, not {want.get(key)!r}; "
+                "resume it with its own recipe or name another directory"
+            )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for name, inner in value.items() for k, v in _flat(inner, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What is on disk of a run: enough to build its network and give it weights, without its data."""
+
+    directory: Path
+    app: str
+    recipe: dict[str, Any]
+    constants: dict[str, Tensor]
+
+    def weights(self, model: nn.Module, *, which: str = "last", averaged: bool = True) -> nn.Module:
+        """`model` with the run's weights: `which` is last, best or a step; averaged are those of the EMA if there is one."""
+        path = self.checkpoint(which)
+        ema = path / "ema.safetensors"
+        tensors = checkpoint.read_tensors(path / "model.safetensors")
+        if averaged and ema.exists():
+            tensors |= checkpoint.read_tensors(ema)
+        try:
+            load_weights(model, tensors)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return model.eval()
+
+    def checkpoint(self, which: str = "last") -> Path:
+        """The directory of the checkpoint called last, best, or by its step."""
+        found = checkpoint.steps(self.directory / "checkpoints")
+        if not found:
+            raise ValueError(f"{self.directory}: no checkpoint yet; train for longer")
+        if which == "last":
+            return found[-1]
+        best = checkpoint.read_json(found[-1] / "state.json")["best"]
+        step = int(best["step"]) if which == "best" and best else which
+        for path in found:
+            if str(checkpoint.step_of(path)) == str(step):
+                return path
+        there = ", ".join(str(checkpoint.step_of(path)) for path in found)
+        raise ValueError(f"{self.directory}: no checkpoint {which!r}; there are last, best and steps {there}")
+
+
+def reopen(directory: Path, *, app: str) -> Opened:
+    """The run in `directory`. ValueError if there is none or if it is another application's."""
+    path = directory / "recipe.json"
+    if not path.exists():
+        raise ValueError(f"{directory}: no run here (no recipe.json); name a directory that a train command made")
+    found = checkpoint.read_json(path)
+    if found["app"] != app:
+        raise ValueError(f"{directory}: a run of {found['app']}, not of {app}")
+    constants = directory / "constants.safetensors"
+    return Opened(directory, app, found["recipe"], checkpoint.read_tensors(constants) if constants.exists() else {})

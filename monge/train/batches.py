@@ -1,0 +1,59 @@
+"""Batches by number. A batch is a function of its number alone, so a run resumes, prefetches and shards without state."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias, TypeVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+B = TypeVar("B")
+Batches: TypeAlias = Callable[[int], B]
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A generator of its own for every tuple of numbers. SplitMix64 mixes them, so that neighbours do not correlate."""
+    state = 0
+    for number in numbers:
+        state = (state ^ (number & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state >> 1)
+
+
+def shuffled(number: int, size: int, count: int, seed: int) -> Int[Tensor, "size"]:
+    """The indices of batch `number` when `count` items are dealt in batches of `size`, shuffled anew in every epoch.
+
+    A batch may begin in one epoch and end in the next: every item comes once per epoch, none is left over.
+    """
+    first, found = number * size, []
+    while size:
+        epoch, offset = divmod(first, count)
+        order = torch.randperm(count, generator=seeded(seed, epoch))
+        found.append(order[offset : offset + size])
+        first, size = first + len(found[-1]), size - len(found[-1])
+    return torch.cat(found)
+
+
+def prefetched(batches: Batches[B], numbers: Iterator[int], *, workers: int) -> Iterator[B]:
+    """batches(n) for each n, in order, the next `workers` of them made in threads meanwhile.
+
+    Threads serve: the coupling kernels and torch's operations release the interpreter.
+    """
+    if workers < 1:
+        yield from map(batches, numbers)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
+        waiting: list[Future[B]] = []
+        try:
+            for number in numbers:
+                waiting.append(pool.submit(batches, number))
+                if len(waiting) > workers:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,93 @@
+"""Checkpoints are directories of safetensors and JSON: written aside, flushed, renamed. No pickle anywhere.
+
+    checkpoints/step-00001000/   model.safetensors  ema.safetensors  resume.safetensors  state.json
+
+Whatever happens while one is written, the ones before it stay whole.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from monge.train.distributed import Ranks
+from monge.train.state import State
+
+
+def save(directory: Path, state: State, where: Ranks) -> Path:
+    """Write `state` under `directory`; every rank must call it, rank zero writes. OSError if the disk is full."""
+    files = state.tensors(where)
+    target = directory / f"step-{state.step:08d}"
+    if where.first and not target.exists():
+        aside = directory / f".writing-{target.name}"
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            aside.mkdir(parents=True)
+            for name, tensors in files.items():
+                save_file({k: v.contiguous() for k, v in tensors.items()}, aside / f"{name}.safetensors")
+            (aside / "state.json").write_text(json.dumps(state.scalars()))
+            for path in aside.iterdir():
+                _flush(path)
+            os.replace(aside, target)
+            _flush(directory)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise OSError(
+                f"{target}: could not be written ({error}); the checkpoints before it are whole. Free space, then --resume"
+            ) from error
+    return target
+
+
+def prune(directory: Path, *, keep: int, also: set[int]) -> None:
+    """Remove all checkpoints but the last `keep` and those at the steps `also`, and what a crash left half-written."""
+    for stale in directory.glob(".writing-*"):
+        shutil.rmtree(stale)
+    for path in steps(directory)[:-keep]:
+        if step_of(path) not in also:
+            # renamed first: a directory half removed must not pass for a checkpoint
+            gone = path.rename(path.with_name(f".writing-{path.name}"))
+            shutil.rmtree(gone)
+
+
+def steps(directory: Path) -> list[Path]:
+    """The checkpoints under `directory`, oldest first."""
+    return sorted(directory.glob("step-*"))
+
+
+def step_of(path: Path) -> int:
+    """The step at which a checkpoint was taken."""
+    return int(path.name.removeprefix("step-"))
+
+
+def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """(tensors by file, scalars) of a checkpoint. ValueError, with the file's name, if one is missing or cut short."""
+    return {f.stem: read_tensors(f) for f in sorted(path.glob("*.safetensors"))}, read_json(path / "state.json")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file on the CPU. ValueError if it is missing, cut short or something else."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error}); take another checkpoint") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. ValueError if it is missing or cut short."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a whole JSON file ({error})") from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,91 @@
+"""Ranks under torchrun: who am I, how is the model shared, what does rank zero do alone."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its fellows."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+
+@contextmanager
+def ranks(device: str = "auto") -> Iterator[Ranks]:
+    """The ranks that torchrun set up, or this process alone. `auto` takes a GPU if there is one."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {name}: torch sees no GPU here; use --train.device cpu")
+    here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    try:
+        yield Ranks(rank, world, here)
+    finally:
+        if world > 1:
+            dist.destroy_process_group()
+
+
+def share(step: nn.Module, model: nn.Module, how: str, world: int) -> nn.Module:
+    """`step`, whose forward is one whole training step of `model`, made to run on all ranks.
+
+    DDP wraps it. FSDP2 shards each member of model.blocks, then the rest, in place.
+    """
+    if world == 1:
+        return step
+    if how == "ddp":
+        return DistributedDataParallel(step)
+    for name, module in model.named_modules():
+        if name.split(".")[-2:-1] == ["blocks"]:
+            fully_shard(module)
+    fully_shard(step)
+    return step
+
+
+@contextmanager
+def without_sync(step: nn.Module) -> Iterator[None]:
+    """Accumulate gradients on each rank without exchanging them."""
+    if isinstance(step, FSDPModule):
+        step.set_requires_gradient_sync(False)
+        yield
+        step.set_requires_gradient_sync(True)
+    else:
+        with step.no_sync() if isinstance(step, DistributedDataParallel) else nullcontext():
+            yield
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor behind a shard, on the CPU; every rank must ask for it."""
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+
+
+def averaged(value: float, world: int) -> float:
+    """The mean of `value` over the ranks."""
+    if world == 1:
+        return value
+    tensor = torch.tensor(value, dtype=torch.float64)
+    if dist.get_backend() == "nccl":
+        tensor = tensor.float().cuda()
+    dist.all_reduce(tensor)
+    return float(tensor) / world

@@ -1,0 +1,87 @@
+"""Where metrics go: a progress bar, a JSON line per record, TensorBoard if it is installed."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+
+class JSONL:
+    """metrics.jsonl, appended as it happens: one flushed line per record. Reopening cuts what came after `step`."""
+
+    def __init__(self, path: Path, *, step: int = 0) -> None:
+        self.path = path
+        kept = [line for line in read_records(path) if line["step"] <= step]
+        aside = path.with_suffix(".tmp")
+        aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(aside, path)
+        self.file: TextIO = path.open("a")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """One more line, on disk when this returns."""
+        self.file.write(json.dumps(dict(record)) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl; a last line cut short by a crash does not count."""
+    records: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return records
+
+
+class Log:
+    """Progress bar, metrics.jsonl and, where tensorboard is installed and wanted, event files. Only rank zero makes one."""
+
+    def __init__(self, directory: Path, *, step: int, steps: int, title: str, tensorboard: bool = False) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.jsonl = JSONL(directory / "metrics.jsonl", step=step)
+        self.board = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.task = self.progress.add_task(title, total=steps, completed=step, note="")
+
+    def __enter__(self) -> "Log":
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+        self.jsonl.close()
+        if self.board:
+            self.board.close()
+
+    def advance(self, step: int) -> None:
+        """Move the bar."""
+        self.progress.update(self.task, completed=step)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of a step."""
+        self.jsonl.write({"step": step, **metrics})
+        note = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith("loss"))
+        self.progress.update(self.task, completed=step, note=note)
+        if self.board:
+            for name, value in metrics.items():
+                self.board.add_scalar(name, value, step)

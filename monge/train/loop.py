@@ -1,0 +1,74 @@
+"""The training loop, as a generator: logging, saving and stopping are the caller's for-loop."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from monge.objective.base import Loss, Objective
+from monge.train.batches import prefetched
+from monge.train.distributed import Ranks, share, without_sync
+from monge.train.state import State
+
+if TYPE_CHECKING:
+    from monge.run import Run
+
+
+class Step(nn.Module):
+    """Model and objective as one module whose forward is a whole training step: what DDP and FSDP2 wrap."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Any) -> Loss:
+        return self.objective(self.model, batch)
+
+
+def prepare(run: "Run[Any]", where: Ranks) -> tuple[State, nn.Module]:
+    """(the state before the first step, the module to step): seeded, on the device, compiled and shared as configured."""
+    config = run.train
+    torch.manual_seed(
+        config.seed + 1 + where.rank
+    )  # the weights were drawn when the recipe was built, alike on all ranks
+    model, objective = run.model.to(where.device), run.objective.to(where.device)
+    if config.compile:
+        model.compile()
+    step = share(Step(model, objective), model, config.parallel, where.world)
+    return State.start(model, objective, config), step
+
+
+def train(
+    run: "Run[Any]", state: State, step: nn.Module, where: Ranks
+) -> Iterator[tuple[int, dict[str, Tensor | float]]]:
+    """Yields (step number, metrics) after each optimizer step, until run.train.steps; `state` is then ready to be saved.
+
+    Metrics are detached tensors and numbers of this rank: reading them, which waits for the device, is up to the caller.
+    """
+    config = run.train
+    rounds = range(state.step * config.accumulate, config.steps * config.accumulate)
+    numbers = (n * where.world + where.rank for n in rounds)
+    batches = prefetched(run.batches, numbers, workers=config.workers)
+    autocast = torch.autocast(where.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+    step.train()
+
+    def backward(metrics: dict[str, Any]) -> None:
+        batch = next(batches).to(where.device)
+        with autocast:
+            loss: Loss = step(batch)
+        (loss.value / config.accumulate).backward()
+        for name, value in loss.metrics.items():
+            metrics[name] = metrics.get(name, 0.0) + value / config.accumulate
+
+    while state.step < config.steps:
+        metrics: dict[str, Any] = {}
+        for _ in range(config.accumulate - 1):
+            with without_sync(step):
+                backward(metrics)
+        backward(metrics)
+        metrics["gradient"] = state.optimizers.step(state.step)
+        state.step += 1
+        if state.ema:
+            state.ema.update(state.model.named_parameters(), state.step)
+        yield state.step, metrics

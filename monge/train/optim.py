@@ -1,0 +1,110 @@
+"""Optimizers by parameter group, the learning-rate schedule, and an exponential moving average of weights."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from monge.train.config import TrainConfig
+
+
+class Optimizers:
+    """AdamW, or Muon on the matrices inside blocks and AdamW on the rest, stepped as one.
+
+    The learning rate is a function of the step, so it is no state; the state is keyed by parameter name.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], config: TrainConfig) -> None:
+        self.config = config
+        self.named = {
+            f"{m}.{n}": p for m, module in modules.items() for n, p in module.named_parameters() if p.requires_grad
+        }
+        matrices = {n for n, p in self.named.items() if config.optimizer == "muon" and p.ndim == 2 and ".blocks." in n}
+        rest = [p for n, p in self.named.items() if n not in matrices]
+        decayed = [p for p in rest if p.ndim >= 2]
+        plain = [p for p in rest if p.ndim < 2]
+        groups = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        fused = not any(isinstance(p, DTensor) for p in rest)
+        self.all: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=fused)
+        ]
+        if matrices:
+            muon = [self.named[n] for n in matrices if n in self.named]
+            # Moonlight's scaling (2502.16982, eq. 4): Muon's updates are as large as AdamW's, so they share one rate
+            self.all.append(
+                torch.optim.Muon(muon, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+
+    def step(self, step: int) -> Tensor:
+        """Clip, take optimizer step number `step` (from 0), clear the gradients; returns the norm before clipping."""
+        norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.clip or math.inf)
+        rate = self.config.lr * schedule(step, self.config)
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor of every parameter's state, by "parameter/key"."""
+        found: dict[str, Tensor] = {}
+        for optimizer in self.all:
+            for name, parameter in self.named.items():
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    found[f"{name}/{key}"] = torch.as_tensor(value)
+        return found
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave; tensors are laid out as their parameters are."""
+        owner = {id(p): o for o in self.all for group in o.param_groups for p in group["params"]}
+        for key, value in state.items():
+            name, field = key.rsplit("/", 1)
+            parameter = self.named[name]
+            owner[id(parameter)].state[parameter][field] = laid_out(value, parameter)
+
+
+def laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """A full tensor, sharded and placed as `like` is if it has its shape; a counter goes to its device."""
+    if value.shape != like.shape:
+        return value.to(like.device)
+    if isinstance(like, DTensor):
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value.to(like.device)
+
+
+def schedule(step: int, config: TrainConfig) -> float:
+    """The learning rate of `step` over its peak: linear warm-up, then a cosine down to `final` at the last step."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.final + (1 - config.final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def power_exponent(width: float) -> float:
+    """gamma of the power-function profile whose relative width is `width`. Karras et al. 2312.02696, eq. 123-126."""
+    if not 0 < width < 12**-0.5:
+        raise ValueError(f"ema: width {width} must lie in (0, {12**-0.5:.3f})")
+    # width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))
+    roots = np.roots([1, 7, 16 - width**-2, 12 - width**-2])
+    return float(roots[np.isreal(roots)].real.max())
+
+
+class EMA:
+    """A moving average of the weights whose memory grows with training: decay (1 - 1/step)^(gamma + 1). 2312.02696, eq. 121."""
+
+    def __init__(self, parameters: Iterable[tuple[str, Tensor]], width: float) -> None:
+        self.width, self.gamma = width, power_exponent(width)
+        self.weights = {name: p.detach().clone() for name, p in parameters}
+
+    def update(self, parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
+        """Take in the weights after `step` steps (from 1)."""
+        decay = (1 - 1 / step) ** (self.gamma + 1)
+        for average, (_, weight) in zip(self.weights.values(), parameters, strict=True):
+            average.lerp_(weight.detach(), 1 - decay)

@@ -1,0 +1,95 @@
+"""All that a run needs to go on as if never interrupted: weights, EMA, optimizer, random numbers, and the step.
+
+The step is also the position in the data and in the couplings, since batches are functions of their number.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monge.train.config import TrainConfig
+from monge.train.distributed import Ranks, whole
+from monge.train.optim import EMA, Optimizers, laid_out
+
+
+@dataclass
+class State:
+    """Where a run stands."""
+
+    model: nn.Module
+    objective: nn.Module
+    optimizers: Optimizers
+    ema: EMA | None
+    step: int = 0
+    best: dict[str, float] = field(
+        default_factory=dict[str, float]
+    )  # {"step": ..., "value": ...} of the lowest evaluation
+
+    @staticmethod
+    def start(model: nn.Module, objective: nn.Module, config: TrainConfig) -> "State":
+        """A run that has not moved yet. Call it when the model is on its device and sharded."""
+        ema = EMA(model.named_parameters(), config.ema) if config.ema else None
+        return State(model, objective, Optimizers({"model": model, "objective": objective}, config), ema)
+
+    def tensors(self, where: Ranks) -> dict[str, dict[str, Tensor]]:
+        """Files of tensors: the weights, their EMA, and what only resuming needs. Every rank must call it."""
+        resume = {f"optimizer/{k}": whole(v) for k, v in self.optimizers.state().items()}
+        resume |= {f"objective/{k}": whole(v) for k, v in self.objective.state_dict().items()}
+        resume |= {f"rng/{k}": v for k, v in _random_states(where).items()}
+        files = {"model": {k: whole(v) for k, v in self.model.state_dict().items()}, "resume": resume}
+        if self.ema:
+            files["ema"] = {k: whole(v) for k, v in self.ema.weights.items()}
+        return files
+
+    def scalars(self) -> dict[str, Any]:
+        """What goes beside the tensors, as JSON."""
+        return {"step": self.step, "best": self.best}
+
+    def load(self, files: dict[str, dict[str, Tensor]], scalars: dict[str, Any], where: Ranks) -> None:
+        """Become the state that was saved."""
+        load_weights(self.model, files["model"])
+        resume = files["resume"]
+        load_weights(self.objective, _under("objective/", resume))
+        self.optimizers.load(_under("optimizer/", resume))
+        if self.ema:
+            self.ema.weights = {k: laid_out(v, self.ema.weights[k]) for k, v in files["ema"].items()}
+        _set_random_states(_under("rng/", resume), where)
+        self.step, self.best = scalars["step"], scalars["best"]
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Full tensors into a module that may be sharded. ValueError if names or shapes are of another network."""
+    own = module.state_dict()
+    wrong = sorted(own.keys() ^ weights.keys()) or [k for k in own if own[k].shape != weights[k].shape]
+    if wrong:
+        raise ValueError(
+            f"the weights are of another network: {len(wrong)} names or shapes differ, the first is {wrong[0]!r}"
+        )
+    module.load_state_dict({k: laid_out(v, own[k]) for k, v in weights.items()})
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _random_states(where: Ranks) -> dict[str, Tensor]:
+    mine = torch.get_rng_state()
+    states = [mine]
+    if where.world > 1:
+        gathered: list[Any] = [None] * where.world
+        torch.distributed.all_gather_object(gathered, mine)
+        states = gathered
+    found = {f"cpu/{rank}": state for rank, state in enumerate(states)}
+    if where.device.type == "cuda":
+        found[f"cuda/{where.rank}"] = torch.cuda.get_rng_state(where.device)
+    return found
+
+
+def _set_random_states(states: dict[str, Tensor], where: Ranks) -> None:
+    # with more ranks than were saved, the new ones keep the seed they started from
+    if f"cpu/{where.rank}" in states:
+        torch.set_rng_state(states[f"cpu/{where.rank}"])
+    if where.device.type == "cuda" and f"cuda/{where.rank}" in states:
+        torch.cuda.set_rng_state(states[f"cuda/{where.rank}"], where.device)
