@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     app = words[0]
     if app not in APPS or len(words) < 2 or words[1] not in APPS[app]:
         asked_for_help = app in APPS and len(words) > 1 and words[1] in ("-h", "--help")
+        if not asked_for_help:
+            print(f"monge: no {' '.join(words[:2])!r}; there are:\n", file=sys.stderr)
         print(usage(), file=sys.stdout if asked_for_help else sys.stderr)
         return 0 if asked_for_help else 2
     verb, rest = words[1], words[2:]

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 S = TypeVar("S")
 R = TypeVar("R")
+DIED = "fleet: a worker died, out of memory perhaps; use fewer workers"
 
 
 class Fleet(Protocol):
@@ -41,16 +42,16 @@ def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet
         # spawned, not forked: torch and numba hold threads that a fork would leave behind
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
-            waiting = {pool.submit(function, shard): number for number, shard in enumerate(shards)}
             try:
+                waiting = {pool.submit(function, shard): number for number, shard in enumerate(shards)}
                 for future in as_completed(waiting):
                     try:
                         yield waiting[future], future.result()
-                    except BrokenProcessPool as error:
-                        raise RuntimeError("fleet: a worker died, out of memory perhaps; use fewer workers") from error
                     except Exception as error:
                         error.add_note(f"fleet: in shard {waiting[future]}")
                         raise
+            except BrokenProcessPool as error:
+                raise RuntimeError(DIED) from error
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -61,7 +62,7 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
     """A Ray cluster at `address`, or one started here with `workers` processors. Needs the extra monge[ray]."""
     try:
         import ray as cluster
-        from ray.exceptions import RayTaskError
+        from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
         raise RuntimeError("fleet: Ray is not installed; pip install 'monge[ray]'") from error
 
@@ -81,6 +82,8 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
                     cause = error.as_instanceof_cause()
                     cause.add_note(f"fleet: in shard {number}")
                     raise cause from None
+                except RayError as error:
+                    raise RuntimeError(DIED) from error
         finally:
             for reference in waiting:
                 cluster.cancel(reference)

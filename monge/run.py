@@ -21,7 +21,7 @@ from monge.objective.base import Objective
 from monge.train import checkpoint
 from monge.train.batches import Batches
 from monge.train.config import TrainConfig
-from monge.train.distributed import Ranks, averaged, ranks
+from monge.train.distributed import Ranks, averaged, gathered, ranks
 from monge.train.log import Log
 from monge.train.loop import prepare, train
 from monge.train.state import State, load_weights
@@ -66,9 +66,11 @@ def fit(recipe: Any, directory: Path, *, resume: bool = False, tensorboard: bool
         state, step = prepare(run, where)
         checkpoints = directory / "checkpoints"
         if found := checkpoint.steps(checkpoints):
-            state.load(*checkpoint.read(found[-1]), where)
+            state.load(*checkpoint.read(found[-1], state.files()), where)
         elif where.first:
-            save_file({k: v.contiguous() for k, v in run.constants.items()}, directory / "constants.safetensors")
+            _start(directory, recipe, run)
+        if where.first:
+            _prune(checkpoints, state, run.train)  # what a crash left
         if not where.first:
             for _ in _walk(run, state, step, where, checkpoints, None):
                 pass
@@ -95,18 +97,35 @@ def _walk(
             means = {name: averaged(float(total) / count, where.world) for name, total in sums.items()}
             sums, count = {}, 0
             if saving:
-                means |= _evaluated(run, state)
+                means |= _evaluated(run, state, step)
             if log:
                 log.write(number, means)
         if saving:
             checkpoint.save(checkpoints, state, where)
             if where.first:
-                best = {int(state.best["step"])} if state.best else set[int]()
-                checkpoint.prune(checkpoints, keep=config.keep, also=best | set(config.milestones))
+                _prune(checkpoints, state, config)
         yield number
 
 
-def _evaluated(run: Run[Any], state: State) -> dict[str, float]:
+def _start(directory: Path, recipe: Any, run: Run[Any]) -> None:
+    """What a new run directory holds. The recipe comes last: a recipe that cannot be built leaves the directory free."""
+    with checkpoint.writing(directory):
+        save_file({k: v.contiguous() for k, v in run.constants.items()}, directory / "constants.safetensors")
+        aside = directory / "recipe.tmp"
+        aside.write_text(json.dumps(_described(recipe), indent=2) + "\n")
+        os.replace(aside, directory / "recipe.json")
+
+
+def _described(recipe: Any) -> dict[str, Any]:
+    return {"monge": monge.__version__, "app": recipe.app, "recipe": asdict(recipe)}
+
+
+def _prune(checkpoints: Path, state: State, config: TrainConfig) -> None:
+    best = {int(state.best["step"])} if state.best else set[int]()
+    checkpoint.prune(checkpoints, keep=config.keep, also=best | set(config.milestones))
+
+
+def _evaluated(run: Run[Any], state: State, step: nn.Module) -> dict[str, float]:
     """The run's evaluation of the averaged weights, on random numbers of its own; remembers the best."""
     if run.evaluate is None:
         return {}
@@ -115,7 +134,8 @@ def _evaluated(run: Run[Any], state: State) -> dict[str, float]:
     with torch.no_grad(), torch.random.fork_rng():
         if state.ema:
             _copy_into(state.model, state.ema.weights)
-        found = run.evaluate(state.model.eval())
+        with gathered(step):
+            found = run.evaluate(state.model.eval())
         _copy_into(state.model, kept)
     state.model.train(training)
     value = next(iter(found.values()))
@@ -144,16 +164,11 @@ def claimed(directory: Path, recipe: Any, *, resume: bool, where: Ranks) -> Iter
             raise ValueError(
                 f"{directory}: another process is training here; wait for it or name another directory"
             ) from error
-        wanted = {"monge": monge.__version__, "app": recipe.app, "recipe": asdict(recipe)}
         path = directory / "recipe.json"
         if path.exists():
             if not resume:
                 raise ValueError(f"{directory}: there is a run already; go on with --resume or name another directory")
-            check_same(path, checkpoint.read_json(path), wanted)
-        else:
-            aside = path.with_suffix(".tmp")
-            aside.write_text(json.dumps(wanted, indent=2) + "\n")
-            os.replace(aside, path)
+            check_same(path, checkpoint.read_json(path), _described(recipe))
         yield
 
 

@@ -1,14 +1,14 @@
 """Exact linear assignment: an auction for the prices, shortest augmenting paths for the optimum, a dual certificate."""
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import frexp, isnan
 from typing import NamedTuple
 
 import numpy as np
 
-from monge.kernels.auction import auction, contested, extremes, spread
-from monge.kernels.augment import augment, slack
+from monge.kernels.auction import auction, extremes
+from monge.kernels.augment import claim, extend, slack
 from monge.kernels.compiled import compiled
 
 
@@ -20,26 +20,29 @@ class Assignment(NamedTuple):
     prices: np.ndarray
     """float64 (n,): the column duals g, in units of cost; the row duals are min_j(cost[i, j] - g[j])."""
     gap: float
-    """Primal minus dual, in units of cost: the assignment is at most this far from the optimum. At least 0, up to rounding."""
+    """Primal minus dual, in units of cost: the assignment is at most this far from the optimum. Not negative."""
 
 
 def assign(cost: np.ndarray, prices: np.ndarray | None = None) -> Assignment:
     """Return the permutation of least total cost of a square float32 or float64 matrix, exact in float64.
 
-    `prices` are column duals to start from; any finite values give an optimum, good ones sooner. Bertsekas' auction with epsilon
-    scaling finds prices, Jonker and Volgenant's shortest augmenting paths finish; both run under a bound, n^3 operations at worst.
-    Should the result not be a permutation, which no input is known to cause, scipy's solver gives it.
+    `prices` are column duals to start from; any finite values give an optimum, good ones sooner. Bertsekas' auction
+    with epsilon scaling finds prices, Jonker and Volgenant's shortest augmenting paths finish; both are bounded, n^3
+    operations at worst. Should the result not be a permutation, which no input is known to cause, scipy solves.
     """
-    if cost.ndim != 2 or cost.shape[0] != cost.shape[1]:
+    n = len(cost)
+    if cost.shape != (n, n):
         raise ValueError(f"assign: cost has shape {cost.shape}; give a square matrix")
-    if cost.dtype != np.float32 and cost.dtype != np.float64:
+    if cost.dtype.char not in "fd":
         raise ValueError(f"assign: cost is {cost.dtype}; give float32 or float64")
-    start = _COLD if prices is None else _checked_prices(prices, len(cost))
-    valid, permutation, duals, gap = _solve(np.ascontiguousarray(cost), start)
-    if valid:
-        return Assignment(permutation, duals, gap)
-    _refuse_nonfinite(cost)
-    return _fallback(cost, duals)
+    start = _COLD if prices is None else _checked_prices(prices, n)
+    permutation, duals = np.empty(n, np.int64), np.empty(n)
+    # numba compiles once more for read-only or strided arrays; a copy is cheaper
+    gap = _solve(cost if cost.flags.carray else cost.copy(), start, permutation, duals)
+    if isnan(gap):
+        _refuse_nonfinite(cost)
+        return _fallback(cost)
+    return Assignment(permutation, duals, gap)
 
 
 def assign_many(costs: Sequence[np.ndarray], *, workers: int = 1) -> list[Assignment]:
@@ -72,39 +75,48 @@ def _refuse_nonfinite(cost):
         )
 
 
-def _fallback(cost, duals):
+def _fallback(cost):
     from scipy.optimize import linear_sum_assignment
 
-    permutation = linear_sum_assignment(cost.astype(np.float64))[1]
-    return Assignment(permutation, duals, float(slack(np.ascontiguousarray(cost), 1.0, duals, permutation)))
+    exact = cost.astype(np.float64)
+    permutation, prices = linear_sum_assignment(exact)[1], exact.min(0)
+    return Assignment(permutation, prices, float(slack(exact, 1.0, prices, permutation)))
 
 
 @compiled
-def _solve(cost, start):
-    """Return (valid, permutation, prices, gap); not valid where a cost is not finite."""
+def _solve(cost, start, columns, prices):
+    """Fill permutation and prices, return the gap; nan where a cost is not finite or the result no permutation."""
     n = cost.shape[0]
-    columns, rows, prices = np.empty(n, np.int32), np.empty(n, np.int32), np.zeros(n)
     if n == 0:
-        return True, columns.astype(np.int64), prices, 0.0
-    least, greatest = np.empty(n, cost.dtype), np.empty(n, cost.dtype)
-    if not extremes(cost, least, greatest):
-        return False, columns.astype(np.int64), prices, np.nan
-    scale = _scale(least, greatest)
-    rough, rough_scale = least * cost.dtype.type(scale), cost.dtype.type(scale)
+        return 0.0
+    rows, least, rough = np.empty(n, np.int32), np.empty(n, cost.dtype), np.empty(n, cost.dtype)
+    if not extremes(cost, least, rough):
+        return np.nan
+    if n == 1:  # no second column to bid against
+        columns[0], prices[0] = 0, cost[0, 0]
+        return 0.0
+    scale = _scale(least, rough)
+    single = cost.dtype.type(scale)
+    for j in range(n):
+        rough[j] = least[j] * single
     if len(start) == n:
         top = start.max()
-        for j in range(n):  # optimal prices of costs below 2 lie within 8 of one another
-            rough[j] = max((start[j] - top) * scale, -8.0)
-    if n == 1:  # no second column to bid against
-        return True, np.zeros(1, np.int64), np.full(1, np.float64(cost[0, 0])), 0.0
-    if n > 32 and contested(cost, rough_scale, rough, rows, max(n // 64, 1)) > 0.05:
-        unit = spread(cost, rough_scale, rough)
-        least_step = 2.0**-20  # below this a step may vanish in float32
-        auction(cost, rough_scale, rough, columns, rows, max(0.1 * unit, least_step), max(0.001 * unit, least_step))
+        for j in range(n):  # optimal prices of costs below 1 lie within 4 of one another
+            rough[j] = max((start[j] - top) * scale, -4.0)
+    vacant, free = np.empty(n), np.empty(n, np.int32)
     prices[:] = rough
-    augment(cost, scale, prices, columns, rows)
+    few = n // 4 + 16  # up to so many free rows, shortest paths alone are faster than an auction before them
+    left = claim(cost, scale, prices, columns, rows, vacant, free, few)
+    if left > few:
+        auction(cost, single, rough, columns, rows, free)
+        prices[:] = rough
+        left = claim(cost, scale, prices, columns, rows, vacant, free, n)
+    if left > 0:
+        extend(cost, scale, prices, columns, rows, vacant, free[:left])
     gap = slack(cost, scale, prices, columns) / scale
-    return _valid(columns, rows), columns.astype(np.int64), prices / scale, gap
+    for j in range(n):
+        prices[j] /= scale
+    return gap if _valid(columns, rows) else np.nan
 
 
 @compiled
@@ -112,7 +124,7 @@ def _scale(least, greatest):
     """Return the power of two that brings the largest cost near 1, as far as float32 can hold it."""
     largest = max(np.abs(least).max(), np.abs(greatest).max())
     bound = 120 if least.itemsize == 4 else 1000
-    exponent = min(max(math.frexp(largest)[1], -bound), bound)
+    exponent = min(max(frexp(largest)[1], -bound), bound)
     return 2.0**-exponent
 
 

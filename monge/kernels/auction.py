@@ -1,4 +1,4 @@
-"""Column prices near the dual optimum of an assignment: column minima, and an auction with epsilon scaling. Bertsekas 1988."""
+"""Column prices near the dual optimum of an assignment, by an auction with epsilon scaling. Bertsekas 1988."""
 
 import numpy as np
 
@@ -22,19 +22,6 @@ def _extremes(cost, least, greatest):
 
 extremes = compiled(_extremes, fastmath={"reassoc"})
 """Fill the least and the greatest of each column; return whether every cost is finite."""
-
-
-@compiled
-def contested(cost, scale, prices, rows, step):
-    """Return the share of every step-th row whose best column an earlier one of them wants too."""
-    clashes, count = 0, 0
-    rows[:] = -1
-    for i in range(0, cost.shape[0], step):
-        _, j, _ = two_smallest(cost, i, prices, scale)
-        clashes += rows[j] >= 0
-        rows[j] = i
-        count += 1
-    return clashes / count
 
 
 @compiled
@@ -80,14 +67,12 @@ def bid(cost, scale, prices, columns, rows, free, stop, epsilon, bids):
 
 
 @compiled
-def auction(cost, scale, prices, columns, rows, coarse, fine):
-    """Lower the prices until almost all rows hold a column within `fine` of their best; both epsilons in units of scaled cost."""
-    n = len(prices)
-    free = np.empty(n, np.int64)
-    epsilon, bids = coarse, 100 * n
+def auction(cost, scale, prices, columns, rows, free):
+    """Lower the prices until almost all rows hold a column within epsilon of their best, for falling epsilons."""
+    unit, least = spread(cost, scale, prices), 2.0**-20  # a lesser step may vanish in float32
+    epsilon, fine, bids = max(0.1 * unit, least), max(0.001 * unit, least), 100 * len(prices)
     while bids > 0:
-        bids = bid(cost, scale, prices, columns, rows, free, n // 50, prices.dtype.type(epsilon), bids)
+        bids = bid(cost, scale, prices, columns, rows, free, len(prices) // 50, prices.dtype.type(epsilon), bids)
         if epsilon <= fine:
             break
         epsilon = max(epsilon / 5, fine)
-    return 100 * n - bids

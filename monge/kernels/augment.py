@@ -1,7 +1,8 @@
-"""Exact completion of an assignment from any column prices: row reduction, then shortest augmenting paths. Jonker & Volgenant 1987.
+"""Exact assignment from any column prices: a greedy claim, then shortest augmenting paths. Jonker & Volgenant 1987.
 
-Costs are read as `scale * cost` in the precision of the prices; `columns[i]` is the column of row i and `rows[j]` the row of
-column j, -1 where free. At every step an assigned row is at the least of its reduced costs, so a full assignment is optimal.
+Costs are read as `scale * cost` in the precision of the prices; `columns[i]` is the column of row i and `rows[j]` the
+row of column j, -1 where free. At every step an assigned row is at the least of its reduced costs, so that a full
+assignment is optimal.
 """
 
 import numpy as np
@@ -11,28 +12,16 @@ from monge.kernels.rows import relax, two_smallest
 
 
 @compiled
-def augment(cost, scale, prices, columns, rows):
-    """Assign every row, lowering the prices; return the rows that needed a shortest path."""
-    n = len(prices)
+def claim(cost, scale, prices, columns, rows, vacant, free, limit):
+    """Give each row its best column if free, at the price where the second is as good; return how many stay free.
+
+    They are listed in `free`. It ends once they exceed `limit`. `vacant` becomes 0 at free columns, -inf elsewhere.
+    """
+    n, left = len(prices), 0
     columns[:] = -1
     rows[:] = -1
-    free, vacant = np.empty(n, np.int32), prices.copy()
-    left = claim(cost, scale, prices, columns, rows, vacant, free)
-    if left > 0:
-        for j in range(n):
-            vacant[j] = 0 if rows[j] < 0 else -np.inf
-        extend(cost, scale, prices, columns, rows, vacant, free[:left])
-    return left
-
-
-@compiled
-def claim(cost, scale, prices, columns, rows, vacant, free):
-    """Give each row its best column if free, at the price that makes it indifferent to the second; return how many stay free.
-
-    `vacant` holds the prices of free columns and -inf elsewhere.
-    """
-    left = 0
-    for i in range(len(free)):
+    vacant[:] = prices
+    for i in range(n):
         least, j, second = two_smallest(cost, i, prices, scale)
         if rows[j] >= 0 and second <= least:  # a tie: any free column among the best will do
             least_vacant, candidate, _ = two_smallest(cost, i, vacant, scale)
@@ -41,18 +30,19 @@ def claim(cost, scale, prices, columns, rows, vacant, free):
         if rows[j] >= 0:
             free[left] = i
             left += 1
+            if left > limit:
+                break
         else:
             prices[j] -= second - least
             columns[i], rows[j], vacant[j] = j, i, -np.inf
+    for j in range(n):
+        vacant[j] = 0 if rows[j] < 0 else -np.inf
     return left
 
 
 @compiled
 def extend(cost, scale, prices, columns, rows, vacant, free):
-    """Assign the free rows one by one along shortest paths of reduced cost, at most n scans each.
-
-    `vacant` is 0 at free columns and -inf elsewhere.
-    """
+    """Assign the free rows one by one along shortest paths of reduced cost, at most n scans each."""
     n = len(prices)
     open_prices, distance = np.empty_like(prices), np.empty((1, n), prices.dtype)
     parent, closed, depth = np.empty(n, np.int32), np.empty(n, np.int64), np.empty_like(prices)

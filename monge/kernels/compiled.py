@@ -1,7 +1,9 @@
 """Compilation with a disk cache that notices the edit of any kernel file."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache
@@ -13,11 +15,12 @@ class _Cache(FunctionCache):
     """numba's cache, which looks only at the function's own file, keyed on all kernel files besides."""
 
     def _index_key(self, sig, codegen):
-        return (*super()._index_key(sig, codegen), _SOURCES)
+        signature, target, (code, variables) = super()._index_key(sig, codegen)
+        return signature, target, (code, variables + _SOURCES)
 
 
-def compiled(function, fastmath=False):
+def compiled(function: Callable, fastmath: bool | set[str] = False) -> Callable:
     """Return `function` compiled without the GIL and cached on disk; a division by zero gives inf, as in numpy."""
-    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
     dispatcher._cache = _Cache(function)  # as Dispatcher.enable_caching does
     return dispatcher

@@ -1,6 +1,7 @@
 """The Gibbs kernel exp((f + g - cost) / epsilon) of potentials, and one fused Sinkhorn iteration on it."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from llvmlite import ir
@@ -11,10 +12,12 @@ from monge.kernels.compiled import compiled
 from monge.kernels.rows import two_smallest
 
 
-@intrinsic
-def _float_of_bits(typing, bits):
-    """Return the float32 whose bits these are."""
+def _bits(typing, bits):
     return types.float32(types.int32), lambda context, b, sig, args: b.bitcast(args[0], ir.FloatType())
+
+
+_float_of_bits: Callable = intrinsic(_bits)
+"""Return the float32 whose bits are those of an int32."""
 
 
 def _exp2(t, like):
@@ -61,7 +64,7 @@ gibbs = compiled(_gibbs, fastmath={"contract"})
 
 @compiled
 def transform(cost, g, f):
-    """f_i = min_j(cost[i, j] - g_j), then g_j = min_i(cost[i, j] - f_i): a kernel at most 1, and 1 somewhere in each line."""
+    """f_i = min_j(cost[i, j] - g_j), then g_j = min_i(cost[i, j] - f_i): a kernel at most 1, and 1 in each line."""
     for i in range(len(f)):
         f[i] = two_smallest(cost, i, g, 1.0)[0]
     best = np.full(len(g), np.inf)

@@ -1,15 +1,17 @@
 """Row scans of the assignment kernels, as numba intrinsics that emit LLVM vectors.
 
-A scan reads one row of a C-contiguous cost matrix once and looks at the reduced costs `scale * cost[row, j] - prices[j]`, in the
-precision of the prices. A vector is 64 bytes wide; LLVM splits it where the processor's are narrower, and the last one is masked.
+A scan reads one row of a C-contiguous cost matrix once and looks at the reduced costs `scale * cost[row, j] -
+prices[j]`, in the precision of the prices. A vector is 64 bytes wide; LLVM splits it where the processor's are
+narrower. The last one of a row is masked.
 """
+
+from collections.abc import Callable
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
-_NONE = 2**31 - 1
 
 
 def _mangled(kind):
@@ -56,7 +58,7 @@ class _Vectors:
             self.b.call(store, [value, pointer, _I32(align), mask])
 
     def reduced(self, cost, prices, scale, j, mask):
-        """scale * cost[j] - prices[j]. A power of two scales without rounding, so contraction to one operation is harmless."""
+        """scale * cost[j] - prices[j]. A power of two scales without rounding, so that fusing is harmless."""
         c = self.load(self.b.gep(cost, [j]), cost.type.pointee, mask)
         if c.type != self.reals:
             c = self.b.fpext(c, self.reals)
@@ -72,16 +74,19 @@ class _Vectors:
     def greater(self, x, y):
         return self.b.select(self.b.fcmp_ordered(">", x, y), x, y)
 
-    def lesser_int(self, x, y):
-        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
-
-    def across(self, x, lesser):
+    def least(self, x):
         """The least lane of x."""
-        half = self.lanes // 2
-        while half:
-            turned = [(k + half) % self.lanes for k in range(self.lanes)]
-            x = lesser(x, self.b.shuffle_vector(x, ir.Constant(x.type, ir.Undefined), ir.Constant(self.ints, turned)))
-            half //= 2
+        lanes = self.lanes
+        while lanes > 1:
+            lanes //= 2
+            none = ir.Constant(x.type, ir.Undefined)
+            low, high = (
+                self.b.shuffle_vector(
+                    x, none, ir.Constant(ir.VectorType(_I32, lanes), list(range(start, start + lanes)))
+                )
+                for start in (0, lanes)
+            )
+            x = self.lesser(low, high)
         return self.b.extract_element(x, _I32(0))
 
     def each(self, n, unroll, step):
@@ -103,24 +108,25 @@ def _array(context, builder, kind, value):
     return array.data, cgutils.unpack_tuple(builder, array.shape)
 
 
-def _pair(v, values, places):
-    """The least of the accumulated values and its column: the first among equals of a lane, then of the lanes."""
-    a, x = v.b.load(values[0]), v.b.load(places[0])
-    for value, place in zip(values[1:], places[1:], strict=True):
-        a2, x2 = v.b.load(value), v.b.load(place)
-        less = v.b.fcmp_ordered("<", a2, a)
-        a, x = v.b.select(less, a2, a), v.b.select(less, x2, x)
-    return a, v.b.add(x, v.iota)
-
-
-def _first(v, a, x):
-    """The least lane of a, and the least of x where a attains it."""
-    least = v.across(a, v.lesser)
+def _least(v, values, places):
+    """Return the least of two accumulators, its column, the lanes' least, and where they attain it, also as bits."""
+    a, a2 = v.b.load(values[0]), v.b.load(values[1])
+    less = v.b.fcmp_ordered("<", a2, a)
+    a = v.b.select(less, a2, a)
+    columns = v.b.add(v.b.select(less, v.b.load(places[1]), v.b.load(places[0])), v.iota)
+    least = v.least(a)
     here = v.b.fcmp_ordered("==", a, v.splat(least, v.reals))
-    return least, v.across(v.b.select(here, x, ir.Constant(v.ints, [_NONE] * v.lanes)), v.lesser_int), here
+    bits = v.b.bitcast(here, ir.IntType(v.lanes))
+    lane = v.b.cttz(bits, ir.IntType(1)(0))
+    column = v.b.extract_element(columns, v.b.and_(v.b.zext(lane, _I32), _I32(v.lanes - 1)))
+    return least, v.b.sext(column, _I64), a, here, bits
 
 
-@intrinsic
+def _emitted(function) -> Callable:
+    return intrinsic(function)
+
+
+@_emitted
 def two_smallest(typing, cost, row, prices, scale):
     """Return (smallest, its column, second smallest) of the row's reduced costs; equal ones count twice."""
     price = prices.dtype
@@ -147,18 +153,17 @@ def two_smallest(typing, cost, row, prices, scale):
 
         v.each(n, unroll, step)
         second = v.lesser(v.lesser(b.load(two[0]), b.load(two[1])), v.greater(b.load(one[0]), b.load(one[1])))
-        a, x = _pair(v, one, place)
-        least, column, here = _first(v, a, x)
-        winner = b.and_(here, b.icmp_signed("==", x, v.splat(column, v.ints)))
-        runner_up = v.across(b.select(winner, second, a), v.lesser)
-        return context.make_tuple(b, sig.return_type, [least, b.sext(column, _I64), runner_up])
+        least, column, a, here, bits = _least(v, one, place)
+        several = b.icmp_unsigned("!=", b.and_(bits, b.sub(bits, bits.type(1))), bits.type(0))
+        second = b.select(several, least, v.least(b.select(here, second, a)))
+        return context.make_tuple(b, sig.return_type, [least, column, second])
 
     return signature, generate
 
 
-@intrinsic
+@_emitted
 def relax(typing, cost, row, prices, scale, offset, distance, parent):
-    """Lower distance[j] to the reduced cost minus offset where that is less, then parent[j] = row; return (least distance, column)."""
+    """Lower distance[j] to the reduced cost - offset, if less, with parent[j] = row; return the least, its column."""
     price = prices.dtype
     signature = types.Tuple((price, types.int64))(cost, types.int64, prices, price, price, distance, parent)
 
@@ -174,6 +179,9 @@ def relax(typing, cost, row, prices, scale, offset, distance, parent):
             v.splat(args[4], v.reals),
         )
         rows = v.splat(b.trunc(args[1], _I32), v.ints)
+        # LLVM folds load, select and store of the parents into a masked store, good in AVX-512 and 8 times slower than
+        # none in AVX2 on AMD; a store between, that of the distances, prevents it.
+        masked = "+avx512f" in context.codegen().magic_tuple()[2]
         one = [cgutils.alloca_once_value(b, v.infinity) for _ in range(unroll)]
         place = [cgutils.alloca_once_value(b, ir.Constant(v.ints, None)) for _ in range(unroll)]
 
@@ -181,10 +189,11 @@ def relax(typing, cost, row, prices, scale, offset, distance, parent):
             h = b.fsub(v.reduced(cost_at, prices_at, scales, j, mask), offsets)
             d_at, p_at = b.gep(distance_at, [j]), b.gep(parent_at, [j])
             d = v.load(d_at, v.real, mask)
+            p = None if masked else v.load(p_at, _I32, mask)
             less = b.fcmp_ordered("<", h, d)
             d = b.select(less, h, d)
             v.store(d, d_at, mask)
-            v.store(b.select(less, rows, v.load(p_at, _I32, mask)), p_at, mask)
+            v.store(b.select(less, rows, p or v.load(p_at, _I32, mask)), p_at, mask)
             if mask is not None:
                 d = b.select(mask, d, v.infinity)
             a = b.load(one[k])
@@ -193,8 +202,7 @@ def relax(typing, cost, row, prices, scale, offset, distance, parent):
             b.store(b.select(less, v.splat(b.trunc(j, _I32), v.ints), b.load(place[k])), place[k])
 
         v.each(n, unroll, step)
-        a, x = _pair(v, one, place)
-        least, column, _ = _first(v, a, x)
-        return context.make_tuple(b, sig.return_type, [least, b.sext(column, _I64)])
+        least, column, *_ = _least(v, one, place)
+        return context.make_tuple(b, sig.return_type, [least, column])
 
     return signature, generate

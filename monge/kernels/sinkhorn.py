@@ -1,4 +1,4 @@
-"""Entropic transport between uniform marginals: fused float32 Sinkhorn iterations on absorbed potentials. Peyre & Cuturi 2019, 4.1-4.4."""
+"""Entropic transport between uniform marginals: fused iterations, absorbed potentials. Peyre & Cuturi 2019, 4.4."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,23 +34,26 @@ def sinkhorn(
 ) -> Potentials:
     """Return the potentials of the entropic plan between uniform marginals of a float32 or float64 cost (n, m).
 
-    It ends at a marginal error of `tolerance` (L1) or after `max_iterations`; the error returned says which. The kernel is held in
-    float32, or in float64 where tolerance < 1e-5. Small epsilons are approached from larger ones. `f` or `g` start the iterations;
-    `f` is redundant where `g` is given.
+    It ends at a marginal error of `tolerance` (L1) or after `max_iterations`; the error returned says which. The kernel
+    is held in float32, or in float64 where tolerance < 1e-5. Small epsilons are approached from larger ones, unless `f`
+    or `g` is given to start from; with `g`, `f` is redundant.
     """
     if not epsilon > 0 or not np.isfinite(epsilon):
         raise ValueError(f"sinkhorn: epsilon is {epsilon}; give a positive number, in units of cost")
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"sinkhorn: cost has shape {cost.shape}; give a matrix with rows and columns")
-    cost = np.ascontiguousarray(cost)
+    if not cost.flags.carray:  # numba would compile once more for a read-only or strided array
+        cost = cost.copy()
     n, m = cost.shape
     kernel = np.empty((n, m), np.float32 if tolerance >= 1e-5 else np.float64)
     start_f, start_g = _start("f", f, n), _start("g", g, m)
-    f, g, error, iterations = _solve(cost, float(epsilon), float(tolerance), max_iterations, start_f, start_g, kernel)
+    potential_f, potential_g, error, iterations = _solve(
+        cost, float(epsilon), float(tolerance), max_iterations, start_f, start_g, kernel
+    )
     if iterations < 0:
         i, j = np.argwhere(~np.isfinite(cost))[0]
         raise ValueError(f"sinkhorn: cost[{i}, {j}] is {cost[i, j]}; give finite costs")
-    return Potentials(f, g, error, iterations)
+    return Potentials(potential_f, potential_g, error, iterations)
 
 
 def sinkhorn_many(
@@ -103,8 +106,8 @@ def _solve(cost, epsilon, tolerance, max_iterations, start_f, start_g, kernel):
         g[:] = least
         smooth = max(epsilon, _slack(cost, g) / 25)
     done = 0
-    while smooth > epsilon:
-        done += descend(cost, smooth, 0.1, min(50, max_iterations - done), f, g, kernel)[1]
+    while smooth > epsilon and max_iterations - done > 1:  # well converged starts save far more than they cost
+        done += descend(cost, smooth, max(2 * tolerance, 0.002), (max_iterations - done) // 2, f, g, kernel)[1]
         smooth = max(smooth / 4, epsilon)
     error, count = descend(cost, epsilon, tolerance, max_iterations - done, f, g, kernel)
     return f, g, error, done + count
@@ -113,9 +116,8 @@ def _solve(cost, epsilon, tolerance, max_iterations, start_f, start_g, kernel):
 @compiled
 def _slack(cost, g):
     """Return the mean of cost - f - g over some rows, f the transform of g."""
-    n, m = cost.shape
-    total, stride, count = 0.0, max(n // 32, 1), 0
-    for i in range(0, n, stride):
+    total, count = 0.0, 0
+    for i in range(0, len(cost), max(len(cost) // 32, 1)):
         reduced = cost[i] - g
         total += reduced.mean() - reduced.min()
         count += 1
@@ -124,9 +126,9 @@ def _slack(cost, g):
 
 @compiled
 def descend(cost, epsilon, tolerance, limit, f, g, kernel):
-    """Iterate at one epsilon from g on, over-relaxed; set f and g, return the marginal error and the iterations taken."""
-    n, m = kernel.shape
-    u, v, column = np.ones(n, kernel.dtype), np.empty(m, kernel.dtype), np.empty(m, kernel.dtype)
+    """Iterate at one epsilon from g on, over-relaxed; set f and g, return the marginal error and the iterations."""
+    n = len(f)
+    u, v, column = np.ones_like(kernel[:, 0]), np.empty_like(kernel[0]), np.empty_like(kernel[0])
     absorb(cost, epsilon, f, g, v, kernel)
     omega, error, mark, count = 1.0, np.inf, np.inf, 0
     while True:
@@ -148,35 +150,41 @@ def descend(cost, epsilon, tolerance, limit, f, g, kernel):
 
 @compiled
 def relaxation(omega, rate):
-    """Return the over-relaxation that the observed rate of convergence calls for. Hageman & Young 1981, 9.3; Lehmann et al. 2021."""
+    """Return the over-relaxation that the observed rate calls for. Young 1954; for Sinkhorn, Lehmann et al. 2021."""
     if rate >= 1:
         return 1 + (omega - 1) / 2
     if rate <= omega - 1:
         return omega
     squared = (rate + omega - 1) ** 2 / (rate * omega**2)
-    return min(2 / (1 + np.sqrt(max(1 - squared, 0.0))), 1.95)
+    return min(2 / (1 + np.sqrt(max(1 - squared, 0.0))), 1.99)
 
 
-@compiled
-def excess(v, column, n):
-    """Return the L1 error of the column marginals."""
-    error = 0.0
+def _excess(v, column, n):
+    error, one, mass = v.dtype.type(0), v.dtype.type(1), v.dtype.type(n)
     for j in range(len(v)):
-        error += abs(v[j] * column[j] / n - 1)
-    return error / len(v)
+        error += abs(v[j] * column[j] / mass - one)
+    return np.float64(error) / len(v)
 
 
-@compiled
-def correct(v, column, n, omega):
-    """Move v towards, or beyond, the scaling that makes its columns right; return the least and the greatest."""
+excess = compiled(_excess, fastmath={"reassoc", "contract"})
+"""Return the L1 error of the column marginals."""
+
+
+def _correct(v, column, n, omega):
     one, mass, omega = v.dtype.type(1), v.dtype.type(n), v.dtype.type(omega)
-    least, greatest = v.dtype.type(np.inf), v.dtype.type(0)
+    least, greatest = v.dtype.type(1), v.dtype.type(1)
     for j in range(len(v)):
         ratio = mass / (v[j] * column[j])
         step = one + omega * (ratio - one)
-        v[j] *= step if ratio > 0.7 and ratio < 1.5 else ratio
-        least, greatest = min(least, v[j]), max(greatest, v[j])
+        w = v[j] * (step if ratio > 0.7 and ratio < 1.5 else ratio)
+        least = w if w < least else least
+        greatest = w if w > greatest else greatest
+        v[j] = w
     return least, greatest
+
+
+correct = compiled(_correct, fastmath={"reassoc", "contract", "nnan", "nsz"})
+"""Move v towards, or beyond, the scaling that makes its columns right; return the least and the greatest, or 1."""
 
 
 @compiled

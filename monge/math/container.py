@@ -29,7 +29,7 @@ class Container:
     capacity: int
     gain: float = 1.0
 
-    def pack(self, sequences: Sequence[Float[Tensor, "n D"]]) -> Float[Tensor, "B N D+2"]:
+    def pack(self, sequences: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B N D+2"]:
         """Tokens first, in order, at positions i/n; then the voids, at k/(N - n): a reserve bench along the whole sequence."""
         for row, tokens in enumerate(sequences):
             if len(tokens) > self.capacity:
@@ -46,20 +46,20 @@ class Container:
         position = torch.where(active, slot / n.clamp_min(1), (slot - n) / voids).to(content.dtype)
         return self.join(Slots(content, position, active.to(content.dtype)))
 
-    def join(self, slots: Slots) -> Float[Tensor, "B N D+2"]:
+    def join(self, slots: Slots) -> Float[Tensor, "B N channels"]:
         """The state whose slots these are."""
         extra = torch.stack([slots.position, slots.existence], -1) * self.gain
         return torch.cat([slots.content, extra], -1)
 
-    def split(self, state: Float[Tensor, "B N D+2"]) -> Slots:
+    def split(self, state: Float[Tensor, "B N channels"]) -> Slots:
         """The slots of a state, also half-way along a flow."""
         return Slots(state[..., :-2], state[..., -2] / self.gain, state[..., -1] / self.gain)
 
-    def active(self, state: Float[Tensor, "B N D+2"]) -> Bool[Tensor, "B N"]:
+    def active(self, state: Float[Tensor, "B N channels"]) -> Bool[Tensor, "B N"]:
         """Which slots hold a token: existence above one half."""
         return self.split(state).existence > 0.5
 
-    def unpack(self, state: Float[Tensor, "B N D+2"]) -> list[Float[Tensor, "n D"]]:
+    def unpack(self, state: Float[Tensor, "B N channels"]) -> list[Float[Tensor, "_ D"]]:
         """The sequences: slots that exist, in the order of their positions."""
         slots, active = self.split(state), self.active(state)
         sequences: list[Tensor] = []

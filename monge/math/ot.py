@@ -170,9 +170,13 @@ def fall(
 ) -> Int[Tensor, "B"]:
     """Where each x_0 falls in the semidiscrete plan: one maximum inner product search, within its own group if it has one."""
     score = x_0 @ data.mT + (potentials - data.square().sum(-1) / 2)
-    if groups is not None and group is not None:
-        score.masked_fill_(group[:, None] != groups[None, :], -math.inf)
-    return score.argmax(-1)
+    if groups is None or group is None:
+        return score.argmax(-1)
+    j = score.masked_fill_(group[:, None] != groups[None, :], -math.inf).argmax(-1)
+    if not torch.equal(groups[j], group):
+        missing = group[groups[j] != group].unique().tolist()
+        raise ValueError(f"fall: no data point is of group {missing}; draw groups that the data have")
+    return j
 
 
 def _problems(cost: Tensor) -> list[np.ndarray]:

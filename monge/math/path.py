@@ -6,7 +6,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,7 @@ class PathPoint(NamedTuple):
     u_t: Float[Tensor, "B *s"]
 
 
+@runtime_checkable
 class Path(Protocol):
     """(x_0, x_1, t) -> PathPoint. Noise, if the path has any, comes from `generator`."""
 
@@ -107,7 +108,8 @@ class Affine:
 
 def _jvp(function: Callable[[Tensor], tuple[Tensor, ...]], t: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Values and derivatives of `function` at t. Forward mode: a quarter of the overhead of torch.func.jvp."""
-    with forward_ad.dual_level():
+    with torch.inference_mode(False), forward_ad.dual_level():  # inference mode would silently drop the derivatives
+        t = t.clone()  # neither an inference tensor nor an expanded one can carry a tangent
         duals = [forward_ad.unpack_dual(out) for out in function(forward_ad.make_dual(t, torch.ones_like(t)))]
     values = tuple(dual.primal for dual in duals)
     return values, tuple(torch.zeros_like(t) if dual.tangent is None else dual.tangent for dual in duals)

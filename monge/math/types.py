@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 Condition: TypeAlias = Mapping[str, Tensor]
@@ -13,12 +13,14 @@ Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # (x "B *s", t "B") ->
 Energy: TypeAlias = Callable[[Tensor], Tensor]  # (x "B *s") -> "B"; low is good
 
 
+@runtime_checkable
 class VelocityModel(Protocol):
     """A network for the velocity: t is always (B,), in training and in solving; `cond` maps names to tensors of B rows."""
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor: ...
 
 
+@runtime_checkable
 class FeatureModel(VelocityModel, Protocol):
     """A VelocityModel that also shows the hidden state after one of its blocks."""
 
@@ -60,6 +62,6 @@ class Pair:
         return self.cond if self.mask is None else {**self.cond, "mask": self.mask}
 
 
-def like(t: Float[Tensor, "B"], x: Float[Tensor, "B *s"]) -> Tensor:
+def like(t: Shaped[Tensor, "B *n"], x: Float[Tensor, "B *s"]) -> Tensor:
     """t with as many trailing axes of length one as it takes to multiply x."""
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))

@@ -1,7 +1,7 @@
 """Networks that predict an end of the path, made into networks for the velocity.
 
 The loss stays the velocity's, so the objective and the solvers need not know. x_1 prediction with this loss is JiT's
-(Li & He 2511.13720); noise prediction is the diffusion models' own.
+(Li & He 2511.13720). Noise prediction wants the objective's weight beta^2, which makes the loss that of the noise.
 """
 
 from jaxtyping import Float

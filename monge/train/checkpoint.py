@@ -8,6 +8,8 @@ Whatever happens while one is written, the ones before it stay whole.
 import json
 import os
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +29,30 @@ def save(directory: Path, state: State, where: Ranks) -> Path:
         aside = directory / f".writing-{target.name}"
         shutil.rmtree(aside, ignore_errors=True)
         try:
-            aside.mkdir(parents=True)
-            for name, tensors in files.items():
-                save_file({k: v.contiguous() for k, v in tensors.items()}, aside / f"{name}.safetensors")
-            (aside / "state.json").write_text(json.dumps(state.scalars()))
-            for path in aside.iterdir():
-                _flush(path)
-            os.replace(aside, target)
-            _flush(directory)
-        except (OSError, SafetensorError) as error:
+            with writing(target):
+                aside.mkdir(parents=True)
+                for name, tensors in files.items():
+                    save_file({k: v.contiguous() for k, v in tensors.items()}, aside / f"{name}.safetensors")
+                (aside / "state.json").write_text(json.dumps(state.scalars()))
+                for path in aside.iterdir():
+                    _flush(path)
+                os.replace(aside, target)
+                _flush(directory)
+        except OSError:
             shutil.rmtree(aside, ignore_errors=True)
-            raise OSError(
-                f"{target}: could not be written ({error}); the checkpoints before it are whole. Free space, then --resume"
-            ) from error
+            raise
     return target
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever goes wrong while `path` is written is an OSError that says where and what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"{path}: could not be written ({error}); what was saved before is whole. Free space, then --resume"
+        ) from error
 
 
 def prune(directory: Path, *, keep: int, also: set[int]) -> None:
@@ -64,9 +76,9 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def read(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def read(path: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """(tensors by file, scalars) of a checkpoint. ValueError, with the file's name, if one is missing or cut short."""
-    return {f.stem: read_tensors(f) for f in sorted(path.glob("*.safetensors"))}, read_json(path / "state.json")
+    return {name: read_tensors(path / f"{name}.safetensors") for name in names}, read_json(path / "state.json")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -74,7 +86,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error}); take another checkpoint") from error
+        raise ValueError(
+            f"{path}: not a whole safetensors file ({error}); remove its directory, or take another checkpoint"
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,6 +12,10 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+# Groups live until the process ends. The last reference would otherwise be DDP's, which it drops with the interpreter
+# locked (torch 2.13); gloo's thread may want the interpreter just then, and the two wait for each other forever.
+_groups: list[dist.ProcessGroup | None] = []
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -34,11 +38,15 @@ def ranks(device: str = "auto") -> Iterator[Ranks]:
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {name}: torch sees no GPU here; use --train.device cpu")
-    here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
+    try:
+        here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name}: torch knows none of this name; give cpu, cuda or auto") from error
     if here.type == "cuda":
         torch.cuda.set_device(here)
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
+        _groups.append(dist.group.WORLD)
     try:
         yield Ranks(rank, world, here)
     finally:
@@ -72,6 +80,17 @@ def without_sync(step: nn.Module) -> Iterator[None]:
     else:
         with step.no_sync() if isinstance(step, DistributedDataParallel) else nullcontext():
             yield
+
+
+@contextmanager
+def gathered(step: nn.Module) -> Iterator[None]:
+    """The model inside `step` can be called by itself: FSDP2 gathers for it what otherwise only `step` would."""
+    if isinstance(step, FSDPModule):
+        step.unshard()
+        yield
+        step.reshard()
+    else:
+        yield
 
 
 def whole(tensor: Tensor) -> Tensor:

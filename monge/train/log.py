@@ -3,9 +3,12 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
+
+from monge.train.checkpoint import writing
 
 
 class JSONL:
@@ -15,17 +18,20 @@ class JSONL:
         self.path = path
         kept = [line for line in read_records(path) if line["step"] <= step]
         aside = path.with_suffix(".tmp")
-        aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(aside, path)
+        with writing(path):
+            aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            os.replace(aside, path)
         self.file: TextIO = path.open("a")
 
     def write(self, record: Mapping[str, Any]) -> None:
         """One more line, on disk when this returns."""
-        self.file.write(json.dumps(dict(record)) + "\n")
-        self.file.flush()
+        with writing(self.path):
+            self.file.write(json.dumps(dict(record)) + "\n")
+            self.file.flush()
 
     def close(self) -> None:
-        self.file.close()
+        with suppress(OSError):  # a line that the disk did not take: `write` has said so
+            self.file.close()
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -49,7 +55,10 @@ class Log:
         self.jsonl = JSONL(directory / "metrics.jsonl", step=step)
         self.board = None
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ValueError("tensorboard is not installed; pip install 'monge[tensorboard]'") from error
 
             self.board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
         self.progress = Progress(

@@ -35,7 +35,8 @@ class Optimizers:
             torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=fused)
         ]
         if matrices:
-            muon = [self.named[n] for n in matrices if n in self.named]
+            # in the order of the names, not of the set, which differs from rank to rank
+            muon = [p for n, p in self.named.items() if n in matrices]
             # Moonlight's scaling (2502.16982, eq. 4): Muon's updates are as large as AdamW's, so they share one rate
             self.all.append(
                 torch.optim.Muon(muon, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
@@ -106,5 +107,5 @@ class EMA:
     def update(self, parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
         """Take in the weights after `step` steps (from 1)."""
         decay = (1 - 1 / step) ** (self.gamma + 1)
-        for average, (_, weight) in zip(self.weights.values(), parameters, strict=True):
-            average.lerp_(weight.detach(), 1 - decay)
+        for name, weight in parameters:  # by name: a loaded file has an order of its own
+            self.weights[name].lerp_(weight.detach(), 1 - decay)

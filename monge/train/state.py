@@ -43,6 +43,10 @@ class State:
             files["ema"] = {k: whole(v) for k, v in self.ema.weights.items()}
         return files
 
+    def files(self) -> list[str]:
+        """The names of the files of tensors."""
+        return ["model", "resume", "ema"] if self.ema else ["model", "resume"]
+
     def scalars(self) -> dict[str, Any]:
         """What goes beside the tensors, as JSON."""
         return {"step": self.step, "best": self.best}

@@ -20,7 +20,6 @@ from monge.apps.generate.recipes import Generate, stored
 from monge.apps.generate.sample import Generator, Guidance
 from monge.run import fit, reopen
 from monge.train.batches import seeded
-from monge.train.config import TrainConfig
 from monge.train.log import read_records
 
 Solver = Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dpm2m", "dopri5"]
@@ -176,14 +175,14 @@ def reflow(run: tyro.conf.Positional[Path], *, out: Path, steps: int = 4000, res
     train(replace(recipe, reflow=str(run), coupling="independent", train=config), out=out, resume=resume)
 
 
-def demo(*, out: Path = Path("runs/demo"), steps: int = 6000) -> None:
+def demo(*, out: Path = Path("runs/demo"), steps: int = 3000) -> None:
     """Train OT-CFM on the built-in digits, sample, evaluate, and say what came out. Goes on where it was stopped.
 
     Args:
         out: The run directory.
         steps: Training steps.
     """
-    recipe = Generate(train=TrainConfig(steps=steps, milestones=(min(1000, steps),)))
+    recipe = Generate(train=replace(Generate().train, steps=steps))
     console.print("monge: learning to turn noise into handwritten digits (OT-CFM, 1,437 images, 2 cores are enough)")
     train(recipe, out=out, resume=(out / "recipe.json").exists())
     sample(out, n=100)

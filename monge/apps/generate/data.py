@@ -85,7 +85,7 @@ def digits() -> Dataset:
 
 def image_folder(folder: Path) -> Dataset:
     """All images under `folder`, of one size and mode; if they lie in subfolders, those are the classes."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGES)
     if not paths:
@@ -97,7 +97,7 @@ def image_folder(folder: Path) -> Dataset:
             with Image.open(path) as image:
                 colour.append(image.mode not in ("1", "L", "I", "I;16", "F"))
                 arrays.append(np.asarray(image.convert("RGB" if colour[-1] else "L")))
-        except (UnidentifiedImageError, OSError) as error:
+        except Exception as error:  # every decoder raises errors of its own
             raise ValueError(f"{path}: not a readable image ({error}); remove it or save it again") from error
         if arrays[-1].shape != arrays[0].shape:
             sizes = [" x ".join(map(str, array.shape)) for array in (arrays[-1], arrays[0])]
@@ -115,17 +115,16 @@ def numpy_array(path: Path) -> Dataset:
     """An .npy array of (n, D), or images of (n, C, H, W) or (n, H, W) in 0 .. 255; an .npz with x and, if wanted, labels."""
     try:
         loaded = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a whole numpy file of numbers ({error})") from error
-    labels = None
-    if isinstance(loaded, np.ndarray):
-        array = loaded
-    else:
-        if "x" not in loaded:
-            raise ValueError(
-                f"{path}: no array 'x', only {sorted(loaded)}; save with np.savez(path, x=..., labels=...)"
-            )
-        array, labels = loaded["x"], loaded.get("labels")
+        arrays = {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except Exception as error:  # numpy, zipfile and zlib raise errors of their own
+        raise ValueError(f"{path}: not a whole numpy file of numbers ({error}); save it again") from error
+    if "x" not in arrays:
+        raise ValueError(f"{path}: no array 'x', only {sorted(arrays)}; save with np.savez(path, x=..., labels=...)")
+    array, labels = arrays["x"], arrays.get("labels")
+    if labels is not None and not (np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1):
+        raise ValueError(
+            f"{path}: labels are {labels.dtype} {labels.shape}; make them whole numbers from 0, one per item"
+        )
     if (
         not np.issubdtype(array.dtype, np.number)
         or np.issubdtype(array.dtype, np.complexfloating)
@@ -135,7 +134,7 @@ def numpy_array(path: Path) -> Dataset:
             f"{path}: an array of {array.dtype} {array.shape}; give numbers of (n, D), (n, H, W) or (n, C, H, W)"
         )
     x = torch.from_numpy(array.astype(np.float32))
-    found = None if labels is None else torch.from_numpy(np.asarray(labels).astype(np.int64))
+    found = None if labels is None else torch.from_numpy(labels.astype(np.int64))
     x = x[:, None] if x.ndim == 3 else x
     return Dataset(str(path), x, found, levels=255.0 if x.ndim == 4 else None)
 
@@ -148,12 +147,13 @@ def parquet(path: Path) -> Dataset:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: not a whole parquet file ({error})") from error
+        raise ValueError(f"{path}: not a whole parquet file ({error}); save it again") from error
     labels = None
     if "label" in table.column_names:
         column = table["label"].combine_chunks()
-        if not pa.types.is_integer(column.type):
-            raise ValueError(f"{path}: column 'label' is {column.type}; make it whole numbers from 0")
+        if not pa.types.is_integer(column.type) or column.null_count:
+            found = f"{column.type} with {column.null_count} entries missing"
+            raise ValueError(f"{path}: column 'label' is {found}; make it whole numbers from 0, one per row")
         labels = torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64))
         table = table.drop(["label"])
     columns: list[np.ndarray] = []
@@ -166,37 +166,49 @@ def parquet(path: Path) -> Dataset:
                 f"{path}: column {name!r} is {columns[-1][0]} in every row, there is nothing to learn; drop it"
             )
     if not columns:
-        raise ValueError(f"{path}: no columns of numbers")
+        raise ValueError(f"{path}: no columns of numbers besides 'label'; add some")
     return Dataset(str(path), torch.from_numpy(np.stack(columns, 1)), labels)
 
 
 def _checked(data: Dataset) -> Dataset:
+    if not data.x.numel():
+        raise ValueError(f"{data.name}: {len(data.x)} items of shape {data.shape}, which is nothing to learn from")
     flat = data.x.flatten(1)
     bad = ~torch.isfinite(flat)
     if bool(bad.any()):
         row, column = (int(i) for i in bad.nonzero()[0])
         raise ValueError(
-            f"{data.name}: item {row} holds {float(flat[row, column])} at entry {column}; {int(bad.sum())} in all"
+            f"{data.name}: item {row} holds {float(flat[row, column])} at entry {column}, one of {int(bad.sum())}"
+            " that are not finite; remove or fill them"
+        )
+    if data.levels is not None and not 0 <= float(flat.min()) <= float(flat.max()) <= data.levels:
+        raise ValueError(
+            f"{data.name}: images with values from {float(flat.min()):g} to {float(flat.max()):g};"
+            f" scale them to 0 .. {data.levels:g}, or flatten them to (n, D) if they are no images"
         )
     if len(flat) > 1 and data.levels is None:
         constant = (flat == flat[0]).all(0).nonzero()
         if len(constant):
             column = int(constant[0])
             raise ValueError(f"{data.name}: column {column} is {float(flat[0, column])} in every row; drop it")
-    if data.labels is not None and (len(data.labels) != len(flat) or int(data.labels.min()) < 0):
+    if data.labels is None:
+        return data
+    if len(data.labels) != len(flat):
+        raise ValueError(f"{data.name}: {len(data.labels)} labels for {len(flat)} items; give one each")
+    if not 0 <= int(data.labels.min()) <= int(data.labels.max()) < len(flat):
         raise ValueError(
-            f"{data.name}: {len(data.labels)} labels for {len(flat)} items, the least {int(data.labels.min())}; one from 0 each"
+            f"{data.name}: labels from {int(data.labels.min())} to {int(data.labels.max())}; number the classes from 0"
         )
     return data
 
 
-def gaussians(n: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
-    """Eight Gaussians of deviation 0.1 sqrt(5) on a circle of radius 5."""
+def gaussians(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
+    """Eight Gaussians of variance sqrt(0.1) on a circle of radius 5: the task of Tong et al. 2302.00482, sec. 5.1."""
     angle = torch.randint(0, 8, (n,), generator=generator) * (math.pi / 4)
-    return 5 * torch.stack([angle.cos(), angle.sin()], 1) + math.sqrt(0.05) * torch.randn(n, 2, generator=generator)
+    return 5 * torch.stack([angle.cos(), angle.sin()], 1) + 0.1**0.25 * torch.randn(n, 2, generator=generator)
 
 
-def moons(n: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+def moons(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
     """Two half circles that reach into each other, with noise, about as large as the Gaussians' circle."""
     angle = math.pi * torch.rand(n, generator=generator)
     lower = torch.randint(0, 2, (n,), generator=generator).bool()
@@ -205,21 +217,21 @@ def moons(n: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
     return 3 * (torch.stack([x, y], 1) + 0.2 * torch.randn(n, 2, generator=generator)) - 1
 
 
-def checkerboard(n: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+def checkerboard(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
     """The black squares of a 4 x 4 board on [-4, 4]^2."""
     column = torch.randint(0, 4, (n,), generator=generator)
     row = 2 * torch.randint(0, 2, (n,), generator=generator) + column % 2
     return 2 * (torch.stack([column, row], 1) + torch.rand(n, 2, generator=generator)) - 4
 
 
-def circles(n: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+def circles(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
     """Two circles, one inside the other."""
     angle = 2 * math.pi * torch.rand(n, generator=generator)
     radius = torch.where(torch.randint(0, 2, (n,), generator=generator).bool(), 4.0, 2.0)
     return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.15 * torch.randn(n, 2, generator=generator)
 
 
-def spirals(n: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+def spirals(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
     """Two arms that wind one and a half times around the origin."""
     angle = 3 * math.pi * torch.rand(n, generator=generator).sqrt()
     arm = 2.0 * torch.randint(0, 2, (n,), generator=generator) - 1

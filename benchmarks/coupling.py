@@ -1,0 +1,161 @@
+"""Exact minibatch couplings: monge against torchcfm end to end, and against scipy, lapjv and POT on cost matrices.
+
+OMP_NUM_THREADS=1 python benchmarks/coupling.py        # about four minutes
+"""
+
+import side_by_side as side  # it sets one thread
+
+# isort: split
+
+import lapjv
+import numpy as np
+import ot
+import torch
+from scipy.optimize import linear_sum_assignment
+from torchcfm.optimal_transport import OTPlanSampler
+
+from monge.kernels.assignment import assign
+
+POINTS = (
+    (16, 2),
+    (16, 784),
+    (64, 2),
+    (64, 784),
+    (256, 2),
+    (256, 784),
+    (512, 2),
+    (1024, 2),
+    (1024, 784),
+    (1024, 3072),
+    (2048, 784),
+    (4096, 784),
+)
+SEEDS = 5
+"""Instances per row, taken in turn round by round."""
+
+
+def plane(n, rng):
+    """Eight Gaussians on a circle of radius 5, and two moons, as in the OT-CFM tutorial."""
+    angle = rng.integers(0, 8, n) * np.pi / 4
+    x_0 = 5 * np.stack([np.cos(angle), np.sin(angle)], 1) + np.sqrt(0.1) * rng.normal(size=(n, 2))
+    turn, upper = rng.uniform(0, np.pi, n), rng.integers(0, 2, n).astype(bool)
+    moons = np.where(upper, [np.cos(turn), np.sin(turn)], [1 - np.cos(turn), 0.5 - np.sin(turn)]).T
+    return x_0, 3 * (moons + 0.2 * rng.normal(size=(n, 2))) - 1
+
+
+def mixture(n, d, rng):
+    """A standard Gaussian, and ten Gaussians of deviation 1/2 about standard normal centres."""
+    centres = rng.normal(size=(10, d))
+    return rng.normal(size=(n, d)), centres[rng.integers(0, 10, n)] + 0.5 * rng.normal(size=(n, d))
+
+
+def points(n, d, seed):
+    rng = np.random.default_rng(seed)
+    pair = plane(n, rng) if d == 2 else mixture(n, d, rng)
+    return tuple(torch.from_numpy(x.astype(np.float32)) for x in pair)
+
+
+def squared_distance(x, y):
+    return ((x[:, None, :] - y[None]) ** 2).sum(-1).astype(np.float32)
+
+
+def structured(n, seed):
+    """Named float32 cost matrices on which assignment solvers differ most."""
+    rng = np.random.default_rng(seed)
+    x, y = plane(n, rng)
+    noisy = x[rng.permutation(n)] + 0.01 * rng.normal(size=x.shape)
+    lines = [10.0 * rng.integers(0, 5, (n, 1)) + rng.normal(size=(n, 1)) for _ in range(2)]
+    coarse, fine = ([rng.integers(0, side, (n, 2)).astype(float) for _ in range(2)] for side in (8, 40))
+    return {
+        "nearly a permutation": squared_distance(x, noisy),
+        "permutation, noise 0.1": squared_distance(x, noisy + 0.1 * rng.normal(size=x.shape)),
+        "clusters on a line": squared_distance(*lines),
+        "clusters on a line, |x-y|": np.abs(lines[0] - lines[1].T).astype(np.float32),
+        "lattice 8x8, ties": squared_distance(*coarse),
+        "lattice 40x40, ties": squared_distance(*fine),
+        "points four times each": squared_distance(np.repeat(x[: n // 4], 4, 0), np.repeat(y[: n // 4], 4, 0)),
+        "constant": np.full((n, n), 3.5, np.float32),
+        "identity optimal": squared_distance(x, x),
+    }
+
+
+def earth_mover(cost):
+    mass = np.full(len(cost), 1 / len(cost))
+    return ot.emd(mass, mass, cost, numItermax=10**8).argmax(1)
+
+
+SOLVERS = {
+    "monge": lambda cost: assign(cost).permutation,
+    "scipy": lambda cost: linear_sum_assignment(cost)[1],
+    "lapjv": lambda cost: lapjv.lapjv(cost)[0],
+    "POT emd": earth_mover,
+}
+
+
+def couple(x_0, x_1):
+    """Minus the inner product has the optimum of the squared distance."""
+    cost = torch.empty(len(x_0), len(x_1)).addmm_(x_0, x_1.T, beta=0, alpha=-1)
+    return assign(cost.numpy()).permutation
+
+
+def in_turn(call, instances):
+    """Return a callable that goes through the instances."""
+    state = iter(())
+
+    def next_call():
+        nonlocal state
+        instance = next(state, None)
+        if instance is None:
+            state = iter(instances)
+            instance = next(state)
+        return call(*instance)
+
+    return next_call
+
+
+def end_to_end():
+    sample = OTPlanSampler("exact").sample_plan
+    for n, d in POINTS:
+        pairs = [points(n, d, seed) for seed in range(SEEDS if n <= 1024 else 1)]
+        calls = {"monge": in_turn(couple, pairs), "torchcfm": in_turn(sample, pairs)}
+        times = side.interleave(calls, rounds=2000 if n < 256 else 200, seconds=8)
+        yield {"kind": "end to end", "n": n, "d": d, "rounds": len(times["monge"])} | side.compare(times)
+
+
+def solve(kind, n, d, costs, seconds):
+    calls = {name: in_turn(solver, [(cost,) for cost in costs]) for name, solver in SOLVERS.items()}
+    rounds = 10000 if n < 64 else 500
+    times = side.interleave(calls, rounds=rounds, seconds=seconds)
+    figures = side.compare(times)
+    best = min(SOLVERS.keys() - {"monge"}, key=lambda name: figures[f"{name} ms"])
+    exact, permutation = costs[0].astype(np.float64), assign(costs[0]).permutation
+    optimum = exact[linear_sum_assignment(exact)].sum()
+    excess = exact[np.arange(n), permutation].sum() - optimum
+    row = {"kind": kind, "n": n, "d": d, "rounds": len(times["monge"])} | {
+        k: v for k, v in figures.items() if k.endswith("ms")
+    }
+    row |= {"best peer": best, "monge / best": figures["monge ms"] / figures[f"{best} ms"]}
+    return row | {"excess / optimum": excess / max(abs(optimum), 1e-300), "gap": assign(costs[0]).gap}
+
+
+def solve_alone():
+    for n, d in POINTS:
+        pairs = [points(n, d, seed) for seed in range(SEEDS if n <= 1024 else 1)]
+        yield solve("points", n, d, [-(x_0 @ x_1.T).numpy() for x_0, x_1 in pairs], seconds=3)
+    for n in (256, 1024):
+        for kind, cost in structured(n, seed=0).items():
+            yield solve(kind, n, "", [cost], seconds=1.5)
+
+
+def main():
+    torch.set_num_threads(1)
+    whole, alone = list(end_to_end()), []
+    side.print_table("End to end: float32 points to permutation", whole)
+    alone = list(solve_alone())
+    side.print_table("Solve alone: float32 cost matrix to permutation", alone)
+    packages = ("numpy", "numba", "torch", "torchcfm", "POT", "scipy", "lapjv")
+    side.write_result("coupling", [row | {"seeds": "0.." + str(SEEDS - 1)} for row in whole + alone], packages)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Quality against evaluations of the network on scikit-learn's digits, five seeds: couplings, reflow, DDPM and DDIM.
+
+Every arm has the same network, data, optimizer and number of steps; only what is regressed differs. The Frechet distance
+is in features of a classifier of its own, beside the floor between two halves of the real data. Finished arms are kept in
+benchmarks/results/digits/, so the command goes on where it was stopped.
+
+    python benchmarks/digits.py [--seeds 5] [--steps 3000] [--workers 2]
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+import tyro
+from over_seeds import interval, shown
+from side_by_side import print_table, write_result
+from torch import Tensor, nn
+
+from monge.apps.generate.data import Dataset, digits
+from monge.apps.generate.evaluate import Judge
+from monge.apps.generate.pairs import StoredPairs
+from monge.apps.generate.recipes import PATHS, Generate
+from monge.apps.generate.sample import Generator
+from monge.fleet import processes
+from monge.math.cost import Units
+from monge.math.types import Pair, VelocityModel
+from monge.objective.base import Loss, Objective
+from monge.run import Run
+from monge.train.batches import seeded
+from monge.train.config import TrainConfig
+from monge.train.distributed import Ranks
+from monge.train.loop import prepare, train
+
+BUDGETS = (1, 2, 4, 8, 20, 25, 32, 50)
+KEPT = Path(__file__).parent / "results" / "digits"
+COUPLINGS: dict[str, dict] = {
+    "independent": {"coupling": "independent"},
+    "OT": {"coupling": "ot"},
+    "OT of 8 batches": {"coupling": "ot", "ot_factor": 8},
+    "OT across classes": {"coupling": "ot-across"},
+    "semidiscrete OT": {"coupling": "semidiscrete"},
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training run, or several that follow from each other."""
+
+    name: str
+    conditional: bool
+    seed: int
+    steps: int
+
+    @property
+    def path(self) -> Path:
+        kind = "conditional" if self.conditional else "unconditional"
+        return KEPT / f"{kind} {self.name} {self.seed} {self.steps}.json".replace(" ", "-")
+
+    def recipe(self, **changes) -> Generate:
+        config = TrainConfig(steps=self.steps, seed=self.seed, workers=0)
+        return Generate(conditional=self.conditional, train=config, **changes)
+
+
+class Diffusion(Objective):
+    """Noise prediction at a random step of DDPM's chain, by diffusers' scheduler. Ho et al. 2006.11239, alg. 1."""
+
+    def __init__(self, scheduler) -> None:
+        super().__init__()
+        self.scheduler = scheduler
+
+    def forward(self, model: VelocityModel, batch: Pair) -> Loss:
+        step = torch.randint(0, 1000, (len(batch),))
+        noisy = self.scheduler.add_noise(batch.x_1, batch.x_0, step)
+        value = (model(noisy, step / 1000, batch.cond) - batch.x_0).square().mean()
+        return Loss(value, {"loss": value.detach()})
+
+
+def fitted(run: Run) -> nn.Module:
+    """The averaged network after training."""
+    where = Ranks(0, 1, torch.device("cpu"))
+    state, step = prepare(run, where)
+    for _ in train(run, state, step, where):
+        pass
+    assert state.ema
+    parameters = dict(state.model.named_parameters())
+    with torch.no_grad():
+        for name, value in state.ema.weights.items():
+            parameters[name].copy_(value)
+    return state.model.eval()
+
+
+def generator_of(run: Run, model: nn.Module, data: Dataset) -> Generator:
+    """What `monge generate` draws with."""
+    units = Units(run.constants["centre"], run.constants["scale"])
+    return Generator(model, PATHS["linear"], units, data.shape, data.classes, data.levels or 0.0)
+
+
+def chain(model: nn.Module, scheduler, x: Tensor, labels: Tensor | None, steps: int, draws: torch.Generator) -> Tensor:
+    """Samples by one of diffusers' schedulers."""
+    scheduler.set_timesteps(steps)
+    cond = {} if labels is None else {"label": labels}
+    with torch.no_grad():
+        for step in scheduler.timesteps:
+            noise = model(x, torch.full((len(x),), float(step) / 1000), cond)
+            x = scheduler.step(noise, step, x, generator=draws).prev_sample
+    return x
+
+
+@cache
+def judge() -> Judge:
+    """One judge for all arms of a process, with the labels also where the arm has none."""
+    return Judge.of(digits())
+
+
+def run(arm: Arm) -> dict[str, dict[str, float]]:
+    """Train an arm; by sampler and budget, the Frechet distance, recall, memorisation and class accuracy. Kept on disk."""
+    if arm.path.exists():
+        return json.loads(arm.path.read_text())
+    torch.set_num_threads(1)
+    torch.manual_seed(arm.seed)
+    data = digits() if arm.conditional else replace(digits(), labels=None)
+    known, n = judge(), len(data.x)
+    found: dict[str, dict[str, float]] = {}
+
+    def record(name: str, x: Tensor, generator: Generator) -> None:
+        fake = generator.units.apply(generator.restore(x).flatten(1))
+        rows = known.rows(fake, generator.labels(n))
+        found[name] = {k: rows[k].value for k in ("frechet", "recall", "memorisation", "class accuracy") if k in rows}
+        found["floor"] = {k: rows[k].floor for k in found[name]}
+
+    if arm.name == "diffusion":
+        from diffusers import DDIMScheduler, DDPMScheduler
+
+        options = {"num_train_timesteps": 1000, "clip_sample": False, "timestep_spacing": "trailing"}
+        scheduler = DDPMScheduler(**options)
+        built = arm.recipe(coupling="independent").build()
+        generator = generator_of(built, fitted(replace(built, objective=Diffusion(scheduler))), data)
+        noise = generator.noise(n, generator=seeded(arm.seed, 3))
+        for name, sampler, budgets in (("ddim", DDIMScheduler(**options), BUDGETS), ("ddpm", scheduler, (1000,))):
+            for budget in budgets:
+                draws = seeded(arm.seed, 4)
+                x = chain(generator.model, sampler, noise, generator.labels(n), budget, draws)
+                record(f"{name} {budget}", x, generator)
+    else:
+        built = arm.recipe(**COUPLINGS["independent" if arm.name == "reflow" else arm.name]).build()
+        generator = generator_of(built, fitted(built), data)
+        if arm.name == "reflow":  # the student starts from the teacher and learns its pairs for as long again
+            pairs = generator.pairs(20 * 128, generator=seeded(arm.seed, 5))
+            student = replace(built, batches=StoredPairs(pairs, 128, seed=arm.seed), model=generator.model.train())
+            generator = generator_of(built, fitted(student), data)
+        noise = generator.noise(n, generator=seeded(arm.seed, 3))
+        for name, solver, budgets in (("euler", "euler", BUDGETS), ("heun", "heun", (50,))):
+            for budget in budgets:
+                *_, x = generator.walk(
+                    noise, generator.labels(n), steps=budget // (1 + (name == "heun")), solver=solver
+                )
+                record(f"{name} {budget}", x, generator)
+    arm.path.parent.mkdir(parents=True, exist_ok=True)
+    arm.path.write_text(json.dumps(found))
+    return found
+
+
+def main(seeds: int = 5, steps: int = 3000, workers: int = 2) -> None:
+    """Run all arms and print the tables.
+
+    Args:
+        seeds: Seeds 0 to this.
+        steps: Training steps of each arm.
+        workers: Arms at a time, one thread each.
+    """
+    names = {
+        True: [*COUPLINGS, "reflow", "diffusion"],
+        False: [name for name in COUPLINGS if name != "OT across classes"] + ["reflow", "diffusion"],
+    }
+    arms = [Arm(name, kind, seed, steps) for seed in range(seeds) for kind in (True, False) for name in names[kind]]
+    found: dict[Arm, dict[str, dict[str, float]]] = {}
+    for number, result in processes(workers)(run, arms):
+        found[arms[number]] = result
+        print(f"{len(found)}/{len(arms)}  {arms[number].path.stem}", flush=True)
+    rows = []
+    for kind in (True, False):
+        for name in names[kind]:
+            results = [found[arm] for arm in arms if (arm.name, arm.conditional) == (name, kind)]
+            for sampler in results[0]:
+                figures = {key: interval([r[sampler][key] for r in results]) for key in results[0][sampler]}
+                rows.append(
+                    {"conditional": kind, "arm": name, "sampler": sampler, "seeds": seeds, "steps": steps, **figures}
+                )
+    for kind in (True, False):
+        for metric in ("frechet", "class accuracy", "recall", "memorisation"):
+            print_table(
+                f"{metric}, {'conditional' if kind else 'unconditional'}", shown(_by_budget(rows, kind, metric))
+            )
+    title = "DDPM, DDIM, CFM and OT-CFM at the seed's budgets: Frechet distance, unconditional"
+    print_table(title, shown(_seed_comparison(rows)))
+    write_result("digits", rows, packages=["torch", "numba", "diffusers", "scikit-learn"])
+
+
+def _by_budget(rows: list[dict], conditional: bool, metric: str) -> list[dict]:
+    table: dict[str, dict] = {}
+    for row in rows:
+        if row["conditional"] == conditional and metric in row and row["sampler"].split()[0] in ("euler", "ddim"):
+            line = table.setdefault(row["arm"], {"arm": row["arm"]})
+            line[row["sampler"].split()[1]] = row[metric]
+    return list(table.values())
+
+
+def _seed_comparison(rows: list[dict]) -> list[dict]:
+    wanted: dict[str, Callable[[dict], bool]] = {
+        "DDPM, 1000 steps": lambda r: r["sampler"] == "ddpm 1000",
+        "DDIM, 50 steps": lambda r: r["sampler"] == "ddim 50",
+        "CFM, 50 Euler steps": lambda r: (r["arm"], r["sampler"]) == ("independent", "euler 50"),
+        "OT-CFM, 50 Euler steps": lambda r: (r["arm"], r["sampler"]) == ("OT", "euler 50"),
+        "OT-CFM, 25 Heun steps": lambda r: (r["arm"], r["sampler"]) == ("OT", "heun 50"),
+        "real against real": lambda r: r["sampler"] == "floor",
+    }
+    found = []
+    for name, match in wanted.items():
+        row = next(r for r in rows if not r["conditional"] and match(r))
+        found.append({"method": name, "frechet": row["frechet"]})
+    return found
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

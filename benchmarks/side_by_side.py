@@ -1,0 +1,86 @@
+"""Time callables in turn, on one thread, and keep the figures. Import it first: thread pools are sized on loading."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_pool] = "1"
+
+
+def interleave(
+    callables: Mapping[str, Callable[[], object]], rounds: int = 30, seconds: float = 60.0
+) -> dict[str, list[float]]:
+    """Return the seconds each callable took in rounds A B C A B C..., after one call of each that does not count.
+
+    It stops after `seconds`, but not before three rounds.
+    """
+    for call in callables.values():
+        call()
+    times = {name: [] for name in callables}
+    end = time.perf_counter() + seconds
+    for done in range(rounds):
+        if done >= 3 and time.perf_counter() > end:
+            break
+        for name, call in callables.items():
+            begin = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def compare(times: Mapping[str, Sequence[float]], ours: str = "monge") -> dict[str, float]:
+    """Return the medians in milliseconds, and how many times longer than `ours` each other took."""
+    medians = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
+    ratios = {f"{name} / {ours}": median / medians[ours] for name, median in medians.items() if name != ours}
+    return {f"{name} ms": median for name, median in medians.items()} | ratios
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Print rows as a plain table, numbers to three digits."""
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[f"{v:.3g}" if isinstance(v := row.get(h, ""), float) else str(v) for h in heads] for row in rows]
+    widths = [max(len(line[k]) for line in [heads, *cells]) for k in range(len(heads))]
+    print(f"\n{title}")
+    for line in [heads, *cells]:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)), flush=True)
+
+
+def write_result(
+    name: str, rows: Sequence[Mapping[str, object]], packages: Sequence[str] = ("numpy", "numba", "torch")
+) -> Path:
+    """Write rows to results/NAME.json with the package versions, the processor and the commit; return the path."""
+    origin = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": _commit(),
+        "processor": _processor(),
+        "threads": 1,
+        "python": platform.python_version(),
+        "packages": {package: metadata.version(package) for package in packages},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(origin | {"rows": list(rows)}, indent=1) + "\n")
+    return path
+
+
+def _commit():
+    here = Path(__file__).parent
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "none"
+
+
+def _processor():
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

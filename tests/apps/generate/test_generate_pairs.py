@@ -1,0 +1,195 @@
+"""A batch is a function of its number: in any order, from any thread, and its labels follow."""
+
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_loss
+from monge.apps.generate.recipes import Generate
+from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT
+from monge.math.coupling import given as as_given
+from monge.math.types import Pair
+from monge.train.batches import seeded
+
+seeds = st.integers(0, 2**31)
+
+
+def noise_pairs(coupling: Coupling = as_given, *, n: int = 23, size: int = 8, labels: bool = True, **more) -> NoisePairs:
+    """23 points on three far-away lines, one for each class."""
+    label = torch.arange(n) % 3
+    x = torch.stack([100.0 * label, torch.arange(n).float()], 1)
+    return NoisePairs(x, label if labels else None, size, coupling, classes=3, **more)
+
+
+def same(a: Pair, b: Pair) -> bool:
+    return (
+        torch.equal(a.x_0, b.x_0)
+        and torch.equal(a.x_1, b.x_1)
+        and a.cond.keys() == b.cond.keys()
+        and all(torch.equal(a.cond[name], b.cond[name]) for name in a.cond)
+    )
+
+
+VARIANTS: dict[str, Callable[[], NoisePairs]] = {
+    "independent": lambda: noise_pairs(),
+    "ot": lambda: noise_pairs(MinibatchOT(condition="label")),
+    "ot of three": lambda: noise_pairs(MinibatchOT(condition="label"), factor=3),
+    "ot of three, later": lambda: noise_pairs(MinibatchOT(condition="label"), factor=3, after=7),
+    "ot without labels": lambda: noise_pairs(MinibatchOT(), labels=False, factor=2),
+}
+
+
+@pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())
+def test_the_order_of_access_changes_nothing(make: Callable[[], NoisePairs]) -> None:
+    wanted = {number: make()(number) for number in range(14)}  # each from a fresh object: nothing is remembered
+    orders = [list(range(14)), list(range(13, -1, -1)), random.Random(0).sample(range(14), 14), [5, 5, 0, 5, 13, 0]]
+    for order in orders:
+        pairs = make()
+        for number in order:
+            assert same(pairs(number), wanted[number]), (order, number)
+
+
+@pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())
+def test_threads_change_nothing(make: Callable[[], NoisePairs]) -> None:
+    wanted = {number: make()(number) for number in range(14)}
+    pairs = make()
+    order = random.Random(1).choices(range(14), k=60)
+    with ThreadPoolExecutor(4) as pool:
+        for number, found in zip(order, pool.map(pairs, order), strict=True):
+            assert same(found, wanted[number]), number
+
+
+@pytest.mark.parametrize("coupling", ["independent", "ot", "ot-across", "entropic", "semidiscrete"])
+def test_every_coupling_of_the_recipe_is_a_function_of_the_number(tmp_path: Path, coupling: str) -> None:
+    generator = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x=generator.standard_normal((60, 2)), labels=np.arange(60) % 3)
+    recipe = Generate(data=str(tmp_path / "data.npz"), coupling=coupling, width=8, depth=1, batch=16)
+    wanted, pairs = recipe.build().batches, recipe.build().batches
+    forward = [wanted(number) for number in range(5)]
+    torch.rand(7)  # torch's own generator is no part of it: threads would race for it
+    backward = [pairs(number) for number in range(4, -1, -1)]
+    assert [same(a, b) for a, b in zip(forward, reversed(backward), strict=True)] == [True] * 5
+
+
+@given(seed=seeds, number=st.integers(0, 1000), factor=st.integers(1, 4))
+def test_labels_and_numbers_follow_their_targets(seed: int, number: int, factor: int) -> None:
+    pairs = noise_pairs(MinibatchOT(condition="label"), seed=seed, factor=factor, label_dropout=0.0)
+    pair = pairs(number)
+    assert len(pair) == 8
+    assert_close(pair.x_1, pairs.x[pair.cond["index"]], rtol=0, atol=0)
+    assert torch.equal(pair.cond["label"], pair.cond["index"] % 3)
+    assert torch.equal(pair.cond["label"], (pair.x_1[:, 0] / 100).round().long())
+
+
+@given(seed=seeds, start=st.integers(0, 100), factor=st.integers(1, 4))
+def test_coupling_moves_the_noise_and_keeps_both_sides_whole(seed: int, start: int, factor: int) -> None:
+    # the parts of one large batch hold the same noise and the same data as without coupling, row by row and once each
+    numbers = range(start * factor, (start + 1) * factor)
+    free = [noise_pairs(seed=seed, factor=factor)(k) for k in numbers]
+    coupled = [noise_pairs(MinibatchOT(), seed=seed, factor=factor)(k) for k in numbers]
+    for side in ("x_0", "x_1"):
+        before, after = (torch.cat([getattr(pair, side) for pair in found]) for found in (free, coupled))
+        assert torch.equal(before.unique(dim=0, return_counts=True)[1], after.unique(dim=0, return_counts=True)[1])
+        assert torch.equal(before.unique(dim=0), after.unique(dim=0))
+    cost = [float(sum((pair.x_0 - pair.x_1).double().square().sum() for pair in found)) for found in (free, coupled)]
+    assert cost[1] <= cost[0] * (1 + 1e-6)
+
+
+def test_a_larger_coupling_costs_less() -> None:
+    def cost(factor: int) -> float:
+        pairs = noise_pairs(MinibatchOT(), n=240, labels=False, factor=factor)
+        return float(sum((p.x_0 - p.x_1).double().square().sum() for p in map(pairs, range(30))))
+
+    assert cost(30) < cost(3) < cost(1)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_the_first_batches_are_left_as_they_come(factor: int) -> None:
+    free, late = noise_pairs(factor=factor), noise_pairs(MinibatchOT(), factor=factor, after=6)
+    assert [same(free(k), late(k)) for k in range(12)] == [True] * 6 + [False] * 6
+
+
+def test_a_tenth_of_the_labels_is_dropped_after_coupling() -> None:
+    kept, dropped = (noise_pairs(MinibatchOT(condition="label"), label_dropout=rate) for rate in (0.0, 0.1))
+    count = 0
+    for number in range(100):
+        a, b = kept(number), dropped(number)
+        gone = b.cond["label"] == 3
+        count += int(gone.sum())
+        assert torch.equal(a.x_0, b.x_0)
+        assert torch.equal(a.x_1, b.x_1)
+        assert torch.equal(a.cond["label"][~gone], b.cond["label"][~gone])
+    assert abs(count - 80) < 5 * (800 * 0.1 * 0.9) ** 0.5
+
+
+def test_noise_is_normal_and_fresh_in_every_batch() -> None:
+    pairs = NoisePairs(torch.zeros(50, 4), None, 50)
+    noise = torch.cat([pairs(number).x_0 for number in range(50)]).double()
+    assert len(noise.unique()) > 0.999 * noise.numel()
+    assert noise.mean().abs() < 5 / noise.numel() ** 0.5
+    assert (noise.square().mean() - 1).abs() < 5 * (2 / noise.numel()) ** 0.5
+
+
+def test_a_batch_larger_than_the_data_spans_epochs() -> None:
+    pair = noise_pairs(n=5, size=12)(0)
+    counts = torch.bincount(pair.cond["index"], minlength=5)
+    assert sorted(counts.tolist()) == [2, 2, 2, 3, 3]
+    assert len(pair.x_0.unique(dim=0)) == 12
+
+
+def test_a_batch_of_one_is_coupled_with_itself() -> None:
+    for coupling in (as_given, MinibatchOT(), MinibatchOT(condition="label"), MinibatchOT(epsilon=0.1)):
+        assert len(noise_pairs(coupling, size=1)(3)) == 1
+
+
+def test_the_semidiscrete_coupling_brings_labels_of_the_points_it_chooses() -> None:
+    free = noise_pairs(label_dropout=0.0)
+    data = Pair(free.x, free.x, cond={"index": torch.arange(23), "label": free.labels})
+    pairs = noise_pairs(SemidiscreteOT(data, torch.zeros(23), condition="label"), label_dropout=0.0)
+    for number in range(5):
+        pair = pairs(number)
+        assert torch.equal(pair.x_0, free(number).x_0)
+        assert torch.equal(pair.cond["label"], free(number).cond["label"])  # noise stays in its class
+        assert_close(pair.x_1, free.x[pair.cond["index"]], rtol=0, atol=0)
+
+
+@given(seed=seeds, size=st.integers(1, 30), number=st.integers(0, 100))
+def test_stored_pairs_are_never_paired_anew(seed: int, size: int, number: int) -> None:
+    x = torch.randn(17, 3, generator=seeded(seed))
+    pair = StoredPairs(Pair(x, 2 * x, cond={"label": torch.arange(17)}), size, seed=seed)(number)
+    assert len(pair) == size
+    assert torch.equal(pair.x_1, 2 * pair.x_0)
+    assert torch.equal(pair.x_0, x[pair.cond["label"]])
+
+
+def test_stored_pairs_come_once_per_epoch() -> None:
+    pairs = StoredPairs(Pair(torch.zeros(20, 1), torch.arange(20.0)[:, None]), 8)
+    seen = torch.cat([pairs(number).x_1[:, 0] for number in range(5)])
+    for epoch in (seen[:20], seen[20:]):
+        assert sorted(epoch.tolist()) == list(range(20))
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 512])
+def test_the_held_out_loss_weighs_every_item_alike_and_draws_the_same_every_time(size: int) -> None:
+    x, labels = torch.arange(50.0)[:, None], torch.arange(50)
+
+    def loss(pair: Pair, t: Tensor) -> Tensor:
+        assert torch.equal(pair.cond["label"].float(), pair.x_1[:, 0])
+        assert ((t > 0) & (t < 1)).all()
+        return pair.x_1.mean()
+
+    assert_close(held_out_loss(x, labels, loss, size=size), 24.5)
+
+    def noisy(pair: Pair, t: Tensor) -> Tensor:
+        return (pair.x_0.squeeze(1) * t).mean()
+
+    assert held_out_loss(x, None, noisy, size=size) == held_out_loss(x, None, noisy, size=size)

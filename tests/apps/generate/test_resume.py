@@ -1,0 +1,116 @@
+"""Kill a run with SIGKILL at any moment, resume it, and nothing on disk can tell."""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from monge.train.log import read_records
+
+pytestmark = pytest.mark.slow
+WALL_CLOCK = {"seconds", "time", "per second"}  # what a line may say about the clock; the rest must be the same
+STEPS = 84
+TINY = ["--width", 16, "--depth", 2, "--batch", 24]
+TRAIN = ["--train.steps", STEPS, "--train.warmup", 5, "--train.save-every", 7, "--train.log-every", 3]
+TRAIN += ["--train.milestones", 14, 30, "--train.device", "cpu"]
+
+
+def on_disk(run: Path) -> dict[str, object]:
+    """All that a run leaves: every file of every checkpoint, byte for byte; the log's lines without the clock."""
+    found: dict[str, object] = {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in [*run.glob("checkpoints/**/*"), *run.glob("checkpoints/.*/*"), *run.glob("*.safetensors")]
+        if path.is_file()
+    }
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return found | {"log": [{k: v for k, v in record.items() if k not in WALL_CLOCK} for record in records]}
+
+
+def moments(run: Path, seed: int) -> Iterator[tuple[Callable[[], bool], float]]:
+    """When to kill: before the first step, while checkpoints are written, and a random while after random lines."""
+    draw = random.Random(seed)
+    checkpoints = run / "checkpoints"
+
+    def writing() -> bool:
+        return any(checkpoints.glob(".writing-*"))
+
+    def lines(count: int) -> Callable[[], bool]:
+        return lambda: (run / "metrics.jsonl").exists() and len(read_records(run / "metrics.jsonl")) >= count
+
+    yield (run / "lock").exists, draw.uniform(0, 0.1)
+    yield writing, 0.0
+    yield lines(draw.randint(8, 14)), draw.uniform(0, 0.02)
+    yield lambda: len(list(checkpoints.glob("step-*"))) >= 4 and writing(), draw.uniform(0, 0.002)
+    yield lines(draw.randint(26, 33)), draw.uniform(0, 0.02)
+
+
+VARIANTS = {
+    "ot of three, later": ["--data", "gaussians", "--ot-factor", 3, "--ot-after", 8],
+    "entropic": ["--data", "moons", "--coupling", "entropic"],
+    "muon in bfloat16": ["--data", "digits", "--train.optimizer", "muon", "--train.precision", "bfloat16"],
+    "accumulated": ["--data", "digits", "--train.accumulate", 2, "--train.workers", 2],
+    "dit": ["--data", "digits", "--network", "dit", "--patch", 4, "--path", "trigonometric", "--train.ema", 0.0],
+}
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
+def test_killed_again_and_again_is_never_interrupted(tmp_path: Path, monge, kill, options: list) -> None:
+    words = ["train", *TINY, *TRAIN, *options, "--resume", "--out"]
+    whole = monge.fork(*words, tmp_path / "whole")
+    cut, kills = tmp_path / "cut", 0
+    for condition, pause in moments(cut, seed=len(options) + STEPS):
+        kills += kill(monge.fork(*words, cut)).when(condition, pause=pause)
+    last = monge.fork(*words, cut)
+    for process in (whole, last):
+        process.join()
+        assert process.exitcode == 0
+    assert kills >= 4
+    assert read_records(cut / "metrics.jsonl")[-1]["step"] == STEPS
+    assert on_disk(cut) == on_disk(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("data", ["checkerboard", "digits"])
+def test_the_command_itself_is_killed_and_resumed(tmp_path: Path, monge, kill, data: str) -> None:
+    words = ["train", *TINY, *TRAIN, "--data", data, "--out"]
+    assert monge(*words, tmp_path / "whole").returncode == 0
+    cut, resume, kills = tmp_path / "cut", [], 0
+    for condition, pause in list(moments(cut, seed=len(data)))[1:3]:
+        kills += kill(monge.start(*words, cut, *resume)).when(condition, pause=pause)
+        resume = ["--resume"]
+    assert kills == 2
+    done = monge(*words, cut, *resume)
+    assert done.returncode == 0, done.stderr
+    assert on_disk(cut) == on_disk(tmp_path / "whole")
+
+
+def test_the_last_the_best_and_the_milestones_stay(tmp_path: Path, monge) -> None:
+    # a rate that rises to ruin: the best is neither among the last nor a milestone
+    words = ["train", *TINY, *TRAIN, "--data", "gaussians", "--train.lr", "1.0", "--train.warmup", 1000]
+    monge.fork(*words, "--out", tmp_path).join()
+    records = [record for record in read_records(tmp_path / "metrics.jsonl") if "held-out loss" in record]
+    best = min(records, key=lambda record: record["held-out loss"])["step"]
+    kept = [int(path.name.removeprefix("step-")) for path in sorted(tmp_path.glob("checkpoints/*"))]
+    assert kept == sorted({14, 30, best, 77, 84})
+    assert json.loads((tmp_path / "checkpoints/step-00000084/state.json").read_text())["best"]["step"] == best
+
+
+def test_the_log_has_every_window_once(tmp_path: Path, monge) -> None:
+    monge.fork("train", *TINY, *TRAIN, "--data", "gaussians", "--out", tmp_path).join()
+    steps = [record["step"] for record in read_records(tmp_path / "metrics.jsonl")]
+    assert steps == sorted({*range(3, STEPS + 1, 3), *range(7, STEPS + 1, 7), 14, 30})
+
+
+@pytest.mark.parametrize("options", [["--ot-factor", 2], ["--coupling", "semidiscrete", "--data", "moons"]])
+def test_the_number_of_workers_changes_nothing(tmp_path: Path, monge, options: list) -> None:
+    short = ["--train.steps", 12, "--train.save-every", 12, "--train.ema", 0.1]
+    runs = {workers: tmp_path / str(workers) for workers in (0, 1, 2)}
+    processes = [
+        monge.fork("train", *TINY, *short, *options, "--train.workers", workers, "--out", out)
+        for workers, out in runs.items()
+    ]
+    for process in processes:
+        process.join()
+    assert on_disk(runs[0]) == on_disk(runs[1]) == on_disk(runs[2])
+    assert "checkpoints/step-00000012/ema.safetensors" in on_disk(runs[0])

@@ -1,0 +1,236 @@
+"""Couplings: what they keep, what they lower, and what must not move."""
+
+import pytest
+import torch
+from hypothesis import given as drawn
+from hypothesis import strategies as st
+
+from monge.math.container import Container
+from monge.math.cost import FourBlock, cosine, squared_euclidean
+from monge.math.coupling import MinibatchOT, SemidiscreteOT, TokenOT, given
+from monge.math.ot import assignment, semidiscrete
+from monge.math.types import Pair
+
+seeds = st.integers(0, 2**31)
+
+
+def labelled(draw, seed, n=64, classes=3):
+    """Noise, and data whose classes lie apart; row k's label and index are in cond."""
+    label = torch.arange(n) % classes
+    centre = 4 * draw(99, classes, 2)
+    return Pair(
+        draw(seed, n, 2), centre[label] + draw(seed + 1, n, 2), None, {"label": label, "index": torch.arange(n)}
+    )
+
+
+def distance(pair):
+    return float((pair.x_0 - pair.x_1).flatten(1).square().sum(1).mean())
+
+
+def rows(x):
+    return sorted(map(tuple, x.flatten(1).tolist()))
+
+
+def test_given_pairs_are_left_alone(draw):
+    pair = labelled(draw, 0)
+    assert given(pair) is pair
+
+
+@drawn(seed=seeds, n=st.integers(1, 40))
+def test_exact_coupling_keeps_every_row_once_and_labels_with_their_targets(draw, seed, n):
+    """Errata 002.3: the seed's argmax re-uses sources."""
+    pair = labelled(draw, seed, n)
+    coupled = MinibatchOT()(pair)
+    assert torch.equal(coupled.x_0, pair.x_0)
+    assert sorted(coupled.cond["index"].tolist()) == list(range(n))
+    assert torch.equal(coupled.x_1, pair.x_1[coupled.cond["index"]])
+    assert torch.equal(coupled.cond["label"], pair.cond["label"][coupled.cond["index"]])
+    assert distance(coupled) <= distance(pair) + 1e-12
+
+
+@drawn(seed=seeds)
+def test_no_swap_of_two_targets_shortens_an_exact_coupling(draw, seed):
+    coupled = MinibatchOT()(labelled(draw, seed, 20))
+    inner = coupled.x_0 @ coupled.x_1.T
+    gain = inner + inner.T - inner.diagonal()[:, None] - inner.diagonal()[None, :]  # of swapping i's and j's targets
+    assert gain.max() <= 1e-12
+
+
+@drawn(seed=seeds)
+def test_coupling_twice_is_coupling_once(draw, seed):
+    once = MinibatchOT()(labelled(draw, seed, 30))
+    assert torch.equal(MinibatchOT()(once).x_1, once.x_1)
+
+
+def test_images_and_their_masks_are_coupled_whole(draw):
+    mask = torch.tensor([[True, False], [True, True], [False, True]])
+    pair = Pair(draw(0, 3, 2, 4), draw(0, 3, 2, 4)[[2, 0, 1]], mask)
+    coupled = MinibatchOT()(pair)
+    assert torch.equal(coupled.x_1, pair.x_0)
+    assert torch.equal(coupled.mask, mask[[1, 2, 0]])
+
+
+def test_the_cost_is_the_callers(draw):
+    x_1 = torch.tensor([[0.1, 0.0], [0.0, 9.0]], dtype=torch.float64)
+    pair = Pair(torch.tensor([[0.0, 0.2], [8.0, 0.0]], dtype=torch.float64), x_1)
+    assert torch.equal(MinibatchOT(cost=cosine)(pair).x_1, x_1.flip(0))
+    far = Pair(torch.tensor([[0.0, 0.2], [0.0, 8.0]], dtype=torch.float64), x_1)
+    assert torch.equal(MinibatchOT()(far).x_1, x_1)
+
+
+def test_new_data_at_an_old_address_are_coupled_anew(draw):
+    """Errata 002.5: a cache keyed by the address of the data."""
+    coupling, x_0, x_1 = MinibatchOT(), draw(0, 16, 2), draw(1, 16, 2)
+    first = coupling(Pair(x_0, x_1)).x_1
+    x_1.copy_(draw(2, 16, 2))
+    second = coupling(Pair(x_0, x_1)).x_1
+    assert rows(second) == rows(draw(2, 16, 2))
+    assert rows(first) == rows(draw(1, 16, 2))
+
+
+def class_means(pair):
+    return torch.stack([pair.x_0[pair.cond["label"] == c].mean(0) for c in pair.cond["label"].unique()])
+
+
+@drawn(seed=seeds)
+def test_class_aware_coupling_never_moves_noise_to_another_class(draw, seed):
+    pair = labelled(draw, seed, 60)
+    coupled = MinibatchOT(condition="label")(pair)
+    assert torch.equal(coupled.cond["label"], pair.cond["label"])
+    for c in range(3):
+        of_class = pair.cond["label"] == c
+        assert rows(coupled.x_1[of_class]) == rows(pair.x_1[of_class])
+    assert distance(coupled) <= distance(pair) + 1e-12
+
+
+def test_class_aware_coupling_keeps_the_noise_independent_of_the_class(draw):
+    """Across classes, OT gives each class the noise nearest to it, which sampling then never draws (2503.10636)."""
+    pair = labelled(draw, 0, 600)
+    chance = 4 / 200**0.5
+    assert class_means(MinibatchOT(condition="label")(pair)).abs().max() < chance
+    assert class_means(MinibatchOT()(pair)).abs().max() > 3 * chance
+
+
+@pytest.mark.parametrize("condition", ["label", "vector"])
+def test_a_finite_weight_lies_between_no_and_full_separation(draw, condition):
+    """The condition of a row is that which came with its noise; a dear mismatch keeps it nearer to that of its target."""
+    pair = labelled(draw, 0, 90)
+    vector = torch.nn.functional.one_hot(pair.cond["label"], 3).double()
+    pair = Pair(pair.x_0, pair.x_1, None, {**pair.cond, "vector": vector})
+
+    def moved(weight):
+        coupled = MinibatchOT(condition=condition, weight=weight)(pair)
+        return float((coupled.cond["label"] != pair.cond["label"]).double().mean()), distance(coupled)
+
+    (free, shortest), (some, longer), (none, longest) = moved(0.0), moved(0.3), moved(1e6)
+    assert free > some > none == 0
+    assert shortest < longer < longest
+
+
+def test_a_condition_that_the_batch_lacks_is_named(draw):
+    with pytest.raises(ValueError, match=r"no cond\['species'\], only \['index', 'label'\]"):
+        MinibatchOT(condition="species")(labelled(draw, 0))
+
+
+def test_entropic_coupling_lies_between_exact_and_given(draw):
+    pair = labelled(draw, 0, 200)
+
+    def mean_distance(epsilon):
+        return distance(MinibatchOT(epsilon, generator=torch.Generator().manual_seed(0))(pair))
+
+    exact, sharp, blurred = distance(MinibatchOT()(pair)), mean_distance(0.003), mean_distance(0.1)
+    assert sharp == pytest.approx(exact, rel=0.02)
+    assert sharp < blurred < distance(pair)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_epsilon_is_in_units_of_the_mean_cost(draw, scale):
+    """Errata 002.7."""
+    pair = labelled(draw, 0, 50)
+    scaled = Pair(scale * pair.x_0, scale * pair.x_1, None, pair.cond)
+    drawn_targets = [
+        MinibatchOT(0.05, generator=torch.Generator().manual_seed(0))(p).cond["index"] for p in (pair, scaled)
+    ]
+    assert (drawn_targets[0] == drawn_targets[1]).double().mean() > 0.95
+
+
+def test_entropic_coupling_keeps_labels_with_targets(draw):
+    pair = labelled(draw, 0)
+    coupled = MinibatchOT(0.05, generator=torch.Generator().manual_seed(1))(pair)
+    assert torch.equal(coupled.x_0, pair.x_0)
+    assert torch.equal(coupled.x_1, pair.x_1[coupled.cond["index"]])
+    assert torch.equal(coupled.cond["label"], pair.cond["label"][coupled.cond["index"]])
+
+
+@pytest.mark.parametrize("condition", [None, "label"])
+@drawn(seed=seeds)
+def test_a_warm_start_gives_the_same_optimum(draw, condition, seed):
+    pair = labelled(draw, seed, 50)
+    warm = MinibatchOT(condition=condition, potentials=draw(seed + 3, 50))(pair)
+    assert distance(warm) == pytest.approx(distance(MinibatchOT(condition=condition)(pair)), rel=1e-12)
+
+
+def data_set(draw, n=24):
+    return Pair(
+        draw(1, n, 2), draw(0, n, 2), draw(2, n, 4) > 0, {"label": torch.arange(n) % 2, "index": torch.arange(n)}
+    )
+
+
+def test_semidiscrete_coupling_pairs_noise_with_the_whole_data_set(draw):
+    data = data_set(draw)
+    generator = torch.Generator().manual_seed(0)
+    potentials, _ = semidiscrete(lambda n: torch.randn(n, 2, generator=generator).double(), data.x_1, steps=600)
+    few = data.rows(slice(0, 5))
+    batch = Pair(draw(3, 2400, 2), few.x_1.repeat(480, 1), None, {"label": torch.zeros(2400, dtype=torch.long)})
+    coupled = SemidiscreteOT(data, potentials)(batch)
+    index = coupled.cond["index"]
+    assert torch.equal(coupled.x_0, batch.x_0)
+    assert torch.equal(coupled.x_1, data.x_1[index])
+    assert torch.equal(coupled.mask, data.mask[index])
+    assert torch.equal(coupled.cond["label"], data.cond["label"][index])
+    assert torch.bincount(index, minlength=24).min() > 50  # of 100
+
+
+def test_semidiscrete_coupling_can_stay_within_the_class(draw):
+    data = data_set(draw)
+    batch = Pair(draw(3, 50, 2), draw(4, 50, 2), None, {"label": torch.arange(50) % 2})
+    coupled = SemidiscreteOT(data, torch.zeros(24, dtype=torch.float64), condition="label")(batch)
+    assert torch.equal(coupled.cond["label"], batch.cond["label"])
+    assert torch.equal(coupled.x_1, data.x_1[coupled.cond["index"]])
+
+
+def between_tokens(pair):
+    return squared_euclidean(pair.x_0, pair.x_1)
+
+
+@drawn(seed=seeds)
+def test_exact_token_coupling_permutes_the_tokens_of_each_sample(draw, seed):
+    mask = draw(seed + 2, 3, 7) > 0
+    marked = torch.cat([draw(seed + 1, 3, 7, 2), mask[..., None].double()], -1)  # the mask, also as a channel
+    pair = Pair(draw(seed, 3, 7, 3), marked, mask)
+    coupled = TokenOT(between_tokens)(pair)
+    assert torch.equal(coupled.x_0, pair.x_0)
+    assert torch.equal(coupled.x_1[..., 2] > 0.5, coupled.mask)
+    for k in range(3):
+        assert rows(coupled.x_1[k]) == rows(pair.x_1[k])
+        match = assignment(between_tokens(pair)[k])
+        assert torch.equal(coupled.x_1[k], pair.x_1[k][match])
+
+
+def test_barycentric_tokens_keep_the_mean_and_blur_existence(draw):
+    """Errata 000.2: the reason why the exact coupling is the default."""
+    container = Container(12)
+    x_0 = container.pack([draw(0, 8, 4), draw(1, 5, 4)])
+    x_1 = container.pack([draw(2, 6, 4), draw(3, 7, 4)])
+    pair = Pair(x_0, x_1)
+
+    def cost(pair):
+        a, b = container.split(pair.x_0), container.split(pair.x_1)
+        return FourBlock(unit=8.0)(a.content, b.content, a.existence > 0.5, b.existence > 0.5, a.position, b.position)
+
+    blurred = container.split(TokenOT(cost, epsilon=0.1)(pair).x_1).existence
+    sharp = container.split(TokenOT(cost)(pair).x_1).existence
+    torch.testing.assert_close(blurred.mean(1), container.split(x_1).existence.mean(1), rtol=0, atol=1e-3)
+    assert ((blurred > 0.05) & (blurred < 0.95)).double().mean() > 0.2
+    assert set(sharp.flatten().tolist()) == {0.0, 1.0}
+    assert sharp.sum(1).tolist() == [6, 7]

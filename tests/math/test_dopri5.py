@@ -1,0 +1,131 @@
+"""The adaptive method: right, the same in any company, and never endless."""
+
+import pytest
+import torch
+import torchdiffeq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monge.math.dopri5 import dopri5
+from monge.math.solve import grid, integrate, solve, trajectory
+from monge.math.types import like
+
+TIGHT = dopri5(rtol=1e-9, atol=1e-9)
+seeds = st.integers(0, 2**31)
+
+
+def pendulum(x, t):
+    """A driven pendulum, (angle, speed)."""
+    return torch.stack([x[:, 1], -9 * torch.sin(x[:, 0]) + torch.cos(3 * t)], 1)
+
+
+def elementwise(x, t):
+    return torch.sin(5 * x) * like(1 + t, x) - x * x * x
+
+
+@settings(max_examples=5)
+@given(seed=seeds)
+def test_it_arrives_where_torchdiffeq_does(draw, seed):
+    x, times = draw(seed, 3, 2), torch.tensor([0.0, 0.4, 2.0], dtype=torch.float64)
+    reference = torchdiffeq.odeint(
+        lambda t, x: pendulum(x, t.expand(len(x))), x, times, rtol=1e-10, atol=1e-10, method="dopri5"
+    )
+    ours = torch.stack(list(trajectory(pendulum, x, times, step=TIGHT)))
+    torch.testing.assert_close(ours, reference, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-8])
+def test_the_error_follows_the_tolerance(draw, tolerance):
+    x = draw(0, 4, 2)
+    found = integrate(pendulum, x, grid(1, x), step=dopri5(rtol=tolerance, atol=tolerance))
+    off = (found - integrate(pendulum, x, grid(1, x), step=TIGHT)).abs().max()
+    assert off < 30 * tolerance
+
+
+def test_a_tighter_tolerance_takes_more_evaluations(draw):
+    x = draw(0, 4, 2)
+    counts = [solve(pendulum, x, grid(1, x), step=dopri5(rtol=r, atol=r)).evaluations for r in (1e-3, 1e-6, 1e-9)]
+    assert counts[0] < counts[1] < counts[2] < 1000
+
+
+@settings(max_examples=5)
+@given(seed=seeds)
+def test_who_shares_the_batch_changes_no_bit(draw, seed):
+    x = draw(seed, 5, 3) * torch.tensor([0.01, 1.0, 3.0, 1.0, 10.0], dtype=torch.float64)[:, None]
+    together = integrate(elementwise, x, grid(3, x), step=dopri5())
+    for k in range(5):
+        assert torch.equal(together[k : k + 1], integrate(elementwise, x[k : k + 1], grid(3, x), step=dopri5()))
+    assert torch.equal(together.flip(0), integrate(elementwise, x.flip(0), grid(3, x), step=dopri5()))
+
+
+@settings(max_examples=5)
+@given(seed=seeds)
+def test_there_and_back_is_where_it_began(draw, seed):
+    x = draw(seed, 3, 2)
+    there = integrate(pendulum, x, grid(1, x), step=TIGHT)
+    back = integrate(pendulum, there, grid(1, x, start=1, end=0), step=TIGHT)
+    torch.testing.assert_close(back, x, rtol=1e-6, atol=1e-6)
+
+
+def test_many_knots_change_the_result_by_no_more_than_the_tolerance(draw):
+    x = draw(0, 3, 2)
+    few, many = (integrate(pendulum, x, grid(n, x), step=TIGHT) for n in (1, 50))
+    torch.testing.assert_close(few, many, rtol=0, atol=1e-7)
+
+
+def test_a_knot_just_ahead_does_not_shorten_the_steps_after_it(draw):
+    x = draw(0, 1, 2)
+    with_knot = torch.tensor([0.0, 0.5, 0.5 + 1e-9, 1.0], dtype=torch.float64)
+    without, more = (solve(pendulum, x, times, step=dopri5()).evaluations for times in (grid(1, x), with_knot))
+    assert more <= without + 24
+
+
+@settings(max_examples=5)
+@given(seed=seeds)
+def test_samples_can_have_knots_of_their_own(draw, seed):
+    x = draw(seed, 3, 2)
+    times = torch.rand(4, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).sort(0).values
+    times[2] = times[1]  # a step of no length
+    together = integrate(elementwise, x, times, step=dopri5())
+    for k in range(3):
+        assert torch.equal(together[k : k + 1], integrate(elementwise, x[k : k + 1], times[:, k], step=dopri5()))
+
+
+def test_a_field_at_rest_stays_and_a_constant_one_moves_straight(draw):
+    x = draw(0, 3, 2)
+    assert torch.equal(integrate(lambda x, t: torch.zeros_like(x), x, grid(2, x), step=dopri5()), x)
+    torch.testing.assert_close(integrate(lambda x, t: torch.ones_like(x), x, grid(2, x), step=dopri5()), x + 1)
+
+
+def test_gradient_flows_through_the_adaptive_steps():
+    rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([[0.3, 1.1]], dtype=torch.float64, requires_grad=True)
+    end = integrate(lambda x, t: rate * x, x, grid(1, x), step=TIGHT)
+    by_rate, by_x = torch.autograd.grad(end.sum(), (rate, x))
+    torch.testing.assert_close(by_rate, (x.sum() * rate.exp()).detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(by_x, rate.exp().detach().expand(1, 2), rtol=1e-6, atol=0)
+
+
+def to_nan(x, t):
+    return torch.where(like(t > 0.5, x), torch.nan, 1.0).expand_as(x)
+
+
+@pytest.mark.parametrize(
+    "v",
+    [
+        pytest.param(lambda x, t: x * torch.nan, id="never finite"),
+        pytest.param(to_nan, id="not finite from half-way"),
+        pytest.param(lambda x, t: x * x, id="a pole before the end"),
+        pytest.param(lambda x, t: -1e7 * (x - like(t, x).cos()), id="too stiff"),
+    ],
+)
+def test_what_cannot_be_walked_ends_with_an_error(v):
+    x = torch.full((2, 1), 2.0, dtype=torch.float64)
+    with pytest.raises(ArithmeticError, match="300 steps did not bring 2 of 2 samples"):
+        integrate(v, x, grid(1, x), step=dopri5(max_steps=300))
+
+
+def test_the_error_counts_only_those_who_are_late():
+    x = torch.tensor([[0.1], [5.0], [0.2]], dtype=torch.float64)  # x' = x^2 has its pole at 1 / x_0
+    with pytest.raises(ArithmeticError, match="bring 1 of 3 samples"):
+        integrate(lambda x, t: x * x, x, grid(1, x), step=dopri5(max_steps=300))

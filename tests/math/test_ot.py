@@ -1,0 +1,270 @@
+"""The entropic plan, the exact permutation, the semidiscrete potentials."""
+
+import inspect
+import math
+
+import numpy as np
+import ot
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from monge.math.cost import squared_euclidean
+from monge.math.ot import assignment, fall, semidiscrete, sinkhorn, sinkhorn_on_device
+
+seeds = st.integers(0, 2**31)
+sizes = st.integers(1, 20)
+epsilons = st.sampled_from([0.1, 0.3, 1.0])
+
+
+def clouds(draw, seed, n, m, dimension=2):
+    cost = squared_euclidean(draw(seed, n, dimension), draw(seed + 1, m, dimension) + 1)
+    return cost / cost.mean()
+
+
+@given(seed=seeds, n=sizes, m=sizes, epsilon=st.sampled_from([0.02, 0.1, 1.0]))
+def test_a_plan_has_uniform_marginals_up_to_the_error_it_reports(draw, seed, n, m, epsilon):
+    """Errata 002.4: mass one, and an honest report."""
+    plan = sinkhorn(clouds(draw, seed, n, m), epsilon, max_iterations=20_000)
+    rows, columns = plan.matrix.sum(-1), plan.matrix.sum(-2)
+    error = float((rows - 1 / n).abs().sum() + (columns - 1 / m).abs().sum())
+    assert float(plan.matrix.sum()) == pytest.approx(1, abs=1e-5)
+    assert error == pytest.approx(float(plan.marginal_error), abs=1e-5)
+    assert error <= 1.01e-3
+
+
+def test_a_plan_that_was_stopped_says_so(draw):
+    cost = clouds(draw, 0, 64, 64)
+    stopped, finished = sinkhorn(cost, 0.003, max_iterations=20), sinkhorn(cost, 0.003, max_iterations=20_000)
+    assert int(stopped.iterations) < int(finished.iterations) < 20_000
+    assert float(stopped.marginal_error) > 0.01
+    assert float(finished.marginal_error) <= 1e-3
+
+
+@given(seed=seeds, n=sizes, m=sizes, epsilon=epsilons)
+def test_the_plan_is_that_of_pot(draw, seed, n, m, epsilon):
+    cost = clouds(draw, seed, n, m)
+    a, b = np.full(n, 1 / n), np.full(m, 1 / m)
+    reference = ot.sinkhorn(a, b, cost.numpy(), epsilon, "sinkhorn_log", numItermax=3000, stopThr=1e-10, warn=False)
+    plan = sinkhorn(cost, epsilon, tolerance=1e-9, max_iterations=20_000)
+    torch.testing.assert_close(plan.matrix, torch.from_numpy(reference), rtol=0, atol=1e-7)
+
+
+@given(seed=seeds, n=sizes, m=sizes)
+def test_swapping_the_sides_transposes_the_plan(draw, seed, n, m):
+    cost = clouds(draw, seed, n, m)
+    there, back = (sinkhorn(c, 0.1, tolerance=1e-9, max_iterations=20_000) for c in (cost, cost.mT))
+    torch.testing.assert_close(there.matrix, back.matrix.mT, rtol=0, atol=1e-8)
+
+
+@given(seed=seeds, n=sizes, m=sizes)
+def test_what_depends_on_the_row_or_the_column_alone_changes_nothing(draw, seed, n, m):
+    cost = clouds(draw, seed, n, m)
+    tilted = cost + 3 * draw(seed + 2, n)[:, None] + 3 * draw(seed + 3, m)[None, :]
+    plans = [sinkhorn(c, 0.1, tolerance=1e-9, max_iterations=20_000).matrix for c in (cost, tilted)]
+    torch.testing.assert_close(*plans, rtol=0, atol=1e-8)
+
+
+@given(seed=seeds, n=sizes, m=sizes, epsilon=epsilons)
+def test_at_the_optimum_the_dual_equals_the_primal(draw, seed, n, m, epsilon):
+    cost = clouds(draw, seed, n, m)
+    plan = sinkhorn(cost, epsilon, tolerance=1e-9, max_iterations=20_000)
+    entropy = (plan.matrix * (plan.log_plan + math.log(n * m))).sum()
+    torch.testing.assert_close(
+        plan.f.mean() + plan.g.mean(), (plan.matrix * cost).sum() + epsilon * entropy, rtol=0, atol=1e-7
+    )
+
+
+@given(seed=seeds, n=sizes, m=sizes, epsilon=epsilons)
+def test_the_device_loop_finds_the_kernels_plan(draw, seed, n, m, epsilon):
+    cost = clouds(draw, seed, n, m)
+    f, g, error, _ = sinkhorn_on_device(cost, epsilon, 1e-9, 20_000)
+    plan = sinkhorn(cost, epsilon, tolerance=1e-9, max_iterations=20_000)
+    found = torch.exp((f[:, None] + g[None, :] - cost) / epsilon) / (n * m)
+    torch.testing.assert_close(found, plan.matrix, rtol=0, atol=1e-7)
+    assert float(error) <= 1e-9
+
+
+@given(seed=seeds)
+def test_the_device_loop_solves_a_batch_as_it_solves_each_problem(draw, seed):
+    cost = torch.stack([clouds(draw, seed + k, 8, 6) for k in range(4)]).reshape(2, 2, 8, 6)
+    f, g, error, iterations = sinkhorn_on_device(cost, 0.2, 1e-8, 5000)
+    assert error.shape == iterations.shape == (2, 2)
+    assert float(error.max()) <= 1e-8
+    for k in range(4):
+        f_k, g_k, _, _ = sinkhorn_on_device(cost.flatten(0, 1)[k], 0.2, 1e-8, 5000)
+        total = f.flatten(0, 1)[k][:, None] + g.flatten(0, 1)[k][None, :]
+        torch.testing.assert_close(total, f_k[:, None] + g_k[None, :], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("loop", ["kernel", "device"])
+def test_small_epsilons_reach_the_exact_cost(draw, loop):
+    """At 1e-4 of the mean cost exp(-cost / epsilon) underflows everywhere; the log domain does not care."""
+    n, epsilon = 24, 1e-4
+    cost = clouds(draw, 0, n, n)
+    exact = cost[torch.arange(n), assignment(cost)].mean()
+    if loop == "kernel":
+        plan = sinkhorn(cost, epsilon, max_iterations=100_000)
+        matrix, error = plan.matrix, float(plan.marginal_error)
+    else:
+        f, g, residual, _ = sinkhorn_on_device(cost, epsilon, 1e-3, 30_000)
+        matrix, error = torch.exp((f[:, None] + g - cost) / epsilon) / n**2, float(residual)
+    assert error <= 1e-3
+    excess = float((matrix * cost).sum() - exact)
+    assert -1e-3 * float(cost.max()) <= excess <= epsilon * math.log(n) + 1e-3 * float(cost.max())
+
+
+@given(seed=seeds)
+def test_a_batch_of_plans_is_the_plans_one_by_one(draw, seed):
+    cost = torch.stack([clouds(draw, seed + k, 7, 5) for k in range(6)]).reshape(2, 3, 7, 5)
+    batch = sinkhorn(cost, 0.1)
+    assert batch.marginal_error.shape == batch.iterations.shape == (2, 3)
+    for k in range(6):
+        alone = sinkhorn(cost[k // 3, k % 3], 0.1)
+        assert torch.equal(batch.matrix[k // 3, k % 3], alone.matrix)
+
+
+def test_single_precision_keeps_its_dtype_and_its_marginals(draw):
+    plan = sinkhorn(clouds(draw, 0, 50, 40).float(), 0.05)
+    assert plan.matrix.dtype == plan.f.dtype == torch.float32
+    torch.testing.assert_close(plan.matrix.sum(-1), torch.full((50,), 1 / 50), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, math.inf, math.nan])
+def test_epsilon_must_be_positive(epsilon):
+    with pytest.raises(ValueError, match="use assignment"):
+        sinkhorn(torch.ones(2, 2), epsilon)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_cost_must_be_finite_and_the_error_says_where(bad):
+    cost = torch.ones(3, 3)
+    cost[1, 2] = bad
+    with pytest.raises(ValueError, match=r"cost\[1, 2\]"):
+        sinkhorn(cost, 0.1)
+    with pytest.raises(ValueError, match=r"cost\[1, 2\]"):
+        assignment(cost)
+
+
+def test_the_barycentre_goes_from_the_partner_to_the_mean(draw):
+    x_0, x_1 = draw(0, 9, 2), draw(1, 9, 2)
+    cost = squared_euclidean(x_0, x_1)
+    blurred = sinkhorn(cost, 1e6).barycentre(x_1)
+    torch.testing.assert_close(blurred, x_1.mean(0).expand(9, 2), rtol=0, atol=1e-4)
+    sharp = sinkhorn(cost, 1e-3, max_iterations=100_000).barycentre(x_1)
+    torch.testing.assert_close(sharp, x_1[assignment(cost)], rtol=0, atol=0.02)
+
+
+def test_barycentres_keep_the_mean(draw):
+    cost = torch.stack([clouds(draw, k, 12, 12) for k in range(3)])
+    x_1 = draw(9, 3, 12, 4)
+    moved = sinkhorn(cost, 0.1, tolerance=1e-9, max_iterations=20_000).barycentre(x_1)
+    torch.testing.assert_close(moved.mean(1), x_1.mean(1), rtol=0, atol=1e-6)
+
+
+def test_samples_follow_the_rows_of_the_plan(draw):
+    plan = sinkhorn(clouds(draw, 0, 4, 5).expand(5000, 4, 5), 0.5)
+    drawn = plan.sample(generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == (5000, 4)
+    frequency = torch.nn.functional.one_hot(drawn, 5).double().mean(0) / 4
+    torch.testing.assert_close(frequency, plan.matrix[0], rtol=0, atol=0.01)
+    assert torch.equal(drawn, plan.sample(generator=torch.Generator().manual_seed(0)))
+
+
+@given(seed=seeds, n=st.integers(1, 40))
+def test_the_permutation_costs_what_scipys_costs(draw, seed, n):
+    cost = clouds(draw, seed, n, n)
+    match = assignment(cost)
+    assert sorted(match.tolist()) == list(range(n))
+    rows, columns = linear_sum_assignment(cost.numpy())
+    torch.testing.assert_close(cost[torch.arange(n), match].sum(), cost[rows, columns].sum())
+
+
+@given(seed=seeds)
+def test_a_batch_of_permutations_is_the_permutations_one_by_one(draw, seed):
+    cost = torch.stack([clouds(draw, seed + k, 9, 9) for k in range(6)]).reshape(3, 2, 9, 9)
+    batch = assignment(cost)
+    for k in range(6):
+        assert torch.equal(batch[k // 2, k % 2], assignment(cost[k // 2, k % 2]))
+
+
+@given(seed=seeds, scale=st.sampled_from([1e-12, 1e-3, 1e6, 1e12]))
+def test_the_permutation_does_not_depend_on_the_units(draw, seed, scale):
+    cost = clouds(draw, seed, 30, 30)
+    assert torch.equal(assignment(scale * cost), assignment(cost))
+
+
+@given(seed=seeds)
+def test_any_prices_lead_to_the_same_optimum(draw, seed):
+    cost = torch.stack([clouds(draw, seed + k, 40, 40) for k in range(2)])
+    warm = assignment(cost, prices=draw(seed + 5, 2, 40))
+    torch.testing.assert_close(
+        cost.gather(2, warm[..., None]).sum(1), cost.gather(2, assignment(cost)[..., None]).sum(1)
+    )
+
+
+def test_an_empty_batch_has_no_permutations():
+    assert assignment(torch.ones(0, 3, 3)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (4, 3, 2)])
+def test_a_permutation_needs_equal_counts(shape):
+    unchecked = inspect.unwrap(assignment)  # outside of the tests nothing looks at the annotations
+    with pytest.raises(ValueError, match="must be square"):
+        unchecked(torch.ones(shape))
+
+
+def ring(n):
+    """n points on a circle of radius 2, and one in the middle, which noise around zero prefers."""
+    angle = torch.arange(n, dtype=torch.float64) * (2 * math.pi / n)
+    return torch.cat([2 * torch.stack([angle.cos(), angle.sin()], 1), torch.zeros(1, 2, dtype=torch.float64)])
+
+
+def noise_from(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return lambda n: torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
+
+def test_semidiscrete_potentials_share_the_noise_out_evenly():
+    data = ring(12)
+    untrained, before = semidiscrete(noise_from(0), data, steps=0)
+    potentials, error = semidiscrete(noise_from(0), data, steps=600)
+    assert (untrained == 0).all()
+    assert before > 0.3
+    assert error < 0.05
+    hits = torch.bincount(fall(noise_from(1)(26_000), data, potentials), minlength=13) / 26_000
+    torch.testing.assert_close(hits.double(), torch.full((13,), 1 / 13, dtype=torch.float64), rtol=0.15, atol=0)
+
+
+def test_no_map_with_the_same_shares_is_cheaper_than_the_semidiscrete_one():
+    data, x_0 = ring(12), noise_from(2)(13 * 20)
+    potentials, _ = semidiscrete(noise_from(0), data, steps=600)
+    fallen = data[fall(x_0, data, potentials)]
+    exact = data.repeat(20, 1)
+    exact = exact[assignment(squared_euclidean(x_0, exact))]
+    costs = [float((x_0 - x).square().sum(1).mean()) for x in (fallen, exact)]
+    assert costs[0] == pytest.approx(costs[1], rel=0.1)
+    assert (fallen == exact).all(1).double().mean() > 0.6
+
+
+def test_with_groups_every_draw_falls_into_its_own(draw):
+    data, groups = ring(12), torch.tensor([0, 1] * 6 + [1])
+    generator = torch.Generator().manual_seed(0)
+    potentials, error = semidiscrete(noise_from(0), data, groups=groups, steps=600, generator=generator)
+    assert error < 0.06
+    group = torch.arange(2000) % 2
+    found = fall(draw(0, 2000, 2), data, potentials, groups=groups, group=group)
+    assert torch.equal(groups[found], group)
+
+
+def test_a_group_that_the_data_lack_is_refused(draw):
+    with pytest.raises(ValueError, match=r"group \[2\]"):
+        fall(
+            draw(0, 2, 2),
+            ring(3),
+            torch.zeros(4).double(),
+            groups=torch.tensor([0, 0, 1, 1]),
+            group=torch.tensor([0, 2]),
+        )

@@ -1,0 +1,194 @@
+"""Solvers: their order, their direction, and the independence of the samples."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monge.math.dopri5 import dopri5
+from monge.math.path import Affine, conditional_ot, linear, trigonometric
+from monge.math.solve import (
+    adams_bashforth_2,
+    adams_bashforth_3,
+    dpm_solver_2m,
+    euler,
+    grid,
+    heun,
+    integrate,
+    midpoint,
+    rk4,
+    solve,
+    trajectory,
+)
+from monge.math.types import like
+
+ORDERS = {euler: 1, midpoint: 2, heun: 2, rk4: 4, adams_bashforth_2: 2, adams_bashforth_3: 3}
+every_step = pytest.mark.parametrize("step", ORDERS, ids=lambda step: step.__name__)
+ONE = torch.ones(1, 1, dtype=torch.float64)
+
+
+def logistic(x, t):
+    """x' = x (1 - x) cos t, solved by the logistic function of sin t + logit x_0."""
+    return x * (1 - x) * like(torch.cos(t), x)
+
+
+def logistic_at(x_0, start, end):
+    return torch.sigmoid(x_0.logit() + like(torch.sin(end) - torch.sin(start), x_0))
+
+
+def error(step, times):
+    x_0 = torch.tensor([[0.1, 0.4], [0.6, 0.8]], dtype=torch.float64)
+    times = times.to(torch.float64)
+    found = integrate(logistic, x_0, times, step=step)
+    return float((found - logistic_at(x_0, times[0].expand(2), times[-1].expand(2))).abs().max())
+
+
+def uneven(steps):
+    """Knots on [0, 3], each inner step unlike its neighbours, at every number of steps alike."""
+    u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    return 3 * (u + 0.1 * torch.sin(2 * math.pi * u))
+
+
+@every_step
+@pytest.mark.parametrize("knots", [lambda n: grid(n, ONE, end=3), uneven, lambda n: grid(n, ONE, start=3, end=0)])
+def test_halving_the_steps_divides_the_error_by_two_to_the_order(step, knots):
+    errors = [error(step, knots(n)) for n in (64, 128)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[step], abs=0.35)
+
+
+@pytest.mark.parametrize("step", [adams_bashforth_2, adams_bashforth_3])
+def test_a_multistep_method_keeps_its_order_when_steps_alternate(step):
+    def alternating(n):
+        widths = torch.tensor([1.0, 3.0], dtype=torch.float64).repeat(n // 2)
+        return torch.cat([torch.zeros(1, dtype=torch.float64), 3 * widths.cumsum(0) / widths.sum()])
+
+    errors = [error(step, alternating(n)) for n in (64, 128)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[step], abs=0.35)
+
+
+@pytest.mark.parametrize(("step", "degree"), [(euler, 0), (midpoint, 1), (heun, 1), (rk4, 3)])
+def test_polynomials_in_t_below_the_order_are_integrated_exactly(step, degree):
+    def v(x, t):
+        return like((degree + 1) * t**degree, x).expand_as(x)
+
+    x = integrate(v, ONE, torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64), step=step)
+    torch.testing.assert_close(x, 2 * ONE)
+
+
+@every_step
+@given(seed=st.integers(0, 2**31))
+def test_samples_with_times_of_their_own_walk_as_if_alone(draw, step, seed):
+    x = draw(seed, 3, 2).sigmoid()
+    generator = torch.Generator().manual_seed(seed)
+    times = torch.rand(5, 3, generator=generator, dtype=torch.float64).sort(0).values
+    together = integrate(logistic, x, times, step=step)
+    for k in range(3):
+        alone = integrate(logistic, x[k : k + 1], times[:, k], step=step)
+        torch.testing.assert_close(together[k : k + 1], alone, rtol=1e-13, atol=1e-13)
+
+
+@every_step
+def test_descending_times_walk_back(draw, step):
+    x = draw(0, 4, 2).sigmoid()
+    there = integrate(logistic, x, grid(256, x), step=step)
+    back = integrate(logistic, there, grid(256, x, start=1, end=0), step=step)
+    torch.testing.assert_close(back, x, rtol=0, atol=1e-3)
+    assert (there - x).abs().max() > 0.05
+
+
+@every_step
+def test_gradient_flows_through_start_parameters_and_times(step):
+    def end(x, rate, times):
+        return integrate(lambda x, t: rate * torch.sin(x) + like(t, x), x, times, step=step)
+
+    x = torch.tensor([[0.3], [1.0]], dtype=torch.float64, requires_grad=True)
+    rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    times = torch.tensor([0.0, 0.2, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(end, (x, rate, times))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(None, 8), (euler, 4), (midpoint, 8), (heun, 8), (rk4, 16), (adams_bashforth_2, 4), (adams_bashforth_3, 5)],
+)
+def test_evaluations_are_counted(step, expected):
+    solution = solve(logistic, ONE / 2, grid(4, ONE), step=step)
+    assert solution.evaluations == expected
+    torch.testing.assert_close(solution.x, integrate(logistic, ONE / 2, grid(4, ONE), step=step))
+
+
+def test_a_trajectory_shows_every_knot(draw):
+    x, times = draw(0, 3, 2).sigmoid(), grid(5, ONE)
+    states = list(trajectory(logistic, x, times, step=rk4))
+    assert len(states) == 6
+    for t, state in zip(times, states, strict=True):
+        torch.testing.assert_close(state, logistic_at(x, torch.zeros(3).double(), t.expand(3)), rtol=0, atol=1e-5)
+
+
+def test_a_grid_has_equal_steps_and_at_least_one():
+    torch.testing.assert_close(grid(4, ONE, start=1, end=0), torch.tensor([1, 0.75, 0.5, 0.25, 0], dtype=torch.float64))
+    with pytest.raises(ValueError, match="at least one step"):
+        grid(0, ONE)
+
+
+PATHS = {
+    "linear": Affine(linear),
+    "trigonometric": Affine(trigonometric),
+    "conditional_ot": Affine(conditional_ot(0.1)),
+}
+every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+
+
+@every_path
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_dpm_solver_is_exact_where_the_predicted_target_is_constant(draw, path, steps):
+    x_0, x_1 = draw(0, 3, 2), draw(1, 3, 2)
+
+    def v(x, t):
+        return path.velocity_from_target(x_1, x, t)
+
+    found = integrate(v, x_0, grid(steps, x_0), step=dpm_solver_2m(path))
+    torch.testing.assert_close(found, path(x_0, x_1, torch.ones(3, dtype=torch.float64)).x_t)
+
+
+@every_path
+def test_dpm_solver_is_of_second_order_inside(draw, path):
+    x = draw(0, 3, 2)
+
+    def v(x, t):
+        return path.velocity_from_target(torch.tanh(2 * x) + like(t, x), x, t)
+
+    def at(steps):
+        return integrate(v, x, grid(steps, x, start=0.1, end=0.9), step=dpm_solver_2m(path))
+
+    true = integrate(v, x, grid(100, x, start=0.1, end=0.9), step=rk4)
+    errors = [float((at(n) - true).abs().max()) for n in (32, 64)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.35)
+
+
+def test_dpm_solver_gives_each_sample_its_own_times(draw):
+    x, path = draw(0, 3, 2), Affine(trigonometric)
+    times = torch.rand(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort(0).values
+    times[0], times[-1] = 0, 1
+
+    def v(x, t):
+        return path.velocity_from_target(torch.tanh(x), x, t, floor=1e-3)
+
+    together = integrate(v, x, times, step=dpm_solver_2m(path))
+    for k in range(3):
+        alone = integrate(v, x[k : k + 1], times[:, k], step=dpm_solver_2m(path))
+        torch.testing.assert_close(together[k : k + 1], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_dpm_solver_refuses_to_encode(draw):
+    with pytest.raises(ValueError, match="from source to target"):
+        integrate(logistic, ONE, grid(3, ONE, start=1, end=0), step=dpm_solver_2m(Affine()))
+
+
+def test_the_solvers_agree_on_where_a_flow_ends(draw):
+    x = draw(0, 5, 3).sigmoid()
+    reference = integrate(logistic, x, grid(1, x), step=dopri5(rtol=1e-10, atol=1e-10))
+    for step in ORDERS:
+        torch.testing.assert_close(integrate(logistic, x, grid(200, x), step=step), reference, rtol=0, atol=2e-3)

@@ -1,0 +1,71 @@
+"""Embeddings of time, class and position."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monge.nets.embed import ConditionEmbedding, Rotary, rotate, sinusoidal
+
+seeds = st.integers(0, 2**31)
+
+
+def test_sinusoids_of_a_quarter_turn():
+    quarter = torch.tensor([0.0, torch.pi / 2], dtype=torch.float64)
+    found = sinusoidal(quarter, 4, longest=4.0)  # frequencies 1 and 1/2
+    root = 0.5**0.5
+    expected = torch.tensor([[1, 1, 0, 0], [0, root, 1, root]], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+
+
+@given(shift=st.floats(-100, 100))
+def test_sinusoids_know_differences_of_positions(draw, shift):
+    places = 10 * draw(0, 5)
+    here, there = sinusoidal(places, 16), sinusoidal(places + shift, 16)
+    torch.testing.assert_close(here @ here.T, there @ there.T)
+
+
+@given(seed=seeds, axes=st.sampled_from([1, 2]), shift=st.integers(-50, 50))
+def test_rotated_queries_see_only_relative_positions(draw, seed, axes, shift):
+    q, k = draw(seed, 1, 2, 6, 8), draw(seed + 1, 1, 2, 6, 8)
+    places = 5 * draw(seed + 2, 6, axes)
+
+    def scores(places):
+        angles = Rotary()(places, 8)
+        return rotate(q, angles) @ rotate(k, angles).mT
+
+    torch.testing.assert_close(scores(places), scores(places + shift))
+    torch.testing.assert_close(rotate(q, Rotary()(places, 8)).norm(dim=-1), q.norm(dim=-1))
+    assert (scores(places) - scores(2 * places)).abs().max() > 1e-3
+
+
+def test_each_axis_turns_channels_of_its_own(draw):
+    places = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    by_row, by_column = (Rotary()(places, 8)[k] != 0 for k in (1, 2))
+    assert int(by_row.sum()) == int(by_column.sum()) == 4
+    assert not (by_row & by_column).any()
+
+
+def test_a_head_that_the_axes_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="multiple of 4"):
+        Rotary()(torch.zeros(3, 2), 6)
+
+
+def test_no_label_is_the_class_after_the_last(draw):
+    embed = ConditionEmbedding(8, classes=3).double()
+    t = torch.tensor([0.2, 0.7], dtype=torch.float64)
+    silent = embed(t, None)
+    assert torch.equal(silent, embed(t, {"label": torch.tensor([3, 3])}))
+    assert (silent - embed(t, {"label": torch.tensor([0, 3])})).abs().amax(1).gt(1e-3).tolist() == [True, False]
+
+
+def test_without_classes_labels_are_not_looked_at(draw):
+    embed = ConditionEmbedding(8).double()
+    t = draw(0, 2)
+    assert torch.equal(embed(t, None), embed(t, {"label": torch.tensor([0, 1])}))
+
+
+def test_times_that_differ_are_told_apart():
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    c = ConditionEmbedding(64).double()(t, None)
+    assert torch.pdist(c).min() > 1e-3

@@ -1,0 +1,117 @@
+"""Alignment of a hidden layer with a frozen encoder (REPA)."""
+
+import pytest
+import torch
+from torch import nn
+
+from monge.math.types import Pair
+from monge.nets.blocks import BlockShape
+from monge.nets.dit import DiT, DiTShape
+from monge.objective.alignment import Alignment
+from monge.objective.flow_matching import FlowMatching
+
+
+class Shows:
+    """A model whose hidden state is given, and which remembers the layer that was asked for."""
+
+    def __init__(self, hidden):
+        self.hidden, self.layer = hidden, None
+
+    def __call__(self, x_t, t, cond=None):
+        return x_t
+
+    def with_features(self, x_t, t, cond, layer):
+        self.layer = layer
+        return x_t, self.hidden
+
+
+def direct(encoder, **options):
+    """An alignment without a projector."""
+    align = Alignment(encoder, layer=2, width=3, features=3, hidden=4, **options).double()
+    align.projector = nn.Identity()
+    return align
+
+
+def loss(align, hidden, pair):
+    return align(Shows(hidden), pair.x_0, torch.zeros(len(pair)).double(), pair)[1]
+
+
+@pytest.mark.parametrize(("sign", "expected"), [(7.0, -1.0), (-2.0, 1.0)])
+def test_the_loss_is_minus_the_cosine(draw, sign, expected):
+    pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
+    assert float(loss(direct(lambda x: x), sign * pair.x_1, pair)) == pytest.approx(expected)
+
+
+def test_right_angles_score_zero_and_tokens_are_averaged(draw):
+    x_1 = torch.tensor([[[1.0, 0, 0], [1.0, 0, 0]]]).double()
+    hidden = torch.tensor([[[0.0, 5, 0], [3.0, 0, 0]]]).double()
+    assert float(loss(direct(lambda x: x), hidden, Pair(x_1, x_1))) == pytest.approx(-0.5)
+
+
+def test_the_encoder_sees_the_clean_target(draw):
+    """Errata 004.6: not x_t, whatever the stage."""
+    seen = []
+
+    def encoder(x):
+        seen.append(x)
+        return x
+
+    pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
+    loss(direct(encoder), draw(2, 2, 5, 3), pair)
+    assert seen[0] is pair.x_1
+
+
+def test_the_target_follows_the_coupling(draw):
+    """The encoder must see the targets after they were re-paired: here they are, and the alignment is perfect."""
+    pair = Pair(draw(0, 4, 5, 3), draw(1, 4, 5, 3))
+
+    def backward(batch):
+        return batch.take(torch.arange(4), torch.arange(3, -1, -1))
+
+    objective = FlowMatching(coupling=backward, align=direct(lambda x: x))
+    assert float(objective(Shows(pair.x_1.flip(0)), pair).metrics["alignment"]) == pytest.approx(-1)
+
+
+def test_masked_tokens_do_not_count(draw):
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    pair = Pair(draw(0, 2, 3, 3), draw(1, 2, 3, 3), mask)
+    hidden = torch.where(mask[..., None], pair.x_1, -pair.x_1)
+    assert float(loss(direct(lambda x: x), hidden, pair)) == pytest.approx(-1)
+
+
+def test_the_layer_that_was_named_is_the_one_that_is_asked_for(draw):
+    model, pair = Shows(draw(0, 2, 5, 3)), Pair(draw(1, 2, 5, 3), draw(2, 2, 5, 3))
+    direct(lambda x: x)(model, pair.x_0, torch.zeros(2).double(), pair)
+    assert model.layer == 2
+
+
+def test_the_encoder_is_neither_trained_nor_saved(draw, stir):
+    encoder = nn.Linear(3, 6).double()
+    align = Alignment(encoder, layer=1, width=16, features=6, hidden=8).double()
+    assert not {id(p) for p in align.parameters()} & {id(p) for p in encoder.parameters()}
+    assert all(name.startswith("projector.") for name in align.state_dict())
+
+    net = stir(DiT(3, DiTShape(BlockShape(16, 2), 2)))
+    pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
+    v, value = align(net, pair.x_0, torch.tensor([0.2, 0.5]).double(), pair)
+    value.backward()
+    assert -1 <= float(value.detach()) <= 1
+    assert torch.equal(v, net(pair.x_0, torch.tensor([0.2, 0.5]).double()))
+    assert all(p.grad is None for p in encoder.parameters())
+    assert all(p.grad is not None for p in align.parameters())
+    assert all(p.grad is not None for p in net.blocks[0].parameters())
+    assert all(p.grad is None for p in net.blocks[1].parameters())  # after the layer that is aligned
+
+
+def test_the_projector_is_repas():
+    """Errata 004.6: Linear, SiLU, Linear, SiLU, Linear."""
+    align = Alignment(lambda x: x, layer=1, width=5, features=7)
+    kinds = [type(layer).__name__ for layer in align.projector]
+    assert kinds == ["Linear", "SiLU", "Linear", "SiLU", "Linear"]
+    assert (align.projector[0].in_features, align.projector[-1].out_features, align.weight) == (5, 7, 0.5)
+
+
+def test_another_number_of_tokens_is_an_error_with_both_numbers(draw):
+    pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
+    with pytest.raises(ValueError, match=r"encoder gives \(2, 4\) tokens, the model \(2, 5\)"):
+        loss(direct(lambda x: x[:, 1:]), draw(2, 2, 5, 3), pair)

@@ -1,0 +1,86 @@
+"""InfoNCE and the margin loss."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monge.objective.contrastive import Contrast, InfoNCE, Margin
+
+
+def energy(x):
+    """The candidate's one number."""
+    return x.flatten(1).sum(1)
+
+
+def contrast(*rows, mask=None):
+    return Contrast(torch.tensor(rows, dtype=torch.float64)[..., None], mask)
+
+
+@pytest.mark.parametrize("candidates", [2, 5, 100])
+def test_an_energy_that_knows_nothing_costs_log_k(candidates):
+    loss = InfoNCE()(energy, Contrast(torch.zeros(3, candidates, 2, dtype=torch.float64)))
+    assert float(loss.value) == pytest.approx(math.log(candidates))
+    assert float(loss.metrics["accuracy"]) == 0
+
+
+@given(seed=st.integers(0, 2**31))
+def test_infonce_is_the_cross_entropy_of_the_first(draw, seed):
+    x = draw(seed, 4, 6, 3)
+    expected = torch.nn.functional.cross_entropy(-x.sum(-1) / 0.3, torch.zeros(4, dtype=torch.long))
+    torch.testing.assert_close(InfoNCE(temperature=0.3)(energy, Contrast(x)).value, expected)
+
+
+@pytest.mark.parametrize("objective", [InfoNCE(), Margin()], ids=["infonce", "margin"])
+@given(seed=st.integers(0, 2**31))
+def test_candidates_that_are_not_there_change_nothing(draw, objective, seed):
+    x = draw(seed, 3, 5, 2)
+    mask = torch.tensor([[True, True, False, True, False]]).expand(3, 5)
+    with_absent, without = objective(energy, Contrast(x, mask)), objective(energy, Contrast(x[:, [0, 1, 3]]))
+    torch.testing.assert_close(with_absent.value, without.value)
+    assert with_absent.metrics["accuracy"] == without.metrics["accuracy"]
+
+
+def test_a_row_with_one_candidate_costs_nothing():
+    alone = contrast([3.0, 0.0], mask=torch.tensor([[True, False]]))
+    for objective in (InfoNCE(), Margin()):
+        loss = objective(energy, alone)
+        assert (float(loss.value), float(loss.metrics["accuracy"])) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [([0.0, 1.0, 5.0], 0.0), ([0.0, 0.0, 0.0], 1.0), ([0.0, 0.4, 3.0], 0.3), ([2.0, 0.0, 0.0], 3.0)],
+)
+def test_the_margin_loss_is_the_mean_of_what_is_missing(row, expected):
+    assert float(Margin()(energy, contrast(row)).value) == pytest.approx(expected)
+
+
+def test_the_margin_loss_is_a_mean_over_candidates_of_all_rows():
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    batch = contrast([0.0, 0.0, 0.0], [0.0, 5.0, 0.0], mask=mask)
+    assert float(Margin(margin=3.0)(energy, batch).value) == pytest.approx(2.0)
+
+
+def test_accuracy_is_the_share_of_rows_whose_right_candidate_is_lowest():
+    batch = contrast([0.0, 1.0, 2.0], [1.0, 0.0, 2.0], [1.0, 1.0, 2.0], [-1.0, 3.0, 0.0])
+    assert float(InfoNCE()(energy, batch).metrics["accuracy"]) == 0.5
+
+
+@pytest.mark.parametrize("objective", [InfoNCE(), Margin()], ids=["infonce", "margin"])
+def test_a_step_lowers_the_right_energy_and_raises_the_others(objective):
+    x = torch.zeros(2, 3, 1, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    objective(energy, Contrast(x, mask)).value.backward()
+    assert (x.grad[:, 0] > 0).all()
+    assert (x.grad[:, 1] < 0).all()
+    assert x.grad[0, 2] < 0
+    assert x.grad[1, 2] == 0
+
+
+def test_a_row_without_a_right_candidate_is_named():
+    mask = torch.tensor([[True, True], [True, False], [False, True]])
+    with pytest.raises(ValueError, match="row 2 has no right candidate"):
+        Contrast(torch.zeros(3, 2, 1), mask)

@@ -1,0 +1,89 @@
+"""The floors of the house, read from the imports: each module uses only what lies below it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "monge").rglob("*.py"))
+
+CORE = {"kernels", "math"}
+MAY_USE = {
+    "kernels": set(),
+    "math": {"kernels"},
+    "nets": CORE,
+    "objective": CORE,
+    "fleet": set(),
+    "lm": CORE | {"fleet"},
+    "train": CORE | {"nets", "objective", "lm", "fleet"},
+    "run": CORE | {"nets", "objective", "lm", "fleet", "train"},
+    "apps": CORE | {"nets", "objective", "lm", "fleet", "train", "run"},
+    "cli": {"apps"},
+}
+OUTSIDE_OF_MATH = {"torch", "numpy", "scipy", "jaxtyping"}
+
+
+def name(path: Path) -> list[str]:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def imports(path: Path, *, top_only: bool = False) -> Iterator[str]:
+    """Dotted names, `from a import b` as a.b; those for the type checker alone do not count."""
+    tree = ast.parse(path.read_text())
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+    ]
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: ".".join(name(path)))
+def test_a_module_uses_only_the_floors_below_it(path):
+    _, *own = name(path)
+    if not own:
+        return
+    floor = own[0]
+    assert floor in MAY_USE, f"{floor} has no floor; add it to MAY_USE"
+    for used in imports(path):
+        package, *rest = used.split(".")
+        if package == "monge" and rest and rest[0] != "__version__":
+            assert rest[0] in MAY_USE[floor] | {floor}, f"{floor} may not use {used}"
+            if floor == rest[0] == "apps" and len(own) > 1 and len(rest) > 1:
+                assert own[1] == rest[1], f"the app {own[1]} imports the app {rest[1]}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if name(p)[1:2] == ["math"]], ids=lambda path: path.stem)
+def test_math_has_no_networks_and_few_dependencies(path):
+    for used in imports(path):
+        package = used.split(".")[0]
+        assert package in OUTSIDE_OF_MATH | {"monge"} | sys.stdlib_module_names, used
+        assert used not in {"torch.nn", "torch.nn.Module", "torch.nn.Parameter"}
+    attributes = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    assert not attributes & {"Module", "Parameter", "parameters"}
+
+
+def test_kernels_do_not_know_torch():
+    used = {name.split(".")[0] for path in FILES if "kernels" in path.parts for name in imports(path)}
+    assert "torch" not in used
+
+
+def test_the_command_line_imports_apps_and_torch_only_inside_a_verb():
+    heavy = {"torch", "tyro", "numpy"}
+    top = {used.split(".")[0] for used in imports(ROOT / "monge" / "cli.py", top_only=True)}
+    assert not top & (heavy | {"monge"})
+    help_ = f"import sys, monge.cli; monge.cli.main(['--help']); assert not set(sys.modules) & {heavy}"
+    subprocess.run([sys.executable, "-c", help_], check=True, capture_output=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: ".".join(name(path)))
+def test_a_file_stays_under_300_lines(path):
+    assert len(path.read_text().splitlines()) < 300

@@ -1,0 +1,68 @@
+"""The README says what works: its Python, its commands, its tree, its links."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from monge.cli import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_trains_and_samples():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    scope: dict = {}
+    torch.manual_seed(0)
+    exec(code.replace("range(1000)", "range(300)"), scope)
+    samples = scope["samples"].detach()
+    moons = scope["moons"](5000, torch.Generator().manual_seed(1))
+    assert torch.allclose(samples.mean(0), moons.mean(0), atol=0.5)
+    assert torch.allclose(samples.std(0), moons.std(0), rtol=0.25)
+
+
+@pytest.mark.slow
+def test_the_command_of_each_application_runs(tmp_path):
+    commands = [words for line in re.findall(r"`(monge [^`]+)`", README) if "APP" not in (words := shlex.split(line))]
+    assert {words[1] for words in commands} == {path.name for path in (ROOT / "monge/apps").iterdir() if path.is_dir()} - {
+        "__pycache__"
+    }
+    for words in commands:
+        assert main([*words[1:], "--out", str(tmp_path / words[1]), "--steps", "60"]) == 0
+        assert (tmp_path / words[1] / "samples" / "samples.png").exists()
+
+
+def test_the_tree_is_the_one_on_disk():
+    (block,) = re.findall(r"```\n(monge/\n.*?)```", README, re.DOTALL)
+    named, folder = set(), ""
+    for line in block.splitlines()[1:]:
+        if not line.startswith(("│", "├", "└")):
+            break
+        name = re.sub(r"^[│├└─\s]+", "", line).split()[0]
+        depth = len(line) - len(line.lstrip("│├└─ ")) - (4 if line.startswith("│") else 0)
+        folder = folder if line.startswith("│") else ""
+        named.add(folder + name)
+        if depth and name.endswith("/") and not line.startswith("│"):
+            folder = name
+    found = {
+        str(path.relative_to(ROOT / "monge"))
+        for path in (ROOT / "monge").rglob("*.py")
+        if path.name != "__init__.py" and path.parts[-2] != "kernels" and "apps" not in path.parts
+    }
+    files = {name for name in named if name.endswith(".py")}
+    assert files == found
+
+
+def test_links_and_pictures_lead_somewhere():
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_make_commands_exist():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in re.findall(r"`?make (\w+)", README):
+        assert command in targets

@@ -1,0 +1,80 @@
+"""The smallest experiment: regress x_1 on x_0. What runs, ranks and resuming are tested with; `torchrun regression.py` trains it."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from monge.math.types import Pair
+from monge.objective.base import Loss, Objective
+from monge.run import Run, fit
+from monge.train.batches import seeded
+from monge.train.config import TrainConfig
+
+
+class Network(nn.Module):
+    """Two blocks between two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(3, 8), nn.Linear(8, 3)
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.enter(x)
+        for block in self.blocks:
+            h = h + torch.tanh(block(h))
+        return self.leave(h)
+
+
+class Squares(Objective):
+    """Mean squared error, of inputs blurred by torch's own random numbers if `blur`; `gain` is a weight of the objective."""
+
+    def __init__(self, blur: float) -> None:
+        super().__init__()
+        self.blur, self.gain = blur, nn.Parameter(torch.ones(1))  # not a scalar: FSDP2 takes none
+
+    def forward(self, model: nn.Module, batch: Pair) -> Loss:
+        x = batch.x_0 + self.blur * torch.randn_like(batch.x_0) if self.blur else batch.x_0
+        value = (self.gain * model(x) - batch.x_1).square().mean()
+        return Loss(value, {"loss": value.detach()})
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Batch k of n rows holds rows k n to (k + 1) n - 1 of one endless table."""
+
+    app: ClassVar[str] = "regression"
+
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=4, warmup=0, save_every=2))
+    size: int = 8
+    blur: float = 0.0
+    trace: str = ""  # a directory where every batch that is made leaves its number, under the rank that made it
+
+    def batch(self, number: int) -> Pair:
+        """Batch `number`."""
+        if self.trace:
+            with (Path(self.trace) / str(torch.distributed.get_rank())).open("a") as file:
+                file.write(f"{number}\n")
+        rows = range(number * self.size, (number + 1) * self.size)
+        x = torch.stack([torch.randn(3, generator=seeded(7, row)) for row in rows])
+        return Pair(x, torch.stack([x[:, 0] * x[:, 1], x[:, 2].sin(), x[:, 0]], 1))
+
+    def build(self) -> Run[Pair]:
+        """The experiment."""
+        objective, test = Squares(self.blur), Regression(size=64).batch(10_000)
+
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            return {"held-out loss": float((model(test.x_0) - test.x_1).square().mean())}
+
+        return Run(Network(), objective, self.batch, self.train, evaluate, {"test": test.x_0})
+
+
+if __name__ == "__main__":
+    directory, settings, *resume = sys.argv[1:]  # the settings as JSON
+    fields = json.loads(settings)
+    fit(Regression(TrainConfig(**fields.pop("train")), **fields), Path(directory), resume=bool(resume))

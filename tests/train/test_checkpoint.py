@@ -1,0 +1,157 @@
+"""A checkpoint is whole or not there; what is cut short is named."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from regression import Regression
+from torch.testing import assert_close
+
+from monge.train import checkpoint
+from monge.train.checkpoint import prune, read, save, steps
+from monge.train.distributed import Ranks
+from monge.train.loop import prepare, train
+from monge.train.state import State, load_weights
+
+HERE = Ranks(0, 1, torch.device("cpu"))
+MONGE = Path(checkpoint.__file__).parents[1]
+
+
+def state_after(count: int) -> State:
+    """A state that has taken some steps."""
+    run = Regression().build()
+    state, step = prepare(run, HERE)
+    for number, _ in train(run, state, step, HERE):
+        if number == count:
+            break
+    return state
+
+
+def saved(directory: Path, numbers: list[int]) -> None:
+    state = state_after(1)
+    for state.step in numbers:
+        save(directory, state, HERE)
+
+
+def there(directory: Path) -> list[int]:
+    return [checkpoint.step_of(path) for path in steps(directory)]
+
+
+def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
+    state = state_after(3)
+    state.best = {"step": 2, "value": 0.5}
+    path = save(tmp_path, state, HERE)
+    assert sorted(p.name for p in path.iterdir()) == [
+        "ema.safetensors",
+        "model.safetensors",
+        "resume.safetensors",
+        "state.json",
+    ]
+    tensors, scalars = read(path, state.files())
+    assert scalars == {"step": 3, "best": {"step": 2, "value": 0.5}}
+    assert_close(tensors, state.tensors(HERE), rtol=0, atol=0)
+    fresh = state_after(1)
+    fresh.load(tensors, scalars, HERE)
+    torch.set_rng_state(tensors["resume"]["rng/cpu/0"])
+    assert_close(fresh.tensors(HERE), tensors, rtol=0, atol=0)
+
+
+def test_the_last_and_the_chosen_stay(tmp_path: Path) -> None:
+    saved(tmp_path, [1, 2, 3, 4, 5, 6])
+    prune(tmp_path, keep=2, also={1, 3, 99})
+    assert there(tmp_path) == [1, 3, 5, 6]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_what_a_crash_left_half_written_goes_and_is_never_taken_for_a_checkpoint(tmp_path: Path) -> None:
+    saved(tmp_path, [1, 2])
+    (tmp_path / ".writing-step-00000003").mkdir()
+    (tmp_path / ".writing-step-00000003" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".writing-.writing-step-00000001").mkdir()
+    assert there(tmp_path) == [1, 2]
+    saved(tmp_path, [3])
+    prune(tmp_path, keep=5, also=set())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002", "step-00000003"]
+    read(tmp_path / "step-00000003", ["model", "resume", "ema"])
+
+
+@pytest.mark.parametrize("name", ["model", "resume", "ema"])
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999, None])
+def test_a_file_cut_short_or_missing_is_named_in_one_sentence(tmp_path: Path, name: str, part: float | None) -> None:
+    saved(tmp_path, [7])
+    file = tmp_path / "step-00000007" / f"{name}.safetensors"
+    if part is None:
+        file.unlink()
+    else:
+        whole = file.read_bytes()
+        file.write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(ValueError, match="not a whole safetensors file") as error:
+        read(file.parent, ["model", "resume", "ema"])
+    assert str(error.value).startswith(f"{file}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", '{"step": 7, "be', None])
+def test_scalars_cut_short_or_missing_are_named(tmp_path: Path, content: str | None) -> None:
+    saved(tmp_path, [7])
+    file = tmp_path / "step-00000007" / "state.json"
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(ValueError, match="not a whole JSON file") as error:
+        read(file.parent, ["model"])
+    assert str(error.value).startswith(f"{file}: ")
+
+
+def test_weights_of_another_network_are_refused_and_change_nothing() -> None:
+    module, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 4)
+    before = {name: p.clone() for name, p in module.state_dict().items()}
+    with pytest.raises(ValueError, match="another network.*'weight'"):
+        load_weights(module, other.state_dict())
+    with pytest.raises(ValueError, match="another network.*'bias'"):
+        load_weights(module, {"weight": before["weight"]})
+    assert_close(module.state_dict(), before, rtol=0, atol=0)
+
+
+# the limit stands for a full disk: writing past it fails, in the middle of a file
+FULL = """
+import resource, sys
+from pathlib import Path
+import torch
+from regression import Regression
+from monge.train.checkpoint import save
+from test_checkpoint import HERE, state_after
+state = state_after(2)
+save(Path(sys.argv[1]), state, HERE)
+state.step = 3
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    save(Path(sys.argv[1]), state, HERE)
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [10, 1000])
+def test_a_disk_that_fills_up_leaves_the_checkpoints_before_it_whole(tmp_path: Path, size: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path), str(size)], cwd=Path(__file__).parent, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{tmp_path / 'step-00000003'}: could not be written (")
+    assert done.stdout.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000002"]
+    assert json.loads((tmp_path / "step-00000002" / "state.json").read_text())["step"] == 2
+    read(tmp_path / "step-00000002", ["model", "resume", "ema"])
+
+
+def test_nothing_in_the_package_reads_a_pickle() -> None:
+    found = [
+        f"{path.relative_to(MONGE)}: {word}"
+        for path in MONGE.rglob("*.py")
+        for word in ("torch.load(", "torch.save(", "import pickle", "from pickle", "allow_pickle=True", "joblib", "dill")
+        if word in path.read_text()
+    ]
+    assert found == []

@@ -1,0 +1,116 @@
+"""Two ranks under torchrun, gloo on the CPU: the same run as one process that accumulates two rounds."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from regression import Network, Regression
+from torch.testing import assert_close
+
+from monge.run import fit, reopen
+from monge.train import checkpoint
+from monge.train.config import TrainConfig
+from monge.train.log import read_records
+
+pytestmark = pytest.mark.slow
+SCRIPT = Path(__file__).with_name("regression.py")
+TRAIN = {"steps": 4, "warmup": 0, "save_every": 2, "keep": 9, "device": "cpu", "log_every": 1}
+
+
+def torchrun(directory: Path, *resume: str, **settings: Any) -> None:
+    """Train the regression on two ranks; torch picks a free port."""
+    fields = {"train": {**TRAIN, **settings.pop("train", {})}, **settings}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        + [str(SCRIPT), str(directory), json.dumps(fields), *resume],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """The checkpoints' bytes, and the lines of the log."""
+    found = {str(p.relative_to(directory)): p.read_bytes() for p in (directory / "checkpoints").glob("*/*")}
+    return {**found, "metrics": (directory / "metrics.jsonl").read_bytes()}
+
+
+def weights(directory: Path, step: int, name: str = "model") -> dict[str, torch.Tensor]:
+    return checkpoint.read_tensors(directory / "checkpoints" / f"step-{step:08d}" / f"{name}.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process that accumulates the two batches that two ranks would share."""
+    directory = tmp_path_factory.mktemp("alone") / "run"
+    fit(Regression(TrainConfig(**{**TRAIN, "accumulate": 2})), directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def ddp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("ddp") / "run"
+    (directory / "seen").mkdir(parents=True)
+    torchrun(directory, trace=str(directory / "seen"))
+    return directory
+
+
+def test_the_ranks_see_different_batches_and_together_all_of_them(ddp: Path) -> None:
+    seen = [[int(line) for line in (ddp / "seen" / str(rank)).read_text().split()] for rank in (0, 1)]
+    assert sorted(seen[0]) == [0, 2, 4, 6]
+    assert sorted(seen[1]) == [1, 3, 5, 7]
+
+
+def test_two_ranks_step_as_one_process_that_accumulates(alone: Path, ddp: Path) -> None:
+    for step in (2, 4):
+        for name in ("model", "ema"):
+            assert_close(weights(ddp, step, name), weights(alone, step, name), rtol=1e-4, atol=1e-6)
+    for one, two in zip(read_records(alone / "metrics.jsonl"), read_records(ddp / "metrics.jsonl"), strict=True):
+        assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_what_two_ranks_saved_opens_in_one_process(ddp: Path) -> None:
+    model = reopen(ddp, app="regression").weights(Network(), which="last", averaged=False)
+    assert_close(model.state_dict(), weights(ddp, 4), rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Whole runs by how their ranks share: with muon, with accumulation, with random numbers in the loss."""
+    directories = {parallel: tmp_path_factory.mktemp(parallel) / "run" for parallel in ("ddp", "fsdp")}
+    for parallel, directory in directories.items():
+        torchrun(directory, **richer(parallel))
+    return directories
+
+
+def richer(parallel: str) -> dict[str, Any]:
+    return {"train": {"parallel": parallel, "accumulate": 2, "optimizer": "muon"}, "blur": 0.3}
+
+
+def test_sharded_weights_step_as_replicated_ones(wholes: dict[str, Path]) -> None:
+    ddp, fsdp = wholes["ddp"], wholes["fsdp"]
+    for step in (2, 4):
+        for name in ("model", "ema", "resume"):
+            assert_close(weights(fsdp, step, name), weights(ddp, step, name), rtol=1e-4, atol=1e-6)
+    for one, two in zip(read_records(ddp / "metrics.jsonl"), read_records(fsdp / "metrics.jsonl"), strict=True):
+        assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_ranks_that_are_stopped_go_on_bit_for_bit(tmp_path: Path, wholes: dict[str, Path], parallel: str) -> None:
+    # the loss draws from each rank's own generator, whose state must come back too
+    cut = tmp_path / "cut"
+    shutil.copytree(wholes[parallel], cut)
+    # as a crash leaves it: the last checkpoint half-written, the log ahead
+    (cut / "checkpoints/step-00000004").rename(cut / "checkpoints/.writing-step-00000004")
+    torchrun(cut, "--resume", **richer(parallel))
+    assert files(cut) == files(wholes[parallel])
+    assert not list((cut / "checkpoints").glob(".writing-*"))

@@ -1,0 +1,154 @@
+"""Stepping, stopping, accumulating, resuming, in this process."""
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from regression import Regression
+from torch.testing import assert_close
+
+from monge.objective.base import Weighted
+from monge.train import checkpoint
+from monge.train.config import TrainConfig
+from monge.train.distributed import Ranks, ranks
+from monge.train.loop import prepare, train
+from monge.train.state import State
+
+HERE = Ranks(0, 1, torch.device("cpu"))
+
+
+def recipe(**settings) -> Regression:
+    fields = {name: settings.pop(name) for name in ("size", "blur") if name in settings}
+    return Regression(TrainConfig(**{"steps": 8, "warmup": 2, **settings}), **fields)
+
+
+def walked(wanted: Regression, steps: int | None = None, into: Path | None = None) -> tuple[State, list[float]]:
+    """(the state, the losses) after `steps` steps, from the checkpoint in `into` if there is one, saved there at the end."""
+    torch.manual_seed(wanted.train.seed)
+    run = wanted.build()
+    state, step = prepare(run, HERE)
+    if into and (found := checkpoint.steps(into)):
+        state.load(*checkpoint.read(found[-1], state.files()), HERE)
+    losses = [float(metrics["loss"]) for _, metrics in islice(train(run, state, step, HERE), steps)]
+    if into:
+        checkpoint.save(into, state, HERE)
+    return state, losses
+
+
+VARIANTS = {
+    "plain": {},
+    "muon": {"optimizer": "muon"},
+    "bfloat16": {"precision": "bfloat16"},
+    "accumulated": {"accumulate": 3},
+    "no ema": {"ema": 0.0},
+    "two workers": {"workers": 2},
+    "decay and no clip": {"weight_decay": 0.1, "clip": 0.0},
+}
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS.keys())
+def test_a_run_cut_into_pieces_is_the_run_in_one_bit_for_bit(tmp_path: Path, settings: dict) -> None:
+    wanted = recipe(blur=0.3, **settings)  # the blur draws from torch's own generator
+    whole, losses = walked(wanted)
+    pieces: list[float] = []
+    for steps in (1, 3, 0, 2, None):
+        torch.rand(5)  # whatever happened to the generator in between
+        state, found = walked(wanted, steps, tmp_path)
+        pieces += found
+    assert pieces == losses
+    files = state.tensors(HERE)
+    assert files.keys() == whole.tensors(HERE).keys()
+    for name, tensors in whole.tensors(HERE).items():
+        assert files[name].keys() == tensors.keys()
+        assert all(torch.equal(files[name][key], value) for key, value in tensors.items()), name
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_number_of_workers_changes_nothing(workers: int) -> None:
+    alone, losses = walked(recipe(workers=0, blur=0.3))
+    helped, found = walked(recipe(workers=workers, blur=0.3))
+    assert found == losses
+    assert_close(helped.tensors(HERE), alone.tensors(HERE), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_batches_of_n_are_one_of_2n(optimizer: str) -> None:
+    two, losses = walked(recipe(accumulate=2, size=8, optimizer=optimizer))
+    one, found = walked(recipe(accumulate=1, size=16, optimizer=optimizer))
+    assert_close(losses, found, rtol=1e-5, atol=0)
+    assert_close(two.tensors(HERE)["model"], one.tensors(HERE)["model"], rtol=1e-4, atol=1e-6)
+    fewer, _ = walked(recipe(accumulate=1, size=8, optimizer=optimizer))
+    difference = one.model.enter.weight - fewer.model.enter.weight
+    assert difference.abs().max() > 1e-4  # the law is not empty
+
+
+def test_the_caller_steps_stops_and_goes_on() -> None:
+    run = recipe(steps=6).build()
+    state, step = prepare(run, HERE)
+    walk = train(run, state, step, HERE)
+    assert [next(walk)[0] for _ in range(2)] == [1, 2]
+    assert state.step == 2
+    walk.close()
+    seen = dict(train(run, state, step, HERE))
+    assert list(seen) == [3, 4, 5, 6]
+    assert {"loss", "gradient"} <= seen[3].keys()
+    assert all(not value.requires_grad for metrics in seen.values() for value in metrics.values())
+    assert list(train(run, state, step, HERE)) == []
+
+
+def test_a_batch_that_fails_ends_the_run_with_its_own_error() -> None:
+    run = recipe(workers=2).build()
+    batches = run.batches
+
+    def failing(number: int):
+        if number == 3:
+            raise ValueError("batch three")
+        return batches(number)
+
+    run = replace(run, batches=failing)
+    state, step = prepare(run, HERE)
+    with pytest.raises(ValueError, match="batch three"):
+        list(train(run, state, step, HERE))
+    assert state.step == 3
+
+
+def test_the_objective_has_weights_of_its_own_that_are_trained_averaged_over_rounds_and_saved(tmp_path: Path) -> None:
+    state, _ = walked(recipe(), None, tmp_path)
+    assert state.objective.gain.detach().item() != 1
+    tensors, _ = checkpoint.read(checkpoint.steps(tmp_path)[-1], ["resume"])
+    assert_close(tensors["resume"]["objective/gain"], state.objective.gain.detach(), rtol=0, atol=0)
+
+
+def test_metrics_are_means_over_the_rounds_of_a_step() -> None:
+    wanted = recipe(steps=1, accumulate=4)
+    _, (mean,) = walked(wanted)
+    torch.manual_seed(wanted.train.seed)
+    run = wanted.build()
+    parts = [run.objective(run.model, run.batches(number)).value.item() for number in range(4)]
+    assert_close(mean, sum(parts) / 4)
+
+
+def test_weighted_objectives_train_through_the_loop() -> None:
+    run = recipe(steps=3).build()
+    run = replace(run, objective=Weighted(a=(1.0, run.objective), b=(0.5, recipe(blur=0.1).build().objective)))
+    state, step = prepare(run, HERE)
+    metrics = [metrics for _, metrics in train(run, state, step, HERE)]
+    assert metrics[0].keys() == {"loss", "a/loss", "b/loss", "gradient"}
+    assert_close(metrics[0]["loss"], metrics[0]["a/loss"] + 0.5 * metrics[0]["b/loss"])
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"accumulate": 0}, {"keep": 0}, {"lr": 0.0}, {"save_every": 0}])
+def test_settings_that_cannot_be_are_named(settings: dict) -> None:
+    (name,) = settings
+    with pytest.raises(ValueError, match=rf"train\.{name} must be .*, got 0"):
+        TrainConfig(**settings)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match="device tpu: "), ranks("tpu"):
+        pass
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"torch sees no GPU here; use --train\.device cpu"), ranks("cuda"):
+            pass
