@@ -53,7 +53,7 @@ def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet
             except BrokenProcessPool as error:
                 raise RuntimeError(DIED) from error
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
 
     return run
 
@@ -70,7 +70,11 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
         if not cluster.is_initialized():
             settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "num_cpus": workers}
             cluster.init(address=address, **(settings if address is None else {}))
-        remote = cluster.remote(function)
+
+        def call(shard: S) -> R:  # Ray itself takes no partial, no method and no builtin
+            return function(shard)
+
+        remote = cluster.remote(call)
         waiting = {remote.remote(shard): number for number, shard in enumerate(shards)}
         try:
             while waiting:

@@ -27,9 +27,9 @@ def test_the_python_trains_and_samples():
 @pytest.mark.slow
 def test_the_command_of_each_application_runs(tmp_path):
     commands = [words for line in re.findall(r"`(monge [^`]+)`", README) if "APP" not in (words := shlex.split(line))]
-    assert {words[1] for words in commands} == {path.name for path in (ROOT / "monge/apps").iterdir() if path.is_dir()} - {
-        "__pycache__"
-    }
+    assert {words[1] for words in commands} == {
+        path.name for path in (ROOT / "monge/apps").iterdir() if path.is_dir()
+    } - {"__pycache__"}
     for words in commands:
         assert main([*words[1:], "--out", str(tmp_path / words[1]), "--steps", "60"]) == 0
         assert (tmp_path / words[1] / "samples" / "samples.png").exists()

@@ -35,7 +35,7 @@ def assign(cost: np.ndarray, prices: np.ndarray | None = None) -> Assignment:
         raise ValueError(f"assign: cost has shape {cost.shape}; give a square matrix")
     if cost.dtype.char not in "fd":
         raise ValueError(f"assign: cost is {cost.dtype}; give float32 or float64")
-    start = _COLD if prices is None else _checked_prices(prices, n)
+    start = checked_start(prices, n)
     permutation, duals = np.empty(n, np.int64), np.empty(n)
     # numba compiles once more for read-only or strided arrays; a copy is cheaper
     gap = _solve(cost if cost.flags.carray else cost.copy(), start, permutation, duals)
@@ -56,7 +56,10 @@ def assign_many(costs: Sequence[np.ndarray], *, workers: int = 1) -> list[Assign
 _COLD = np.empty(0)
 
 
-def _checked_prices(prices, n):
+def checked_start(prices: np.ndarray | None, n: int) -> np.ndarray:
+    """Return prices as the kernels take them: n finite float64, or none."""
+    if prices is None:
+        return _COLD
     prices = np.ascontiguousarray(prices, dtype=np.float64)
     if prices.shape != (n,):
         raise ValueError(f"assign: prices have shape {prices.shape}; give one for each of the {n} columns")
@@ -89,12 +92,31 @@ def _solve(cost, start, columns, prices):
     n = cost.shape[0]
     if n == 0:
         return 0.0
-    rows, least, rough = np.empty(n, np.int32), np.empty(n, cost.dtype), np.empty(n, cost.dtype)
-    if not extremes(cost, least, rough):
-        return np.nan
+    rows, vacant, free = np.empty(n, np.int32), np.empty(n), np.empty(n, np.int32)
     if n == 1:  # no second column to bid against
         columns[0], prices[0] = 0, cost[0, 0]
-        return 0.0
+        return 0.0 * cost[0, 0]
+    scale, left = _approach(cost, start, columns, prices, rows, vacant, free)
+    if left < 0:
+        return np.nan
+    if left > 0:
+        extend(cost, scale, prices, columns, rows, vacant, free[:left])
+    gap = slack(cost, scale, prices, columns) / scale
+    for j in range(n):
+        prices[j] /= scale
+    return gap if _valid(columns, rows) else np.nan
+
+
+@compiled
+def _approach(cost, start, columns, prices, rows, vacant, free):
+    """Fill prices near the optimum and all but a few rows; return the scale and how many rows are free.
+
+    -1 rows where a cost is not finite.
+    """
+    n = cost.shape[0]
+    least, rough = np.empty(n, cost.dtype), np.empty(n, cost.dtype)
+    if not extremes(cost, least, rough):
+        return 1.0, -1
     scale = _scale(least, rough)
     single = cost.dtype.type(scale)
     for j in range(n):
@@ -103,7 +125,6 @@ def _solve(cost, start, columns, prices):
         top = start.max()
         for j in range(n):  # optimal prices of costs below 1 lie within 4 of one another
             rough[j] = max((start[j] - top) * scale, -4.0)
-    vacant, free = np.empty(n), np.empty(n, np.int32)
     prices[:] = rough
     few = n // 4 + 16  # up to so many free rows, shortest paths alone are faster than an auction before them
     left = claim(cost, scale, prices, columns, rows, vacant, free, few)
@@ -111,12 +132,16 @@ def _solve(cost, start, columns, prices):
         auction(cost, single, rough, columns, rows, free)
         prices[:] = rough
         left = claim(cost, scale, prices, columns, rows, vacant, free, n)
-    if left > 0:
-        extend(cost, scale, prices, columns, rows, vacant, free[:left])
-    gap = slack(cost, scale, prices, columns) / scale
-    for j in range(n):
-        prices[j] /= scale
-    return gap if _valid(columns, rows) else np.nan
+    return scale, left
+
+
+@compiled
+def approach(cost, start):
+    """Return prices near the optimal ones of a float32 or float64 matrix of two rows or more, all finite."""
+    n = cost.shape[0]
+    columns, prices, rows = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int32)
+    scale, _ = _approach(cost, start, columns, prices, rows, np.empty(n), np.empty(n, np.int32))
+    return prices / scale
 
 
 @compiled

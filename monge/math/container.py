@@ -31,6 +31,8 @@ class Container:
 
     def pack(self, sequences: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B N D+2"]:
         """Tokens first, in order, at positions i/n; then the voids, at k/(N - n): a reserve bench along the whole sequence."""
+        if not sequences:
+            raise ValueError("container: no sequences to pack; give at least one, an empty tensor of (0, D) if need be")
         for row, tokens in enumerate(sequences):
             if len(tokens) > self.capacity:
                 raise ValueError(

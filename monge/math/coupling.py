@@ -79,7 +79,7 @@ class SemidiscreteOT:
     `condition`, only the entry of that name is kept and the point is of that class. `potentials` come from ot.semidiscrete.
     """
 
-    data: Pair  # x_1, mask and cond of the whole set; its x_0 is not read
+    data: Pair  # x_1, mask and cond of the whole set; any x_0
     potentials: Float[Tensor, "N"]
     condition: str | None = None
 
@@ -97,7 +97,8 @@ class TokenOT:
     """Re-pairs the tokens inside each sample: B problems of N x N. The container of the sequence decides the cost.
 
     `cost` sees the whole Pair and returns (B, N, N). epsilon 0 permutes the target tokens; epsilon > 0, in units of cost,
-    replaces each by the barycentre of its row, which blurs existence.
+    replaces each by the barycentre of its row, which blurs existence. Entries of cond describe the sequence, not its tokens,
+    and stay as they are.
     """
 
     cost: Callable[[Pair], Tensor]

@@ -145,6 +145,11 @@ def test_images_are_cut_into_patches_and_put_together_again(draw, seed):
     assert sorted(tokens[0, 4].tolist()) == sorted(x[0, :, 4:, 4:8].flatten().tolist())  # row 1, column 1 of three
 
 
+def test_patches_lie_where_the_image_has_them():
+    places = Patches((1, 4, 6), 2, SHAPES["rotary"]).dit.places
+    assert places.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+
+
 @pytest.mark.parametrize("shape", [SHAPES["rotary"], SHAPES["additive"]], ids=["rotary", "additive"])
 def test_patches_know_rows_from_columns(draw, stir, shape):
     net, x, t = stir(Patches((1, 4, 4), 2, shape), size=0.5), draw(0, 2, 1, 4, 4), draw(1, 2).sigmoid()

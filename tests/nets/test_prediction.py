@@ -6,6 +6,8 @@ from torch import nn
 
 from monge.math.path import Affine, conditional_ot, linear, trigonometric
 from monge.math.types import VelocityModel
+from monge.nets.blocks import BlockShape
+from monge.nets.dit import DiT, DiTShape
 from monge.nets.mlp import MLP
 from monge.nets.prediction import PredictsSource, PredictsTarget
 
@@ -57,3 +59,11 @@ def test_a_wrapped_network_is_trained_through(draw, stir, wrapper):
     assert isinstance(model, VelocityModel)
     model(draw(0, 4, 3), draw(1, 4).sigmoid()).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_features_pass_through_a_prediction():
+    net = PredictsTarget(DiT(2, DiTShape(BlockShape(16, 2), 2)))
+    x_t, t = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0)), torch.full((3,), 0.5)
+    v, hidden = net.with_features(x_t, t, None, 1)
+    assert torch.equal(v, net(x_t, t))
+    assert torch.equal(hidden, net.network.with_features(x_t, t, None, 1)[1])

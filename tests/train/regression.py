@@ -21,7 +21,7 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.enter, self.leave = nn.Linear(3, 8), nn.Linear(8, 3)
+        self.enter, self.leave = nn.Linear(8, 8), nn.Linear(8, 8)  # gradients of full rank: muon blows up the rest
         self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,8 +61,8 @@ class Regression:
             with (Path(self.trace) / str(torch.distributed.get_rank())).open("a") as file:
                 file.write(f"{number}\n")
         rows = range(number * self.size, (number + 1) * self.size)
-        x = torch.stack([torch.randn(3, generator=seeded(7, row)) for row in rows])
-        return Pair(x, torch.stack([x[:, 0] * x[:, 1], x[:, 2].sin(), x[:, 0]], 1))
+        x = torch.stack([torch.randn(8, generator=seeded(7, row)) for row in rows])
+        return Pair(x, x.roll(1, 1) * x.sin())
 
     def build(self) -> Run[Pair]:
         """The experiment."""

@@ -121,8 +121,11 @@ from pathlib import Path
 import torch
 from regression import Regression
 from monge.train.checkpoint import save
-from test_checkpoint import HERE, state_after
-state = state_after(2)
+from monge.train.distributed import Ranks
+from monge.train.loop import prepare
+HERE = Ranks(0, 1, torch.device("cpu"))
+state, _ = prepare(Regression().build(), HERE)
+state.step = 2
 save(Path(sys.argv[1]), state, HERE)
 state.step = 3
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
@@ -137,7 +140,10 @@ except OSError as error:
 @pytest.mark.parametrize("size", [10, 1000])
 def test_a_disk_that_fills_up_leaves_the_checkpoints_before_it_whole(tmp_path: Path, size: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path), str(size)], cwd=Path(__file__).parent, text=True, capture_output=True
+        [sys.executable, "-c", FULL, str(tmp_path), str(size)],
+        cwd=Path(__file__).parent,
+        text=True,
+        capture_output=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'step-00000003'}: could not be written (")
@@ -151,7 +157,15 @@ def test_nothing_in_the_package_reads_a_pickle() -> None:
     found = [
         f"{path.relative_to(MONGE)}: {word}"
         for path in MONGE.rglob("*.py")
-        for word in ("torch.load(", "torch.save(", "import pickle", "from pickle", "allow_pickle=True", "joblib", "dill")
+        for word in (
+            "torch.load(",
+            "torch.save(",
+            "import pickle",
+            "from pickle",
+            "allow_pickle=True",
+            "joblib",
+            "dill",
+        )
         if word in path.read_text()
     ]
     assert found == []

@@ -27,8 +27,18 @@ def torchrun(directory: Path, *resume: str, **settings: Any) -> None:
     """Train the regression on two ranks; torch picks a free port."""
     fields = {"train": {**TRAIN, **settings.pop("train", {})}, **settings}
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        + [str(SCRIPT), str(directory), json.dumps(fields), *resume],
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            str(SCRIPT),
+            str(directory),
+            json.dumps(fields),
+            *resume,
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True,
         capture_output=True,
@@ -96,12 +106,16 @@ def richer(parallel: str) -> dict[str, Any]:
 
 
 def test_sharded_weights_step_as_replicated_ones(wholes: dict[str, Path]) -> None:
-    ddp, fsdp = wholes["ddp"], wholes["fsdp"]
-    for step in (2, 4):
-        for name in ("model", "ema", "resume"):
-            assert_close(weights(fsdp, step, name), weights(ddp, step, name), rtol=1e-4, atol=1e-6)
-    for one, two in zip(read_records(ddp / "metrics.jsonl"), read_records(fsdp / "metrics.jsonl"), strict=True):
-        assert_close(one, two, rtol=1e-4, atol=1e-6)
+    torch.manual_seed(0)
+    start = Network().state_dict()
+    ddp, fsdp = (weights(wholes[parallel], 4) for parallel in ("ddp", "fsdp"))
+    for name, end in ddp.items():
+        # muon's Newton-Schulz iterations run in bfloat16, so that a matrix keeps two digits only
+        tolerance = 0.05 if name.startswith("blocks") and end.ndim == 2 else 1e-3
+        assert (fsdp[name] - end).norm() < tolerance * (end - start[name]).norm(), name
+    records = [read_records(wholes[parallel] / "metrics.jsonl") for parallel in ("ddp", "fsdp")]
+    for one, two in zip(*records, strict=True):
+        assert_close(one, two, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])

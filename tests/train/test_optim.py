@@ -126,7 +126,9 @@ def test_clipping_bounds_the_norm_and_reports_it_as_it_was() -> None:
     for clip in (0.0, 0.5, 1e9):
         model = Blocks()
         optimizers = Optimizers({"model": model}, TrainConfig(warmup=0, lr=1.0, clip=clip))
-        optimizers.all = [Plain(model.parameters(), lr=1.0)]  # its step is the gradient: the clipped norm can be read off
+        optimizers.all = [
+            Plain(model.parameters(), lr=1.0)
+        ]  # its step is the gradient: the clipped norm can be read off
         before = [p.detach().clone() for p in model.parameters()]
         for p in model.parameters():
             p.grad = torch.ones_like(p)

@@ -59,7 +59,7 @@ def load(source: str) -> Dataset:
     if source == "digits":
         return digits()
     if source in TOYS:
-        return Dataset(source, TOYS[source](20_000, seeded(0)))
+        return Dataset(source, TOYS[source](5_000, seeded(0)))
     path = Path(source)
     if path.is_dir():
         found = image_folder(path)

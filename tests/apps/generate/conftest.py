@@ -47,7 +47,14 @@ class Monge:
 @pytest.fixture(scope="session")
 def monge() -> Monge:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["monge.apps.generate.cli"])
+    later = [
+        "torch._dynamo",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "rich.progress",
+        "sklearn.datasets",
+    ]
+    context.set_forkserver_preload(["monge.apps.generate.cli", *later])
     return Monge(context)
 
 
@@ -63,6 +70,7 @@ class Kill:
             if condition():
                 time.sleep(pause)
                 break
+            time.sleep(0.0005)
         alive = self.alive()
         os.kill(self.process.pid or 0, signal.SIGKILL)
         if isinstance(self.process, BaseProcess):

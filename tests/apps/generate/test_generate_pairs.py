@@ -23,7 +23,9 @@ from monge.train.batches import seeded
 seeds = st.integers(0, 2**31)
 
 
-def noise_pairs(coupling: Coupling = as_given, *, n: int = 23, size: int = 8, labels: bool = True, **more) -> NoisePairs:
+def noise_pairs(
+    coupling: Coupling = as_given, *, n: int = 23, size: int = 8, labels: bool = True, **more
+) -> NoisePairs:
     """23 points on three far-away lines, one for each class."""
     label = torch.arange(n) % 3
     x = torch.stack([100.0 * label, torch.arange(n).float()], 1)

@@ -29,7 +29,7 @@ def on_disk(run: Path) -> dict[str, object]:
 
 
 def moments(run: Path, seed: int) -> Iterator[tuple[Callable[[], bool], float]]:
-    """When to kill: before the first step, while checkpoints are written, and a random while after random lines."""
+    """When to kill: while a checkpoint is written, a random while after a random line, before the first step."""
     draw = random.Random(seed)
     checkpoints = run / "checkpoints"
 
@@ -39,16 +39,15 @@ def moments(run: Path, seed: int) -> Iterator[tuple[Callable[[], bool], float]]:
     def lines(count: int) -> Callable[[], bool]:
         return lambda: (run / "metrics.jsonl").exists() and len(read_records(run / "metrics.jsonl")) >= count
 
-    yield (run / "lock").exists, draw.uniform(0, 0.1)
     yield writing, 0.0
-    yield lines(draw.randint(8, 14)), draw.uniform(0, 0.02)
-    yield lambda: len(list(checkpoints.glob("step-*"))) >= 4 and writing(), draw.uniform(0, 0.002)
-    yield lines(draw.randint(26, 33)), draw.uniform(0, 0.02)
+    yield lines(draw.randint(9, 16)), draw.uniform(0, 0.02)
+    yield lambda: (run / "lock").exists(), draw.uniform(0, 0.2)
+    yield lambda: lines(18)() and writing(), draw.uniform(0, 0.002)
 
 
 VARIANTS = {
-    "ot of three, later": ["--data", "gaussians", "--ot-factor", 3, "--ot-after", 8],
-    "entropic": ["--data", "moons", "--coupling", "entropic"],
+    "ot of three, later": ["--data", "gaussians", "--ot-factor", 3, "--ot-after", 10],
+    "entropic": ["--data", "moons", "--coupling", "entropic", "--train.workers", 0],
     "muon in bfloat16": ["--data", "digits", "--train.optimizer", "muon", "--train.precision", "bfloat16"],
     "accumulated": ["--data", "digits", "--train.accumulate", 2, "--train.workers", 2],
     "dit": ["--data", "digits", "--network", "dit", "--patch", 4, "--path", "trigonometric", "--train.ema", 0.0],
@@ -66,7 +65,7 @@ def test_killed_again_and_again_is_never_interrupted(tmp_path: Path, monge, kill
     for process in (whole, last):
         process.join()
         assert process.exitcode == 0
-    assert kills >= 4
+    assert kills >= 3
     assert read_records(cut / "metrics.jsonl")[-1]["step"] == STEPS
     assert on_disk(cut) == on_disk(tmp_path / "whole")
 
@@ -74,14 +73,12 @@ def test_killed_again_and_again_is_never_interrupted(tmp_path: Path, monge, kill
 @pytest.mark.parametrize("data", ["checkerboard", "digits"])
 def test_the_command_itself_is_killed_and_resumed(tmp_path: Path, monge, kill, data: str) -> None:
     words = ["train", *TINY, *TRAIN, "--data", data, "--out"]
-    assert monge(*words, tmp_path / "whole").returncode == 0
-    cut, resume, kills = tmp_path / "cut", [], 0
-    for condition, pause in list(moments(cut, seed=len(data)))[1:3]:
-        kills += kill(monge.start(*words, cut, *resume)).when(condition, pause=pause)
-        resume = ["--resume"]
-    assert kills == 2
-    done = monge(*words, cut, *resume)
+    whole, cut = monge.fork(*words, tmp_path / "whole"), tmp_path / "cut"
+    condition, pause = list(moments(cut, seed=len(data)))[data == "digits"]
+    assert kill(monge.start(*words, cut)).when(condition, pause=pause)
+    done = monge(*words, cut, "--resume")
     assert done.returncode == 0, done.stderr
+    whole.join()
     assert on_disk(cut) == on_disk(tmp_path / "whole")
 
 
@@ -102,7 +99,7 @@ def test_the_log_has_every_window_once(tmp_path: Path, monge) -> None:
     assert steps == sorted({*range(3, STEPS + 1, 3), *range(7, STEPS + 1, 7), 14, 30})
 
 
-@pytest.mark.parametrize("options", [["--ot-factor", 2], ["--coupling", "semidiscrete", "--data", "moons"]])
+@pytest.mark.parametrize("options", [["--ot-factor", 2, "--ot-after", 3], ["--coupling", "entropic"]])
 def test_the_number_of_workers_changes_nothing(tmp_path: Path, monge, options: list) -> None:
     short = ["--train.steps", 12, "--train.save-every", 12, "--train.ema", 0.1]
     runs = {workers: tmp_path / str(workers) for workers in (0, 1, 2)}

@@ -1,0 +1,96 @@
+"""The disk fills up: one sentence, exit code 1, what was saved opens, and the run goes on when there is room."""
+
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from monge.apps.generate.sample import Generator
+from monge.run import reopen
+from monge.train import checkpoint
+
+pytestmark = pytest.mark.slow
+WORDS = ["train", "--data", "digits", "--width", "64", "--depth", "2", "--batch", "16", "--train.device", "cpu"]
+WORDS += ["--train.steps", "10", "--train.save-every", "2", "--train.keep", "9", "--train.warmup", "2"]
+
+
+def files(run: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(run)): path.read_bytes() for path in (run / "checkpoints").rglob("*") if path.is_file()
+    }
+
+
+def opens(run: Path) -> list[int]:
+    """The steps of the checkpoints, after a look into every one."""
+    for path in checkpoint.steps(run / "checkpoints"):
+        Generator.open(reopen(run, app="generate"), which=str(checkpoint.step_of(path)))
+        checkpoint.read(path, ["model", "ema", "resume"])
+    return [checkpoint.step_of(path) for path in checkpoint.steps(run / "checkpoints")]
+
+
+def says(done: subprocess.CompletedProcess[str], where: Path) -> bool:
+    """One sentence about the disk on stderr, and exit code 1."""
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith(f"monge generate train: {where}")
+    assert "Free space, then --resume" in done.stderr
+    assert done.stderr.count("\n") == 1
+    return True
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 5 MB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    if sys.platform != "linux" or shutil.which("mount") is None:
+        pytest.skip("no file system can be mounted here")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "monge", str(path)], capture_output=True)
+    if done.returncode:
+        pytest.skip("only root can mount a file system")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_full_disk(monge, small: Path, tmp_path: Path) -> None:
+    whole, run = monge.fork(*WORDS, "--out", tmp_path / "whole"), small / "run"
+    assert says(monge(*WORDS, "--out", run), run / "checkpoints")
+    saved = opens(run)
+    assert saved
+    assert saved == list(range(2, 10, 2))[: len(saved)]
+    assert not list((run / "checkpoints").glob(".writing-*"))
+    with (small / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="space"):
+        while True:  # not even a line of the log fits now
+            filler.write(bytes(512))
+    before = files(run)
+    assert says(monge(*WORDS, "--out", run, "--resume"), run)
+    assert files(run) == before
+    (small / "filler").unlink()
+    subprocess.run(["mount", "-o", "remount,size=50m", str(small)], check=True)
+    done = monge(*WORDS, "--out", run, "--resume")
+    assert done.returncode == 0, done.stderr
+    whole.join()
+    assert files(run) == files(tmp_path / "whole")
+    assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def test_a_limit_on_the_size_of_files(monge, kill, tmp_path: Path) -> None:
+    whole, run = monge.fork(*WORDS, "--out", tmp_path / "whole"), tmp_path / "run"
+    first = run / "checkpoints" / "step-00000002"
+    assert kill(monge.fork(*WORDS, "--out", run)).when(first.exists)
+    before = opens(run)
+    done = subprocess.run(
+        monge.command(*WORDS, "--out", run, "--resume"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+        text=True,
+        capture_output=True,
+    )
+    assert says(done, run / "checkpoints")
+    assert opens(run) == before
+    last = monge.fork(*WORDS, "--out", run, "--resume")
+    for process in (last, whole):
+        process.join()
+    assert files(run) == files(tmp_path / "whole")

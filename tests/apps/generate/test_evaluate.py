@@ -1,0 +1,68 @@
+"""The judge: real data score well, broken data badly, and the floor is that of real halves."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from monge.apps.generate.data import digits, load
+from monge.apps.generate.evaluate import Judge
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge.of(digits())
+
+
+def real(judge):
+    return torch.cat([judge.training, judge.held_out])
+
+
+def labels():
+    training, held_out = digits().split()
+    assert training.labels is not None
+    assert held_out.labels is not None
+    return torch.cat([training.labels, held_out.labels])
+
+
+def test_the_classifier_knows_digits_that_it_has_not_seen(judge):
+    assert judge.held_out_accuracy > 0.97
+
+
+def test_the_judge_is_the_same_at_every_call(judge):
+    other = Judge.of(digits())
+    assert torch.equal(judge.features(judge.held_out), other.features(other.held_out))
+
+
+def test_real_data_are_at_no_distance_from_themselves(judge):
+    rows = judge.rows(real(judge), labels())
+    assert abs(rows["frechet"].value) < 1e-6
+    assert rows["precision"].value == rows["recall"].value == rows["coverage"].value == 1
+    assert rows["class accuracy"].value > 0.97
+
+
+def test_noise_is_worse_than_the_floor_in_every_row(judge):
+    noise = torch.randn(real(judge).shape, generator=torch.Generator().manual_seed(0))
+    for name, row in judge.rows(noise, labels()).items():
+        if row.better == "low":
+            assert row.value > row.floor, name
+        if row.better == "high":
+            assert row.value < row.floor, name
+
+
+def test_copies_of_the_training_data_are_called_memorised(judge):
+    assert judge.rows(judge.training, None)["memorisation"].value == 0
+
+
+def test_one_class_alone_has_precision_but_no_recall(judge):
+    zeros = real(judge)[labels() == 0]
+    rows = judge.rows(zeros, torch.zeros(len(zeros), dtype=torch.long))
+    assert rows["precision"].value > 0.9
+    assert rows["recall"].value < 0.3
+    assert rows["coverage"].value < 0.3
+
+
+def test_without_labels_the_features_are_the_data():
+    judge = Judge.of(replace(load("moons"), labels=None))
+    assert judge.classifier is None
+    assert torch.equal(judge.features(judge.held_out), judge.held_out)

@@ -1,0 +1,186 @@
+"""What is on disk is what is learnt from, and samples come back in its units."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch.testing import assert_close
+
+from monge.apps.generate.data import TOYS, Dataset, digits, load
+from monge.apps.generate.recipes import Generate
+from monge.apps.generate.sample import Generator
+from monge.run import fit, reopen
+from monge.train.batches import seeded
+from monge.train.config import TrainConfig
+
+
+def pixels(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "tif"])
+def test_colour_images_come_back_pixel_for_pixel(tmp_path: Path, ending: str) -> None:
+    images = pixels(0, 5, 6, 4, 3)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number}.{ending}")
+    data = load(str(tmp_path))
+    assert data.labels is None
+    assert data.levels == 255
+    assert_close(data.x, torch.from_numpy(images).permute(0, 3, 1, 2).float(), rtol=0, atol=0)
+
+
+def test_grey_images_have_one_channel(tmp_path: Path) -> None:
+    images = pixels(1, 3, 6, 4)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number}.PNG")
+    assert_close(load(str(tmp_path)).x, torch.from_numpy(images)[:, None].float(), rtol=0, atol=0)
+
+
+def test_palettes_and_transparency_become_colours(tmp_path: Path) -> None:
+    image = Image.fromarray(pixels(2, 4, 4, 3))
+    image.convert("P").save(tmp_path / "0.png")
+    image.convert("RGBA").save(tmp_path / "1.png")
+    x = load(str(tmp_path)).x
+    assert x.shape == (2, 3, 4, 4)
+    assert_close(x[1], torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float(), rtol=0, atol=0)
+
+
+def test_subfolders_are_classes_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name, count in (("zebra", 2), ("ant", 3), ("moth", 1)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            Image.new("L", (4, 4), {"ant": 10, "moth": 20, "zebra": 30}[name]).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "ant" / "notes.txt").write_text("no image")
+    data = load(str(tmp_path))
+    assert data.labels is not None
+    assert data.labels.tolist() == [0, 0, 0, 1, 2, 2]
+    assert data.classes == 3
+    assert_close(data.x[:, 0, 0, 0], 10.0 * (data.labels + 1))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int16, np.uint8])
+def test_arrays_come_back(tmp_path: Path, dtype: type) -> None:
+    x = pixels(3, 9, 5).astype(dtype)
+    np.save(tmp_path / "x.npy", x)
+    data = load(str(tmp_path / "x.npy"))
+    assert_close(data.x, torch.from_numpy(x.astype(np.float32)), rtol=0, atol=0)
+    assert data.levels is None
+    assert data.classes == 0
+
+
+@pytest.mark.parametrize("shape", [(9, 4, 6), (9, 3, 4, 6)])
+def test_arrays_of_three_and_four_axes_are_images(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    x = pixels(4, *shape)
+    np.save(tmp_path / "x.npy", x)
+    data = load(str(tmp_path / "x.npy"))
+    assert data.shape == ((1, 4, 6) if len(shape) == 3 else (3, 4, 6))
+    assert data.levels == 255
+    assert_close(data.x.reshape(shape), torch.from_numpy(x).float(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_with_labels_come_back(tmp_path: Path, save) -> None:
+    x, labels = np.random.default_rng(5).standard_normal((9, 2)), np.arange(9) % 4
+    save(tmp_path / "x.npz", x=x, labels=labels)
+    data = load(str(tmp_path / "x.npz"))
+    assert data.labels is not None
+    assert data.labels.tolist() == labels.tolist()
+    assert data.classes == 4
+    assert_close(data.x, torch.from_numpy(x).float())
+
+
+def test_tables_come_back_in_the_order_of_their_columns(tmp_path: Path) -> None:
+    x = np.random.default_rng(6).standard_normal(8)
+    columns = {"b": x, "label": np.arange(8) % 2, "a": np.arange(8), "c": x.astype(np.float32) ** 2}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet", row_group_size=3)
+    data = load(str(tmp_path / "x.parquet"))
+    assert data.labels is not None
+    assert data.labels.tolist() == [0, 1] * 4
+    expected = np.stack([columns["b"], columns["a"], columns["c"]], 1).astype(np.float32)
+    assert_close(data.x, torch.from_numpy(expected), rtol=0, atol=0)
+
+
+def test_the_digits_are_what_they_are_known_for() -> None:
+    data = digits()
+    assert data.x.shape == (1797, 1, 8, 8)
+    assert (float(data.x.min()), float(data.x.max())) == (0, 16)
+    assert data.labels is not None
+    assert torch.bincount(data.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_toys_are_the_same_for_everybody(name: str) -> None:
+    one, two = load(name), load(name)
+    assert torch.equal(one.x, two.x)
+    assert one.shape == (2,)
+    assert len(one.x.unique(dim=0)) > 0.99 * len(one.x)
+
+
+def test_toys_lie_where_their_words_say() -> None:
+    draw = {name: toy(4000, seeded(1)) for name, toy in TOYS.items()}
+    radius = {name: x.norm(dim=1) for name, x in draw.items()}
+    corner = (draw["gaussians"] / 5 - torch.tensor([1.0, 0.0])).norm(dim=1)
+    assert abs(float((corner < 0.5).double().mean()) - 1 / 8) < 0.03
+    assert draw["checkerboard"].abs().max() <= 4
+    squares = (draw["checkerboard"] / 2).floor().sum(1) % 2
+    assert len(squares.unique()) == 1
+    assert (((radius["circles"] - 2).abs() < 0.8) | ((radius["circles"] - 4).abs() < 0.8)).all()
+    assert radius["spirals"].max() < 4.6
+
+
+@given(st.integers(2, 200), st.sampled_from([0.1, 0.2, 0.5]))
+def test_the_split_is_the_same_for_all_and_parts_everything(n: int, held_out: float) -> None:
+    data = Dataset("test", torch.arange(float(n))[:, None], torch.arange(n))
+    training, rest = data.split(held_out=held_out)
+    again, _ = data.split(held_out=held_out)
+    assert torch.equal(training.x, again.x)
+    assert sorted(training.x.flatten().tolist() + rest.x.flatten().tolist()) == list(range(n))
+    assert len(rest.x) == max(1, round(n * held_out))
+    for part in (training, rest):
+        assert part.labels is not None
+        assert torch.equal(part.labels.float(), part.x[:, 0])
+
+
+def test_units_are_one_for_all_pixels_and_one_per_column() -> None:
+    x = torch.randn(500, 3, generator=seeded(2), dtype=torch.float64) * torch.tensor([1.0, 10, 100]) + 7
+    table, images = Dataset("t", x), Dataset("i", x, levels=255.0)
+    assert_close(table.units().apply(x).std(0, correction=0), torch.ones(3, dtype=torch.float64))
+    scale = images.units().scale
+    assert_close(scale, scale[:1].expand(3))
+    for data in (table, images):
+        units = data.units()
+        assert_close(units.apply(x).mean(0), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-10)
+        assert_close(units.undo(units.apply(x)), x)
+
+
+@pytest.mark.slow
+def test_samples_of_a_run_come_in_the_units_of_its_data(tmp_path: Path) -> None:
+    generator = np.random.default_rng(7)
+    x = generator.standard_normal((400, 2)) * [0.1, 50] + [1000, -3]
+    np.save(tmp_path / "x.npy", x)
+    config = TrainConfig(steps=300, warmup=10, lr=3e-3, save_every=300, device="cpu")
+    recipe = Generate(data=str(tmp_path / "x.npy"), width=32, depth=1, batch=64, train=config)
+    fit(recipe, tmp_path / "run")
+    drawn, labels = Generator.open(reopen(tmp_path / "run", app="generate")).sample(2000, generator=seeded(1))
+    assert labels is None
+    # a normal cloud is learnt within 300 steps; a unit's slip would be a factor of 50 at least
+    assert_close(drawn.double().mean(0), torch.tensor([1000.0, -3.0]).double(), rtol=0, atol=10)
+    ratio = drawn.double().std(0) / torch.from_numpy(x.std(0))
+    assert ((ratio > 0.7) & (ratio < 1.4)).all()
+    assert abs(float(drawn[:, 0].double().mean()) - 1000) < 0.05
+
+
+def test_labels_are_left_out_when_they_are_not_wanted(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(8).standard_normal((30, 2)), labels=np.arange(30) % 3)
+    recipe = Generate(data=str(tmp_path / "x.npz"), width=8, depth=1, batch=4)
+    assert recipe.build().constants["classes"] == 3
+    blind = replace(recipe, conditional=False).build()
+    assert blind.constants["classes"] == 0
+    assert "label" not in blind.batches(0).cond

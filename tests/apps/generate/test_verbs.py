@@ -1,0 +1,102 @@
+"""The verbs, one after the other, on a run of their own."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from monge.cli import main
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "teacher"
+    words = "--width 64 --depth 2 --train.steps 300 --train.save-every 100 --train.milestones 100"
+    assert main(["generate", "train", *words.split(), "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run_directory_holds_what_the_documents_say(run):
+    assert {"recipe.json", "constants.safetensors", "metrics.jsonl", "checkpoints", "loss.png"} <= {
+        p.name for p in run.iterdir()
+    }
+    assert json.loads((run / "recipe.json").read_text())["recipe"]["width"] == 64
+    held_out = [r["held-out loss"] for r in map(json.loads, (run / "metrics.jsonl").open()) if "held-out loss" in r]
+    assert len(held_out) == 3
+    assert held_out[-1] < held_out[0]
+
+
+def test_sample_draws_the_class_it_is_asked_for_and_the_same_twice(run, tmp_path):
+    words = [
+        "generate",
+        "sample",
+        str(run),
+        "--n",
+        "12",
+        "--label",
+        "3",
+        "--steps",
+        "5",
+        "--guidance",
+        "2",
+        "--solver",
+        "ab2",
+    ]
+    for name in ("a", "b"):
+        assert main([*words, "--out", str(tmp_path / name)]) == 0
+    first, second = (np.load(tmp_path / name / "samples.npz") for name in ("a", "b"))
+    assert (first["labels"] == 3).all()
+    assert first["x"].shape == (12, 1, 8, 8)
+    assert (first["x"] == second["x"]).all()
+    assert 0 <= first["x"].min() < first["x"].max() <= 16
+    assert Image.open(tmp_path / "a" / "film.png").size[0] > Image.open(tmp_path / "a" / "samples.png").size[0]
+
+
+def test_autoguidance_takes_the_early_checkpoint(run, tmp_path):
+    words = ["generate", "sample", str(run), "--n", "6", "--steps", "4", "--guidance", "1.5"]
+    assert main([*words, "--out", str(tmp_path / "class")]) == 0
+    assert main([*words, "--weak", "100", "--out", str(tmp_path / "auto")]) == 0
+    first, second = (np.load(tmp_path / name / "samples.npz")["x"] for name in ("class", "auto"))
+    assert not np.allclose(first, second)
+
+
+def test_evaluate_and_likelihood_print_their_numbers(run, capsys):
+    assert main(["generate", "evaluate", str(run), "--steps", "4", "--samples", "200", "--curve"]) == 0
+    assert main(["generate", "likelihood", str(run), "--n", "16", "--steps", "4"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("frechet", "kid", "recall", "memorisation", "class accuracy", "bits per dimension", "curve.png"):
+        assert word in printed
+    rows = json.loads((run / "evaluation.json").read_text())["rows"]
+    assert rows["frechet"]["value"] > 0
+    assert rows["frechet"]["floor"] > 0
+
+
+def test_reflow_straightens(run, tmp_path):
+    from pathlib import Path
+
+    from monge.apps.generate.sample import Generator
+    from monge.math.metrics import straightness
+    from monge.run import reopen
+
+    student = tmp_path / "student"
+    assert main(["generate", "reflow", str(run), "--out", str(student), "--steps", "300"]) == 0
+    bends = []
+    for path in (run, student):
+        generator = Generator.open(reopen(Path(path), app="generate"))
+        x_0, labels = generator.noise(200, generator=torch.Generator().manual_seed(0)), generator.labels(200)
+        with torch.no_grad():
+            bends.append(straightness(generator.velocity(labels), x_0, steps=20))
+    assert bends[1] < bends[0]
+
+
+def test_semidiscrete_potentials_are_stored_with_the_run(tmp_path):
+    words = "--coupling semidiscrete --width 16 --depth 1 --train.steps 2 --train.milestones 1 --data moons"
+    assert main(["generate", "train", *words.split(), "--out", str(tmp_path / "run")]) == 0
+    constants = load_file(tmp_path / "run" / "constants.safetensors")
+    assert constants["potentials"].shape == (4_000,)
+    assert constants["potentials_error"] < 0.5

@@ -1,0 +1,112 @@
+"""`monge APP VERB`: light until a verb is called, honest in its exit codes."""
+
+import importlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from monge.cli import APPS, main
+
+VERBS = [(app, verb) for app, verbs in APPS.items() for verb in verbs]
+
+
+def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from monge.cli import main; code = main(['--help'])\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'tyro', 'rich', 'numba', 'matplotlib', 'monge.apps'} & sys.modules.keys()\n"
+        "sys.exit(code or str(heavy) * bool(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
+    assert (done.stderr, done.returncode) == ("", 0)
+    for app, verb in VERBS:
+        assert re.search(rf"^{app}$", done.stdout, re.MULTILINE)
+        assert re.search(rf"^  {verb} +\w", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_the_table_of_verbs_is_the_app_s_own(app: str) -> None:
+    assert list(importlib.import_module(f"monge.apps.{app}.cli").VERBS) == list(APPS[app])
+
+
+@pytest.mark.parametrize(("app", "verb"), VERBS)
+def test_every_verb_has_help(app: str, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([app, verb, "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"usage: monge {app} {verb}" in shown
+    assert re.search(r"--out|--checkpoint", shown)
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["generate", "--help"], ["generate", "-h"]])
+def test_asking_for_help_is_no_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("usage: monge APP VERB")
+    assert shown.err == ""
+
+
+@pytest.mark.parametrize("words", [["generat"], ["generate", "trane"], ["generate", "trane", "--out", "x"], ["--out"]])
+def test_a_word_that_is_not_there_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"monge: no {' '.join(words[:2])!r}; there are:")
+
+
+def test_an_app_without_a_verb_shows_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate"]) == 2
+    assert "  train " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["generate", "train", "--no-such-option"], ["generate", "train", "--batch", "many"], ["generate", "sample"]],
+)
+def test_a_bad_option_exits_with_two(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("n: 0 do not fit; give 1"), 2),
+        (FloatingPointError("loss: nan; lower the rate"), 2),
+        (OSError("disk: full; free some"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=["value", "arithmetic", "machine", "stopped"],
+)
+def test_an_error_is_one_sentence_and_a_code(error, code, monkeypatch, capsys) -> None:
+    def verb() -> None:
+        raise error
+
+    monkeypatch.setitem(importlib.import_module("monge.apps.generate.cli").VERBS, "demo", verb)
+    monkeypatch.delenv("MONGE_TRACE", raising=False)
+    assert main(["generate", "demo"]) == code
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"monge generate demo: {error}")
+    assert shown.count("\n") == 1
+
+
+def test_the_whole_trace_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def verb() -> None:
+        raise ValueError("inside")
+
+    monkeypatch.setitem(importlib.import_module("monge.apps.generate.cli").VERBS, "demo", verb)
+    monkeypatch.setenv("MONGE_TRACE", "1")
+    with pytest.raises(ValueError, match="inside"):
+        main(["generate", "demo"])
+
+
+def test_what_is_no_user_s_fault_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def verb() -> None:
+        raise TypeError("a bug of ours")
+
+    monkeypatch.setitem(importlib.import_module("monge.apps.generate.cli").VERBS, "demo", verb)
+    with pytest.raises(TypeError, match="a bug of ours"):
+        main(["generate", "demo"])

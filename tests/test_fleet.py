@@ -1,0 +1,119 @@
+"""One function, three fleets, the same results; what fails says where, and nobody stays behind."""
+
+import math
+import multiprocessing
+import operator
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from monge import fleet
+from monge.fleet import Fleet, here, processes
+
+# A shard is a call: what it calls can be imported in every process, which this module cannot
+NUMBERS = [3, 1, 4, 1, 5, 9, 2, 6]
+SHARDS = [partial(math.factorial, number) for number in NUMBERS]
+FRAGILE = [*SHARDS[:5], partial(operator.getitem, {}, "nine"), *SHARDS[6:]]
+DEADLY = [*SHARDS[:5], partial(os._exit, 3), *SHARDS[6:]]  # ends without a word, as one that is out of memory
+
+
+@pytest.fixture(scope="module")
+def ray_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    cluster = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield fleet.ray(workers=2)
+        cluster.shutdown()
+    assert not running("raylet")
+
+
+def running(name: str) -> list[int]:
+    """The numbers of processes of that name that this process started and that are still there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            number, rest = path.parent.name, path.read_text()
+        except OSError:
+            continue
+        command, parent = rest[rest.index("(") + 1 : rest.rindex(")")], rest[rest.rindex(")") :].split()[2]
+        if name in command and int(parent) == os.getpid():
+            found.append(int(number))
+    return found
+
+
+@pytest.fixture(
+    params=["here", pytest.param("processes", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.slow)]
+)
+def any_fleet(request: pytest.FixtureRequest) -> Fleet:
+    if request.param == "here":
+        return here
+    return processes(2) if request.param == "processes" else request.getfixturevalue("ray_fleet")
+
+
+def test_every_fleet_gives_what_a_loop_gives(any_fleet: Fleet) -> None:
+    found = list(any_fleet(operator.call, iter(SHARDS)))
+    assert sorted(found) == list(enumerate(map(math.factorial, NUMBERS)))
+    assert list(any_fleet(operator.call, [])) == []
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_carries_the_number_of_its_shard(any_fleet: Fleet) -> None:
+    with pytest.raises(KeyError, match="nine") as error:
+        list(any_fleet(operator.call, FRAGILE))
+    assert error.value.__notes__ == ["fleet: in shard 5"]
+    assert not multiprocessing.active_children()
+
+
+def test_here_yields_what_was_done_before_the_error() -> None:
+    found = []
+    with pytest.raises(KeyError):
+        found.extend(here(operator.call, FRAGILE))
+    assert [number for number, _ in found] == [0, 1, 2, 3, 4]
+
+
+def test_here_is_lazy() -> None:
+    walk = here(operator.call, FRAGILE)
+    assert next(walk) == (0, 6)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_an_error_that_says_so() -> None:
+    with pytest.raises(RuntimeError, match="fleet: a worker died, out of memory perhaps; use fewer workers"):
+        list(processes(2)(operator.call, DEADLY))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_at_its_start_is_no_different() -> None:
+    with pytest.raises(RuntimeError, match="fleet: a worker died"):
+        list(processes(1, start=partial(os._exit, 1))(operator.call, SHARDS))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_a_ray_worker_that_dies_is_an_error_that_says_so(ray_fleet: Fleet) -> None:
+    with pytest.raises(RuntimeError, match="fleet: a worker died"):
+        list(ray_fleet(operator.call, DEADLY))
+    assert len(list(ray_fleet(operator.call, SHARDS))) == len(SHARDS)  # the cluster goes on
+
+
+@pytest.mark.slow
+def test_every_process_is_started_first(tmp_path: Path) -> None:
+    found = processes(2, start=partial(os.chdir, tmp_path))(operator.call, [os.getcwd] * 4)
+    assert [directory for _, directory in found] == [str(tmp_path)] * 4
+
+
+@pytest.mark.slow
+def test_a_fleet_that_is_left_early_leaves_nobody_behind() -> None:
+    walk = processes(2)(operator.call, SHARDS)
+    next(walk)
+    walk.close()
+    assert not multiprocessing.active_children()
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(ValueError, match="fleet: at least one worker, got 0"):
+        processes(0)

@@ -1,0 +1,195 @@
+"""A run directory: one recipe, one process, and weights that anybody can open."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from monge.run import check_same, fit, reopen
+from monge.train import checkpoint
+from monge.train.config import TrainConfig
+from monge.train.log import read_records
+
+TRAIN = Path(__file__).parent / "train"
+sys.path.insert(0, str(TRAIN))
+from regression import Network, Regression  # noqa: E402
+
+RECIPE = Regression(TrainConfig(steps=6, warmup=0, save_every=2, device="cpu", milestones=(2,)))
+
+
+def with_train(**changes) -> Regression:
+    return replace(RECIPE, train=replace(RECIPE.train, **changes))
+
+
+def everything(directory: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def test_a_run_directory_holds_all_of_it(tmp_path: Path) -> None:
+    state = fit(RECIPE, tmp_path / "deep" / "run")
+    run = tmp_path / "deep" / "run"
+    stored = json.loads((run / "recipe.json").read_text())
+    assert stored["app"] == "regression"
+    assert stored["recipe"]["train"]["milestones"] == [2]
+    assert [checkpoint.step_of(path) for path in checkpoint.steps(run / "checkpoints")] == [2, 4, 6]
+    assert [record["step"] for record in read_records(run / "metrics.jsonl")] == [2, 4, 6]
+    opened = reopen(run, app="regression")
+    assert_close(opened.constants["test"], Regression(size=64).batch(10_000).x_0)
+    last = opened.weights(Network(), averaged=False)
+    assert_close(last.state_dict(), state.model.state_dict(), rtol=0, atol=0)
+    assert not last.training
+    assert state.ema is not None
+    assert_close(dict(opened.weights(Network()).named_parameters()), state.ema.weights, rtol=0, atol=0)
+
+
+def test_checkpoints_are_named_last_best_or_by_their_step(tmp_path: Path) -> None:
+    fit(RECIPE, tmp_path)
+    opened = reopen(tmp_path, app="regression")
+    records = {record["step"]: record["held-out loss"] for record in read_records(tmp_path / "metrics.jsonl")}
+    assert checkpoint.step_of(opened.checkpoint("best")) == min(records, key=records.__getitem__)
+    assert checkpoint.step_of(opened.checkpoint("last")) == 6
+    assert checkpoint.step_of(opened.checkpoint("2")) == 2
+    with pytest.raises(ValueError, match="no checkpoint '5'; there are last, best and steps 2, 4, 6"):
+        opened.checkpoint("5")
+
+
+def test_evaluation_sees_the_averaged_weights_and_leaves_the_run_alone(tmp_path: Path) -> None:
+    often, seldom = tmp_path / "often", tmp_path / "seldom"
+    fit(with_train(save_every=1, keep=9), often)
+    fit(with_train(save_every=6), seldom)
+    for name in ("model", "ema", "resume"):
+        one, two = (
+            checkpoint.read_tensors(d / f"checkpoints/step-00000006/{name}.safetensors") for d in (often, seldom)
+        )
+        assert_close(one, two, rtol=0, atol=0)
+    test = Regression(size=64).batch(10_000)
+    for record in read_records(often / "metrics.jsonl"):
+        model = reopen(often, app="regression").weights(Network(), which=str(record["step"]))
+        with torch.no_grad():
+            assert_close(
+                record["held-out loss"], (model(test.x_0) - test.x_1).square().mean().item(), check_dtype=False
+            )
+
+
+def test_a_run_that_is_there_is_not_touched_without_resume(tmp_path: Path) -> None:
+    fit(RECIPE, tmp_path)
+    before = everything(tmp_path)
+    with pytest.raises(ValueError, match="there is a run already; go on with --resume or name another directory"):
+        fit(RECIPE, tmp_path)
+    assert everything(tmp_path) == before
+
+
+def test_resuming_what_is_done_changes_nothing(tmp_path: Path) -> None:
+    fit(RECIPE, tmp_path)
+    before = everything(tmp_path)
+    assert fit(RECIPE, tmp_path, resume=True).step == 6
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (with_train(lr=0.5), "recipe.train.lr = 0.001, not 0.5"),
+        (with_train(milestones=(2, 4)), "recipe.train.milestones = [2], not [2, 4]"),
+        (replace(RECIPE, size=9), "recipe.size = 8, not 9"),
+        (replace(with_train(lr=0.5, warmup=7), size=9), "recipe.size = 8, not 9"),
+    ],
+)
+def test_another_recipe_is_refused_by_its_first_difference(tmp_path: Path, other: Regression, named: str) -> None:
+    fit(RECIPE, tmp_path)
+    before = everything(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"this run was made with {named}")) as error:
+        fit(other, tmp_path, resume=True)
+    assert str(tmp_path / "recipe.json") in str(error.value)
+    assert everything(tmp_path) == before
+
+
+def test_versions_may_differ_and_missing_fields_count() -> None:
+    one = {"monge": "0.1", "app": "a", "recipe": {"x": 1}}
+    check_same(Path("p"), one, {**one, "monge": "0.2"})
+    with pytest.raises(ValueError, match="made with app = 'a', not 'b'"):
+        check_same(Path("p"), one, {**one, "app": "b"})
+    with pytest.raises(ValueError, match=r"recipe\.y = None, not 2"):
+        check_same(Path("p"), one, {**one, "recipe": {"x": 1, "y": 2}})
+
+
+def test_a_recipe_that_cannot_be_built_leaves_the_directory_free(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ema: width 0.9"):
+        fit(with_train(ema=0.9), tmp_path)
+    assert not (tmp_path / "recipe.json").exists()
+    assert fit(RECIPE, tmp_path).step == 6
+
+
+@pytest.mark.slow
+def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+    script = (
+        "import sys, itertools; from pathlib import Path; from regression import Regression; from monge.run import claimed\n"
+        "from monge.train.distributed import ranks\n"
+        "with ranks('cpu') as here, claimed(Path(sys.argv[1]), Regression(), resume=False, where=here):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, cwd=TRAIN, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another process is training here; wait for it or name another directory"):
+            fit(RECIPE, tmp_path)
+        other.stdin.close()
+    assert fit(RECIPE, tmp_path).step == 6  # the lock went with the process
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "resume.safetensors", "ema.safetensors", "state.json"])
+def test_a_checkpoint_cut_short_is_named_and_the_one_before_it_goes_on(tmp_path: Path, name: str) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    fit(RECIPE, whole)
+    fit(RECIPE, cut)
+    last = cut / "checkpoints/step-00000006"
+    (last / name).write_bytes((last / name).read_bytes()[:-9])
+    with pytest.raises(ValueError, match="not a whole") as error:
+        fit(RECIPE, cut, resume=True)
+    assert str(error.value).startswith(str(last / name))
+    for path in last.iterdir():
+        path.unlink()
+    last.rmdir()
+    fit(RECIPE, cut, resume=True)
+    one, two = everything(whole), everything(cut)
+    assert one == two
+
+
+def test_leftovers_of_a_crash_are_swept_when_it_goes_on(tmp_path: Path) -> None:
+    fit(RECIPE, tmp_path)
+    before = everything(tmp_path)
+    for name in (".writing-step-00000008", ".writing-.writing-step-00000002", ".writing-step-00000003"):
+        (tmp_path / "checkpoints" / name).mkdir()
+        (tmp_path / "checkpoints" / name / "model.safetensors").write_bytes(b"half")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "loss": 0.1}\n{"step": 8, "lo')
+    fit(RECIPE, tmp_path, resume=True)
+    assert everything(tmp_path) == before
+
+
+def test_no_ema_and_no_evaluation_are_fine(tmp_path: Path) -> None:
+    fit(with_train(ema=0.0), tmp_path)
+    assert not list(tmp_path.rglob("ema.safetensors"))
+    assert reopen(tmp_path, app="regression").weights(Network()) is not None
+
+
+def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no run here \(no recipe.json\)"):
+        reopen(tmp_path / "nowhere", app="regression")
+    fit(RECIPE, tmp_path / "run")
+    with pytest.raises(ValueError, match="a run of regression, not of generate"):
+        reopen(tmp_path / "run", app="generate")
+    with pytest.raises(ValueError, match="the weights are of another network"):
+        reopen(tmp_path / "run", app="regression").weights(torch.nn.Linear(2, 2))
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early" / "recipe.json").write_text((tmp_path / "run" / "recipe.json").read_text())
+    with pytest.raises(ValueError, match="no checkpoint yet; train for longer"):
+        reopen(tmp_path / "early", app="regression").checkpoint()
