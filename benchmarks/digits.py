@@ -28,11 +28,10 @@ from monge.fleet import processes
 from monge.math.cost import Units
 from monge.math.types import Pair, VelocityModel
 from monge.objective.base import Loss, Objective
-from monge.run import Run
 from monge.train.batches import seeded
 from monge.train.config import TrainConfig
 from monge.train.distributed import Ranks
-from monge.train.loop import prepare, train
+from monge.train.loop import Run, prepare, train
 
 BUDGETS = (1, 2, 4, 8, 20, 25, 32, 50)
 KEPT = Path(__file__).parent / "results" / "digits"

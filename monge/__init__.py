@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from monge.objective.contrastive import InfoNCE, Margin
     from monge.objective.flow_matching import FlowMatching
     from monge.objective.flow_walking import FlowWalking
-    from monge.run import Run, fit
+    from monge.run import fit
+    from monge.train.loop import Run
 
 __version__ = "0.1.0"
 
@@ -44,7 +45,8 @@ _HOMES = {
     "monge.objective.contrastive": ("InfoNCE", "Margin"),
     "monge.objective.flow_matching": ("FlowMatching",),
     "monge.objective.flow_walking": ("FlowWalking",),
-    "monge.run": ("Run", "fit"),
+    "monge.run": ("fit",),
+    "monge.train.loop": ("Run",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

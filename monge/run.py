@@ -6,41 +6,23 @@ runs/NAME/   recipe.json   constants.safetensors   metrics.jsonl   checkpoints/s
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import monge
-from monge.objective.base import Objective
 from monge.train import checkpoint
-from monge.train.batches import Batches
 from monge.train.config import TrainConfig
 from monge.train.distributed import Ranks, averaged, gathered, ranks
 from monge.train.log import Log
-from monge.train.loop import prepare, train
+from monge.train.loop import Run, prepare, train
 from monge.train.state import State, load_weights
-
-B = TypeVar("B")
-
-
-@dataclass
-class Run(Generic[B]):
-    """One experiment, ready to go."""
-
-    model: nn.Module
-    objective: Objective
-    batches: Batches[B]
-    train: TrainConfig
-    evaluate: Callable[[nn.Module], dict[str, float]] | None = (
-        None  # its first entry decides which checkpoint is best: low is good
-    )
-    constants: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # what the data fixed: units, potentials
 
 
 class Recipe(Protocol):

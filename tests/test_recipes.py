@@ -26,7 +26,7 @@ RECIPES = {
     "dit": replace(SMALL, network="dit", width=64),
     "trigonometric target": replace(SMALL, path="trigonometric", predicts="target", times="logit-normal"),
     "source": replace(SMALL, predicts="source"),
-    "toy": replace(SMALL, data="moons"),
+    "toy": replace(SMALL, data="checkerboard", coupling="independent", batch=256),
     "muon": replace(SMALL, network="dit", width=64, train=replace(SMALL.train, optimizer="muon")),
 }
 

@@ -120,7 +120,7 @@ def test_versions_may_differ_and_missing_fields_count() -> None:
 
 
 def test_a_recipe_that_cannot_be_built_leaves_the_directory_free(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="ema: width 0.9"):
+    with pytest.raises(ValueError, match=r"ema: width 0\.9"):
         fit(with_train(ema=0.9), tmp_path)
     assert not (tmp_path / "recipe.json").exists()
     assert fit(RECIPE, tmp_path).step == 6

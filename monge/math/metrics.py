@@ -131,9 +131,8 @@ def straightness(v: Velocity, x_0: Float[Tensor, "B *s"], *, steps: int = 100) -
         x = x + v_t / steps
         sum_v = sum_v + v_t / steps
         squares = squares + v_t.square().flatten(1).sum(1).mean().cpu() / steps
-    return float(
-        squares - sum_v.square().flatten(1).sum(1).mean().cpu()
-    )  # the mean of the squares less the square of the mean
+    # the mean of the squares less the square of the mean
+    return float(squares - sum_v.square().flatten(1).sum(1).mean().cpu())
 
 
 def nmse(x: Float[Tensor, "B *s"], x_1: Float[Tensor, "B *s"], *, origin: Float[Tensor, "B *s"] | None = None) -> float:

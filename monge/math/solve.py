@@ -153,9 +153,8 @@ def dpm_solver_2m(path: Affine) -> Step:
         estimate = x_1
         if memory is not None:
             x_1_before, snr_before = memory
-            ratio = (
-                (torch.log(beta_s / alpha_s) - snr) / (snr - snr_before) / 2
-            )  # nan or inf where a log-SNR is infinite
+            # nan or inf where a log-SNR is infinite
+            ratio = (torch.log(beta_s / alpha_s) - snr) / (snr - snr_before) / 2
             ratio = torch.where(torch.isfinite(ratio) & (alpha_s > 0), ratio, torch.zeros_like(ratio))
             estimate = x_1 + like(ratio, x) * (x_1 - x_1_before)
         shrink = alpha_s / alpha_t

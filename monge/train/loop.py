@@ -1,18 +1,35 @@
 """The training loop, as a generator: logging, saving and stopping are the caller's for-loop."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from monge.objective.base import Loss, Objective
-from monge.train.batches import prefetched
+from monge.train.batches import Batches, prefetched
+from monge.train.config import TrainConfig
 from monge.train.distributed import Ranks, share, without_sync
 from monge.train.state import State
 
-if TYPE_CHECKING:
-    from monge.run import Run
+B = TypeVar("B")
+
+
+@dataclass
+class Run(Generic[B]):
+    """One experiment, ready to go.
+
+    The first entry of what `evaluate` returns decides which checkpoint is best: low is good. `constants` are what the data
+    fixed, units or potentials: they are stored with the run.
+    """
+
+    model: nn.Module
+    objective: Objective
+    batches: Batches[B]
+    train: TrainConfig
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None
+    constants: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 class Step(nn.Module):
@@ -26,12 +43,11 @@ class Step(nn.Module):
         return self.objective(self.model, batch)
 
 
-def prepare(run: "Run[Any]", where: Ranks) -> tuple[State, nn.Module]:
+def prepare(run: Run[Any], where: Ranks) -> tuple[State, nn.Module]:
     """(the state before the first step, the module to step): seeded, on the device, compiled and shared as configured."""
     config = run.train
-    torch.manual_seed(
-        config.seed + 1 + where.rank
-    )  # the weights were drawn when the recipe was built, alike on all ranks
+    # the weights were drawn when the recipe was built, alike on all ranks; from here on each rank has draws of its own
+    torch.manual_seed(config.seed + 1 + where.rank)
     model, objective = run.model.to(where.device), run.objective.to(where.device)
     if config.compile:
         model.compile()
@@ -40,7 +56,7 @@ def prepare(run: "Run[Any]", where: Ranks) -> tuple[State, nn.Module]:
 
 
 def train(
-    run: "Run[Any]", state: State, step: nn.Module, where: Ranks
+    run: Run[Any], state: State, step: nn.Module, where: Ranks
 ) -> Iterator[tuple[int, dict[str, Tensor | float]]]:
     """Yields (step number, metrics) after each optimizer step, until run.train.steps; `state` is then ready to be saved.
 

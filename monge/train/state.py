@@ -23,9 +23,8 @@ class State:
     optimizers: Optimizers
     ema: EMA | None
     step: int = 0
-    best: dict[str, float] = field(
-        default_factory=dict[str, float]
-    )  # {"step": ..., "value": ...} of the lowest evaluation
+    # {"step": ..., "value": ...} of the lowest evaluation
+    best: dict[str, float] = field(default_factory=dict[str, float])
 
     @staticmethod
     def start(model: nn.Module, objective: nn.Module, config: TrainConfig) -> "State":

@@ -1,4 +1,4 @@
-"""The smallest experiment: regress x_1 on x_0. What runs, ranks and resuming are tested with; `torchrun regression.py` trains it."""
+"""The smallest experiment, regress x_1 on x_0: what runs, ranks and resuming are tested with. torchrun can train it."""
 
 import json
 import sys
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from monge.math.types import Pair
 from monge.objective.base import Loss, Objective
-from monge.run import Run, fit
+from monge.run import fit
 from monge.train.batches import seeded
 from monge.train.config import TrainConfig
+from monge.train.loop import Run
 
 
 class Network(nn.Module):

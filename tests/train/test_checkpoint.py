@@ -107,9 +107,9 @@ def test_scalars_cut_short_or_missing_are_named(tmp_path: Path, content: str | N
 def test_weights_of_another_network_are_refused_and_change_nothing() -> None:
     module, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 4)
     before = {name: p.clone() for name, p in module.state_dict().items()}
-    with pytest.raises(ValueError, match="another network.*'weight'"):
+    with pytest.raises(ValueError, match=r"another network.*'weight'"):
         load_weights(module, other.state_dict())
-    with pytest.raises(ValueError, match="another network.*'bias'"):
+    with pytest.raises(ValueError, match=r"another network.*'bias'"):
         load_weights(module, {"weight": before["weight"]})
     assert_close(module.state_dict(), before, rtol=0, atol=0)
 

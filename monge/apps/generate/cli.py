@@ -16,7 +16,7 @@ from monge.apps.generate import pictures
 from monge.apps.generate.data import Dataset, load
 from monge.apps.generate.evaluate import Row, curve
 from monge.apps.generate.evaluate import evaluate as evaluate_run
-from monge.apps.generate.recipes import Generate, stored
+from monge.apps.generate.recipes import Generate, generator_of, stored
 from monge.apps.generate.sample import Generator, Guidance
 from monge.run import fit, reopen
 from monge.train.batches import seeded
@@ -72,7 +72,7 @@ def sample(
         checkpoint: last, best or a step.
         out: Where to write; RUN/samples if not said.
     """
-    generator = Generator.open(reopen(run, app="generate"), which=checkpoint, weak=weak)
+    generator = generator_of(reopen(run, app="generate"), which=checkpoint, weak=weak)
     if label is not None and not 0 <= label < generator.classes:
         raise ValueError(f"label {label}: the run has {generator.classes} classes, numbered from 0")
     labels = generator.labels(n) if label is None else torch.full((n,), label)
@@ -109,7 +109,7 @@ def evaluate(
         curve_: Also draw quality against evaluations of the network, by solver.
     """
     opened = reopen(run, app="generate")
-    generator = Generator.open(opened, which=checkpoint, weak=weak)
+    generator = generator_of(opened, which=checkpoint, weak=weak)
     data = _data_of(stored(opened))
     torch.set_num_threads(1)
     rows = evaluate_run(
@@ -146,7 +146,7 @@ def likelihood(
         probes: Hutchinson probes; `None` takes the exact divergence.
     """
     opened = reopen(run, app="generate")
-    generator = Generator.open(opened, which=checkpoint)
+    generator = generator_of(opened, which=checkpoint)
     _, held_out = _data_of(stored(opened)).split()
     held_out = held_out.rows(torch.arange(min(n, len(held_out.x))))
     labels = held_out.labels if generator.classes else None

@@ -95,10 +95,8 @@ class Judge:
             m = min(len(a), len(b))
             return sliced_w2(a[:m], b[:m], generator=seeded(1785))
 
-        here, best = (
-            manifold(self.features(real[:n]), self.features(fake[:n])),
-            manifold(self.features(half), self.features(other)),
-        )
+        here = manifold(self.features(real[:n]), self.features(fake[:n]))
+        best = manifold(self.features(half), self.features(other))
         rows = {
             "frechet": both(frechet, "low"),
             "kid x 1000": both(lambda a, b: 1000 * kernel_distance(a, b), "low"),

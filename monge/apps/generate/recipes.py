@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from monge.apps.generate.data import Dataset, load
 from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_loss
+from monge.apps.generate.sample import Generator
 from monge.math.cost import Units
 from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT, given
 from monge.math.ot import semidiscrete
@@ -20,9 +21,10 @@ from monge.nets.dit import DiTShape, Patches
 from monge.nets.mlp import MLP
 from monge.nets.prediction import PredictsSource, PredictsTarget
 from monge.objective.flow_matching import FlowMatching
-from monge.run import Opened, Run, reopen
+from monge.run import Opened, reopen
 from monge.train.batches import seeded
 from monge.train.config import TrainConfig
+from monge.train.loop import Run
 
 PATHS = {"linear": Affine(linear), "trigonometric": Affine(trigonometric)}
 TIMES = {"uniform": Times(uniform, stratified=True), "logit-normal": Times(logit_normal(), stratified=True)}
@@ -143,19 +145,12 @@ class Generate:
             generator=generator,
         )
         constants |= {"potentials": potentials, "potentials_error": torch.tensor(error)}
-        cond = (
-            {"index": torch.arange(len(x))}
-            if training.labels is None
-            else {"index": torch.arange(len(x)), "label": training.labels}
-        )
+        cond = {"index": torch.arange(len(x))} | ({} if training.labels is None else {"label": training.labels})
         return SemidiscreteOT(Pair(x, x, cond=cond), potentials, condition=label)
 
     def _teacher_pairs(self, student: nn.Module) -> Pair:
         """Pairs (x_0, x_1) of the teacher's own flow; the student starts from the teacher's weights."""
-        from monge.apps.generate.sample import Generator
-
-        opened = reopen(Path(self.reflow), app=self.app)
-        teacher = Generator.open(opened)
+        teacher = generator_of(reopen(Path(self.reflow), app=self.app))
         student.load_state_dict(teacher.model.state_dict())
         noise = torch.Generator().manual_seed(self.train.seed)
         return teacher.pairs(20 * self.batch, generator=noise)
@@ -172,9 +167,14 @@ def stored(opened: Opened) -> Generate:
         raise ValueError(f"{opened.directory}: its recipe is of another version of monge ({error})") from error
 
 
-def units_of(opened: Opened) -> Units:
-    """The units in which the run's network works, over flattened items."""
-    return Units(opened.constants["centre"], opened.constants["scale"])
+def generator_of(opened: Opened, *, which: str = "last", weak: str | None = None) -> Generator:
+    """The run's network with the averaged weights of checkpoint `which`; `weak` names an early one for autoguidance."""
+    recipe, constants = stored(opened), opened.constants
+    shape, classes = tuple(constants["shape"].tolist()), int(constants["classes"])
+    units = Units(constants["centre"], constants["scale"])
+    model = opened.weights(recipe.network_for(shape, classes), which=which)
+    early = None if weak is None else opened.weights(recipe.network_for(shape, classes), which=weak)
+    return Generator(model, PATHS[recipe.path], units, shape, classes, float(constants["levels"]), early)
 
 
 def _normalised(data: Dataset, units: Units) -> Tensor:

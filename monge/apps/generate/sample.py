@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from monge.apps.generate.recipes import PATHS, stored, units_of
 from monge.math.cost import Units
 from monge.math.density import Density, bits_per_dimension, log_likelihood
 from monge.math.dopri5 import dopri5
@@ -26,7 +25,6 @@ from monge.math.solve import (
     trajectory,
 )
 from monge.math.types import Pair, Velocity, like
-from monge.run import Opened
 
 # name -> (the step for a path, evaluations per step)
 SOLVERS: dict[str, tuple[Callable[[Affine], Step], int]] = {
@@ -78,15 +76,6 @@ class Generator:
     classes: int
     levels: float
     weak: nn.Module | None = None  # for autoguidance
-
-    @staticmethod
-    def open(opened: Opened, *, which: str = "last", weak: str | None = None) -> "Generator":
-        """The run's network with the averaged weights of checkpoint `which`; `weak` names an early one for autoguidance."""
-        recipe, constants = stored(opened), opened.constants
-        shape, classes = tuple(constants["shape"].tolist()), int(constants["classes"])
-        model = opened.weights(recipe.network_for(shape, classes), which=which)
-        early = None if weak is None else opened.weights(recipe.network_for(shape, classes), which=weak)
-        return Generator(model, PATHS[recipe.path], units_of(opened), shape, classes, float(constants["levels"]), early)
 
     def noise(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n *s"]:
         """Where samples start."""

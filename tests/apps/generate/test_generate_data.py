@@ -15,7 +15,6 @@ from torch.testing import assert_close
 
 from monge.apps.generate.data import TOYS, Dataset, digits, load
 from monge.apps.generate.recipes import Generate
-from monge.apps.generate.sample import Generator
 from monge.run import fit, reopen
 from monge.train.batches import seeded
 from monge.train.config import TrainConfig
@@ -168,7 +167,7 @@ def test_samples_of_a_run_come_in_the_units_of_its_data(tmp_path: Path) -> None:
     config = TrainConfig(steps=300, warmup=10, lr=3e-3, save_every=300, device="cpu")
     recipe = Generate(data=str(tmp_path / "x.npy"), width=32, depth=1, batch=64, train=config)
     fit(recipe, tmp_path / "run")
-    drawn, labels = Generator.open(reopen(tmp_path / "run", app="generate")).sample(2000, generator=seeded(1))
+    drawn, labels = generator_of(reopen(tmp_path / "run", app="generate")).sample(2000, generator=seeded(1))
     assert labels is None
     # a normal cloud is learnt within 300 steps; a unit's slip would be a factor of 50 at least
     assert_close(drawn.double().mean(0), torch.tensor([1000.0, -3.0]).double(), rtol=0, atol=10)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch.testing import assert_close
 
-from monge.apps.generate.sample import Generator
+from monge.apps.generate.recipes import generator_of
 from monge.run import reopen
 from monge.train.batches import seeded
 from monge.train.checkpoint import read_tensors
@@ -55,7 +55,7 @@ def test_it_trains_and_what_it_saved_opens_in_one_process(runs: dict[str, Path],
     records = read_records(runs[how] / "metrics.jsonl")
     assert [record["step"] for record in records] == [2, 4, 6, 8]
     assert records[-1]["held-out loss"] < records[1]["held-out loss"]
-    generator = Generator.open(reopen(runs[how], app="generate"))
+    generator = generator_of(reopen(runs[how], app="generate"))
     x, _ = generator.sample(3, steps=2, generator=seeded(0))
     assert x.shape == (3, 1, 8, 8)
     assert ((x >= 0) & (x <= 16)).all()

@@ -79,7 +79,7 @@ def test_evaluate_and_likelihood_print_their_numbers(run, capsys):
 def test_reflow_straightens(run, tmp_path):
     from pathlib import Path
 
-    from monge.apps.generate.sample import Generator
+    from monge.apps.generate.recipes import generator_of
     from monge.math.metrics import straightness
     from monge.run import reopen
 
@@ -87,7 +87,7 @@ def test_reflow_straightens(run, tmp_path):
     assert main(["generate", "reflow", str(run), "--out", str(student), "--steps", "300"]) == 0
     bends = []
     for path in (run, student):
-        generator = Generator.open(reopen(Path(path), app="generate"))
+        generator = generator_of(reopen(Path(path), app="generate"))
         x_0, labels = generator.noise(200, generator=torch.Generator().manual_seed(0)), generator.labels(200)
         with torch.no_grad():
             bends.append(straightness(generator.velocity(labels), x_0, steps=20))
