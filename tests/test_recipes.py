@@ -44,11 +44,6 @@ def test_the_losses_are_the_golden_ones(name):
     assert losses(RECIPES[name]) == pytest.approx(json.loads(GOLDEN.read_text())[name], rel=1e-3)
 
 
-def test_every_loss_falls_from_its_start():
-    for name, found in json.loads(GOLDEN.read_text()).items():
-        assert sum(found[-5:]) < sum(found[:5]), name
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     GOLDEN.write_text(json.dumps({name: losses(recipe) for name, recipe in RECIPES.items()}, indent=1) + "\n")

@@ -72,101 +72,96 @@ ROUNDS = 16
 
 def _round(x, bits, centre, norm, error):
     n, d = x.shape
-    total = np.zeros(d)
-    for i in range(n):
+    total, inexact = np.zeros(d), np.empty(d, np.float32)
+    exact_bits = inexact.view(np.uint32)
+    low = np.empty(d, np.float32)
+    low_bits = low.view(np.uint32)
+    for row in x:
         for k in range(d):
-            total[k] += x[i, k]
+            total[k] += row[k]
     for k in range(d):
         centre[k] = total[k] / n
-    y = np.empty(d, np.float32)
-    y_bits, z_bits = y.view(np.uint32), np.empty(d, np.uint32)
-    z = z_bits.view(np.float32)
     for i in range(n):
-        length, lost = np.float64(0), np.float64(0)
+        row, out, length, lost = x[i], bits[i], 0.0, 0.0
         for k in range(d):
-            y[k] = x[i, k] - centre[k]
+            inexact[k] = row[k] - centre[k]
         for k in range(d):  # to the nearest, ties to even
-            above = (y_bits[k] + np.uint32(0x7FFF) + ((y_bits[k] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            z_bits[k] = above << np.uint32(16)
-            bits[i, k] = above
+            low_bits[k] = exact_bits[k] + np.uint32(0x7FFF) + ((exact_bits[k] >> np.uint32(16)) & np.uint32(1))
         for k in range(d):
-            length += np.float64(y[k]) * np.float64(y[k])
-            lost += np.float64(y[k] - z[k]) * np.float64(y[k] - z[k])
+            low_bits[k] &= np.uint32(0xFFFF0000)
+            out[k] = low_bits[k] >> np.uint32(16)
+        for k in range(d):
+            y, r = np.float64(inexact[k]), np.float64(inexact[k] - low[k])
+            length += y * y
+            lost += r * r
         norm[i] = np.sqrt(length) * (1 + 2 * _SINGLE)
-        error[i] = np.sqrt(lost) * (1 + 2 * _SINGLE) + norm[i] * _SINGLE  # the difference x - centre is rounded too
+        error[i] = np.sqrt(lost) + norm[i] * _SINGLE  # the difference x - centre is rounded too
 
 
 _round = compiled(_round, fastmath={"reassoc", "contract"})
 
 
+@compiled
 def _widen(product, norm, error, largest, error_1, d, cost, bound):
-    n = len(bound)
-    bits = cost.view(np.uint32)
-    for i in range(n):
-        peak = np.float32(0)
-        for j in range(n):
-            bits[i, j] = (np.uint32(product[i, j]) << np.uint32(16)) ^ np.uint32(0x80000000)
-        for j in range(n):
-            c = abs(cost[i, j])
-            peak = c if c > peak else peak
+    """Fill cost with minus the product and bound with how far a row of it may be off; return whether all is of a fit size."""
+    for i in range(len(bound)):
+        bits, row = product[i], cost[i].view(np.uint32)
+        peak = np.zeros(1, np.uint32)
+        for j in range(len(bits)):
+            magnitude = (np.uint32(bits[j]) << np.uint32(16)) & np.uint32(0x7FFFFFFF)
+            peak[0] = max(peak[0], magnitude)
+        for j in range(len(bits)):
+            row[j] = (np.uint32(bits[j]) << np.uint32(16)) ^ np.uint32(0x80000000)
         points = error[i] * largest + (norm[i] + error[i]) * error_1
-        sums = (
-            2 * (d + 8) * (_SINGLE * norm[i] * largest + 2.0**-126 * (1 + norm[i] + largest))
-        )  # the least are flushed
-        bound[i] = np.float32(1.01 * (points + sums + _UNIT * peak))
+        sums = 2 * (d + 8) * (_SINGLE * norm[i] * largest + 2.0**-126 * (1 + norm[i] + largest))  # the least are flushed
+        bound[i] = np.float32(1.01 * (points + sums + _UNIT * peak.view(np.float32)[0]))
         if not bound[i] < 1e30:
             return False
     return True
 
 
-_widen = compiled(_widen, fastmath={"reassoc"})
-"""Fill cost with minus the product and bound with how far a row of it may be off; return whether all is of a fit size."""
-
-
-def _inner(x, y):
+def _exact(x_0, x_1, centre_0, centre_1):
     total = 0.0
-    for k in range(len(x)):
-        total += x[k] * y[k]
-    return total
+    for k in range(len(x_0)):
+        total += (np.float64(x_0[k]) - np.float64(centre_0[k])) * (np.float64(x_1[k]) - np.float64(centre_1[k]))
+    return -total
 
 
-_inner = compiled(_inner, fastmath={"reassoc", "contract"})
+_exact = compiled(_exact, fastmath={"reassoc", "contract"})
+"""Return minus the product of two points less their centres, in float64."""
 
 
-@compiled
-def _centred(x, centre, other, out):
-    """Fill out with x less its centre, in float64; return its product with the other centre."""
-    for k in range(len(x)):
-        out[k] = np.float64(x[k]) - np.float64(centre[k])
-    return _inner(out, other)
+def _least_of_blocks(row, prices, least):
+    for b in range(len(least)):
+        start, a = b * BLOCK, np.float32(np.inf)
+        for j in range(start, min(start + BLOCK, len(row))):
+            h = row[j] - prices[j]
+            a = h if h < a else a
+        least[b] = a
 
 
-def _least(row, prices):
-    least = np.float32(np.inf)
-    for j in range(len(row)):
-        h = row[j] - prices[j]
-        least = h if h < least else least
-    return least
-
-
-_least = compiled(_least)
+_least_of_blocks = compiled(_least_of_blocks, fastmath={"reassoc", "nnan", "nsz"})
+BLOCK = 64
 
 
 @compiled
 def _sharpen_near(cost, prices, x_0, x_1, centre_0, centre_1, bound):
-    """Make exact what is within 1.5 bounds of the least of its row, at these prices; return whether that was few.
+    """Make exact what is within two bounds of the least of its row, at these prices; return whether that was few.
 
     A sixteenth of all entries takes as long as the full product would.
     """
-    n, x, g, count = len(bound), np.empty(x_0.shape[1]), prices.astype(np.float32), 0
+    n, g, count = len(bound), prices.astype(np.float32), 0
+    least = np.empty((n + BLOCK - 1) // BLOCK, np.float32)
     for i in range(n):
         row = cost[i]
-        bar = _least(row, g) + np.float32(1.5 * bound[i])
-        offset = bound[i] + _centred(x_0[i], centre_0, centre_1, x)
-        for j in range(n):
-            if row[j] - g[j] <= bar:
-                row[j] = offset - _inner(x, x_1[j])
-                count += 1
+        _least_of_blocks(row, g, least)
+        bar = least.min() + np.float32(2 * bound[i])
+        for b in range(len(least)):
+            if least[b] <= bar:
+                for j in range(b * BLOCK, min(b * BLOCK + BLOCK, n)):
+                    if row[j] - g[j] <= bar:
+                        row[j] = bound[i] + _exact(x_0[i], x_1[j], centre_0, centre_1)
+                        count += 1
         if 16 * count > n * (i + n // 16):
             return False
     return True
@@ -175,10 +170,9 @@ def _sharpen_near(cost, prices, x_0, x_1, centre_0, centre_1, bound):
 @compiled
 def _sharpen_matched(cost, columns, x_0, x_1, centre_0, centre_1, bound):
     """Make the matched entries exact; return how many were not."""
-    x, changed = np.empty(x_0.shape[1]), 0
+    changed = 0
     for i, j in enumerate(columns):
-        offset = bound[i] + _centred(x_0[i], centre_0, centre_1, x)
-        exact = np.float32(offset - _inner(x, x_1[j]))
+        exact = np.float32(bound[i] + _exact(x_0[i], x_1[j], centre_0, centre_1))
         changed += cost[i, j] != exact
         cost[i, j] = exact
     return changed
