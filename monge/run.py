@@ -5,6 +5,7 @@ runs/NAME/   recipe.json   constants.safetensors   metrics.jsonl   checkpoints/s
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,7 +122,7 @@ def _evaluated(run: Run[Any], state: State, step: nn.Module) -> dict[str, float]
         _copy_into(state.model, kept)
     state.model.train(training)
     value = next(iter(found.values()))
-    if not state.best or value < state.best["value"]:
+    if not state.best or value < state.best["value"] or math.isnan(state.best["value"]):
         state.best = {"step": state.step, "value": value}
     return found
 

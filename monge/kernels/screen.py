@@ -11,6 +11,7 @@ import numpy as np
 
 from monge.kernels.assignment import Assignment, approach, assign, checked_start
 from monge.kernels.compiled import compiled
+from monge.kernels.rows import two_smallest
 
 _UNIT, _SINGLE = 2.0**-8, 2.0**-24
 """Half a unit in the last place of 1 in bfloat16 and in float32."""
@@ -70,78 +71,101 @@ ROUNDS = 16
 """Solutions with an approximate entry, each a few exact costs away from the next, before the full product is as cheap."""
 
 
+@compiled
 def _round(x, bits, centre, norm, error):
     n, d = x.shape
-    total, inexact = np.zeros(d), np.empty(d, np.float32)
-    exact_bits = inexact.view(np.uint32)
-    low = np.empty(d, np.float32)
-    low_bits = low.view(np.uint32)
-    for row in x:
-        for k in range(d):
-            total[k] += row[k]
+    low, stride = np.empty(d, np.uint32), max(n // 64, 1)  # any centre is right: the mean of some points is good enough
+    inexact, single, none = np.empty(d, np.float32), low.view(np.float32), np.zeros(d, np.float32)
+    centre[:] = 0
+    for i in range(0, n, stride):
+        _add(x[i], centre)
     for k in range(d):
-        centre[k] = total[k] / n
+        centre[k] /= np.float32((n - 1) // stride + 1)
     for i in range(n):
-        row, out, length, lost = x[i], bits[i], 0.0, 0.0
-        for k in range(d):
-            inexact[k] = row[k] - centre[k]
-        for k in range(d):  # to the nearest, ties to even
-            low_bits[k] = exact_bits[k] + np.uint32(0x7FFF) + ((exact_bits[k] >> np.uint32(16)) & np.uint32(1))
-        for k in range(d):
-            low_bits[k] &= np.uint32(0xFFFF0000)
-            out[k] = low_bits[k] >> np.uint32(16)
-        for k in range(d):
-            y, r = np.float64(inexact[k]), np.float64(inexact[k] - low[k])
-            length += y * y
-            lost += r * r
-        norm[i] = np.sqrt(length) * (1 + 2 * _SINGLE)
-        error[i] = np.sqrt(lost) + norm[i] * _SINGLE  # the difference x - centre is rounded too
+        _subtract(x[i], centre, inexact)
+        _to_bfloat16(inexact.view(np.uint32), low, bits[i])
+        norm[i] = _at_most(_squares(inexact, none), d)
+        error[i] = _at_most(_squares(inexact, single), d) + norm[i] * _SINGLE  # x - centre is rounded as well
 
 
-_round = compiled(_round, fastmath={"reassoc", "contract"})
+@compiled
+def _add(row, total):
+    for k in range(len(total)):
+        total[k] += row[k]
+
+
+@compiled
+def _subtract(row, centre, out):
+    for k in range(len(out)):
+        out[k] = row[k] - centre[k]
+
+
+@compiled
+def _to_bfloat16(bits, low, out):
+    """Round float32 to bfloat16, to the nearest, ties to even; low has it as float32, out its 16 bits."""
+    for k in range(len(bits)):
+        above = (bits[k] + np.uint32(0x7FFF) + ((bits[k] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        low[k] = above << np.uint32(16)
+        out[k] = above
+
+
+def _squares_of_difference(x, y):
+    total = np.float32(0)
+    for k in range(len(x)):
+        total += (x[k] - y[k]) * (x[k] - y[k])
+    return total
+
+
+_squares = compiled(_squares_of_difference, fastmath={"reassoc", "contract"})
+
+
+@compiled
+def _at_most(squares, d):
+    """An upper bound of the length whose d squares were added up in float32, where they round and underflow."""
+    return np.sqrt(squares * (1 + 2 * (d + 8) * _SINGLE) + d * 2.0**-125) * (1 + 2 * _SINGLE)
 
 
 @compiled
 def _widen(product, norm, error, largest, error_1, d, cost, bound):
     """Fill cost with minus the product and bound with how far a row of it may be off; return whether all is of a fit size."""
     for i in range(len(bound)):
-        bits, row = product[i], cost[i].view(np.uint32)
-        peak = np.zeros(1, np.uint32)
-        for j in range(len(bits)):
-            magnitude = (np.uint32(bits[j]) << np.uint32(16)) & np.uint32(0x7FFFFFFF)
-            peak[0] = max(peak[0], magnitude)
-        for j in range(len(bits)):
-            row[j] = (np.uint32(bits[j]) << np.uint32(16)) ^ np.uint32(0x80000000)
+        peak = _minus(product[i], cost[i].view(np.uint32))
         points = error[i] * largest + (norm[i] + error[i]) * error_1
         sums = 2 * (d + 8) * (_SINGLE * norm[i] * largest + 2.0**-126 * (1 + norm[i] + largest))  # the least are flushed
-        bound[i] = np.float32(1.01 * (points + sums + _UNIT * peak.view(np.float32)[0]))
+        bound[i] = np.float32(1.01 * (points + sums + _UNIT * peak))
         if not bound[i] < 1e30:
             return False
     return True
 
 
-def _exact(x_0, x_1, centre_0, centre_1):
+@compiled
+def _minus(bits, out):
+    """Fill out with minus the bfloat16 numbers, as bits of float32; return the largest magnitude."""
+    peak = np.zeros(1, np.uint32)
+    largest = np.uint32(0)
+    for j in range(len(bits)):
+        largest = max(largest, np.uint32(bits[j]) & np.uint32(0x7FFF))
+        out[j] = (np.uint32(bits[j]) << np.uint32(16)) ^ np.uint32(0x80000000)
+    peak[0] = largest << np.uint32(16)
+    return peak.view(np.float32)[0]
+
+
+def _inner(x, y):
     total = 0.0
-    for k in range(len(x_0)):
-        total += (np.float64(x_0[k]) - np.float64(centre_0[k])) * (np.float64(x_1[k]) - np.float64(centre_1[k]))
-    return -total
+    for k in range(len(x)):
+        total += x[k] * y[k]
+    return total
 
 
-_exact = compiled(_exact, fastmath={"reassoc", "contract"})
-"""Return minus the product of two points less their centres, in float64."""
+_inner = compiled(_inner, fastmath={"reassoc", "contract"})
 
 
-def _least_of_blocks(row, prices, least):
-    for b in range(len(least)):
-        start, a = b * BLOCK, np.float32(np.inf)
-        for j in range(start, min(start + BLOCK, len(row))):
-            h = row[j] - prices[j]
-            a = h if h < a else a
-        least[b] = a
-
-
-_least_of_blocks = compiled(_least_of_blocks, fastmath={"reassoc", "nnan", "nsz"})
-BLOCK = 64
+@compiled
+def _centred(x, centre, other, out):
+    """Fill out with x less its centre, in float64; return its product with the other centre."""
+    for k in range(len(x)):
+        out[k] = np.float64(x[k]) - np.float64(centre[k])
+    return _inner(out, other)
 
 
 @compiled
@@ -150,17 +174,17 @@ def _sharpen_near(cost, prices, x_0, x_1, centre_0, centre_1, bound):
 
     A sixteenth of all entries takes as long as the full product would.
     """
-    n, g, count = len(bound), prices.astype(np.float32), 0
-    least = np.empty((n + BLOCK - 1) // BLOCK, np.float32)
+    n, g, count, size = len(bound), prices.astype(np.float32), 0, 64
+    x = np.empty(x_0.shape[1])
     for i in range(n):
         row = cost[i]
-        _least_of_blocks(row, g, least)
-        bar = least.min() + np.float32(2 * bound[i])
-        for b in range(len(least)):
-            if least[b] <= bar:
-                for j in range(b * BLOCK, min(b * BLOCK + BLOCK, n)):
+        bar = two_smallest(cost, i, g, np.float32(1))[0] + np.float32(2 * bound[i])
+        offset = bound[i] + _centred(x_0[i], centre_0, centre_1, x)
+        for start in range(0, n, size):
+            if _within(row[start : start + size], g[start : start + size], bar):
+                for j in range(start, min(start + size, n)):
                     if row[j] - g[j] <= bar:
-                        row[j] = bound[i] + _exact(x_0[i], x_1[j], centre_0, centre_1)
+                        row[j] = offset - _inner(x, x_1[j])
                         count += 1
         if 16 * count > n * (i + n // 16):
             return False
@@ -168,11 +192,22 @@ def _sharpen_near(cost, prices, x_0, x_1, centre_0, centre_1, bound):
 
 
 @compiled
+def _within(row, prices, bar):
+    """Return how many reduced costs reach down to the bar."""
+    count = np.int32(0)
+    for j in range(len(row)):
+        count += np.int32(row[j] - prices[j] <= bar)
+    return count
+
+
+@compiled
 def _sharpen_matched(cost, columns, x_0, x_1, centre_0, centre_1, bound):
     """Make the matched entries exact; return how many were not."""
-    changed = 0
+    x, changed = np.empty(x_0.shape[1]), 0
     for i, j in enumerate(columns):
-        exact = np.float32(bound[i] + _exact(x_0[i], x_1[j], centre_0, centre_1))
+        if cost[i].view(np.uint32)[j] & np.uint32(0xFFFF):  # no bfloat16: it is exact already
+            continue
+        exact = np.float32(bound[i] + _centred(x_0[i], centre_0, centre_1, x) - _inner(x, x_1[j]))
         changed += cost[i, j] != exact
         cost[i, j] = exact
     return changed

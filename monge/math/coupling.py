@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from monge.math.cost import Cost, inner_product, squared_euclidean
-from monge.math.ot import assignment, fall, sinkhorn
+from monge.math.cost import Cost, squared_euclidean
+from monge.math.ot import assignment, fall, match, sinkhorn
 from monge.math.types import Pair
 
 Coupling: TypeAlias = Callable[[Pair], Pair]
@@ -57,18 +57,22 @@ class MinibatchOT:
 
     def _match(self, pair: Pair, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x_0, x_1 = pair.x_0.flatten(1), pair.x_1.flatten(1)
-        cost_of = self.cost or (squared_euclidean if self.epsilon or label is not None else inner_product)
-        cost = cost_of(x_0, x_1)
+        i = torch.arange(len(pair), device=x_0.device)
+        if self.cost is None and not self.epsilon and label is None:
+            return i, match(x_0, x_1, prices=self._prices(pair))
+        cost = (self.cost or squared_euclidean)(x_0, x_1)
         if label is not None:
             cost = cost + self.weight * cost.mean() * _distance(label)
-        i = torch.arange(len(pair), device=cost.device)
         if self.epsilon:
             plan = sinkhorn(cost, self.epsilon * float(cost.mean()))
             return i, plan.sample(generator=self.generator)
+        return i, assignment(cost, prices=self._prices(pair))
+
+    def _prices(self, pair: Pair) -> Tensor | None:
+        """The duals of -x_0 . x_1 that the potentials give."""
         if self.potentials is None:
-            return i, assignment(cost)
-        prices = self.potentials[_entry(pair, "index")] - x_1.square().sum(-1) / 2  # duals of -x_0 . x_1
-        return i, assignment(cost, prices=prices)
+            return None
+        return self.potentials[_entry(pair, "index")] - pair.x_1.flatten(1).square().sum(-1) / 2
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ threads); on another device the Sinkhorn loop runs there and the exact assignmen
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from monge.kernels import screen
 from monge.kernels.assignment import assign, assign_many
 from monge.kernels.sinkhorn import sinkhorn_many
 from monge.math.cost import inner_product
@@ -61,6 +63,50 @@ def assignment(cost: Float[Tensor, "*b n n"], *, prices: Float[Tensor, "*b n"] |
         solved = [assign(problem, start) for problem, start in zip(_problems(cost), starts, strict=True)]
     permutations = np.stack([s.permutation for s in solved]) if solved else np.empty((0, shape[-1]), np.int64)
     return torch.from_numpy(permutations).reshape(shape).to(cost.device)
+
+
+def match(
+    x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "n D"], *, prices: Float[Tensor, "n"] | None = None
+) -> Int[Tensor, "n"]:
+    """The permutation p that minimises sum_i |x_0[i] - x_1[p[i]]|^2, exact up to float32 rounding of the costs.
+
+    `prices`, duals of the columns of -x_0 . x_1, are where the search starts. Where the processor multiplies bfloat16, a
+    large float32 problem is screened by such a product, twice as fast, and only the pairs that can matter are computed in full.
+    """
+    if _screens(x_0, x_1):
+        found = screened(x_0, x_1, prices)
+        if found is not None:
+            return found
+    return assignment(inner_product(x_0, x_1), prices=prices)
+
+
+def _screens(x_0: Tensor, x_1: Tensor) -> bool:
+    """Whether a bfloat16 product of these points is at hand, accumulated in float32 by oneDNN, and pays."""
+    if x_0.ndim != 2 or x_0.shape != x_1.shape or len(x_0) < 256 or x_0.shape[1] < 256 or x_0.numel() < 200_000:
+        return False
+    if {x.dtype for x in (x_0, x_1)} != {torch.float32} or {x.device.type for x in (x_0, x_1)} != {"cpu"}:
+        return False
+    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled and _multiplies_bfloat16()
+
+
+@cache
+def _multiplies_bfloat16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported())  # pyright: ignore[reportPrivateUsage]
+
+
+def screened(
+    x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "n D"], prices: Float[Tensor, "n"] | None = None
+) -> Int[Tensor, "n"] | None:
+    """What `match` returns, by way of a bfloat16 product; None where the points are too close together for it, or too large."""
+    x, y = x_0.detach().contiguous().numpy(), x_1.detach().contiguous().numpy()
+    low_0, low_1 = screen.rounded(x), screen.rounded(y)
+    b_0, b_1 = (torch.from_numpy(low.bits).view(torch.bfloat16) for low in (low_0, low_1))
+    product = torch.mm(b_0, b_1.mT).view(torch.uint16).numpy()
+    start = None
+    if prices is not None:  # the duals of the centred points
+        start = prices.detach().double().numpy() + (y - low_1.centre) @ low_0.centre
+    found = screen.match(product, x, y, low_0, low_1, start)
+    return None if found is None else torch.from_numpy(found.permutation)
 
 
 def sinkhorn(

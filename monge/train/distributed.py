@@ -31,6 +31,11 @@ class Ranks:
         return self.rank == 0
 
 
+def is_first() -> bool:
+    """Whether this process is rank zero, or alone: the one that prints and draws."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 @contextmanager
 def ranks(device: str = "auto") -> Iterator[Ranks]:
     """The ranks that torchrun set up, or this process alone. `auto` takes a GPU if there is one."""

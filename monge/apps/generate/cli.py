@@ -20,6 +20,7 @@ from monge.apps.generate.recipes import Generate, generator_of, stored
 from monge.apps.generate.sample import Generator, Guidance
 from monge.run import fit, reopen
 from monge.train.batches import seeded
+from monge.train.distributed import is_first
 from monge.train.log import read_records
 
 Solver = Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dpm2m", "dopri5"]
@@ -41,6 +42,8 @@ def train(
         tensorboard: Write event files too (needs monge[tensorboard]).
     """
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
+    if not is_first():
+        return
     pictures.losses(read_records(out / "metrics.jsonl"), out / "loss.png")
     console.print(f"Trained. The run is in {out}; next: monge generate evaluate {out}")
 
@@ -72,6 +75,7 @@ def sample(
         checkpoint: last, best or a step.
         out: Where to write; RUN/samples if not said.
     """
+    _at_least_one(n=n, steps=steps)
     generator = generator_of(reopen(run, app="generate"), which=checkpoint, weak=weak)
     if label is not None and not 0 <= label < generator.classes:
         raise ValueError(f"label {label}: the run has {generator.classes} classes, numbered from 0")
@@ -108,6 +112,7 @@ def evaluate(
         samples: How many; as many as there are real items if not said.
         curve_: Also draw quality against evaluations of the network, by solver.
     """
+    _at_least_one(samples=1 if samples is None else samples, steps=steps)
     opened = reopen(run, app="generate")
     generator = generator_of(opened, which=checkpoint, weak=weak)
     data = _data_of(stored(opened))
@@ -145,6 +150,7 @@ def likelihood(
         n: How many held-out items.
         probes: Hutchinson probes; `None` takes the exact divergence.
     """
+    _at_least_one(n=n, steps=steps, probes=1 if probes is None else probes)
     opened = reopen(run, app="generate")
     generator = generator_of(opened, which=checkpoint)
     _, held_out = _data_of(stored(opened)).split()
@@ -188,6 +194,12 @@ def demo(*, out: Path = Path("runs/demo"), steps: int = 3000) -> None:
     sample(out, n=100)
     evaluate(out)
     console.print(f"The picture is {out}/samples/samples.png; how it came about is {out}/samples/film.png")
+
+
+def _at_least_one(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"--{name} {number}: give at least 1")
 
 
 def _data_of(recipe: Generate) -> Dataset:

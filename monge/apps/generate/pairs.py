@@ -1,14 +1,14 @@
 """Batches of (noise, data), coupled. Batch k is a function of k alone."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from monge.math.coupling import Coupling, given
+from monge.math.coupling import Coupling, MinibatchOT, given
 from monge.math.types import Pair
 from monge.train.batches import seeded, shuffled
 
@@ -17,8 +17,8 @@ from monge.train.batches import seeded, shuffled
 class NoisePairs:
     """Normalised data with fresh Gaussian noise, `size` pairs a batch.
 
-    The coupling sees `factor` batches at once and is left out before batch number `after`. A tenth of the labels,
-    `label_dropout`, is replaced by `classes`, "no class", after coupling: what classifier-free guidance needs.
+    The coupling sees `factor` batches at once and begins with batch number `after`, or the next that it sees whole. A tenth
+    of the labels, `label_dropout`, is replaced by `classes`, "no class", after coupling: classifier-free guidance needs it.
     """
 
     x: Float[Tensor, "n *s"]
@@ -40,7 +40,7 @@ class NoisePairs:
             large, part = divmod(number, self.factor)
             if large not in self._held:
                 self._held = {k: v for k, v in self._held.items() if k == large - 1}
-                self._held[large] = self._coupled(large, number)
+                self._held[large] = self._coupled(large, large * self.factor)
             return self._held[large].rows(slice(part * self.size, (part + 1) * self.size))
 
     def _coupled(self, number: int, first: int) -> Pair:
@@ -49,7 +49,10 @@ class NoisePairs:
         x_1 = self.x[index]
         cond = {"index": index} if self.labels is None else {"index": index, "label": self.labels[index]}
         pair = Pair(torch.randn(x_1.shape, generator=generator), x_1, cond=cond)
-        pair = pair if first < self.after else self.coupling(pair)
+        if first >= self.after:
+            # an entropic coupling draws from its plan: with this batch's draws, whoever makes the batch
+            coupling = self.coupling
+            pair = (replace(coupling, generator=generator) if isinstance(coupling, MinibatchOT) else coupling)(pair)
         if self.labels is not None and self.label_dropout:
             dropped = torch.rand(len(pair), generator=generator) < self.label_dropout
             pair.cond["label"] = pair.cond["label"].masked_fill(dropped, self.classes)

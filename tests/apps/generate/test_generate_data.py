@@ -14,7 +14,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from monge.apps.generate.data import TOYS, Dataset, digits, load
-from monge.apps.generate.recipes import Generate
+from monge.apps.generate.recipes import Generate, generator_of
 from monge.run import fit, reopen
 from monge.train.batches import seeded
 from monge.train.config import TrainConfig
