@@ -192,7 +192,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--label", "-1"], ["label -1: the run has 3 classes"]),
         (["--checkpoint", "77"], ["no checkpoint '77'; there are last, best and steps 2"]),
         (["--weak", "77"], ["no checkpoint '77'"]),
-        (["--steps", "0"], ["at least one step, got 0"]),
+        (["--steps", "0"], ["--steps 0"]),
     ],
 )
 def test_bad_wishes_for_samples_are_named(run: Path, capsys, options: list[str], parts: list[str]) -> None:

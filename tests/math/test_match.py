@@ -1,0 +1,120 @@
+"""The permutation of points: the optimum of float64, whether a bfloat16 product screens the pairs or not."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from monge.kernels import screen
+from monge.math import ot
+
+seeds = st.integers(0, 2**31)
+DRAWS = {
+    "gaussian": lambda n, d, g: (torch.randn(n, d, generator=g), torch.randn(n, d, generator=g)),
+    "clusters": lambda n, d, g: (
+        torch.randn(n, d, generator=g),
+        torch.randn(8, d, generator=g)[torch.arange(n) % 8] + 0.5 * torch.randn(n, d, generator=g),
+    ),
+    "tight clusters": lambda n, d, g: (
+        torch.randn(n, d, generator=g),
+        torch.randn(8, d, generator=g)[torch.arange(n) % 8] + 0.01 * torch.randn(n, d, generator=g),
+    ),
+    "near duplicates": lambda n, d, g: (
+        x := torch.randn(n, d, generator=g),
+        x.flip(0) + 1e-4 * torch.randn(n, d, generator=g),
+    ),
+    "norms of all sizes": lambda n, d, g: (
+        torch.randn(n, d, generator=g),
+        torch.randn(n, d, generator=g) * torch.logspace(-3, 3, n)[:, None],
+    ),
+}
+
+
+def paid(x_0, x_1, permutation):
+    return float((x_0.double() - x_1.double()[permutation]).square().sum())
+
+
+def assert_optimal(x_0, x_1, permutation):
+    assert sorted(permutation.tolist()) == list(range(len(x_0)))
+    a, b = x_0.double(), x_1.double()
+    cost = ((a - b.mean(0)).square().sum(-1)[:, None] - 2 * (a - b.mean(0)) @ (b - b.mean(0)).T).numpy()
+    optimum = paid(x_0, x_1, torch.from_numpy(linear_sum_assignment(cost)[1]))
+    assert paid(x_0, x_1, permutation) <= optimum * (1 + 1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=seeds,
+    kind=st.sampled_from(sorted(DRAWS)),
+    n=st.integers(2, 150),
+    d=st.sampled_from([1, 7, 64, 300]),
+    scale=st.sampled_from([1e-15, 1e-3, 1.0, 1e3, 1e12]),
+    offset=st.sampled_from([0.0, 100.0]),
+)
+def test_screened_is_optimal_or_declines(seed, kind, n, d, scale, offset):
+    x_0, x_1 = DRAWS[kind](n, d, torch.Generator().manual_seed(seed))
+    x_0, x_1 = (x_0 + offset) * scale, (x_1 - 2 * offset) * scale
+    found = ot.screened(x_0, x_1)
+    if found is not None:
+        assert_optimal(x_0, x_1, found)
+    assert_optimal(x_0, x_1, ot.match(x_0, x_1))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "clusters"])
+def test_screens_what_it_is_for(kind):
+    """It does not decline, from any prices, and good prices keep the answer."""
+    x_0, x_1 = DRAWS[kind](300, 784, torch.Generator().manual_seed(0))
+    for prices in (None, torch.randn(300), -x_1.square().sum(-1) / 2):
+        found = ot.screened(x_0, x_1, prices)
+        assert found is not None
+        assert_optimal(x_0, x_1, found)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, exponent=st.integers(-18, 14), kind=st.sampled_from(sorted(DRAWS)))
+def test_the_product_is_within_its_bound(seed, exponent, kind):
+    """What the proof rests on, for the product of this machine."""
+    x_0, x_1 = (x * 10.0**exponent for x in DRAWS[kind](64, 200, torch.Generator().manual_seed(seed)))
+    low_0, low_1 = screen.rounded(x_0.numpy()), screen.rounded(x_1.numpy())
+    b_0, b_1 = (torch.from_numpy(low.bits).view(torch.bfloat16) for low in (low_0, low_1))
+    cost, bound = np.empty((64, 64), np.float32), np.empty(64)
+    arguments = low_0.norm, low_0.error, low_1.norm.max(), low_1.error.max(), 200, cost, bound
+    assert screen._widen(torch.mm(b_0, b_1.mT).view(torch.uint16).numpy(), *arguments)
+    exact = -(x_0.numpy().astype(float) - low_0.centre) @ (x_1.numpy().astype(float) - low_1.centre).T
+    assert (np.abs(cost - exact).max(1) <= bound).all()
+
+
+def test_rounds_as_torch_does():
+    x = torch.randn(33, 50, generator=torch.Generator().manual_seed(0)) * torch.logspace(-20, 20, 50)
+    low = screen.rounded(x.numpy())
+    centred = x - torch.from_numpy(low.centre)
+    assert torch.equal(torch.from_numpy(low.bits).view(torch.bfloat16), centred.bfloat16())
+    exact = centred.double()
+    assert (exact.norm(dim=1).numpy() <= low.norm).all()
+    assert ((exact - centred.bfloat16().double()).norm(dim=1).numpy() <= low.error).all()
+
+
+def test_a_wrong_matched_entry_is_made_exact_and_solved_again(monkeypatch):
+    """Without its candidates the screen still ends at the optimum, by the matched entries alone."""
+    monkeypatch.setattr(screen, "_sharpen_near", lambda *_: True)
+    monkeypatch.setattr(screen, "ROUNDS", 1000)
+    x_0, x_1 = DRAWS["gaussian"](40, 100, torch.Generator().manual_seed(0))
+    found = ot.screened(x_0, x_1)
+    assert found is not None
+    assert_optimal(x_0, x_1, found)
+
+
+@pytest.mark.parametrize("n", [1, 2, 300])
+def test_equal_points(n):
+    assert sorted(ot.match(torch.ones(n, 784), torch.ones(n, 784)).tolist()) == list(range(n))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 3e38])
+def test_names_what_is_not_finite(bad):
+    x_0, x_1 = DRAWS["gaussian"](300, 784, torch.Generator().manual_seed(0))
+    x_0[7] = bad
+    assert ot.screened(x_0, x_1) is None
+    with pytest.raises(ValueError, match=r"cost\[7, 0\] is"):
+        ot.match(x_0, x_1)
