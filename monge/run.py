@@ -7,6 +7,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -152,7 +153,11 @@ def claimed(directory: Path, recipe: Any, *, resume: bool, where: Ranks) -> Iter
             if not resume:
                 raise ValueError(f"{directory}: there is a run already; go on with --resume or name another directory")
             check_same(path, checkpoint.read_json(path), _described(recipe))
-        yield
+        try:
+            yield
+        finally:
+            if [left.name for left in directory.iterdir()] == ["lock"]:  # it did not come to a run
+                shutil.rmtree(directory)
 
 
 def check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

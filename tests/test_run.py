@@ -193,3 +193,13 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "early" / "recipe.json").write_text((tmp_path / "run" / "recipe.json").read_text())
     with pytest.raises(ValueError, match="no checkpoint yet; train for longer"):
         reopen(tmp_path / "early", app="regression").checkpoint()
+
+
+def test_a_directory_that_did_not_come_to_a_run_is_removed_and_nothing_else_is(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "notes").write_text("mine")
+    for name in ("new", "kept"):
+        with pytest.raises(ValueError, match="width"):
+            fit(with_train(ema=0.9), tmp_path / name)
+    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "kept" / "notes").read_text() == "mine"
