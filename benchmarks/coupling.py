@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torchcfm.optimal_transport import OTPlanSampler
 
 from monge.kernels.assignment import assign
+from monge.math.ot import match
 
 POINTS = (
     (16, 2),
@@ -92,12 +93,6 @@ SOLVERS = {
 }
 
 
-def couple(x_0, x_1):
-    """Minus the inner product has the optimum of the squared distance."""
-    cost = torch.empty(len(x_0), len(x_1)).addmm_(x_0, x_1.T, beta=0, alpha=-1)
-    return assign(cost.numpy()).permutation
-
-
 def in_turn(call, instances):
     """Return a callable that goes through the instances."""
     state = iter(())
@@ -117,7 +112,7 @@ def end_to_end():
     sample = OTPlanSampler("exact").sample_plan
     for n, d in POINTS:
         pairs = [points(n, d, seed) for seed in range(SEEDS if n <= 1024 else 1)]
-        calls = {"monge": in_turn(couple, pairs), "torchcfm": in_turn(sample, pairs)}
+        calls = {"monge": in_turn(match, pairs), "torchcfm": in_turn(sample, pairs)}
         times = side.interleave(calls, rounds=2000 if n < 256 else 200, seconds=8)
         yield {"kind": "end to end", "n": n, "d": d, "rounds": len(times["monge"])} | side.compare(times)
 

@@ -38,6 +38,12 @@ def rounded(x: np.ndarray) -> Rounded:
     return result
 
 
+def crowded(x_1: np.ndarray, low_0: Rounded, low_1: Rounded) -> bool:
+    """Whether many targets are so alike, seen from a typical source, that bfloat16 cannot tell them apart; by a sample."""
+    error = low_0.error.mean() / low_0.norm.mean() * low_1.norm.max() + low_1.error.max()  # for a source of length 1
+    return _alike(x_1, x_1.shape[1] * error**2) > 1 / 16
+
+
 def match(
     product: np.ndarray,
     x_0: np.ndarray,
@@ -57,9 +63,9 @@ def match(
     if not _widen(product, low_0.norm, low_0.error, largest, error, x_0.shape[1], cost, bound):
         return None
     near = approach(cost, checked_start(prices, n))
-    if not _sharpen_near(cost, near, x_0, x_1, low_0.centre, low_1.centre, bound):
-        return None
     for _ in range(ROUNDS):
+        if not _sharpen_near(cost, near, x_0, x_1, low_0.centre, low_1.centre, bound):
+            return None
         found = assign(cost, near)
         near = found.prices
         if not _sharpen_matched(cost, found.permutation, x_0, x_1, low_0.centre, low_1.centre, bound):
@@ -120,6 +126,17 @@ _squares = compiled(_squares_of_difference, fastmath={"reassoc", "contract"})
 
 
 @compiled
+def _alike(x, square):
+    """Return the part of some pairs of points that are less than the root of `square` apart."""
+    n, near, count = len(x), 0, 0
+    for i in range(0, n, n // 16 + 1):
+        for j in range(1, n, n // 64 + 1):
+            near += i != j and _squares(x[i], x[j]) < square
+            count += 1
+    return near / count
+
+
+@compiled
 def _at_most(squares, d):
     """An upper bound of the length whose d squares were added up in float32, where they round and underflow."""
     return np.sqrt(squares * (1 + 2 * (d + 8) * _SINGLE) + d * 2.0**-125) * (1 + 2 * _SINGLE)
@@ -131,7 +148,8 @@ def _widen(product, norm, error, largest, error_1, d, cost, bound):
     for i in range(len(bound)):
         peak = _minus(product[i], cost[i].view(np.uint32))
         points = error[i] * largest + (norm[i] + error[i]) * error_1
-        sums = 2 * (d + 8) * (_SINGLE * norm[i] * largest + 2.0**-126 * (1 + norm[i] + largest))  # the least are flushed
+        # float32 sums, in which the least numbers may be flushed to zero
+        sums = 2 * (d + 8) * (_SINGLE * norm[i] * largest + 2.0**-126 * (1 + norm[i] + largest))
         bound[i] = np.float32(1.01 * (points + sums + _UNIT * peak))
         if not bound[i] < 1e30:
             return False

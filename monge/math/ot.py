@@ -10,7 +10,6 @@ threads); on another device the Sinkhorn loop runs there and the exact assignmen
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -81,17 +80,17 @@ def match(
 
 
 def _screens(x_0: Tensor, x_1: Tensor) -> bool:
-    """Whether a bfloat16 product of these points is at hand, accumulated in float32 by oneDNN, and pays."""
-    if x_0.ndim != 2 or x_0.shape != x_1.shape or len(x_0) < 256 or x_0.shape[1] < 256 or x_0.numel() < 200_000:
-        return False
-    if {x.dtype for x in (x_0, x_1)} != {torch.float32} or {x.device.type for x in (x_0, x_1)} != {"cpu"}:
-        return False
-    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled and _multiplies_bfloat16()
+    """Whether a bfloat16 product of these points is at hand, by oneDNN, which adds up in float32, and pays.
 
-
-@cache
-def _multiplies_bfloat16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported())  # pyright: ignore[reportPrivateUsage]
+    The rest of the screen runs on one thread: the full product on three threads or more is faster.
+    """
+    large = x_0.ndim == 2 and min(x_0.shape) >= 256 and x_0.numel() >= 200_000
+    if not large or x_0.shape != x_1.shape or any(x.dtype != torch.float32 for x in (x_0, x_1)):
+        return False
+    if any(x.device.type != "cpu" for x in (x_0, x_1)) or torch.get_num_threads() > 2:
+        return False
+    product = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return product and torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
 
 
 def screened(
@@ -100,11 +99,13 @@ def screened(
     """What `match` returns, by way of a bfloat16 product; None where the points are too close together for it, or too large."""
     x, y = x_0.detach().contiguous().numpy(), x_1.detach().contiguous().numpy()
     low_0, low_1 = screen.rounded(x), screen.rounded(y)
+    if screen.crowded(y, low_0, low_1):
+        return None
     b_0, b_1 = (torch.from_numpy(low.bits).view(torch.bfloat16) for low in (low_0, low_1))
     product = torch.mm(b_0, b_1.mT).view(torch.uint16).numpy()
     start = None
     if prices is not None:  # the duals of the centred points
-        start = prices.detach().double().numpy() + (y - low_1.centre) @ low_0.centre
+        start = prices.detach().cpu().double().numpy() + (y - low_1.centre) @ low_0.centre
     found = screen.match(product, x, y, low_0, low_1, start)
     return None if found is None else torch.from_numpy(found.permutation)
 

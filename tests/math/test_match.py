@@ -113,7 +113,7 @@ def test_equal_points(n):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 3e38])
 def test_names_what_is_not_finite(bad):
-    x_0, x_1 = DRAWS["gaussian"](300, 784, torch.Generator().manual_seed(0))
+    x_0, x_1 = DRAWS["gaussian"](400, 784, torch.Generator().manual_seed(0))
     x_0[7] = bad
     assert ot.screened(x_0, x_1) is None
     with pytest.raises(ValueError, match=r"cost\[7, 0\] is"):

@@ -215,7 +215,8 @@ def _save_samples(generator: Generator, states: Sequence[torch.Tensor], labels: 
         np.savez(out / "samples.npz", x=final.numpy())
     else:
         np.savez(out / "samples.npz", x=final.numpy(), labels=labels.numpy())
-    stops = torch.linspace(0, len(states) - 1, min(10, len(states))).round().long().tolist()
+    panels = min(10 if generator.levels else 6, len(states))
+    stops = torch.linspace(0, len(states) - 1, panels).round().long().tolist()
     if generator.levels:
         columns = max(1, round(len(final) ** 0.5))
         pictures.images(final, out / "samples.png", columns=columns, levels=generator.levels)
@@ -224,9 +225,8 @@ def _save_samples(generator: Generator, states: Sequence[torch.Tensor], labels: 
         pictures.images(strip, out / "film.png", columns=len(stops), levels=generator.levels)
     else:
         pictures.clouds([final.flatten(1)], out / "samples.png", titles=["samples"])
-        chosen = stops[:: max(1, len(stops) // 5)]
-        titles = [f"t = {stop / (len(states) - 1):.2f}" for stop in chosen]
-        pictures.clouds([states[stop].flatten(1) for stop in chosen], out / "film.png", titles=titles)
+        titles = [f"t = {stop / (len(states) - 1):.2f}" for stop in stops]
+        pictures.clouds([states[stop].flatten(1) for stop in stops], out / "film.png", titles=titles)
 
 
 def _table(rows: dict[str, Row], title: str) -> Table:

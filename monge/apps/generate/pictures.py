@@ -51,6 +51,9 @@ def curves(
     if floor is not None:
         axis.axhline(floor, color=LEFT, linestyle="--", label="real against real")
     axis.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+    axis.yaxis.set_minor_formatter("{x:.2g}")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.grid(alpha=0.3, which="both", linewidth=0.5)
     axis.legend(frameon=False)
     return _save(figure, path)
