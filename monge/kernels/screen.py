@@ -40,8 +40,7 @@ def rounded(x: np.ndarray) -> Rounded:
 
 def crowded(x_1: np.ndarray, low_0: Rounded, low_1: Rounded) -> bool:
     """Whether many targets are so alike, seen from a typical source, that bfloat16 cannot tell them apart; by a sample."""
-    error = low_0.error.mean() / low_0.norm.mean() * low_1.norm.max() + low_1.error.max()  # for a source of length 1
-    return _alike(x_1, x_1.shape[1] * error**2) > 1 / 16
+    return _alike(x_1, low_0.norm.mean(), low_0.error.mean(), low_1.norm.max(), low_1.error.max()) > 1 / 16
 
 
 def match(
@@ -126,9 +125,10 @@ _squares = compiled(_squares_of_difference, fastmath={"reassoc", "contract"})
 
 
 @compiled
-def _alike(x, square):
-    """Return the part of some pairs of points that are less than the root of `square` apart."""
-    n, near, count = len(x), 0, 0
+def _alike(x, source, error_0, largest, error_1):
+    """Return the part of some pairs of points that differ less, seen from a source so far, than the errors."""
+    (n, d), near, count = x.shape, 0, 0
+    square = d * (error_0 / source * largest + error_1) ** 2
     for i in range(0, n, n // 16 + 1):
         for j in range(1, n, n // 64 + 1):
             near += i != j and _squares(x[i], x[j]) < square

@@ -36,12 +36,15 @@ def paid(x_0, x_1, permutation):
     return float((x_0.double() - x_1.double()[permutation]).square().sum())
 
 
-def assert_optimal(x_0, x_1, permutation):
+def assert_optimal(x_0, x_1, permutation, *, rounding=0.0):
+    """`rounding` is that of the costs, as a part of their size: points that nearly coincide differ by less."""
     assert sorted(permutation.tolist()) == list(range(len(x_0)))
     a, b = x_0.double(), x_1.double()
     cost = ((a - b.mean(0)).square().sum(-1)[:, None] - 2 * (a - b.mean(0)) @ (b - b.mean(0)).T).numpy()
     optimum = paid(x_0, x_1, torch.from_numpy(linear_sum_assignment(cost)[1]))
-    assert paid(x_0, x_1, permutation) <= optimum * (1 + 1e-9)
+    size = float(((a - a.mean(0)).norm(dim=1)).sum() * (b - b.mean(0)).norm(dim=1).max())
+    size += float((a.mean(0) - b.mean(0)).norm() * (b - b.mean(0)).norm(dim=1).sum())
+    assert paid(x_0, x_1, permutation) <= optimum * (1 + 1e-9) + rounding * size
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,14 +61,15 @@ def test_screened_is_optimal_or_declines(seed, kind, n, d, scale, offset):
     x_0, x_1 = (x_0 + offset) * scale, (x_1 - 2 * offset) * scale
     found = ot.screened(x_0, x_1)
     if found is not None:
-        assert_optimal(x_0, x_1, found)
-    assert_optimal(x_0, x_1, ot.match(x_0, x_1))
+        assert_optimal(x_0, x_1, found, rounding=2.0**-22)
+    assert_optimal(x_0, x_1, ot.match(x_0, x_1), rounding=2.0**-19)
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "clusters"])
-def test_screens_what_it_is_for(kind):
-    """It does not decline, from any prices, and good prices keep the answer."""
-    x_0, x_1 = DRAWS[kind](300, 784, torch.Generator().manual_seed(0))
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds, kind=st.sampled_from(["gaussian", "clusters"]))
+def test_screens_what_it_is_for(seed, kind):
+    """It does not decline, from any prices, and is as good as float64."""
+    x_0, x_1 = DRAWS[kind](300, 784, torch.Generator().manual_seed(seed))
     for prices in (None, torch.randn(300), -x_1.square().sum(-1) / 2):
         found = ot.screened(x_0, x_1, prices)
         assert found is not None
@@ -73,7 +77,7 @@ def test_screens_what_it_is_for(kind):
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=seeds, exponent=st.integers(-18, 14), kind=st.sampled_from(sorted(DRAWS)))
+@given(seed=seeds, exponent=st.integers(-18, 12), kind=st.sampled_from(sorted(DRAWS)))
 def test_the_product_is_within_its_bound(seed, exponent, kind):
     """What the proof rests on, for the product of this machine."""
     x_0, x_1 = (x * 10.0**exponent for x in DRAWS[kind](64, 200, torch.Generator().manual_seed(seed)))

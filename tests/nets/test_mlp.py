@@ -38,3 +38,17 @@ def test_a_fresh_network_learns_from_its_first_step(draw):
     net = MLP((2,), 16, 2).double()
     (net(draw(0, 6, 2), draw(1, 6).sigmoid()) - 1).square().mean().backward()
     assert net.leave.weight.grad.abs().max() > 0
+
+
+def test_octaves_tell_near_points_apart(stir):
+    x, t = torch.tensor([[0.0, 0.0], [0.05, 0.05]], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+
+    def gap(octaves: int) -> float:
+        nets = [stir(MLP((2,), 32, 1, octaves=octaves), seed) for seed in range(20)]
+        return sum(float((net(x, t)[0] - net(x, t)[1]).norm()) for net in nets)
+
+    assert gap(6) > 2 * gap(0)
+
+
+def test_octaves_are_no_weights():
+    assert MLP((2,), 8, 1, octaves=3).state_dict().keys() == MLP((2,), 8, 1).state_dict().keys()

@@ -76,7 +76,8 @@ class Generate:
             block = DiTShape(BlockShape(self.width, heads), self.depth)
             net: nn.Module = Patches((channels, rows, columns), self.patch, block, classes=classes)
         else:
-            net = MLP(shape, self.width, self.depth, classes=classes)
+            octaves = 4 if len(shape) == 1 and shape[0] <= 4 else 0
+            net = MLP(shape, self.width, self.depth, classes=classes, octaves=octaves)
         if self.predicts == "velocity":
             return net
         wrapper = PredictsTarget if self.predicts == "target" else PredictsSource
