@@ -20,7 +20,7 @@ from side_by_side import print_table, write_result
 from torch import Tensor, nn
 
 from monge.apps.generate.data import Dataset, digits
-from monge.apps.generate.evaluate import Judge
+from monge.apps.generate.evaluate import Judge, dealt_labels
 from monge.apps.generate.pairs import StoredPairs
 from monge.apps.generate.recipes import PATHS, Generate
 from monge.apps.generate.sample import Generator
@@ -122,11 +122,12 @@ def run(arm: Arm) -> dict[str, dict[str, float]]:
     torch.manual_seed(arm.seed)
     data = digits() if arm.conditional else replace(digits(), labels=None)
     known, n = judge(), len(data.x)
+    labels = dealt_labels(data, n, arm.seed)
     found: dict[str, dict[str, float]] = {}
 
     def record(name: str, x: Tensor, generator: Generator) -> None:
         fake = generator.units.apply(generator.restore(x).flatten(1))
-        rows = known.rows(fake, generator.labels(n))
+        rows = known.rows(fake, labels)
         found[name] = {k: rows[k].value for k in ("frechet", "recall", "memorisation", "class accuracy") if k in rows}
         found["floor"] = {k: rows[k].floor for k in found[name]}
 
@@ -141,7 +142,7 @@ def run(arm: Arm) -> dict[str, dict[str, float]]:
         for name, sampler, budgets in (("ddim", DDIMScheduler(**options), BUDGETS), ("ddpm", scheduler, (1000,))):
             for budget in budgets:
                 draws = seeded(arm.seed, 4)
-                x = chain(generator.model, sampler, noise, generator.labels(n), budget, draws)
+                x = chain(generator.model, sampler, noise, labels, budget, draws)
                 record(f"{name} {budget}", x, generator)
     else:
         built = arm.recipe(**COUPLINGS["independent" if arm.name == "reflow" else arm.name]).build()
@@ -153,9 +154,7 @@ def run(arm: Arm) -> dict[str, dict[str, float]]:
         noise = generator.noise(n, generator=seeded(arm.seed, 3))
         for name, solver, budgets in (("euler", "euler", BUDGETS), ("heun", "heun", (50,))):
             for budget in budgets:
-                *_, x = generator.walk(
-                    noise, generator.labels(n), steps=budget // (1 + (name == "heun")), solver=solver
-                )
+                x = generator.end(noise, labels, steps=budget // (1 + (name == "heun")), solver=solver)
                 record(f"{name} {budget}", x, generator)
     arm.path.parent.mkdir(parents=True, exist_ok=True)
     arm.path.write_text(json.dumps(found))

@@ -80,6 +80,11 @@ def _walk(
         if saving or number % config.log_every == 0:
             means = {name: averaged(float(total) / count, where.world) for name, total in sums.items()}
             sums, count = {}, 0
+            if not all(math.isfinite(value) for value in means.values()):
+                raise ArithmeticError(
+                    f"{checkpoints.parent}: the loss is {means['loss']} near step {number}; lower the learning rate. "
+                    "The checkpoints before it are whole"
+                )
             if saving:
                 means |= _evaluated(run, state, step)
             if log:

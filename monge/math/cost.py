@@ -21,11 +21,11 @@ def squared_euclidean(x_0: Float[Tensor, "*b n d"], x_1: Float[Tensor, "*b m d"]
 
 
 def inner_product(x_0: Float[Tensor, "*b n d"], x_1: Float[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
-    """-x_0 . x_1: half the squared distance less what depends on the row or the column alone.
+    """-x_0 . x_1 of centred points: half the squared distance less what depends on the row or the column alone.
 
     No permutation can see the difference, so exact couplings use it: it is cheaper and rounds less.
     """
-    return -(x_0 @ (x_1 - x_1.mean(-2, keepdim=True)).mT)
+    return (x_0 - x_0.mean(-2, keepdim=True)) @ (x_1.mean(-2, keepdim=True) - x_1).mT
 
 
 def cosine(x_0: Float[Tensor, "*b n d"], x_1: Float[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:

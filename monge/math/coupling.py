@@ -6,7 +6,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from functools import wraps
+from typing import ParamSpec, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -17,11 +18,24 @@ from monge.math.ot import assignment, fall, match, sinkhorn
 from monge.math.types import Pair
 
 Coupling: TypeAlias = Callable[[Pair], Pair]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def given(pair: Pair) -> Pair:
     """The pair as it came: independent draws, or pairs that belong together and must never be re-coupled."""
     return pair
+
+
+def _in_full_precision(method: Callable[P, R]) -> Callable[P, R]:
+    """Outside of any autocast: a coupling solved on bfloat16 products would not be the exact one."""
+
+    @wraps(method)
+    def outside(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return method(*args, **kwargs)
+
+    return outside
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,7 @@ class MinibatchOT:
             j[same] = same[local]
         return pair.take(i, j)
 
+    @_in_full_precision
     def _match(self, pair: Pair, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x_0, x_1 = pair.x_0.flatten(1), pair.x_1.flatten(1)
         i = torch.arange(len(pair), device=x_0.device)
@@ -87,6 +102,7 @@ class SemidiscreteOT:
     potentials: Float[Tensor, "N"]
     condition: str | None = None
 
+    @_in_full_precision
     def __call__(self, pair: Pair) -> Pair:
         group = None if self.condition is None else _entry(pair, self.condition)
         groups = None if self.condition is None else _entry(self.data, self.condition)
@@ -108,6 +124,7 @@ class TokenOT:
     cost: Callable[[Pair], Tensor]
     epsilon: float = 0.0
 
+    @_in_full_precision
     def __call__(self, pair: Pair) -> Pair:
         cost = self.cost(pair)
         if self.epsilon:

@@ -85,6 +85,8 @@ def log_likelihood(
         raise ValueError(
             "log_likelihood walks from the data to the source: times must descend, grid(n, x, start=1, end=0)"
         )
+    if probes is not None and probes < 1:
+        raise ValueError(f"log_likelihood: {probes} probes; give at least 1, or None for the exact divergence")
     shape, columns = x_1.shape, probes or 1
     z = None
     if probes is not None:
@@ -102,7 +104,9 @@ def log_likelihood(
     x_0, integrals = end[:, :-columns].reshape(shape), end[:, -columns:]
     # walking backward, the state gained minus the integral of the divergence from 0 to 1, as d log p / dt = -div v wants
     each = log_source(x_0)[:, None] + integrals
-    error = each.std(1) / math.sqrt(columns) if probes is not None else torch.zeros_like(each[:, 0])
+    error = torch.zeros_like(each[:, 0])
+    if probes is not None:
+        error = each.std(1) / math.sqrt(columns) if columns > 1 else torch.full_like(error, math.nan)
     return Density(each.mean(1), error, x_0, counted.evaluations)
 
 

@@ -100,12 +100,16 @@ def _ball(points: Tensor, k: int) -> Tensor:
 
 
 def memorisation(fake: Float[Tensor, "n D"], train: Float[Tensor, "m D"], held_out: Float[Tensor, "l D"]) -> float:
-    """Median distance of `fake` to its nearest training point, over that of unseen real points: 1 as new as real, 0 a copy."""
+    """Median distance of `fake` to its nearest training point, over that of unseen real points: 1 as new as real, 0 a copy.
+
+    nan where most real points have a copy among the training points.
+    """
 
     def nearest(x: Tensor) -> float:
         return float(torch.cdist(x, train).amin(1).median())
 
-    return nearest(fake) / nearest(held_out)
+    reference = nearest(held_out)
+    return nearest(fake) / reference if reference else math.nan
 
 
 def path_energy(v: Velocity, x_0: Float[Tensor, "B *s"], *, steps: int = 100) -> tuple[Tensor, float]:

@@ -76,7 +76,19 @@ def match(
         found = screened(x_0, x_1, prices)
         if found is not None:
             return found
-    return assignment(inner_product(x_0, x_1), prices=prices)
+    if prices is not None:  # the duals of the centred points
+        prices = prices + (x_1 - x_1.mean(0)) @ x_0.mean(0)
+    try:
+        return assignment(inner_product(x_0, x_1), prices=prices)
+    except ValueError as error:
+        for name, x in (("x_0", x_0), ("x_1", x_1)):
+            bad = (~torch.isfinite(x)).nonzero()
+            if len(bad):
+                row, entry = bad[0].tolist()
+                raise ValueError(
+                    f"match: {name}[{row}, {entry}] is {float(x[row, entry])}; give finite points"
+                ) from error
+        raise
 
 
 def _screens(x_0: Tensor, x_1: Tensor) -> bool:
@@ -223,7 +235,8 @@ def _mean_duals(noise: Callable[[int], Tensor], data: Tensor, *, rounds: int) ->
     copies = -(-512 // len(data))
     total = torch.zeros(len(data), dtype=torch.float64)
     for _ in range(rounds):
-        (problem,) = _problems(inner_product(noise(copies * len(data)).to(data), data.repeat(copies, 1)))
+        draws, points = noise(copies * len(data)).to(data), (data - data.mean(0)).repeat(copies, 1)
+        (problem,) = _problems(-(draws @ points.mT))
         duals = torch.from_numpy(assign(problem).prices).reshape(copies, -1).mean(0)
         total += duals - duals.mean()
     return (total / rounds).to(data) + data.square().sum(-1) / 2

@@ -73,7 +73,7 @@ class Counted:
 
 def gap(t: Float[Tensor, "B"], s: Float[Tensor, "B"], x: Float[Tensor, "B *s"]) -> Tensor:
     """s - t, ready to multiply x; a plain scalar where all samples share their knots, which is cheaper."""
-    shared = t.stride() == s.stride() == (0,)
+    shared = len(t) > 0 and t.stride() == s.stride() == (0,)
     return s[0] - t[0] if shared else like(s - t, x)
 
 
@@ -137,8 +137,9 @@ def adams_bashforth_3(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any 
 def dpm_solver_2m(path: Affine) -> Step:
     """DPM-Solver++(2M) in flow form, one evaluation: exact in the linear part, extrapolates the predicted x_1.
 
-    Lu et al. 2211.01095, alg. 2, with log(beta / alpha) as the half log-SNR. Second order inside, first order where the
-    log-SNR is infinite: at the first step and at the last. Runs from source to target only; ValueError otherwise.
+    Lu et al. 2211.01095, alg. 2, with log(beta / alpha) as the half log-SNR. Second order
+    inside; first order at the first two steps from t = 0 and the last one to t = 1, where a log-SNR is infinite. Runs from
+    source to target only; ValueError otherwise.
     """
 
     def step(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:

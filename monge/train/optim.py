@@ -84,7 +84,7 @@ def schedule(step: int, config: TrainConfig) -> float:
     """The learning rate of `step` over its peak: linear warm-up, then a cosine down to `final` at the last step."""
     if step < config.warmup:
         return (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    progress = (step - config.warmup) / max(1, config.steps - 1 - config.warmup)
     return config.final + (1 - config.final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 

@@ -76,6 +76,7 @@ def sample(
         out: Where to write; RUN/samples if not said.
     """
     _at_least_one(n=n, steps=steps)
+    _check_guidance(guidance, interval, weak)
     generator = generator_of(reopen(run, app="generate"), which=checkpoint, weak=weak)
     if label is not None and not 0 <= label < generator.classes:
         raise ValueError(f"label {label}: the run has {generator.classes} classes, numbered from 0")
@@ -85,10 +86,15 @@ def sample(
     torch.set_num_threads(1)
     started = time.perf_counter()
     x_0 = generator.noise(n, generator=seeded(seed, 3))
-    walk = generator.walk(x_0, labels, steps=steps, solver=solver, guidance=Guidance(guidance, interval))
-    states = [generator.restore(x) for x in walk]
+    how = {"steps": steps, "solver": solver, "guidance": Guidance(guidance, interval)}
+    x = generator.restore(generator.end(x_0, labels, **how))
     seconds = time.perf_counter() - started
-    _save_samples(generator, states, labels, out)
+    shown = slice(8 if generator.levels else 2000)
+    film = [
+        generator.restore(state)
+        for state in generator.walk(x_0[shown], None if labels is None else labels[shown], **how)
+    ]
+    _save_samples(generator, x, film, labels, out)
     console.print(f"{n} samples in {seconds:.2f} s ({n / seconds:.0f}/s): {out}/samples.png, film.png, samples.npz")
 
 
@@ -113,6 +119,7 @@ def evaluate(
         curve_: Also draw quality against evaluations of the network, by solver.
     """
     _at_least_one(samples=1 if samples is None else samples, steps=steps)
+    _check_guidance(guidance, interval, weak)
     opened = reopen(run, app="generate")
     generator = generator_of(opened, which=checkpoint, weak=weak)
     data = _data_of(stored(opened))
@@ -202,15 +209,23 @@ def _at_least_one(**numbers: int) -> None:
             raise ValueError(f"--{name} {number}: give at least 1")
 
 
+def _check_guidance(weight: float, interval: tuple[float, float], weak: str | None) -> None:
+    if not interval[0] < interval[1]:
+        raise ValueError(f"--interval {interval[0]} {interval[1]}: give the lower end first")
+    if weak is not None and weight == 1:
+        raise ValueError(f"--weak {weak} does nothing at --guidance 1; give a larger weight")
+
+
 def _data_of(recipe: Generate) -> Dataset:
     data = load(recipe.data)
     return data if recipe.conditional else replace(data, labels=None)
 
 
-def _save_samples(generator: Generator, states: Sequence[torch.Tensor], labels: torch.Tensor | None, out: Path) -> None:
+def _save_samples(
+    generator: Generator, final: torch.Tensor, states: Sequence[torch.Tensor], labels: torch.Tensor | None, out: Path
+) -> None:
     import numpy as np
 
-    final = states[-1]
     if labels is None:
         np.savez(out / "samples.npz", x=final.numpy())
     else:
@@ -220,8 +235,7 @@ def _save_samples(generator: Generator, states: Sequence[torch.Tensor], labels: 
     if generator.levels:
         columns = max(1, round(len(final) ** 0.5))
         pictures.images(final, out / "samples.png", columns=columns, levels=generator.levels)
-        shown = min(8, len(final))
-        strip = torch.stack([states[stop][:shown] for stop in stops], 1).flatten(0, 1)
+        strip = torch.stack([states[stop] for stop in stops], 1).flatten(0, 1)
         pictures.images(strip, out / "film.png", columns=len(stops), levels=generator.levels)
     else:
         pictures.clouds([final.flatten(1)], out / "samples.png", titles=["samples"])

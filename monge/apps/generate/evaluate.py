@@ -1,6 +1,5 @@
 """How good are the samples? Every number stands beside its floor: the same number between two halves of the real data."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,8 @@ from monge.apps.generate.data import Dataset
 from monge.apps.generate.sample import Generator, Guidance
 from monge.math.metrics import frechet, kernel_distance, manifold, memorisation, sliced_w2
 from monge.train.batches import seeded, shuffled
+
+LOW = ("frechet", "kid x 1000", "sliced w2", "bits per dimension")
 
 
 @dataclass(frozen=True)
@@ -80,36 +81,43 @@ class Judge:
         """The space in which distributions are compared."""
         return x if self.classifier is None else self.classifier.body(x)
 
-    def rows(self, fake: Float[Tensor, "B D"], labels: Int[Tensor, "B"] | None) -> dict[str, Row]:
-        """All metrics of normalised, flattened samples against all real data, with the floor between two real halves."""
+    def rows(self, fake: Float[Tensor, "B D"], labels: Int[Tensor, "B"] | None, *, splits: int = 4) -> dict[str, Row]:
+        """All metrics of normalised, flattened samples, each beside the same metric of as many real items.
+
+        Values and floors are means over `splits` random splits of the real data in halves: the samples against one half, the
+        other half against the same. Both sides have equal sizes, since most of these metrics depend on them.
+        """
         real = torch.cat([self.training, self.held_out])
-        real = real[torch.randperm(len(real), generator=seeded(1783))][:10_000]
-        half, other = real[: len(real) // 2], real[len(real) // 2 : 2 * (len(real) // 2)]
-        n = min(len(real), len(fake))
-
-        def both(metric: Callable[[Tensor, Tensor], float], better: str, *, featured: bool = True) -> Row:
-            see = self.features if featured else (lambda x: x)
-            return Row(metric(see(fake), see(real)), metric(see(half), see(other)), better)
-
-        def slices(a: Tensor, b: Tensor) -> float:
-            m = min(len(a), len(b))
-            return sliced_w2(a[:m], b[:m], generator=seeded(1785))
-
-        here = manifold(self.features(real[:n]), self.features(fake[:n]))
-        best = manifold(self.features(half), self.features(other))
-        rows = {
-            "frechet": both(frechet, "low"),
-            "kid x 1000": both(lambda a, b: 1000 * kernel_distance(a, b), "low"),
-            "sliced w2": both(slices, "low", featured=False),
-            "precision": Row(here.precision, best.precision, "high"),
-            "recall": Row(here.recall, best.recall, "high"),
-            "density": Row(here.density, best.density, "high"),
-            "coverage": Row(here.coverage, best.coverage, "high"),
-            "memorisation": Row(memorisation(fake, self.training, self.held_out), 1.0, "floor"),
-        }
+        found: dict[str, list[tuple[float, float]]] = {}
+        for split in range(splits):
+            n = min(len(real) // 2, len(fake), 5000)
+            order = torch.randperm(len(real), generator=seeded(1783, split))
+            chosen = fake[torch.randperm(len(fake), generator=seeded(1784, split))[:n]]
+            half, other = real[order[:n]], real[order[n : 2 * n]]
+            for name, value in self._compare(chosen, half).items():
+                found.setdefault(name, []).append((value, 0.0))
+            for name, value in self._compare(other, half).items():
+                found[name][-1] = (found[name][-1][0], value)
+        rows = {}
+        for name, pairs in found.items():
+            value, floor = (sum(side) / splits for side in zip(*pairs, strict=True))
+            rows[name] = Row(value, floor, "low" if name in LOW else "high")
+        rows["memorisation"] = Row(memorisation(fake, self.training, self.held_out), 1.0, "floor")
         if self.classifier is not None and labels is not None:
             rows["class accuracy"] = Row(self.classifier.accuracy(fake, labels), self.held_out_accuracy, "high")
         return rows
+
+    def _compare(self, x: Tensor, real: Tensor) -> dict[str, float]:
+        near = manifold(self.features(real), self.features(x))
+        return {
+            "frechet": frechet(self.features(x), self.features(real)),
+            "kid x 1000": 1000 * kernel_distance(self.features(x), self.features(real)),
+            "sliced w2": sliced_w2(x, real, generator=seeded(1785)),
+            "precision": near.precision,
+            "recall": near.recall,
+            "density": near.density,
+            "coverage": near.coverage,
+        }
 
 
 def evaluate(
@@ -129,13 +137,23 @@ def evaluate(
     """
     judge = Judge.of(data)
     n = samples or min(10_000, len(data.x))
-    fake, labels = generator.sample(n, steps=steps, solver=solver, guidance=guidance, generator=seeded(seed, 3))
+    labels = dealt_labels(data, n, seed)
+    fake, labels = generator.sample(
+        n, labels=labels, steps=steps, solver=solver, guidance=guidance, generator=seeded(seed, 3)
+    )
     rows = judge.rows(generator.units.apply(fake.flatten(1)), labels)
     if likelihood and generator.levels:
         training, held_out = data.split()
         bits = [_bits(generator, part, likelihood) for part in (held_out, training)]
         rows["bits per dimension"] = Row(bits[0], bits[1], "low")
     return rows
+
+
+def dealt_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"] | None:
+    """n labels as often as the data have them; None without labels."""
+    if data.labels is None:
+        return None
+    return data.labels[shuffled(0, n, len(data.labels), seed)]
 
 
 def _bits(generator: Generator, data: Dataset, n: int) -> float:
@@ -165,7 +183,10 @@ def curve(
         for budget in budgets:
             if budget % per_step:
                 continue
-            fake, labels = generator.sample(n, steps=budget // per_step, solver=solver, generator=seeded(seed, 3))
+            labels = dealt_labels(data, n, seed)
+            fake, labels = generator.sample(
+                n, labels=labels, steps=budget // per_step, solver=solver, generator=seeded(seed, 3)
+            )
             value = judge.rows(generator.units.apply(fake.flatten(1)), labels)[metric].value
             found.setdefault(solver, []).append((budget, value))
     return found

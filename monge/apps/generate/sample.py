@@ -111,18 +111,11 @@ class Generator:
         steps: int = 25,
         solver: str = "euler",
         guidance: Guidance | None = None,
-        size: int = 512,
     ) -> Iterator[Float[Tensor, "B *s"]]:
-        """The states along the flow, in the network's units; samples are walked `size` at a time, then joined."""
-        step = SOLVERS[solver][0](self.path)
-        parts: list[list[Tensor]] = []
+        """The states along the flow, from x_0 on, in the network's units."""
+        v = self.velocity(labels, guidance)
         with torch.no_grad():
-            for start in range(0, len(x_0), size):
-                rows = slice(start, start + size)
-                v = self.velocity(None if labels is None else labels[rows], guidance)
-                parts.append(list(trajectory(v, x_0[rows], grid(steps, x_0), step=step)))
-        for states in zip(*parts, strict=True):
-            yield torch.cat(states)
+            yield from trajectory(v, x_0, grid(steps, x_0), step=SOLVERS[solver][0](self.path))
 
     def sample(
         self,
@@ -136,14 +129,34 @@ class Generator:
     ) -> tuple[Float[Tensor, "n *s"], Int[Tensor, "n"] | None]:
         """(samples in the data's own units, their labels); labels default to all classes in turn."""
         labels = self.labels(n) if labels is None else labels
-        *_, x = self.walk(self.noise(n, generator=generator), labels, steps=steps, solver=solver, guidance=guidance)
-        return self.restore(x), labels
+        x_0 = self.noise(n, generator=generator)
+        return self.restore(self.end(x_0, labels, steps=steps, solver=solver, guidance=guidance)), labels
+
+    def end(
+        self,
+        x_0: Float[Tensor, "B *s"],
+        labels: Int[Tensor, "B"] | None,
+        *,
+        steps: int = 25,
+        solver: str = "euler",
+        guidance: Guidance | None = None,
+        size: int = 512,
+    ) -> Float[Tensor, "B *s"]:
+        """Where the flow carries x_0, in the network's units, `size` samples at a time."""
+        parts: list[Tensor] = []
+        for start in range(0, len(x_0), size):
+            rows = slice(start, start + size)
+            *_, x = self.walk(
+                x_0[rows], None if labels is None else labels[rows], steps=steps, solver=solver, guidance=guidance
+            )
+            parts.append(x)
+        return torch.cat(parts)
 
     def pairs(self, n: int, *, generator: torch.Generator) -> Pair:
         """Where the flow carries noise, in the network's units: the pairs of reflow. Midpoint, 50 steps."""
         labels = self.labels(n)
         x_0 = self.noise(n, generator=generator)
-        *_, x_1 = self.walk(x_0, labels, steps=50, solver="midpoint")
+        x_1 = self.end(x_0, labels, steps=50, solver="midpoint")
         return Pair(x_0, x_1, cond={} if labels is None else {"label": labels})
 
     def restore(self, x: Float[Tensor, "B *s"]) -> Float[Tensor, "B *s"]:

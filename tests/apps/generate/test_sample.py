@@ -43,10 +43,10 @@ def test_every_solver_ends_at_the_point_of_the_class_in_the_data_s_units(solver)
     assert torch.isfinite(x).all()
 
 
-def test_the_walk_does_not_depend_on_how_many_are_walked_together():
+def test_the_end_does_not_depend_on_how_many_are_walked_together():
     generator = generator_of(Pull(POINTS))
     x_0, labels = generator.noise(7, generator=torch.Generator().manual_seed(0)), generator.labels(7)
-    *_, alone = generator.walk(x_0, labels, steps=4, size=2)
+    alone = generator.end(x_0, labels, steps=4, size=2)
     *_, together = generator.walk(x_0, labels, steps=4)
     assert torch.equal(alone, together)
 
