@@ -51,6 +51,7 @@ def fit(recipe: Any, directory: Path, *, resume: bool = False, tensorboard: bool
         checkpoints = directory / "checkpoints"
         if found := checkpoint.steps(checkpoints):
             state.load(*checkpoint.read(found[-1], state.files()), where)
+            _check_constants(directory / "constants.safetensors", run)
         elif where.first:
             _start(directory, recipe, run)
         if where.first:
@@ -103,6 +104,17 @@ def _start(directory: Path, recipe: Any, run: Run[Any]) -> None:
         aside = directory / "recipe.tmp"
         aside.write_text(json.dumps(_described(recipe), indent=2) + "\n")
         os.replace(aside, directory / "recipe.json")
+
+
+def _check_constants(path: Path, run: Run[Any]) -> None:
+    """ValueError unless the data still fix what they fixed when the run began: its weights mean nothing in other units."""
+    stored = checkpoint.read_tensors(path)
+    for name in sorted(stored.keys() | run.constants.keys()):
+        was, now = stored.get(name), run.constants.get(name)
+        if was is None or now is None or not torch.equal(was, now):
+            raise ValueError(
+                f"{path}: {name} is not what the data give now; put the data back as they were, or start anew"
+            )
 
 
 def _described(recipe: Any) -> dict[str, Any]:
@@ -211,7 +223,7 @@ class Opened:
             raise ValueError(f"{self.directory}: no checkpoint yet; train for longer")
         if which == "last":
             return found[-1]
-        best = checkpoint.read_json(found[-1] / "state.json")["best"]
+        best = checkpoint.read_json(found[-1] / "state.json", "best")["best"]
         step = int(best["step"]) if which == "best" and best else which
         for path in found:
             if str(checkpoint.step_of(path)) == str(step):
@@ -225,8 +237,7 @@ def reopen(directory: Path, *, app: str) -> Opened:
     path = directory / "recipe.json"
     if not path.exists():
         raise ValueError(f"{directory}: no run here (no recipe.json); name a directory that a train command made")
-    found = checkpoint.read_json(path)
+    found = checkpoint.read_json(path, "app", "recipe")
     if found["app"] != app:
         raise ValueError(f"{directory}: a run of {found['app']}, not of {app}")
-    constants = directory / "constants.safetensors"
-    return Opened(directory, app, found["recipe"], checkpoint.read_tensors(constants) if constants.exists() else {})
+    return Opened(directory, app, found["recipe"], checkpoint.read_tensors(directory / "constants.safetensors"))

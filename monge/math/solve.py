@@ -33,9 +33,13 @@ def grid(steps: int, like: Tensor, *, start: float = 0.0, end: float = 1.0) -> F
     return torch.linspace(start, end, steps + 1, dtype=like.dtype, device=like.device)
 
 
-def trajectory(v: Velocity, x: Tensor, times: Tensor, *, step: Step | None = None) -> Iterator[Tensor]:
-    """x at every knot, the first included. `times` is (knots,) or, with times of each sample's own, (knots, B)."""
+def trajectory(v: Velocity, x: Tensor, times: Tensor | int, *, step: Step | None = None) -> Iterator[Tensor]:
+    """x at every knot, the first included. `times` is (knots,) or, with times of each sample's own, (knots, B).
+
+    A number stands for so many equal steps from 0 to 1.
+    """
     step = step or midpoint
+    times = grid(times, x) if isinstance(times, int) else times
     knots = times if times.ndim == 2 else times[:, None].expand(-1, len(x))
     memory = None
     yield x
@@ -45,15 +49,15 @@ def trajectory(v: Velocity, x: Tensor, times: Tensor, *, step: Step | None = Non
 
 
 def integrate(
-    v: Velocity, x: Float[Tensor, "B *s"], times: Tensor, *, step: Step | None = None
+    v: Velocity, x: Float[Tensor, "B *s"], times: Tensor | int, *, step: Step | None = None
 ) -> Float[Tensor, "B *s"]:
-    """x at the last knot of `times`, (knots,) or (knots, B). Default step: midpoint."""
+    """x at the last knot of `times`, (knots,), (knots, B) or a number of steps from 0 to 1. Default step: midpoint."""
     for state in trajectory(v, x, times, step=step):
         x = state
     return x
 
 
-def solve(v: Velocity, x: Float[Tensor, "B *s"], times: Tensor, *, step: Step | None = None) -> Solution:
+def solve(v: Velocity, x: Float[Tensor, "B *s"], times: Tensor | int, *, step: Step | None = None) -> Solution:
     """`integrate`, and the number of evaluations that it took."""
     counted = Counted(v)
     return Solution(integrate(counted, x, times, step=step), counted.evaluations)

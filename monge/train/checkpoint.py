@@ -68,7 +68,7 @@ def prune(directory: Path, *, keep: int, also: set[int]) -> None:
 
 def steps(directory: Path) -> list[Path]:
     """The checkpoints under `directory`, oldest first."""
-    return sorted(directory.glob("step-*"))
+    return sorted(directory.glob("step-" + "[0-9]" * 8))
 
 
 def step_of(path: Path) -> int:
@@ -78,7 +78,9 @@ def step_of(path: Path) -> int:
 
 def read(path: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """(tensors by file, scalars) of a checkpoint. ValueError, with the file's name, if one is missing or cut short."""
-    return {name: read_tensors(path / f"{name}.safetensors") for name in names}, read_json(path / "state.json")
+    return {name: read_tensors(path / f"{name}.safetensors") for name in names}, read_json(
+        path / "state.json", "step", "best"
+    )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -91,12 +93,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. ValueError if it is missing or cut short."""
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """A JSON object with these keys. ValueError if it is missing, cut short or something else."""
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a whole JSON file ({error})") from error
+    if not isinstance(found, dict) or any(key not in found for key in keys):
+        raise ValueError(f"{path}: no object with {', '.join(keys)}; restore the file or take another run")
+    return found
 
 
 def _flush(path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_constant_is_its_own_average_and_names_keep_tensors_apart() -> None:
 @given(st.integers(1, 50), st.integers(60, 400), st.floats(0, 1))
 def test_the_rate_rises_in_a_line_and_falls_in_a_cosine(warmup: int, steps: int, final: float) -> None:
     config = TrainConfig(steps=steps, warmup=warmup, final=final)
-    rates = [schedule(step, config) for step in range(steps + 1)]
+    rates = [schedule(step, config) for step in range(steps)]
     assert_close(rates[warmup - 1], 1.0)
     assert_close([b - a for a, b in zip(rates[:warmup], rates[1:warmup], strict=False)], [1 / warmup] * (warmup - 1))
     assert_close(rates[warmup], 1.0)

@@ -95,6 +95,8 @@ def image_folder(folder: Path) -> Dataset:
     for path in paths:
         try:
             with Image.open(path) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise ValueError(f"{path}: mode {image.mode}, more than 8 bits a pixel; save it with 8")
                 colour.append(image.mode not in ("1", "L", "I", "I;16", "F"))
                 arrays.append(np.asarray(image.convert("RGB" if colour[-1] else "L")))
         except Exception as error:  # every decoder raises errors of its own

@@ -191,7 +191,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--label", "3"], ["label 3: the run has 3 classes"]),
         (["--label", "-1"], ["label -1: the run has 3 classes"]),
         (["--checkpoint", "77"], ["no checkpoint '77'; there are last, best and steps 2"]),
-        (["--weak", "77"], ["no checkpoint '77'"]),
+        (["--weak", "77", "--guidance", "2"], ["no checkpoint '77'"]),
+        (["--weak", "2"], ["--guidance 1"]),
+        (["--interval", "0.9", "0.1"], ["--interval 0.9 0.1"]),
         (["--steps", "0"], ["--steps 0"]),
     ],
 )
