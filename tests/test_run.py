@@ -190,7 +190,8 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the weights are of another network"):
         reopen(tmp_path / "run", app="regression").weights(torch.nn.Linear(2, 2))
     (tmp_path / "early").mkdir()
-    (tmp_path / "early" / "recipe.json").write_text((tmp_path / "run" / "recipe.json").read_text())
+    for name in ("recipe.json", "constants.safetensors"):
+        (tmp_path / "early" / name).write_bytes((tmp_path / "run" / name).read_bytes())
     with pytest.raises(ValueError, match="no checkpoint yet; train for longer"):
         reopen(tmp_path / "early", app="regression").checkpoint()
 
@@ -203,3 +204,13 @@ def test_a_directory_that_did_not_come_to_a_run_is_removed_and_nothing_else_is(t
             fit(with_train(ema=0.9), tmp_path / name)
     assert not (tmp_path / "new").exists()
     assert (tmp_path / "kept" / "notes").read_text() == "mine"
+
+
+def test_a_damaged_run_is_named(tmp_path: Path) -> None:
+    fit(RECIPE, tmp_path / "run")
+    (tmp_path / "run" / "constants.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"constants\.safetensors"):
+        reopen(tmp_path / "run", app="regression")
+    (tmp_path / "run" / "recipe.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"recipe\.json: no object with app, recipe"):
+        reopen(tmp_path / "run", app="regression")

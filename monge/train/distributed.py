@@ -1,5 +1,6 @@
 """Ranks under torchrun: who am I, how is the model shared, what does rank zero do alone."""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,9 +13,15 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-# Groups live until the process ends. The last reference would otherwise be DDP's, which it drops with the interpreter
-# locked (torch 2.13); gloo's thread may want the interpreter just then, and the two wait for each other forever.
-_groups: list[dist.ProcessGroup | None] = []
+
+def _never_freed(group: object) -> None:
+    """Leak `group`, one for the life of the process.
+
+    The last reference would otherwise be DDP's, which it drops with the interpreter locked (torch 2.13): gloo's thread may
+    want the interpreter just then, and the two wait for each other forever. A global of this module does not do either: it is
+    dropped while the interpreter ends, when gloo's threads can no longer be joined ("terminate called").
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ def ranks(device: str = "auto") -> Iterator[Ranks]:
         torch.cuda.set_device(here)
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
-        _groups.append(dist.group.WORLD)
+        _never_freed(dist.group.WORLD)
     try:
         yield Ranks(rank, world, here)
     finally:
