@@ -245,7 +245,7 @@ def _save_samples(
 
 def _table(rows: dict[str, Row], title: str) -> Table:
     table = Table(title=title, title_justify="left")
-    for column in ("metric", "value", "real against real", "better"):
+    for column in ("metric", "value", "reference", "better"):
         table.add_column(column, justify="left" if column in ("metric", "better") else "right")
     for name, row in rows.items():
         table.add_row(name, f"{row.value:.4g}", f"{row.floor:.4g}", row.better)
