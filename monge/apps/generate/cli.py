@@ -175,17 +175,23 @@ def likelihood(
     )
 
 
-def reflow(run: tyro.conf.Positional[Path], *, out: Path, steps: int = 4000, resume: bool = False) -> None:
+def reflow(
+    run: tyro.conf.Positional[Path], *, out: Path, steps: int = 4000, pairs: int = 10_000, resume: bool = False
+) -> None:
     """Straighten a trained flow: learn it again from its own pairs (rectified flow).
 
     Args:
         run: The teacher, a run directory.
         out: The student's run directory.
         steps: Training steps of the student.
+        pairs: How many pairs the teacher draws.
+        resume: Go on from the student's last checkpoint.
     """
+    _at_least_one(steps=steps, pairs=pairs)
     recipe = stored(reopen(run, app="generate"))
     config = replace(recipe.train, steps=steps, milestones=())
-    train(replace(recipe, reflow=str(run), coupling="independent", train=config), out=out, resume=resume)
+    student = replace(recipe, reflow=str(run.resolve()), reflow_pairs=pairs, coupling="independent", train=config)
+    train(student, out=out, resume=resume)
 
 
 def demo(*, out: Path = Path("runs/demo"), steps: int = 3000) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.math.cost import Units
-from monge.train.batches import seeded
+from monge.train.batches import seeded, shuffled
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -249,3 +249,10 @@ TOYS: dict[str, Callable[[int, torch.Generator], Tensor]] = {
     "spirals": spirals,
 }
 READERS: dict[str, Callable[[Path], Dataset]] = {".npy": numpy_array, ".npz": numpy_array, ".parquet": parquet}
+
+
+def dealt_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"] | None:
+    """n labels as often as the data have them; None without labels."""
+    if data.labels is None:
+        return None
+    return data.labels[shuffled(0, n, len(data.labels), seed)]

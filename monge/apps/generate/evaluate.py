@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from monge.apps.generate.data import Dataset
+from monge.apps.generate.data import Dataset, dealt_labels
 from monge.apps.generate.sample import Generator, Guidance
 from monge.math.metrics import frechet, kernel_distance, manifold, memorisation, sliced_w2
 from monge.train.batches import seeded, shuffled
@@ -147,13 +147,6 @@ def evaluate(
         bits = [_bits(generator, part, likelihood) for part in (held_out, training)]
         rows["bits per dimension"] = Row(bits[0], bits[1], "low")
     return rows
-
-
-def dealt_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"] | None:
-    """n labels as often as the data have them; None without labels."""
-    if data.labels is None:
-        return None
-    return data.labels[shuffled(0, n, len(data.labels), seed)]
 
 
 def _bits(generator: Generator, data: Dataset, n: int) -> float:

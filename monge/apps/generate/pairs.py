@@ -53,10 +53,7 @@ class NoisePairs:
             # an entropic coupling draws from its plan: with this batch's draws, whoever makes the batch
             coupling = self.coupling
             pair = (replace(coupling, generator=generator) if isinstance(coupling, MinibatchOT) else coupling)(pair)
-        if self.labels is not None and self.label_dropout:
-            dropped = torch.rand(len(pair), generator=generator) < self.label_dropout
-            pair.cond["label"] = pair.cond["label"].masked_fill(dropped, self.classes)
-        return pair
+        return without_labels(pair, self.label_dropout, self.classes, generator)
 
 
 @dataclass
@@ -65,27 +62,40 @@ class StoredPairs:
 
     pairs: Pair
     size: int
+    classes: int = 0
+    label_dropout: float = 0.1
     seed: int = 0
 
     def __call__(self, number: int) -> Pair:
         index = shuffled(number, self.size, len(self.pairs), self.seed)
-        return self.pairs.take(index, index)
+        pair = self.pairs.take(index, index)
+        return without_labels(pair, self.label_dropout, self.classes, seeded(self.seed, 1, number))
 
 
-def held_out_loss(
-    x: Float[Tensor, "n *s"],
-    labels: Int[Tensor, "n"] | None,
-    loss: Callable[[Pair, Tensor], Tensor],
-    *,
-    size: int = 512,
-) -> float:
-    """The mean of `loss` over held-out data with noise and times that are the same at every call."""
+def without_labels(pair: Pair, share: float, classes: int, generator: torch.Generator) -> Pair:
+    """The pair with `share` of its labels, if it has any, replaced by `classes`: no class."""
+    if "label" not in pair.cond or not share:
+        return pair
+    dropped = torch.rand(len(pair), generator=generator) < share
+    return replace(pair, cond=pair.cond | {"label": pair.cond["label"].masked_fill(dropped, classes)})
+
+
+def held_out_pairs(
+    x: Float[Tensor, "n *s"], labels: Int[Tensor, "n"] | None, coupling: Coupling, *, size: int = 512
+) -> Pair:
+    """Held-out data with noise that is the same at every call, coupled `size` at a time."""
+    x_0 = torch.randn(x.shape, generator=seeded(1781))
+    pair = Pair(x_0, x, cond={} if labels is None else {"label": labels})
+    parts = [coupling(pair.rows(slice(start, start + size))) for start in range(0, len(x), size)]
+    cond = {name: torch.cat([part.cond[name] for part in parts]) for name in pair.cond}
+    return Pair(torch.cat([part.x_0 for part in parts]), torch.cat([part.x_1 for part in parts]), cond=cond)
+
+
+def held_out_loss(pairs: Pair, loss: Callable[[Pair, Tensor], Tensor], *, size: int = 512) -> float:
+    """The mean of `loss` over the pairs with times that are spread alike in every part of `size` and at every call."""
     total = 0.0
-    for number, start in enumerate(range(0, len(x), size)):
-        part = slice(start, start + size)
-        x_1, generator = x[part], seeded(1781, number)
-        x_0 = torch.randn(x_1.shape, generator=generator).to(x_1)
-        t = ((torch.arange(len(x_1)) + 0.5) / len(x_1)).to(x_1)
-        cond = {} if labels is None else {"label": labels[part]}
-        total += float(loss(Pair(x_0, x_1, cond=cond), t)) * len(x_1)
-    return total / len(x)
+    for start in range(0, len(pairs), size):
+        part = pairs.rows(slice(start, start + size))
+        t = ((torch.arange(len(part)) + 0.5) / len(part)).to(part.x_1)
+        total += float(loss(part, t)) * len(part)
+    return total / len(pairs)

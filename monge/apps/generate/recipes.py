@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from monge.apps.generate.data import Dataset, load
-from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_loss
+from monge.apps.generate.data import Dataset, dealt_labels, load
+from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_loss, held_out_pairs
 from monge.apps.generate.sample import Generator
 from monge.math.cost import Units
 from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT, given
@@ -59,10 +59,12 @@ class Generate:
     batch: int = 128
     reflow: str = ""
     """A run directory: learn its flow's own pairs instead of the data. The command `reflow` fills this in."""
+    reflow_pairs: int = 10_000
+    """Pairs drawn of that flow; a tenth as many are held out."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3000, save_every=500, milestones=(500,)))
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "patch", "batch", "ot_factor"):
+        for name in ("width", "depth", "patch", "batch", "ot_factor", "reflow_pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -104,7 +106,15 @@ class Generate:
             "levels": torch.tensor(data.levels or 0.0),
         }
         if self.reflow:
-            batches: Any = StoredPairs(self._teacher_pairs(model), self.batch, seed=self.train.seed)
+            teacher = generator_of(reopen(Path(self.reflow), app=self.app))
+            # the student starts where the teacher ended
+            model.load_state_dict(teacher.model.state_dict())
+            count = self.reflow_pairs + -(-self.reflow_pairs // 10)
+            pairs = teacher.pairs(
+                dealt_labels(data, count, self.train.seed), count, generator=seeded(self.train.seed, 5)
+            )
+            learnt, validation = pairs.rows(slice(self.reflow_pairs)), pairs.rows(slice(self.reflow_pairs, None))
+            batches: Any = StoredPairs(learnt, self.batch, classes=data.classes, seed=self.train.seed)
         else:
             coupling = self._coupling(x, training, constants)
             batches = NoisePairs(
@@ -117,19 +127,27 @@ class Generate:
                 classes=data.classes,
                 seed=self.train.seed,
             )
-        validation = _normalised(held_out, units)
+            validation = held_out_pairs(
+                _normalised(held_out, units), held_out.labels, self._held_out_coupling(coupling)
+            )
 
         def evaluate(model: nn.Module) -> dict[str, float]:
             device = next(model.parameters()).device
 
             def loss(pair: Pair, t: Tensor) -> Tensor:
-                t, x_t, u_t = path(pair.x_0, pair.x_1, t)
+                pair = pair.to(device)
+                t, x_t, u_t = path(pair.x_0, pair.x_1, t.to(device))
                 return (model(x_t, t, pair.cond) - u_t).square().mean()
 
-            labels = None if held_out.labels is None else held_out.labels.to(device)
-            return {"held-out loss": held_out_loss(validation.to(device), labels, loss)}
+            return {"held-out loss": held_out_loss(validation, loss)}
 
         return Run(model, objective, batches, self.train, evaluate, constants)
+
+    def _held_out_coupling(self, coupling: Coupling) -> Coupling:
+        """The run's coupling for data that it did not see: semidiscrete potentials are of the training data alone."""
+        if isinstance(coupling, SemidiscreteOT):
+            return MinibatchOT(condition=coupling.condition)
+        return replace(coupling, generator=seeded(1782)) if isinstance(coupling, MinibatchOT) else coupling
 
     def _coupling(self, x: Tensor, training: Dataset, constants: dict[str, Tensor]) -> Coupling:
         label = "label" if training.labels is not None else None
@@ -148,13 +166,6 @@ class Generate:
         constants |= {"potentials": potentials, "potentials_error": torch.tensor(error)}
         cond = {"index": torch.arange(len(x))} | ({} if training.labels is None else {"label": training.labels})
         return SemidiscreteOT(Pair(x, x, cond=cond), potentials, condition=label)
-
-    def _teacher_pairs(self, student: nn.Module) -> Pair:
-        """Pairs (x_0, x_1) of the teacher's own flow; the student starts from the teacher's weights."""
-        teacher = generator_of(reopen(Path(self.reflow), app=self.app))
-        student.load_state_dict(teacher.model.state_dict())
-        noise = torch.Generator().manual_seed(self.train.seed)
-        return teacher.pairs(20 * self.batch, generator=noise)
 
 
 def stored(opened: Opened) -> Generate:

@@ -152,9 +152,8 @@ class Generator:
             parts.append(x)
         return torch.cat(parts)
 
-    def pairs(self, n: int, *, generator: torch.Generator) -> Pair:
+    def pairs(self, labels: Int[Tensor, "n"] | None, n: int, *, generator: torch.Generator) -> Pair:
         """Where the flow carries noise, in the network's units: the pairs of reflow. Midpoint, 50 steps."""
-        labels = self.labels(n)
         x_0 = self.noise(n, generator=generator)
         x_1 = self.end(x_0, labels, steps=50, solver="midpoint")
         return Pair(x_0, x_1, cond={} if labels is None else {"label": labels})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_loss
+from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_loss, held_out_pairs
 from monge.apps.generate.recipes import Generate
 from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT
 from monge.math.coupling import given as as_given
@@ -167,7 +167,8 @@ def test_the_semidiscrete_coupling_brings_labels_of_the_points_it_chooses() -> N
 @given(seed=seeds, size=st.integers(1, 30), number=st.integers(0, 100))
 def test_stored_pairs_are_never_paired_anew(seed: int, size: int, number: int) -> None:
     x = torch.randn(17, 3, generator=seeded(seed))
-    pair = StoredPairs(Pair(x, 2 * x, cond={"label": torch.arange(17)}), size, seed=seed)(number)
+    stored = Pair(x, 2 * x, cond={"label": torch.arange(17)})
+    pair = StoredPairs(stored, size, label_dropout=0.0, seed=seed)(number)
     assert len(pair) == size
     assert torch.equal(pair.x_1, 2 * pair.x_0)
     assert torch.equal(pair.x_0, x[pair.cond["label"]])
@@ -180,8 +181,14 @@ def test_stored_pairs_come_once_per_epoch() -> None:
         assert sorted(epoch.tolist()) == list(range(20))
 
 
+def test_stored_pairs_lose_a_tenth_of_their_labels() -> None:
+    n = 5_000
+    pair = StoredPairs(Pair(torch.zeros(n, 1), torch.zeros(n, 1), cond={"label": torch.arange(n) % 3}), n, classes=3)(0)
+    assert abs(float((pair.cond["label"] == 3).double().mean()) - 0.1) < 0.02
+
+
 @pytest.mark.parametrize("size", [1, 7, 50, 512])
-def test_the_held_out_loss_weighs_every_item_alike_and_draws_the_same_every_time(size: int) -> None:
+def test_the_held_out_loss_weighs_every_item_alike(size: int) -> None:
     x, labels = torch.arange(50.0)[:, None], torch.arange(50)
 
     def loss(pair: Pair, t: Tensor) -> Tensor:
@@ -189,9 +196,14 @@ def test_the_held_out_loss_weighs_every_item_alike_and_draws_the_same_every_time
         assert ((t > 0) & (t < 1)).all()
         return pair.x_1.mean()
 
-    assert_close(held_out_loss(x, labels, loss, size=size), 24.5)
+    assert_close(held_out_loss(held_out_pairs(x, labels, as_given), loss, size=size), 24.5)
 
-    def noisy(pair: Pair, t: Tensor) -> Tensor:
-        return (pair.x_0.squeeze(1) * t).mean()
 
-    assert held_out_loss(x, None, noisy, size=size) == held_out_loss(x, None, noisy, size=size)
+def test_held_out_pairs_are_coupled_like_the_training_pairs_within_their_class_and_alike_every_time() -> None:
+    x, labels = torch.randn(60, 2, generator=seeded(3)), torch.arange(60) % 2
+    free = held_out_pairs(x, labels, as_given)
+    coupled = held_out_pairs(x, labels, MinibatchOT(condition="label"), size=25)
+    assert torch.equal(coupled.x_0, free.x_0)
+    assert torch.equal(coupled.cond["label"], labels)
+    assert (coupled.x_1 - coupled.x_0).square().mean() < 0.7 * (free.x_1 - free.x_0).square().mean()
+    assert torch.equal(coupled.x_1, held_out_pairs(x, labels, MinibatchOT(condition="label"), size=25).x_1)

@@ -84,7 +84,7 @@ def test_reflow_straightens(run, tmp_path):
     from monge.run import reopen
 
     student = tmp_path / "student"
-    assert main(["generate", "reflow", str(run), "--out", str(student), "--steps", "300"]) == 0
+    assert main(["generate", "reflow", str(run), "--out", str(student), "--steps", "300", "--pairs", "2000"]) == 0
     bends = []
     for path in (run, student):
         generator = generator_of(reopen(Path(path), app="generate"))
