@@ -14,6 +14,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torchcfm.optimal_transport import OTPlanSampler
 
+from monge.apps.generate.data import gaussians, moons
 from monge.kernels.assignment import assign
 from monge.math.ot import match
 
@@ -35,15 +36,6 @@ SEEDS = 5
 """Instances per row, taken in turn round by round."""
 
 
-def plane(n, rng):
-    """Eight Gaussians on a circle of radius 5, and two moons, as in the OT-CFM tutorial."""
-    angle = rng.integers(0, 8, n) * np.pi / 4
-    x_0 = 5 * np.stack([np.cos(angle), np.sin(angle)], 1) + np.sqrt(0.1) * rng.normal(size=(n, 2))
-    turn, upper = rng.uniform(0, np.pi, n), rng.integers(0, 2, n).astype(bool)
-    moons = np.where(upper, [np.cos(turn), np.sin(turn)], [1 - np.cos(turn), 0.5 - np.sin(turn)]).T
-    return x_0, 3 * (moons + 0.2 * rng.normal(size=(n, 2))) - 1
-
-
 def mixture(n, d, rng):
     """A standard Gaussian, and ten Gaussians of deviation 1/2 about standard normal centres."""
     centres = rng.normal(size=(10, d))
@@ -51,9 +43,10 @@ def mixture(n, d, rng):
 
 
 def points(n, d, seed):
-    rng = np.random.default_rng(seed)
-    pair = plane(n, rng) if d == 2 else mixture(n, d, rng)
-    return tuple(torch.from_numpy(x.astype(np.float32)) for x in pair)
+    if d == 2:  # the OT-CFM tutorial's
+        generator = torch.Generator().manual_seed(seed)
+        return gaussians(n, generator), moons(n, generator)
+    return tuple(torch.from_numpy(x.astype(np.float32)) for x in mixture(n, d, np.random.default_rng(seed)))
 
 
 def squared_distance(x, y):
@@ -63,7 +56,7 @@ def squared_distance(x, y):
 def structured(n, seed):
     """Named float32 cost matrices on which assignment solvers differ most."""
     rng = np.random.default_rng(seed)
-    x, y = plane(n, rng)
+    x, y = (point.numpy() for point in points(n, 2, seed))
     noisy = x[rng.permutation(n)] + 0.01 * rng.normal(size=x.shape)
     lines = [10.0 * rng.integers(0, 5, (n, 1)) + rng.normal(size=(n, 1)) for _ in range(2)]
     coarse, fine = ([rng.integers(0, side, (n, 2)).astype(float) for _ in range(2)] for side in (8, 40))

@@ -57,7 +57,10 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
 def write_result(
     name: str, rows: Sequence[Mapping[str, object]], packages: Sequence[str] = ("numpy", "numba", "torch")
 ) -> Path:
-    """Write rows to results/NAME.json with the package versions, the processor and the commit; return the path."""
+    """Write rows to results/NAME.json with the package versions, the processor and the commit; return the path.
+
+    Figures of files that no commit names go to results/uncommitted/, which git does not see.
+    """
     origin = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _commit(),
@@ -66,9 +69,10 @@ def write_result(
         "python": platform.python_version(),
         "packages": {package: metadata.version(package) for package in packages},
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / ("uncommitted" if origin["commit"].endswith("-dirty") else "") / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(origin | {"rows": list(rows)}, indent=1) + "\n")
+    print(f"\nwritten to {path}")
     return path
 
 

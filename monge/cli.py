@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 APPS: dict[str, dict[str, str]] = {
     "generate": {
@@ -55,5 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def leave(code: int) -> NoReturn:
+    """End the process. A rank of torchrun ends at once, without the interpreter's own end: gloo's threads may still drop
+    tensors, for which they want the interpreter, and the process would abort after all its work is done (torch 2.13)."""
+    if "WORLD_SIZE" not in os.environ:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run() -> None:
+    """The command."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

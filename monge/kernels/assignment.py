@@ -35,7 +35,7 @@ def assign(cost: np.ndarray, prices: np.ndarray | None = None) -> Assignment:
         raise ValueError(f"assign: cost has shape {cost.shape}; give a square matrix")
     if cost.dtype.char not in "fd":
         raise ValueError(f"assign: cost is {cost.dtype}; give float32 or float64")
-    start = checked_start(prices, n)
+    start = _COLD if prices is None else checked_start(prices, n)
     permutation, duals = np.empty(n, np.int64), np.empty(n)
     # numba compiles once more for read-only or strided arrays; a copy is cheaper
     gap = _solve(cost if cost.flags.carray else cost.copy(), start, permutation, duals)
@@ -92,7 +92,9 @@ def _solve(cost, start, columns, prices):
     n = cost.shape[0]
     if n == 0:
         return 0.0
-    rows, vacant, free = np.empty(n, np.int32), np.empty(n), np.empty(n, np.int32)
+    # room for all in two pieces: in small problems each takes as long as much arithmetic
+    reals, whole = np.empty((4, n)), np.empty((4, n), np.int32)
+    vacant, rows, free = reals[0], whole[0], whole[1]
     if n == 1:  # no second column to bid against
         columns[0], prices[0] = 0, cost[0, 0]
         return 0.0 * cost[0, 0]
@@ -100,7 +102,7 @@ def _solve(cost, start, columns, prices):
     if left < 0:
         return np.nan
     if left > 0:
-        extend(cost, scale, prices, columns, rows, vacant, free[:left])
+        extend(cost, scale, prices, columns, rows, vacant, free[:left], reals[1:], whole[2:])
     gap = slack(cost, scale, prices, columns) / scale
     for j in range(n):
         prices[j] /= scale
@@ -114,7 +116,8 @@ def _approach(cost, start, columns, prices, rows, vacant, free):
     -1 rows where a cost is not finite.
     """
     n = cost.shape[0]
-    least, rough = np.empty(n, cost.dtype), np.empty(n, cost.dtype)
+    ends = np.empty((2, n), cost.dtype)
+    least, rough = ends[0], ends[1]
     if not extremes(cost, least, rough):
         return 1.0, -1
     scale = _scale(least, rough)

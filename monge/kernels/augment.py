@@ -41,11 +41,13 @@ def claim(cost, scale, prices, columns, rows, vacant, free, limit):
 
 
 @compiled
-def extend(cost, scale, prices, columns, rows, vacant, free):
-    """Assign the free rows one by one along shortest paths of reduced cost, at most n scans each."""
-    n = len(prices)
-    open_prices, distance = np.empty_like(prices), np.empty((1, n), prices.dtype)
-    parent, closed, depth = np.empty(n, np.int32), np.empty(n, np.int64), np.empty_like(prices)
+def extend(cost, scale, prices, columns, rows, vacant, free, reals, whole):
+    """Assign the free rows one by one along shortest paths of reduced cost, at most n scans each.
+
+    `reals`, three rows of n in the prices' precision, and `whole`, two of int32, are room to work in.
+    """
+    open_prices, depth, distance = reals[0], reals[1], reals[2:]
+    parent, closed = whole[0], whole[1]
     one = prices.dtype.type(1)
     for start in free:
         open_prices[:] = prices

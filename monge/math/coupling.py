@@ -73,13 +73,20 @@ class MinibatchOT:
     def _match(self, pair: Pair, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x_0, x_1 = pair.x_0.flatten(1), pair.x_1.flatten(1)
         i = torch.arange(len(pair), device=x_0.device)
+        if not len(pair):
+            return i, i
         if self.cost is None and not self.epsilon and label is None:
             return i, match(x_0, x_1, prices=self._prices(pair))
         cost = (self.cost or squared_euclidean)(x_0, x_1)
         if label is not None:
             cost = cost + self.weight * cost.mean() * _distance(label)
         if self.epsilon:
-            plan = sinkhorn(cost, self.epsilon * float(cost.mean()))
+            unit = float(cost.mean())
+            if unit <= 0:
+                raise ValueError(
+                    f"coupling: epsilon counts in mean costs, which are {unit:g} here; give a cost above 0, squared_euclidean"
+                )
+            plan = sinkhorn(cost, self.epsilon * unit)
             return i, plan.sample(generator=self.generator)
         return i, assignment(cost, prices=self._prices(pair))
 

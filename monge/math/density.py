@@ -90,8 +90,8 @@ def log_likelihood(
     shape, columns = x_1.shape, probes or 1
     z = None
     if probes is not None:
-        bits = torch.randint(0, 2, (probes, *shape), generator=generator, device=x_1.device)
-        z = (2 * bits - 1).to(x_1.dtype)
+        drawn_on = x_1.device if generator is None else generator.device
+        z = (2 * torch.randint(0, 2, (probes, *shape), generator=generator, device=drawn_on) - 1).to(x_1)
 
     def augmented(state: Tensor, t: Tensor) -> Tensor:
         x = state[:, :-columns].reshape(shape)

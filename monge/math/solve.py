@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monge.math.path import Affine
-from monge.math.types import Velocity, like
+from monge.math.types import Velocity, at_least_single, like
 
 Step: TypeAlias = Callable[
     [Velocity, Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]
@@ -27,10 +27,10 @@ class Solution(NamedTuple):
 
 
 def grid(steps: int, like: Tensor, *, start: float = 0.0, end: float = 1.0) -> Float[Tensor, "knots"]:
-    """`steps` equal steps from start to end, in the dtype and on the device of `like`."""
+    """`steps` equal steps from start to end on the device of `like` and in its dtype; float32 where that is shorter."""
     if steps < 1:
         raise ValueError(f"grid: at least one step, got {steps}")
-    return torch.linspace(start, end, steps + 1, dtype=like.dtype, device=like.device)
+    return torch.linspace(start, end, steps + 1, dtype=at_least_single(like.dtype), device=like.device)
 
 
 def trajectory(v: Velocity, x: Tensor, times: Tensor | int, *, step: Step | None = None) -> Iterator[Tensor]:
@@ -109,6 +109,12 @@ def rk4(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tup
     return x + h / 6 * (k_1 + 2 * k_2 + 2 * k_3 + k_4), memory
 
 
+def _since(before: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    """t - before, ready to divide a difference that is zero where the knots repeat."""
+    passed = like(t - before, x)
+    return torch.where(passed == 0, torch.ones_like(passed), passed)
+
+
 def adams_bashforth_2(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
     """Second order, one evaluation: extrapolates through the last velocity. Steps may be unequal; the first is Euler's."""
     v_t = v(x, t)
@@ -116,7 +122,7 @@ def adams_bashforth_2(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any 
     move = v_t
     if memory is not None:
         (before, v_before), *_ = memory
-        move = v_t + h / 2 * (v_t - v_before) / like(t - before, x)
+        move = v_t + h / 2 * (v_t - v_before) / _since(before, t, x)
     return x + h * move, [(t, v_t)]
 
 
@@ -127,12 +133,12 @@ def adams_bashforth_3(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any 
     if memory is None:
         return x + h / 2 * (v_t + v(x + h * v_t, s)), [(t, v_t)]
     (before, v_before), *older = memory
-    h_1 = like(t - before, x)
+    h_1 = _since(before, t, x)
     slope = (v_t - v_before) / h_1
     x_s = x + h * v_t + h**2 / 2 * slope
     if older:
         long_before, v_long_before = older[0]
-        h_2 = like(before - long_before, x)
+        h_2 = _since(long_before, before, x)
         curvature = (slope - (v_before - v_long_before) / h_2) / (h_1 + h_2)
         x_s = x_s + (h**3 / 3 + h_1 * h**2 / 2) * curvature
     return x_s, [(t, v_t), (before, v_before)]

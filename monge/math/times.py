@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from monge.math.types import at_least_single
+
 Quantile: TypeAlias = Callable[[Tensor], Tensor]  # a non-decreasing map of [0, 1] onto itself
 
 
@@ -48,9 +50,9 @@ class Times:
     stratified: bool = False
 
     def __call__(self, like: Tensor, *, generator: torch.Generator | None = None) -> Float[Tensor, "B"]:
-        """A t for each row of `like`, of its dtype and device."""
+        """A t for each row of `like`, on its device and of its dtype, float32 where that is shorter."""
         n = len(like)
-        u = torch.rand(n, generator=generator, dtype=like.dtype, device=like.device)
+        u = torch.rand(n, generator=generator, dtype=at_least_single(like.dtype), device=like.device)
         if self.stratified:
             u = (torch.randperm(n, generator=generator, device=like.device) + u) / n
         return self.quantile(u)

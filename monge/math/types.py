@@ -65,3 +65,8 @@ class Pair:
 def like(t: Shaped[Tensor, "B *n"], x: Float[Tensor, "B *s"]) -> Tensor:
     """t with as many trailing axes of length one as it takes to multiply x."""
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+
+
+def at_least_single(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of times that go with x of this dtype: bfloat16 has only 256 of them between 1/2 and 1."""
+    return torch.promote_types(dtype, torch.float32)

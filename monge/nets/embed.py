@@ -28,7 +28,7 @@ class ConditionEmbedding(nn.Module):
             nn.init.normal_(self.label.weight, std=0.02)
 
     def forward(self, t: Float[Tensor, "B"], cond: Condition | None) -> Float[Tensor, "B width"]:
-        c = self.time(sinusoidal(1000 * t, self.frequencies))
+        c = self.time(sinusoidal(1000 * t, self.frequencies).to(next(self.time.parameters()).dtype))
         if self.label is not None:
             label = (cond or {}).get("label")
             c = c + self.label(torch.full_like(t, self.classes, dtype=torch.long) if label is None else label)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
 import torch
@@ -31,10 +32,14 @@ def shuffled(number: int, size: int, count: int, seed: int) -> Int[Tensor, "size
     first, found = number * size, []
     while size:
         epoch, offset = divmod(first, count)
-        order = torch.randperm(count, generator=seeded(seed, epoch))
-        found.append(order[offset : offset + size])
+        found.append(_order(count, seed, epoch)[offset : offset + size])
         first, size = first + len(found[-1]), size - len(found[-1])
     return torch.cat(found)
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> Int[Tensor, "count"]:
+    return torch.randperm(count, generator=seeded(seed, epoch))
 
 
 def prefetched(batches: Batches[B], numbers: Iterator[int], *, workers: int) -> Iterator[B]:

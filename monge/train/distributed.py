@@ -43,17 +43,23 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-@contextmanager
-def ranks(device: str = "auto") -> Iterator[Ranks]:
-    """The ranks that torchrun set up, or this process alone. `auto` takes a GPU if there is one."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+def device_called(name: str) -> torch.device:
+    """The device of this process: cpu, cuda (the GPU of its local rank), cuda:1, or auto, a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {name}: torch sees no GPU here; use --train.device cpu")
+        raise ValueError(f"device {name}: torch sees no GPU here; give cpu or auto")
     try:
-        here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device {name}: torch knows none of this name; give cpu, cuda or auto") from error
+
+
+@contextmanager
+def ranks(device: str = "auto") -> Iterator[Ranks]:
+    """The ranks that torchrun set up, or this process alone, on the device of this name (see `device_called`)."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    here = device_called(device)
     if here.type == "cuda":
         torch.cuda.set_device(here)
     if world > 1 and not dist.is_initialized():

@@ -24,7 +24,7 @@ class JSONL:
         self.file: TextIO = path.open("a")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """One more line, on disk when this returns."""
+        """One more line, with the operating system when this returns: it outlives the process."""
         with writing(self.path):
             self.file.write(json.dumps(dict(record)) + "\n")
             self.file.flush()

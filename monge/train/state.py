@@ -78,16 +78,14 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _random_states(where: Ranks) -> dict[str, Tensor]:
-    mine = torch.get_rng_state()
-    states = [mine]
-    if where.world > 1:
-        gathered: list[Any] = [None] * where.world
-        torch.distributed.all_gather_object(gathered, mine)
-        states = gathered
-    found = {f"cpu/{rank}": state for rank, state in enumerate(states)}
+    mine = {"cpu": torch.get_rng_state()}
     if where.device.type == "cuda":
-        found[f"cuda/{where.rank}"] = torch.cuda.get_rng_state(where.device)
-    return found
+        mine["cuda"] = torch.cuda.get_rng_state(where.device)
+    everyones: list[Any] = [mine]
+    if where.world > 1:
+        everyones = [None] * where.world
+        torch.distributed.all_gather_object(everyones, mine)
+    return {f"{kind}/{rank}": state for rank, states in enumerate(everyones) for kind, state in states.items()}
 
 
 def _set_random_states(states: dict[str, Tensor], where: Ranks) -> None:

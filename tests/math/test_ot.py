@@ -240,6 +240,14 @@ def test_semidiscrete_potentials_share_the_noise_out_evenly():
     assert error < 0.05
 
 
+def test_points_that_coincide_still_get_their_shares_together():
+    data = torch.tensor([[0.0, 0.0]] * 3 + [[2.0, 1.0]])
+    generator = torch.Generator().manual_seed(0)
+    potentials, _ = semidiscrete(lambda n: torch.randn(n, 2, generator=generator), data, generator=generator)
+    hit = fall(torch.randn(20_000, 2, generator=generator), data, potentials)
+    assert abs(float((hit == 3).double().mean()) - 0.25) < 0.02
+
+
 def test_no_map_with_the_same_shares_is_cheaper_than_the_semidiscrete_one():
     data, x_0 = ring(12), noise_from(2)(13 * 20)
     potentials, _ = semidiscrete(noise_from(0), data, steps=600)

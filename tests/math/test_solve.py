@@ -77,6 +77,16 @@ def test_polynomials_in_t_below_the_order_are_integrated_exactly(step, degree):
     torch.testing.assert_close(x, 2 * ONE)
 
 
+@pytest.mark.parametrize("step", [adams_bashforth_2, adams_bashforth_3])
+def test_a_sample_may_wait_while_the_others_walk(draw, step):
+    x, steps = draw(0, 2, 3), torch.linspace(0, 1, 5, dtype=torch.float64)
+    waiting = torch.tensor([0, 0.25, 0.25, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+    times = torch.stack([waiting, torch.cat([steps, steps.new_ones(2)])], 1)
+    end = integrate(lambda x, t: x * t[:, None], x, times, step=step)
+    torch.testing.assert_close(end[1:], integrate(lambda x, t: x * t[:, None], x[1:], steps, step=step))
+    torch.testing.assert_close(end[0], x[0] * math.exp(0.5), rtol=0.1, atol=0)
+
+
 @every_step
 @given(seed=st.integers(0, 2**31))
 def test_samples_with_times_of_their_own_walk_as_if_alone(draw, step, seed):
@@ -125,6 +135,13 @@ def test_a_trajectory_shows_every_knot(draw):
     assert len(states) == 6
     for t, state in zip(times, states, strict=True):
         torch.testing.assert_close(state, logistic_at(x, torch.zeros(3).double(), t.expand(3)), rtol=0, atol=1e-5)
+
+
+def test_times_keep_single_precision_where_the_state_does_not():
+    x = torch.ones(2, 3, dtype=torch.bfloat16)
+    end = integrate(lambda x, t: x * t.to(x.dtype)[:, None], x, 400, step=euler)
+    assert grid(400, x).unique().numel() == 401
+    assert end.dtype == torch.bfloat16
 
 
 def test_a_grid_has_equal_steps_and_at_least_one():

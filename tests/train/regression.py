@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from monge.cli import leave
 from monge.math.types import Pair
 from monge.objective.base import Loss, Objective
 from monge.run import fit
@@ -79,3 +80,4 @@ if __name__ == "__main__":
     directory, settings, *resume = sys.argv[1:]  # the settings as JSON
     fields = json.loads(settings)
     fit(Regression(TrainConfig(**fields.pop("train")), **fields), Path(directory), resume=bool(resume))
+    leave(0)

@@ -150,5 +150,5 @@ def test_a_device_that_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match="device tpu: "), ranks("tpu"):
         pass
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match=r"torch sees no GPU here; use --train\.device cpu"), ranks("cuda"):
+        with pytest.raises(ValueError, match=r"torch sees no GPU here; give cpu or auto"), ranks("cuda"):
             pass

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,13 +18,33 @@ from monge.apps.generate.evaluate import Row, curve
 from monge.apps.generate.evaluate import evaluate as evaluate_run
 from monge.apps.generate.recipes import Generate, generator_of, stored
 from monge.apps.generate.sample import Generator, Guidance
-from monge.run import fit, reopen
+from monge.run import Opened, fit, reopen
 from monge.train.batches import seeded
-from monge.train.distributed import is_first
+from monge.train.distributed import device_called, is_first
 from monge.train.log import read_records
 
 Solver = Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dpm2m", "dopri5"]
 console = Console(soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to compute."""
+
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU if there is one."""
+    threads: int = 1
+    """Torch's threads per operation on the CPU: one is fastest for small networks. 0 leaves torch's own choice."""
+
+    def generator_of(self, opened: Opened, *, which: str, weak: str | None = None) -> Generator:
+        """The run's generator, here."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        return generator_of(opened, which=which, weak=weak, device=device_called(self.device))
+
+
+On = Annotated[Machine, tyro.conf.arg(name="")]
+HERE = Machine()
 
 
 def train(
@@ -61,6 +81,7 @@ def sample(
     checkpoint: str = "last",
     seed: int = 0,
     out: Path | None = None,
+    on: On = HERE,
 ) -> None:
     """Draw samples: an array, a picture, and a film strip of how noise becomes data.
 
@@ -77,13 +98,12 @@ def sample(
     """
     _at_least_one(n=n, steps=steps)
     _check_guidance(guidance, interval, weak)
-    generator = generator_of(reopen(run, app="generate"), which=checkpoint, weak=weak)
+    generator = on.generator_of(reopen(run, app="generate"), which=checkpoint, weak=weak)
     if label is not None and not 0 <= label < generator.classes:
         raise ValueError(f"label {label}: the run has {generator.classes} classes, numbered from 0")
     labels = generator.labels(n) if label is None else torch.full((n,), label)
     out = out or run / "samples"
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
     started = time.perf_counter()
     x_0 = generator.noise(n, generator=seeded(seed, 3))
     how = {"steps": steps, "solver": solver, "guidance": Guidance(guidance, interval)}
@@ -110,6 +130,7 @@ def evaluate(
     checkpoint: str = "last",
     curve_: Annotated[bool, tyro.conf.arg(name="curve")] = False,
     seed: int = 0,
+    on: On = HERE,
 ) -> None:
     """Compare samples with the real data, every number beside its floor between two halves of the real data.
 
@@ -121,9 +142,8 @@ def evaluate(
     _at_least_one(samples=1 if samples is None else samples, steps=steps)
     _check_guidance(guidance, interval, weak)
     opened = reopen(run, app="generate")
-    generator = generator_of(opened, which=checkpoint, weak=weak)
+    generator = on.generator_of(opened, which=checkpoint, weak=weak)
     data = _data_of(stored(opened))
-    torch.set_num_threads(1)
     rows = evaluate_run(
         generator, data, samples=samples, steps=steps, solver=solver, guidance=Guidance(guidance, interval), seed=seed
     )
@@ -149,6 +169,7 @@ def likelihood(
     solver: Solver = "midpoint",
     probes: int | None = 4,
     checkpoint: str = "last",
+    on: On = HERE,
 ) -> None:
     """The log-likelihood of held-out data under the flow.
 
@@ -159,11 +180,10 @@ def likelihood(
     """
     _at_least_one(n=n, steps=steps, probes=1 if probes is None else probes)
     opened = reopen(run, app="generate")
-    generator = generator_of(opened, which=checkpoint)
+    generator = on.generator_of(opened, which=checkpoint)
     _, held_out = _data_of(stored(opened)).split()
     held_out = held_out.rows(torch.arange(min(n, len(held_out.x))))
     labels = held_out.labels if generator.classes else None
-    torch.set_num_threads(1)
     density, bits = generator.log_likelihood(
         held_out.x, labels, steps=steps, solver=solver, probes=probes, generator=seeded(1787)
     )

@@ -188,6 +188,12 @@ def _checked(data: Dataset) -> Dataset:
             f"{data.name}: images with values from {float(flat.min()):g} to {float(flat.max()):g};"
             f" scale them to 0 .. {data.levels:g}, or flatten them to (n, D) if they are no images"
         )
+    if data.levels is not None and not torch.equal(flat, flat.round()):
+        odd = float(flat[flat != flat.round()][0])
+        raise ValueError(
+            f"{data.name}: images with the value {odd:g}; give whole numbers in 0 .. {data.levels:g},"
+            " or flatten them to (n, D) if they are no images"
+        )
     if len(flat) > 1 and data.levels is None:
         constant = (flat == flat[0]).all(0).nonzero()
         if len(constant):
@@ -200,6 +206,12 @@ def _checked(data: Dataset) -> Dataset:
     if not 0 <= int(data.labels.min()) <= int(data.labels.max()) < len(flat):
         raise ValueError(
             f"{data.name}: labels from {int(data.labels.min())} to {int(data.labels.max())}; number the classes from 0"
+        )
+    unused = (torch.bincount(data.labels) == 0).nonzero()
+    if len(unused):
+        raise ValueError(
+            f"{data.name}: no item has label {int(unused[0])}, but one has {int(data.labels.max())};"
+            " number the classes without gaps"
         )
     return data
 

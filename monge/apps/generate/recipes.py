@@ -24,6 +24,7 @@ from monge.objective.flow_matching import FlowMatching
 from monge.run import Opened, reopen
 from monge.train.batches import seeded
 from monge.train.config import TrainConfig
+from monge.train.distributed import device_called
 from monge.train.loop import Run
 
 PATHS = {"linear": Affine(linear), "trigonometric": Affine(trigonometric)}
@@ -54,6 +55,8 @@ class Generate:
     """ot is exact, within each class where there are classes; ot-across ignores them."""
     ot_factor: int = 1
     """Batches that are coupled together."""
+    ot_warm: bool = False
+    """Start each exact OT from semidiscrete potentials, fitted once: the same pairs, sooner where batches are large."""
     ot_after: int = 0
     """Batches that are left as they come before OT begins."""
     batch: int = 128
@@ -74,6 +77,10 @@ class Generate:
             if len(shape) != 3:
                 raise ValueError(f"network dit is for images, the data are of shape {shape}; use --network mlp")
             heads = max(1, self.width // 64)
+            if self.width % (4 * heads):
+                raise ValueError(
+                    f"width {self.width}: a dit has a head for each 64 channels; give a multiple of 64, or of 4 below 128"
+                )
             channels, rows, columns = shape
             block = DiTShape(BlockShape(self.width, heads), self.depth)
             net: nn.Module = Patches((channels, rows, columns), self.patch, block, classes=classes)
@@ -106,7 +113,8 @@ class Generate:
             "levels": torch.tensor(data.levels or 0.0),
         }
         if self.reflow:
-            teacher = generator_of(reopen(Path(self.reflow), app=self.app))
+            device = device_called(self.train.device)
+            teacher = generator_of(reopen(Path(self.reflow), app=self.app), device=device)
             # the student starts where the teacher ended
             model.load_state_dict(teacher.model.state_dict())
             count = self.reflow_pairs + -(-self.reflow_pairs // 10)
@@ -147,23 +155,30 @@ class Generate:
         """The run's coupling for data that it did not see: semidiscrete potentials are of the training data alone."""
         if isinstance(coupling, SemidiscreteOT):
             return MinibatchOT(condition=coupling.condition)
-        return replace(coupling, generator=seeded(1782)) if isinstance(coupling, MinibatchOT) else coupling
+        if isinstance(coupling, MinibatchOT):
+            return replace(coupling, potentials=None, generator=seeded(1782))
+        return coupling
 
     def _coupling(self, x: Tensor, training: Dataset, constants: dict[str, Tensor]) -> Coupling:
         label = "label" if training.labels is not None else None
         if self.coupling == "independent":
             return given
-        if self.coupling != "semidiscrete":
-            within = label if self.coupling in ("ot", "entropic") else None
-            return MinibatchOT(epsilon=0.05 if self.coupling == "entropic" else 0.0, condition=within)
+        if self.coupling == "entropic":
+            return MinibatchOT(epsilon=0.05, condition=label)
+        if self.coupling == "ot-across":
+            label = None
+        if self.coupling != "semidiscrete" and not self.ot_warm:
+            return MinibatchOT(condition=label)
         generator = seeded(self.train.seed, 2)
         potentials, error = semidiscrete(
             lambda n: torch.randn(n, x[0].numel(), generator=generator),
             x.flatten(1),
-            groups=training.labels,
+            groups=None if label is None else training.labels,
             generator=generator,
         )
         constants |= {"potentials": potentials, "potentials_error": torch.tensor(error)}
+        if self.coupling != "semidiscrete":
+            return MinibatchOT(condition=label, potentials=potentials)
         cond = {"index": torch.arange(len(x))} | ({} if training.labels is None else {"label": training.labels})
         return SemidiscreteOT(Pair(x, x, cond=cond), potentials, condition=label)
 
@@ -179,14 +194,19 @@ def stored(opened: Opened) -> Generate:
         raise ValueError(f"{opened.directory}: its recipe is of another version of monge ({error})") from error
 
 
-def generator_of(opened: Opened, *, which: str = "last", weak: str | None = None) -> Generator:
+def generator_of(
+    opened: Opened, *, which: str = "last", weak: str | None = None, device: torch.device | str = "cpu"
+) -> Generator:
     """The run's network with the averaged weights of checkpoint `which`; `weak` names an early one for autoguidance."""
     recipe, constants = stored(opened), opened.constants
     shape, classes = tuple(constants["shape"].tolist()), int(constants["classes"])
     units = Units(constants["centre"], constants["scale"])
-    model = opened.weights(recipe.network_for(shape, classes), which=which)
-    early = None if weak is None else opened.weights(recipe.network_for(shape, classes), which=weak)
-    return Generator(model, PATHS[recipe.path], units, shape, classes, float(constants["levels"]), early)
+
+    def network(name: str) -> nn.Module:
+        return opened.weights(recipe.network_for(shape, classes), which=name).to(device)
+
+    early, levels = None if weak is None else network(weak), float(constants["levels"])
+    return Generator(network(which), PATHS[recipe.path], units, shape, classes, levels, early, device)
 
 
 def _normalised(data: Dataset, units: Units) -> Tensor:

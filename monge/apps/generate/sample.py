@@ -20,6 +20,7 @@ from monge.math.solve import (
     euler,
     grid,
     heun,
+    integrate,
     midpoint,
     rk4,
     trajectory,
@@ -67,7 +68,7 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Generator:
-    """A trained network with all that it takes to draw from it."""
+    """A trained network with all that it takes to draw from it. It computes on `device` and returns on the CPU."""
 
     model: nn.Module
     path: Affine
@@ -76,6 +77,7 @@ class Generator:
     classes: int
     levels: float
     weak: nn.Module | None = None  # for autoguidance
+    device: torch.device | str = "cpu"
 
     def noise(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n *s"]:
         """Where samples start."""
@@ -87,7 +89,7 @@ class Generator:
 
     def velocity(self, labels: Int[Tensor, "B"] | None, guidance: Guidance | None = None) -> Velocity:
         """The velocity for these labels, guided."""
-        cond = {} if labels is None else {"label": labels}
+        cond = {} if labels is None else {"label": labels.to(self.device)}
 
         def strong(x: Tensor, t: Tensor) -> Tensor:
             return self.model(x, t, cond)
@@ -113,9 +115,10 @@ class Generator:
         guidance: Guidance | None = None,
     ) -> Iterator[Float[Tensor, "B *s"]]:
         """The states along the flow, from x_0 on, in the network's units."""
-        v = self.velocity(labels, guidance)
+        v, x_0 = self.velocity(labels, guidance), x_0.to(self.device)
         with torch.no_grad():
-            yield from trajectory(v, x_0, grid(steps, x_0), step=SOLVERS[solver][0](self.path))
+            for x in trajectory(v, x_0, steps, step=SOLVERS[solver][0](self.path)):
+                yield x.cpu()
 
     def sample(
         self,
@@ -146,10 +149,10 @@ class Generator:
         parts: list[Tensor] = []
         for start in range(0, len(x_0), size):
             rows = slice(start, start + size)
-            *_, x = self.walk(
-                x_0[rows], None if labels is None else labels[rows], steps=steps, solver=solver, guidance=guidance
-            )
-            parts.append(x)
+            x, v = x_0[rows].to(self.device), self.velocity(None if labels is None else labels[rows], guidance)
+            with torch.no_grad():
+                x = integrate(v, x, steps, step=SOLVERS[solver][0](self.path))
+            parts.append(x.cpu())
         return torch.cat(parts)
 
     def pairs(self, labels: Int[Tensor, "n"] | None, n: int, *, generator: torch.Generator) -> Pair:
@@ -177,11 +180,10 @@ class Generator:
         if self.levels:
             x = x + torch.rand(x.shape, generator=generator) - 0.5
         normalised = self.units.apply(x.flatten(1)).reshape(x.shape)
-        times = grid(steps, x, start=1.0, end=0.0)
-        step = SOLVERS[solver][0](self.path)
+        times = grid(steps, x, start=1.0, end=0.0).to(self.device)
+        step, v = SOLVERS[solver][0](self.path), self.velocity(labels)
         with torch.no_grad():
-            density = log_likelihood(
-                self.velocity(labels), normalised, times, step=step, probes=probes, generator=generator
-            )
-        log_prob = density.log_prob - self.units.scale.log().sum()
-        return density._replace(log_prob=log_prob), bits_per_dimension(log_prob, math.prod(self.shape))
+            found = log_likelihood(v, normalised.to(self.device), times, step=step, probes=probes, generator=generator)
+        log_prob = found.log_prob.cpu() - self.units.scale.log().sum()
+        density = Density(log_prob, found.standard_error.cpu(), found.x_0.cpu(), found.evaluations)
+        return density, bits_per_dimension(log_prob, math.prod(self.shape))

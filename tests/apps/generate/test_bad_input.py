@@ -93,6 +93,10 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         lambda p: npy(p, X[:36].reshape(9, 4, 3)),
         ["x.npy", "images with values from -", "scale them to 0 .. 255"],
     ),
+    "images of fractions": (
+        lambda p: npy(p, np.abs(X[:36]).reshape(9, 4, 3)),
+        ["x.npy", "images with the value 0.", "whole numbers in 0 .. 255"],
+    ),
     "words in a table": (
         lambda p: parquet(p, a=X[:, 0], b=["b"] * 40),
         ["x.parquet", "column 'b' is string", "numbers only"],
@@ -110,6 +114,10 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "labels too few": (lambda p: npz(p, x=X, labels=np.arange(30)), ["x.npz", "30 labels for 40 items"]),
     "label below zero": (lambda p: npz(p, x=X, labels=np.arange(40) - 1), ["x.npz", "labels from -1 to 38", "from 0"]),
     "label out of range": (lambda p: npz(p, x=X, labels=np.arange(40) * 10**6), ["x.npz", "to 39000000", "from 0"]),
+    "a label that nothing has": (
+        lambda p: npz(p, x=X, labels=2 * (np.arange(40) % 2)),
+        ["x.npz", "no item has label 1, but one has 2", "without gaps"],
+    ),
     "labels of two axes": (lambda p: npz(p, x=X, labels=np.eye(40, dtype=int)), ["x.npz", "(40, 40)", "one per item"]),
     "labels that are numbers": (
         lambda p: npz(p, x=X, labels=X[:, 0]),
@@ -129,6 +137,7 @@ RECIPES = {
         ["network dit is for images", "(2,)", "--network mlp"],
     ),
     "patch": (["--network", "dit", "--patch", "3"], ["8 x 8 pixels do not divide into patches of 3"]),
+    "heads": (["--network", "dit", "--width", "200"], ["width 200", "a head for each 64 channels", "multiple of 64"]),
     "factor": (["--ot-factor", "0"], ["ot_factor must be at least 1, got 0"]),
     "ema": (["--train.ema", "0.9"], ["ema: width 0.9 must lie in (0, 0.289)"]),
     "device": (["--train.device", "tpu"], ["device tpu", "give cpu, cuda or auto"]),
