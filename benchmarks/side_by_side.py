@@ -77,11 +77,14 @@ def write_result(
 
 
 def _commit():
+    """The commit, "-dirty" if a tracked file differs from it; the results themselves do not count."""
+    changes = ("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benchmarks/results")
+    return (_git("rev-parse", "--short", "HEAD") or "none") + ("-dirty" if _git(*changes) else "")
+
+
+def _git(*words):
     here = Path(__file__).parent
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "none"
+    return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _processor():

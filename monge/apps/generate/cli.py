@@ -65,6 +65,11 @@ def train(
     if not is_first():
         return
     pictures.losses(read_records(out / "metrics.jsonl"), out / "loss.png")
+    error = reopen(out, app="generate").constants.get("potentials_error")
+    if error is not None:
+        console.print(
+            f"Semidiscrete potentials: the shares of the data points are off by {float(error):.3f} in all (L1)"
+        )
     console.print(f"Trained. The run is in {out}; next: monge generate evaluate {out}")
 
 

@@ -94,9 +94,10 @@ def test_reflow_straightens(run, tmp_path):
     assert bends[1] < bends[0]
 
 
-def test_semidiscrete_potentials_are_stored_with_the_run(tmp_path):
+def test_semidiscrete_potentials_are_stored_with_the_run_and_their_error_is_said(tmp_path, capsys):
     words = "--coupling semidiscrete --width 16 --depth 1 --train.steps 2 --train.milestones 1 --data moons"
     assert main(["generate", "train", *words.split(), "--out", str(tmp_path / "run")]) == 0
+    assert "off by 0." in capsys.readouterr().out
     constants = load_file(tmp_path / "run" / "constants.safetensors")
     assert constants["potentials"].shape == (4_000,)
     assert constants["potentials_error"] < 0.5
