@@ -107,11 +107,11 @@ def _subtract(row, centre, out):
 
 @compiled
 def _to_bfloat16(bits, low, out):
-    """Round float32 to bfloat16, to the nearest, ties to even; low has it as float32, out its 16 bits."""
+    """Round float32 to bfloat16, to the nearest, ties away from zero; low has it as float32, out its 16 bits."""
+    for k in range(len(bits)):  # two short loops take 60 ns where one takes 110
+        low[k] = (bits[k] + np.uint32(0x8000)) & np.uint32(0xFFFF0000)
     for k in range(len(bits)):
-        above = (bits[k] + np.uint32(0x7FFF) + ((bits[k] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-        low[k] = above << np.uint32(16)
-        out[k] = above
+        out[k] = (bits[k] + np.uint32(0x8000)) >> np.uint32(16)
 
 
 def _squares_of_difference(x, y):
@@ -130,7 +130,7 @@ def _alike(x, source, error_0, largest, error_1):
     (n, d), near, count = x.shape, 0, 0
     square = d * (error_0 / source * largest + error_1) ** 2
     for i in range(0, n, n // 16 + 1):
-        for j in range(1, n, n // 64 + 1):
+        for j in range(1, n, n // 32 + 1):
             near += i != j and _squares(x[i], x[j]) < square
             count += 1
     return near / count
@@ -192,7 +192,7 @@ def _sharpen_near(cost, prices, x_0, x_1, centre_0, centre_1, bound):
 
     A sixteenth of all entries takes as long as the full product would.
     """
-    n, g, count, size = len(bound), prices.astype(np.float32), 0, 64
+    n, g, count, size = len(bound), prices.astype(np.float32), 0, 16
     x = np.empty(x_0.shape[1])
     for i in range(n):
         row = cost[i]
