@@ -1,6 +1,10 @@
 """What the tests share: shapes checked by beartype, one thread, seeded draws."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -25,6 +29,19 @@ def draw() -> Callable[..., Tensor]:
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
     return normal
+
+
+@pytest.fixture(scope="session")
+def torchrun() -> Callable[..., None]:
+    """torchrun(*words): two ranks of a script or a module (`-m NAME`), one thread each; torch picks a free port."""
+
+    def run(*words: str | Path) -> None:
+        ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        one = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*ranks, *map(str, words)], env=one, text=True, capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+    return run
 
 
 @pytest.fixture(scope="session")

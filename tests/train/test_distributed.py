@@ -1,10 +1,8 @@
 """Two ranks under torchrun, gloo on the CPU: the same run as one process that accumulates two rounds."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +21,15 @@ SCRIPT = Path(__file__).with_name("regression.py")
 TRAIN = {"steps": 4, "warmup": 0, "save_every": 2, "keep": 9, "device": "cpu", "log_every": 1}
 
 
-def torchrun(directory: Path, *resume: str, **settings: Any) -> None:
-    """Train the regression on two ranks; torch picks a free port."""
-    fields = {"train": {**TRAIN, **settings.pop("train", {})}, **settings}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            str(SCRIPT),
-            str(directory),
-            json.dumps(fields),
-            *resume,
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def regress(torchrun: Callable[..., None]) -> Callable[..., None]:
+    """regress(directory, *resume, **settings): train the regression on two ranks."""
+
+    def run(directory: Path, *resume: str, **settings: Any) -> None:
+        fields = {"train": {**TRAIN, **settings.pop("train", {})}, **settings}
+        torchrun(SCRIPT, directory, json.dumps(fields), *resume)
+
+    return run
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -66,10 +51,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ddp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ddp(regress: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("ddp") / "run"
     (directory / "seen").mkdir(parents=True)
-    torchrun(directory, trace=str(directory / "seen"))
+    regress(directory, trace=str(directory / "seen"))
     return directory
 
 
@@ -93,11 +78,11 @@ def test_what_two_ranks_saved_opens_in_one_process(ddp: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def wholes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def wholes(regress: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Whole runs by how their ranks share: with muon, with accumulation, with random numbers in the loss."""
     directories = {parallel: tmp_path_factory.mktemp(parallel) / "run" for parallel in ("ddp", "fsdp")}
     for parallel, directory in directories.items():
-        torchrun(directory, **richer(parallel))
+        regress(directory, **richer(parallel))
     return directories
 
 
@@ -119,12 +104,14 @@ def test_sharded_weights_step_as_replicated_ones(wholes: dict[str, Path]) -> Non
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_ranks_that_are_stopped_go_on_bit_for_bit(tmp_path: Path, wholes: dict[str, Path], parallel: str) -> None:
+def test_ranks_that_are_stopped_go_on_bit_for_bit(
+    regress: Callable[..., None], tmp_path: Path, wholes: dict[str, Path], parallel: str
+) -> None:
     # the loss draws from each rank's own generator, whose state must come back too
     cut = tmp_path / "cut"
     shutil.copytree(wholes[parallel], cut)
     # as a crash leaves it: the last checkpoint half-written, the log ahead
     (cut / "checkpoints/step-00000004").rename(cut / "checkpoints/.writing-step-00000004")
-    torchrun(cut, "--resume", **richer(parallel))
+    regress(cut, "--resume", **richer(parallel))
     assert files(cut) == files(wholes[parallel])
     assert not list((cut / "checkpoints").glob(".writing-*"))

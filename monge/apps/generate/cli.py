@@ -17,7 +17,7 @@ from monge.apps.generate.data import Dataset, load
 from monge.apps.generate.evaluate import Row, curve
 from monge.apps.generate.evaluate import evaluate as evaluate_run
 from monge.apps.generate.recipes import Generate, generator_of, stored
-from monge.apps.generate.sample import Generator, Guidance
+from monge.apps.generate.sample import Generator, Guidance, Walk
 from monge.run import Opened, fit, reopen
 from monge.train.batches import seeded
 from monge.train.distributed import device_called, is_first
@@ -111,13 +111,13 @@ def sample(
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     x_0 = generator.noise(n, generator=seeded(seed, 3))
-    how = {"steps": steps, "solver": solver, "guidance": Guidance(guidance, interval)}
-    x = generator.restore(generator.end(x_0, labels, **how))
+    walk = Walk(steps, solver, Guidance(guidance, interval))
+    x = generator.restore(generator.end(x_0, labels, walk))
     seconds = time.perf_counter() - started
     shown = slice(8 if generator.levels else 2000)
     film = [
         generator.restore(state)
-        for state in generator.walk(x_0[shown], None if labels is None else labels[shown], **how)
+        for state in generator.states(x_0[shown], None if labels is None else labels[shown], walk)
     ]
     _save_samples(generator, x, film, labels, out)
     console.print(f"{n} samples in {seconds:.2f} s ({n / seconds:.0f}/s): {out}/samples.png, film.png, samples.npz")
@@ -149,9 +149,8 @@ def evaluate(
     opened = reopen(run, app="generate")
     generator = on.generator_of(opened, which=checkpoint, weak=weak)
     data = _data_of(stored(opened))
-    rows = evaluate_run(
-        generator, data, samples=samples, steps=steps, solver=solver, guidance=Guidance(guidance, interval), seed=seed
-    )
+    walk = Walk(steps, solver, Guidance(guidance, interval))
+    rows = evaluate_run(generator, data, walk, samples=samples, seed=seed)
     (run / "evaluation.json").write_text(
         json.dumps(
             {"steps": steps, "solver": solver, "seed": seed, "rows": {k: asdict(v) for k, v in rows.items()}}, indent=2

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from monge.apps.generate.data import Dataset, dealt_labels
-from monge.apps.generate.sample import Generator, Guidance
+from monge.apps.generate.sample import SOLVERS, Generator, Walk
 from monge.math.metrics import frechet, kernel_distance, manifold, memorisation, sliced_w2
 from monge.train.batches import seeded, shuffled
 
@@ -123,11 +123,9 @@ class Judge:
 def evaluate(
     generator: Generator,
     data: Dataset,
+    walk: Walk,
     *,
     samples: int | None = None,
-    steps: int = 20,
-    solver: str = "euler",
-    guidance: Guidance | None = None,
     seed: int = 0,
     likelihood: int = 256,
 ) -> dict[str, Row]:
@@ -138,9 +136,7 @@ def evaluate(
     judge = Judge.of(data)
     n = samples or min(10_000, len(data.x))
     labels = dealt_labels(data, n, seed)
-    fake, labels = generator.sample(
-        n, labels=labels, steps=steps, solver=solver, guidance=guidance, generator=seeded(seed, 3)
-    )
+    fake, labels = generator.sample(n, walk, labels=labels, generator=seeded(seed, 3))
     rows = judge.rows(generator.units.apply(fake.flatten(1)), labels)
     if likelihood and generator.levels:
         training, held_out = data.split()
@@ -165,8 +161,6 @@ def curve(
     seed: int = 0,
 ) -> dict[str, list[tuple[int, float]]]:
     """Frechet distance (sliced W2 without labels) against evaluations of the network, by solver, all from the same noise."""
-    from monge.apps.generate.sample import SOLVERS
-
     judge = Judge.of(data)
     n = samples or min(5_000, len(data.x))
     metric = "frechet" if judge.classifier is not None else "sliced w2"
@@ -177,9 +171,8 @@ def curve(
             if budget % per_step:
                 continue
             labels = dealt_labels(data, n, seed)
-            fake, labels = generator.sample(
-                n, labels=labels, steps=budget // per_step, solver=solver, generator=seeded(seed, 3)
-            )
+            walk = Walk(budget // per_step, solver)
+            fake, labels = generator.sample(n, walk, labels=labels, generator=seeded(seed, 3))
             value = judge.rows(generator.units.apply(fake.flatten(1)), labels)[metric].value
             found.setdefault(solver, []).append((budget, value))
     return found

@@ -67,6 +67,18 @@ class Guidance:
 
 
 @dataclass(frozen=True)
+class Walk:
+    """How to go from noise to data: the number of steps, the solver that takes them, the guidance of the velocity."""
+
+    steps: int = 25
+    solver: str = "euler"
+    guidance: Guidance | None = None
+
+
+WALK = Walk()
+
+
+@dataclass(frozen=True)
 class Generator:
     """A trained network with all that it takes to draw from it. It computes on `device` and returns on the CPU."""
 
@@ -105,60 +117,50 @@ class Generator:
             )
         return guidance.apply(strong, weak)
 
-    def walk(
-        self,
-        x_0: Float[Tensor, "B *s"],
-        labels: Int[Tensor, "B"] | None,
-        *,
-        steps: int = 25,
-        solver: str = "euler",
-        guidance: Guidance | None = None,
+    def states(
+        self, x_0: Float[Tensor, "B *s"], labels: Int[Tensor, "B"] | None, walk: Walk = WALK
     ) -> Iterator[Float[Tensor, "B *s"]]:
         """The states along the flow, from x_0 on, in the network's units."""
-        v, x_0 = self.velocity(labels, guidance), x_0.to(self.device)
+        v, x_0 = self.velocity(labels, walk.guidance), x_0.to(self.device)
         with torch.no_grad():
-            for x in trajectory(v, x_0, steps, step=SOLVERS[solver][0](self.path)):
+            for x in trajectory(v, x_0, walk.steps, step=SOLVERS[walk.solver][0](self.path)):
                 yield x.cpu()
 
     def sample(
         self,
         n: int,
+        walk: Walk = WALK,
         *,
         labels: Int[Tensor, "n"] | None = None,
-        steps: int = 25,
-        solver: str = "euler",
-        guidance: Guidance | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "n *s"], Int[Tensor, "n"] | None]:
         """(samples in the data's own units, their labels); labels default to all classes in turn."""
         labels = self.labels(n) if labels is None else labels
         x_0 = self.noise(n, generator=generator)
-        return self.restore(self.end(x_0, labels, steps=steps, solver=solver, guidance=guidance)), labels
+        return self.restore(self.end(x_0, labels, walk)), labels
 
     def end(
         self,
         x_0: Float[Tensor, "B *s"],
         labels: Int[Tensor, "B"] | None,
+        walk: Walk = WALK,
         *,
-        steps: int = 25,
-        solver: str = "euler",
-        guidance: Guidance | None = None,
         size: int = 512,
     ) -> Float[Tensor, "B *s"]:
         """Where the flow carries x_0, in the network's units, `size` samples at a time."""
         parts: list[Tensor] = []
         for start in range(0, len(x_0), size):
             rows = slice(start, start + size)
-            x, v = x_0[rows].to(self.device), self.velocity(None if labels is None else labels[rows], guidance)
+            x, v = x_0[rows].to(self.device), self.velocity(None if labels is None else labels[rows], walk.guidance)
             with torch.no_grad():
-                x = integrate(v, x, steps, step=SOLVERS[solver][0](self.path))
+                x = integrate(v, x, walk.steps, step=SOLVERS[walk.solver][0](self.path))
             parts.append(x.cpu())
         return torch.cat(parts)
 
     def pairs(self, labels: Int[Tensor, "n"] | None, n: int, *, generator: torch.Generator) -> Pair:
         """Where the flow carries noise, in the network's units: the pairs of reflow. Midpoint, 50 steps."""
         x_0 = self.noise(n, generator=generator)
-        x_1 = self.end(x_0, labels, steps=50, solver="midpoint")
+        x_1 = self.end(x_0, labels, Walk(50, "midpoint"))
         return Pair(x_0, x_1, cond={} if labels is None else {"label": labels})
 
     def restore(self, x: Float[Tensor, "B *s"]) -> Float[Tensor, "B *s"]:
