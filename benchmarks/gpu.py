@@ -5,6 +5,7 @@ Without a GPU it says so and measures nothing.
     python benchmarks/gpu.py
 """
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -79,6 +80,8 @@ def dit_rows() -> list[dict[str, object]]:
                 loss.backward()
                 optimizer.step()
 
+            gc.collect()  # the networks of earlier rows
+            torch.cuda.reset_peak_memory_stats()
             rows.append(
                 {
                     "DiT-S/2 step, 256 x 4 x 32 x 32": f"{'bf16' if bf16 else 'float32'}{', compiled' if compiled else ''}",

@@ -98,8 +98,9 @@ def run(arm: Arm) -> dict[str, float]:
 
 
 def measure(field: Field, source, target, draws: torch.Generator, *, n: int = 2048) -> dict[str, float]:
-    """Path energy, normalised, and squared W2 to fresh targets; the floor is that of two sets of targets."""
-    x_0, x_1, other = source(n, draws), target(n, draws), target(n, draws)
+    """Path energy, normalised, and squared W2 to fresh targets; the floor is that of independent targets."""
+    x_0, x_1, many = source(n, draws), target(n, draws), target(16 * n, draws)
+    other = many[torch.randperm(len(many), generator=draws)[:n]]  # moons come evenly spaced, samples do not
     with torch.no_grad():
         _, energy = path_energy(field, x_0, steps=100)
         found = {"path energy": normalised_path_energy(energy, squared_w2(x_0, x_1))}

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from monge.math.coupling import MinibatchOT, SemidiscreteOT, TokenOT, given
     from monge.math.density import log_likelihood
     from monge.math.dopri5 import dopri5
-    from monge.math.ot import Plan, assignment, match, semidiscrete, sinkhorn
+    from monge.math.ot import Plan, assignment, match, sinkhorn
     from monge.math.path import Affine, conditional_ot, constant, decreasing, linear, trigonometric
+    from monge.math.semidiscrete import semidiscrete
     from monge.math.solve import (
         adams_bashforth_2,
         adams_bashforth_3,
@@ -47,7 +48,8 @@ _HOMES = {
     "monge.math.coupling": ("MinibatchOT", "SemidiscreteOT", "TokenOT", "given"),
     "monge.math.density": ("log_likelihood",),
     "monge.math.dopri5": ("dopri5",),
-    "monge.math.ot": ("Plan", "assignment", "match", "semidiscrete", "sinkhorn"),
+    "monge.math.ot": ("Plan", "assignment", "match", "sinkhorn"),
+    "monge.math.semidiscrete": ("semidiscrete",),
     "monge.math.path": ("Affine", "conditional_ot", "constant", "decreasing", "linear", "trigonometric"),
     "monge.math.solve": (
         "adams_bashforth_2",

@@ -4,6 +4,7 @@ runs/NAME/   recipe.json   constants.safetensors   metrics.jsonl   checkpoints/s
 """
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -81,13 +82,14 @@ def _walk(
         if saving or number % config.log_every == 0:
             means = {name: averaged(float(total) / count, where.world) for name, total in sums.items()}
             sums, count = {}, 0
-            if not all(math.isfinite(value) for value in means.values()):
-                raise ArithmeticError(
-                    f"{checkpoints.parent}: the loss is {means['loss']} near step {number}; lower the learning rate. "
-                    "The checkpoints before it are whole"
-                )
             if saving:
                 means |= _evaluated(run, state, step)
+            for name, value in means.items():
+                if not math.isfinite(value):
+                    raise ArithmeticError(
+                        f"{checkpoints.parent}: the {name} is {value} near step {number}; lower the learning rate. "
+                        "The checkpoints before it are whole"
+                    )
             if log:
                 log.write(number, means)
         if saving:
@@ -115,6 +117,15 @@ def _check_constants(path: Path, run: Run[Any]) -> None:
             raise ValueError(
                 f"{path}: {name} is not what the data give now; put the data back as they were, or start anew"
             )
+
+
+def fingerprint(*tensors: Tensor) -> Tensor:
+    """One number that changes with any entry, to be stored among a run's constants."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return torch.tensor(int.from_bytes(digest.digest()[:8], "big", signed=True))
 
 
 def _described(recipe: Any) -> dict[str, Any]:
@@ -157,7 +168,10 @@ def claimed(directory: Path, recipe: Any, *, resume: bool, where: Ranks) -> Iter
     if not where.first:
         yield
         return
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{directory}: a file is in the way; name another directory") from error
     with (directory / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.math.cost import Cost, squared_euclidean
-from monge.math.ot import assignment, fall, match, sinkhorn
+from monge.math.ot import assignment, match, sinkhorn
+from monge.math.semidiscrete import fall
 from monge.math.types import Pair
 
 Coupling: TypeAlias = Callable[[Pair], Pair]
@@ -54,6 +55,8 @@ class MinibatchOT:
     condition: str | None = None
     weight: float = math.inf
     potentials: Float[Tensor, "N"] | None = None
+    tolerance: float = 1e-3  # largest marginal error of the entropic plan; ArithmeticError if it is not reached
+    max_iterations: int = 10_000
     generator: torch.Generator | None = None
 
     def __call__(self, pair: Pair) -> Pair:
@@ -62,6 +65,8 @@ class MinibatchOT:
         label = _entry(pair, self.condition)
         if self.weight < math.inf:
             return pair.take(*self._match(pair, label))
+        if label.is_floating_point():
+            raise ValueError(f"coupling: cond[{self.condition!r}] are vectors, not classes; give a finite weight")
         i, j = torch.arange(len(pair), device=label.device), torch.arange(len(pair), device=label.device)
         for value in label.unique(dim=0):
             same = (label == value).reshape(len(pair), -1).all(-1).nonzero().squeeze(-1)
@@ -79,14 +84,15 @@ class MinibatchOT:
             return i, match(x_0, x_1, prices=self._prices(pair))
         cost = (self.cost or squared_euclidean)(x_0, x_1)
         if label is not None:
-            cost = cost + self.weight * cost.mean() * _distance(label)
+            cost = cost + self.weight * _mean(cost, "weight") * _distance(label)
         if self.epsilon:
-            unit = float(cost.mean())
-            if unit <= 0:
-                raise ValueError(
-                    f"coupling: epsilon counts in mean costs, which are {unit:g} here; give a cost above 0, squared_euclidean"
+            unit = _mean(cost, "epsilon")
+            plan = sinkhorn(cost, self.epsilon * unit, tolerance=self.tolerance, max_iterations=self.max_iterations)
+            if not float(plan.marginal_error) <= self.tolerance:
+                raise ArithmeticError(
+                    f"coupling: the plan's marginal error is {float(plan.marginal_error):.2g} after {int(plan.iterations)} "
+                    f"iterations, above {self.tolerance:g}; raise epsilon, tolerance or max_iterations"
                 )
-            plan = sinkhorn(cost, self.epsilon * unit)
             return i, plan.sample(generator=self.generator)
         return i, assignment(cost, prices=self._prices(pair))
 
@@ -145,6 +151,16 @@ def _entry(pair: Pair, name: str) -> Tensor:
     if name not in pair.cond:
         raise ValueError(f"coupling: the batch has no cond[{name!r}], only {sorted(pair.cond)}; add it to the data")
     return pair.cond[name]
+
+
+def _mean(cost: Tensor, name: str) -> float:
+    """The mean cost, in which `name` counts."""
+    unit = float(cost.mean())
+    if unit <= 1e-6 * float(cost.abs().max()):
+        raise ValueError(
+            f"coupling: {name} counts in mean costs, which are {unit:g} here; give a cost above 0, squared_euclidean"
+        )
+    return unit
 
 
 def _distance(label: Int[Tensor, "B *s"] | Float[Tensor, "B *s"]) -> Float[Tensor, "B B"]:

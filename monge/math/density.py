@@ -85,6 +85,8 @@ def log_likelihood(
         raise ValueError(
             "log_likelihood walks from the data to the source: times must descend, grid(n, x, start=1, end=0)"
         )
+    if torch.is_inference_mode_enabled():
+        raise ValueError("log_likelihood differentiates the velocity by x: call it under no_grad, not inference_mode")
     if probes is not None and probes < 1:
         raise ValueError(f"log_likelihood: {probes} probes; give at least 1, or None for the exact divergence")
     shape, columns = x_1.shape, probes or 1

@@ -106,7 +106,8 @@ def memorisation(fake: Float[Tensor, "n D"], train: Float[Tensor, "m D"], held_o
     """
 
     def nearest(x: Tensor) -> float:
-        return float(torch.cdist(x, train).amin(1).median())
+        size = max(1, 2**24 // max(len(train), 1))  # distances of 64 MB at a time
+        return float(torch.cat([torch.cdist(part, train).amin(1) for part in x.split(size)]).median())
 
     reference = nearest(held_out)
     return nearest(fake) / reference if reference else math.nan

@@ -1,4 +1,4 @@
-"""Optimal transport between equally weighted points: the exact permutation, the entropic plan, the semidiscrete potentials.
+"""Optimal transport between equally weighted points: the exact permutation and the entropic plan.
 
 On the CPU the hot loops are monge.kernels (numba, one thread per problem, as many problems at a time as torch has
 threads); on another device the Sinkhorn loop runs there and the exact assignment is solved on the CPU and sent back.
@@ -8,7 +8,6 @@ threads); on another device the Sinkhorn loop runs there and the exact assignmen
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,13 +54,14 @@ def assignment(cost: Float[Tensor, "*b n n"], *, prices: Float[Tensor, "*b n"] |
     if cost.ndim < 2 or cost.shape[-1] != cost.shape[-2]:
         raise ValueError(f"assignment: the cost must be square, got {tuple(cost.shape)}; equal counts on both sides")
     shape = cost.shape[:-1]
+    if not cost.numel():
+        return torch.zeros(shape, dtype=torch.long, device=cost.device)
     if prices is None:
-        solved = assign_many(_problems(cost), workers=torch.get_num_threads())
+        solved = assign_many(problems(cost), workers=torch.get_num_threads())
     else:
         starts = prices.detach().cpu().double().reshape(-1, shape[-1]).numpy()
-        solved = [assign(problem, start) for problem, start in zip(_problems(cost), starts, strict=True)]
-    permutations = np.stack([s.permutation for s in solved]) if solved else np.empty((0, shape[-1]), np.int64)
-    return torch.from_numpy(permutations).reshape(shape).to(cost.device)
+        solved = [assign(problem, start) for problem, start in zip(problems(cost), starts, strict=True)]
+    return torch.from_numpy(np.stack([s.permutation for s in solved])).reshape(shape).to(cost.device)
 
 
 def match(
@@ -69,6 +69,7 @@ def match(
 ) -> Int[Tensor, "n"]:
     """The permutation p that minimises sum_i |x_0[i] - x_1[p[i]]|^2, exact up to float32 rounding of the costs.
 
+    Where that rounding is not small beside the costs, of tight clusters far apart, the products are taken in float64.
     `prices`, duals of the columns of -x_0 . x_1, are where the search starts. Where the processor multiplies bfloat16, a
     large float32 problem is screened by such a product, twice as fast, and only the pairs that can matter are computed in full.
     """
@@ -79,7 +80,10 @@ def match(
     if prices is not None:  # the duals of the centred points
         prices = prices + (x_1 - x_1.mean(0)) @ x_0.mean(0)
     try:
-        return assignment(inner_product(x_0, x_1), prices=prices)
+        found = assignment(inner_product(x_0, x_1), prices=prices)
+        if x_0.dtype == torch.float32 and _coarse(x_0, x_1, found):
+            found = assignment(inner_product(x_0.double(), x_1.double()), prices=prices)
+        return found
     except ValueError as error:
         for name, x in (("x_0", x_0), ("x_1", x_1)):
             bad = (~torch.isfinite(x)).nonzero()
@@ -89,6 +93,13 @@ def match(
                     f"match: {name}[{row}, {entry}] is {float(x[row, entry])}; give finite points"
                 ) from error
         raise
+
+
+def _coarse(x_0: Tensor, x_1: Tensor, found: Tensor) -> bool:
+    """Whether float32 rounds products of these points by more than a thousandth of what they cost, matched like this."""
+    x, y = x_0 - x_0.mean(0), x_1 - x_1.mean(0)
+    rounding = torch.finfo(torch.float32).eps * x.norm(dim=-1).sum() * y.norm(dim=-1).max()
+    return bool(rounding > 1e-3 * (x_0 - x_1[found]).square().sum())
 
 
 def _screens(x_0: Tensor, x_1: Tensor) -> bool:
@@ -133,9 +144,11 @@ def sinkhorn(
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise ValueError(f"sinkhorn: epsilon must be a positive number, got {epsilon}; for the limit 0 use assignment")
     n, m = cost.shape[-2:]
+    if not cost.numel():
+        raise ValueError(f"sinkhorn: the cost is empty, {tuple(cost.shape)}; give at least one point on each side")
     if cost.device.type == "cpu":
         solved = sinkhorn_many(
-            _problems(cost),
+            problems(cost),
             epsilon,
             tolerance=tolerance,
             max_iterations=max_iterations,
@@ -189,94 +202,7 @@ def sinkhorn_on_device(
     return f, g, error.double(), torch.full(error.shape, step, device=cost.device)
 
 
-def semidiscrete(
-    noise: Callable[[int], Tensor],
-    data: Float[Tensor, "N D"],
-    *,
-    groups: Int[Tensor, "N"] | None = None,
-    steps: int = 1000,
-    batch: int = 512,
-    generator: torch.Generator | None = None,
-) -> tuple[Float[Tensor, "N"], float]:
-    """(potentials, marginal_error): one dual per data point, such that noise falls on each point equally often.
-
-    Noise x goes to argmax_j x . data_j - |data_j|^2 / 2 + potentials_j. With `groups` each draw is dealt a group, as often
-    as it occurs, and goes to a point of that group: labels stay independent of the noise. `noise(n)` gives n draws, (n, D).
-
-    It starts from the mean duals of eight exact assignments where a group has at most 4,096 points, and goes on by averaged
-    stochastic ascent on the semidual, whose gradient is 1 / N less the frequency of j (Genevay et al. 1605.08527, alg. 2;
-    Mousavi-Hosseini et al. 2509.25519). The error is the L1 distance between the frequencies and uniform on n = 64 N draws
-    of their own (100,000 at most), above the sqrt(2 N / (pi n)) that draws of a perfect fit would show.
-    """
-    group_of = torch.zeros(len(data), dtype=torch.long, device=data.device) if groups is None else groups
-
-    def frequencies(n: int, at: Tensor) -> Tensor:
-        dealt = torch.randint(len(data), (n,), generator=generator).to(data.device)
-        hit = fall(noise(n), data, at, groups=group_of, group=group_of[dealt])
-        return torch.bincount(hit, minlength=len(data)).to(data.dtype) / n
-
-    potentials = torch.zeros(len(data), dtype=data.dtype, device=data.device)
-    for group in group_of.unique():
-        members = (group_of == group).nonzero().squeeze(-1)
-        if len(members) <= 4096:
-            potentials[members] = _mean_duals(noise, data[members], rounds=8)
-    # the cell of a point is as wide as the way to its neighbour: what moves its border by a part of that is a good step
-    neighbour = _squared_gap(data)
-    average, start = potentials.clone(), steps // 2
-    for step in range(steps):
-        rate = 0.2 * neighbour * min(batch, len(data)) / (1 + step / 10) ** 0.5
-        potentials += rate * (1 / len(data) - frequencies(batch, potentials))
-        if step >= start:
-            average += (potentials - average) / (step - start + 1)
-    chunks = max(1, min(64 * len(data), 100_000) // 4096)
-    found = torch.stack([frequencies(4096, average) for _ in range(chunks)]).mean(0)
-    floor = math.sqrt(2 * len(data) / (math.pi * chunks * 4096))
-    return average, max(0.0, float((found - 1 / len(data)).abs().sum()) - floor)
-
-
-def _squared_gap(data: Tensor) -> Tensor:
-    """The median over some points of the squared distance to the nearest other place; 1 where all points coincide."""
-    squares = torch.cdist(data[:512], data).square()
-    apart = squares > 1e-5 * squares.mean()  # duplicates, as far as float32 tells them
-    nearest = torch.where(apart, squares, math.inf).amin(1)
-    return nearest[nearest < math.inf].median() if bool(apart.any()) else data.new_ones(())
-
-
-def _mean_duals(noise: Callable[[int], Tensor], data: Tensor, *, rounds: int) -> Tensor:
-    """The column duals of exact assignments of draws to the data, centred and averaged, as potentials.
-
-    Each point counts as often as it takes to have 512, since the duals of a few are biased.
-    """
-    copies = -(-512 // len(data))
-    total = torch.zeros(len(data), dtype=torch.float64)
-    for _ in range(rounds):
-        draws, points = noise(copies * len(data)).to(data), (data - data.mean(0)).repeat(copies, 1)
-        (problem,) = _problems(-(draws @ points.mT))
-        duals = torch.from_numpy(assign(problem).prices).reshape(copies, -1).mean(0)
-        total += duals - duals.mean()
-    return (total / rounds).to(data) + data.square().sum(-1) / 2
-
-
-def fall(
-    x_0: Float[Tensor, "B D"],
-    data: Float[Tensor, "N D"],
-    potentials: Float[Tensor, "N"],
-    *,
-    groups: Int[Tensor, "N"] | None = None,
-    group: Int[Tensor, "B"] | None = None,
-) -> Int[Tensor, "B"]:
-    """Where each x_0 falls in the semidiscrete plan: one maximum inner product search, within its own group if it has one."""
-    score = x_0 @ data.mT + (potentials - data.square().sum(-1) / 2)
-    if groups is None or group is None:
-        return score.argmax(-1)
-    j = score.masked_fill_(group[:, None] != groups[None, :], -math.inf).argmax(-1)
-    if not torch.equal(groups[j], group):
-        missing = group[groups[j] != group].unique().tolist()
-        raise ValueError(f"fall: no data point is of group {missing}; draw groups that the data have")
-    return j
-
-
-def _problems(cost: Tensor) -> list[np.ndarray]:
+def problems(cost: Tensor) -> list[np.ndarray]:
     """The matrices of a batch, contiguous, as numpy float32 or float64 (half precision is widened)."""
     dtype = torch.float64 if cost.dtype == torch.float64 else torch.float32
     flat = cost.detach().to("cpu", dtype).reshape(-1, *cost.shape[-2:]).contiguous()

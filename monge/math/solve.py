@@ -164,9 +164,10 @@ def dpm_solver_2m(path: Affine) -> Step:
         estimate = x_1
         if memory is not None:
             x_1_before, snr_before = memory
-            # nan or inf where a log-SNR is infinite
             ratio = (torch.log(beta_s / alpha_s) - snr) / (snr - snr_before) / 2
-            ratio = torch.where(torch.isfinite(ratio) & (alpha_s > 0), ratio, torch.zeros_like(ratio))
+            # a log-SNR may be infinite, or finite by rounding alone: in float64 cos(pi / 2) is 6e-17
+            rounding = 8 * torch.finfo(alpha_s.dtype).eps
+            ratio = torch.where(torch.isfinite(ratio) & (alpha_s > rounding), ratio, torch.zeros_like(ratio))
             estimate = x_1 + like(ratio, x) * (x_1 - x_1_before)
         shrink = alpha_s / alpha_t
         return like(shrink, x) * x + like(beta_s - beta_t * shrink, x) * estimate, (x_1, snr)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from monge.math.solve import Step, integrate, midpoint
-from monge.math.types import Pair, VelocityModel
+from monge.math.types import Pair, VelocityModel, at_least_single
 from monge.objective.base import Loss, Objective
 from monge.objective.flow_matching import masked_mean
 
@@ -23,7 +23,8 @@ class FlowWalking(Objective):
             return model(x, t, batch.condition)
 
         x_0 = batch.x_0
-        inner = torch.rand(self.steps - 1, len(x_0), dtype=x_0.dtype, device=x_0.device).sort(0).values
+        dtype = at_least_single(x_0.dtype)
+        inner = torch.rand(self.steps - 1, len(x_0), dtype=dtype, device=x_0.device).sort(0).values
         knots = torch.cat([inner.new_zeros(1, len(x_0)), inner, inner.new_ones(1, len(x_0))])
         x_1 = integrate(velocity, x_0, knots, step=self.step)
         value = masked_mean((x_1 - batch.x_1).square(), batch.mask)

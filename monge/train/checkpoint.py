@@ -33,7 +33,7 @@ def save(directory: Path, state: State, where: Ranks) -> Path:
                 aside.mkdir(parents=True)
                 for name, tensors in files.items():
                     save_file({k: v.contiguous() for k, v in tensors.items()}, aside / f"{name}.safetensors")
-                (aside / "state.json").write_text(json.dumps(state.scalars()))
+                (aside / "state.json").write_text(json.dumps(state.scalars(where)))
                 for path in aside.iterdir():
                     _flush(path)
                 os.replace(aside, target)

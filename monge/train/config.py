@@ -49,5 +49,8 @@ class TrainConfig:
         for name, low in {"steps": 1, "accumulate": 1, "save_every": 1, "log_every": 1, "keep": 1}.items():
             if getattr(self, name) < low:
                 raise ValueError(f"train.{name} must be at least {low}, got {getattr(self, name)}")
-        if self.lr <= 0:
+        for name in ("warmup", "final", "weight_decay", "clip", "ema", "workers", "threads"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}")
+        if not self.lr > 0:
             raise ValueError(f"train.lr must be positive, got {self.lr}")

@@ -46,12 +46,17 @@ class State:
         """The names of the files of tensors."""
         return ["model", "resume", "ema"] if self.ema else ["model", "resume"]
 
-    def scalars(self) -> dict[str, Any]:
+    def scalars(self, where: Ranks) -> dict[str, Any]:
         """What goes beside the tensors, as JSON."""
-        return {"step": self.step, "best": self.best}
+        return {"step": self.step, "best": self.best, "ranks": where.world}
 
     def load(self, files: dict[str, dict[str, Tensor]], scalars: dict[str, Any], where: Ranks) -> None:
-        """Become the state that was saved."""
+        """Become the state that was saved. ValueError with another number of ranks: the batches are dealt among them."""
+        if scalars.get("ranks", where.world) != where.world:
+            raise ValueError(
+                f"the run was made by {scalars['ranks']} ranks, these are {where.world}; resume with as many as it had, "
+                "accumulate changes the batches as well"
+            )
         load_weights(self.model, files["model"])
         resume = files["resume"]
         load_weights(self.objective, _under("objective/", resume))
@@ -89,8 +94,6 @@ def _random_states(where: Ranks) -> dict[str, Tensor]:
 
 
 def _set_random_states(states: dict[str, Tensor], where: Ranks) -> None:
-    # with more ranks than were saved, the new ones keep the seed they started from
-    if f"cpu/{where.rank}" in states:
-        torch.set_rng_state(states[f"cpu/{where.rank}"])
+    torch.set_rng_state(states[f"cpu/{where.rank}"])
     if where.device.type == "cuda" and f"cuda/{where.rank}" in states:
         torch.cuda.set_rng_state(states[f"cuda/{where.rank}"], where.device)

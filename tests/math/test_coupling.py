@@ -6,9 +6,10 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from monge.math.container import Container
-from monge.math.cost import FourBlock, cosine, squared_euclidean
+from monge.math.cost import FourBlock, cosine, inner_product, squared_euclidean
 from monge.math.coupling import MinibatchOT, SemidiscreteOT, TokenOT, given
-from monge.math.ot import assignment, semidiscrete
+from monge.math.ot import assignment
+from monge.math.semidiscrete import semidiscrete
 from monge.math.types import Pair
 
 seeds = st.integers(0, 2**31)
@@ -234,3 +235,21 @@ def test_barycentric_tokens_keep_the_mean_and_blur_existence(draw):
     assert ((blurred > 0.05) & (blurred < 0.95)).double().mean() > 0.2
     assert set(sharp.flatten().tolist()) == {0.0, 1.0}
     assert sharp.sum(1).tolist() == [6, 7]
+
+
+def test_a_weight_in_units_of_a_cost_without_a_mean_is_refused(draw):
+    pair = Pair(draw(0, 8, 2), draw(1, 8, 2), cond={"label": torch.arange(8) % 2})
+    with pytest.raises(ValueError, match="weight counts in mean costs"):
+        MinibatchOT(condition="label", cost=inner_product, weight=2.0)(pair)
+
+
+def test_vectors_as_classes_are_refused(draw):
+    pair = Pair(draw(0, 8, 2), draw(1, 8, 2), cond={"text": draw(2, 8, 3)})
+    with pytest.raises(ValueError, match="give a finite weight"):
+        MinibatchOT(condition="text")(pair)
+
+
+def test_an_entropic_plan_that_did_not_get_there_is_not_drawn_from(draw):
+    pair = Pair(draw(0, 64, 2), draw(1, 64, 2))
+    with pytest.raises(ArithmeticError, match=r"marginal error is .* after 10 iterations"):
+        MinibatchOT(epsilon=1e-3, max_iterations=10)(pair)

@@ -148,3 +148,9 @@ def test_a_fair_byte_has_eight_bits():
     assert float(bits_per_dimension(in_bytes, 7)) == pytest.approx(8)
     in_units = torch.zeros((), dtype=torch.float64)  # uniform on [0, 1)^7, in 256 bins
     assert float(bits_per_dimension(in_units, 7, log_scale=-math.log(256))) == pytest.approx(8)
+
+
+def test_inference_mode_is_refused(draw):
+    x = draw(0, 3, 2)
+    with torch.inference_mode(), pytest.raises(ValueError, match="no_grad, not inference_mode"):
+        log_likelihood(lambda x, t: -x, x, grid(4, x, start=1.0, end=0.0))

@@ -124,3 +124,14 @@ def test_names_what_is_not_finite(bad, named):
     assert ot.screened(x_0, x_1) is None
     with pytest.raises(ValueError, match=named):
         ot.match(x_0, x_1)
+
+
+@pytest.mark.parametrize("separation", [1e3, 1e5])
+def test_tight_clusters_far_apart_are_matched_as_in_float64(draw, separation):
+    """In float32 the products of these points round by more than the clusters are wide."""
+    centres = torch.tensor([[0.0, 0.0], [separation, 0.0]])
+    x_0, x_1 = (draw(k, 128, 2).float() + centres[torch.arange(128) % 2] for k in (0, 1))
+    cost = torch.cdist(x_0.double(), x_1.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+    rows, columns = linear_sum_assignment(cost.numpy())
+    found = ot.match(x_0, x_1)
+    assert float(cost[torch.arange(128), found].sum()) == pytest.approx(float(cost[rows, columns].sum()), rel=1e-6)

@@ -209,3 +209,18 @@ def test_the_solvers_agree_on_where_a_flow_ends(draw):
     reference = integrate(logistic, x, grid(1, x), step=dopri5(rtol=1e-10, atol=1e-10))
     for step in ORDERS:
         torch.testing.assert_close(integrate(logistic, x, grid(200, x), step=step), reference, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("schedule", [linear, trigonometric])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dpm_solver_gets_to_the_end_in_every_precision(schedule, dtype):
+    """In float64 the trigonometric path's last log-SNR is finite by rounding alone."""
+    path, x_0 = Affine(schedule), torch.linspace(-2, 2, 9, dtype=dtype)[:, None]
+
+    def v(x, t):  # of N(0, 1) carried onto N(2, 0.3^2)
+        (alpha, beta), (d_alpha, d_beta) = ([like(r, x) for r in pair] for pair in path.rates(t))
+        spread = alpha**2 + 0.09 * beta**2
+        return 2 * d_beta + (alpha * d_alpha + 0.09 * beta * d_beta) / spread * (x - 2 * beta)
+
+    end = integrate(v, x_0, 40, step=dpm_solver_2m(path))
+    torch.testing.assert_close(end, 2 + 0.3 * x_0, rtol=0, atol=0.02)

@@ -77,6 +77,13 @@ def test_what_two_ranks_saved_opens_in_one_process(ddp: Path) -> None:
     assert_close(model.state_dict(), weights(ddp, 4), rtol=0, atol=0)
 
 
+def test_another_number_of_ranks_is_refused(ddp: Path, tmp_path: Path) -> None:
+    shutil.copytree(ddp, tmp_path / "run")
+    config = TrainConfig(**TRAIN)
+    with pytest.raises(ValueError, match="made by 2 ranks, these are 1"):
+        fit(Regression(config, trace=str(ddp / "seen")), tmp_path / "run", resume=True)
+
+
 @pytest.fixture(scope="module")
 def wholes(regress: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Whole runs by how their ranks share: with muon, with accumulation, with random numbers in the loss."""

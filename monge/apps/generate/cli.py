@@ -14,9 +14,9 @@ from rich.table import Table
 
 from monge.apps.generate import pictures
 from monge.apps.generate.data import Dataset, load
-from monge.apps.generate.evaluate import Row, curve
+from monge.apps.generate.evaluate import Row, curve, curve_metric
 from monge.apps.generate.evaluate import evaluate as evaluate_run
-from monge.apps.generate.recipes import Generate, generator_of, stored
+from monge.apps.generate.recipes import Generate, data_fingerprint, generator_of, stored
 from monge.apps.generate.sample import Generator, Guidance, Walk
 from monge.run import Opened, fit, reopen
 from monge.train.batches import seeded
@@ -148,19 +148,17 @@ def evaluate(
     _check_guidance(guidance, interval, weak)
     opened = reopen(run, app="generate")
     generator = on.generator_of(opened, which=checkpoint, weak=weak)
-    data = _data_of(stored(opened))
+    data = _data_of(opened)
     walk = Walk(steps, solver, Guidance(guidance, interval))
     rows = evaluate_run(generator, data, walk, samples=samples, seed=seed)
-    (run / "evaluation.json").write_text(
-        json.dumps(
-            {"steps": steps, "solver": solver, "seed": seed, "rows": {k: asdict(v) for k, v in rows.items()}}, indent=2
-        )
-    )
+    said = asdict(walk) | {"samples": samples, "weak": weak, "checkpoint": checkpoint, "seed": seed}
+    (run / "evaluation.json").write_text(json.dumps(said | {"rows": {k: asdict(v) for k, v in rows.items()}}, indent=2))
     console.print(_table(rows, f"{run.name}: {solver}, {steps} steps"))
     if curve_:
-        found = curve(generator, data, [1, 2, 4, 8, 16, 32], ["euler", "midpoint", "ab2", "dpm2m"])
+        walks = [replace(walk, solver=name) for name in ("euler", "midpoint", "ab2", "dpm2m")]
+        found = curve(generator, data, [1, 2, 4, 8, 16, 32], walks, samples=samples, seed=seed)
         (run / "curve.json").write_text(json.dumps(found))
-        metric = "frechet" if "class accuracy" in rows else "sliced w2"
+        metric = curve_metric(data)
         path = pictures.curves(found, run / "curve.png", x="evaluations", y=metric, floor=rows[metric].floor)
         console.print(f"Quality against evaluations: {path}")
 
@@ -185,7 +183,7 @@ def likelihood(
     _at_least_one(n=n, steps=steps, probes=1 if probes is None else probes)
     opened = reopen(run, app="generate")
     generator = on.generator_of(opened, which=checkpoint)
-    _, held_out = _data_of(stored(opened)).split()
+    _, held_out = _data_of(opened).split()
     held_out = held_out.rows(torch.arange(min(n, len(held_out.x))))
     labels = held_out.labels if generator.classes else None
     density, bits = generator.log_likelihood(
@@ -214,8 +212,9 @@ def reflow(
     _at_least_one(steps=steps, pairs=pairs)
     recipe = stored(reopen(run, app="generate"))
     config = replace(recipe.train, steps=steps, milestones=())
-    student = replace(recipe, reflow=str(run.resolve()), reflow_pairs=pairs, coupling="independent", train=config)
-    train(student, out=out, resume=resume)
+    teacher = str(run.resolve())
+    student = replace(recipe, reflow=teacher, reflow_pairs=pairs, coupling="independent", ot_warm=False, path="linear")
+    train(replace(student, train=config), out=out, resume=resume)
 
 
 def demo(*, out: Path = Path("runs/demo"), steps: int = 3000) -> None:
@@ -246,9 +245,15 @@ def _check_guidance(weight: float, interval: tuple[float, float], weak: str | No
         raise ValueError(f"--weak {weak} does nothing at --guidance 1; give a larger weight")
 
 
-def _data_of(recipe: Generate) -> Dataset:
-    data = load(recipe.data)
-    return data if recipe.conditional else replace(data, labels=None)
+def _data_of(opened: Opened) -> Dataset:
+    """The data of a run, as they were when it began."""
+    recipe = stored(opened)
+    data, was = load(recipe.data), opened.constants.get("data")
+    if was is None or int(was) != int(data_fingerprint(data)):
+        raise ValueError(
+            f"{recipe.data}: not the data that {opened.directory} was trained on; put them back as they were"
+        )
+    return data
 
 
 def _save_samples(

@@ -223,12 +223,15 @@ def gaussians(n: int, generator: torch.Generator | None = None) -> Float[Tensor,
 
 
 def moons(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
-    """Two half circles that reach into each other, with noise, about as large as the Gaussians' circle."""
-    angle = math.pi * torch.rand(n, generator=generator)
-    lower = torch.randint(0, 2, (n,), generator=generator).bool()
-    x = torch.where(lower, 1 - angle.cos(), angle.cos())
-    y = torch.where(lower, 0.5 - angle.sin(), angle.sin())
-    return 3 * (torch.stack([x, y], 1) + 0.2 * torch.randn(n, 2, generator=generator)) - 1
+    """Two half circles that reach into each other: torchcfm.utils.sample_moons, those of the OT-CFM tutorial.
+
+    As in torchdyn's generate_moons(noise=0.2), points lie at even steps along the upper arc, then along the lower one, and
+    each is moved by one uniform draw from [0, 0.2], the same for both coordinates.
+    """
+    upper, lower = (torch.linspace(0, math.pi, count) for count in (n // 2, n - n // 2))
+    x = torch.cat([upper.cos(), 1 - lower.cos()])
+    y = torch.cat([upper.sin(), 0.5 - lower.sin()])
+    return 3 * (torch.stack([x, y], 1) + 0.2 * torch.rand(n, 1, generator=generator)) - 1
 
 
 def checkerboard(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:

@@ -1,6 +1,6 @@
 """How good are the samples? Every number stands beside its floor: the same number between two halves of the real data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -135,7 +135,7 @@ def evaluate(
     """
     judge = Judge.of(data)
     n = samples or min(10_000, len(data.x))
-    labels = dealt_labels(data, n, seed)
+    labels = dealt_labels(data, n, seed) if generator.classes else None
     fake, labels = generator.sample(n, walk, labels=labels, generator=seeded(seed, 3))
     rows = judge.rows(generator.units.apply(fake.flatten(1)), labels)
     if likelihood and generator.levels:
@@ -155,24 +155,28 @@ def curve(
     generator: Generator,
     data: Dataset,
     budgets: list[int],
-    solvers: list[str],
+    walks: list[Walk],
     *,
     samples: int | None = None,
     seed: int = 0,
 ) -> dict[str, list[tuple[int, float]]]:
-    """Frechet distance (sliced W2 without labels) against evaluations of the network, by solver, all from the same noise."""
+    """Frechet distance (sliced W2 without labels) against evaluations of the network, by solver; one noise."""
     judge = Judge.of(data)
     n = samples or min(5_000, len(data.x))
-    metric = "frechet" if judge.classifier is not None else "sliced w2"
+    labels = dealt_labels(data, n, seed) if generator.classes else None
     found: dict[str, list[tuple[int, float]]] = {}
-    for solver in solvers:
-        per_step = SOLVERS[solver][1]
+    for walk in walks:
+        per_step = SOLVERS[walk.solver][1]
         for budget in budgets:
             if budget % per_step:
                 continue
-            labels = dealt_labels(data, n, seed)
-            walk = Walk(budget // per_step, solver)
-            fake, labels = generator.sample(n, walk, labels=labels, generator=seeded(seed, 3))
-            value = judge.rows(generator.units.apply(fake.flatten(1)), labels)[metric].value
-            found.setdefault(solver, []).append((budget, value))
+            steps = replace(walk, steps=budget // per_step)
+            fake, _ = generator.sample(n, steps, labels=labels, generator=seeded(seed, 3))
+            value = judge.rows(generator.units.apply(fake.flatten(1)), labels)[curve_metric(data)].value
+            found.setdefault(walk.solver, []).append((budget, value))
     return found
+
+
+def curve_metric(data: Dataset) -> str:
+    """What `curve` measures: the Frechet distance where labels train a judge, else sliced W2."""
+    return "sliced w2" if data.labels is None else "frechet"

@@ -12,8 +12,8 @@ from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_loss, he
 from monge.apps.generate.sample import Generator
 from monge.math.cost import Units
 from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT, given
-from monge.math.ot import semidiscrete
 from monge.math.path import Affine, linear, trigonometric
+from monge.math.semidiscrete import semidiscrete
 from monge.math.times import Times, logit_normal, uniform
 from monge.math.types import Pair
 from monge.nets.blocks import BlockShape
@@ -21,7 +21,7 @@ from monge.nets.dit import DiTShape, Patches
 from monge.nets.mlp import MLP
 from monge.nets.prediction import PredictsSource, PredictsTarget
 from monge.objective.flow_matching import FlowMatching
-from monge.run import Opened, reopen
+from monge.run import Opened, fingerprint, reopen
 from monge.train.batches import seeded
 from monge.train.config import TrainConfig
 from monge.train.distributed import device_called
@@ -70,6 +70,8 @@ class Generate:
         for name in ("width", "depth", "patch", "batch", "ot_factor", "reflow_pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.ot_warm and self.coupling not in ("ot", "ot-across"):
+            raise ValueError(f"ot_warm starts exact OT, not coupling {self.coupling!r}; leave it out")
 
     def network_for(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """The network, with weights drawn from torch's global generator."""
@@ -94,9 +96,8 @@ class Generate:
 
     def build(self) -> Run[Pair]:
         """Read the data, fit what is fitted once, and put the experiment together."""
-        data = load(self.data)
-        if not self.conditional:
-            data = replace(data, labels=None)
+        everything = load(self.data)
+        data = everything if self.conditional else replace(everything, labels=None)
         units = data.units()
         training, held_out = data.split()
         x = _normalised(training, units)
@@ -111,12 +112,15 @@ class Generate:
             "shape": torch.tensor(data.shape),
             "classes": torch.tensor(data.classes),
             "levels": torch.tensor(data.levels or 0.0),
+            "data": data_fingerprint(everything),
         }
         if self.reflow:
             device = device_called(self.train.device)
-            teacher = generator_of(reopen(Path(self.reflow), app=self.app), device=device)
-            # the student starts where the teacher ended
-            model.load_state_dict(teacher.model.state_dict())
+            opened = reopen(Path(self.reflow), app=self.app)
+            teacher = generator_of(opened, device=device)
+            constants["teacher"] = fingerprint(*teacher.model.state_dict().values())
+            if stored(opened).path == self.path:  # the student starts where the teacher ended
+                model.load_state_dict(teacher.model.state_dict())
             count = self.reflow_pairs + -(-self.reflow_pairs // 10)
             pairs = teacher.pairs(
                 dealt_labels(data, count, self.train.seed), count, generator=seeded(self.train.seed, 5)
@@ -207,6 +211,11 @@ def generator_of(
 
     early, levels = None if weak is None else network(weak), float(constants["levels"])
     return Generator(network(which), PATHS[recipe.path], units, shape, classes, levels, early, device)
+
+
+def data_fingerprint(data: Dataset) -> Tensor:
+    """One number for the items and labels of a data set."""
+    return fingerprint(data.x, *([] if data.labels is None else [data.labels]))
 
 
 def _normalised(data: Dataset, units: Units) -> Tensor:

@@ -141,6 +141,7 @@ RECIPES = {
     "factor": (["--ot-factor", "0"], ["ot_factor must be at least 1, got 0"]),
     "ema": (["--train.ema", "0.9"], ["ema: width 0.9 must lie in (0, 0.289)"]),
     "device": (["--train.device", "tpu"], ["device tpu", "give cpu, cuda or auto"]),
+    "warm start of nothing": (["--coupling", "entropic", "--ot-warm"], ["ot_warm starts exact OT", "'entropic'"]),
     "teacher": (["--reflow", "nowhere"], ["nowhere: no run here", "name a directory"]),
 }
 
@@ -183,6 +184,19 @@ def test_numbers_that_cannot_be_are_named(option: str, capsys: pytest.CaptureFix
     assert code == 2
     name = option.removeprefix("--")
     assert f"{name} must be" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("option", ["--train.clip", "--train.warmup", "--train.weight-decay"])
+def test_numbers_below_zero_are_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["generate", "train", option, "-1"])
+    assert stopped.value.code == 2
+    assert "must not be negative" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_file_where_the_run_should_be_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").write_text("")
+    told(capsys, ["train", *TINY, "--out", str(tmp_path / "run")], ["run: a file is in the way", "another directory"])
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,37 @@ def test_evaluate_and_likelihood_print_their_numbers(run, capsys):
     assert rows["frechet"]["floor"] > 0
 
 
+def test_a_run_that_ignores_the_labels_is_judged_in_the_same_space(run, tmp_path):
+    blind = tmp_path / "blind"
+    words = "--no-conditional --width 16 --depth 1 --train.steps 2 --train.milestones 1"
+    assert main(["generate", "train", *words.split(), "--out", str(blind)]) == 0
+    floors = []
+    for directory in (run, blind):
+        assert main(["generate", "evaluate", str(directory), "--steps", "2", "--samples", "100"]) == 0
+        floors.append(json.loads((directory / "evaluation.json").read_text())["rows"]["frechet"]["floor"])
+    assert floors[0] == floors[1]
+
+
+def test_other_data_than_the_run_s_are_refused(tmp_path, capsys):
+    data, rng = tmp_path / "x.npy", np.random.default_rng(0)
+    np.save(data, rng.standard_normal((60, 3)))
+    words = f"--data {data} --width 16 --depth 1 --train.steps 2 --train.milestones 1 --out {tmp_path / 'run'}"
+    assert main(["generate", "train", *words.split()]) == 0
+    np.save(data, 100 * rng.standard_normal((60, 3)))
+    for verb in ("evaluate", "likelihood"):
+        assert main(["generate", verb, str(tmp_path / "run")]) == 2
+        assert "not the data that" in capsys.readouterr().err
+
+
+def test_the_student_of_a_curved_teacher_walks_straight(tmp_path):
+    words = "--path trigonometric --width 16 --depth 1 --train.steps 2 --train.milestones 1 --data moons"
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    assert main(["generate", "train", *words.split(), "--out", str(teacher)]) == 0
+    assert main(["generate", "reflow", str(teacher), "--out", str(student), "--steps", "2", "--pairs", "50"]) == 0
+    assert json.loads((student / "recipe.json").read_text())["recipe"]["path"] == "linear"
+    assert "teacher" in load_file(student / "constants.safetensors")
+
+
 def test_reflow_straightens(run, tmp_path):
     from pathlib import Path
 
