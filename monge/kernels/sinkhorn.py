@@ -75,6 +75,11 @@ def sinkhorn_many(
         return list(pool.map(solve, costs))
 
 
+def plan(cost: np.ndarray, epsilon: float, f: np.ndarray, g: np.ndarray, out: np.ndarray) -> None:
+    """Fill `out` with exp((f_i + g_j - cost_ij) / epsilon) / (n m), added up in float64; all C-contiguous."""
+    gibbs(cost if cost.flags.carray else cost.copy(), float(epsilon), f - epsilon * np.log(cost.size), g, out)
+
+
 _NO_START = np.empty(0)
 
 

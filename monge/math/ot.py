@@ -9,6 +9,7 @@ threads); on another device the Sinkhorn loop runs there and the exact assignmen
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from monge.kernels import screen
 from monge.kernels.assignment import assign, assign_many
-from monge.kernels.sinkhorn import relaxation, sinkhorn_many
+from monge.kernels.sinkhorn import plan, relaxation, sinkhorn_many
 from monge.math.cost import inner_product
 
 
@@ -25,16 +26,32 @@ from monge.math.cost import inner_product
 class Plan:
     """A coupling of n points with m points, of mass one: log_plan_ij = (f_i + g_j - cost_ij) / epsilon - log(n m)."""
 
-    log_plan: Float[Tensor, "*b n m"]
-    f: Float[Tensor, "*b n"]
+    cost: Float[Tensor, "*b n m"]
+    epsilon: float
+    f: Float[Tensor, "*b n"]  # in the precision in which they were found, float64 on the CPU
     g: Float[Tensor, "*b m"]
     marginal_error: Float[Tensor, "*b"]  # L1 distance of both marginals from uniform, added up
     iterations: Int[Tensor, "*b"]
 
-    @property
+    @cached_property
+    def log_plan(self) -> Float[Tensor, "*b n m"]:
+        """The logarithm of the plan."""
+        n, m = self.cost.shape[-2:]
+        # the potentials are added up before they are rounded: divided by epsilon, an error of theirs is large
+        log_plan = (self.f[..., :, None] + self.g[..., None, :] - self.cost) / self.epsilon - math.log(n * m)
+        return log_plan.to(self.cost.dtype)
+
+    @cached_property
     def matrix(self) -> Float[Tensor, "*b n m"]:
         """The plan itself."""
-        return self.log_plan.exp()
+        if self.cost.device.type != "cpu":
+            return self.log_plan.exp()
+        costs, n, m = problems(self.cost), *self.cost.shape[-2:]
+        found = np.empty((len(costs), n, m), costs[0].dtype)
+        f, g = self.f.reshape(-1, n).double().numpy(), self.g.reshape(-1, m).double().numpy()
+        for k, cost in enumerate(costs):
+            plan(cost, self.epsilon, f[k], g[k], found[k])
+        return torch.from_numpy(found).reshape(self.cost.shape).to(self.cost.dtype)
 
     def barycentre(self, x_1: Float[Tensor, "*b m D"]) -> Float[Tensor, "*b n D"]:
         """The mean target of each source point. Peyre & Cuturi 2019, rem. 4.11."""
@@ -161,9 +178,7 @@ def sinkhorn(
         iterations = torch.tensor([s.iterations for s in solved]).reshape(batch)
     else:
         f, g, error, iterations = sinkhorn_on_device(cost, epsilon, tolerance, max_iterations)
-    # the potentials are added up before they are rounded: divided by epsilon, an error of theirs is large
-    log_plan = ((f[..., :, None] + g[..., None, :] - cost.detach()) / epsilon - math.log(n * m)).to(cost.dtype)
-    return Plan(log_plan, f.to(cost.dtype), g.to(cost.dtype), error, iterations)
+    return Plan(cost.detach(), epsilon, f, g, error, iterations)
 
 
 def sinkhorn_on_device(

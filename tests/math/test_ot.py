@@ -128,7 +128,9 @@ def test_a_batch_of_plans_is_the_plans_one_by_one(draw, seed):
 
 def test_single_precision_keeps_its_dtype_and_its_marginals(draw):
     plan = sinkhorn(clouds(draw, 0, 50, 40).float(), 0.05)
-    assert plan.matrix.dtype == plan.f.dtype == torch.float32
+    assert plan.matrix.dtype == plan.log_plan.dtype == torch.float32
+    assert plan.f.dtype == torch.float64  # divided by epsilon, an error of the potentials is large
+    torch.testing.assert_close(plan.matrix, plan.log_plan.exp(), rtol=1e-4, atol=1e-12)
     torch.testing.assert_close(plan.matrix.sum(-1), torch.full((50,), 1 / 50), rtol=1e-4, atol=0)
 
 
