@@ -45,12 +45,15 @@ def curves(
     lines: Mapping[str, Sequence[tuple[int, float]]], path: Path, *, x: str, y: str, floor: float | None = None
 ) -> Path:
     """Lines on logarithmic axes, with the floor between halves of the real data dashed."""
+    from matplotlib.ticker import LogLocator
+
     figure, (axis,) = _figure(1, width=6.0, height=4.0)
     for name, points in lines.items():
         axis.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
     if floor is not None:
         axis.axhline(floor, color=LEFT, linestyle="--", label="real against real")
     axis.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+    axis.yaxis.set_minor_locator(LogLocator(subs=(1.5, 2, 3, 5, 7)))  # nine labels to a decade would overlap
     axis.yaxis.set_minor_formatter("{x:.2g}")
     axis.yaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_major_formatter("{x:g}")
