@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torchcfm.optimal_transport import OTPlanSampler
 
-from monge.apps.generate.data import gaussians, moons
+from monge.apps.generate.toys import gaussians, moons
 from monge.kernels.assignment import assign
 from monge.math.ot import match
 

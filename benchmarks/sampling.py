@@ -17,7 +17,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 from toy import Field
 
-from monge.apps.generate.data import moons
+from monge.apps.generate.toys import moons
 from monge.math.dopri5 import dopri5
 from monge.math.metrics import squared_w2
 from monge.math.path import Affine

@@ -18,7 +18,7 @@ from over_seeds import interval, shown
 from side_by_side import print_table, write_result
 from torch import Tensor
 
-from monge.apps.generate.data import TOYS
+from monge.apps.generate.toys import TOYS
 from monge.fleet import processes
 from monge.math.coupling import MinibatchOT, given
 from monge.math.metrics import normalised_path_energy, path_energy, squared_w2

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchcfm import ConditionalFlowMatcher, ExactOptimalTransportConditionalFlowMatcher
 from toy import Field
 
-from monge.apps.generate.data import gaussians, moons
+from monge.apps.generate.toys import gaussians, moons
 from monge.math.coupling import Coupling, MinibatchOT, given
 from monge.math.types import Pair
 from monge.objective.flow_matching import FlowMatching

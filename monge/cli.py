@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeGuard
 
 APPS: dict[str, dict[str, str]] = {
     "generate": {
@@ -16,6 +16,14 @@ APPS: dict[str, dict[str, str]] = {
         "demo": "digits, from nothing to a picture, in three minutes",
     },
 }
+
+
+MISTAKES = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+"""What the operating system refuses and the user can mend."""
+
+
+def _bare(error: Exception) -> TypeGuard[OSError]:
+    return isinstance(error, MISTAKES) and error.filename is not None
 
 
 def usage() -> str:
@@ -51,8 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ArithmeticError) as error:
         if os.environ.get("MONGE_TRACE"):
             raise
-        print(f"monge {app} {verb}: {error}", file=sys.stderr)
-        return 1 if isinstance(error, OSError) else 2
+        ours = isinstance(error, OSError) and not isinstance(error, MISTAKES)
+        said = f"{error.filename}: {error.strerror}; name another path" if _bare(error) else error
+        print(f"monge {app} {verb}: {said}", file=sys.stderr)
+        return 1 if ours else 2
     return 0
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import monge
@@ -87,8 +86,8 @@ def _walk(
             for name, value in means.items():
                 if not math.isfinite(value):
                     raise ArithmeticError(
-                        f"{checkpoints.parent}: the {name} is {value} near step {number}; lower the learning rate. "
-                        "The checkpoints before it are whole"
+                        f"{checkpoints.parent}: the {name} is {value} near step {number}; start anew elsewhere with a lower "
+                        "learning rate. What was saved before is whole"
                     )
             if log:
                 log.write(number, means)
@@ -102,7 +101,7 @@ def _walk(
 def _start(directory: Path, recipe: Any, run: Run[Any]) -> None:
     """What a new run directory holds. The recipe comes last: a recipe that cannot be built leaves the directory free."""
     with checkpoint.writing(directory):
-        save_file({k: v.contiguous() for k, v in run.constants.items()}, directory / "constants.safetensors")
+        checkpoint.write_tensors(directory / "constants.safetensors", run.constants)
         aside = directory / "recipe.tmp"
         aside.write_text(json.dumps(_described(recipe), indent=2) + "\n")
         os.replace(aside, directory / "recipe.json")
@@ -184,6 +183,8 @@ def claimed(directory: Path, recipe: Any, *, resume: bool, where: Ranks) -> Iter
             if not resume:
                 raise ValueError(f"{directory}: there is a run already; go on with --resume or name another directory")
             check_same(path, checkpoint.read_json(path), _described(recipe))
+        elif checkpoint.steps(directory / "checkpoints"):
+            raise ValueError(f"{path} is missing, but there are checkpoints; restore it, or name another directory")
         try:
             yield
         finally:
@@ -220,10 +221,9 @@ class Opened:
     def weights(self, model: nn.Module, *, which: str = "last", averaged: bool = True) -> nn.Module:
         """`model` with the run's weights: `which` is last, best or a step; averaged are those of the EMA if there is one."""
         path = self.checkpoint(which)
-        ema = path / "ema.safetensors"
         tensors = checkpoint.read_tensors(path / "model.safetensors")
-        if averaged and ema.exists():
-            tensors |= checkpoint.read_tensors(ema)
+        if averaged and self.recipe["train"]["ema"]:
+            tensors |= checkpoint.read_tensors(path / "ema.safetensors")
         try:
             load_weights(model, tensors)
         except ValueError as error:
@@ -254,4 +254,6 @@ def reopen(directory: Path, *, app: str) -> Opened:
     found = checkpoint.read_json(path, "app", "recipe")
     if found["app"] != app:
         raise ValueError(f"{directory}: a run of {found['app']}, not of {app}")
+    if not isinstance(found["recipe"], dict) or not isinstance(found["recipe"].get("train"), dict):
+        raise ValueError(f"{path}: its recipe is damaged; restore the file or take another run")
     return Opened(directory, app, found["recipe"], checkpoint.read_tensors(directory / "constants.safetensors"))

@@ -1,6 +1,7 @@
 """Compilation with a disk cache that notices the edit of any kernel file."""
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,5 +23,11 @@ class _Cache(FunctionCache):
 def compiled(function: Callable, fastmath: bool | set[str] = False) -> Callable:
     """Return `function` compiled without the GIL and cached on disk; a division by zero gives inf, as in numpy."""
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
-    dispatcher._cache = _Cache(function)  # as Dispatcher.enable_caching does
+    try:
+        dispatcher._cache = _Cache(function)  # as Dispatcher.enable_caching does
+    except RuntimeError:
+        warnings.warn(
+            "monge.kernels: no folder to keep compiled code in, every process compiles anew; set NUMBA_CACHE_DIR",
+            stacklevel=1,
+        )
     return dispatcher

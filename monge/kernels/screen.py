@@ -72,6 +72,27 @@ def match(
     return None
 
 
+@compiled
+def rounding(x_0, x_1, columns):
+    """Return what float32 may take from the products of matched points less their means, and what the matching costs."""
+    (n, d), eps = x_0.shape, 2.0**-23
+    centre_0, centre_1, lengths, longest, cost = np.zeros(d), np.zeros(d), 0.0, 0.0, 0.0
+    for i in range(n):
+        for k in range(d):
+            centre_0[k] += x_0[i, k] / n
+            centre_1[k] += x_1[i, k] / n
+    for i in range(n):
+        a, b, c = 0.0, 0.0, 0.0
+        for k in range(d):
+            a += (x_0[i, k] - centre_0[k]) ** 2
+            b += (x_1[i, k] - centre_1[k]) ** 2
+            c += (np.float64(x_0[i, k]) - x_1[columns[i], k]) ** 2
+        lengths += np.sqrt(a)
+        longest = max(longest, b)
+        cost += c
+    return eps * lengths * np.sqrt(longest), cost
+
+
 ROUNDS = 16
 """Solutions with an approximate entry, each a few exact costs away from the next, before the full product is as cheap."""
 

@@ -114,9 +114,9 @@ def match(
 
 def _coarse(x_0: Tensor, x_1: Tensor, found: Tensor) -> bool:
     """Whether float32 rounds products of these points by more than a thousandth of what they cost, matched like this."""
-    x, y = x_0 - x_0.mean(0), x_1 - x_1.mean(0)
-    rounding = torch.finfo(torch.float32).eps * x.norm(dim=-1).sum() * y.norm(dim=-1).max()
-    return bool(rounding > 1e-3 * (x_0 - x_1[found]).square().sum())
+    x, y, columns = (part.detach().cpu().contiguous().numpy() for part in (x_0, x_1, found))
+    rounding, cost = screen.rounding(x, y, columns)
+    return rounding > 1e-3 * cost
 
 
 def _screens(x_0: Tensor, x_1: Tensor) -> bool:

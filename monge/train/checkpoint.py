@@ -32,7 +32,7 @@ def save(directory: Path, state: State, where: Ranks) -> Path:
             with writing(target):
                 aside.mkdir(parents=True)
                 for name, tensors in files.items():
-                    save_file({k: v.contiguous() for k, v in tensors.items()}, aside / f"{name}.safetensors")
+                    write_tensors(aside / f"{name}.safetensors", tensors)
                 (aside / "state.json").write_text(json.dumps(state.scalars(where)))
                 for path in aside.iterdir():
                     _flush(path)
@@ -51,7 +51,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise OSError(
-            f"{path}: could not be written ({error}); what was saved before is whole. Free space, then --resume"
+            f"{path}: could not be written ({error}); what was saved before is whole. "
+            "Free space and run the command again, a training with --resume"
         ) from error
 
 
@@ -83,13 +84,24 @@ def read(path: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, Tensor]]
     )
 
 
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file with the permissions of any other file: the library's own are for the owner alone."""
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file on the CPU. ValueError if it is missing, cut short or something else."""
+    """A safetensors file on the CPU. ValueError if it is missing, cut short or something else; OSError if it is closed."""
     try:
+        path.open("rb").close()
         return load_file(path)
+    except PermissionError:
+        raise
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path}: not a whole safetensors file ({error}); remove its directory, or take another checkpoint"
+            f"{path}: not a whole safetensors file ({error}); restore it, or remove the checkpoint that it is part of"
         ) from error
 
 
@@ -97,8 +109,10 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
     """A JSON object with these keys. ValueError if it is missing, cut short or something else."""
     try:
         found = json.loads(path.read_text())
+    except PermissionError:
+        raise
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a whole JSON file ({error})") from error
+        raise ValueError(f"{path}: not a whole JSON file ({error}); restore it, or take another run") from error
     if not isinstance(found, dict) or any(key not in found for key in keys):
         raise ValueError(f"{path}: no object with {', '.join(keys)}; restore the file or take another run")
     return found

@@ -52,5 +52,7 @@ class TrainConfig:
         for name in ("warmup", "final", "weight_decay", "clip", "ema", "workers", "threads"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}")
-        if not self.lr > 0:
+        if any(step < 1 for step in self.milestones):
+            raise ValueError(f"train.milestones are steps from 1 on, got {self.milestones}")
+        if not 0 < self.lr < float("inf"):
             raise ValueError(f"train.lr must be positive, got {self.lr}")

@@ -17,6 +17,10 @@ class JSONL:
     def __init__(self, path: Path, *, step: int = 0) -> None:
         self.path = path
         kept = [line for line in read_records(path) if line["step"] <= step]
+        if step and (not kept or kept[-1]["step"] != step):
+            raise ValueError(
+                f"{path}: no record of step {step}, where the run goes on; restore the file, it has lost lines"
+            )
         aside = path.with_suffix(".tmp")
         with writing(path):
             aside.write_text("".join(json.dumps(record) + "\n" for record in kept))

@@ -47,6 +47,12 @@ def test_a_line_can_be_read_as_soon_as_it_is_written(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_file_that_lost_the_line_of_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    written(tmp_path / "metrics.jsonl", range(1, 4))
+    with pytest.raises(ValueError, match="no record of step 5, where the run goes on"):
+        JSONL(tmp_path / "metrics.jsonl", step=5)
+
+
 def test_a_file_that_is_not_there_has_no_records(tmp_path: Path) -> None:
     assert read_records(tmp_path / "metrics.jsonl") == []
 

@@ -1,8 +1,7 @@
 """The verbs of `monge generate`."""
 
-import json
+import math
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +15,7 @@ from monge.apps.generate import pictures
 from monge.apps.generate.data import Dataset, load
 from monge.apps.generate.evaluate import Row, curve, curve_metric
 from monge.apps.generate.evaluate import evaluate as evaluate_run
+from monge.apps.generate.output import save_samples, write_json
 from monge.apps.generate.recipes import Generate, data_fingerprint, generator_of, stored
 from monge.apps.generate.sample import Generator, Guidance, Walk
 from monge.run import Opened, fit, reopen
@@ -38,6 +38,8 @@ class Machine:
 
     def generator_of(self, opened: Opened, *, which: str, weak: str | None = None) -> Generator:
         """The run's generator, here."""
+        if self.threads < 0:
+            raise ValueError(f"--threads {self.threads}: give at least 1, or 0 for torch's own choice")
         if self.threads:
             torch.set_num_threads(self.threads)
         return generator_of(opened, which=which, weak=weak, device=device_called(self.device))
@@ -108,7 +110,6 @@ def sample(
         raise ValueError(f"label {label}: the run has {generator.classes} classes, numbered from 0")
     labels = generator.labels(n) if label is None else torch.full((n,), label)
     out = out or run / "samples"
-    out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     x_0 = generator.noise(n, generator=seeded(seed, 3))
     walk = Walk(steps, solver, Guidance(guidance, interval))
@@ -119,7 +120,7 @@ def sample(
         generator.restore(state)
         for state in generator.states(x_0[shown], None if labels is None else labels[shown], walk)
     ]
-    _save_samples(generator, x, film, labels, out)
+    save_samples(generator, x, film, labels, out)
     console.print(f"{n} samples in {seconds:.2f} s ({n / seconds:.0f}/s): {out}/samples.png, film.png, samples.npz")
 
 
@@ -152,12 +153,12 @@ def evaluate(
     walk = Walk(steps, solver, Guidance(guidance, interval))
     rows = evaluate_run(generator, data, walk, samples=samples, seed=seed)
     said = asdict(walk) | {"samples": samples, "weak": weak, "checkpoint": checkpoint, "seed": seed}
-    (run / "evaluation.json").write_text(json.dumps(said | {"rows": {k: asdict(v) for k, v in rows.items()}}, indent=2))
+    write_json(run / "evaluation.json", said | {"rows": {k: asdict(v) for k, v in rows.items()}})
     console.print(_table(rows, f"{run.name}: {solver}, {steps} steps"))
     if curve_:
         walks = [replace(walk, solver=name) for name in ("euler", "midpoint", "ab2", "dpm2m")]
         found = curve(generator, data, [1, 2, 4, 8, 16, 32], walks, samples=samples, seed=seed)
-        (run / "curve.json").write_text(json.dumps(found))
+        write_json(run / "curve.json", found)
         metric = curve_metric(data)
         path = pictures.curves(found, run / "curve.png", x="evaluations", y=metric, floor=rows[metric].floor)
         console.print(f"Quality against evaluations: {path}")
@@ -239,6 +240,8 @@ def _at_least_one(**numbers: int) -> None:
 
 
 def _check_guidance(weight: float, interval: tuple[float, float], weak: str | None) -> None:
+    if not math.isfinite(weight):
+        raise ValueError(f"--guidance {weight}: give a number; 1 is no guidance")
     if not interval[0] < interval[1]:
         raise ValueError(f"--interval {interval[0]} {interval[1]}: give the lower end first")
     if weak is not None and weight == 1:
@@ -254,28 +257,6 @@ def _data_of(opened: Opened) -> Dataset:
             f"{recipe.data}: not the data that {opened.directory} was trained on; put them back as they were"
         )
     return data
-
-
-def _save_samples(
-    generator: Generator, final: torch.Tensor, states: Sequence[torch.Tensor], labels: torch.Tensor | None, out: Path
-) -> None:
-    import numpy as np
-
-    if labels is None:
-        np.savez(out / "samples.npz", x=final.numpy())
-    else:
-        np.savez(out / "samples.npz", x=final.numpy(), labels=labels.numpy())
-    panels = min(10 if generator.levels else 6, len(states))
-    stops = torch.linspace(0, len(states) - 1, panels).round().long().tolist()
-    if generator.levels:
-        columns = max(1, round(len(final) ** 0.5))
-        pictures.images(final, out / "samples.png", columns=columns, levels=generator.levels)
-        strip = torch.stack([states[stop] for stop in stops], 1).flatten(0, 1)
-        pictures.images(strip, out / "film.png", columns=len(stops), levels=generator.levels)
-    else:
-        pictures.clouds([final.flatten(1)], out / "samples.png", titles=["samples"])
-        titles = [f"t = {stop / (len(states) - 1):.2f}" for stop in stops]
-        pictures.clouds([states[stop].flatten(1) for stop in stops], out / "film.png", titles=titles)
 
 
 def _table(rows: dict[str, Row], title: str) -> Table:

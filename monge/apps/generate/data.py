@@ -1,6 +1,6 @@
 """Data to learn to generate: built-in digits and toys, image folders, arrays, tables. All in memory, checked at the door."""
 
-import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from monge.apps.generate.toys import TOYS
 from monge.math.cost import Units
 from monge.train.batches import seeded, shuffled
 
@@ -87,7 +88,7 @@ def image_folder(folder: Path) -> Dataset:
     """All images under `folder`, of one size and mode; if they lie in subfolders, those are the classes."""
     from PIL import Image
 
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGES)
+    paths = sorted(p for p in _files(folder) if p.suffix.lower() in IMAGES)
     if not paths:
         raise ValueError(f"{folder}: no images; put files ending in {', '.join(IMAGES)} there")
     colour: list[bool] = []
@@ -109,8 +110,20 @@ def image_folder(folder: Path) -> Dataset:
     x = torch.from_numpy(np.stack(arrays)).float()
     x = x.permute(0, 3, 1, 2) if x.ndim == 4 else x[:, None]
     names = sorted({p.parent for p in paths})
+    if len(names) > 1 and folder in names:
+        stray = next(p for p in paths if p.parent == folder)
+        raise ValueError(f"{stray}: lies beside subfolders, which are classes; move it into one of them")
     labels = torch.tensor([names.index(p.parent) for p in paths]) if len(names) > 1 else None
     return Dataset(str(folder), x.contiguous(), labels, levels=255.0)
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files under a folder; PermissionError if a part of it cannot be read."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    return [Path(where) / name for where, _, names in os.walk(folder, onerror=stop) for name in names]
 
 
 def numpy_array(path: Path) -> Dataset:
@@ -118,8 +131,12 @@ def numpy_array(path: Path) -> Dataset:
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except PermissionError:
+        raise
     except Exception as error:  # numpy, zipfile and zlib raise errors of their own
-        raise ValueError(f"{path}: not a whole numpy file of numbers ({error}); save it again") from error
+        raise ValueError(
+            f"{path}: not a whole numpy file of numbers ({type(error).__name__}); save it again"
+        ) from error
     if "x" not in arrays:
         raise ValueError(f"{path}: no array 'x', only {sorted(arrays)}; save with np.savez(path, x=..., labels=...)")
     array, labels = arrays["x"], arrays.get("labels")
@@ -135,7 +152,8 @@ def numpy_array(path: Path) -> Dataset:
         raise ValueError(
             f"{path}: an array of {array.dtype} {array.shape}; give numbers of (n, D), (n, H, W) or (n, C, H, W)"
         )
-    x = torch.from_numpy(array.astype(np.float32))
+    with np.errstate(over="ignore"):
+        x = torch.from_numpy(array.astype(np.float32))
     found = None if labels is None else torch.from_numpy(labels.astype(np.int64))
     x = x[:, None] if x.ndim == 3 else x
     return Dataset(str(path), x, found, levels=255.0 if x.ndim == 4 else None)
@@ -148,6 +166,8 @@ def parquet(path: Path) -> Dataset:
 
     try:
         table = pq.read_table(path)
+    except PermissionError:
+        raise
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: not a whole parquet file ({error}); save it again") from error
     labels = None
@@ -165,7 +185,8 @@ def parquet(path: Path) -> Dataset:
         columns.append(column.to_numpy().astype(np.float32))
         if len(columns[-1]) > 1 and np.all(columns[-1] == columns[-1][0]):
             raise ValueError(
-                f"{path}: column {name!r} is {columns[-1][0]} in every row, there is nothing to learn; drop it"
+                f"{path}: column {name!r} is {columns[-1][0]} in every row, in single precision; "
+                "drop it, or take its mean off first"
             )
     if not columns:
         raise ValueError(f"{path}: no columns of numbers besides 'label'; add some")
@@ -174,14 +195,21 @@ def parquet(path: Path) -> Dataset:
 
 def _checked(data: Dataset) -> Dataset:
     if not data.x.numel():
-        raise ValueError(f"{data.name}: {len(data.x)} items of shape {data.shape}, which is nothing to learn from")
+        raise ValueError(
+            f"{data.name}: {len(data.x)} items of shape {data.shape}, which is nothing to learn from; give more"
+        )
     flat = data.x.flatten(1)
     bad = ~torch.isfinite(flat)
     if bool(bad.any()):
         row, column = (int(i) for i in bad.nonzero()[0])
         raise ValueError(
             f"{data.name}: item {row} holds {float(flat[row, column])} at entry {column}, one of {int(bad.sum())}"
-            " that are not finite; remove or fill them"
+            " that are not finite in single precision; remove, fill or rescale them"
+        )
+    largest = float(flat.abs().max())
+    if not 1e-12 < largest < 1e12:
+        raise ValueError(
+            f"{data.name}: the largest entry is {largest:g}; squares of such numbers leave single precision, rescale the data"
         )
     if data.levels is not None and not 0 <= float(flat.min()) <= float(flat.max()) <= data.levels:
         raise ValueError(
@@ -198,7 +226,10 @@ def _checked(data: Dataset) -> Dataset:
         constant = (flat == flat[0]).all(0).nonzero()
         if len(constant):
             column = int(constant[0])
-            raise ValueError(f"{data.name}: column {column} is {float(flat[0, column])} in every row; drop it")
+            raise ValueError(
+                f"{data.name}: column {column} is {float(flat[0, column])} in every row, in single precision; "
+                "drop it, or take its mean off first"
+            )
     if data.labels is None:
         return data
     if len(data.labels) != len(flat):
@@ -216,53 +247,6 @@ def _checked(data: Dataset) -> Dataset:
     return data
 
 
-def gaussians(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
-    """Eight Gaussians of variance sqrt(0.1) on a circle of radius 5: the task of Tong et al. 2302.00482, sec. 5.1."""
-    angle = torch.randint(0, 8, (n,), generator=generator) * (math.pi / 4)
-    return 5 * torch.stack([angle.cos(), angle.sin()], 1) + 0.1**0.25 * torch.randn(n, 2, generator=generator)
-
-
-def moons(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
-    """Two half circles that reach into each other: torchcfm.utils.sample_moons, those of the OT-CFM tutorial.
-
-    As in torchdyn's generate_moons(noise=0.2), points lie at even steps along the upper arc, then along the lower one, and
-    each is moved by one uniform draw from [0, 0.2], the same for both coordinates.
-    """
-    upper, lower = (torch.linspace(0, math.pi, count) for count in (n // 2, n - n // 2))
-    x = torch.cat([upper.cos(), 1 - lower.cos()])
-    y = torch.cat([upper.sin(), 0.5 - lower.sin()])
-    return 3 * (torch.stack([x, y], 1) + 0.2 * torch.rand(n, 1, generator=generator)) - 1
-
-
-def checkerboard(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
-    """The black squares of a 4 x 4 board on [-4, 4]^2."""
-    column = torch.randint(0, 4, (n,), generator=generator)
-    row = 2 * torch.randint(0, 2, (n,), generator=generator) + column % 2
-    return 2 * (torch.stack([column, row], 1) + torch.rand(n, 2, generator=generator)) - 4
-
-
-def circles(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
-    """Two circles, one inside the other."""
-    angle = 2 * math.pi * torch.rand(n, generator=generator)
-    radius = torch.where(torch.randint(0, 2, (n,), generator=generator).bool(), 4.0, 2.0)
-    return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.15 * torch.randn(n, 2, generator=generator)
-
-
-def spirals(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
-    """Two arms that wind one and a half times around the origin."""
-    angle = 3 * math.pi * torch.rand(n, generator=generator).sqrt()
-    arm = 2.0 * torch.randint(0, 2, (n,), generator=generator) - 1
-    radius = arm * angle * 4 / (3 * math.pi)
-    return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.1 * torch.randn(n, 2, generator=generator)
-
-
-TOYS: dict[str, Callable[[int, torch.Generator], Tensor]] = {
-    "gaussians": gaussians,
-    "moons": moons,
-    "checkerboard": checkerboard,
-    "circles": circles,
-    "spirals": spirals,
-}
 READERS: dict[str, Callable[[Path], Dataset]] = {".npy": numpy_array, ".npz": numpy_array, ".parquet": parquet}
 
 

@@ -23,6 +23,10 @@ class Row:
     better: str  # "low", "high" or "floor" (as close to it as can be)
 
 
+FEWEST = 6
+"""Points on each side: balls reach to the fifth neighbour."""
+
+
 class Classifier(nn.Module):
     """An independent judge: a small network trained on the training split alone; its last hidden layer is the feature space."""
 
@@ -133,8 +137,10 @@ def evaluate(
 
     The likelihood is that of `likelihood` held-out images; its floor column repeats the training split's, for comparison.
     """
-    judge = Judge.of(data)
     n = samples or min(10_000, len(data.x))
+    if min(n, len(data.x) // 2) < FEWEST:
+        raise ValueError(f"{n} samples against {len(data.x)} items: at least {FEWEST} and {2 * FEWEST} can be compared")
+    judge = Judge.of(data)
     labels = dealt_labels(data, n, seed) if generator.classes else None
     fake, labels = generator.sample(n, walk, labels=labels, generator=seeded(seed, 3))
     rows = judge.rows(generator.units.apply(fake.flatten(1)), labels)

@@ -70,6 +70,8 @@ class Generate:
         for name in ("width", "depth", "patch", "batch", "ot_factor", "reflow_pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.ot_after < 0:
+            raise ValueError(f"ot_after must not be negative, got {self.ot_after}")
         if self.ot_warm and self.coupling not in ("ot", "ot-across"):
             raise ValueError(f"ot_warm starts exact OT, not coupling {self.coupling!r}; leave it out")
 
@@ -191,10 +193,11 @@ def stored(opened: Opened) -> Generate:
     """The recipe of a run on disk."""
     fields = dict(opened.recipe)
     train = dict(fields.pop("train"))
-    train["milestones"] = tuple(train["milestones"])
     try:
-        return Generate(**fields, train=TrainConfig(**train))
-    except TypeError as error:
+        train["milestones"] = tuple(train["milestones"])
+        recipe = Generate(**fields, train=TrainConfig(**train))
+        return replace(recipe, path=_one_of(PATHS, recipe.path), times=_one_of(TIMES, recipe.times))
+    except (TypeError, KeyError) as error:
         raise ValueError(f"{opened.directory}: its recipe is of another version of monge ({error})") from error
 
 
@@ -211,6 +214,12 @@ def generator_of(
 
     early, levels = None if weak is None else network(weak), float(constants["levels"])
     return Generator(network(which), PATHS[recipe.path], units, shape, classes, levels, early, device)
+
+
+def _one_of(known: dict[str, Any], name: Any) -> Any:
+    if name not in known:
+        raise KeyError(name)
+    return name
 
 
 def data_fingerprint(data: Dataset) -> Tensor:

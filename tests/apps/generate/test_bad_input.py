@@ -1,5 +1,7 @@
 """What a user can get wrong: one sentence that says where, what and what to do; exit code 2; nothing damaged."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,9 +60,22 @@ def torn(folder: Path) -> Path:
     return folder
 
 
+def stray(folder: Path) -> Path:
+    for number in (1, 2):
+        (folder / f"class{number}").mkdir()
+        (folder / f"{number}.png").rename(folder / f"class{number}/{number}.png")
+    return folder
+
+
 DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
-    "nan": (lambda p: npy(p, changed(3, 1, np.nan)), ["x.npy", "item 3 holds nan at entry 1", "remove or fill"]),
-    "inf": (lambda p: npy(p, changed(7, 2, -np.inf)), ["x.npy", "item 7 holds -inf at entry 2", "remove or fill"]),
+    "nan": (
+        lambda p: npy(p, changed(3, 1, np.nan)),
+        ["x.npy", "item 3 holds nan at entry 1", "remove, fill or rescale"],
+    ),
+    "inf": (
+        lambda p: npy(p, changed(7, 2, -np.inf)),
+        ["x.npy", "item 7 holds -inf at entry 2", "remove, fill or rescale"],
+    ),
     "nan in a table": (
         lambda p: parquet(p, a=X[:, 0], b=changed(5, 1, np.nan)[:, 1]),
         ["x.parquet", "item 5", "entry 1"],
@@ -76,6 +91,13 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "mixed modes": (
         lambda p: pictures(p, (8, 8), (8, 8, 1)),
         ["1.png", "8 x 8, but 0.png is 8 x 8 x 3", "one size and mode"],
+    ),
+    "enormous": (lambda p: npy(p, 1e19 * X), ["x.npy", "the largest entry is", "rescale the data"]),
+    "vanishing": (lambda p: npy(p, 1e-30 * X), ["x.npy", "the largest entry is", "rescale the data"]),
+    "beyond single precision": (lambda p: npy(p, 1e300 * X), ["x.npy", "not finite in single precision", "rescale"]),
+    "an image beside classes": (
+        lambda p: stray(pictures(p, (8, 8), (8, 8), (8, 8))),
+        ["0.png", "beside subfolders", "move it"],
     ),
     "constant column": (
         lambda p: npy(p, changed(slice(None), 1, 2.5)),
@@ -138,6 +160,7 @@ RECIPES = {
     ),
     "patch": (["--network", "dit", "--patch", "3"], ["8 x 8 pixels do not divide into patches of 3"]),
     "heads": (["--network", "dit", "--width", "200"], ["width 200", "a head for each 64 channels", "multiple of 64"]),
+    "after": (["--ot-after", "-3"], ["ot_after must not be negative, got -3"]),
     "factor": (["--ot-factor", "0"], ["ot_factor must be at least 1, got 0"]),
     "ema": (["--train.ema", "0.9"], ["ema: width 0.9 must lie in (0, 0.289)"]),
     "device": (["--train.device", "tpu"], ["device tpu", "give cpu, cuda or auto"]),
@@ -186,12 +209,13 @@ def test_numbers_that_cannot_be_are_named(option: str, capsys: pytest.CaptureFix
     assert f"{name} must be" in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.parametrize("option", ["--train.clip", "--train.warmup", "--train.weight-decay"])
+@pytest.mark.parametrize("option", ["--train.clip", "--train.warmup", "--train.weight-decay", "--train.milestones"])
 def test_numbers_below_zero_are_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["generate", "train", option, "-1"])
     assert stopped.value.code == 2
-    assert "must not be negative" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "must not be negative" in said or "are steps from 1 on" in said
 
 
 def test_a_file_where_the_run_should_be_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,6 +242,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--weak", "2"], ["--guidance 1"]),
         (["--interval", "0.9", "0.1"], ["--interval 0.9 0.1"]),
         (["--steps", "0"], ["--steps 0"]),
+        (["--guidance", "nan"], ["--guidance nan: give a number"]),
+        (["--threads", "-2"], ["--threads -2: give at least 1"]),
     ],
 )
 def test_bad_wishes_for_samples_are_named(run: Path, capsys, options: list[str], parts: list[str]) -> None:
@@ -239,6 +265,45 @@ def test_a_torn_checkpoint_is_named(run: Path, tmp_path: Path, capsys) -> None:
         told(capsys, ["sample", str(run), "--out", str(tmp_path)], [str(weights), "not a whole safetensors file"])
     finally:
         weights.write_bytes(whole)
+
+
+def test_average_weights_that_are_gone_are_missed(run: Path, tmp_path: Path, capsys) -> None:
+    weights = run / "checkpoints/step-00000002/ema.safetensors"
+    weights.rename(tmp_path / "ema")
+    try:
+        told(capsys, ["sample", str(run), "--out", str(tmp_path)], [str(weights), "not a whole safetensors file"])
+    finally:
+        (tmp_path / "ema").rename(weights)
+
+
+@pytest.mark.parametrize("damage", [{"path": "spiral"}, {"train": None}, None])
+def test_a_damaged_recipe_is_named(run: Path, tmp_path: Path, capsys, damage: dict | None) -> None:
+    path = run / "recipe.json"
+    whole = path.read_text()
+    found = json.loads(whole)
+    found["recipe"] = [1] if damage is None else found["recipe"] | damage
+    try:
+        path.write_text(json.dumps(found))
+        told(capsys, ["sample", str(run), "--out", str(tmp_path)], ["recipe"])
+    finally:
+        path.write_text(whole)
+
+
+def test_checkpoints_without_a_recipe_are_left_alone(run: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/recipe.json").unlink()
+    before = sorted((tmp_path / "run").rglob("*"))
+    told(capsys, ["train", *TINY, "--out", str(tmp_path / "run")], ["recipe.json is missing", "restore it"])
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_too_few_samples_to_compare_are_named(run: Path, capsys) -> None:
+    told(capsys, ["evaluate", str(run), "--samples", "3"], ["3 samples against 40 items: at least 6"])
+
+
+def test_weights_can_be_read_by_whom_other_files_can(run: Path) -> None:
+    modes = {path.stat().st_mode & 0o777 for path in run.rglob("*") if path.is_file()}
+    assert len(modes) == 1
 
 
 def test_data_that_moved_away_are_named(run: Path, tmp_path: Path, capsys) -> None:

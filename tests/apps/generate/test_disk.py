@@ -37,7 +37,7 @@ def says(done: subprocess.CompletedProcess[str], where: Path) -> bool:
     """One sentence about the disk on stderr, and exit code 1."""
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith(f"monge generate train: {where}")
-    assert "Free space, then --resume" in done.stderr
+    assert "Free space and run the command again" in done.stderr
     assert done.stderr.count("\n") == 1
     return True
 

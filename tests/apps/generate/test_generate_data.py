@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.testing import assert_close
 
-from monge.apps.generate.data import TOYS, Dataset, digits, load
+from monge.apps.generate.data import Dataset, digits, load
 from monge.apps.generate.recipes import Generate, generator_of
+from monge.apps.generate.toys import TOYS
 from monge.run import fit, reopen
 from monge.train.batches import seeded
 from monge.train.config import TrainConfig
