@@ -4,7 +4,7 @@
 
 Bar: N = 256, epsilon 0.05: four times faster than POT numpy, twelve times than the plain logsumexp loop, same plan to 1e-4.
 Costs are squared distances of two point clouds divided by their mean, so epsilon is in units of the mean cost. What is
-timed ends in the plan itself, but for the row "monge, potentials"; errors are those of the plans that were timed.
+timed ends in the plan itself; errors are those of the plans that were timed.
 """
 
 import side_by_side as side  # it sets one thread
@@ -22,15 +22,13 @@ import ot
 import torch
 from coupling import points
 
-from monge.kernels.sinkhorn import Potentials
-from monge.kernels.sinkhorn import sinkhorn as potentials
 from monge.math.ot import sinkhorn
 
 EPSILONS = (0.05, 0.01, 0.001, 0.0001)
 SAME_PLAN, USUAL = 1e-4, 1e-3
 """L1 marginal errors: at the first the plans of the bar agree to 1e-4, the second is monge's default."""
 Solved = tuple[object, int]
-"""(plan or potentials, iterations)."""
+"""(plan, iterations)."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,6 @@ class Problem:
         found = sinkhorn(self.tensor, self.epsilon, tolerance=tolerance, max_iterations=limit)
         return found.matrix, int(found.iterations)
 
-    def monge_potentials(self, tolerance: float, limit: int) -> Solved:
-        found = potentials(self.cost, self.epsilon, tolerance=tolerance, max_iterations=limit)
-        return found, found.iterations
-
     def pot(self, threshold: float, limit: int, *, method: str = "sinkhorn") -> Solved:
         """POT in float64; it looks at the L2 error of the columns after 1, 11, 21... iterations."""
         return pot(self.mass, self.double, self.epsilon, threshold, limit, method)
@@ -93,8 +87,6 @@ class Problem:
 
     def matrix(self, found: object) -> np.ndarray:
         """What a solver found as a plan in float64."""
-        if isinstance(found, Potentials):
-            return np.exp((found.f[:, None] + found.g - self.double) / self.epsilon) / self.cost.size
         return np.asarray(found, np.float64)
 
 
@@ -158,7 +150,6 @@ def same_count(problem: Problem, iterations: int = 50) -> list[dict[str, object]
     """All are made to take the same number of iterations: no error is small enough for them."""
     solvers = {
         "monge": problem.monge,  # a tolerance of 0 keeps its kernel in float64, as POT numpy's
-        "monge, potentials": problem.monge_potentials,
         "POT numpy": problem.pot,
         "POT torch": problem.pot_torch,
         "torch log loop": problem.loop,
@@ -172,7 +163,6 @@ def same_error(problem: Problem, error: float = SAME_PLAN) -> list[dict[str, obj
     at, at_torch = (problem.loosest(solver, error, 20_000) for solver in (problem.pot, problem.pot_torch))
     calls = {
         "monge": lambda: problem.monge(error, 20_000),
-        "monge, potentials": lambda: problem.monge_potentials(error, 20_000),
         "POT numpy": lambda: problem.pot(at, 20_000),
         "POT torch": lambda: problem.pot_torch(at_torch, 20_000),
         "torch log loop": lambda: problem.loop(error, 20_000),
@@ -185,7 +175,6 @@ def small_epsilon(problem: Problem, error: float = USUAL) -> list[dict[str, obje
     limits = {"sinkhorn": 20_000, "sinkhorn_log": 1000, "sinkhorn_stabilized": 5000}
     calls: dict[str, Callable[[], Solved]] = {
         "monge": lambda: problem.monge(error, 50_000),
-        "monge, potentials": lambda: problem.monge_potentials(error, 50_000),
     }
     for method, limit in limits.items():
 

@@ -11,8 +11,11 @@ from monge.kernels.compiled import compiled
 from monge.kernels.gibbs import gibbs, iterate, transform
 
 
-class Potentials(NamedTuple):
-    """Dual potentials of the plan exp((f_i + g_j - cost_ij) / epsilon) / (n m), whose mass is 1."""
+class Solution(NamedTuple):
+    """The plan exp((f_i + g_j - cost_ij) / epsilon) / (n m), whose mass is 1, with its dual potentials."""
+
+    plan: np.ndarray
+    """(n, m), float32, or float64 where tolerance < 1e-5."""
 
     f: np.ndarray
     """float64 (n,), in units of cost."""
@@ -31,8 +34,8 @@ def sinkhorn(
     max_iterations: int = 1000,
     f: np.ndarray | None = None,
     g: np.ndarray | None = None,
-) -> Potentials:
-    """Return the potentials of the entropic plan between uniform marginals of a float32 or float64 cost (n, m).
+) -> Solution:
+    """Return the entropic plan between uniform marginals of a float32 or float64 cost (n, m).
 
     It ends at a marginal error of `tolerance` (L1) or after `max_iterations`; the error returned says which. The kernel
     is held in float32, or in float64 where tolerance < 1e-5. Small epsilons are approached from larger ones, unless `f`
@@ -53,7 +56,7 @@ def sinkhorn(
     if iterations < 0:
         i, j = np.argwhere(~np.isfinite(cost))[0]
         raise ValueError(f"sinkhorn: cost[{i}, {j}] is {cost[i, j]}; give finite costs")
-    return Potentials(potential_f, potential_g, error, iterations)
+    return Solution(kernel, potential_f, potential_g, error, iterations)
 
 
 def sinkhorn_many(
@@ -63,8 +66,8 @@ def sinkhorn_many(
     tolerance: float = 1e-3,
     max_iterations: int = 1000,
     workers: int = 1,
-) -> list[Potentials]:
-    """Return the potentials of each matrix, `workers` at a time with one thread each; sizes may differ."""
+) -> list[Solution]:
+    """Return the plan of each matrix, `workers` at a time with one thread each; sizes may differ."""
 
     def solve(cost):
         return sinkhorn(cost, epsilon, tolerance=tolerance, max_iterations=max_iterations)
@@ -73,11 +76,6 @@ def sinkhorn_many(
         return [solve(cost) for cost in costs]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(solve, costs))
-
-
-def plan(cost: np.ndarray, epsilon: float, f: np.ndarray, g: np.ndarray, out: np.ndarray) -> None:
-    """Fill `out` with exp((f_i + g_j - cost_ij) / epsilon) / (n m), added up in float64; all C-contiguous."""
-    gibbs(cost if cost.flags.carray else cost.copy(), float(epsilon), f - epsilon * np.log(cost.size), g, out)
 
 
 _NO_START = np.empty(0)
@@ -94,7 +92,7 @@ def _start(name, potential, size):
 
 @compiled
 def _solve(cost, epsilon, tolerance, max_iterations, start_f, start_g, kernel):
-    """Return (f, g, error, iterations); -1 iterations where a cost is not finite."""
+    """Return (f, g, error, iterations) and leave the plan in `kernel`; -1 iterations where a cost is not finite."""
     n, m = cost.shape
     f, g = np.empty(n), np.empty(m)
     least, greatest = np.empty(m, cost.dtype), np.empty(m, cost.dtype)
@@ -112,9 +110,9 @@ def _solve(cost, epsilon, tolerance, max_iterations, start_f, start_g, kernel):
         smooth = max(epsilon, _slack(cost, g) / 25)
     done = 0
     while smooth > epsilon and max_iterations - done > 1:  # well converged starts save far more than they cost
-        done += descend(cost, smooth, max(2 * tolerance, 0.002), (max_iterations - done) // 2, f, g, kernel)[1]
+        done += descend(cost, smooth, max(2 * tolerance, 0.002), (max_iterations - done) // 2, f, g, kernel, 0.0)[1]
         smooth = max(smooth / 4, epsilon)
-    error, count = descend(cost, epsilon, tolerance, max_iterations - done, f, g, kernel)
+    error, count = descend(cost, epsilon, tolerance, max_iterations - done, f, g, kernel, 1.0)
     return f, g, error, done + count
 
 
@@ -130,8 +128,11 @@ def _slack(cost, g):
 
 
 @compiled
-def descend(cost, epsilon, tolerance, limit, f, g, kernel):
-    """Iterate at one epsilon from g on, over-relaxed; set f and g, return the marginal error and the iterations."""
+def descend(cost, epsilon, tolerance, limit, f, g, kernel, mass):
+    """Iterate at one epsilon from g on, over-relaxed; set f and g, return the marginal error and the iterations.
+
+    With a mass above 0 `kernel` ends as the plan of that mass.
+    """
     n = len(f)
     u, v, column = np.ones_like(kernel[:, 0]), np.empty_like(kernel[0]), np.empty_like(kernel[0])
     absorb(cost, epsilon, f, g, v, kernel)
@@ -150,6 +151,12 @@ def descend(cost, epsilon, tolerance, limit, f, g, kernel):
             fold(f, g, u, v, epsilon)
             absorb(cost, epsilon, f, g, v, kernel)
     fold(f, g, u, v, epsilon)
+    if mass > 0:
+        share = mass / kernel.size
+        for i in range(n):
+            scale = kernel.dtype.type(u[i] * share)
+            for j in range(len(g)):
+                kernel[i, j] *= scale * v[j]
     return error, count
 
 

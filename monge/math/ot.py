@@ -18,7 +18,7 @@ from torch import Tensor
 
 from monge.kernels import screen
 from monge.kernels.assignment import assign, assign_many
-from monge.kernels.sinkhorn import plan, relaxation, sinkhorn_many
+from monge.kernels.sinkhorn import relaxation, sinkhorn_many
 from monge.math.cost import inner_product
 
 
@@ -26,6 +26,7 @@ from monge.math.cost import inner_product
 class Plan:
     """A coupling of n points with m points, of mass one: log_plan_ij = (f_i + g_j - cost_ij) / epsilon - log(n m)."""
 
+    matrix: Float[Tensor, "*b n m"]
     cost: Float[Tensor, "*b n m"]
     epsilon: float
     f: Float[Tensor, "*b n"]  # in the precision in which they were found, float64 on the CPU
@@ -36,22 +37,7 @@ class Plan:
     @cached_property
     def log_plan(self) -> Float[Tensor, "*b n m"]:
         """The logarithm of the plan."""
-        n, m = self.cost.shape[-2:]
-        # the potentials are added up before they are rounded: divided by epsilon, an error of theirs is large
-        log_plan = (self.f[..., :, None] + self.g[..., None, :] - self.cost) / self.epsilon - math.log(n * m)
-        return log_plan.to(self.cost.dtype)
-
-    @cached_property
-    def matrix(self) -> Float[Tensor, "*b n m"]:
-        """The plan itself."""
-        if self.cost.device.type != "cpu":
-            return self.log_plan.exp()
-        costs, n, m = problems(self.cost), *self.cost.shape[-2:]
-        found = np.empty((len(costs), n, m), costs[0].dtype)
-        f, g = self.f.reshape(-1, n).double().numpy(), self.g.reshape(-1, m).double().numpy()
-        for k, cost in enumerate(costs):
-            plan(cost, self.epsilon, f[k], g[k], found[k])
-        return torch.from_numpy(found).reshape(self.cost.shape).to(self.cost.dtype)
+        return log_plan(self.cost, self.epsilon, self.f, self.g)
 
     def barycentre(self, x_1: Float[Tensor, "*b m D"]) -> Float[Tensor, "*b n D"]:
         """The mean target of each source point. Peyre & Cuturi 2019, rem. 4.11."""
@@ -172,13 +158,14 @@ def sinkhorn(
             workers=torch.get_num_threads(),
         )
         batch = cost.shape[:-2]
-        f = torch.from_numpy(np.stack([s.f for s in solved])).reshape(*batch, n)
-        g = torch.from_numpy(np.stack([s.g for s in solved])).reshape(*batch, m)
+        matrix = _stacked([s.plan for s in solved]).reshape(cost.shape).to(cost.dtype)
+        f, g = _stacked([s.f for s in solved]).reshape(*batch, n), _stacked([s.g for s in solved]).reshape(*batch, m)
         error = torch.tensor([s.marginal_error for s in solved], dtype=torch.float64).reshape(batch)
         iterations = torch.tensor([s.iterations for s in solved]).reshape(batch)
-    else:
-        f, g, error, iterations = sinkhorn_on_device(cost, epsilon, tolerance, max_iterations)
-    return Plan(cost.detach(), epsilon, f, g, error, iterations)
+        return Plan(matrix, cost.detach(), epsilon, f, g, error, iterations)
+    f, g, error, iterations = sinkhorn_on_device(cost, epsilon, tolerance, max_iterations)
+    matrix = log_plan(cost.detach(), epsilon, f, g).exp()
+    return Plan(matrix, cost.detach(), epsilon, f, g, error, iterations)
 
 
 def sinkhorn_on_device(
@@ -215,6 +202,19 @@ def sinkhorn_on_device(
         # beyond a third the linear theory of over-relaxation does not hold
         g = g - at * torch.where(excess.abs() < 1 / 3, omega, 1.0) * excess
     return f, g, error.double(), torch.full(error.shape, step, device=cost.device)
+
+
+def log_plan(cost: Tensor, epsilon: float, f: Tensor, g: Tensor) -> Tensor:
+    """The logarithm of the plan that the potentials f and g, (*b, n) and (*b, m), make of a cost (*b, n, m)."""
+    # the potentials are added up before they are rounded: divided by epsilon, an error of theirs is large
+    return ((f[..., :, None] + g[..., None, :] - cost) / epsilon - math.log(cost.shape[-2] * cost.shape[-1])).to(
+        cost.dtype
+    )
+
+
+def _stacked(parts: list[np.ndarray]) -> Tensor:
+    """The arrays as one tensor; a single one is not copied."""
+    return torch.from_numpy(parts[0][None] if len(parts) == 1 else np.stack(parts))
 
 
 def problems(cost: Tensor) -> list[np.ndarray]:
