@@ -121,15 +121,14 @@ def excess(total, best):
 
 
 def excess_of_pairs(pairs):
-    """|x - y|^2 above its optimum, in float64: monge's at worst; torchcfm's, which draws pairs from its plan, on average."""
+    """|x - y|^2 above its optimum, in float64, at worst: of monge's permutation and of torchcfm's plan, before it draws."""
     ours, theirs = [], []
-    np.random.seed(0)  # torchcfm draws by numpy's global generator
     for x, y in pairs:
-        best = optimum(torch.cdist(x.double(), y.double()).square_().numpy())
+        cost = torch.cdist(x.double(), y.double()).square_().numpy()
+        best = optimum(cost)
         ours.append(excess((x.double() - y[match(x, y)].double()).square().sum().item(), best))
-        x_drawn, y_drawn = OTPlanSampler("exact").sample_plan(x, y)
-        theirs.append(excess((x_drawn.double() - y_drawn.double()).square().sum().item(), best))
-    return {"monge max excess / optimum": max(ours), "torchcfm mean excess / optimum": float(np.mean(theirs))}
+        theirs.append(excess(len(x) * (OTPlanSampler("exact").get_map(x, y) * cost).sum(), best))
+    return {"monge max excess / optimum": max(ours), "torchcfm max excess / optimum": max(theirs)}
 
 
 def end_to_end():

@@ -11,9 +11,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from monge.train.distributed import Ranks, averaged, gathered, ranks
 from monge.train.log import Log
 from monge.train.loop import Run, prepare, train
 from monge.train.state import State, load_weights
+
+R = TypeVar("R")
 
 
 class Recipe(Protocol):
@@ -222,13 +224,22 @@ class Opened:
         """`model` with the run's weights: `which` is last, best or a step; averaged are those of the EMA if there is one."""
         path = self.checkpoint(which)
         tensors = checkpoint.read_tensors(path / "model.safetensors")
-        if averaged and self.recipe["train"]["ema"]:
+        if averaged and self.recipe["train"].get("ema"):
             tensors |= checkpoint.read_tensors(path / "ema.safetensors")
         try:
             load_weights(model, tensors)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         return model.eval()
+
+    def rebuilt(self, kind: type[R]) -> R:
+        """The run's recipe, a dataclass of this kind. ValueError if what is on disk is none."""
+        try:
+            return _built(kind, self.recipe)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.directory}: its recipe is damaged or of another version of monge ({error})"
+            ) from error
 
     def checkpoint(self, which: str = "last") -> Path:
         """The directory of the checkpoint called last, best, or by its step."""
@@ -244,6 +255,20 @@ class Opened:
                 return path
         there = ", ".join(str(checkpoint.step_of(path)) for path in found)
         raise ValueError(f"{self.directory}: no checkpoint {which!r}; there are last, best and steps {there}")
+
+
+def _built(kind: type[R], fields: dict[str, Any]) -> R:
+    """A dataclass from the fields that asdict and JSON made of it: nested ones, tuples and choices included."""
+    found, hints = dict(fields), get_type_hints(kind)
+    for name, value in fields.items():
+        hint = hints.get(name)
+        if is_dataclass(hint) and isinstance(hint, type):
+            found[name] = _built(hint, value)
+        elif get_origin(hint) is tuple:
+            found[name] = tuple(value)
+        elif get_origin(hint) is Literal and value not in get_args(hint):
+            raise ValueError(f"{name} = {value!r}, none of {', '.join(map(repr, get_args(hint)))}")
+    return kind(**found)
 
 
 def reopen(directory: Path, *, app: str) -> Opened:

@@ -20,6 +20,7 @@ from monge.kernels import screen
 from monge.kernels.assignment import assign, assign_many
 from monge.kernels.sinkhorn import relaxation, sinkhorn_many
 from monge.math.cost import inner_product
+from monge.math.types import at_least_single
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Plan:
     """A coupling of n points with m points, of mass one: log_plan_ij = (f_i + g_j - cost_ij) / epsilon - log(n m)."""
 
     matrix: Float[Tensor, "*b n m"]
-    cost: Float[Tensor, "*b n m"]
+    cost: Float[Tensor, "*b n m"]  # the caller's, which log_plan reads: leave it as it is
     epsilon: float
     f: Float[Tensor, "*b n"]  # in the precision in which they were found, float64 on the CPU
     g: Float[Tensor, "*b m"]
@@ -41,12 +42,12 @@ class Plan:
 
     def barycentre(self, x_1: Float[Tensor, "*b m D"]) -> Float[Tensor, "*b n D"]:
         """The mean target of each source point. Peyre & Cuturi 2019, rem. 4.11."""
-        return torch.softmax(self.log_plan, -1) @ x_1
+        return self.matrix @ x_1 / self.matrix.sum(-1, keepdim=True)
 
     def sample(self, *, generator: torch.Generator | None = None) -> Int[Tensor, "*b n"]:
         """For each source point a target drawn from its row; targets can repeat."""
-        rows = torch.softmax(self.log_plan, -1).flatten(0, -2)
-        return torch.multinomial(rows, 1, generator=generator).reshape(self.log_plan.shape[:-1])
+        rows = self.matrix.flatten(0, -2)
+        return torch.multinomial(rows, 1, generator=generator).reshape(self.matrix.shape[:-1])
 
 
 def assignment(cost: Float[Tensor, "*b n n"], *, prices: Float[Tensor, "*b n"] | None = None) -> Int[Tensor, "*b n"]:
@@ -80,6 +81,7 @@ def match(
         found = screened(x_0, x_1, prices)
         if found is not None:
             return found
+    x_0, x_1 = (x.to(at_least_single(x.dtype)) for x in (x_0, x_1))
     if prices is not None:  # the duals of the centred points
         prices = prices + (x_1 - x_1.mean(0)) @ x_0.mean(0)
     try:
@@ -204,8 +206,10 @@ def sinkhorn_on_device(
     return f, g, error.double(), torch.full(error.shape, step, device=cost.device)
 
 
-def log_plan(cost: Tensor, epsilon: float, f: Tensor, g: Tensor) -> Tensor:
-    """The logarithm of the plan that the potentials f and g, (*b, n) and (*b, m), make of a cost (*b, n, m)."""
+def log_plan(
+    cost: Float[Tensor, "*b n m"], epsilon: float, f: Float[Tensor, "*b n"], g: Float[Tensor, "*b m"]
+) -> Float[Tensor, "*b n m"]:
+    """The logarithm of the plan that the potentials f and g make of a cost."""
     # the potentials are added up before they are rounded: divided by epsilon, an error of theirs is large
     return ((f[..., :, None] + g[..., None, :] - cost) / epsilon - math.log(cost.shape[-2] * cost.shape[-1])).to(
         cost.dtype

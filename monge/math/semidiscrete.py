@@ -30,8 +30,8 @@ def semidiscrete(
 
     It starts from the mean duals of eight exact assignments where a group has at most 4,096 points, and goes on by averaged
     stochastic ascent on the semidual, whose gradient is 1 / N less the frequency of j (Genevay et al. 1605.08527, alg. 2;
-    Mousavi-Hosseini et al. 2509.25519). The error is the L1 distance between the frequencies and uniform on n = 64 N draws
-    of their own (100,000 at most), above what draws of a perfect fit would show (Poisson counts).
+    Mousavi-Hosseini et al. 2509.25519). The error is the L1 distance between the frequencies and uniform on 64 N draws
+    of their own (at least 4,096 and at most 100,000), above what draws of a perfect fit would show (Poisson counts).
     """
     group_of = torch.zeros(len(data), dtype=torch.long, device=data.device) if groups is None else groups
 

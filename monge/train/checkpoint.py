@@ -49,6 +49,8 @@ def writing(path: Path) -> Iterator[None]:
     """Whatever goes wrong while `path` is written is an OSError that says where and what to do."""
     try:
         yield
+    except (PermissionError, FileExistsError, NotADirectoryError, FileNotFoundError):
+        raise  # the path's own fault, which it names
     except (OSError, SafetensorError) as error:
         raise OSError(
             f"{path}: could not be written ({error}); what was saved before is whole. "
@@ -111,11 +113,22 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
         found = json.loads(path.read_text())
     except PermissionError:
         raise
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a whole JSON file ({error}); restore it, or take another run") from error
     if not isinstance(found, dict) or any(key not in found for key in keys):
         raise ValueError(f"{path}: no object with {', '.join(keys)}; restore the file or take another run")
     return found
+
+
+def write_json(path: Path, found: object) -> None:
+    """`found` as JSON, written aside and renamed: a full disk leaves the earlier file whole."""
+    aside = path.with_name(f".writing-{path.name}")
+    with writing(path):
+        try:
+            aside.write_text(json.dumps(found, indent=2) + "\n")
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -55,4 +55,4 @@ class TrainConfig:
         if any(step < 1 for step in self.milestones):
             raise ValueError(f"train.milestones are steps from 1 on, got {self.milestones}")
         if not 0 < self.lr < float("inf"):
-            raise ValueError(f"train.lr must be positive, got {self.lr}")
+            raise ValueError(f"train.lr must be positive and finite, got {self.lr}")

@@ -23,15 +23,19 @@ class JSONL:
             )
         aside = path.with_suffix(".tmp")
         with writing(path):
-            aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            with aside.open("w") as file:
+                file.write("".join(json.dumps(record) + "\n" for record in kept))
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(aside, path)
         self.file: TextIO = path.open("a")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """One more line, with the operating system when this returns: it outlives the process."""
+        """One more line, on disk when this returns: a checkpoint that is there later finds its line."""
         with writing(self.path):
             self.file.write(json.dumps(dict(record)) + "\n")
             self.file.flush()
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         with suppress(OSError):  # a line that the disk did not take: `write` has said so
@@ -44,9 +48,12 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     if path.exists():
         for line in path.read_text().splitlines():
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(record, dict) or "step" not in record:
+                raise ValueError(f"{path}: {line[:40]!r} is no record of a step; restore the file")
+            records.append(record)
     return records
 
 

@@ -135,3 +135,9 @@ def test_tight_clusters_far_apart_are_matched_as_in_float64(draw, separation):
     rows, columns = linear_sum_assignment(cost.numpy())
     found = ot.match(x_0, x_1)
     assert float(cost[torch.arange(128), found].sum()) == pytest.approx(float(cost[rows, columns].sum()), rel=1e-6)
+
+
+def test_half_precision_is_widened_before_it_is_multiplied(draw):
+    centres = torch.tensor([[0.0, 0.0], [100.0, 0.0]])
+    x_0, x_1 = ((draw(k, 128, 2).float() + centres[torch.arange(128) % 2]).half() for k in (0, 1))
+    assert torch.equal(ot.match(x_0, x_1), ot.match(x_0.double(), x_1.double()))

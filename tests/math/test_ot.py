@@ -216,3 +216,12 @@ def test_a_permutation_needs_equal_counts(shape):
     unchecked = inspect.unwrap(assignment)  # outside of the tests nothing looks at the annotations
     with pytest.raises(ValueError, match="must be square"):
         unchecked(torch.ones(shape))
+
+
+def test_a_plan_keeps_what_it_was_when_its_cost_is_overwritten(draw):
+    cost, x_1 = clouds(draw, 0, 12, 9), draw(2, 9, 3)
+    plan = sinkhorn(cost, 0.1)
+    before = plan.barycentre(x_1)
+    cost.zero_()
+    assert torch.equal(plan.barycentre(x_1), before)
+    torch.testing.assert_close(before, plan.matrix @ x_1 * 12, rtol=1e-4, atol=0)

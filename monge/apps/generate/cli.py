@@ -15,11 +15,12 @@ from monge.apps.generate import pictures
 from monge.apps.generate.data import Dataset, load
 from monge.apps.generate.evaluate import Row, curve, curve_metric
 from monge.apps.generate.evaluate import evaluate as evaluate_run
-from monge.apps.generate.output import save_samples, write_json
+from monge.apps.generate.output import save_samples
 from monge.apps.generate.recipes import Generate, data_fingerprint, generator_of, stored
 from monge.apps.generate.sample import Generator, Guidance, Walk
 from monge.run import Opened, fit, reopen
 from monge.train.batches import seeded
+from monge.train.checkpoint import write_json
 from monge.train.distributed import device_called, is_first
 from monge.train.log import read_records
 
@@ -110,6 +111,7 @@ def sample(
         raise ValueError(f"label {label}: the run has {generator.classes} classes, numbered from 0")
     labels = generator.labels(n) if label is None else torch.full((n,), label)
     out = out or run / "samples"
+    out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     x_0 = generator.noise(n, generator=seeded(seed, 3))
     walk = Walk(steps, solver, Guidance(guidance, interval))
@@ -252,7 +254,11 @@ def _data_of(opened: Opened) -> Dataset:
     """The data of a run, as they were when it began."""
     recipe = stored(opened)
     data, was = load(recipe.data), opened.constants.get("data")
-    if was is None or int(was) != int(data_fingerprint(data)):
+    if was is None:
+        raise ValueError(
+            f"{opened.directory}: made by an earlier version of monge, which did not store its data's fingerprint"
+        )
+    if int(was) != int(data_fingerprint(data)):
         raise ValueError(
             f"{recipe.data}: not the data that {opened.directory} was trained on; put them back as they were"
         )

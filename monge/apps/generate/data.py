@@ -206,11 +206,6 @@ def _checked(data: Dataset) -> Dataset:
             f"{data.name}: item {row} holds {float(flat[row, column])} at entry {column}, one of {int(bad.sum())}"
             " that are not finite in single precision; remove, fill or rescale them"
         )
-    largest = float(flat.abs().max())
-    if not 1e-12 < largest < 1e12:
-        raise ValueError(
-            f"{data.name}: the largest entry is {largest:g}; squares of such numbers leave single precision, rescale the data"
-        )
     if data.levels is not None and not 0 <= float(flat.min()) <= float(flat.max()) <= data.levels:
         raise ValueError(
             f"{data.name}: images with values from {float(flat.min()):g} to {float(flat.max()):g};"
@@ -230,6 +225,11 @@ def _checked(data: Dataset) -> Dataset:
                 f"{data.name}: column {column} is {float(flat[0, column])} in every row, in single precision; "
                 "drop it, or take its mean off first"
             )
+    largest = float(flat.abs().max())
+    if not 1e-16 < largest < 1e16:
+        raise ValueError(
+            f"{data.name}: the largest entry is {largest:g}; squares of such numbers leave single precision, rescale the data"
+        )
     if data.labels is None:
         return data
     if len(data.labels) != len(flat):

@@ -172,7 +172,8 @@ def curve(
     labels = dealt_labels(data, n, seed) if generator.classes else None
     found: dict[str, list[tuple[int, float]]] = {}
     for walk in walks:
-        per_step = SOLVERS[walk.solver][1]
+        guided = walk.guidance is not None and walk.guidance.weight != 1
+        per_step = SOLVERS[walk.solver][1] * (1 + guided)  # the weak velocity is an evaluation too
         for budget in budgets:
             if budget % per_step:
                 continue

@@ -1,6 +1,5 @@
 """What the verbs leave on disk: written aside and renamed, so that a full disk leaves the earlier files whole."""
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,27 +11,14 @@ from monge.apps.generate.sample import Generator
 from monge.train.checkpoint import writing
 
 
-def write_json(path: Path, found: object) -> None:
-    """`found` as JSON."""
-    aside = path.with_name(f".writing-{path.name}")
-    with writing(path):
-        try:
-            aside.write_text(json.dumps(found, indent=2) + "\n")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-
-
 def save_samples(
     generator: Generator, final: torch.Tensor, states: Sequence[torch.Tensor], labels: torch.Tensor | None, out: Path
 ) -> None:
     """samples.npz, samples.png, and film.png of the states on the way, in `out`."""
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as aside:
-            _draw(generator, final, states, labels, Path(aside))
-            for path in Path(aside).iterdir():
-                path.replace(out / path.name)
+    with writing(out), tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as aside:
+        _draw(generator, final, states, labels, Path(aside))
+        for path in Path(aside).iterdir():
+            path.replace(out / path.name)
 
 
 def _draw(

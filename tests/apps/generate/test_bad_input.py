@@ -276,7 +276,7 @@ def test_average_weights_that_are_gone_are_missed(run: Path, tmp_path: Path, cap
         (tmp_path / "ema").rename(weights)
 
 
-@pytest.mark.parametrize("damage", [{"path": "spiral"}, {"train": None}, None])
+@pytest.mark.parametrize("damage", [{"path": "spiral"}, {"network": "foo"}, {"train": None}, None])
 def test_a_damaged_recipe_is_named(run: Path, tmp_path: Path, capsys, damage: dict | None) -> None:
     path = run / "recipe.json"
     whole = path.read_text()
@@ -299,6 +299,11 @@ def test_checkpoints_without_a_recipe_are_left_alone(run: Path, tmp_path: Path, 
 
 def test_too_few_samples_to_compare_are_named(run: Path, capsys) -> None:
     told(capsys, ["evaluate", str(run), "--samples", "3"], ["3 samples against 40 items: at least 6"])
+
+
+def test_a_file_where_samples_should_go_is_named(run: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "taken").write_text("")
+    told(capsys, ["sample", str(run), "--out", str(tmp_path / "taken")], ["taken", "name another path"])
 
 
 def test_weights_can_be_read_by_whom_other_files_can(run: Path) -> None:
