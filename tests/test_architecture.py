@@ -18,9 +18,9 @@ MAY_USE = {
     "nets": CORE,
     "objective": CORE,
     "fleet": set(),
-    "lm": CORE | {"fleet"},
-    "train": CORE | {"nets", "objective", "lm", "fleet"},
-    "run": CORE | {"nets", "objective", "lm", "fleet", "train"},
+    "train": CORE | {"nets", "objective", "fleet"},
+    "run": CORE | {"nets", "objective", "fleet", "train"},
+    "lm": CORE | {"nets", "objective", "fleet", "train", "run"},
     "apps": CORE | {"nets", "objective", "lm", "fleet", "train", "run"},
     "cli": {"apps"},
 }

@@ -37,7 +37,7 @@ def test_every_verb_has_help(app: str, verb: str, capsys: pytest.CaptureFixture[
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert f"usage: monge {app} {verb}" in shown
-    assert re.search(r"--out|--checkpoint", shown)
+    assert re.search(r"--out|--checkpoint|--sample", shown)
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["generate", "--help"], ["generate", "-h"]])

@@ -1,0 +1,68 @@
+"""What a flow must beat: predictions from the training pairs that know less, or do without a flow."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Sequences = Sequence[Float[Tensor, "_ D"]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Sequences, or only what stands for them: pooled vectors, lengths. What is None is not predicted."""
+
+    sequences: Sequences | None = None
+    pooled: Float[Tensor, "B D"] | None = None
+    lengths: Int[Tensor, "B"] | None = None
+
+
+Baseline = Callable[[Sequences, Tensor, Tensor, Sequences, Tensor], Prediction]
+"""(training sources, their pooled vectors, the targets' pooled vectors, sources to predict for, their pooled vectors)."""
+
+
+def mean_vector(target: Float[Tensor, "n D"], count: int) -> Prediction:
+    """The same for all: the mean of the training targets."""
+    return Prediction(pooled=target.mean(0).expand(count, -1))
+
+
+def identity(sources: Sequences) -> Prediction:
+    """The source itself, in its own units."""
+    return Prediction(sequences=sources)
+
+
+def length_only(source: Int[Tensor, "n"], target: Int[Tensor, "n"], asked: Int[Tensor, "B"]) -> Prediction:
+    """The most frequent length of the targets whose sources are as long; of the nearest length that training has seen."""
+    seen = source.unique()
+    modes = torch.stack([target[source == length].mode().values for length in seen])
+    nearest = (asked[:, None] - seen[None]).abs().argmin(1)
+    return Prediction(lengths=modes[nearest])
+
+
+def ridge(
+    source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], asked: Float[Tensor, "B D"], *, folds: int = 5
+) -> Prediction:
+    """Linear regression of pooled vectors; the penalty is chosen by cross-validation on the training pairs."""
+    x_mean, y_mean = source.mean(0), target.mean(0)
+    x, y = source - x_mean, target - y_mean
+    part = torch.arange(len(x)) % folds
+
+    def fit(rows: Tensor, penalty: float) -> Tensor:
+        gram = x[rows].mT @ x[rows]
+        scale = penalty * gram.diagonal().mean()
+        return torch.linalg.solve(gram + scale * torch.eye(len(gram)), x[rows].mT @ y[rows])
+
+    def error(penalty: float) -> float:
+        return sum(float((x[part == k] @ fit(part != k, penalty) - y[part == k]).square().sum()) for k in range(folds))
+
+    best = min((10.0**k for k in range(-4, 3)), key=error)
+    return Prediction(pooled=(asked - x_mean) @ fit(part >= 0, best) + y_mean)
+
+
+def procrustes(source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], asked: Float[Tensor, "B D"]) -> Prediction:
+    """The rotation of centred pooled vectors that fits best. Schoenemann 1966."""
+    x_mean, y_mean = source.mean(0), target.mean(0)
+    u, _, v = torch.linalg.svd((source - x_mean).mT @ (target - y_mean))
+    return Prediction(pooled=(asked - x_mean) @ (u @ v) + y_mean)

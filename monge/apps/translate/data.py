@@ -1,0 +1,163 @@
+"""Paired texts, natural language and formal, as rows {id, group, nl, formal}: read, grouped by their near-copies, split."""
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+
+from monge.apps.translate.metamath import theorems
+from monge.train.checkpoint import writing
+
+Side = Literal["train", "valid", "test"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A pair of texts. Rows of one group are copies of each other, nearly, and must lie on one side of a split."""
+
+    id: str
+    group: str
+    nl: str
+    formal: str
+
+
+def side_of(group: str) -> Side:
+    """train, valid or test, 85 : 5 : 10, by a hash of the group: every command finds the same side without being told."""
+    share = int.from_bytes(sha256(group.encode()).digest()[:8], "big") / 2**64
+    return "test" if share < 0.1 else "valid" if share < 0.15 else "train"
+
+
+def metamath(path: Path, *, words: tuple[int, int] = (3, 60), symbols: int = 96) -> list[Text]:
+    """The theorems of a Metamath database, one for each comment and each statement up to the names of its variables.
+
+    Obsolete ones and those with too few or too many words or symbols are left out.
+    """
+    seen, kept = set[Any](), []
+    for theorem in theorems(path):
+        length = len(theorem.comment.split())
+        stale = re.search(r"OLD|TODO", theorem.label + theorem.comment) or theorem.comment.startswith("Obsolete")
+        if stale or not words[0] <= length <= words[1] or len(theorem.statement) > symbols:
+            continue
+        keys = {theorem.comment.lower(), theorem.pattern}
+        if not keys & seen:
+            kept.append(theorem)
+        seen |= keys
+    groups = alike([theorem.comment for theorem in kept])
+    texts = [(theorem.label, theorem.comment, " ".join(theorem.statement)) for theorem in kept]
+    return [Text(label, texts[group][0], nl, formal) for (label, nl, formal), group in zip(texts, groups, strict=True)]
+
+
+def alike(texts: Sequence[str], *, threshold: float = 0.7) -> list[int]:
+    """For each text the first of its group: texts are linked if their sets of words have a Jaccard index of `threshold`.
+
+    Exact, by prefix filtering (Bayardo et al. 2007): sets this similar share one of their few rarest words.
+    """
+    sets = [frozenset(re.findall(r"\w+|[^\w\s]+", text.lower())) for text in texts]
+    counts: dict[str, int] = defaultdict(int)
+    for words in sets:
+        for word in words:
+            counts[word] += 1
+    parent, index = list(range(len(sets))), defaultdict[str, list[int]](list)
+
+    def first(k: int) -> int:
+        while parent[k] != k:
+            parent[k] = k = parent[parent[k]]
+        return k
+
+    for number, words in enumerate(sets):
+        rare = sorted(words, key=lambda word: (counts[word], word))
+        prefix = rare[: len(rare) - math.ceil(threshold * len(rare) - 1e-9) + 1]
+        near = {other for word in prefix for other in index[word]}
+        for other in near:
+            shared = len(words & sets[other])
+            if shared >= threshold * (len(words) + len(sets[other]) - shared):
+                a, b = sorted((first(number), first(other)))
+                parent[b] = a
+        for word in prefix:
+            index[word].append(number)
+    return [first(number) for number in range(len(sets))]
+
+
+# the public sets of pairs: what each calls its id, its natural language and its Lean
+FIELDS = {
+    "herald": ("id", "informal_theorem", "formal_theorem"),
+    "proofnet": ("name", "informal_prefix", "formal_statement"),
+    "minif2f": ("name", "informal_prefix", "formal_statement"),
+    "numina": ("uuid", "problem", "formal_statement"),
+}
+
+
+def public(name: str, path: Path) -> list[Text]:
+    """A public set of natural language and Lean from a local .parquet or .jsonl file; near-copies are grouped."""
+    key, nl, formal = FIELDS[name]
+    rows: list[tuple[str, str, str]] = []
+    for number, row in enumerate(_rows(path)):
+        missing = [field for field in (nl, formal) if not isinstance(row.get(field), str)]
+        if missing:
+            raise ValueError(
+                f"{path}: row {number} has no text {', '.join(missing)}, only {', '.join(sorted(row))}; is it {name}?"
+            )
+        rows.append((str(row.get(key, number)), row[nl].strip(), row[formal].strip()))
+    rows = [row for row in rows if row[1] and row[2]]
+    groups = alike([f"{row[1]} {row[2]}" for row in rows])
+    return [Text(label, rows[group][0], nl, formal) for (label, nl, formal), group in zip(rows, groups, strict=True)]
+
+
+READERS: dict[str, Callable[[Path], list[Text]]] = {
+    "metamath": metamath,
+    **{name: lambda path, name=name: public(name, path) for name in FIELDS},
+}
+
+
+def write_texts(path: Path, texts: Sequence[Text]) -> None:
+    """One JSON object a line, written aside and renamed."""
+    aside = path.with_name(f".writing-{path.name}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text("".join(json.dumps(asdict(text), ensure_ascii=False) + "\n" for text in texts))
+        aside.replace(path)
+
+
+def read_texts(path: Path) -> list[Text]:
+    """What `write_texts` wrote; the ids must differ."""
+    texts: list[Text] = []
+    for number, row in enumerate(_rows(path), 1):
+        fields = {name: row.get(name) for name in Text.__dataclass_fields__}
+        fields["group"] = fields["group"] or fields["id"]
+        wrong = [name for name, value in fields.items() if not isinstance(value, str) or not value.strip()]
+        if wrong:
+            raise ValueError(
+                f"{path}: line {number}: {wrong[0]} is {fields[wrong[0]]!r}; give a text that is not empty"
+            )
+        texts.append(Text(**fields))  # pyright: ignore[reportArgumentType]
+    seen = set[str]()
+    for text in texts:
+        if text.id in seen:
+            raise ValueError(f"{path}: the id {text.id!r} comes twice; give every row its own")
+        seen.add(text.id)
+    return texts
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    if path.suffix == ".parquet":
+        for batch in pq.ParquetFile(path).iter_batches(1024):
+            yield from batch.to_pylist()
+        return
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}: line {number} is not JSON ({error}); give one object a line") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}: line {number} is no object; give one with id, nl and formal")
+            yield row

@@ -1,0 +1,178 @@
+"""The table of a translation: retrieval, lengths, existence, likeness, order and cycle, beside its baselines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from monge.apps.translate import baselines
+from monge.apps.translate.baselines import Prediction
+from monge.apps.translate.calibrate import token_cost
+from monge.apps.translate.metrics import (
+    Interval,
+    chamfer_scores,
+    existence_scores,
+    kendall_tau,
+    lengths,
+    matched_cosine,
+    pooled,
+    pooled_scores,
+    retrieval,
+    squared_w2,
+)
+from monge.apps.translate.pair import Pairs
+from monge.apps.translate.recipes import Translator
+from monge.math.coupling import TokenOT
+from monge.math.types import Pair
+from monge.train.batches import seeded
+
+Row = dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Test pairs of one direction in calibrated units, and training pairs for the baselines."""
+
+    sources: list[Float[Tensor, "_ D"]]
+    targets: list[Float[Tensor, "_ D"]]
+    training: tuple[list[Float[Tensor, "_ D"]], list[Float[Tensor, "_ D"]]]
+    centre: Float[Tensor, "D"]
+    """The mean pooled training target: scores are cosines about it."""
+
+    @staticmethod
+    def of(pairs: Pairs, translator: Translator, *, back: bool, most: int, training: int = 20_000) -> "Judge":
+        """Up to `most` test pairs."""
+        ends = ("target", "source") if back else ("source", "target")
+
+        def read(side: str, most: int) -> tuple[list[Tensor], list[Tensor]]:
+            numbers = torch.from_numpy(pairs.side(side))  # pyright: ignore[reportArgumentType]
+            numbers = numbers[torch.randperm(len(numbers), generator=seeded(1781))[:most]].tolist()
+            one, two = (
+                [translator.calibration.units(end).apply(pairs.sequence(end, number)) for number in numbers]
+                for end in ends
+            )
+            return one, two
+
+        sources, targets = read("test", most)
+        if len(sources) < 2:
+            raise ValueError(f"{pairs.directory}: {len(sources)} test pairs; retrieval takes at least 2")
+        learnt = read("train", training)
+        return Judge(sources, targets, learnt, pooled(learnt[1], pairs.width).mean(0))
+
+    def baselines(self) -> dict[str, Prediction]:
+        """Predictions that take no flow."""
+        width = len(self.centre)
+        learnt, known = self.training
+        x, y, asked = (pooled(side, width) for side in (learnt, known, self.sources))
+        return {
+            "mean vector": baselines.mean_vector(y, len(asked)),
+            "identity": baselines.identity(self.sources),
+            "length only": baselines.length_only(lengths(learnt), lengths(known), lengths(self.sources)),
+            "ridge, pooled": baselines.ridge(x, y, asked),
+            "Procrustes, pooled": baselines.procrustes(x, y, asked),
+        }
+
+    def row(self, found: Prediction, *, pool: int = 1000) -> Row:
+        """All metrics of a prediction that it allows."""
+        values: dict[str, Tensor] = {}
+        width = len(self.centre)
+        vectors = found.pooled if found.sequences is None else pooled(found.sequences, width)
+        if vectors is not None:
+            empty = (vectors == 0).all(-1, keepdim=True)
+            about = torch.where(empty, vectors, vectors - self.centre)
+            scores = pooled_scores(about, pooled(self.targets, width) - self.centre)
+            values |= {f"{name} of {pool}": v for name, v in retrieval(scores, pool=pool).items()}
+            values |= {f"{name} of all": v for name, v in retrieval(scores).items()}
+        true = lengths(self.targets)
+        counts = found.lengths if found.sequences is None else lengths(found.sequences)
+        if counts is not None:
+            values |= {"length error": (counts - true).abs().float(), "length exact": (counts == true).float()}
+        if found.sequences is not None:
+            values |= self._token_metrics(found.sequences, pool)
+        row = {name: Interval.of(v) for name, v in values.items() if not name.startswith("rank")}
+        for name in (name for name in values if name.startswith("rank")):
+            row[f"median {name}"] = _median(values[name])
+        return row
+
+    def _token_metrics(self, sequences: Sequence[Tensor], pool: int) -> dict[str, Tensor]:
+        scores = chamfer_scores(sequences, self.targets)
+        values = {f"Chamfer {name} of {pool}": v for name, v in retrieval(scores, pool=pool).items()}
+        del values[f"Chamfer rank of {pool}"]
+        shuffled = [self.targets[k - 1] for k in range(len(self.targets))]
+        both = list(zip(sequences, self.targets, strict=True))
+        own = torch.tensor([squared_w2(x, y) for x, y in both])
+        other = torch.tensor([squared_w2(x, y) for x, y in zip(sequences, shuffled, strict=True)])
+        return values | {
+            "matched cosine": torch.tensor([matched_cosine(x, y) for x, y in both]),
+            "W2^2 / shuffled": own / other.nanmean(),
+            "Kendall tau": torch.tensor([kendall_tau(x, y) for x, y in both]),
+        }
+
+
+def _median(values: Tensor, *, draws: int = 1000) -> Interval:
+    rows = torch.randint(len(values), (draws, len(values)), generator=seeded(0, 18))
+    medians = values[rows].median(1).values
+    return Interval(float(values.median()), float(medians.quantile(0.025)), float(medians.quantile(0.975)))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a flow made of test pairs, in calibrated units."""
+
+    sequences: list[Float[Tensor, "_ D"]]
+    existence: Float[Tensor, "B N"]
+    coupled: Bool[Tensor, "B N"]
+    """Which slots would exist had the pairs been coupled as in training."""
+    home: list[Float[Tensor, "_ D"]]
+    """The sequences walked back."""
+
+
+def walked(translator: Translator, judge: Judge, *, back: bool, steps: int) -> Found:
+    """Walk all test sources to the other side and home again."""
+    states = translator.walk(judge.sources, back=back, steps=steps)
+    there = translator.container.unpack(states)
+    home = translator.container.unpack(translator.walk(there, back=not back, steps=steps))
+    pair = Pair(translator.container.pack(judge.sources), translator.container.pack(judge.targets))
+    cost = translator.calibration.cost(translator.prices, back=back)
+    couple = TokenOT(lambda pair: token_cost(translator.container, cost, pair))
+    parts = [couple(pair.rows(slice(k, k + 64))).x_1 for k in range(0, len(pair), 64)]
+    coupled = translator.container.active(torch.cat(parts))
+    return Found(there, translator.container.split(states).existence, coupled, home)
+
+
+def flow_row(judge: Judge, found: Found, *, pool: int = 1000) -> Row:
+    """All metrics of a flow: those of a prediction, of its slots' existence, and of the way home."""
+    row = judge.row(Prediction(sequences=found.sequences), pool=pool)
+    f1, error = existence_scores(found.existence, found.coupled)
+    width = len(judge.centre)
+    home, start = pooled(found.home, width), pooled(judge.sources, width)
+    distance = (home - start).norm(dim=-1) / start.norm(dim=-1)
+    itself = retrieval(pooled_scores(home, start), pool=pool)["R@1"]
+    return row | {
+        "existence F1": Interval.of(f1),
+        "existence calibration error": Interval(error, error, error),
+        "cycle error": Interval.of(distance),
+        f"cycle R@1 of {pool}": Interval.of(itself),
+    }
+
+
+def evaluate(
+    pairs: Pairs,
+    translator: Translator,
+    *,
+    back: bool,
+    most: int,
+    steps: int,
+    budgets: Sequence[int] = (),
+    pool: int = 1000,
+) -> dict[str, Row]:
+    """A row for the flow, one for each of `budgets` in steps, and one for each baseline, all on the same test pairs."""
+    judge = Judge.of(pairs, translator, back=back, most=most)
+    table = {f"flow, {steps} steps": flow_row(judge, walked(translator, judge, back=back, steps=steps), pool=pool)}
+    for budget in budgets:
+        if budget != steps:
+            found = translator.container.unpack(translator.walk(judge.sources, back=back, steps=budget))
+            table[f"flow, {budget} steps"] = judge.row(Prediction(sequences=found), pool=pool)
+    return table | {name: judge.row(found, pool=pool) for name, found in judge.baselines().items()}

@@ -1,0 +1,80 @@
+"""Theorems of a Metamath database with their English comments. Megill & Wheeler, Metamath, 2nd ed., sec. 4.2."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+INSTALLED = Path("/usr/share/metamath/databases/set.mm")
+"""Where Debian's package metamath-databases puts set.mm (CC0)."""
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """A theorem's label, its comment in plain words, and its hypotheses and assertion as symbols."""
+
+    label: str
+    comment: str
+    statement: tuple[str, ...]
+    """Symbols: hypotheses joined by "&", then "=>" and the assertion."""
+    pattern: tuple[str, ...]
+    """The statement with its variables numbered as they come: alike for theorems that only name them differently."""
+
+
+# a comment; the borders of a block; variables; a labelled hypothesis, axiom or theorem
+_PIECE = re.compile(r"\$\((.*?)\$\)|(\$\{)|(\$\})|\$v\s(.*?)\$\.|(\S+)\s+\$([eap])\s+(.*?)\s\$\.", re.DOTALL)
+_CREDIT = re.compile(
+    r"\((?:Contributed|Revised|Proof|New usage|Shortened|Moved|Unnecessary|Removed|Generalized|Based on|Obsolete)\b[^()]*"
+    r"(?:\([^()]*\)[^()]*)*\)"
+)
+
+
+def theorems(path: Path) -> Iterator[Theorem]:
+    """The provable statements ($p) about |- that a comment stands right before. ValueError if there are none."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a Metamath database ({error})") from error
+    except OSError as error:
+        raise ValueError(
+            f"{path}: no Metamath database here ({error.strerror}); apt install metamath-databases, or name another by --path"
+        ) from error
+    found, scopes, variables = False, [[]], set[str]()
+    comment, end = "", 0
+    for piece in _PIECE.finditer(text):
+        said, opened, closed, names, label, kind, body = piece.groups()
+        if opened:
+            scopes.append([])
+        elif closed:
+            scopes.pop()
+        elif names:
+            variables |= set(names.split())
+        elif kind == "e":
+            scopes[-1].append(_symbols(body))
+        elif kind == "p" and comment and not text[end : piece.start()].strip():
+            symbols = _symbols(body.split("$=")[0])
+            if symbols[0] == "|-" and (words := plain(comment)):
+                hypotheses = [symbol for scope in scopes for h in scope for symbol in (*h[1:], "&")][:-1]
+                statement = (*hypotheses, "=>", *symbols[1:]) if hypotheses else tuple(symbols[1:])
+                found = True
+                yield Theorem(label, words, statement, _pattern(statement, variables))
+        comment, end = said or "", piece.end()
+    if not found:
+        raise ValueError(f"{path}: no theorem with a comment in it; is it a Metamath database such as set.mm?")
+
+
+def plain(comment: str) -> str:
+    """A comment without credits and markup: ` formula `, ~ label, _stressed_, [Reference]."""
+    words = _CREDIT.sub(" ", " ".join(comment.split()))
+    words = re.sub(r"(?<!\S)(?:`|~)(?!\S)", " ", words.replace("``", "`"))
+    words = re.sub(r"(?<![^\s(\"])_([^\s_][^_]*)_(?=[\s.,;:)\"]|$)", r"\1", words)
+    return " ".join(words.split())
+
+
+def _symbols(body: str) -> list[str]:
+    return re.sub(r"\$\(.*?\$\)", " ", body, flags=re.DOTALL).split()
+
+
+def _pattern(statement: tuple[str, ...], variables: set[str]) -> tuple[str, ...]:
+    numbers: dict[str, str] = {}
+    return tuple(numbers.setdefault(s, f"${len(numbers)}") if s in variables else s for s in statement)

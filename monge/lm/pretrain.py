@@ -1,0 +1,153 @@
+"""A small GPT-NeoX, trained from nothing on a file of texts: next-token prediction in the one training loop."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from monge.objective.base import Loss, Objective
+from monge.run import fit, reopen
+from monge.train.batches import shuffled
+from monge.train.config import TrainConfig
+from monge.train.loop import Run
+
+END = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """A GPT-NeoX and its tokenizer, learnt from texts."""
+
+    app: ClassVar[str] = "pretrain"
+
+    texts: str = ""
+    """A file with one text a line."""
+    vocabulary: int = 2048
+    width: int = 384
+    depth: int = 4
+    heads: int = 6
+    length: int = 128
+    """Tokens of a training sequence; texts are laid end to end."""
+    batch: int = 16
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=600, warmup=50, save_every=300, weight_decay=0.1, threads=0, ema=0.0)
+    )
+
+    def build(self) -> Run[Any]:
+        """Train the tokenizer, lay out the tokens, and put the experiment together."""
+        lines = read_lines(Path(self.texts))
+        tokenizer = tokenizer_of(lines, self.vocabulary)
+        end = tokenizer.token_to_id(END)
+        stream = torch.tensor([token for row in tokenizer.encode_batch(lines) for token in [*row.ids, end]])
+        blocks = stream[: len(stream) // self.length * self.length].reshape(-1, self.length)
+        held_out = max(1, len(blocks) // 50)
+        if len(blocks) < 2 * self.batch:
+            raise ValueError(f"{self.texts}: {len(blocks)} sequences of {self.length} tokens; give more text")
+        learnt, kept = blocks[held_out:], blocks[:held_out]
+        model = neox(tokenizer.get_vocab_size(), self.width, self.depth, self.heads, self.length, end)
+
+        def batches(number: int) -> "Tokens":
+            return Tokens(learnt[shuffled(number, self.batch, len(learnt), self.train.seed)])
+
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            device = next(model.parameters()).device
+            losses = [NextToken()(model, Tokens(part).to(device)).value for part in kept.split(self.batch)]
+            sizes = [len(part) for part in kept.split(self.batch)]
+            total = sum(float(loss) * size for loss, size in zip(losses, sizes, strict=True))
+            return {"held-out loss": total / len(kept)}
+
+        return Run(model, NextToken(), batches, self.train, evaluate)
+
+    def pretrain(self, directory: Path, *, resume: bool = False) -> Path:
+        """Train in `directory` and leave there a model, `model/`, that transformers can load; return its path."""
+        fit(self, directory, resume=resume)
+        lines = read_lines(Path(self.texts))
+        tokenizer = tokenizer_of(lines, self.vocabulary)
+        end = tokenizer.token_to_id(END)
+        model = neox(tokenizer.get_vocab_size(), self.width, self.depth, self.heads, self.length, end)
+        opened = reopen(directory, app=self.app)
+        opened.weights(model, averaged=False)
+        from transformers import PreTrainedTokenizerFast
+
+        model.save_pretrained(directory / "model")
+        fast = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, eos_token=END, pad_token=END, model_max_length=self.length
+        )
+        fast.save_pretrained(directory / "model")
+        return directory / "model"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A batch of token sequences."""
+
+    ids: Int[Tensor, "B N"]
+
+    def to(self, device: torch.device | str) -> "Tokens":
+        """The same on `device`."""
+        return Tokens(self.ids.to(device))
+
+
+class NextToken(Objective):
+    """The mean cross-entropy of each token given those before it, in nats."""
+
+    def forward(self, model: nn.Module, batch: Tokens) -> Loss:
+        logits = model(input_ids=batch.ids).logits[:, :-1]
+        value = nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.ids[:, 1:].flatten())
+        return Loss(value, {"loss": value.detach()})
+
+
+def neox(vocabulary: int, width: int, depth: int, heads: int, length: int, end: int) -> Any:
+    """A GPT-NeoX with fresh weights. Black et al. 2204.06745."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            num_hidden_layers=depth,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
+            max_position_embeddings=length,
+            bos_token_id=end,
+            eos_token_id=end,
+            pad_token_id=end,
+            use_cache=False,
+        )
+    )
+
+
+def tokenizer_of(lines: Sequence[str], vocabulary: int) -> Any:
+    """Byte pair encoding within words that spaces part, of `vocabulary` tokens at most; the same lines give the same one."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    return tokenizer
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty. ValueError if there are none."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give one text a line")
+    lines = [line for line in _stripped(path) if line]
+    if not lines:
+        raise ValueError(f"{path}: no text in it")
+    return lines
+
+
+def _stripped(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as lines:
+        yield from (line.strip() for line in lines)

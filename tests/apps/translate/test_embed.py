@@ -1,0 +1,40 @@
+"""Texts to one file of vectors, in parts that are kept when it stops and that other workers may make."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from monge.apps.translate.embed import Embedding, embed
+from monge.fleet import here, processes
+from monge.lm.store import Vectors
+
+KEYS = [f"id-{k}" for k in range(10)]
+TEXTS = ["( ph -> ps )", "A e. B", "-. ch ph ps", "A", "( A u. B ) = ( B u. A )"] * 2
+
+
+def rows(path: Path) -> dict[str, torch.Tensor]:
+    return {key: row for group in Vectors(path).groups() for key, row in group}
+
+
+@pytest.mark.slow
+def test_every_fleet_writes_the_same_file(language_model: Path, tmp_path: Path) -> None:
+    for name, fleet in (("here", here), ("two", processes(2))):
+        steps = list(embed(KEYS, TEXTS, Embedding(str(language_model), 2), tmp_path / name, fleet, size=3))
+        assert steps == [(k, 4) for k in range(1, 5)]
+    one, two = (rows(tmp_path / name) for name in ("here", "two"))
+    assert list(one) == list(two) == KEYS
+    assert all(torch.equal(one[key], two[key]) for key in KEYS)
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_what_was_embedded_is_kept_and_other_texts_are_refused(language_model: Path, tmp_path: Path) -> None:
+    out, embedding = tmp_path / "x.parquet", Embedding(str(language_model), 1)
+    whole = embed(KEYS, TEXTS, embedding, out, here, size=3)
+    assert [next(whole), next(whole)] == [(1, 4), (2, 4)]  # and here it is stopped
+    whole.close()
+    with pytest.raises(ValueError, match=r"000000\.parquet: made from other texts or by another model"):
+        next(embed(KEYS, TEXTS, Embedding(str(language_model), 2), out, here, size=3))
+    assert list(embed(KEYS, TEXTS, embedding, out, here, size=3)) == [(3, 4), (4, 4)]
+    assert Vectors(out).ids() == KEYS
+    assert Vectors(out).fingerprint["layer"] == "1"

@@ -1,0 +1,184 @@
+"""Couple, train, translate: shards hold what is coupled online, runs resume, and a learnt flow beats what it must."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from monge.apps.translate.calibrate import Calibration, Prices, measure, token_cost
+from monge.apps.translate.couple import Packed, couple, matches, shard_path
+from monge.apps.translate.field import Field
+from monge.apps.translate.metrics import (
+    Interval,
+    chamfer_scores,
+    kendall_tau,
+    matched_cosine,
+    pooled_scores,
+    ranks,
+    squared_w2,
+)
+from monge.apps.translate.pair import Pairs
+from monge.apps.translate.recipes import Translate, translator_of
+from monge.fleet import here, processes
+from monge.math.container import Container
+from monge.math.ot import assignment
+from monge.math.types import Pair
+from monge.run import fit, reopen
+from monge.train.config import TrainConfig
+
+TINY = TrainConfig(steps=6, warmup=1, save_every=3, log_every=1, device="cpu", workers=0)
+
+
+@pytest.fixture(scope="module")
+def packed(pairs: Pairs) -> Packed:
+    return Packed(pairs, measure(pairs), Container(pairs.capacity))
+
+
+def test_units_and_prices_come_back(packed: Packed) -> None:
+    found = packed.calibration
+    again = Calibration.of(found.tensors())
+    assert torch.equal(again.source.scale, found.source.scale)
+    assert again.unit == pytest.approx(found.unit)
+    x = torch.randn(5, 16)
+    torch.testing.assert_close(found.target.undo(found.target.apply(x)), x)
+
+
+def planted(scale: float) -> tuple[Pair, torch.Tensor, Container]:
+    """Errata 000.1: sixty of sixty tokens of 2048 entries with LLM-sized norms, shuffled a little, with noise."""
+    draws = torch.Generator().manual_seed(0)
+    x = scale * torch.randn(60, 2048, generator=draws)
+    order = torch.argsort(torch.arange(60) + 3 * torch.rand(60, generator=draws))
+    y = x[order] + 0.3 * scale * torch.randn(60, 2048, generator=draws)
+    container = Container(256)
+    return Pair(container.pack([x]), container.pack([y])), order, container
+
+
+def test_calibrated_prices_keep_planted_pairs_and_the_seed_s_delete_them() -> None:
+    pair, order, container = planted(30 / 2048**0.5)
+    slots = [container.split(state) for state in (pair.x_0, pair.x_1)]
+    unit = float(
+        1 - torch.nn.functional.cosine_similarity(slots[0].content[0][order], slots[1].content[0][:60]).median()
+    )
+    units = [measureless() for _ in range(2)]
+    calibrated = Calibration(*units, unit, 1.0)
+
+    def kept(prices: Prices) -> int:
+        match = assignment(token_cost(container, calibrated.cost(prices), pair))[0]
+        return int((match[order] == torch.arange(60)).sum())
+
+    assert kept(Prices()) >= 58
+    assert kept(Prices(raw=True)) == 0
+
+
+def measureless():
+    from monge.math.cost import Units
+
+    return Units(torch.zeros(2048), torch.ones(2048))
+
+
+def test_shards_hold_what_is_coupled_online_whoever_solves_them(packed: Packed, tmp_path: Path) -> None:
+    for name, fleet in (("here", here), ("two", processes(2))):
+        *_, last = couple(packed, Prices(), tmp_path / name, fleet, size=100)
+        assert last == (3, 3)
+    for number in range(3):
+        one, two = (np.load(shard_path(tmp_path / name, number)) for name in ("here", "two"))
+        assert (one == two).all()
+    rows = np.concatenate([np.load(shard_path(tmp_path / "here", number)) for number in range(3)])
+    assert rows.shape == (240, 12)
+    assert torch.equal(torch.from_numpy(rows[37:40].astype(np.int64)), matches(packed, Prices(), range(37, 40)))
+    assert (np.sort(rows, 1) == np.arange(12)).all()
+
+
+def test_shards_that_are_there_are_kept_and_a_lost_one_is_solved_again(packed: Packed, tmp_path: Path) -> None:
+    list(couple(packed, Prices(), tmp_path, here, size=100))
+    whole = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+    shard_path(tmp_path, 1).unlink()
+    (tmp_path / ".writing-shard-00001.npy").write_bytes(b"half")  # as a crash leaves it
+    assert list(couple(packed, Prices(), tmp_path, here, size=100)) == [(3, 3)]
+    found = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+    assert found.keys() == whole.keys()
+    assert all(found[name][0] == whole[name][0] for name in whole)
+    assert [name for name in whole if found[name][1] != whole[name][1]] == ["shard-00001.npy"]
+
+
+def test_stored_couplings_train_as_online_ones(packed: Packed, pairs: Pairs, tmp_path: Path) -> None:
+    list(couple(packed, Prices(), tmp_path / "shards", here))
+    recipe = Translate(pairs=str(pairs.directory), width=64, depth=1, batch=8, train=TINY)
+    online = recipe.build().batches(3)
+    stored = replace(recipe, couplings=str(tmp_path / "shards")).build().batches(3)
+    assert torch.equal(online.x_0, stored.x_0)
+    assert torch.equal(online.x_1, stored.x_1)
+
+
+def test_the_field_does_not_care_for_the_order_of_slots(packed: Packed) -> None:
+    torch.manual_seed(0)
+    field = Field(packed.container, 16, 64, 2)
+    for parameter in field.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, t = packed(range(2)).x_0, torch.tensor([0.3, 0.8])
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(field(x[:, order], t), field(x, t)[:, order], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_run_resumes_bit_for_bit(pairs: Pairs, tmp_path: Path, heads: int) -> None:
+    recipe = Translate(pairs=str(pairs.directory), width=64, depth=1, batch=8, heads=heads, train=TINY)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for directory in (whole, cut):
+        fit(recipe, directory)
+    last = Path("checkpoints/step-00000006")
+    (cut / last).rename(cut / last.with_name(".writing-step-00000006"))
+    fit(recipe, cut, resume=True)
+    for path in (whole / last).iterdir():
+        assert (cut / last / path.name).read_bytes() == path.read_bytes()
+    assert (cut / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_flow_learns_which_tokens_go_and_finds_its_targets(pairs: Pairs, tmp_path: Path) -> None:
+    from monge.apps.translate.evaluate import evaluate
+
+    config = replace(TINY, steps=400, save_every=400, lr=2e-3)
+    recipe = Translate(pairs=str(pairs.directory), width=64, depth=2, batch=32, train=config)
+    fit(recipe, tmp_path / "run")
+    translator = translator_of(reopen(tmp_path / "run", app="translate"))
+    table = evaluate(pairs, translator, back=False, most=50, steps=4, pool=20)
+    flow, known = table["flow, 4 steps"], table["identity"]
+    assert flow["R@1 of all"].value > known["R@1 of all"].value + 0.3
+    assert flow["length error"].value < known["length error"].value
+    assert flow["matched cosine"].value > known["matched cosine"].value + 0.2
+
+
+def test_an_empty_prediction_ranks_last() -> None:
+    scores = pooled_scores(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.eye(2))
+    assert ranks(scores).tolist() == [1, 2]
+    assert chamfer_scores([torch.zeros(0, 2)], [torch.ones(1, 2)]).tolist() == [[-2.0]]
+
+
+def test_a_pool_holds_the_true_one_and_as_many_as_it_may() -> None:
+    scores = torch.full((40, 40), 1.0) + torch.eye(40)
+    assert (ranks(scores, pool=10) == 1).all()
+    assert (ranks(-scores, pool=10) >= 9).all()
+    assert (ranks(-scores, pool=10) <= 10).all()
+    assert (ranks(-scores) == 40).all()
+
+
+def test_intervals_hold_the_mean_and_shrink() -> None:
+    few, many = (Interval.of(torch.randn(n, generator=torch.Generator().manual_seed(n)) + 3) for n in (20, 2000))
+    for found in (few, many):
+        assert found.low < found.value < found.high
+    assert many.high - many.low < 0.3 * (few.high - few.low)
+
+
+def test_likeness_is_one_for_the_same_tokens_and_pays_for_each_that_is_missing() -> None:
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    assert matched_cosine(x, x) == pytest.approx(1, abs=1e-5)
+    assert matched_cosine(x[:3], x) == pytest.approx(0.5, abs=1e-5)
+    assert matched_cosine(x[:0], x) == 0
+    assert squared_w2(x, x[[3, 1, 0, 5, 2, 4]]) == pytest.approx(0, abs=1e-4)
+    assert squared_w2(x[:2], x[[0, 0, 0, 1, 1, 1]]) == pytest.approx(0, abs=1e-4)
+    assert kendall_tau(x, x) == 1
+    assert kendall_tau(x.flip(0), x) == -1

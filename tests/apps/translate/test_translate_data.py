@@ -1,0 +1,148 @@
+"""A Metamath database becomes pairs; near-copies never cross a split; what is not a text is named."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monge.apps.translate.data import alike, public, read_texts, side_of, write_texts
+from monge.apps.translate.data import metamath as pairs_of
+from monge.apps.translate.metamath import INSTALLED, plain, theorems
+
+SMALL = r"""
+$c |- ( ) -> wff $.  $v ph ps ch $.
+wph $f wff ph $.  wps $f wff ps $.
+$( The axiom of simplification, which has no proof. $)
+ax-1 $a |- ( ph -> ( ps -> ph ) ) $.
+${
+  mp2.1 $e |- ph $.
+  mp2.2 $e |- ( ph -> ps ) $.
+  $( A _modus ponens_ inference for ` ph ` , see ~ ax-mp .  (Contributed by NM,
+     5-Apr-1994.)  (Proof shortened by A. (B.) C, 1-Jan-2020.) $)
+  mp2 $p |- ps $= ( x ) ABC $.
+$}
+$( The identity law. $)
+id $p |- ( ph -> ph ) $= ( ) AB $.
+$( The identity law with another variable. $)
+idALT $p |- ( ch -> ch ) $= ( ) AB $.
+$( A comment that something stands behind. $)
+$c & $.
+lost $p |- ph $= ? $.
+$( Obsolete version of everything there is. $)
+idOLD $p |- ( ps -> ( ps -> ps ) ) $= ( ) AB $.
+"""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "small.mm"
+    path.write_text(SMALL)
+    return path
+
+
+def test_theorems_have_their_comment_and_the_hypotheses_of_their_block(database: Path) -> None:
+    found = {theorem.label: theorem for theorem in theorems(database)}
+    assert list(found) == ["mp2", "id", "idALT", "idOLD"]
+    assert found["mp2"].comment == "A modus ponens inference for ph , see ax-mp ."
+    assert " ".join(found["mp2"].statement) == "ph & ( ph -> ps ) => ps"
+    assert " ".join(found["id"].statement) == "( ph -> ph )"
+    assert found["id"].pattern == found["idALT"].pattern != found["mp2"].pattern
+
+
+def test_copies_and_obsolete_theorems_are_left_out(database: Path) -> None:
+    assert [text.id for text in pairs_of(database)] == ["mp2", "id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("nowhere.mm", "apt install metamath-databases"), ("empty.mm", "no theorem")]
+)
+def test_what_is_no_database_is_named(tmp_path: Path, path: str, said: str) -> None:
+    (tmp_path / "empty.mm").write_text("$( nothing $)")
+    with pytest.raises(ValueError, match=f"{path}: .*{said}"):
+        list(theorems(tmp_path / path))
+
+
+def test_markup_and_credits_go_and_words_stay() -> None:
+    said = "See ` A e. B ` and ~ foo , [Quine] p. 4.  (Revised by X, 1-Jan-2000.)"
+    assert plain(said) == "See A e. B and foo , [Quine] p. 4."
+
+
+def jaccard(a: str, b: str) -> float:
+    one, two = set(a.split()), set(b.split())
+    return len(one & two) / len(one | two)
+
+
+@given(
+    texts=st.lists(st.text("abcdef ", min_size=1).filter(str.strip).map(lambda s: " ".join(s)), min_size=1, max_size=12)
+)
+def test_texts_are_alike_as_an_exhaustive_search_says(texts: list[str]) -> None:
+    found = alike(texts)
+    groups = list(range(len(texts)))
+    for i in range(len(texts)):
+        for j in range(i):
+            if jaccard(texts[i], texts[j]) >= 0.7:
+                groups = [groups[j] if g == groups[i] else g for g in groups]
+    assert [[a == b for b in found] for a in found] == [[a == b for b in groups] for a in groups]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not INSTALLED.exists(), reason="needs the Debian package metamath-databases")
+def test_no_statement_and_no_near_copy_crosses_the_split_of_set_mm() -> None:
+    texts = pairs_of(INSTALLED)
+    assert len(texts) > 20_000
+    assert len({text.formal for text in texts}) == len({text.nl.lower() for text in texts}) == len(texts)
+    sides = [side_of(text.group) for text in texts]
+    assert 0.07 < sides.count("test") / len(texts) < 0.13
+    words = [frozenset(re.findall(r"\w+|[^\w\s]+", text.nl.lower())) for text in texts]
+    train = [w for w, side in zip(words, sides, strict=True) if side == "train"]
+    index: dict[str, list[frozenset[str]]] = {}
+    for w in train:
+        for word in w:
+            index.setdefault(word, []).append(w)
+    for w, side in list(zip(words, sides, strict=True))[:4000]:
+        if side == "test":
+            rare = sorted(w, key=lambda word: len(index.get(word, ())))[: len(w) // 2 + 1]
+            near = {other for word in rare for other in index.get(word, ())}
+            assert all(len(w & other) < 0.7 * len(w | other) for other in near)
+
+
+def test_rows_come_back_and_ids_must_differ(tmp_path: Path, database: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    texts = pairs_of(database)
+    write_texts(path, texts)
+    assert read_texts(path) == texts
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(ValueError, match="the id 'mp2' comes twice"):
+        read_texts(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 1 is not JSON"),
+        ("[1]", "line 1 is no object"),
+        ('{"id": "a", "nl": "x", "formal": " "}', "line 1: formal is ' '"),
+        ('{"id": 7, "nl": "x", "formal": "y"}', "line 1: id is 7"),
+    ],
+)
+def test_lines_that_are_no_texts_are_named(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "texts.jsonl").write_text(line + "\n")
+    with pytest.raises(ValueError, match=r"texts\.jsonl: ") as stopped:
+        read_texts(tmp_path / "texts.jsonl")
+    assert said in str(stopped.value)
+
+
+def test_a_public_set_is_read_by_its_own_names(tmp_path: Path) -> None:
+    row = {
+        "name": "exercise_1",
+        "informal_prefix": "/-- Let x be 1. -/",
+        "formal_statement": "theorem t : 1 = 1 := sorry",
+    }
+    (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
+    (found,) = public("proofnet", tmp_path / "p.jsonl")
+    assert (found.id, found.nl, found.formal) == tuple(row.values())
+    with pytest.raises(ValueError, match="row 0 has no text informal_theorem, formal_theorem"):
+        public("herald", tmp_path / "p.jsonl")
