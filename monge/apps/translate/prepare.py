@@ -22,6 +22,8 @@ from monge.lm.pretrain import Pretrain
 from monge.math.container import Container
 
 console = Console(soft_wrap=True)
+SMALL = Pretrain()
+CALIBRATED = Prices()
 
 
 def data(
@@ -54,7 +56,7 @@ def pretrain(
     texts: tyro.conf.Positional[Path],
     *,
     out: Path = Path("runs/formal"),
-    recipe: Annotated[Pretrain, tyro.conf.arg(name="")] = Pretrain(),  # noqa: B008
+    recipe: Annotated[Pretrain, tyro.conf.arg(name="")] = SMALL,
     resume: bool = False,
 ) -> None:
     """Train a small GPT-NeoX on the formal side of the training split: the formal vectors are its hidden states.
@@ -146,7 +148,7 @@ def couple(
     pairs: tyro.conf.Positional[Path],
     *,
     out: Path = Path("couplings"),
-    prices: Prices = Prices(),  # noqa: B008
+    prices: Prices = CALIBRATED,
     workers: int = 1,
     cluster: str | None = None,
 ) -> None:
