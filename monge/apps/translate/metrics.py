@@ -20,9 +20,8 @@ def pooled(sequences: Sequence[Float[Tensor, "_ D"]], width: int) -> Float[Tenso
 
 
 def pooled_scores(queries: Float[Tensor, "q D"], gallery: Float[Tensor, "g D"]) -> Float[Tensor, "q g"]:
-    """Cosines; those of a zero query, an empty prediction, are below all others."""
-    scores = normalize(queries, dim=-1) @ normalize(gallery, dim=-1).mT
-    return scores.masked_fill((queries == 0).all(-1, keepdim=True), -2.0)
+    """Cosines; those of a zero query, an empty prediction, are all equal, and of equals `ranks` counts the worst."""
+    return normalize(queries, dim=-1) @ normalize(gallery, dim=-1).mT
 
 
 def chamfer_scores(

@@ -45,6 +45,14 @@ def test_units_and_prices_come_back(packed: Packed) -> None:
     torch.testing.assert_close(found.target.undo(found.target.apply(x)), x)
 
 
+def test_the_way_back_costs_what_the_way_there_does(packed: Packed) -> None:
+    """What is created there is deleted on the way back."""
+    pair, prices = packed(range(4)), Prices(delete=0.3, create=0.9)
+    there = token_cost(packed.container, packed.calibration.cost(prices), pair)
+    back = token_cost(packed.container, packed.calibration.cost(prices, back=True), Pair(pair.x_1, pair.x_0))
+    torch.testing.assert_close(back, there.mT)
+
+
 def planted(scale: float) -> tuple[Pair, torch.Tensor, Container]:
     """Errata 000.1: sixty of sixty tokens of 2048 entries with LLM-sized norms, shuffled a little, with noise."""
     draws = torch.Generator().manual_seed(0)
