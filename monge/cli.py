@@ -23,6 +23,7 @@ APPS: dict[str, dict[str, str]] = {
         "calibrate": "measure the units of the cost",
         "couple": "solve the transport of every pair ahead of training",
         "train": "learn the flow between both sides",
+        "hermes": "train with the seed's 313 M parameters",
         "run": "translate a file of vectors",
         "evaluate": "retrieval, lengths and likeness, beside baselines",
         "demo": "English to Metamath on 2,000 pairs",
@@ -72,8 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("MONGE_TRACE"):
             raise
         ours = isinstance(error, OSError) and not isinstance(error, MISTAKES)
-        said = f"{error.filename}: {error.strerror}; name another path" if _bare(error) else error
-        print(f"monge {app} {verb}: {said}", file=sys.stderr)
+        said = str(error)
+        if _bare(error):
+            said = f"{error.filename2 or error.filename}: {error.strerror}; name another path"
+        print(f"monge {app} {verb}: {' '.join(said.splitlines())}", file=sys.stderr)
         return 1 if ours else 2
     return 0
 

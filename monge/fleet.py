@@ -1,9 +1,12 @@
 """Map a function over shards: in this process, in a pool of processes, or on a Ray cluster. One interface."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 S = TypeVar("S")
@@ -33,7 +36,8 @@ def here(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int,
 def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet:
     """Up to `workers` processes on this machine; each runs `start` first. Function and shards must be picklable.
 
-    RuntimeError if a process dies (out of memory, say): the shards that were done have been yielded.
+    ChildProcessError if a process dies (out of memory, say): the shards that were done have been yielded. They end with this
+    process, also if it is killed.
     """
     if workers < 1:
         raise ValueError(f"fleet: at least one worker, got {workers}")
@@ -41,7 +45,7 @@ def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet
     def run(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
         # spawned, not forked: torch and numba hold threads that a fork would leave behind
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=start) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_begin, start)) as pool:
             try:
                 waiting = {pool.submit(function, shard): number for number, shard in enumerate(shards)}
                 for future in as_completed(waiting):
@@ -51,11 +55,25 @@ def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet
                         error.add_note(f"fleet: in shard {waiting[future]}")
                         raise
             except BrokenProcessPool as error:
-                raise RuntimeError(DIED) from error
+                raise ChildProcessError(DIED) from error
             finally:
                 pool.shutdown(cancel_futures=True)
 
     return run
+
+
+def _begin(start: Callable[[], None] | None) -> None:
+    """A worker's start. A thread of it waits for the parent's end: one that is killed takes nobody with it by itself."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    if start is not None:
+        start()
 
 
 def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
@@ -64,7 +82,7 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
         import ray as cluster
         from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
-        raise RuntimeError("fleet: Ray is not installed; pip install 'monge[ray]'") from error
+        raise ValueError("fleet: Ray is not installed; pip install 'monge[ray]'") from error
 
     def run(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
         if not cluster.is_initialized():
@@ -87,7 +105,7 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
                     cause.add_note(f"fleet: in shard {number}")
                     raise cause from None
                 except RayError as error:
-                    raise RuntimeError(DIED) from error
+                    raise ChildProcessError(DIED) from error
         finally:
             for reference in waiting:
                 cluster.cancel(reference)

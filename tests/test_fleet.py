@@ -4,6 +4,10 @@ import math
 import multiprocessing
 import operator
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -81,21 +85,21 @@ def test_here_is_lazy() -> None:
 
 @pytest.mark.slow
 def test_a_process_that_dies_is_an_error_that_says_so() -> None:
-    with pytest.raises(RuntimeError, match="fleet: a worker died, out of memory perhaps; use fewer workers"):
+    with pytest.raises(ChildProcessError, match="fleet: a worker died, out of memory perhaps; use fewer workers"):
         list(processes(2)(operator.call, DEADLY))
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
 def test_a_process_that_dies_at_its_start_is_no_different() -> None:
-    with pytest.raises(RuntimeError, match="fleet: a worker died"):
+    with pytest.raises(ChildProcessError, match="fleet: a worker died"):
         list(processes(1, start=partial(os._exit, 1))(operator.call, SHARDS))
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
 def test_a_ray_worker_that_dies_is_an_error_that_says_so(ray_fleet: Fleet) -> None:
-    with pytest.raises(RuntimeError, match="fleet: a worker died"):
+    with pytest.raises(ChildProcessError, match="fleet: a worker died"):
         list(ray_fleet(operator.call, DEADLY))
     assert len(list(ray_fleet(operator.call, SHARDS))) == len(SHARDS)  # the cluster goes on
 
@@ -112,6 +116,42 @@ def test_a_fleet_that_is_left_early_leaves_nobody_behind() -> None:
     next(walk)
     walk.close()
     assert not multiprocessing.active_children()
+
+
+PARENT = """
+import operator, os, time
+from functools import partial
+from monge.fleet import processes
+if __name__ == "__main__":
+    walk = processes(2)(operator.call, [os.getpid] * 2 + [partial(time.sleep, 600)] * 2)
+    for _ in range(2):
+        print(next(walk)[1], flush=True)
+    next(walk)
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = {int(parent.stdout.readline()) for _ in range(2)}
+        assert all(Path(f"/proc/{worker}").exists() for worker in workers)
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while (left := [worker for worker in workers if alive(worker)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for worker in left:
+        os.kill(worker, signal.SIGKILL)
+    assert not left
+
+
+def alive(number: int) -> bool:
+    """Whether this process runs; one that ended and that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_no_workers_are_refused() -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from monge.run import check_same, fit, reopen
+from monge.math.types import Pair
+from monge.run import _same, check_same, fit, reopen
 from monge.train import checkpoint
 from monge.train.config import TrainConfig
 from monge.train.log import read_records
@@ -104,7 +105,7 @@ def test_resuming_what_is_done_changes_nothing(tmp_path: Path) -> None:
 def test_another_recipe_is_refused_by_its_first_difference(tmp_path: Path, other: Regression, named: str) -> None:
     fit(RECIPE, tmp_path)
     before = everything(tmp_path)
-    with pytest.raises(ValueError, match=re.escape(f"this run was made with {named}")) as error:
+    with pytest.raises(ValueError, match=re.escape(f"made with {named}")) as error:
         fit(other, tmp_path, resume=True)
     assert str(tmp_path / "recipe.json") in str(error.value)
     assert everything(tmp_path) == before
@@ -126,6 +127,48 @@ def test_a_recipe_that_cannot_be_built_leaves_the_directory_free(tmp_path: Path)
     assert fit(RECIPE, tmp_path).step == 6
 
 
+class Barren(Regression):
+    """Builds, but its first batch cannot be made."""
+
+    def batch(self, number: int) -> Pair:
+        if number == 0:
+            raise ArithmeticError("batch: no plan; raise epsilon")
+        return super().batch(number)
+
+
+def test_a_run_whose_first_batch_cannot_be_made_leaves_the_directory_free(tmp_path: Path) -> None:
+    with pytest.raises(ArithmeticError, match="no plan"):
+        fit(Barren(RECIPE.train), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        (lambda x: x + 1e-6, False),
+        (lambda x: x + 0.1, True),
+        (lambda x: x[:-1], True),
+        (lambda x: x.double(), True),
+        (lambda x: x.long(), True),
+    ],
+)
+def test_constants_may_differ_by_what_other_threads_round_and_no_more(tmp_path: Path, change, refused: bool) -> None:
+    fit(RECIPE, tmp_path)
+    path = tmp_path / "constants.safetensors"
+    checkpoint.write_tensors(path, {"test": change(checkpoint.read_tensors(path)["test"])})
+    if refused:
+        with pytest.raises(ValueError, match="test is not what the data give now"):
+            fit(RECIPE, tmp_path, resume=True)
+    else:
+        assert fit(RECIPE, tmp_path, resume=True).step == 6
+
+
+def test_whole_numbers_among_the_constants_must_be_equal() -> None:
+    number = torch.tensor(2**62)
+    assert _same(number, number.clone())
+    assert not _same(number, number + 1)
+
+
 @pytest.mark.slow
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     script = (
@@ -139,7 +182,7 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
         assert other.stdin is not None
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="another process is training here; wait for it or name another directory"):
+        with pytest.raises(ValueError, match="another process is at work here; wait for it or name another directory"):
             fit(RECIPE, tmp_path)
         other.stdin.close()
     assert fit(RECIPE, tmp_path).step == 6  # the lock went with the process

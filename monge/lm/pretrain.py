@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from monge.objective.base import Loss, Objective
-from monge.run import fit, reopen
+from monge.run import fingerprint, fit, reopen
 from monge.train.batches import shuffled
 from monge.train.config import TrainConfig
 from monge.train.loop import Run
@@ -37,6 +37,15 @@ class Pretrain:
         default_factory=lambda: TrainConfig(steps=600, warmup=50, save_every=300, weight_decay=0.1, threads=0, ema=0.0)
     )
 
+    def __post_init__(self) -> None:
+        for name, least in (("vocabulary", 1), ("width", 1), ("depth", 1), ("heads", 1), ("length", 2), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width {self.width} is not {self.heads} heads of an even width; give a multiple of {2 * self.heads}"
+            )
+
     def build(self) -> Run[Any]:
         """Train the tokenizer, lay out the tokens, and put the experiment together."""
         lines = read_lines(Path(self.texts))
@@ -60,7 +69,7 @@ class Pretrain:
             total = sum(float(loss) * size for loss, size in zip(losses, sizes, strict=True))
             return {"held-out loss": total / len(kept)}
 
-        return Run(model, NextToken(), batches, self.train, evaluate)
+        return Run(model, NextToken(), batches, self.train, evaluate, {"texts": fingerprint(stream)})
 
     def pretrain(self, directory: Path, *, resume: bool = False) -> Path:
         """Train in `directory` and leave there a model, `model/`, that transformers can load; return its path."""

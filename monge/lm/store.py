@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from monge.train.checkpoint import writing
+from monge.train.checkpoint import aside
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _STORED = {
@@ -29,53 +30,43 @@ _STORED = {
 Row = tuple[str, Tensor]
 
 
-def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprint: dict[str, str]) -> int:
+def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprint: dict[str, Any]) -> int:
     """Write each sequence of (id, (n, D)) as a row group, aside, then rename; return the number of rows.
 
     ValueError, with the id, for an empty sequence, a vector that is zero or not finite, or another width than the first.
     """
-    aside, writer, rows = path.with_name(f".writing-{path.name}"), None, 0
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    writer, rows = None, 0
+    with aside(path) as place:
         try:
             for group in groups:
                 if not group:
                     continue
                 table = _table(path, group, dtype, fingerprint, None if writer is None else writer.schema)
-                writer = writer or pq.ParquetWriter(aside, table.schema, compression="none", use_dictionary=False)
+                writer = writer or pq.ParquetWriter(place, table.schema, compression="none", use_dictionary=False)
                 writer.write_table(table, row_group_size=len(table))
                 rows += len(table)
             if writer is None:
                 raise ValueError(f"{path}: no rows to write")
-            writer.close()
-            aside.replace(path)
         finally:
-            if writer is not None and writer.is_open:
+            if writer is not None:
                 writer.close()
-            aside.unlink(missing_ok=True)
     return rows
 
 
 def merge(path: Path, parts: Sequence[Path]) -> int:
     """One file of the row groups of all parts, in order; return the number of rows."""
-    aside, rows = path.with_name(f".writing-{path.name}"), 0
-    schema = pq.read_schema(parts[0])
-    with writing(path):
-        try:
-            with pq.ParquetWriter(aside, schema, compression="none", use_dictionary=False) as writer:
-                for part in parts:
-                    file = pq.ParquetFile(part)
-                    for k in range(file.num_row_groups):
-                        table = file.read_row_group(k)
-                        writer.write_table(table, row_group_size=len(table))
-                        rows += len(table)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+    schema, rows = pq.read_schema(parts[0]), 0
+    with aside(path) as place, pq.ParquetWriter(place, schema, compression="none", use_dictionary=False) as writer:
+        for part in parts:
+            file = pq.ParquetFile(part)
+            for k in range(file.num_row_groups):
+                table = file.read_row_group(k)
+                writer.write_table(table, row_group_size=len(table))
+                rows += len(table)
     return rows
 
 
-def _table(path: Path, group: Sequence[Row], dtype: str, fingerprint: dict[str, str], schema: pa.Schema | None):
+def _table(path: Path, group: Sequence[Row], dtype: str, fingerprint: dict[str, Any], schema: pa.Schema | None):
     width = group[0][1].shape[-1] if schema is None else schema.field("hidden").type.value_type.list_size
     arrow, kept = _STORED[dtype]
     parts: list[np.ndarray] = []
@@ -114,22 +105,36 @@ class Vectors:
 
     @cached_property
     def _file(self) -> pq.ParquetFile:
+        if not self.path.exists():
+            raise ValueError(f"{self.path}: no such file")
         try:
             file = pq.ParquetFile(self.path)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{self.path}: not a whole parquet file ({error}); write it anew") from error
         names = file.schema_arrow.names
         if "id" not in names or "hidden" not in names:
             raise ValueError(f"{self.path}: columns are {', '.join(names)}; there must be id and hidden")
         if not pa.types.is_string(kind := file.schema_arrow.field("id").type) and not pa.types.is_large_string(kind):
             raise ValueError(f"{self.path}: ids are {kind}; give strings")
+        if _number(kind := file.schema_arrow.field("hidden").type) is None:
+            raise ValueError(f"{self.path}: hidden is {kind}; give lists of lists of numbers")
+        if not file.metadata.num_rows:
+            raise ValueError(f"{self.path}: no rows")
         return file
 
     @cached_property
-    def fingerprint(self) -> dict[str, str]:
+    def fingerprint(self) -> dict[str, Any]:
         """What its vectors depend on; empty if the file does not say."""
-        metadata = self._file.schema_arrow.metadata or {}
-        return json.loads(metadata.get(b"fingerprint", b"{}"))
+        schema = self._file.schema_arrow
+        try:
+            found = json.loads((schema.metadata or {}).get(b"fingerprint", b"{}"))
+            dtype = found.get("dtype", "float32")
+            # bits of bfloat16 must not be read as numbers, nor numbers as bits
+            if dtype in DTYPES and (dtype == "bfloat16") == (_number(schema.field("hidden").type) == pa.uint16()):
+                return found
+        except (ValueError, AttributeError, TypeError):
+            pass
+        raise ValueError(f"{self.path}: its fingerprint is damaged; write it anew")
 
     @cached_property
     def dtype(self) -> str:
@@ -142,45 +147,61 @@ class Vectors:
         kind = self._file.schema_arrow.field("hidden").type.value_type
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
-        return len(next(self.groups())[0][1][0])
+        return next(vectors.shape[1] for group in self.groups() for _, vectors in group)
 
     def ids(self) -> list[str]:
         """All ids, in order."""
-        return self._file.read(columns=["id"]).column("id").to_pylist()
+        tables = (self._read(number, "id") for number in range(self._file.num_row_groups))
+        return [key for table in tables for key in table.column("id").to_pylist()]
+
+    def _read(self, number: int, *columns: str) -> pa.Table:
+        try:
+            return self._file.read_row_group(number, columns=list(columns))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(
+                f"{self.path}: row group {number} cannot be read ({error}); the file is damaged, write it anew"
+            ) from error
 
     def groups(self) -> Iterator[list[Row]]:
         """(id, (n, D)) of each row group; ValueError for what `check` refuses, with row group and id."""
+        width = None
         for number in range(self._file.num_row_groups):
-            where = f"{self.path}: row group {number}"
-            try:
-                table = self._file.read_row_group(number, columns=["id", "hidden"])
-            except (pa.ArrowInvalid, OSError) as error:
-                raise ValueError(f"{where} cannot be read ({error}); the file is cut short, write it anew") from error
+            where, table = f"{self.path}: row group {number}", self._read(number, "id", "hidden")
             keys, hidden = table.column("id").to_pylist(), table.column("hidden").combine_chunks()
             rows: list[Row] = []
             for key, row in zip(keys, _rows(hidden, self.dtype, where), strict=True):
                 if key is None:
                     raise ValueError(f"{where}: a row has no id; give every row its own")
-                check(f"{where}, id {key!r}", row, row.shape[-1] if not rows else rows[0][1].shape[-1])
+                width = row.shape[-1] if width is None else width
+                check(f"{where}, id {key!r}", row, width)
                 rows.append((key, row))
             yield rows
 
 
+def _number(kind: pa.DataType) -> pa.DataType | None:
+    """The type of the numbers in lists of lists; None if it is something else."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return None
+    inner = kind.value_type
+    if not (pa.types.is_list(inner) or pa.types.is_large_list(inner) or pa.types.is_fixed_size_list(inner)):
+        return None
+    return inner.value_type if pa.types.is_floating(inner.value_type) or pa.types.is_integer(inner.value_type) else None
+
+
 def _rows(hidden: pa.ListArray, dtype: str, where: str) -> Iterator[Tensor]:
-    offsets = hidden.offsets.to_numpy()
-    inner = hidden.values
+    inner, offsets = hidden.values, hidden.offsets.to_numpy()
+    for what, missing in (("vectors", inner.null_count), ("numbers", inner.values.null_count)):
+        if missing:  # arrow keeps no place for them: what follows would move up
+            raise ValueError(f"{where}: {missing} {what} are missing; leave their rows out")
     if pa.types.is_fixed_size_list(inner.type):
         width = inner.type.list_size
-        flat = inner.flatten().to_numpy(zero_copy_only=False)
     else:  # list<list<double>>: all inner lists must be of one length
-        lengths = np.diff(inner.offsets.to_numpy())
-        if len(lengths) and (lengths != lengths[0]).any():
-            raise ValueError(f"{where}: its vectors are of {len(set(lengths.tolist()))} widths; embed all by one model")
-        width = int(lengths[0]) if len(lengths) else 0
-        flat = inner.flatten().to_numpy(zero_copy_only=False)
-    matrix = np.ascontiguousarray(flat).reshape(-1, width)
+        widths = set(np.diff(inner.offsets.to_numpy()).tolist())
+        if len(widths) > 1:
+            raise ValueError(f"{where}: its vectors are of {len(widths)} widths; embed all by one model")
+        width = widths.pop() if widths else 0
+    matrix = inner.flatten().to_numpy(zero_copy_only=False).reshape(len(inner), width)
     tensor = torch.from_numpy(matrix.copy())
     tensor = tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor.to(DTYPES[dtype])
-    first = int(offsets[0])
     for start, end in zip(offsets[:-1], offsets[1:], strict=True):
-        yield tensor[start - first : end - first]
+        yield tensor[start:end]

@@ -1,5 +1,8 @@
 """What it costs to carry a point of x_0 to a point of x_1, and the units in which to say it."""
 
+# torch's own annotations are partial
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -62,14 +65,61 @@ class Units:
 
 
 @dataclass(frozen=True)
+class Whitening:
+    """An invertible affine map after which a set of vectors is centred and of unit covariance, but for its faintest directions.
+
+    Su et al. 2103.15316. `matrix` may hold a rotation besides.
+    """
+
+    centre: Float[Tensor, "D"]
+    matrix: Float[Tensor, "D D"]
+
+    @staticmethod
+    def measure(x: Float[Tensor, "n D"], *, floor: float = 1e-3) -> "Whitening":
+        """The symmetric one (ZCA). Variances are raised by `floor` times their mean, so that what is constant stays faint."""
+        centre = x.double().mean(0)
+        rows = x.double() - centre
+        variances, axes = torch.linalg.eigh(rows.mT @ rows / len(rows))
+        raised = variances.clamp_min(0) + floor * variances.mean()
+        if not bool(raised.mean() > 0):
+            raise ValueError("whitening: all vectors are the same; give others")
+        return Whitening(centre.to(x.dtype), ((axes * raised.rsqrt()) @ axes.mT).to(x.dtype))
+
+    def then(self, rotation: Float[Tensor, "D D"]) -> "Whitening":
+        """This map, then a rotation."""
+        return Whitening(self.centre, self.matrix @ rotation)
+
+    def apply(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+        """x, centred and whitened."""
+        return (x - self.centre) @ self.matrix
+
+    def undo(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+        """The inverse of `apply`."""
+        return torch.linalg.solve(self.matrix, x, left=False) + self.centre
+
+
+def turns(active: Bool[Tensor, "*b N"]) -> Float[Tensor, "*b N"]:
+    """When each slot's turn comes among those of its kind, in [0, 1): in van der Corput's order the first few lie evenly."""
+    index = torch.where(active, active.cumsum(-1), (~active).cumsum(-1)) - 1
+    mirrored = [(index >> bit & 1) / 2 ** (bit + 1) for bit in range(max(1, active.shape[-1].bit_length()))]
+    return torch.stack(mirrored).sum(0)
+
+
+@dataclass(frozen=True)
 class FourBlock:
-    """Prices of the augmented transport, all in units of `unit`, the typical content cost of a good match (seed HERMES)."""
+    """Prices of the augmented transport, all in units of `unit`, the typical content cost of a good match (seed HERMES).
+
+    `turn` is the price of being called out of turn. Without it chance decides which void is created and which token deleted,
+    and a deterministic field can only learn the share: below one half for each of many, so that none exists. In turn, whether
+    the k-th of them is called says whether there are at least k, and existence above one half counts the median.
+    """
 
     unit: float = 1.0
     position: float = 1.0  # lambda_pos
     delete: float = 0.5  # alpha_delete: active -> void
     create: float = 0.5  # alpha_create: void -> active
     create_norm: float = 0.0  # beta_create: void -> active, per squared norm of what is created
+    turn: float = 0.0
     content: Cost = squared_euclidean
 
     def __call__(
@@ -82,12 +132,29 @@ class FourBlock:
         position_1: Float[Tensor, "*b N"],
     ) -> Float[Tensor, "*b N N"]:
         """Match, delete and create at their prices, each plus the squared displacement; void to void is free."""
-        match = self.content(x_0, x_1) / self.unit
+        match = self._match(x_0, x_1, active_0, active_1)
         create = self.create + self.create_norm * x_1.square().sum(-1)[..., None, :] / self.unit
         from_active, to_active = active_0[..., :, None], active_1[..., None, :]
-        content = torch.where(from_active, torch.where(to_active, match, match.new_tensor(self.delete)), create)
+        delete = match.new_tensor(self.delete)
+        if self.turn:
+            turn_0, turn_1 = turns(active_0)[..., :, None], turns(active_1)[..., None, :]
+            # voids are called in turn; of tokens the last called is the first to go. Never below the plain price
+            create = create + self.turn * (1 + turn_0 - turn_1)
+            delete = delete + self.turn * (1 + turn_1 - turn_0)
+        content = torch.where(from_active, torch.where(to_active, match, delete), create)
         moved = self.position * (position_0[..., :, None] - position_1[..., None, :]).square()
         return torch.where(from_active | to_active, content + moved, content.new_zeros(()))
+
+    def _match(self, x_0: Tensor, x_1: Tensor, active_0: Tensor, active_1: Tensor) -> Float[Tensor, "*b N N"]:
+        """Content costs where both slots may be active; zero beyond: voids are many, and come last when freshly packed."""
+        n, m = _until(active_0), _until(active_1)
+        cost = self.content(x_0[..., :n, :], x_1[..., :m, :]) / self.unit
+        return torch.nn.functional.pad(cost, (0, x_1.shape[-2] - m, 0, x_0.shape[-2] - n))
+
+
+def _until(active: Bool[Tensor, "*b N"]) -> int:
+    """The number of slots up to the last one that is active in any row."""
+    return int((active * torch.arange(1, active.shape[-1] + 1, device=active.device)).max())
 
 
 def calibrate(matched: Float[Tensor, "M"], *, quantile: float = 0.9) -> tuple[float, float]:

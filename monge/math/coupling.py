@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.math.cost import Cost, squared_euclidean
-from monge.math.ot import assignment, match, sinkhorn
+from monge.math.ot import Plan, assignment, match, sinkhorn
 from monge.math.semidiscrete import fall
 from monge.math.types import Pair
 
@@ -87,12 +87,7 @@ class MinibatchOT:
             cost = cost + self.weight * _mean(cost, "weight") * _distance(label)
         if self.epsilon:
             unit = _mean(cost, "epsilon")
-            plan = sinkhorn(cost, self.epsilon * unit, tolerance=self.tolerance, max_iterations=self.max_iterations)
-            if not float(plan.marginal_error) <= self.tolerance:
-                raise ArithmeticError(
-                    f"coupling: the plan's marginal error is {float(plan.marginal_error):.2g} after {int(plan.iterations)} "
-                    f"iterations, above {self.tolerance:g}; raise epsilon, tolerance or max_iterations"
-                )
+            plan = converged(cost, self.epsilon * unit, self.tolerance, self.max_iterations)
             return i, plan.sample(generator=self.generator)
         return i, assignment(cost, prices=self._prices(pair))
 
@@ -136,15 +131,30 @@ class TokenOT:
 
     cost: Callable[[Pair], Tensor]
     epsilon: float = 0.0
+    tolerance: float = 1e-3  # as in MinibatchOT
+    max_iterations: int = 10_000
 
     @_in_full_precision
     def __call__(self, pair: Pair) -> Pair:
         cost = self.cost(pair)
         if self.epsilon:
-            return replace(pair, x_1=sinkhorn(cost, self.epsilon).barycentre(pair.x_1))
+            plan = converged(cost, self.epsilon, self.tolerance, self.max_iterations)
+            return replace(pair, x_1=plan.barycentre(pair.x_1))
         match = assignment(cost)
         mask = None if pair.mask is None else pair.mask.gather(1, match)
         return replace(pair, x_1=pair.x_1.gather(1, match[..., None].expand_as(pair.x_1)), mask=mask)
+
+
+def converged(cost: Float[Tensor, "*b n m"], epsilon: float, tolerance: float, max_iterations: int = 10_000) -> Plan:
+    """The entropic plan, epsilon in units of cost. ArithmeticError if its marginal error stays above `tolerance`."""
+    plan = sinkhorn(cost, epsilon, tolerance=tolerance, max_iterations=max_iterations)
+    error = float(plan.marginal_error.max())
+    if not error <= tolerance:
+        raise ArithmeticError(
+            f"coupling: the plan's marginal error is {error:.2g} after {int(plan.iterations.max())} iterations, "
+            f"above {tolerance:g}; raise epsilon, tolerance or max_iterations"
+        )
+    return plan
 
 
 def _entry(pair: Pair, name: str) -> Tensor:

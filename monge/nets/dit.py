@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from monge.math.types import Condition
 from monge.nets.blocks import AdaLN, Block, BlockShape, SequentialBlock, attention_mask
@@ -21,6 +22,7 @@ class DiTShape:
     wiring: type[Block] = SequentialBlock  # or ParallelBlock
     rotary: bool = True  # else sinusoidal positions are added to the tokens
     causal: bool = False
+    recompute: bool = False  # activations are computed again for the gradient: less memory, a third more time
 
 
 class DiT(nn.Module):
@@ -75,7 +77,10 @@ class DiT(nn.Module):
         c = nn.functional.silu(self.condition(t, cond))
         mask, causal = attention_mask(cond.get("mask"), x_t.shape[1], causal=self.shape.causal)
         for number, block in enumerate(self.blocks, 1):
-            h = block(h, c, angles, mask, causal)
+            if self.shape.recompute and torch.is_grad_enabled():
+                h = checkpoint(block, h, c, angles, mask, causal, use_reentrant=False)
+            else:
+                h = block(h, c, angles, mask, causal)
             features = h if number == layer else features
         scale, shift = self.modulation(c)
         v = self.leave(self.norm(h) * (1 + scale) + shift)

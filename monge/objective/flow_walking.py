@@ -10,22 +10,25 @@ from monge.objective.flow_matching import masked_mean
 
 
 class FlowWalking(Objective):
-    """E |walk(x_0) - x_1|^2 over `steps` steps, whose inner knots are sorted uniform draws, per sample."""
+    """E |walk(x_0) - x_1|^2 over `steps` steps, whose inner knots are sorted uniform draws, per sample.
 
-    def __init__(self, *, steps: int = 3, step: Step = midpoint) -> None:
+    With `back` the walk goes from x_1 to x_0, t from 1 to 0.
+    """
+
+    def __init__(self, *, steps: int = 3, step: Step = midpoint, back: bool = False) -> None:
         super().__init__()
         if steps < 1:
             raise ValueError(f"flow walking: at least one step, got {steps}")
-        self.steps, self.step = steps, step
+        self.steps, self.step, self.back = steps, step, back
 
     def forward(self, model: VelocityModel, batch: Pair) -> Loss:
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             return model(x, t, batch.condition)
 
-        x_0 = batch.x_0
+        x_0, x_1 = (batch.x_1, batch.x_0) if self.back else (batch.x_0, batch.x_1)
         dtype = at_least_single(x_0.dtype)
         inner = torch.rand(self.steps - 1, len(x_0), dtype=dtype, device=x_0.device).sort(0).values
         knots = torch.cat([inner.new_zeros(1, len(x_0)), inner, inner.new_ones(1, len(x_0))])
-        x_1 = integrate(velocity, x_0, knots, step=self.step)
-        value = masked_mean((x_1 - batch.x_1).square(), batch.mask)
+        end = integrate(velocity, x_0, 1 - knots if self.back else knots, step=self.step)
+        value = masked_mean((end - x_1).square(), batch.mask)
         return Loss(value, {"loss": value.detach()})

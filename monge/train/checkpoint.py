@@ -5,6 +5,7 @@
 Whatever happens while one is written, the ones before it stay whole.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -26,20 +27,20 @@ def save(directory: Path, state: State, where: Ranks) -> Path:
     files = state.tensors(where)
     target = directory / f"step-{state.step:08d}"
     if where.first and not target.exists():
-        aside = directory / f".writing-{target.name}"
-        shutil.rmtree(aside, ignore_errors=True)
+        place = directory / f".writing-{target.name}"
+        shutil.rmtree(place, ignore_errors=True)
         try:
             with writing(target):
-                aside.mkdir(parents=True)
+                place.mkdir(parents=True)
                 for name, tensors in files.items():
-                    write_tensors(aside / f"{name}.safetensors", tensors)
-                (aside / "state.json").write_text(json.dumps(state.scalars(where)))
-                for path in aside.iterdir():
+                    write_tensors(place / f"{name}.safetensors", tensors)
+                (place / "state.json").write_text(json.dumps(state.scalars(where)))
+                for path in place.iterdir():
                     _flush(path)
-                os.replace(aside, target)
+                os.replace(place, target)
                 _flush(directory)
         except OSError:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
             raise
     return target
 
@@ -49,13 +50,53 @@ def writing(path: Path) -> Iterator[None]:
     """Whatever goes wrong while `path` is written is an OSError that says where and what to do."""
     try:
         yield
-    except (PermissionError, FileExistsError, NotADirectoryError, FileNotFoundError):
+    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError, FileNotFoundError):
         raise  # the path's own fault, which it names
     except (OSError, SafetensorError) as error:
         raise OSError(
             f"{path}: could not be written ({error}); what was saved before is whole. "
             "Free space and run the command again, a training with --resume"
         ) from error
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write a file to: it becomes `path` at the end, or goes if anything is wrong."""
+    place = path.with_name(f".writing-{path.name}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield place
+            place.replace(path)
+        finally:
+            place.unlink(missing_ok=True)
+
+
+def free(path: Path) -> None:
+    """ValueError if there is something at `path` already."""
+    if path.exists():
+        raise ValueError(f"{path}: there already; name another file")
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold `directory`, made if new, against a second process until the end. ValueError if another one is at work there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{directory}: a file is in the way; name another directory") from error
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{directory}: another process is at work here; wait for it or name another directory"
+            ) from error
+        try:
+            yield
+        finally:
+            if [left.name for left in directory.iterdir()] == ["lock"]:  # it did not come to anything
+                shutil.rmtree(directory)
 
 
 def prune(directory: Path, *, keep: int, also: set[int]) -> None:
@@ -122,13 +163,8 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
 
 def write_json(path: Path, found: object) -> None:
     """`found` as JSON, written aside and renamed: a full disk leaves the earlier file whole."""
-    aside = path.with_name(f".writing-{path.name}")
-    with writing(path):
-        try:
-            aside.write_text(json.dumps(found, indent=2) + "\n")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+    with aside(path) as place:
+        place.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _flush(path: Path) -> None:

@@ -1,12 +1,13 @@
 """Hidden states of small models made on the spot: what leaves a block, whatever the batch, without special tokens."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from monge.lm.hidden import by_length, hidden_states
+from monge.lm.hidden import by_length, check, hidden_states
 from monge.lm.load import Encoder, encoder
 
 LINES = ["( ph -> ps )", "( ph -> ( ps -> ch ) )", "A e. B", "( A u. B ) = ( B u. A )", "-. ph"] * 3
@@ -68,5 +69,30 @@ def test_the_fingerprint_changes_with_a_weight_and_not_with_the_place(small: Enc
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(ValueError, match="nothing: no Hugging Face model here"):
+    with pytest.raises(ValueError, match="nothing: no whole Hugging Face model here"):
         encoder(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_model_cut_short_is_named_in_one_line(language_model: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(language_model, tmp_path / "cut")
+    path = tmp_path / "cut" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match="cut: no whole Hugging Face model here") as stopped:
+        encoder(str(tmp_path / "cut"))
+    assert "\n" not in str(stopped.value)
+
+
+def test_texts_are_as_long_as_the_table_of_positions_and_rotary_ones_as_long_as_they_like(small: Encoder) -> None:
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = BertModel(BertConfig(vocab_size=300, max_position_embeddings=12, **sizes)).eval()
+    table = Encoder("bert", model, small.tokenizer)
+    long = " ".join(LINES)
+    assert [len(states) for states in hidden_states(table, [long], layer=1, max_length=12)] == [12]
+    with pytest.raises(ValueError, match="max_length 13: bert takes texts of 1 to 12 tokens"):
+        hidden_states(table, [long], layer=1, max_length=13)
+    check(small, 1, 10_000)
+    with pytest.raises(ValueError, match=r"max_length 0: .* takes texts of at least 1 tokens"):
+        check(small, 1, 0)

@@ -1,6 +1,7 @@
 """What is written is what is read; what must not be there is refused by id, and nothing half-written stays."""
 
 import json
+import resource
 from pathlib import Path
 
 import pyarrow as pa
@@ -87,6 +88,83 @@ def test_ids_of_another_type_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "hidden": pa.array([[[1.0]]])}), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="ids are int64; give strings"):
         Vectors(tmp_path / "x.parquet").ids()
+
+
+FLOATS, BITS = pa.list_(pa.list_(pa.float64())), pa.list_(pa.list_(pa.uint16(), 2))
+
+
+def table(path: Path, hidden: list, kind: pa.DataType | None, said: str = "{}", groups: int = 1) -> Vectors:
+    ids = [f"row-{k}" for k in range(len(hidden))]
+    found = pa.table(
+        {"id": pa.array(ids, pa.string()), "hidden": pa.array(hidden, kind)}, metadata={"fingerprint": said}
+    )
+    pq.write_table(found, path, row_group_size=max(1, len(ids) // groups))
+    return Vectors(path)
+
+
+@pytest.mark.parametrize("kind", [FLOATS, pa.list_(pa.list_(pa.float16(), 2))])
+def test_missing_vectors_are_refused_and_do_not_shift_the_rows_after_them(tmp_path: Path, kind: pa.DataType) -> None:
+    found = table(tmp_path / "x.parquet", [[[1.0, 2.0], None, [3.0, 4.0]], [[5.0, 6.0]]], kind)
+    with pytest.raises(ValueError, match=r"x\.parquet: row group 0: 1 vectors are missing; leave their rows out"):
+        list(found.groups())
+
+
+def test_missing_numbers_are_refused(tmp_path: Path) -> None:
+    found = table(tmp_path / "x.parquet", [[[1, 2], [None, 4]]], BITS, '{"dtype": "bfloat16"}')
+    with pytest.raises(ValueError, match="row group 0: 1 numbers are missing"):
+        list(found.groups())
+
+
+@pytest.mark.parametrize(
+    ("hidden", "kind"),
+    [
+        ([[1.0]], pa.list_(pa.float64())),
+        ([1.0], pa.float64()),
+        (["a"], pa.string()),
+        ([[["a"]]], pa.list_(pa.list_(pa.string()))),
+        ([[[1.0]]], pa.list_(pa.list_(pa.float64()), 1)),
+    ],
+)
+def test_what_are_no_lists_of_vectors_is_named(tmp_path: Path, hidden: list, kind: pa.DataType) -> None:
+    with pytest.raises(ValueError, match=r"x\.parquet: hidden is .*; give lists of lists of numbers"):
+        _ = table(tmp_path / "x.parquet", hidden, kind).width
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        *((said, FLOATS) for said in ("[1]", "{", "3", '{"dtype": "int8"}', '{"dtype": [1]}', '{"dtype": "bfloat16"}')),
+        ("{}", BITS),  # sixteen bits, but of what
+    ],
+)
+def test_a_damaged_fingerprint_is_named(tmp_path: Path, said: str, kind: pa.DataType) -> None:
+    with pytest.raises(ValueError, match=r"x\.parquet: its fingerprint is damaged; write it anew"):
+        list(table(tmp_path / "x.parquet", [[[1, 2]]], kind, said).groups())
+
+
+def test_no_rows_and_no_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"x\.parquet: no rows"):
+        table(tmp_path / "x.parquet", [], FLOATS).ids()
+    with pytest.raises(ValueError, match="nowhere: no such file"):
+        Vectors(tmp_path / "nowhere").ids()
+
+
+def test_rows_without_vectors_and_other_widths_in_later_groups_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="row group 0, id 'row-0': no vectors"):
+        list(table(tmp_path / "x.parquet", [[], []], FLOATS).groups())
+    with pytest.raises(ValueError, match="row group 1, id 'row-1': vectors of width 1, the others have 2"):
+        list(table(tmp_path / "x.parquet", [[[1.0, 2.0]], [[1.0]]], FLOATS, groups=2).groups())
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # writing past it fails, in the middle of the file
+    try:
+        with pytest.raises(OSError, match=r"x\.parquet: could not be written"):
+            write(tmp_path / "x.parquet", [rows(500), rows(500)], dtype="float32", fingerprint={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_metadata_are_json(tmp_path: Path) -> None:

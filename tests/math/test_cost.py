@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monge.math.cost import FourBlock, Units, calibrate, cosine, inner_product, squared_euclidean
+from monge.math.cost import FourBlock, Units, calibrate, cosine, inner_product, squared_euclidean, turns
 from monge.math.ot import assignment
 
 seeds = st.integers(0, 2**31)
@@ -152,3 +152,34 @@ def test_calibration_does_not_depend_on_the_units(draw):
 def test_equal_sides_cannot_be_calibrated(matched):
     with pytest.raises(ValueError, match="median matched cost"):
         calibrate(matched)
+
+
+@given(seed=st.integers(0, 2**31), count=st.integers(1, 40))
+def test_turns_go_round_and_the_first_few_lie_evenly(seed, count):
+    draws = torch.Generator().manual_seed(seed)
+    active = torch.rand(count, generator=draws) < 0.5
+    for kind in (active, ~active):
+        order = turns(active)[kind].argsort()
+        size = len(order)
+        assert turns(active)[kind].unique().numel() == size
+        if size >= 8:
+            for few in (2, 4, 8):
+                assert torch.bincount(order[:few] * few // size, minlength=few).max() <= 2
+
+
+def test_slots_called_for_a_small_change_of_length_are_called_for_a_larger(draw):
+    """So that whether a slot is created, or deleted, says whether there are at least so many, whatever the contents."""
+    cost = FourBlock(turn=50.0, create=100.0, delete=100.0)
+    few, many = tokens(draw, active=4, capacity=12), tokens(draw, active=12, capacity=12)
+    created, deleted = [], []
+    for number in range(4, 13):
+        some = tokens(draw, active=number, capacity=12, seed=number)
+        for (x_0, active_0, position_0), (x_1, active_1, position_1), changed in (
+            (few, some, created),
+            (many, some, deleted),
+        ):
+            match = assignment(cost(x_0, x_1, active_0, active_1, position_0, position_1))[0]
+            changed.append(set((active_1[0][match] != active_0[0]).nonzero().flatten().tolist()))
+    for changed in (created, deleted[::-1]):
+        assert [len(slots) for slots in changed] == list(range(9))
+        assert all(one <= more for one, more in zip(changed, changed[1:], strict=False))

@@ -173,3 +173,13 @@ def test_additive_positions_need_a_width_that_the_axes_can_share():
     net = DiT(4, DiTShape(BlockShape(18, 2), 1, rotary=False), grid=(2, 2))
     with pytest.raises(ValueError, match="multiple of 4"):
         net(torch.zeros(1, 4, 4), torch.zeros(1))
+
+
+def test_blocks_that_are_computed_again_give_the_same_gradient(draw, stir):
+    networks = [DiT(3, DiTShape(BLOCK, 2, recompute=again)).double() for again in (False, True)]
+    stir(networks[0])
+    networks[1].load_state_dict(networks[0].state_dict())
+    for network in networks:
+        network(draw(0, 2, 5, 3), torch.tensor([0.2, 0.7], dtype=torch.float64)).square().sum().backward()
+    for one, two in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(one.grad, two.grad)

@@ -1,7 +1,7 @@
 """Draw from a trained run: guidance, solvers, trajectories, likelihood."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,34 +10,10 @@ from torch import Tensor, nn
 
 from monge.math.cost import Units
 from monge.math.density import Density, bits_per_dimension, log_likelihood
-from monge.math.dopri5 import dopri5
 from monge.math.path import Affine
-from monge.math.solve import (
-    Step,
-    adams_bashforth_2,
-    adams_bashforth_3,
-    dpm_solver_2m,
-    euler,
-    grid,
-    heun,
-    integrate,
-    midpoint,
-    rk4,
-    trajectory,
-)
+from monge.math.solve import grid, integrate, trajectory
+from monge.math.solvers import SOLVERS
 from monge.math.types import Pair, Velocity, like
-
-# name -> (the step for a path, evaluations per step)
-SOLVERS: dict[str, tuple[Callable[[Affine], Step], int]] = {
-    "euler": (lambda _: euler, 1),
-    "midpoint": (lambda _: midpoint, 2),
-    "heun": (lambda _: heun, 2),
-    "rk4": (lambda _: rk4, 4),
-    "ab2": (lambda _: adams_bashforth_2, 1),
-    "ab3": (lambda _: adams_bashforth_3, 1),
-    "dpm2m": (dpm_solver_2m, 1),
-    "dopri5": (lambda _: dopri5(), 6),
-}
 
 
 @dataclass(frozen=True)

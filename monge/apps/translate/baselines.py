@@ -1,11 +1,13 @@
 """What a flow must beat: predictions from the training pairs that know less, or do without a flow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from monge.apps.translate.calibrate import rotation
 
 Sequences = Sequence[Float[Tensor, "_ D"]]
 
@@ -19,18 +21,9 @@ class Prediction:
     lengths: Int[Tensor, "B"] | None = None
 
 
-Baseline = Callable[[Sequences, Tensor, Tensor, Sequences, Tensor], Prediction]
-"""(training sources, their pooled vectors, the targets' pooled vectors, sources to predict for, their pooled vectors)."""
-
-
 def mean_vector(target: Float[Tensor, "n D"], count: int) -> Prediction:
     """The same for all: the mean of the training targets."""
     return Prediction(pooled=target.mean(0).expand(count, -1))
-
-
-def identity(sources: Sequences) -> Prediction:
-    """The source itself, in its own units."""
-    return Prediction(sequences=sources)
 
 
 def length_only(source: Int[Tensor, "n"], target: Int[Tensor, "n"], asked: Int[Tensor, "B"]) -> Prediction:
@@ -62,7 +55,6 @@ def ridge(
 
 
 def procrustes(source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], asked: Float[Tensor, "B D"]) -> Prediction:
-    """The rotation of centred pooled vectors that fits best. Schoenemann 1966."""
+    """The rotation of centred pooled vectors that fits best."""
     x_mean, y_mean = source.mean(0), target.mean(0)
-    u, _, v = torch.linalg.svd((source - x_mean).mT @ (target - y_mean))
-    return Prediction(pooled=(asked - x_mean) @ (u @ v) + y_mean)
+    return Prediction(pooled=(asked - x_mean) @ rotation(source - x_mean, target - y_mean, inertia=0) + y_mean)

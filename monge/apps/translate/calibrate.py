@@ -1,6 +1,8 @@
 """The units of both sides and the prices of the augmented transport, measured on a sample and stored with the run."""
 
+import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from monge.apps.translate.pair import ENDS, Pairs
 from monge.math.container import Container
-from monge.math.cost import FourBlock, Units, calibrate, cosine
+from monge.math.cost import FourBlock, Whitening, calibrate, cosine
 from monge.math.ot import assignment
 from monge.math.types import Pair
 from monge.train.batches import seeded
@@ -16,41 +18,59 @@ from monge.train.batches import seeded
 
 @dataclass(frozen=True)
 class Prices:
-    """lambda_pos, alpha_delete, alpha_create and beta_create, in calibrated units; `raw` takes them as they are (seed HERMES).
+    """lambda_pos, alpha_delete, alpha_create and beta_create, in calibrated units; `raw` is the seed's way (HERMES): no units.
 
-    Without calibration a price of 1 meets squared distances of thousands: everything is deleted and created anew.
+    Without calibration a price of 1 meets squared distances of thousands: everything is deleted and created anew. `turn` is
+    what it costs to create or delete out of turn (see FourBlock).
     """
 
     position: float = 1.0
     delete: float = 1.0
     create: float = 1.0
     create_norm: float = 0.0
+    turn: float = 1.0
     raw: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("position", "delete", "create", "create_norm", "turn"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"prices.{name} must be finite and not negative, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the data fixed: centre and scale of each side, the typical content cost of a match, and half its 90 % quantile."""
+    """What the data fixed: how each side is brought into one space, and the content cost of a match there.
 
-    source: Units
-    target: Units
+    Both sides are whitened, since what tells sequences apart is faint in the states of language models; then the source is
+    rotated upon the target. `unit` is the median cost of a match, `price` half its 90 % quantile in that unit.
+    """
+
+    source: Whitening
+    target: Whitening
+    rotation: Float[Tensor, "D D"]
+    """The last part of `source`."""
     unit: float
     price: float
 
     def tensors(self) -> dict[str, Tensor]:
         """As the constants of a run."""
         sides = {"source": self.source, "target": self.target}
-        found = {f"{end}_{what}": getattr(units, what) for end, units in sides.items() for what in ("centre", "scale")}
-        return {**found, "unit": torch.tensor(self.unit), "price": torch.tensor(self.price)}
+        found = {f"{end}_{what}": getattr(side, what) for end, side in sides.items() for what in ("centre", "matrix")}
+        return {
+            **found,
+            "rotation": self.rotation,
+            "unit": torch.tensor(self.unit),
+            "price": torch.tensor(self.price),
+        }
 
     @staticmethod
     def of(tensors: dict[str, Tensor]) -> "Calibration":
         """The inverse of `tensors`."""
-        source, target = (Units(tensors[f"{end}_centre"], tensors[f"{end}_scale"]) for end in ENDS)
-        return Calibration(source, target, float(tensors["unit"]), float(tensors["price"]))
+        source, target = (Whitening(tensors[f"{end}_centre"], tensors[f"{end}_matrix"]) for end in ENDS)
+        return Calibration(source, target, tensors["rotation"], float(tensors["unit"]), float(tensors["price"]))
 
-    def units(self, end: str) -> Units:
-        """Those of `source` or `target`."""
+    def side(self, end: str) -> Whitening:
+        """How vectors of `source` or `target` get into the space where both lie, and back."""
         return self.source if end == "source" else self.target
 
     def cost(self, prices: Prices, *, back: bool = False) -> FourBlock:
@@ -69,40 +89,99 @@ class Calibration:
             prices.delete * self.price,
             prices.create * self.price,
             prices.create_norm,
+            prices.turn,
             content=cosine,
         )
 
 
-def measure(pairs: Pairs, *, sample: int = 1000, seed: int = 0) -> Calibration:
-    """Units of the vectors of training pairs, and the content costs of their matches.
+@dataclass(frozen=True)
+class Sample:
+    """Sequences of both sides that belong together, whitened."""
 
-    A sample's matches are those of the cheapest assignment of the shorter sequence into the longer, by content and position.
+    source: list[Float[Tensor, "_ D"]]
+    target: list[Float[Tensor, "_ D"]]
+
+    def turned(self, rotation: Float[Tensor, "D D"]) -> "Sample":
+        """The source rotated."""
+        return Sample([x @ rotation for x in self.source], self.target)
+
+    def parts(self) -> tuple["Sample", "Sample"]:
+        """Four fifths of the pairs, and the rest: the last, or all if there are fewer than five."""
+        cut = len(self.source) - len(self.source) // 5
+        first = Sample(self.source[:cut], self.target[:cut])
+        return first, Sample(self.source[cut:], self.target[cut:]) if cut < len(self.source) else first
+
+    @property
+    def costs(self) -> Float[Tensor, "M"]:
+        """The content costs of the matches."""
+        return 1 - torch.nn.functional.cosine_similarity(*self.matched)
+
+    @cached_property
+    def matched(self) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"]]:
+        """The tokens that the cheapest assignment of the shorter sequence into the longer matches, by content and position."""
+        both = [_matched(x_0, x_1) for x_0, x_1 in zip(self.source, self.target, strict=True)]
+        x_0, x_1 = (torch.cat(rows) for rows in zip(*both, strict=True))
+        return x_0, x_1
+
+
+def calibration(
+    source: list[Float[Tensor, "_ D"]], target: list[Float[Tensor, "_ D"]], *, rounds: int = 3
+) -> Calibration:
+    """How the vectors of pairs are whitened, the rotation that lays the source upon the target, and what matches then cost.
+
+    The rotation starts from Procrustes on the means of the sequences; then match, rotate, `rounds` times. It is learnt on four
+    fifths of the pairs and kept only if the matches of the others are cheaper with it than without.
     """
-    numbers = torch.from_numpy(pairs.side("train"))
-    numbers = numbers[torch.randperm(len(numbers), generator=seeded(seed, 11))[:sample]].tolist()
+    white = [Whitening.measure(torch.cat(rows)) for rows in (source, target)]
+    plain = Sample(*([side.apply(x) for x in rows] for side, rows in zip(white, (source, target), strict=True)))
+    learnt, kept = plain.parts()
+    x_0, x_1 = (torch.stack([x.mean(0) for x in rows]) for rows in (learnt.source, learnt.target))
+    turn = rotation(x_0 - x_0.mean(0), x_1 - x_1.mean(0))
+    for _ in range(rounds):
+        turn = turn @ rotation(*learnt.turned(turn).matched)
+    if kept.turned(turn).costs.mean() > kept.costs.mean():
+        turn = torch.eye(len(turn))
+    unit, price = calibrate(plain.turned(turn).costs)
+    return Calibration(white[0].then(turn), white[1], turn, unit, price)
+
+
+def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: float = 0.1) -> Float[Tensor, "D D"]:
+    """The orthogonal matrix that carries rows x_0 nearest to rows x_1. Schoenemann 1966.
+
+    With `inertia`, relative to what the rows say most clearly, what they do not speak of stays where it is.
+    """
+    together = x_0.mT @ x_1
+    u, _, v = torch.linalg.svd(together + inertia * torch.linalg.matrix_norm(together, 2) * torch.eye(len(together)))
+    return u @ v
+
+
+def measure(pairs: Pairs, prices: Prices, *, sample: int = 1000) -> Calibration:
+    """The calibration of a sample of the training pairs; with raw prices the one that changes nothing.
+
+    The sample ends where it holds 2^24 entries, so that memory does not grow with the width.
+    """
+    if prices.raw:
+        same = Whitening(torch.zeros(pairs.width), torch.eye(pairs.width))
+        return Calibration(same, same, torch.eye(pairs.width), 1.0, 1.0)
+    numbers = pairs.side("train")
+    numbers = numbers[torch.randperm(len(numbers), generator=seeded(0, 11))[:sample].numpy()]
+    entries = (pairs.lengths(ENDS[0]) + pairs.lengths(ENDS[1]))[numbers].cumsum() * pairs.width
+    numbers = numbers[: max(1, int((entries <= 2**24).sum()))].tolist()
     if not numbers:
         raise ValueError(f"{pairs.directory}: no training pairs; give more pairs")
-    sides = {end: [pairs.sequence(end, number) for number in numbers] for end in ENDS}
-    units = {end: Units.measure(torch.cat(rows)) for end, rows in sides.items()}
-    matched = [
-        _matched(units["source"].apply(x_0), units["target"].apply(x_1))
-        for x_0, x_1 in zip(sides["source"], sides["target"], strict=True)
-    ]
-    unit, price = calibrate(torch.cat(matched))
-    return Calibration(units["source"], units["target"], unit, price)
+    source, target = ([pairs.sequence(end, number) for number in numbers] for end in ENDS)
+    return calibration(source, target)
 
 
-def _matched(x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "m D"]) -> Float[Tensor, "_"]:
-    """Content costs of the matches when as many tokens as can be are matched."""
+def _matched(x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "m D"]) -> tuple[Tensor, Tensor]:
     content = cosine(x_0, x_1)
     n, m = content.shape
     place = [torch.arange(1, k + 1) / k for k in (n, m)]
-    cost = content + (place[0][:, None] - place[1][None]).square()
-    square = cost.new_zeros(max(n, m), max(n, m))  # the rest of the longer one is left over at no cost
-    square[:n, :m] = cost
+    square = content.new_zeros(max(n, m), max(n, m))  # the rest of the longer one is left over at no cost
+    square[:n, :m] = content + (place[0][:, None] - place[1][None]).square()
     match = assignment(square)[:n]
     real = match < m
-    return content[torch.arange(n)[real], match[real]]
+    return x_0[real], x_1[match[real]]
 
 
 def token_cost(container: Container, cost: FourBlock, pair: Pair) -> Float[Tensor, "B N N"]:

@@ -3,22 +3,31 @@
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from time import perf_counter
+from typing import Annotated, Literal
 
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from monge.apps.translate import prepare
+from monge.apps.translate import pictures, prepare
+from monge.apps.translate.calibrate import Calibration
+from monge.apps.translate.couple import Packed, matches
+from monge.apps.translate.data import read_texts
 from monge.apps.translate.evaluate import evaluate as evaluate_run
 from monge.apps.translate.metrics import Interval
-from monge.apps.translate.pair import Pairs
-from monge.apps.translate.recipes import Translate, stored, translator_of
+from monge.apps.translate.pair import ENDS, Pairs
+from monge.apps.translate.recipes import HERMES, Translate, Translator, stored, translator_of
+from monge.lm.load import encoder
 from monge.lm.pretrain import Pretrain
 from monge.lm.store import Row, Vectors, write
-from monge.run import fit, reopen
-from monge.train.checkpoint import write_json
+from monge.math.path import Affine
+from monge.math.solvers import SOLVERS
+from monge.run import Opened, fit, reopen
+from monge.train.checkpoint import free, write_json
 from monge.train.distributed import device_called
+from monge.train.log import read_records
 
 console = Console(soft_wrap=True)
 
@@ -41,6 +50,23 @@ def train(
     console.print(f"Trained. The run is in {out}; next: monge translate evaluate {out}")
 
 
+def hermes(
+    recipe: Annotated[Translate, tyro.conf.arg(name="")] = HERMES,
+    *,
+    out: Path = Path("runs/hermes"),
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """`train` with the seed's configuration, 313 M parameters for vectors of 2,048 entries: for a GPU.
+
+    Args:
+        out: The run directory, made here.
+        resume: Go on from the last checkpoint in it.
+        tensorboard: Write event files too (needs monge[tensorboard]).
+    """
+    train(recipe, out=out, resume=resume, tensorboard=tensorboard)
+
+
 def run(
     run: tyro.conf.Positional[Path],
     vectors: tyro.conf.Positional[Path],
@@ -48,6 +74,7 @@ def run(
     out: Path,
     back: bool = False,
     steps: int = 8,
+    solver: Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dopri5"] = "euler",
     checkpoint: str = "last",
     device: str = "auto",
 ) -> None:
@@ -58,21 +85,37 @@ def run(
         vectors: A .parquet file of sequences by id.
         out: The .parquet file to write.
         back: From the target's side to the source's.
-        steps: Euler steps.
+        steps: Steps of the solver.
+        solver: How a step is taken.
     """
-    translator = translator_of(reopen(run, app="translate"), which=checkpoint, device=device_called(device))
+    free(out)
+    source, opened = Vectors(vectors), reopen(run, app="translate")
+    if source.width != (width := int(opened.constants["width"])):
+        raise ValueError(
+            f"{vectors}: vectors of width {source.width}, the run's have {width}; embed by the same model and layer"
+        )
+    translator = translator_of(opened, which=checkpoint, device=device_called(device))
     empty: list[str] = []
+    step, start = SOLVERS[solver][0](Affine()), perf_counter()
 
     def groups() -> Iterator[list[Row]]:
-        for group in Vectors(vectors).groups():
-            found = translator.translate([row.float() for _, row in group], back=back, steps=steps)
+        for group in source.groups():
+            for key, row in group:
+                if len(row) > (most := int(opened.constants["capacity"])):
+                    raise ValueError(
+                        f"{vectors}: id {key!r}: {len(row)} vectors do not fit {most}; leave it out or train on longer pairs"
+                    )
+            found = translator.translate([row.float() for _, row in group], back=back, steps=steps, step=step)
             pairs = list(zip([key for key, _ in group], found, strict=True))
             empty.extend(key for key, row in pairs if not len(row))
             yield [(key, row) for key, row in pairs if len(row)]
 
-    count = write(out, groups(), dtype="float16", fingerprint={"run": str(run), "checkpoint": checkpoint})
+    how = {"steps": steps, "solver": solver, "back": back, "input": source.fingerprint}
+    count = write(out, groups(), dtype="float16", fingerprint={"run": str(run), "checkpoint": checkpoint, **how})
+    rate = (count + len(empty)) / (perf_counter() - start)
     console.print(
-        f"{count} translated: {out}" + (f"; {len(empty)} came out empty: {', '.join(empty[:5])}" if empty else "")
+        f"{count} translated, {rate:.0f} a second: {out}"
+        + (f"; {len(empty)} came out empty: {', '.join(empty[:5])}" if empty else "")
     )
 
 
@@ -81,6 +124,8 @@ def evaluate(
     *,
     steps: int = 8,
     budgets: tuple[int, ...] = (1, 2, 4, 16),
+    beside: tuple[Path, ...] = (),
+    texts: Path | None = None,
     most: int = 1000,
     pool: int = 1000,
     checkpoint: str = "last",
@@ -92,22 +137,69 @@ def evaluate(
         run: A run directory; its pairs must still be where they were.
         steps: Euler steps of the flow.
         budgets: Other numbers of steps to show.
+        beside: Other runs on the same pairs, for a row each.
+        texts: What `monge translate data` wrote (nl to formal), for a picture of some couplings with their words.
         most: Test pairs at most.
         pool: Candidates of a retrieval.
     """
     opened = reopen(run, app="translate")
     translator = translator_of(opened, which=checkpoint, device=device_called(device))
     pairs = Pairs(Path(stored(opened).pairs))
+    if pairs.fingerprint != int(opened.constants.get("pairs", torch.tensor(0))):
+        raise ValueError(f"{pairs.directory}: not the pairs that {run} was trained on; put them back, or train anew")
+    others = {path.name: translator_of(_same(path, opened), device=device_called(device)) for path in beside}
     tables = {
-        name: evaluate_run(pairs, translator, back=back, most=most, steps=steps, budgets=budgets, pool=pool)
+        name: evaluate_run(
+            pairs, translator, back=back, most=most, steps=steps, budgets=budgets, beside=others, pool=pool
+        )
         for name, back in (("source to target", False), ("target to source", True))
     }
     for name, table in tables.items():
-        console.print(_table(table, f"{run.name}: {name}"))
+        console.print(_table(table.rows, f"{run.name}: {name}"))
     found = {
-        name: {row: {k: asdict(v) for k, v in cells.items()} for row, cells in t.items()} for name, t in tables.items()
+        name: {row: {k: asdict(v) for k, v in cells.items()} for row, cells in t.rows.items()}
+        for name, t in tables.items()
     }
     write_json(run / "evaluation.json", {"steps": steps, "checkpoint": checkpoint, "tables": found})
+    seen = {name: (table.true, table.found) for name, table in tables.items()}
+    drawn = [pictures.curves(run / "curves.png", read_records(run / "metrics.jsonl"), seen)]
+    if texts is not None:
+        drawn.append(pictures.plan(run / "plan.png", _arcs(pairs, translator, texts)))
+    console.print(f"Pictures: {', '.join(map(str, drawn))}")
+
+
+def _arcs(pairs: Pairs, translator: Translator, texts: Path, *, count: int = 3) -> list[pictures.Arcs]:
+    """The couplings of a few test pairs, with their words."""
+    packed = Packed(pairs, translator.calibration, translator.container)
+    rows = {text.id: text for text in read_texts(texts)}
+    about = pairs.about["fingerprint"]
+    if not all({"model", "max_length"} <= about[end].keys() for end in ENDS):
+        raise ValueError(f"{pairs.directory}: its vectors do not say which model made them; leave --texts out")
+    encoders = {end: encoder(about[end]["model"]) for end in ENDS}
+    found: list[pictures.Arcs] = []
+    for number in pairs.side("test")[:count].tolist():
+        key, pair = pairs.ids[number], packed([number])
+        if key not in rows:
+            raise ValueError(
+                f"{texts}: no text {key!r}, which {pairs.directory} has; give the texts that were embedded"
+            )
+        words = [
+            pictures.token_texts(encoders[end], text, int(about[end]["max_length"]))
+            for end, text in zip(ENDS, (rows[key].nl, rows[key].formal), strict=True)
+        ]
+        match = matches(packed, translator.recipe.prices, pair)[0]
+        found.append(pictures.Arcs.of(key, pair, packed.container, match, words))
+    return found
+
+
+def _same(path: Path, opened: Opened) -> Opened:
+    """The run in `path`. ValueError unless it was trained on the same pairs in the same units."""
+    other = reopen(path, app="translate")
+    for name in ("pairs", *Calibration.of(opened.constants).tensors()):
+        one, two = (run.constants.get(name, torch.tensor(torch.nan)) for run in (other, opened))
+        if one.shape != two.shape or not torch.allclose(one, two, rtol=1e-3, atol=1e-4):
+            raise ValueError(f"{path}: its {name} is not that of {opened.directory}; compare runs on the same pairs")
+    return other
 
 
 def demo(*, out: Path = Path("runs/demo-translate"), pairs: int = 2000, steps: int = 1000, lm_steps: int = 200) -> None:
@@ -134,10 +226,10 @@ def demo(*, out: Path = Path("runs/demo-translate"), pairs: int = 2000, steps: i
         prepare.embed(texts, model=str(formal / "model"), layer=3, out=out / "formal.parquet", field="formal")
     if not (out / "pairs" / "pairs.json").exists():
         prepare.pair(out / "nl.parquet", out / "formal.parquet", out=out / "pairs", texts=texts, longer="drop")
-    recipe = Translate(pairs=str(out / "pairs"), width=192, depth=3)
+    recipe = Translate(pairs=str(out / "pairs"))
     recipe = replace(recipe, train=replace(recipe.train, steps=steps, save_every=max(1, steps // 2)))
     train(recipe, out=out / "run", resume=(out / "run" / "recipe.json").exists())
-    evaluate(out / "run")
+    evaluate(out / "run", texts=texts)
 
 
 def _table(rows: dict[str, dict[str, Interval]], title: str) -> Table:
@@ -162,6 +254,7 @@ VERBS = {
     "calibrate": prepare.calibrate,
     "couple": prepare.couple,
     "train": train,
+    "hermes": hermes,
     "run": run,
     "evaluate": evaluate,
     "demo": demo,

@@ -10,10 +10,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from monge.apps.translate.metamath import theorems
-from monge.train.checkpoint import writing
+from monge.train.checkpoint import aside
 
 Side = Literal["train", "valid", "test"]
 
@@ -98,13 +99,19 @@ def public(name: str, path: Path) -> list[Text]:
     """A public set of natural language and Lean from a local .parquet or .jsonl file; near-copies are grouped."""
     key, nl, formal = FIELDS[name]
     rows: list[tuple[str, str, str]] = []
+    first: dict[str, int] = {}
     for number, row in enumerate(_rows(path)):
         missing = [field for field in (nl, formal) if not isinstance(row.get(field), str)]
         if missing:
             raise ValueError(
                 f"{path}: row {number} has no text {', '.join(missing)}, only {', '.join(sorted(row))}; is it {name}?"
             )
-        rows.append((str(row.get(key, number)), row[nl].strip(), row[formal].strip()))
+        label = row.get(key, number)  # a set without ids is numbered
+        if label is None:
+            raise ValueError(f"{path}: row {number} has no {key}; give every row its own")
+        if (before := first.setdefault(str(label), number)) != number:
+            raise ValueError(f"{path}: row {number} has the {key} {label!r} of row {before}; give every row its own")
+        rows.append((str(label), row[nl].strip(), row[formal].strip()))
     rows = [row for row in rows if row[1] and row[2]]
     groups = alike([f"{row[1]} {row[2]}" for row in rows])
     return [Text(label, rows[group][0], nl, formal) for (label, nl, formal), group in zip(rows, groups, strict=True)]
@@ -118,15 +125,13 @@ READERS: dict[str, Callable[[Path], list[Text]]] = {
 
 def write_texts(path: Path, texts: Sequence[Text]) -> None:
     """One JSON object a line, written aside and renamed."""
-    aside = path.with_name(f".writing-{path.name}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text("".join(json.dumps(asdict(text), ensure_ascii=False) + "\n" for text in texts))
-        aside.replace(path)
+    with aside(path) as place:
+        lines = "".join(json.dumps(asdict(text), ensure_ascii=False) + "\n" for text in texts)
+        place.write_text(lines, encoding="utf-8")
 
 
 def read_texts(path: Path) -> list[Text]:
-    """What `write_texts` wrote; the ids must differ."""
+    """What `write_texts` wrote; the ids must differ. ValueError, with the line, for what is none, or if there are no rows."""
     texts: list[Text] = []
     for number, row in enumerate(_rows(path), 1):
         fields = {name: row.get(name) for name in Text.__dataclass_fields__}
@@ -137,6 +142,8 @@ def read_texts(path: Path) -> list[Text]:
                 f"{path}: line {number}: {wrong[0]} is {fields[wrong[0]]!r}; give a text that is not empty"
             )
         texts.append(Text(**fields))  # pyright: ignore[reportArgumentType]
+    if not texts:
+        raise ValueError(f"{path}: no rows")
     seen = set[str]()
     for text in texts:
         if text.id in seen:
@@ -149,15 +156,21 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         raise ValueError(f"{path}: no such file")
     if path.suffix == ".parquet":
-        for batch in pq.ParquetFile(path).iter_batches(1024):
-            yield from batch.to_pylist()
+        try:
+            for batch in pq.ParquetFile(path).iter_batches(1024):
+                yield from batch.to_pylist()
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not a whole parquet file ({error}); fetch it anew") from error
         return
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: line {number} is not JSON ({error}); give one object a line") from error
+                json.dumps(row, ensure_ascii=False).encode()  # half a character, "\ud800", passes for a string
+            except (ValueError, RecursionError) as error:
+                raise ValueError(
+                    f"{path}: line {number} is not JSON in UTF-8 ({error}); give one object a line"
+                ) from error
             if not isinstance(row, dict):
                 raise ValueError(f"{path}: line {number} is no object; give one with id, nl and formal")
             yield row

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from monge.fleet import Fleet
-from monge.lm.hidden import hidden_states
+from monge.lm.hidden import check, hidden_states
 from monge.lm.load import Encoder, encoder
 from monge.lm.store import DTYPES, Row, Vectors, merge, write
 
@@ -25,7 +25,8 @@ class Embedding:
     """Tokens of a batch, padding included."""
 
     def fingerprint(self) -> dict[str, str]:
-        """What the vectors depend on."""
+        """What the vectors depend on. ValueError if the model cannot give them."""
+        check(_encoder(self.model), self.layer, self.max_length)
         own = {"layer": str(self.layer), "pooling": "none", "max_length": str(self.max_length), "dtype": self.dtype}
         return {**_encoder(self.model).fingerprint(), **own}
 
@@ -37,9 +38,8 @@ def embed(
 
     Parts lie in `out`.parts until all are there. ValueError if parts of another embedding or of other texts lie there.
     """
-    parts = out.with_name(f"{out.name}.parts")
+    parts, print_ = out.with_name(f"{out.name}.parts"), embedding.fingerprint()
     parts.mkdir(parents=True, exist_ok=True)
-    print_ = embedding.fingerprint()
     shards = [(number, keys[k : k + size], texts[k : k + size]) for number, k in enumerate(range(0, len(keys), size))]
     left = []
     for shard in shards:

@@ -1,10 +1,11 @@
 """The table of a translation: retrieval, lengths, existence, likeness, order and cycle, beside its baselines."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from monge.apps.translate import baselines
@@ -37,6 +38,8 @@ class Judge:
 
     sources: list[Float[Tensor, "_ D"]]
     targets: list[Float[Tensor, "_ D"]]
+    rotation: Float[Tensor, "D D"]
+    """What the calibration did to the sources, relative to the targets."""
     training: tuple[list[Float[Tensor, "_ D"]], list[Float[Tensor, "_ D"]]]
     centre: Float[Tensor, "D"]
     """The mean pooled training target: scores are cosines about it."""
@@ -50,7 +53,7 @@ class Judge:
             numbers = torch.from_numpy(pairs.side(side))  # pyright: ignore[reportArgumentType]
             numbers = numbers[torch.randperm(len(numbers), generator=seeded(1781))[:most]].tolist()
             one, two = (
-                [translator.calibration.units(end).apply(pairs.sequence(end, number)) for number in numbers]
+                [translator.calibration.side(end).apply(pairs.sequence(end, number)) for number in numbers]
                 for end in ends
             )
             return one, two
@@ -59,7 +62,10 @@ class Judge:
         if len(sources) < 2:
             raise ValueError(f"{pairs.directory}: {len(sources)} test pairs; retrieval takes at least 2")
         learnt = read("train", training)
-        return Judge(sources, targets, learnt, pooled(learnt[1], pairs.width).mean(0))
+        rotation = translator.calibration.rotation
+        return Judge(
+            sources, targets, rotation.mT if back else rotation, learnt, pooled(learnt[1], pairs.width).mean(0)
+        )
 
     def baselines(self) -> dict[str, Prediction]:
         """Predictions that take no flow."""
@@ -68,7 +74,8 @@ class Judge:
         x, y, asked = (pooled(side, width) for side in (learnt, known, self.sources))
         return {
             "mean vector": baselines.mean_vector(y, len(asked)),
-            "identity": baselines.identity(self.sources),
+            "identity": Prediction(sequences=[x @ self.rotation.mT for x in self.sources]),
+            "rotation of tokens": Prediction(sequences=self.sources),
             "length only": baselines.length_only(lengths(learnt), lengths(known), lengths(self.sources)),
             "ridge, pooled": baselines.ridge(x, y, asked),
             "Procrustes, pooled": baselines.procrustes(x, y, asked),
@@ -135,7 +142,7 @@ def walked(translator: Translator, judge: Judge, *, back: bool, steps: int) -> F
     there = translator.container.unpack(states)
     home = translator.container.unpack(translator.walk(there, back=not back, steps=steps))
     pair = Pair(translator.container.pack(judge.sources), translator.container.pack(judge.targets))
-    cost = translator.calibration.cost(translator.prices, back=back)
+    cost = translator.calibration.cost(translator.recipe.prices, back=back)
     couple = TokenOT(lambda pair: token_cost(translator.container, cost, pair))
     parts = [couple(pair.rows(slice(k, k + 64))).x_1 for k in range(0, len(pair), 64)]
     coupled = translator.container.active(torch.cat(parts))
@@ -158,6 +165,14 @@ def flow_row(judge: Judge, found: Found, *, pool: int = 1000) -> Row:
     }
 
 
+class Evaluation(NamedTuple):
+    """The table of one direction, and the lengths that the flow should have found and those that it did."""
+
+    rows: dict[str, Row]
+    true: Int[Tensor, "B"]
+    found: Int[Tensor, "B"]
+
+
 def evaluate(
     pairs: Pairs,
     translator: Translator,
@@ -166,13 +181,18 @@ def evaluate(
     most: int,
     steps: int,
     budgets: Sequence[int] = (),
+    beside: Mapping[str, Translator] | None = None,
     pool: int = 1000,
-) -> dict[str, Row]:
-    """A row for the flow, one for each of `budgets` in steps, and one for each baseline, all on the same test pairs."""
+) -> Evaluation:
+    """A row for the flow, for each of `budgets` in steps, for other runs and for baselines, all on the same test pairs."""
     judge = Judge.of(pairs, translator, back=back, most=most)
-    table = {f"flow, {steps} steps": flow_row(judge, walked(translator, judge, back=back, steps=steps), pool=pool)}
+    own = walked(translator, judge, back=back, steps=steps)
+    table = {f"flow, {steps} steps": flow_row(judge, own, pool=pool)}
     for budget in budgets:
         if budget != steps:
             found = translator.container.unpack(translator.walk(judge.sources, back=back, steps=budget))
             table[f"flow, {budget} steps"] = judge.row(Prediction(sequences=found), pool=pool)
-    return table | {name: judge.row(found, pool=pool) for name, found in judge.baselines().items()}
+    for name, other in (beside or {}).items():
+        table[name] = flow_row(judge, walked(other, judge, back=back, steps=other.steps or steps), pool=pool)
+    table |= {name: judge.row(found, pool=pool) for name, found in judge.baselines().items()}
+    return Evaluation(table, lengths(judge.targets), lengths(own.sequences))

@@ -1,27 +1,57 @@
 """The transformer velocity field on containers: slots are a set, each knows its place by the state's own position channel."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from monge.math.container import Container
 from monge.math.types import Condition
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiT, DiTShape
 
 
-class Field(nn.Module):
-    """v(x_t, t) of (B, N, D + 2) states. It is equivariant to the order of slots, so that both ends may order them as they do.
+@dataclass(frozen=True)
+class FieldShape:
+    """The shape of a field."""
 
-    With `heads` 2 the way back, t from 1 to 0, has an output layer of its own: cond["back"], (B,), says who takes it.
+    width: int = 192
+    depth: int = 3
+    head: int = 64
+    """Channels of an attention head."""
+    rank: int = 0
+    """Of the time modulation in each block; 0 for a full matrix."""
+    ways: Literal[1, 2] = 1
+    """2 gives the way back, t from 1 to 0, an output layer of its own."""
+    recompute: bool = False
+    """Keep no activations of blocks in training (gradient checkpointing): less memory, a third more time."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "head"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"shape.{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.head:
+            raise ValueError(f"shape.width {self.width} does not divide into heads of {self.head} channels")
+
+    def dit(self, channels: int, *, classes: int = 0) -> DiT:
+        """A transformer on tokens of so many channels, modulated by a class if there are any."""
+        block = BlockShape(self.width, self.width // self.head, rank=self.rank or None)
+        return DiT(channels, DiTShape(block, self.depth, recompute=self.recompute), classes=classes)
+
+
+class Field(nn.Module):
+    """v(x_t, t) of states (B, N, channels). Equivariant to the order of slots, so that both ends may order them as they do.
+
+    The channel before the last is a position times `span`, which attention then counts in; with span 0 there is none, as in the
+    seed's additive form. With two ways cond["back"], (B,), says who walks from 1 to 0.
     """
 
-    def __init__(self, container: Container, width: int, inner: int, depth: int, *, heads: int = 1) -> None:
+    def __init__(self, channels: int, shape: FieldShape, *, span: float) -> None:
         super().__init__()
-        self.container, self.heads = container, heads
-        block = BlockShape(inner, max(1, inner // 64))
-        self.dit = DiT((width + 2), DiTShape(block, depth))
-        self.back = nn.Linear(width + 2, width + 2) if heads == 2 else None
+        self.span = span
+        self.dit = shape.dit(channels)
+        self.back = nn.Linear(channels, channels) if shape.ways == 2 else None
         if self.back is not None:
             nn.init.eye_(self.back.weight)
             nn.init.zeros_(self.back.bias)
@@ -29,8 +59,8 @@ class Field(nn.Module):
     def forward(
         self, x_t: Float[Tensor, "B N channels"], t: Float[Tensor, "B"], cond: Condition | None = None
     ) -> Float[Tensor, "B N channels"]:
-        position = self.container.split(x_t).position
-        v = self.dit(x_t, t, {"positions": self.container.capacity * position})
+        places = self.span * x_t[..., -2] if self.span else torch.zeros_like(x_t[..., -2])
+        v = self.dit(x_t, t, {"positions": places})
         back = None if cond is None else cond.get("back")
         if self.back is None or back is None:
             return v

@@ -15,8 +15,8 @@ from monge.train.batches import seeded
 
 
 def pooled(sequences: Sequence[Float[Tensor, "_ D"]], width: int) -> Float[Tensor, "B D"]:
-    """The mean of each sequence's directions; zero for an empty one, at right angles to everything."""
-    return torch.stack([normalize(x, dim=-1).mean(0) if len(x) else torch.zeros(width) for x in sequences])
+    """The mean of each sequence's vectors; zero for an empty one, at right angles to everything."""
+    return torch.stack([x.mean(0) if len(x) else torch.zeros(width) for x in sequences])
 
 
 def pooled_scores(queries: Float[Tensor, "q D"], gallery: Float[Tensor, "g D"]) -> Float[Tensor, "q g"]:

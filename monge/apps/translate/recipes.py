@@ -2,29 +2,43 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from monge.apps.translate.calibrate import Calibration, Prices, measure, token_cost
-from monge.apps.translate.couple import Packed, shard_path
-from monge.apps.translate.field import Field
+from monge.apps.translate.calibrate import Calibration, Prices, measure
+from monge.apps.translate.couple import Couplings, Packed, matches, reordered, softened
+from monge.apps.translate.events import Branching, EventField, EventMatching
+from monge.apps.translate.events import walk as live
+from monge.apps.translate.field import Field, FieldShape
 from monge.apps.translate.pair import ENDS, Pairs
-from monge.math.container import Container
-from monge.math.coupling import TokenOT
-from monge.math.path import Affine
-from monge.math.solve import euler, grid, integrate
-from monge.math.times import Times, uniform
-from monge.math.types import Pair
+from monge.math.container import Additive, Container
+from monge.math.path import Affine, constant
+from monge.math.solve import Step, euler, grid, integrate
+from monge.math.times import Times
+from monge.math.types import Pair, Velocity
+from monge.objective.base import Objective, Weighted
 from monge.objective.flow_matching import FlowMatching
+from monge.objective.flow_walking import FlowWalking
 from monge.run import Opened
 from monge.train.batches import seeded, shuffled
 from monge.train.config import TrainConfig
 from monge.train.loop import Run
+
+
+def ends(u: Tensor) -> Tensor:
+    """t = 0 or 1: a field that knows only these is a regression of each end on the other."""
+    return u.round()
+
+
+def with_ends(u: Tensor) -> Tensor:
+    """Half of the draws uniform, a quarter 0, a quarter 1: there is most to learn where only one end is seen."""
+    return (2 * u - 0.5).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -42,33 +56,48 @@ class Translate:
     """0 couples by the exact assignment; above, by the entropic plan's barycentre, in units of cost."""
     gain: float = 4.0
     """How much an entry of position or existence weighs against one of content."""
-    width: int = 256
-    depth: int = 4
-    heads: int = 1
-    """2 gives the way back an output layer of its own."""
+    additive: bool = False
+    """Positions as sinusoids added into the content, as in the seed, instead of in a channel of their own."""
+    sigma: float = 0.0
+    """Standard deviation of noise around the path."""
+    how: Literal["flow", "walk", "regression", "events"] = "flow"
+    """walk regresses where three random steps end (flow walking); regression learns t = 0 and 1 alone and goes in one step: a
+    flow must beat it; with events there are no voids, tokens split and die."""
+    shape: FieldShape = field(default_factory=FieldShape)
     batch: int = 32
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3000, save_every=1000, threads=0))
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=3000, lr=3e-3, optimizer="muon", save_every=500, threads=0)
+    )
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.width % 64:
-            raise ValueError(f"width {self.width}: a head has 64 channels; give a multiple of 64")
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        for name in ("epsilon", "sigma"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not self.gain > 0:
+            raise ValueError(f"gain must be above 0, got {self.gain}")
+        if self.couplings and self.epsilon:
+            raise ValueError("couplings on disk are exact; epsilon couples as it goes: give one of the two")
+        if self.how == "events" and (self.epsilon or self.additive or self.sigma or self.shape.ways == 2):
+            raise ValueError("events go without epsilon, additive, sigma and a second way")
 
     def container(self, capacity: int) -> Container:
         """The container of a run."""
         return Container(capacity, self.gain)
 
-    def network(self, capacity: int, width: int) -> Field:
+    def network(self, capacity: int, width: int) -> nn.Module:
         """The field, with weights drawn from torch's global generator."""
-        return Field(self.container(capacity), width, self.width, self.depth, heads=self.heads)
+        if self.how == "events":
+            return EventField(self.container(capacity), width + 2, self.shape)
+        if self.additive:
+            return Field(width + 1, self.shape, span=0.0)
+        return Field(width + 3, self.shape, span=capacity / self.gain)
 
     def build(self) -> Run[Pair]:
         """Open the pairs, measure their units, and put the experiment together."""
         pairs = Pairs(Path(self.pairs))
-        calibration = measure(pairs, seed=self.train.seed)
-        packed = Packed(pairs, calibration, self.container(pairs.capacity))
+        packed = Packed(pairs, measure(pairs, self.prices), self.container(pairs.capacity))
         learnt, kept = pairs.side("train"), pairs.side("valid")[:256]
         if not len(kept):
             raise ValueError(f"{self.pairs}: no pairs to validate on; give more pairs")
@@ -76,50 +105,90 @@ class Translate:
 
         def batches(number: int) -> Pair:
             index = learnt[shuffled(number, self.batch, len(learnt), self.train.seed).numpy()]
-            pair = coupled(index)
-            if self.heads == 1:
-                return pair
-            back = torch.rand(len(pair), generator=seeded(self.train.seed, 1, number)) < 0.5
-            return replace(pair, cond={"back": back})
+            return self._both_ways(coupled(index), seeded(self.train.seed, 1, number))
 
-        path = Affine()
-        model = self.network(pairs.capacity, pairs.width)
-        constants = calibration.tensors() | {
+        constants = packed.calibration.tensors() | {
             "capacity": torch.tensor(pairs.capacity),
             "width": torch.tensor(pairs.width),
+            "pairs": torch.tensor(pairs.fingerprint),
         }
+        objective = self._objective()
 
         def evaluate(model: nn.Module) -> dict[str, float]:
             device, total = next(model.parameters()).device, 0.0
             for start in range(0, len(kept), self.batch):
-                pair = coupled(kept[start : start + self.batch]).to(device)
-                t = (torch.arange(len(pair), device=device) + 0.5) / len(pair)
-                t, x_t, u_t = path(pair.x_0, pair.x_1, t)
-                total += float((model(x_t, t, pair.cond) - u_t).square().mean()) * len(pair)
+                pair = self._both_ways(coupled(kept[start : start + self.batch]), seeded(start)).to(device)
+                with torch.random.fork_rng():
+                    torch.manual_seed(start)
+                    total += float(objective(model, pair).value) * len(pair)
             return {"held-out loss": total / len(kept)}
 
-        objective = FlowMatching(path, times=Times(uniform, stratified=True))
-        return Run(model, objective, batches, self.train, evaluate, constants)
+        return Run(self.network(pairs.capacity, pairs.width), objective, batches, self.train, evaluate, constants)
+
+    def _objective(self) -> Objective:
+        if self.how == "events":
+            return EventMatching()
+        if self.how == "walk":
+            there, home = (FlowWalking(steps=3, step=euler, back=back) for back in (False, True))
+            return Weighted(there=(0.5, there), back=(0.5, home))
+        law = ends if self.how == "regression" else with_ends
+        path = Affine(spread=constant(self.sigma) if self.sigma else None)
+        return FlowMatching(path, times=Times(law, stratified=True))
+
+    def _both_ways(self, pair: Pair, draws: torch.Generator) -> Pair:
+        """Half of the rows the way back, where the field is told which way it goes."""
+        if self.how != "events" and self.shape.ways == 1:
+            return pair
+        pair = replace(pair, cond={"back": torch.rand(len(pair), generator=draws) < 0.5})
+        return Branching()(pair) if self.how == "events" else pair
 
     def _coupled(self, packed: Packed) -> Callable[[Sequence[int] | np.ndarray], Pair]:
-        if self.couplings:
-            return lambda numbers: stored_coupling(packed, Path(self.couplings), numbers)
-        cost = packed.calibration.cost(self.prices)
-        couple = TokenOT(lambda pair: token_cost(packed.container, cost, pair), self.epsilon)
-        return lambda numbers: couple(packed(list(numbers)))
+        """Pairs by their numbers, coupled."""
+        stored = Couplings.open(Path(self.couplings), packed, self.prices) if self.couplings else None
+
+        def coupled(numbers: Sequence[int] | np.ndarray) -> Pair:
+            pair = packed(list(numbers))
+            if self.epsilon:
+                pair = softened(packed, self.prices, pair, self.epsilon)
+            else:
+                pair = reordered(pair, stored(numbers) if stored else matches(packed, self.prices, pair))
+            if self.additive:
+                form = Additive(packed.container)
+                pair = replace(pair, x_0=form.apply(pair.x_0), x_1=form.apply(pair.x_1))
+            return pair
+
+        return coupled
 
 
-def stored_coupling(packed: Packed, directory: Path, numbers: Any, *, size: int = 512) -> Pair:
-    """The pairs, with the target's slots in the order that the shards say."""
-    pair = packed(list(numbers))
-    rows = [np.load(shard_path(directory, int(n) // size), mmap_mode="r")[int(n) % size] for n in numbers]
-    order = torch.from_numpy(np.stack(rows).astype(np.int64))
-    return replace(pair, x_1=pair.x_1.gather(1, order[..., None].expand_as(pair.x_1)))
+HERMES = Translate(
+    prices=Prices(delete=1.0, create=1.0, create_norm=0.1),
+    additive=True,
+    shape=FieldShape(width=2048, depth=6, head=256, rank=32, recompute=True),
+    train=TrainConfig(steps=10_000, lr=5e-4, precision="bfloat16", threads=0),
+)
+"""The seed's configuration, of 313 M parameters."""
 
 
 def stored(opened: Opened) -> Translate:
     """The recipe of a run on disk."""
     return opened.rebuilt(Translate)
+
+
+def decided(v: Velocity, end: float, gain: float) -> Velocity:
+    """The velocity that leads to the same end but for existence, the last channel, which leads to 0 or to `gain`, the nearer.
+
+    Training has only seen slots on the way to one of the two. What is in doubt would walk between, and be taken for gone. The
+    clamping trick of Li et al. 2205.14217, sec. 4.4.
+    """
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        found = v(x, t)
+        left = (end - t)[:, None]
+        bound = gain * ((x[..., -1] + left * found[..., -1]) > gain / 2)
+        existence = torch.where(left == 0, found[..., -1], (bound - x[..., -1]) / left)
+        return torch.cat([found[..., :-1], existence[..., None]], -1)
+
+    return velocity
 
 
 @dataclass(frozen=True)
@@ -129,30 +198,50 @@ class Translator:
     model: nn.Module
     container: Container
     calibration: Calibration
-    prices: Prices
+    recipe: Translate
     device: torch.device | str = "cpu"
 
+    @property
+    def steps(self) -> int | None:
+        """The one number of steps that there is a field for; None if any will do."""
+        return 1 if self.recipe.how == "regression" else None
+
     def walk(
-        self, sequences: Sequence[Float[Tensor, "_ D"]], *, back: bool = False, steps: int = 8, size: int = 64
+        self,
+        sequences: Sequence[Float[Tensor, "_ D"]],
+        *,
+        back: bool = False,
+        steps: int = 8,
+        step: Step = euler,
+        size: int = 64,
     ) -> Float[Tensor, "B N channels"]:
         """The container states where the flow carries calibrated sequences; `back` from the target's side to the source's."""
+        form = Additive(self.container) if self.recipe.additive else None
         found: list[Tensor] = []
         for start in range(0, len(sequences), size):
             x = self.container.pack(sequences[start : start + size]).to(self.device)
+            if isinstance(self.model, EventField):
+                with torch.no_grad():
+                    found.append(live(self.model, x, steps=steps, back=back).x.cpu())
+                continue
+            x = form.apply(x) if form else x
             cond = {"back": torch.full((len(x),), back, device=self.device)}
             times = grid(steps, x, start=float(back), end=1.0 - float(back))
             with torch.no_grad():
-                x = integrate(lambda x, t, cond=cond: self.model(x, t, cond), x, times, step=euler)
-            found.append(x.cpu())
+                v = partial(self.model, cond=cond)
+                x = integrate(decided(v, 1.0 - float(back), self.container.gain), x, times, step=step)
+            found.append((form.undo(x) if form else x).cpu())
         return torch.cat(found)
 
     def translate(
-        self, sequences: Sequence[Float[Tensor, "_ D"]], *, back: bool = False, steps: int = 8
+        self, sequences: Sequence[Float[Tensor, "_ D"]], *, back: bool = False, steps: int = 8, step: Step = euler
     ) -> list[Float[Tensor, "_ D"]]:
         """Each sequence of source vectors as target vectors, both in the data's own units."""
-        start, end = (self.calibration.units(end) for end in (ENDS[back], ENDS[not back]))
-        states = self.walk([start.apply(x) for x in sequences], back=back, steps=steps)
-        return [end.undo(x) for x in self.container.unpack(states)]
+        start, end = ENDS[back], ENDS[not back]
+        states = self.walk(
+            [self.calibration.side(start).apply(x) for x in sequences], back=back, steps=steps, step=step
+        )
+        return [self.calibration.side(end).undo(x) for x in self.container.unpack(states)]
 
 
 def translator_of(opened: Opened, *, which: str = "last", device: torch.device | str = "cpu") -> Translator:
@@ -160,4 +249,4 @@ def translator_of(opened: Opened, *, which: str = "last", device: torch.device |
     recipe, constants = stored(opened), opened.constants
     capacity, width = int(constants["capacity"]), int(constants["width"])
     model = opened.weights(recipe.network(capacity, width), which=which).to(device)
-    return Translator(model, recipe.container(capacity), Calibration.of(constants), recipe.prices, device)
+    return Translator(model, recipe.container(capacity), Calibration.of(constants), recipe, device)

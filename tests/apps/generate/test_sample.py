@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from monge.apps.generate.sample import SOLVERS, Generator, Guidance, Walk
+from monge.apps.generate.sample import Generator, Guidance, Walk
 from monge.math.cost import Units
 from monge.math.path import Affine
+from monge.math.solvers import SOLVERS
 
 
 class Pull(nn.Module):

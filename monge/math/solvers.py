@@ -1,0 +1,19 @@
+"""The solvers by name."""
+
+from collections.abc import Callable
+
+from monge.math.dopri5 import dopri5
+from monge.math.path import Affine
+from monge.math.solve import Step, adams_bashforth_2, adams_bashforth_3, dpm_solver_2m, euler, heun, midpoint, rk4
+
+# name -> (the step for a path, evaluations per step)
+SOLVERS: dict[str, tuple[Callable[[Affine], Step], int]] = {
+    "euler": (lambda _: euler, 1),
+    "midpoint": (lambda _: midpoint, 2),
+    "heun": (lambda _: heun, 2),
+    "rk4": (lambda _: rk4, 4),
+    "ab2": (lambda _: adams_bashforth_2, 1),
+    "ab3": (lambda _: adams_bashforth_3, 1),
+    "dpm2m": (dpm_solver_2m, 1),
+    "dopri5": (lambda _: dopri5(), 6),
+}

@@ -1,0 +1,128 @@
+"""Kill `couple` and `train` with SIGKILL at random moments, go on each time, and nothing on disk can tell."""
+
+import json
+import multiprocessing
+import random
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from monge.apps.translate.pair import Pairs, pair
+from monge.cli import main
+from monge.lm.store import write
+
+pytestmark = pytest.mark.slow
+KILLS, COUNT, CAPACITY = 5, 7000, 24
+TRAIN = ["--shape.width", 64, "--shape.depth", 1, "--batch", 8, "--train.warmup", 5]
+TRAIN += [
+    "--train.device",
+    "cpu",
+    "--train.threads",
+    1,
+    "--train.steps",
+    120,
+    "--train.save-every",
+    8,
+    "--train.log-every",
+    1,
+    "--train.keep",
+    99,
+    "--resume",
+]
+Words = list[str | int | Path]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs for fourteen shards of couplings."""
+    path, draws = tmp_path_factory.mktemp("many"), torch.Generator().manual_seed(0)
+    for end in ("a", "b"):
+        lengths = torch.randint(3, CAPACITY + 1, (COUNT,), generator=draws).tolist()
+        rows = [(f"row-{k}", torch.randn(n, 8, generator=draws)) for k, n in enumerate(lengths)]
+        write(path / end, [rows], dtype="float16", fingerprint={})
+    pair(path / "a", path / "b", path / "pairs", capacity=CAPACITY)
+    return path / "pairs"
+
+
+def start(words: Words) -> BaseProcess:
+    """The command in a process that has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    later = ["torch._dynamo", "rich.progress", "numba.np.arraymath", "numba.cpython.charseq"]
+    context.set_forkserver_preload(["monge.apps.translate.cli", *later])
+    process = context.Process(target=main, args=(["translate", *map(str, words)],))
+    process.start()
+    return process
+
+
+def on_disk(directory: Path, pattern: str = "**/*") -> dict[str, bytes]:
+    """Every file, hidden ones included, byte for byte."""
+    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.glob(pattern)) if p.is_file()}
+
+
+def killed(words: Words, done: Callable[[], float], moment: float, pause: float) -> bool:
+    """Kill the command `pause` seconds after it passed `moment` and got beyond what was there; whether it was still at work."""
+    there, process = done(), start(words)
+    while process.is_alive() and (done() < moment or done() <= there):
+        time.sleep(0.001)
+    time.sleep(pause)
+    process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+def killed_and_whole(words: Words, tmp_path: Path, units: str, done: Callable[[Path], int], seed: int) -> Path:
+    """The directory of a command killed five times and then left in peace, after a comparison with that of an undisturbed one.
+
+    Kills are spread over two thirds of what is to be `done`; `units` are the files that are whole once they are there.
+    """
+    whole, cut, draw = tmp_path / "whole", tmp_path / "cut", random.Random(seed)
+    start([*words, "--out", whole]).join()
+    expected, work = on_disk(whole), done(whole)
+    assert work, "the command did not get anywhere"
+    times = [path.stat().st_mtime for path in whole.glob(units)]
+    for number in range(KILLS):
+        moment = 2 / 3 * work * (number + draw.random()) / KILLS
+        pause = draw.random() * (max(times) - min(times)) / work
+        assert killed([*words, "--out", cut], lambda: done(cut), moment, pause), f"nothing was left for kill {number}"
+        assert on_disk(cut, units).items() <= expected.items()
+    start([*words, "--out", cut]).join()
+    assert on_disk(cut).keys() == expected.keys()
+    assert [name for name, content in on_disk(cut).items() if content != expected[name]] == []
+    return cut
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_couplings_killed_five_times_are_those_of_an_undisturbed_run(many: Path, tmp_path: Path, seed: int) -> None:
+    def shards(out: Path) -> int:
+        return len(list(out.glob("shard-*.npy")))
+
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / ".writing-shard-00013.npy").write_bytes(b"half")  # of a kill while the last one is written
+    out = killed_and_whole(["couple", many], tmp_path, "shard-*.npy", shards, seed)
+    assert shards(out) == 14
+    rows = np.concatenate([np.load(path) for path in sorted(out.glob("shard-*.npy"))])
+    assert len(rows) == len(Pairs(many).ids) == COUNT
+    assert (np.sort(rows, 1) == np.arange(CAPACITY)).all()
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_a_training_killed_five_times_has_the_weights_of_an_undisturbed_one(
+    pairs: Pairs, tmp_path: Path, seed: int
+) -> None:
+    def lines(out: Path) -> int:
+        path = out / "metrics.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    words = ["train", "--pairs", pairs.directory, *TRAIN]
+    out = killed_and_whole(words, tmp_path, "checkpoints/step-*/*", lines, seed)
+    last = on_disk(out / "checkpoints" / "step-00000120")
+    assert last.keys() >= {"model.safetensors", "ema.safetensors", "resume.safetensors"}
+    assert last["model.safetensors"] != last["ema.safetensors"]
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 121))

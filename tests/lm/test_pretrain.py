@@ -1,0 +1,38 @@
+"""A small language model: sizes that fit each other, and a run that goes on with its own texts only."""
+
+from pathlib import Path
+
+import pytest
+
+from monge.lm.pretrain import Pretrain
+from monge.run import fit
+from monge.train.config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        *(
+            ({name: 0}, f"{name} must be at least 1, got 0")
+            for name in ("vocabulary", "width", "depth", "heads", "batch")
+        ),
+        ({"length": 1}, "length must be at least 2, got 1"),
+        ({"width": 100}, "width 100 is not 6 heads of an even width; give a multiple of 12"),
+        ({"width": 6}, "width 6 is not 6 heads"),
+    ],
+)
+def test_sizes_that_make_no_model_are_refused(sizes: dict[str, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Pretrain(**sizes)
+
+
+def test_a_run_goes_on_with_its_own_texts_only(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.write_text("( ph -> ps )\nA e. B\n" * 40)
+    config = TrainConfig(steps=2, save_every=1, warmup=0, device="cpu", ema=0.0, workers=0)
+    recipe = Pretrain(str(texts), vocabulary=300, width=16, depth=1, heads=2, length=8, batch=2, train=config)
+    fit(recipe, tmp_path / "run")
+    assert fit(recipe, tmp_path / "run", resume=True).step == 2
+    texts.write_text(texts.read_text().replace("A e. B", "B e. A", 1))
+    with pytest.raises(ValueError, match="texts is not what the data give now; put the data back as they were"):
+        fit(recipe, tmp_path / "run", resume=True)
