@@ -27,11 +27,12 @@ _STORED = {
     "bfloat16": (pa.uint16(), np.uint16),
     "float32": (pa.float32(), np.float32),
 }
+GROUP = 2**25  # bytes of a row group at most
 Row = tuple[str, Tensor]
 
 
 def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprint: dict[str, Any]) -> int:
-    """Write each sequence of (id, (n, D)) as a row group, aside, then rename; return the number of rows.
+    """Write each sequence of (id, (n, D)) as a row group or several, aside, then rename; return the number of rows.
 
     ValueError, with the id, for an empty sequence, a vector that is zero or not finite, or another width than the first.
     """
@@ -43,7 +44,7 @@ def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprin
                     continue
                 table = _table(path, group, dtype, fingerprint, None if writer is None else writer.schema)
                 writer = writer or pq.ParquetWriter(place, table.schema, compression="none", use_dictionary=False)
-                writer.write_table(table, row_group_size=len(table))
+                writer.write_table(table, row_group_size=max(1, GROUP * len(table) // max(GROUP, table.nbytes)))
                 rows += len(table)
             if writer is None:
                 raise ValueError(f"{path}: no rows to write")
@@ -147,35 +148,37 @@ class Vectors:
         kind = self._file.schema_arrow.field("hidden").type.value_type
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
-        return next(vectors.shape[1] for group in self.groups() for _, vectors in group)
+        return next(vectors.shape[1] for _, rows in self.portions() for _, vectors in rows)
 
     def ids(self) -> list[str]:
         """All ids, in order."""
-        tables = (self._read(number, "id") for number in range(self._file.num_row_groups))
-        return [key for table in tables for key in table.column("id").to_pylist()]
+        return [key for _, batch in self._batches("id") for key in batch.column("id").to_pylist()]
 
-    def _read(self, number: int, *columns: str) -> pa.Table:
-        try:
-            return self._file.read_row_group(number, columns=list(columns))
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(
-                f"{self.path}: row group {number} cannot be read ({error}); the file is damaged, write it anew"
-            ) from error
-
-    def groups(self) -> Iterator[list[Row]]:
-        """(id, (n, D)) of each row group; ValueError for what `check` refuses, with row group and id."""
-        width = None
+    def _batches(self, *columns: str, size: int = 128) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """(row group, up to `size` of its rows): a whole group would take several times its size on disk."""
         for number in range(self._file.num_row_groups):
-            where, table = f"{self.path}: row group {number}", self._read(number, "id", "hidden")
-            keys, hidden = table.column("id").to_pylist(), table.column("hidden").combine_chunks()
+            try:
+                for batch in self._file.iter_batches(size, row_groups=[number], columns=list(columns)):
+                    yield number, batch
+            except (pa.ArrowException, OSError) as error:
+                raise ValueError(
+                    f"{self.path}: row group {number} cannot be read ({error}); the file is damaged, write it anew"
+                ) from error
+
+    def portions(self) -> Iterator[tuple[int, list[Row]]]:
+        """(row group, some of its rows (id, (n, D))); ValueError for what `check` refuses, with row group and id."""
+        width = None
+        for number, batch in self._batches("id", "hidden"):
+            where = f"{self.path}: row group {number}"
             rows: list[Row] = []
-            for key, row in zip(keys, _rows(hidden, self.dtype, where), strict=True):
+            keys, vectors = batch.column("id").to_pylist(), _rows(batch.column("hidden"), self.dtype, where)
+            for key, row in zip(keys, vectors, strict=True):
                 if key is None:
                     raise ValueError(f"{where}: a row has no id; give every row its own")
                 width = row.shape[-1] if width is None else width
                 check(f"{where}, id {key!r}", row, width)
                 rows.append((key, row))
-            yield rows
+            yield number, rows
 
 
 def _number(kind: pa.DataType) -> pa.DataType | None:
@@ -189,7 +192,8 @@ def _number(kind: pa.DataType) -> pa.DataType | None:
 
 
 def _rows(hidden: pa.ListArray, dtype: str, where: str) -> Iterator[Tensor]:
-    inner, offsets = hidden.values, hidden.offsets.to_numpy()
+    offsets = hidden.offsets.to_numpy()
+    inner, offsets = hidden.values.slice(offsets[0], offsets[-1] - offsets[0]), offsets - offsets[0]
     for what, missing in (("vectors", inner.null_count), ("numbers", inner.values.null_count)):
         if missing:  # arrow keeps no place for them: what follows would move up
             raise ValueError(f"{where}: {missing} {what} are missing; leave their rows out")

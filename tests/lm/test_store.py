@@ -26,7 +26,7 @@ def test_sequences_come_back_in_their_groups(tmp_path: Path, dtype: str) -> None
     assert found.fingerprint == {"model": "m", "dtype": dtype}
     assert found.ids() == [key for group in groups for key, _ in group]
     assert found.width == 6
-    for group, read in zip(groups, found.groups(), strict=True):
+    for group, (_, read) in zip(groups, found.portions(), strict=True):
         for (key, x), (read_key, y) in zip(group, read, strict=True):
             assert key == read_key
             assert y.dtype == DTYPES[dtype]
@@ -48,7 +48,7 @@ def test_a_file_of_lists_of_lists_of_doubles_is_read(tmp_path: Path) -> None:
     (_, x), (_, y) = rows(3, 2)
     table = pa.table({"id": ["a", "b"], "hidden": pa.array([x.tolist(), y.tolist()], pa.list_(pa.list_(pa.float64())))})
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=1)
-    first, second = (group[0] for group in Vectors(tmp_path / "x.parquet").groups())
+    first, second = (group[0] for _, group in Vectors(tmp_path / "x.parquet").portions())
     assert torch.equal(first[1], x)
     assert torch.equal(second[1], y)
 
@@ -81,7 +81,7 @@ def test_vectors_that_are_not_finite_are_named_with_row_group_and_id(tmp_path: P
     table = pa.table({"id": ["a", "b"], "hidden": pa.array([[[1.0, 2.0]], [[float("inf"), 1.0]]])})
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=1)
     with pytest.raises(ValueError, match="row group 1, id 'b': vector 0 is not finite"):
-        list(Vectors(tmp_path / "x.parquet").groups())
+        list(Vectors(tmp_path / "x.parquet").portions())
 
 
 def test_ids_of_another_type_are_refused(tmp_path: Path) -> None:
@@ -106,13 +106,13 @@ def table(path: Path, hidden: list, kind: pa.DataType | None, said: str = "{}", 
 def test_missing_vectors_are_refused_and_do_not_shift_the_rows_after_them(tmp_path: Path, kind: pa.DataType) -> None:
     found = table(tmp_path / "x.parquet", [[[1.0, 2.0], None, [3.0, 4.0]], [[5.0, 6.0]]], kind)
     with pytest.raises(ValueError, match=r"x\.parquet: row group 0: 1 vectors are missing; leave their rows out"):
-        list(found.groups())
+        list(found.portions())
 
 
 def test_missing_numbers_are_refused(tmp_path: Path) -> None:
     found = table(tmp_path / "x.parquet", [[[1, 2], [None, 4]]], BITS, '{"dtype": "bfloat16"}')
     with pytest.raises(ValueError, match="row group 0: 1 numbers are missing"):
-        list(found.groups())
+        list(found.portions())
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_what_are_no_lists_of_vectors_is_named(tmp_path: Path, hidden: list, kin
 )
 def test_a_damaged_fingerprint_is_named(tmp_path: Path, said: str, kind: pa.DataType) -> None:
     with pytest.raises(ValueError, match=r"x\.parquet: its fingerprint is damaged; write it anew"):
-        list(table(tmp_path / "x.parquet", [[[1, 2]]], kind, said).groups())
+        list(table(tmp_path / "x.parquet", [[[1, 2]]], kind, said).portions())
 
 
 def test_no_rows_and_no_file_are_named(tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_no_rows_and_no_file_are_named(tmp_path: Path) -> None:
 
 def test_rows_without_vectors_and_other_widths_in_later_groups_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="row group 0, id 'row-0': no vectors"):
-        list(table(tmp_path / "x.parquet", [[], []], FLOATS).groups())
+        list(table(tmp_path / "x.parquet", [[], []], FLOATS).portions())
     with pytest.raises(ValueError, match="row group 1, id 'row-1': vectors of width 1, the others have 2"):
-        list(table(tmp_path / "x.parquet", [[[1.0, 2.0]], [[1.0]]], FLOATS, groups=2).groups())
+        list(table(tmp_path / "x.parquet", [[[1.0, 2.0]], [[1.0]]], FLOATS, groups=2).portions())
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def run(
     step, start = SOLVERS[solver][0](Affine()), perf_counter()
 
     def groups() -> Iterator[list[Row]]:
-        for group in source.groups():
+        for _, group in source.portions():
             for key, row in group:
                 if len(row) > (most := int(opened.constants["capacity"])):
                     raise ValueError(

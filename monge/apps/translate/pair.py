@@ -119,7 +119,7 @@ def _lay_out(file: Vectors, path: Path, common: set[str], capacity: int, longer:
     places: dict[str, tuple[int, int]] = {}
     long, offset, seen, digest = 0, 0, set[str](), hashlib.sha256()
     with path.open("wb") as out:
-        for number, rows in enumerate(file.groups()):
+        for number, rows in file.portions():
             for key, vectors in rows:
                 if key not in common or key in seen:
                     continue

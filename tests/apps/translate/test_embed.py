@@ -14,7 +14,7 @@ TEXTS = ["( ph -> ps )", "A e. B", "-. ch ph ps", "A", "( A u. B ) = ( B u. A )"
 
 
 def rows(path: Path) -> dict[str, torch.Tensor]:
-    return {key: row for group in Vectors(path).groups() for key, row in group}
+    return {key: row for _, group in Vectors(path).portions() for key, row in group}
 
 
 @pytest.mark.slow
