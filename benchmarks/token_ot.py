@@ -86,6 +86,9 @@ class Held(Pairs):
     def side(self, side: Side) -> np.ndarray:
         return np.arange(len(self.pairs))
 
+    def lengths(self, end: str) -> np.ndarray:
+        return np.array([len(getattr(pair, end)) for pair in self.pairs])
+
     def sequence(self, end: str, number: int) -> Tensor:
         return getattr(self.pairs[number], end)
 

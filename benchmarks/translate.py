@@ -28,10 +28,11 @@ from monge.train.checkpoint import write_json
 
 ARMS: dict[str, dict] = {
     "flow": {},
+    "flow matching": {"how": "match"},
     "regression": {"how": "regression"},
     "births and deaths": {"how": "events", "prices": Prices(turn=0.0)},
 }
-STEPS, BUDGETS, POOL = 8, (1, 2, 4, 16), 1000
+STEPS, BUDGETS, POOL = 3, (1, 2, 4, 8), 1000
 SHOWN = (
     f"R@1 of {POOL}",
     f"R@10 of {POOL}",

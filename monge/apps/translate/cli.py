@@ -73,7 +73,7 @@ def run(
     *,
     out: Path,
     back: bool = False,
-    steps: int = 8,
+    steps: int | None = None,
     solver: Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dopri5"] = "euler",
     checkpoint: str = "last",
     device: str = "auto",
@@ -85,7 +85,7 @@ def run(
         vectors: A .parquet file of sequences by id.
         out: The .parquet file to write.
         back: From the target's side to the source's.
-        steps: Steps of the solver.
+        steps: Steps of the solver; as many as the run was taught if not said.
         solver: How a step is taken.
     """
     free(out)
@@ -95,6 +95,7 @@ def run(
             f"{vectors}: vectors of width {source.width}, the run's have {width}; embed by the same model and layer"
         )
     translator = translator_of(opened, which=checkpoint, device=device_called(device))
+    steps = steps or translator.steps
     empty: list[str] = []
     step, start = SOLVERS[solver][0](Affine()), perf_counter()
 
@@ -122,7 +123,7 @@ def run(
 def evaluate(
     run: tyro.conf.Positional[Path],
     *,
-    steps: int = 8,
+    steps: int | None = None,
     budgets: tuple[int, ...] = (1, 2, 4, 16),
     beside: tuple[Path, ...] = (),
     texts: Path | None = None,
@@ -135,7 +136,7 @@ def evaluate(
 
     Args:
         run: A run directory; its pairs must still be where they were.
-        steps: Euler steps of the flow.
+        steps: Euler steps of the flow; as many as it was taught if not said.
         budgets: Other numbers of steps to show.
         beside: Other runs on the same pairs, for a row each.
         texts: What `monge translate data` wrote (nl to formal), for a picture of some couplings with their words.
@@ -144,6 +145,7 @@ def evaluate(
     """
     opened = reopen(run, app="translate")
     translator = translator_of(opened, which=checkpoint, device=device_called(device))
+    steps = steps or translator.steps
     pairs = Pairs(Path(stored(opened).pairs))
     if pairs.fingerprint != int(opened.constants.get("pairs", torch.tensor(0))):
         raise ValueError(f"{pairs.directory}: not the pairs that {run} was trained on; put them back, or train anew")
@@ -202,7 +204,7 @@ def _same(path: Path, opened: Opened) -> Opened:
     return other
 
 
-def demo(*, out: Path = Path("runs/demo-translate"), pairs: int = 2000, steps: int = 1000, lm_steps: int = 200) -> None:
+def demo(*, out: Path = Path("runs/demo-translate"), pairs: int = 2000, steps: int = 400, lm_steps: int = 200) -> None:
     """English to Metamath and back on real theorems: data, vectors of both sides, a flow, its table. Goes on where it stopped.
 
     Args:

@@ -193,6 +193,6 @@ def evaluate(
             found = translator.container.unpack(translator.walk(judge.sources, back=back, steps=budget))
             table[f"flow, {budget} steps"] = judge.row(Prediction(sequences=found), pool=pool)
     for name, other in (beside or {}).items():
-        table[name] = flow_row(judge, walked(other, judge, back=back, steps=other.steps or steps), pool=pool)
+        table[name] = flow_row(judge, walked(other, judge, back=back, steps=other.steps), pool=pool)
     table |= {name: judge.row(found, pool=pool) for name, found in judge.baselines().items()}
     return Evaluation(table, lengths(judge.targets), lengths(own.sequences))

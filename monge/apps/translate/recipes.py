@@ -60,11 +60,11 @@ class Translate:
     """Positions as sinusoids added into the content, as in the seed, instead of in a channel of their own."""
     sigma: float = 0.0
     """Standard deviation of noise around the path."""
-    how: Literal["flow", "walk", "regression", "events"] = "flow"
-    """walk regresses where three random steps end (flow walking); regression learns t = 0 and 1 alone and goes in one step: a
-    flow must beat it; with events there are no voids, tokens split and die."""
+    how: Literal["walk", "match", "regression", "events"] = "walk"
+    """walk regresses where three random steps end (flow walking), match the velocity between both ends (flow matching);
+    regression learns t = 0 and 1 alone and goes in one step, which a flow must beat; with events tokens split and die."""
     shape: FieldShape = field(default_factory=FieldShape)
-    batch: int = 32
+    batch: int = 16
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=3000, lr=3e-3, optimizer="muon", save_every=500, threads=0)
     )
@@ -72,6 +72,8 @@ class Translate:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"batch must be at least 1, got {self.batch}")
+        if self.sigma and self.how != "match":
+            raise ValueError("sigma is noise around the path of match; the other ways have none")
         for name in ("epsilon", "sigma"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -202,20 +204,21 @@ class Translator:
     device: torch.device | str = "cpu"
 
     @property
-    def steps(self) -> int | None:
-        """The one number of steps that there is a field for; None if any will do."""
-        return 1 if self.recipe.how == "regression" else None
+    def steps(self) -> int:
+        """How many steps the field was taught to take; 8 where it was not."""
+        return {"regression": 1, "walk": 3}.get(self.recipe.how, 8)
 
     def walk(
         self,
         sequences: Sequence[Float[Tensor, "_ D"]],
         *,
         back: bool = False,
-        steps: int = 8,
+        steps: int | None = None,
         step: Step = euler,
         size: int = 64,
     ) -> Float[Tensor, "B N channels"]:
         """The container states where the flow carries calibrated sequences; `back` from the target's side to the source's."""
+        steps = steps or self.steps
         form = Additive(self.container) if self.recipe.additive else None
         found: list[Tensor] = []
         for start in range(0, len(sequences), size):
@@ -229,12 +232,19 @@ class Translator:
             times = grid(steps, x, start=float(back), end=1.0 - float(back))
             with torch.no_grad():
                 v = partial(self.model, cond=cond)
-                x = integrate(decided(v, 1.0 - float(back), self.container.gain), x, times, step=step)
+                if self.recipe.how == "match":
+                    v = decided(v, 1.0 - float(back), self.container.gain)
+                x = integrate(v, x, times, step=step)
             found.append((form.undo(x) if form else x).cpu())
         return torch.cat(found)
 
     def translate(
-        self, sequences: Sequence[Float[Tensor, "_ D"]], *, back: bool = False, steps: int = 8, step: Step = euler
+        self,
+        sequences: Sequence[Float[Tensor, "_ D"]],
+        *,
+        back: bool = False,
+        steps: int | None = None,
+        step: Step = euler,
     ) -> list[Float[Tensor, "_ D"]]:
         """Each sequence of source vectors as target vectors, both in the data's own units."""
         start, end = ENDS[back], ENDS[not back]

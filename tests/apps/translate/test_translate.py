@@ -151,8 +151,8 @@ def test_a_flow_learns_which_tokens_go_and_finds_its_targets(pairs: Pairs, tmp_p
     recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, depth=2), batch=32, train=config)
     fit(recipe, tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
-    table = evaluate(pairs, translator, back=False, most=50, steps=4, pool=20).rows
-    flow, known = table["flow, 4 steps"], table["identity"]
+    table = evaluate(pairs, translator, back=False, most=50, steps=3, pool=20).rows
+    flow, known = table["flow, 3 steps"], table["identity"]
     assert flow["R@1 of all"].value > known["R@1 of all"].value + 0.3
     assert flow["length error"].value < known["length error"].value
     assert flow["matched cosine"].value > known["matched cosine"].value + 0.2
@@ -176,7 +176,7 @@ def test_soft_couplings_keep_every_token_and_blur_no_existence(packed: Packed, b
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
-    [{"how": "walk"}, {"how": "regression"}, {"how": "events"}, {"additive": True}, {"epsilon": 0.3}, {"sigma": 0.1}],
+    [{"how": "match"}, {"how": "regression"}, {"how": "events"}, {"additive": True}, {"epsilon": 0.3}],
     ids=lambda changes: next(iter(changes)) + str(next(iter(changes.values()))),
 )
 def test_every_way_to_learn_trains_reopens_and_translates(
@@ -186,11 +186,10 @@ def test_every_way_to_learn_trains_reopens_and_translates(
     recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, depth=2), batch=16, train=config, **changes)
     fit(recipe, tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
-    steps = translator.steps or 4
     numbers = pairs.side("test")
     for back in (False, True):
         source, target = ("target", "source") if back else ("source", "target")
-        found = translator.translate([pairs.sequence(source, n) for n in numbers], back=back, steps=steps)
+        found = translator.translate([pairs.sequence(source, n) for n in numbers], back=back)
         true = [pairs.sequence(target, n) for n in numbers]
         likeness = torch.tensor([matched_cosine(x, y) for x, y in zip(found, true, strict=True)])
         other = torch.tensor([matched_cosine(x, y) for x, y in zip(found, true[1:] + true[:1], strict=True)])
