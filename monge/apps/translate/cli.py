@@ -167,7 +167,9 @@ def evaluate(
     drawn = [pictures.curves(run / "curves.png", read_records(run / "metrics.jsonl"), seen)]
     if texts is not None:
         drawn.append(pictures.plan(run / "plan.png", _arcs(pairs, translator, texts)))
-    console.print(f"Pictures: {', '.join(map(str, drawn))}")
+    console.print(
+        f"All metrics with their intervals: {run / 'evaluation.json'}; pictures: {', '.join(map(str, drawn))}"
+    )
 
 
 def _arcs(pairs: Pairs, translator: Translator, texts: Path, *, count: int = 3) -> list[pictures.Arcs]:
@@ -235,16 +237,16 @@ def demo(*, out: Path = Path("runs/demo-translate"), pairs: int = 2000, steps: i
 
 
 def _table(rows: dict[str, dict[str, Interval]], title: str) -> Table:
+    """A line for each prediction with what counts most; all of it is in evaluation.json."""
     table = Table(title=title, title_justify="left")
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    retrieval = [name for name in next(iter(rows.values())) if name.startswith(("R@1 ", "R@10 ", "Chamfer R@1 "))]
+    names = [*retrieval, "length exact", "length error", "matched cosine"]
     table.add_column("")
-    for name in rows:
-        table.add_column(name, justify="right")
     for name in names:
-        cells = [rows[row].get(name) for row in rows]
-        table.add_row(
-            name, *("" if cell is None else f"{cell.value:.3g} ({cell.low:.3g}, {cell.high:.3g})" for cell in cells)
-        )
+        table.add_column(name, justify="right")
+    for row, cells in rows.items():
+        found = [cells.get(name) for name in names]
+        table.add_row(row, *("" if c is None else f"{c.value:.2g} ±{(c.high - c.low) / 2:.1g}" for c in found))
     return table
 
 

@@ -90,8 +90,8 @@ class Judge:
             empty = (vectors == 0).all(-1, keepdim=True)
             about = torch.where(empty, vectors, vectors - self.centre)
             scores = pooled_scores(about, pooled(self.targets, width) - self.centre)
-            values |= {f"{name} of {pool}": v for name, v in retrieval(scores, pool=pool).items()}
-            values |= {f"{name} of all": v for name, v in retrieval(scores).items()}
+            for size in sorted({min(pool, len(scores)), len(scores)}):
+                values |= {f"{name} of {size}": v for name, v in retrieval(scores, pool=size).items()}
         true = lengths(self.targets)
         counts = found.lengths if found.sequences is None else lengths(found.sequences)
         if counts is not None:
@@ -105,6 +105,7 @@ class Judge:
 
     def _token_metrics(self, sequences: Sequence[Tensor], pool: int) -> dict[str, Tensor]:
         scores = chamfer_scores(sequences, self.targets)
+        pool = min(pool, len(scores))
         values = {f"Chamfer {name} of {pool}": v for name, v in retrieval(scores, pool=pool).items()}
         del values[f"Chamfer rank of {pool}"]
         shuffled = [self.targets[k - 1] for k in range(len(self.targets))]
@@ -156,6 +157,7 @@ def flow_row(judge: Judge, found: Found, *, pool: int = 1000) -> Row:
     width = len(judge.centre)
     home, start = pooled(found.home, width), pooled(judge.sources, width)
     distance = (home - start).norm(dim=-1) / start.norm(dim=-1)
+    pool = min(pool, len(start))
     itself = retrieval(pooled_scores(home, start), pool=pool)["R@1"]
     return row | {
         "existence F1": Interval.of(f1),

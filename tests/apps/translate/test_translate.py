@@ -153,7 +153,8 @@ def test_a_flow_learns_which_tokens_go_and_finds_its_targets(pairs: Pairs, tmp_p
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
     table = evaluate(pairs, translator, back=False, most=50, steps=3, pool=20).rows
     flow, known = table["flow, 3 steps"], table["identity"]
-    assert flow["R@1 of all"].value > known["R@1 of all"].value + 0.3
+    (best,) = (name for name in flow if name.startswith("R@1 of ") and name != "R@1 of 20")
+    assert flow[best].value > known[best].value + 0.3
     assert flow["length error"].value < known["length error"].value
     assert flow["matched cosine"].value > known["matched cosine"].value + 0.2
 
