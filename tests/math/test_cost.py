@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monge.math.cost import FourBlock, Units, calibrate, cosine, inner_product, squared_euclidean, turns
+from monge.math.cost import FourBlock, Units, Whitening, calibrate, cosine, inner_product, squared_euclidean, turns
 from monge.math.ot import assignment
 
 seeds = st.integers(0, 2**31)
@@ -183,3 +183,23 @@ def test_slots_called_for_a_small_change_of_length_are_called_for_a_larger(draw)
     for changed in (created, deleted[::-1]):
         assert [len(slots) for slots in changed] == list(range(9))
         assert all(one <= more for one, more in zip(changed, changed[1:], strict=False))
+
+
+@given(seed=st.integers(0, 2**31))
+def test_whitened_vectors_are_centred_of_unit_covariance_and_come_back(draw, seed):
+    x = draw(seed, 400, 5) @ draw(seed + 1, 5, 5) + 7
+    found = Whitening.measure(x, floor=0.0)
+    white = found.apply(x)
+    torch.testing.assert_close(white.mean(0), torch.zeros(5).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(white.mT @ white / 400, torch.eye(5).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.undo(white), x, rtol=1e-6, atol=1e-6)
+
+
+def test_a_constant_feature_stays_faint_when_whitened_and_comes_back(draw):
+    x = draw(0, 400, 5)
+    x[:, 2] = 3
+    found = Whitening.measure(x)
+    assert found.apply(x)[:, 2].abs().max() < 1e-6
+    torch.testing.assert_close(found.undo(found.apply(x)), x)
+    with pytest.raises(ValueError, match="all vectors are the same"):
+        Whitening.measure(torch.ones(4, 3))

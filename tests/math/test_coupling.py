@@ -253,3 +253,6 @@ def test_an_entropic_plan_that_did_not_get_there_is_not_drawn_from(draw):
     pair = Pair(draw(0, 64, 2), draw(1, 64, 2))
     with pytest.raises(ArithmeticError, match=r"marginal error is .* after 10 iterations"):
         MinibatchOT(epsilon=1e-3, max_iterations=10)(pair)
+    tokens = Pair(draw(0, 2, 64, 2), draw(1, 2, 64, 2))
+    with pytest.raises(ArithmeticError, match=r"marginal error is .* after 10 iterations"):
+        TokenOT(lambda p: squared_euclidean(p.x_0, p.x_1), epsilon=1e-3, max_iterations=10)(tokens)

@@ -92,3 +92,19 @@ def test_gradient_flows_through_the_whole_walk(draw, stir):
 def test_a_walk_has_steps():
     with pytest.raises(ValueError, match="at least one step"):
         FlowWalking(steps=0)
+
+
+def test_the_way_back_is_the_way_there_with_ends_and_time_reversed(draw):
+    """The field x + t from x_1 to x_0 is -(x + 1 - t) from x_0 to x_1; the field's own way there costs something else."""
+    pair, swapped = Pair(draw(0, 8, 3), draw(1, 8, 3)), Pair(draw(1, 8, 3), draw(0, 8, 3))
+
+    def field(x, t, cond):
+        return x + like(t, x)
+
+    def loss(objective, v, batch):
+        torch.manual_seed(3)
+        return float(objective(v, batch).value)
+
+    back = loss(FlowWalking(step=euler, back=True), field, pair)
+    assert back == pytest.approx(loss(FlowWalking(step=euler), lambda x, t, c: -field(x, 1 - t, c), swapped))
+    assert back != pytest.approx(loss(FlowWalking(step=euler), field, pair))

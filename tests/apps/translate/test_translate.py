@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Calibration, Prices, measure, token_cost
+from monge.apps.translate.calibrate import Calibration, Prices, calibration, measure, token_cost
 from monge.apps.translate.couple import Packed, couple, matches, reordered, shard_path, softened
 from monge.apps.translate.field import Field, FieldShape
 from monge.apps.translate.metrics import (
@@ -21,11 +21,12 @@ from monge.apps.translate.metrics import (
     squared_w2,
 )
 from monge.apps.translate.pair import Pairs
-from monge.apps.translate.recipes import HERMES, Translate, translator_of
+from monge.apps.translate.recipes import HERMES, Translate, decided, translator_of
 from monge.fleet import here, processes
 from monge.math.container import Container
 from monge.math.cost import Whitening
 from monge.math.ot import assignment
+from monge.math.solve import euler, grid, integrate
 from monge.math.types import Pair
 from monge.run import fit, reopen
 from monge.train.config import TrainConfig
@@ -195,6 +196,36 @@ def test_every_way_to_learn_trains_reopens_and_translates(
         likeness = torch.tensor([matched_cosine(x, y) for x, y in zip(found, true, strict=True)])
         other = torch.tensor([matched_cosine(x, y) for x, y in zip(found, true[1:] + true[:1], strict=True)])
         assert (likeness - other).mean() > 0.3
+
+
+def test_existence_in_doubt_is_decided_and_nothing_else_is_touched() -> None:
+    """Walked in any number of steps a slot ends as a token or as a void, whichever is nearer to where the field leads."""
+    container = Container(4, gain=3.0)
+    x = container.pack([torch.zeros(2, 5)])
+    wanted = torch.tensor([[0.6, 0.4, 0.6, 0.4]])  # of existence, at the end
+
+    def field(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        v = torch.ones_like(x)
+        v[..., -1] = (3 * wanted - x[..., -1]) / (1 - t[:, None])
+        return v
+
+    for steps in (1, 2, 5):
+        end = integrate(decided(field, 1.0, container.gain), x, grid(steps, x), step=euler)
+        torch.testing.assert_close(container.split(end).existence, wanted.round())
+        torch.testing.assert_close(end[..., :-1], x[..., :-1] + 1)
+
+
+def test_a_rotation_is_found_and_what_has_none_is_left_alone() -> None:
+    draws = torch.Generator().manual_seed(0)
+    q, _ = torch.linalg.qr(torch.randn(64, 64, generator=draws))
+
+    def noisy(rows: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [x + 0.1 * torch.randn(x.shape, generator=draws) for x in rows]
+
+    own = [torch.randn(6, 64, generator=draws) for _ in range(300)]
+    assert calibration(own, noisy([x @ q for x in own])).unit < 0.05  # of strangers it is 1
+    few = own[:20]  # less than what a rotation takes
+    assert calibration(few, noisy(few)).unit < 0.05
 
 
 def test_the_seed_s_recipe_has_its_parameters() -> None:
