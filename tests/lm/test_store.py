@@ -171,3 +171,16 @@ def test_the_metadata_are_json(tmp_path: Path) -> None:
     write(tmp_path / "x.parquet", [rows(1)], dtype="bfloat16", fingerprint={"layer": "3"})
     metadata = pq.read_schema(tmp_path / "x.parquet").metadata
     assert json.loads(metadata[b"fingerprint"]) == {"layer": "3", "dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_large_row_group_comes_in_portions_that_lose_nothing(tmp_path, dtype):
+    draws = torch.Generator().manual_seed(0)
+    rows = [(f"{k}", torch.randn(1 + k % 7, 3, generator=draws).to(DTYPES[dtype])) for k in range(300)]
+    write(tmp_path / "x.parquet", [rows], dtype=dtype, fingerprint={})
+    found = list(Vectors(tmp_path / "x.parquet").portions())
+    assert len(found) > 1
+    assert {number for number, _ in found} == {0}
+    read = [row for _, portion in found for row in portion]
+    assert [key for key, _ in read] == [key for key, _ in rows]
+    assert all(torch.equal(one, two) for (_, one), (_, two) in zip(read, rows, strict=True))

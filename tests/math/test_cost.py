@@ -167,6 +167,21 @@ def test_turns_go_round_and_the_first_few_lie_evenly(seed, count):
                 assert torch.bincount(order[:few] * few // size, minlength=few).max() <= 2
 
 
+def test_out_of_turn_costs_more_and_in_turn_never_less_than_the_plain_price(draw):
+    args = [*tokens(draw, active=5, seed=0), *tokens(draw, active=3, seed=1)]
+    x_0, active_0, position_0, x_1, active_1, position_1 = args
+    prices = FourBlock(position=0.0, create=0.4, delete=0.7, turn=2.0)
+    cost = prices(x_0, x_1, active_0, active_1, position_0, position_1)[0]
+    assert (cost[:5, 3:] > 0.7).all()
+    assert (cost[5:, :3] > 0.4).all()
+    voids = [torch.zeros_like(active_0), position_0]
+    created = prices(x_0, x_1, voids[0], active_1, voids[1], position_1)[0]
+    assert torch.equal(created[:, 0].argsort(), turns(voids[0])[0].argsort())
+    turn = turns(active_1)[0]
+    assert torch.equal(cost[0, 3:].argsort(), turn[3:].argsort())  # whichever token goes, voids are called in turn
+    assert torch.equal(cost[:5, 3].argsort(), turns(active_0)[0][:5].argsort(descending=True))  # last come, first to go
+
+
 def test_slots_called_for_a_small_change_of_length_are_called_for_a_larger(draw):
     """So that whether a slot is created, or deleted, says whether there are at least so many, whatever the contents."""
     cost = FourBlock(turn=50.0, create=100.0, delete=100.0)
