@@ -1,4 +1,4 @@
-"""Teach an energy to be low on the right candidate: InfoNCE and the margin loss."""
+"""Teach what is right by what is not: InfoNCE, between vectors and for energies, and the margin loss."""
 
 from dataclasses import dataclass
 
@@ -26,6 +26,25 @@ class Contrast:
         """Each candidate's energy; infinite where there is none."""
         energy = model(self.x.flatten(0, 1)).reshape(self.x.shape[:2])
         return energy if self.mask is None else energy.masked_fill(~self.mask, torch.inf)
+
+
+def info_nce(
+    queries: Float[Tensor, "B D"],
+    keys: Float[Tensor, "B D"],
+    others: Float[Tensor, "n D"] | None = None,
+    *,
+    temperature: float = 0.05,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of each query's own key among those of the batch and `others`, by their cosines. 1807.03748, eq. 4.
+
+    Whoever points the same way as the own key is not held against it: the others may hold the batch's keys again.
+    """
+    among = keys if others is None else torch.cat([keys, others.to(keys.dtype)])
+    queries, keys, among = (nn.functional.normalize(x, dim=-1) for x in (queries, keys, among))
+    own = torch.arange(len(keys), device=keys.device)
+    same = keys @ among.mT > 1 - 1e-4
+    same[own, own] = False
+    return nn.functional.cross_entropy((queries @ among.mT / temperature).masked_fill(same, -torch.inf), own)
 
 
 def _metrics(value: Tensor, energy: Tensor) -> dict[str, Tensor]:

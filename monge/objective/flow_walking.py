@@ -1,5 +1,7 @@
 """Walk from x_0 in a few random steps and regress where the walk ends. Wu et al. 2505.14513, alg. 2."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -12,14 +14,21 @@ from monge.objective.flow_matching import masked_mean
 class FlowWalking(Objective):
     """E |walk(x_0) - x_1|^2 over `steps` steps, whose inner knots are sorted uniform draws, per sample.
 
-    With `back` the walk goes from x_1 to x_0, t from 1 to 0.
+    With `back` the walk goes from x_1 to x_0, t from 1 to 0. `also(end, x_1)`, a loss of where walks end, is added.
     """
 
-    def __init__(self, *, steps: int = 3, step: Step = midpoint, back: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        steps: int = 3,
+        step: Step = midpoint,
+        back: bool = False,
+        also: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         if steps < 1:
             raise ValueError(f"flow walking: at least one step, got {steps}")
-        self.steps, self.step, self.back = steps, step, back
+        self.steps, self.step, self.back, self.also = steps, step, back, also
 
     def forward(self, model: VelocityModel, batch: Pair) -> Loss:
         def velocity(x: Tensor, t: Tensor) -> Tensor:
@@ -31,4 +40,8 @@ class FlowWalking(Objective):
         knots = torch.cat([inner.new_zeros(1, len(x_0)), inner, inner.new_ones(1, len(x_0))])
         end = integrate(velocity, x_0, 1 - knots if self.back else knots, step=self.step)
         value = masked_mean((end - x_1).square(), batch.mask)
-        return Loss(value, {"loss": value.detach()})
+        if self.also is None:
+            return Loss(value, {"loss": value.detach()})
+        more = self.also(end, x_1)
+        total = value + more
+        return Loss(total, {"loss": total.detach(), "walk": value.detach(), "also": more.detach()})

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monge.objective.contrastive import Contrast, InfoNCE, Margin
+from monge.objective.contrastive import Contrast, InfoNCE, Margin, info_nce
 
 
 def energy(x):
@@ -84,3 +84,24 @@ def test_a_row_without_a_right_candidate_is_named():
     mask = torch.tensor([[True, True], [True, False], [False, True]])
     with pytest.raises(ValueError, match="row 2 has no right candidate"):
         Contrast(torch.zeros(3, 2, 1), mask)
+
+
+@given(seed=st.integers(0, 2**31))
+def test_infonce_of_vectors_is_that_of_the_energies_of_all_pairs(draw, seed):
+    """With the energy 1 - cos, and each query's own key first."""
+    q, k = draw(seed, 5, 3), draw(seed + 1, 5, 3)
+    turned = torch.stack([k.roll(-row, 0) for row in range(5)])
+    energy = 1 - torch.nn.functional.cosine_similarity(q[:, None], turned, dim=-1)
+    expected = InfoNCE(temperature=0.2)(lambda x: x.flatten(), Contrast(energy[..., None])).value
+    torch.testing.assert_close(info_nce(q, k, temperature=0.2), expected)
+    torch.testing.assert_close(info_nce(7 * q, 0.1 * k, temperature=0.2), expected)
+
+
+@given(seed=st.integers(0, 2**31))
+def test_infonce_counts_strangers_but_not_the_own_key_again(draw, seed):
+    q, k, others = draw(seed, 4, 3), draw(seed + 1, 4, 3), draw(seed + 2, 6, 3)
+    among = info_nce(q, k, others)
+    torch.testing.assert_close(info_nce(q, k, torch.cat([others, 2 * k[:1]])) > among, torch.tensor(True))
+    alone = info_nce(q[:1], k[:1], others)
+    torch.testing.assert_close(info_nce(q[:1], k[:1], torch.cat([others, 2 * k[:1]])), alone)
+    assert alone > info_nce(q[:1], k[:1], others[:3])

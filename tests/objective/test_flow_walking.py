@@ -108,3 +108,19 @@ def test_the_way_back_is_the_way_there_with_ends_and_time_reversed(draw):
     back = loss(FlowWalking(step=euler, back=True), field, pair)
     assert back == pytest.approx(loss(FlowWalking(step=euler), lambda x, t, c: -field(x, 1 - t, c), swapped))
     assert back != pytest.approx(loss(FlowWalking(step=euler), field, pair))
+
+
+def test_what_else_is_asked_of_the_end_is_added_and_logged(draw):
+    pair = Pair(draw(0, 8, 3), draw(1, 8, 3))
+
+    def still(x, t, cond):
+        return torch.zeros_like(x)
+
+    def also(end, x_1):
+        torch.testing.assert_close(end, pair.x_0)
+        assert x_1 is pair.x_1
+        return end.new_tensor(2.0)
+
+    loss, plain = FlowWalking(also=also)(still, pair), FlowWalking()(still, pair).value
+    assert float(loss.value) == pytest.approx(float(plain) + 2)
+    assert (float(loss.metrics["walk"]), float(loss.metrics["also"])) == pytest.approx((float(plain), 2))

@@ -57,4 +57,4 @@ def ridge(
 def procrustes(source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], asked: Float[Tensor, "B D"]) -> Prediction:
     """The rotation of centred pooled vectors that fits best."""
     x_mean, y_mean = source.mean(0), target.mean(0)
-    return Prediction(pooled=(asked - x_mean) @ rotation(source - x_mean, target - y_mean, inertia=0) + y_mean)
+    return Prediction(pooled=(asked - x_mean) @ rotation(source - x_mean, target - y_mean) + y_mean)

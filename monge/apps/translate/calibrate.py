@@ -1,6 +1,7 @@
 """The units of both sides and the prices of the augmented transport, measured on a sample and stored with the run."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -125,27 +126,35 @@ class Sample:
 
 
 def calibration(
-    source: list[Float[Tensor, "_ D"]], target: list[Float[Tensor, "_ D"]], *, rounds: int = 3
+    source: list[Float[Tensor, "_ D"]],
+    target: list[Float[Tensor, "_ D"]],
+    more: tuple[Float[Tensor, "n D"], Float[Tensor, "n D"]] | None = None,
+    *,
+    rounds: int = 3,
 ) -> Calibration:
     """How the vectors of pairs are whitened, the rotation that lays the source upon the target, and what matches then cost.
 
-    The rotation starts from Procrustes on the means of the sequences; then match, rotate, `rounds` times. It is learnt on four
-    fifths of the pairs and kept only if the matches of the others are cheaper with it than without.
+    Candidates are no rotation, Procrustes on the means of the sequences, and what `rounds` of match and rotate make of it. They
+    are learnt on four fifths of the pairs and on `more`, means of the sequences of other pairs; the one stays under which the
+    matches of the last fifth are cheapest.
     """
     white = [Whitening.measure(torch.cat(rows)) for rows in (source, target)]
     plain = Sample(*([side.apply(x) for x in rows] for side, rows in zip(white, (source, target), strict=True)))
     learnt, kept = plain.parts()
     x_0, x_1 = (torch.stack([x.mean(0) for x in rows]) for rows in (learnt.source, learnt.target))
-    turn = rotation(x_0 - x_0.mean(0), x_1 - x_1.mean(0))
-    for _ in range(rounds):
-        turn = turn @ rotation(*learnt.turned(turn).matched)
-    if kept.turned(turn).costs.mean() > kept.costs.mean():
-        turn = torch.eye(len(turn))
+    if more is not None:
+        x_0, x_1 = (torch.cat([x, side.apply(y)]) for x, side, y in zip((x_0, x_1), white, more, strict=True))
+    turns = [torch.eye(x_0.shape[-1])]
+    for inertia in (0.0, 0.1):
+        turns.append(rotation(x_0 - x_0.mean(0), x_1 - x_1.mean(0), inertia=inertia))
+        for _ in range(rounds):
+            turns.append(turns[-1] @ rotation(*learnt.turned(turns[-1]).matched, inertia=inertia))
+    turn = min(turns, key=lambda turn: float(kept.turned(turn).costs.mean()))
     unit, price = calibrate(plain.turned(turn).costs)
     return Calibration(white[0].then(turn), white[1], turn, unit, price)
 
 
-def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: float = 0.1) -> Float[Tensor, "D D"]:
+def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: float = 0.0) -> Float[Tensor, "D D"]:
     """The orthogonal matrix that carries rows x_0 nearest to rows x_1. Schoenemann 1966.
 
     With `inertia`, relative to what the rows say most clearly, what they do not speak of stays where it is.
@@ -156,21 +165,28 @@ def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: f
 
 
 def measure(pairs: Pairs, prices: Prices, *, sample: int = 1000) -> Calibration:
-    """The calibration of a sample of the training pairs; with raw prices the one that changes nothing.
+    """The calibration of a sample of the training pairs and the means of others; with raw prices the one that changes nothing.
 
-    The sample ends where it holds 2^24 entries, so that memory does not grow with the width.
+    The sample ends where it holds 2^24 entries, the means where they hold 2^23: memory does not grow with the data.
     """
     if prices.raw:
         same = Whitening(torch.zeros(pairs.width), torch.eye(pairs.width))
         return Calibration(same, same, torch.eye(pairs.width), 1.0, 1.0)
     numbers = pairs.side("train")
-    numbers = numbers[torch.randperm(len(numbers), generator=seeded(0, 11))[:sample].numpy()]
-    entries = (pairs.lengths(ENDS[0]) + pairs.lengths(ENDS[1]))[numbers].cumsum() * pairs.width
-    numbers = numbers[: max(1, int((entries <= 2**24).sum()))].tolist()
+    numbers = numbers[torch.randperm(len(numbers), generator=seeded(0, 11)).numpy()]
+    entries = (pairs.lengths(ENDS[0]) + pairs.lengths(ENDS[1]))[numbers[:sample]].cumsum() * pairs.width
+    numbers, count = numbers.tolist(), max(1, int((entries <= 2**24).sum()))
     if not numbers:
         raise ValueError(f"{pairs.directory}: no training pairs; give more pairs")
-    source, target = ([pairs.sequence(end, number) for number in numbers] for end in ENDS)
-    return calibration(source, target)
+    source, target = ([pairs.sequence(end, number) for number in numbers[:count]] for end in ENDS)
+    x_0, x_1 = (means(pairs, end, numbers[count:]) for end in ENDS)
+    return calibration(source, target, (x_0, x_1))
+
+
+def means(pairs: Pairs, end: str, numbers: Sequence[int], *, entries: int = 2**23) -> Float[Tensor, "n D"]:
+    """The mean of each sequence of a side, as they are on disk, of as many pairs as `entries` have room for."""
+    found = [pairs.sequence(end, number).mean(0) for number in numbers[: entries // pairs.width]]
+    return torch.stack(found) if found else torch.zeros(0, pairs.width)
 
 
 def _matched(x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "m D"]) -> tuple[Tensor, Tensor]:

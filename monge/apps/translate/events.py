@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from monge.apps.translate.field import FieldShape
+from monge.apps.translate.field import FieldShape, Mean
 from monge.math.container import Container
 from monge.math.coupling import Coupling, given
 from monge.math.times import Times
@@ -129,6 +129,7 @@ class EventField(nn.Module):
         super().__init__()
         self.container = container
         self.dit = shape.dit(channels + 2, classes=2)
+        self.mean = Mean(channels - 2) if shape.mean else None
 
     def forward(
         self, x_t: Float[Tensor, "B N channels"], t: Float[Tensor, "B"], cond: Condition
@@ -138,8 +139,12 @@ class EventField(nn.Module):
         told["label"] = cond["back"].long() if "back" in cond else torch.zeros_like(t, dtype=torch.long)
         found = self.dit(torch.cat([x_t, gain * cond["kin"].to(x_t.dtype)], -1), t, told)
         # to be alive, and whole, at t is evidence: by a Poisson law and by Bayes' rule it divides expectation and odds by this
-        evidence = like((1 - t).clamp_min(1 / 64).log(), found)
-        return torch.cat([found[..., :-2], found[..., -2:] + evidence], -1)
+        evidence = like((1 - t).clamp_min(1 / 64).log(), found).expand_as(found[..., -2:])
+        moved = torch.zeros_like(x_t[:, :1, :-2])
+        if self.mean is not None:
+            start = torch.where(told["label"] == 1, 1 - t, t)  # each end has its matrix, wherever the walk begins
+            moved = self.mean(x_t[..., :-2], cond["mask"].to(x_t.dtype), start)
+        return found + torch.cat([moved.expand_as(x_t[..., :-2]), torch.zeros_like(x_t[..., -2:]), evidence], -1)
 
 
 def from_the_start(u: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ class FieldShape:
     """Of the time modulation in each block; 0 for a full matrix."""
     ways: Literal[1, 2] = 1
     """2 gives the way back, t from 1 to 0, an output layer of its own."""
+    mean: bool = True
+    """Carry the mean of a sequence past the blocks, by a full matrix for each end."""
     recompute: bool = False
     """Keep no activations of blocks in training (gradient checkpointing): less memory, a third more time."""
 
@@ -40,17 +42,39 @@ class FieldShape:
         return DiT(channels, DiTShape(block, self.depth, recompute=self.recompute), classes=classes)
 
 
+class Mean(nn.Module):
+    """What moves all slots alike: the mean of a sequence's content by a matrix for each end of time, zero at first.
+
+    What a mean says of the other side's is faint in each channel, and would have to pass through the width of the blocks.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ends = nn.Linear(width, 2 * width, bias=False)
+        nn.init.zeros_(self.ends.weight)
+
+    def forward(
+        self, content: Float[Tensor, "B N D"], weight: Float[Tensor, "B N"], t: Float[Tensor, "B"]
+    ) -> Float[Tensor, "B 1 D"]:
+        share = weight / weight.sum(1, keepdim=True).clamp_min(1e-6)
+        first, last = self.ends(share[:, None].to(content.dtype) @ content).chunk(2, -1)
+        return torch.lerp(first, last, t[:, None, None].to(first.dtype))
+
+
 class Field(nn.Module):
     """v(x_t, t) of states (B, N, channels). Equivariant to the order of slots, so that both ends may order them as they do.
 
-    The channel before the last is a position times `span`, which attention then counts in; with span 0 there is none, as in the
-    seed's additive form. With two ways cond["back"], (B,), says who walks from 1 to 0.
+    The last channel is existence, the one before a position times `span`, which attention then counts in, and the one before
+    a turn; with span 0 existence is all that is no content, as in the seed's additive form. With two ways cond["back"], (B,),
+    says who walks from 1 to 0.
     """
 
     def __init__(self, channels: int, shape: FieldShape, *, span: float) -> None:
         super().__init__()
         self.span = span
+        self.content = channels - 3 if span else channels - 1
         self.dit = shape.dit(channels)
+        self.mean = Mean(self.content) if shape.mean else None
         self.back = nn.Linear(channels, channels) if shape.ways == 2 else None
         if self.back is not None:
             nn.init.eye_(self.back.weight)
@@ -61,6 +85,9 @@ class Field(nn.Module):
     ) -> Float[Tensor, "B N channels"]:
         places = self.span * x_t[..., -2] if self.span else torch.zeros_like(x_t[..., -2])
         v = self.dit(x_t, t, {"positions": places})
+        if self.mean is not None:
+            moved = self.mean(x_t[..., : self.content], x_t[..., -1].clamp_min(0), t)
+            v = v + nn.functional.pad(moved, (0, x_t.shape[-1] - self.content))
         back = None if cond is None else cond.get("back")
         if self.back is None or back is None:
             return v

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from monge.apps.translate.calibrate import Calibration, Prices, measure
+from monge.apps.translate.calibrate import Calibration, Prices, means, measure
+from monge.apps.translate.contrast import Recognised
 from monge.apps.translate.couple import Couplings, Packed, matches, reordered, softened
 from monge.apps.translate.events import Branching, EventField, EventMatching
 from monge.apps.translate.events import walk as live
@@ -21,8 +22,8 @@ from monge.math.container import Additive, Container
 from monge.math.path import Affine, constant
 from monge.math.solve import Step, euler, grid, integrate
 from monge.math.times import Times
-from monge.math.types import Pair, Velocity
-from monge.objective.base import Objective, Weighted
+from monge.math.types import Pair, Velocity, VelocityModel
+from monge.objective.base import Loss, Objective, Weighted
 from monge.objective.flow_matching import FlowMatching
 from monge.objective.flow_walking import FlowWalking
 from monge.run import Opened
@@ -30,15 +31,20 @@ from monge.train.batches import seeded, shuffled
 from monge.train.config import TrainConfig
 from monge.train.loop import Run
 
-
-def ends(u: Tensor) -> Tensor:
-    """t = 0 or 1: a field that knows only these is a regression of each end on the other."""
-    return u.round()
+STEPS = {"walk": 3, "regression": 1}
 
 
 def with_ends(u: Tensor) -> Tensor:
     """Half of the draws uniform, a quarter 0, a quarter 1: there is most to learn where only one end is seen."""
     return (2 * u - 0.5).clamp(0, 1)
+
+
+class OneWay(FlowWalking):
+    """A walk that tells the field which way it goes."""
+
+    def forward(self, model: VelocityModel, batch: Pair) -> Loss:
+        back = torch.full((len(batch),), self.back, device=batch.x_0.device)
+        return super().forward(model, replace(batch, cond={**batch.cond, "back": back}))
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,9 @@ class Translate:
     """Standard deviation of noise around the path."""
     how: Literal["walk", "match", "regression", "events"] = "walk"
     """walk regresses where three random steps end (flow walking), match the velocity between both ends (flow matching);
-    regression learns t = 0 and 1 alone and goes in one step, which a flow must beat; with events tokens split and die."""
+    regression walks in one step, which a flow must beat; with events tokens split and die."""
+    contrast: float = 0.1
+    """Weight of InfoNCE between the means of what walks, if it walks, have found and of what is there; 0 for none."""
     shape: FieldShape = field(default_factory=FieldShape)
     batch: int = 16
     train: TrainConfig = field(
@@ -74,13 +82,17 @@ class Translate:
             raise ValueError(f"batch must be at least 1, got {self.batch}")
         if self.sigma and self.how != "match":
             raise ValueError("sigma is noise around the path of match; the other ways have none")
-        for name in ("epsilon", "sigma"):
+        for name in ("epsilon", "sigma", "contrast"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not self.gain > 0:
             raise ValueError(f"gain must be above 0, got {self.gain}")
         if self.couplings and self.epsilon:
             raise ValueError("couplings on disk are exact; epsilon couples as it goes: give one of the two")
+        if self.additive and self.contrast and self.how in STEPS:
+            raise ValueError(
+                "additive positions are part of the content, whose means contrast compares; give contrast 0"
+            )
         if self.how == "events" and (self.epsilon or self.additive or self.sigma or self.shape.ways == 2):
             raise ValueError("events go without epsilon, additive, sigma and a second way")
 
@@ -114,7 +126,7 @@ class Translate:
             "width": torch.tensor(pairs.width),
             "pairs": torch.tensor(pairs.fingerprint),
         }
-        objective = self._objective()
+        objective = self._objective(packed)
 
         def evaluate(model: nn.Module) -> dict[str, float]:
             device, total = next(model.parameters()).device, 0.0
@@ -127,19 +139,28 @@ class Translate:
 
         return Run(self.network(pairs.capacity, pairs.width), objective, batches, self.train, evaluate, constants)
 
-    def _objective(self) -> Objective:
+    def _objective(self, packed: Packed) -> Objective:
         if self.how == "events":
             return EventMatching()
-        if self.how == "walk":
-            there, home = (FlowWalking(steps=3, step=euler, back=back) for back in (False, True))
-            return Weighted(there=(0.5, there), back=(0.5, home))
-        law = ends if self.how == "regression" else with_ends
-        path = Affine(spread=constant(self.sigma) if self.sigma else None)
-        return FlowMatching(path, times=Times(law, stratified=True))
+        if self.how == "match":
+            path = Affine(spread=constant(self.sigma) if self.sigma else None)
+            return FlowMatching(path, times=Times(with_ends, stratified=True))
+        there, home = (
+            OneWay(steps=STEPS[self.how], step=euler, back=back, also=self._recognised(packed, ENDS[not back]))
+            for back in (False, True)
+        )
+        return Weighted(there=(0.5, there), back=(0.5, home))
+
+    def _recognised(self, packed: Packed, end: str) -> Recognised | None:
+        if not self.contrast:
+            return None
+        learnt = packed.pairs.side("train")[torch.randperm(len(packed.pairs.side("train")), generator=seeded(0, 12))]
+        strangers = means(packed.pairs, end, learnt.tolist(), entries=2**22)
+        return Recognised(packed.calibration.side(end).apply(strangers), self.contrast)
 
     def _both_ways(self, pair: Pair, draws: torch.Generator) -> Pair:
-        """Half of the rows the way back, where the field is told which way it goes."""
-        if self.how != "events" and self.shape.ways == 1:
+        """Half of the rows the way back, where it is for the rows to say which way the field goes."""
+        if self.how in STEPS or (self.how == "match" and self.shape.ways == 1):
             return pair
         pair = replace(pair, cond={"back": torch.rand(len(pair), generator=draws) < 0.5})
         return Branching()(pair) if self.how == "events" else pair
@@ -165,7 +186,8 @@ class Translate:
 HERMES = Translate(
     prices=Prices(delete=1.0, create=1.0, create_norm=0.1),
     additive=True,
-    shape=FieldShape(width=2048, depth=6, head=256, rank=32, recompute=True),
+    contrast=0.0,
+    shape=FieldShape(width=2048, depth=6, head=256, rank=32, mean=False, recompute=True),
     train=TrainConfig(steps=10_000, lr=5e-4, precision="bfloat16", threads=0),
 )
 """The seed's configuration, of 313 M parameters."""
@@ -206,7 +228,7 @@ class Translator:
     @property
     def steps(self) -> int:
         """How many steps the field was taught to take; 8 where it was not."""
-        return {"regression": 1, "walk": 3}.get(self.recipe.how, 8)
+        return STEPS.get(self.recipe.how, 8)
 
     def walk(
         self,

@@ -10,7 +10,7 @@ import torch
 
 from monge.apps.translate.calibrate import Calibration, Prices, calibration, measure, token_cost
 from monge.apps.translate.couple import Packed, couple, matches, reordered, shard_path, softened
-from monge.apps.translate.field import Field, FieldShape
+from monge.apps.translate.field import Field, FieldShape, Mean
 from monge.apps.translate.metrics import (
     Interval,
     chamfer_scores,
@@ -178,7 +178,7 @@ def test_soft_couplings_keep_every_token_and_blur_no_existence(packed: Packed, b
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
-    [{"how": "match"}, {"how": "regression"}, {"how": "events"}, {"additive": True}, {"epsilon": 0.3}],
+    [{"how": "match"}, {"how": "regression"}, {"how": "events"}, {"additive": True, "contrast": 0.0}, {"epsilon": 0.3}],
     ids=lambda changes: next(iter(changes)) + str(next(iter(changes.values()))),
 )
 def test_every_way_to_learn_trains_reopens_and_translates(
@@ -226,6 +226,67 @@ def test_a_rotation_is_found_and_what_has_none_is_left_alone() -> None:
     assert calibration(own, noisy([x @ q for x in own])).unit < 0.05  # of strangers it is 1
     few = own[:20]  # less than what a rotation takes
     assert calibration(few, noisy(few)).unit < 0.05
+
+
+def test_the_means_of_other_pairs_find_a_rotation_that_a_sample_cannot() -> None:
+    """Forty noisy pairs of 64 entries say little, the means of 4,000 others nearly all."""
+    draws = torch.Generator().manual_seed(0)
+    q, _ = torch.linalg.qr(torch.randn(64, 64, generator=draws))
+    own = [torch.randn(6, 64, generator=draws) for _ in range(4000)]
+    other = [x @ q + torch.randn(x.shape, generator=draws) for x in own]
+    means = torch.stack([x.mean(0) for x in own[80:]]), torch.stack([x.mean(0) for x in other[80:]])
+
+    def strangeness(found: Calibration) -> float:
+        x, y = (side.apply(torch.cat(rows[40:80])) for side, rows in ((found.source, own), (found.target, other)))
+        return float(1 - torch.nn.functional.cosine_similarity(x, y).mean())
+
+    assert strangeness(calibration(own[:40], other[:40], means)) < 0.4 < strangeness(calibration(own[:40], other[:40]))
+
+
+def test_the_mean_of_what_exists_moves_all_slots_by_the_matrix_of_each_end() -> None:
+    mean, draws = Mean(4), torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, 4, generator=draws)
+    exists = torch.tensor([[1, 0, 1, 0, 0], [1, 1, 1, 1, 0]]).float()
+    assert (mean(x, exists, torch.zeros(2)) == 0).all()
+    torch.nn.init.normal_(mean.ends.weight, generator=draws)
+    first, last = mean.ends.weight.split(4)
+    of = torch.stack([x[0, [0, 2]].mean(0), x[1, :4].mean(0)])[:, None]
+    torch.testing.assert_close(mean(x, 3 * exists, torch.tensor([0.0, 0.25])[:1].expand(2)), of @ first.mT)
+    torch.testing.assert_close(mean(x, exists, torch.full((2,), 0.25)), of @ (0.75 * first + 0.25 * last).mT)
+    assert torch.isfinite(mean(x, 0 * exists, torch.ones(2))).all()
+
+
+@pytest.mark.parametrize("how", ["walk", "regression"])
+def test_walks_tell_the_field_which_way_they_go(pairs: Pairs, how: Literal["walk", "regression"]) -> None:
+    """Each end's time has one way out, so that two heads share no walk."""
+    run = Translate(pairs=str(pairs.directory), how=how, shape=replace(SMALL, ways=2), train=TINY).build()
+    seen: list[tuple[bool, float]] = []
+
+    def field(x: torch.Tensor, t: torch.Tensor, cond: dict[str, torch.Tensor]) -> torch.Tensor:
+        (back,) = cond["back"].unique().tolist()
+        seen.extend((back, float(time)) for time in t)
+        return torch.zeros_like(x)
+
+    with torch.no_grad():
+        run.objective(field, run.batches(0))
+    assert {back for back, time in seen if time == 0} == {False}
+    assert {back for back, time in seen if time == 1} == {True}
+
+
+def test_contrast_asks_that_means_find_their_own(pairs: Pairs) -> None:
+    """Walks that arrive at another's target pay for it besides; those at their own next to nothing."""
+    run, plain = (
+        Translate(pairs=str(pairs.directory), how="regression", shape=SMALL, contrast=weight, train=TINY).build()
+        for weight in (0.5, 0.0)
+    )
+    batch = run.batches(0)
+
+    def leading(x_0: torch.Tensor, x_1: torch.Tensor) -> Any:
+        return lambda x, t, cond: x_1 - x_0
+
+    right, wrong = (leading(batch.x_0, x_1) for x_1 in (batch.x_1, batch.x_1.roll(1, 0)))
+    assert 0 <= float(run.objective(right, batch).value) < 0.1
+    assert float(run.objective(wrong, batch).value - plain.objective(wrong, batch).value) > 1
 
 
 def test_the_seed_s_recipe_has_its_parameters() -> None:
