@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.apps.translate.calibrate import rotation
+from monge.math.cost import Whitening
 
 Sequences = Sequence[Float[Tensor, "_ D"]]
 
@@ -58,3 +59,15 @@ def procrustes(source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], asked
     """The rotation of centred pooled vectors that fits best."""
     x_mean, y_mean = source.mean(0), target.mean(0)
     return Prediction(pooled=(asked - x_mean) @ rotation(source - x_mean, target - y_mean) + y_mean)
+
+
+def canonical(
+    source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], asked: Float[Tensor, "B D"], *, floor: float = 1e-2
+) -> Prediction:
+    """The linear map that retrieves best: each canonical direction weighs as much as it correlates. Hotelling 1936.
+
+    What it predicts is no mean of a target but a vector whose cosine with it is large.
+    """
+    x, y = (Whitening.measure(side, floor=floor) for side in (source, target))
+    u, correlation, v = torch.linalg.svd(x.apply(source).mT @ y.apply(target) / len(source))
+    return Prediction(pooled=x.apply(asked) @ (u * correlation) @ v @ y.matrix + target.mean(0))

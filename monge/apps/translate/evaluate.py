@@ -79,6 +79,7 @@ class Judge:
             "length only": baselines.length_only(lengths(learnt), lengths(known), lengths(self.sources)),
             "ridge, pooled": baselines.ridge(x, y, asked),
             "Procrustes, pooled": baselines.procrustes(x, y, asked),
+            "canonical correlations, pooled": baselines.canonical(x, y, asked),
         }
 
     def row(self, found: Prediction, *, pool: int = 1000) -> Row:

@@ -31,8 +31,6 @@ from monge.train.batches import seeded, shuffled
 from monge.train.config import TrainConfig
 from monge.train.loop import Run
 
-STEPS = {"walk": 3, "regression": 1}
-
 
 def with_ends(u: Tensor) -> Tensor:
     """Half of the draws uniform, a quarter 0, a quarter 1: there is most to learn where only one end is seen."""
@@ -60,15 +58,17 @@ class Translate:
     prices: Prices = field(default_factory=Prices)
     epsilon: float = 0.0
     """0 couples by the exact assignment; above, by the entropic plan's barycentre, in units of cost."""
-    gain: float = 4.0
+    gain: float = 12.0
     """How much an entry of position or existence weighs against one of content."""
     additive: bool = False
     """Positions as sinusoids added into the content, as in the seed, instead of in a channel of their own."""
     sigma: float = 0.0
     """Standard deviation of noise around the path."""
-    how: Literal["walk", "match", "regression", "events"] = "walk"
-    """walk regresses where three random steps end (flow walking), match the velocity between both ends (flow matching);
-    regression walks in one step, which a flow must beat; with events tokens split and die."""
+    how: Literal["walk", "match", "events"] = "walk"
+    """walk regresses where a walk ends, match the velocity between both ends (flow matching); with events tokens split and
+    die."""
+    walk: int = 1
+    """Steps of such a walk, of random lengths: 1 is a regression of each end on the other, 3 is flow walking."""
     contrast: float = 0.1
     """Weight of InfoNCE between the means of what walks, if it walks, have found and of what is there; 0 for none."""
     shape: FieldShape = field(default_factory=FieldShape)
@@ -89,7 +89,9 @@ class Translate:
             raise ValueError(f"gain must be above 0, got {self.gain}")
         if self.couplings and self.epsilon:
             raise ValueError("couplings on disk are exact; epsilon couples as it goes: give one of the two")
-        if self.additive and self.contrast and self.how in STEPS:
+        if self.walk < 1:
+            raise ValueError(f"walk must be at least 1 step, got {self.walk}")
+        if self.additive and self.contrast and self.how == "walk":
             raise ValueError(
                 "additive positions are part of the content, whose means contrast compares; give contrast 0"
             )
@@ -146,7 +148,7 @@ class Translate:
             path = Affine(spread=constant(self.sigma) if self.sigma else None)
             return FlowMatching(path, times=Times(with_ends, stratified=True))
         there, home = (
-            OneWay(steps=STEPS[self.how], step=euler, back=back, also=self._recognised(packed, ENDS[not back]))
+            OneWay(steps=self.walk, step=euler, back=back, also=self._recognised(packed, ENDS[not back]))
             for back in (False, True)
         )
         return Weighted(there=(0.5, there), back=(0.5, home))
@@ -155,12 +157,12 @@ class Translate:
         if not self.contrast:
             return None
         learnt = packed.pairs.side("train")[torch.randperm(len(packed.pairs.side("train")), generator=seeded(0, 12))]
-        strangers = means(packed.pairs, end, learnt.tolist(), entries=2**22)
+        strangers = means(packed.pairs, end, learnt.tolist(), entries=2**21)
         return Recognised(packed.calibration.side(end).apply(strangers), self.contrast)
 
     def _both_ways(self, pair: Pair, draws: torch.Generator) -> Pair:
         """Half of the rows the way back, where it is for the rows to say which way the field goes."""
-        if self.how in STEPS or (self.how == "match" and self.shape.ways == 1):
+        if self.how == "walk" or (self.how == "match" and self.shape.ways == 1):
             return pair
         pair = replace(pair, cond={"back": torch.rand(len(pair), generator=draws) < 0.5})
         return Branching()(pair) if self.how == "events" else pair
@@ -228,7 +230,7 @@ class Translator:
     @property
     def steps(self) -> int:
         """How many steps the field was taught to take; 8 where it was not."""
-        return STEPS.get(self.recipe.how, 8)
+        return self.recipe.walk if self.recipe.how == "walk" else 8
 
     def walk(
         self,
