@@ -134,9 +134,9 @@ def calibration(
 ) -> Calibration:
     """How the vectors of pairs are whitened, the rotation that lays the source upon the target, and what matches then cost.
 
-    Candidates are no rotation, Procrustes on the means of the sequences, and what `rounds` of match and rotate make of it. They
-    are learnt on four fifths of the pairs and on `more`, means of the sequences of other pairs; the one stays under which the
-    matches of the last fifth are cheapest.
+    Candidates are no rotation, Procrustes on the means of the sequences, and what `rounds` of match and rotate make of it while
+    that helps. They are learnt on four fifths of the pairs and on `more`, means of the sequences of other pairs; the one stays
+    under which the matches of the last fifth are cheapest.
     """
     white = [Whitening.measure(torch.cat(rows)) for rows in (source, target)]
     plain = Sample(*([side.apply(x) for x in rows] for side, rows in zip(white, (source, target), strict=True)))
@@ -144,14 +144,20 @@ def calibration(
     x_0, x_1 = (torch.stack([x.mean(0) for x in rows]) for rows in (learnt.source, learnt.target))
     if more is not None:
         x_0, x_1 = (torch.cat([x, side.apply(y)]) for x, side, y in zip((x_0, x_1), white, more, strict=True))
-    turns = [torch.eye(x_0.shape[-1])]
+    best, least = torch.eye(x_0.shape[-1]), float(kept.costs.mean())
     for inertia in (0.0, 0.1):
-        turns.append(rotation(x_0 - x_0.mean(0), x_1 - x_1.mean(0), inertia=inertia))
-        for _ in range(rounds):
-            turns.append(turns[-1] @ rotation(*learnt.turned(turns[-1]).matched, inertia=inertia))
-    turn = min(turns, key=lambda turn: float(kept.turned(turn).costs.mean()))
-    unit, price = calibrate(plain.turned(turn).costs)
-    return Calibration(white[0].then(turn), white[1], turn, unit, price)
+        turn, last = rotation(x_0 - x_0.mean(0), x_1 - x_1.mean(0), inertia=inertia), math.inf
+        for number in range(rounds + 1):
+            if number:
+                turn = turn @ rotation(*learnt.turned(turn).matched, inertia=inertia)
+            cost = float(kept.turned(turn).costs.mean())
+            if cost < least:
+                best, least = turn, cost
+            if cost >= last:
+                break
+            last = cost
+    unit, price = calibrate(plain.turned(best).costs)
+    return Calibration(white[0].then(best), white[1], best, unit, price)
 
 
 def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: float = 0.0) -> Float[Tensor, "D D"]:
