@@ -3,7 +3,7 @@
 # torch's own annotations are partial
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -75,15 +75,30 @@ class Whitening:
     matrix: Float[Tensor, "D D"]
 
     @staticmethod
-    def measure(x: Float[Tensor, "n D"], *, floor: float = 1e-3) -> "Whitening":
-        """The symmetric one (ZCA). Variances are raised by `floor` times their mean, so that what is constant stays faint."""
-        centre = x.double().mean(0)
-        rows = x.double() - centre
-        variances, axes = torch.linalg.eigh(rows.mT @ rows / len(rows))
+    def measure(x: Float[Tensor, "n D"] | Iterable[Float[Tensor, "_ D"]], *, floor: float = 1e-3) -> "Whitening":
+        """The symmetric one (ZCA), of vectors or of a stream of them, of which one block is held at a time.
+
+        Variances are raised by `floor` times their mean, so that what is constant stays faint.
+        """
+        blocks = iter([x] if isinstance(x, Tensor) else x)
+        block = next(blocks, None)
+        if block is None or not len(block):
+            raise ValueError("whitening: no vectors; give some")
+        about, dtype = block.mean(0), block.dtype  # near the centre, for the digits
+        count, total, square = 0, torch.zeros_like(about, dtype=torch.float64), torch.zeros(0)
+        while block is not None:
+            rows = block - about
+            product = (rows.mT @ rows).double()
+            count, total = count + len(rows), total + rows.sum(0)
+            square = square.add_(product) if count > len(rows) else product
+            block = next(blocks, None)
+        shift = total / count
+        centre = about + shift
+        variances, axes = torch.linalg.eigh(square / count - shift[:, None] * shift)
         raised = variances.clamp_min(0) + floor * variances.mean()
         if not bool(raised.mean() > 0):
             raise ValueError("whitening: all vectors are the same; give others")
-        return Whitening(centre.to(x.dtype), ((axes * raised.rsqrt()) @ axes.mT).to(x.dtype))
+        return Whitening(centre.to(dtype), ((axes * raised.rsqrt()) @ axes.mT).to(dtype))
 
     def then(self, rotation: Float[Tensor, "D D"]) -> "Whitening":
         """This map, then a rotation."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from monge.math.types import Energy
+from monge.math.types import Energy, at_least_single
 from monge.objective.base import Loss, Objective
 
 
@@ -40,11 +40,14 @@ def info_nce(
     Whoever points the same way as the own key is not held against it: the others may hold the batch's keys again.
     """
     among = keys if others is None else torch.cat([keys, others.to(keys.dtype)])
-    queries, keys, among = (nn.functional.normalize(x, dim=-1) for x in (queries, keys, among))
     own = torch.arange(len(keys), device=keys.device)
-    same = keys @ among.mT > 1 - 1e-4
-    same[own, own] = False
-    return nn.functional.cross_entropy((queries @ among.mT / temperature).masked_fill(same, -torch.inf), own)
+    with torch.autocast(keys.device.type, enabled=False):  # in half precision nothing points quite the same way
+        queries, keys, among = (
+            nn.functional.normalize(x.to(at_least_single(x.dtype)), dim=-1) for x in (queries, keys, among)
+        )
+        same = keys @ among.mT > 1 - 1e-4
+        same[own, own] = False
+        return nn.functional.cross_entropy((queries @ among.mT / temperature).masked_fill(same, -torch.inf), own)
 
 
 def _metrics(value: Tensor, energy: Tensor) -> dict[str, Tensor]:

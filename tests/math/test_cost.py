@@ -210,6 +210,15 @@ def test_whitened_vectors_are_centred_of_unit_covariance_and_come_back(draw, see
     torch.testing.assert_close(found.undo(white), x, rtol=1e-6, atol=1e-6)
 
 
+def test_a_stream_whitens_as_its_vectors_do(draw):
+    x = 50 + draw(0, 60, 4) * torch.tensor([1.0, 0.1, 10, 1])
+    whole, stream = Whitening.measure(x), Whitening.measure(iter(x.split([7, 50, 3])))
+    torch.testing.assert_close(stream.centre, whole.centre)
+    torch.testing.assert_close(stream.matrix, whole.matrix)
+    with pytest.raises(ValueError, match="no vectors"):
+        Whitening.measure(iter([]))
+
+
 def test_a_constant_feature_stays_faint_when_whitened_and_comes_back(draw):
     x = draw(0, 400, 5)
     x[:, 2] = 3

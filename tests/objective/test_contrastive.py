@@ -105,3 +105,9 @@ def test_infonce_counts_strangers_but_not_the_own_key_again(draw, seed):
     alone = info_nce(q[:1], k[:1], others)
     torch.testing.assert_close(info_nce(q[:1], k[:1], torch.cat([others, 2 * k[:1]])), alone)
     assert alone > info_nce(q[:1], k[:1], others[:3])
+
+
+def test_infonce_knows_its_own_key_under_autocast(draw):
+    k = draw(0, 16, 64).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(info_nce(k, k, k)) < 0.01

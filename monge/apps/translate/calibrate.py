@@ -21,8 +21,9 @@ from monge.train.batches import seeded
 class Prices:
     """lambda_pos, alpha_delete, alpha_create and beta_create, in calibrated units; `raw` is the seed's way (HERMES): no units.
 
-    Without calibration a price of 1 meets squared distances of thousands: everything is deleted and created anew. `turn` is
-    what it costs to create or delete out of turn (see FourBlock).
+    Without calibration a price of 1 meets squared distances of thousands: everything is deleted and created anew. `create_norm`
+    is per mean square of what is created (raw: per squared norm). `turn` is what it costs to create or delete out of turn (see
+    FourBlock): 1 on average for each, so that above 0 only poor matches are undone; with 0 one in ten is.
     """
 
     position: float = 1.0
@@ -89,7 +90,8 @@ class Calibration:
             prices.position,
             prices.delete * self.price,
             prices.create * self.price,
-            prices.create_norm,
+            # of the mean square, which is about 1 where vectors are whitened; FourBlock divides by the unit
+            prices.create_norm * self.price * self.unit / len(self.rotation),
             prices.turn,
             content=cosine,
         )
@@ -130,6 +132,7 @@ def calibration(
     target: list[Float[Tensor, "_ D"]],
     more: tuple[Float[Tensor, "n D"], Float[Tensor, "n D"]] | None = None,
     *,
+    white: tuple[Whitening, Whitening] | None = None,
     rounds: int = 3,
 ) -> Calibration:
     """How the vectors of pairs are whitened, the rotation that lays the source upon the target, and what matches then cost.
@@ -138,7 +141,7 @@ def calibration(
     that helps. They are learnt on four fifths of the pairs and on `more`, means of the sequences of other pairs; the one stays
     under which the matches of the last fifth are cheapest.
     """
-    white = [Whitening.measure(torch.cat(rows)) for rows in (source, target)]
+    white = white or (Whitening.measure(source), Whitening.measure(target))
     plain = Sample(*([side.apply(x) for x in rows] for side, rows in zip(white, (source, target), strict=True)))
     learnt, kept = plain.parts()
     x_0, x_1 = (torch.stack([x.mean(0) for x in rows]) for rows in (learnt.source, learnt.target))
@@ -173,7 +176,8 @@ def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: f
 def measure(pairs: Pairs, prices: Prices, *, sample: int = 1000) -> Calibration:
     """The calibration of a sample of the training pairs and the means of others; with raw prices the one that changes nothing.
 
-    The sample ends where it holds 2^24 entries, the means where they hold 2^23: memory does not grow with the data.
+    The sample whitens; what is held of it for the rotation ends at 2^24 entries, and the means at 2^23: memory does not grow
+    with the data.
     """
     if prices.raw:
         same = Whitening(torch.zeros(pairs.width), torch.eye(pairs.width))
@@ -184,9 +188,10 @@ def measure(pairs: Pairs, prices: Prices, *, sample: int = 1000) -> Calibration:
     numbers, count = numbers.tolist(), max(1, int((entries <= 2**24).sum()))
     if not numbers:
         raise ValueError(f"{pairs.directory}: no training pairs; give more pairs")
+    white = [Whitening.measure(pairs.sequence(end, number) for number in numbers[:sample]) for end in ENDS]
     source, target = ([pairs.sequence(end, number) for number in numbers[:count]] for end in ENDS)
     x_0, x_1 = (means(pairs, end, numbers[count:]) for end in ENDS)
-    return calibration(source, target, (x_0, x_1))
+    return calibration(source, target, (x_0, x_1), white=(white[0], white[1]))
 
 
 def means(pairs: Pairs, end: str, numbers: Sequence[int], *, entries: int = 2**23) -> Float[Tensor, "n D"]:

@@ -17,7 +17,7 @@ from monge.apps.translate.couple import Packed, matches
 from monge.apps.translate.data import read_texts
 from monge.apps.translate.evaluate import evaluate as evaluate_run
 from monge.apps.translate.metrics import Interval
-from monge.apps.translate.pair import ENDS, Pairs
+from monge.apps.translate.pair import ENDS, Pairs, origin
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored, translator_of
 from monge.lm.load import encoder
 from monge.lm.pretrain import Pretrain
@@ -75,6 +75,7 @@ def run(
     back: bool = False,
     steps: int | None = None,
     solver: Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dopri5"] = "euler",
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16",
     checkpoint: str = "last",
     device: str = "auto",
 ) -> None:
@@ -94,8 +95,21 @@ def run(
         raise ValueError(
             f"{vectors}: vectors of width {source.width}, the run's have {width}; embed by the same model and layer"
         )
+    start, end = ENDS[back], ENDS[not back]
+    if (made := origin(source.fingerprint)) != int(opened.constants[f"{start}_origin"]):
+        other = made == int(opened.constants[f"{end}_origin"])
+        raise ValueError(
+            f"{vectors}: "
+            + (
+                f"these are vectors of the {end}; {'leave out' if back else 'give'} --back"
+                if other
+                else f"not made as the run's {start} was; embed by the same model and layer, in the same way"
+            )
+        )
     translator = translator_of(opened, which=checkpoint, device=device_called(device))
-    steps = steps or translator.steps
+    steps = translator.steps if steps is None else steps
+    if solver != "euler" and translator.recipe.how == "events":
+        raise ValueError(f"--solver {solver}: events go by steps of their own; leave it out")
     empty: list[str] = []
     step, start = SOLVERS[solver][0](Affine()), perf_counter()
 
@@ -112,7 +126,7 @@ def run(
             yield [(key, row) for key, row in pairs if len(row)]
 
     how = {"steps": steps, "solver": solver, "back": back, "input": source.fingerprint}
-    count = write(out, groups(), dtype="float16", fingerprint={"run": str(run), "checkpoint": checkpoint, **how})
+    count = write(out, groups(), dtype=dtype, fingerprint={"run": str(run), "checkpoint": checkpoint, **how})
     rate = (count + len(empty)) / (perf_counter() - start)
     console.print(
         f"{count} translated, {rate:.0f} a second: {out}"
@@ -124,7 +138,7 @@ def evaluate(
     run: tyro.conf.Positional[Path],
     *,
     steps: int | None = None,
-    budgets: tuple[int, ...] = (1, 2, 4, 16),
+    budgets: tuple[int, ...] | None = None,
     beside: tuple[Path, ...] = (),
     texts: Path | None = None,
     most: int = 1000,
@@ -137,7 +151,7 @@ def evaluate(
     Args:
         run: A run directory; its pairs must still be where they were.
         steps: Euler steps of the flow; as many as it was taught if not said.
-        budgets: Other numbers of steps to show.
+        budgets: Other numbers of steps to show; 1, 2, 4 and 16 if not said and the run was taught more than one.
         beside: Other runs on the same pairs, for a row each.
         texts: What `monge translate data` wrote (nl to formal), for a picture of some couplings with their words.
         most: Test pairs at most.
@@ -145,7 +159,13 @@ def evaluate(
     """
     opened = reopen(run, app="translate")
     translator = translator_of(opened, which=checkpoint, device=device_called(device))
-    steps = steps or translator.steps
+    steps = translator.steps if steps is None else steps
+    if budgets is None:
+        budgets = () if translator.steps == 1 else (1, 2, 4, 16)
+    if pool < 2:
+        raise ValueError(f"--pool {pool}: a retrieval takes at least 2 candidates")
+    if len({path.name for path in beside} | {run.name}) <= len(beside):
+        raise ValueError("--beside: runs of one name cannot be told apart in a table; rename one")
     pairs = Pairs(Path(stored(opened).pairs))
     if pairs.fingerprint != int(opened.constants.get("pairs", torch.tensor(0))):
         raise ValueError(f"{pairs.directory}: not the pairs that {run} was trained on; put them back, or train anew")

@@ -4,9 +4,10 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,13 +66,7 @@ def alike(texts: Sequence[str], *, threshold: float = 0.7) -> list[int]:
     for words in sets:
         for word in words:
             counts[word] += 1
-    parent, index = list(range(len(sets))), defaultdict[str, list[int]](list)
-
-    def first(k: int) -> int:
-        while parent[k] != k:
-            parent[k] = k = parent[parent[k]]
-        return k
-
+    index, links = defaultdict[str, list[int]](list), list[tuple[int, int]]()
     for number, words in enumerate(sets):
         rare = sorted(words, key=lambda word: (counts[word], word))
         prefix = rare[: len(rare) - math.ceil(threshold * len(rare) - 1e-9) + 1]
@@ -79,11 +74,25 @@ def alike(texts: Sequence[str], *, threshold: float = 0.7) -> list[int]:
         for other in near:
             shared = len(words & sets[other])
             if shared >= threshold * (len(words) + len(sets[other]) - shared):
-                a, b = sorted((first(number), first(other)))
-                parent[b] = a
+                links.append((number, other))
         for word in prefix:
             index[word].append(number)
-    return [first(number) for number in range(len(sets))]
+    return linked(len(sets), links)
+
+
+def linked(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
+    """The group of each of `count` when links join them: the least number in it."""
+    parent = list(range(count))
+
+    def first(k: int) -> int:
+        while parent[k] != k:
+            parent[k] = k = parent[parent[k]]
+        return k
+
+    for one, other in links:
+        a, b = sorted((first(one), first(other)))
+        parent[b] = a
+    return [first(number) for number in range(count)]
 
 
 # the public sets of pairs: what each calls its id, its natural language and its Lean
@@ -113,7 +122,8 @@ def public(name: str, path: Path) -> list[Text]:
             raise ValueError(f"{path}: row {number} has the {key} {label!r} of row {before}; give every row its own")
         rows.append((str(label), row[nl].strip(), row[formal].strip()))
     rows = [row for row in rows if row[1] and row[2]]
-    groups = alike([f"{row[1]} {row[2]}" for row in rows])
+    near = (enumerate(alike([row[side] for row in rows])) for side in (1, 2))
+    groups = linked(len(rows), chain(*near))
     return [Text(label, rows[group][0], nl, formal) for (label, nl, formal), group in zip(rows, groups, strict=True)]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monge.apps.translate import baselines
 from monge.apps.translate.baselines import Prediction
-from monge.apps.translate.calibrate import token_cost
+from monge.apps.translate.calibrate import means, token_cost
 from monge.apps.translate.metrics import (
     Interval,
     chamfer_scores,
@@ -23,7 +23,7 @@ from monge.apps.translate.metrics import (
     retrieval,
     squared_w2,
 )
-from monge.apps.translate.pair import Pairs
+from monge.apps.translate.pair import Pairs, Side
 from monge.apps.translate.recipes import Translator
 from monge.math.coupling import TokenOT
 from monge.math.types import Pair
@@ -40,43 +40,45 @@ class Judge:
     targets: list[Float[Tensor, "_ D"]]
     rotation: Float[Tensor, "D D"]
     """What the calibration did to the sources, relative to the targets."""
-    training: tuple[list[Float[Tensor, "_ D"]], list[Float[Tensor, "_ D"]]]
+    training: tuple[Float[Tensor, "n D"], Float[Tensor, "n D"]]
+    """The means of training pairs' sequences."""
+    counts: tuple[Int[Tensor, "n"], Int[Tensor, "n"]]
+    """And their lengths."""
     centre: Float[Tensor, "D"]
     """The mean pooled training target: scores are cosines about it."""
 
     @staticmethod
     def of(pairs: Pairs, translator: Translator, *, back: bool, most: int, training: int = 20_000) -> "Judge":
-        """Up to `most` test pairs."""
+        """Up to `most` test pairs, and the means of up to `training` others."""
         ends = ("target", "source") if back else ("source", "target")
 
-        def read(side: str, most: int) -> tuple[list[Tensor], list[Tensor]]:
-            numbers = torch.from_numpy(pairs.side(side))  # pyright: ignore[reportArgumentType]
-            numbers = numbers[torch.randperm(len(numbers), generator=seeded(1781))[:most]].tolist()
-            one, two = (
-                [translator.calibration.side(end).apply(pairs.sequence(end, number)) for number in numbers]
-                for end in ends
-            )
-            return one, two
+        def drawn(side: Side, most: int) -> list[int]:
+            numbers = torch.from_numpy(pairs.side(side))
+            return numbers[torch.randperm(len(numbers), generator=seeded(1781))[:most]].tolist()
 
-        sources, targets = read("test", most)
-        if len(sources) < 2:
-            raise ValueError(f"{pairs.directory}: {len(sources)} test pairs; retrieval takes at least 2")
-        learnt = read("train", training)
-        rotation = translator.calibration.rotation
-        return Judge(
-            sources, targets, rotation.mT if back else rotation, learnt, pooled(learnt[1], pairs.width).mean(0)
+        test, learnt = drawn("test", most), drawn("train", training)
+        if len(test) < 2:
+            raise ValueError(f"{pairs.directory}: {len(test)} test pairs; retrieval takes at least 2")
+        sides = [translator.calibration.side(end) for end in ends]
+        asked, true = (
+            [side.apply(pairs.sequence(end, n)) for n in test] for side, end in zip(sides, ends, strict=True)
         )
+        x, y = (
+            side.apply(means(pairs, end, learnt, entries=training * pairs.width))
+            for side, end in zip(sides, ends, strict=True)
+        )
+        n, m = (torch.from_numpy(pairs.lengths(end)[learnt]).long() for end in ends)
+        rotation = translator.calibration.rotation
+        return Judge(asked, true, rotation.mT if back else rotation, (x, y), (n, m), y.mean(0))
 
     def baselines(self) -> dict[str, Prediction]:
         """Predictions that take no flow."""
-        width = len(self.centre)
-        learnt, known = self.training
-        x, y, asked = (pooled(side, width) for side in (learnt, known, self.sources))
+        (x, y), asked = self.training, pooled(self.sources, len(self.centre))
         return {
             "mean vector": baselines.mean_vector(y, len(asked)),
             "identity": Prediction(sequences=[x @ self.rotation.mT for x in self.sources]),
             "rotation of tokens": Prediction(sequences=self.sources),
-            "length only": baselines.length_only(lengths(learnt), lengths(known), lengths(self.sources)),
+            "length only": baselines.length_only(*self.counts, lengths(self.sources)),
             "ridge, pooled": baselines.ridge(x, y, asked),
             "Procrustes, pooled": baselines.procrustes(x, y, asked),
             "canonical correlations, pooled": baselines.canonical(x, y, asked),
@@ -113,6 +115,9 @@ class Judge:
         both = list(zip(sequences, self.targets, strict=True))
         own = torch.tensor([squared_w2(x, y) for x, y in both])
         other = torch.tensor([squared_w2(x, y) for x, y in zip(sequences, shuffled, strict=True)])
+        own = own.nan_to_num(
+            float(own[~own.isnan()].max()) if (~own.isnan()).any() else torch.nan
+        )  # nothing is as far as any
         return values | {
             "matched cosine": torch.tensor([matched_cosine(x, y) for x, y in both]),
             "W2^2 / shuffled": own / other.nanmean(),
@@ -132,8 +137,8 @@ class Found:
 
     sequences: list[Float[Tensor, "_ D"]]
     existence: Float[Tensor, "B N"]
-    coupled: Bool[Tensor, "B N"]
-    """Which slots would exist had the pairs been coupled as in training."""
+    coupled: Bool[Tensor, "B N"] | None
+    """Which slots would exist had the pairs been coupled as in training; None where tokens keep no slots (events)."""
     home: list[Float[Tensor, "_ D"]]
     """The sequences walked back."""
 
@@ -143,6 +148,8 @@ def walked(translator: Translator, judge: Judge, *, back: bool, steps: int) -> F
     states = translator.walk(judge.sources, back=back, steps=steps)
     there = translator.container.unpack(states)
     home = translator.container.unpack(translator.walk(there, back=not back, steps=steps))
+    if translator.recipe.how == "events":
+        return Found(there, translator.container.split(states).existence, None, home)
     pair = Pair(translator.container.pack(judge.sources), translator.container.pack(judge.targets))
     cost = translator.calibration.cost(translator.recipe.prices, back=back)
     couple = TokenOT(lambda pair: token_cost(translator.container, cost, pair))
@@ -152,17 +159,17 @@ def walked(translator: Translator, judge: Judge, *, back: bool, steps: int) -> F
 
 
 def flow_row(judge: Judge, found: Found, *, pool: int = 1000) -> Row:
-    """All metrics of a flow: those of a prediction, of its slots' existence, and of the way home."""
+    """All metrics of a flow: those of a prediction, of its slots' existence if it keeps them, and of the way home."""
     row = judge.row(Prediction(sequences=found.sequences), pool=pool)
-    f1, error = existence_scores(found.existence, found.coupled)
+    if found.coupled is not None:
+        f1, error = existence_scores(found.existence, found.coupled)
+        row |= {"existence F1": Interval.of(f1), "existence calibration error": Interval(error, error, error)}
     width = len(judge.centre)
     home, start = pooled(found.home, width), pooled(judge.sources, width)
     distance = (home - start).norm(dim=-1) / start.norm(dim=-1)
     pool = min(pool, len(start))
     itself = retrieval(pooled_scores(home, start), pool=pool)["R@1"]
     return row | {
-        "existence F1": Interval.of(f1),
-        "existence calibration error": Interval(error, error, error),
         "cycle error": Interval.of(distance),
         f"cycle R@1 of {pool}": Interval.of(itself),
     }

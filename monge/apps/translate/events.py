@@ -201,6 +201,8 @@ def walk(
     With a generator, events are drawn; without, there are as many as t = 0 expects, rounded (see `_planned`), evenly in time,
     and they happen to whom they are expected of most. Never more than N particles: a split without room is refused.
     """
+    if steps < 1:
+        raise ValueError(f"walk: at least one step, got {steps}")
     capacity, dtype = x.shape[1], x.dtype
     live, x = model.container.active(x), x[..., :-1]
     family = torch.arange(capacity, device=x.device).expand(live.shape)

@@ -107,10 +107,13 @@ def squared_w2(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
 
 
 def kendall_tau(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
-    """Whether matched tokens come in the same order: concordant less discordant pairs, over all pairs; nan below two."""
+    """Whether matched tokens come in the same order: concordant less discordant pairs, over all pairs.
+
+    nan if y has no two tokens, the worst, -1, if only x has not.
+    """
     size = max(len(x), len(y))
     if min(len(x), len(y)) < 2:
-        return float("nan")
+        return float("nan") if len(y) < 2 else -1.0
     cost = torch.full((size, size), 1.0)
     cost[: len(x), : len(y)] = cosine(x, y)
     match = assignment(cost)[: len(x)]

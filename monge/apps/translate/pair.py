@@ -150,6 +150,16 @@ def _write_index(path: Path, kept: list[str], laid: Mapping[str, _Laid], groups:
     pq.write_table(pa.table(columns, schema=_INDEX), path)
 
 
+def digested(found: Any) -> int:
+    """64 bits that change with what JSON can say."""
+    return int.from_bytes(hashlib.sha256(json.dumps(found, sort_keys=True).encode()).digest()[:8], "big", signed=True)
+
+
+def origin(fingerprint: Mapping[str, Any]) -> int:
+    """Changes with the model that vectors come from and with how it was asked, not with how they are stored."""
+    return digested({name: said for name, said in fingerprint.items() if name != "dtype"})
+
+
 @dataclass(frozen=True)
 class Pairs:
     """A directory that `pair` made."""
@@ -192,10 +202,12 @@ class Pairs:
     @cached_property
     def fingerprint(self) -> int:
         """Changes with any vector, with where they come from, and with which pairs there are."""
-        digest = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode())
-        for column in self._index.itercolumns():
-            digest.update(json.dumps(column.to_pylist()).encode())
-        return int.from_bytes(digest.digest()[:8], "big", signed=True)
+        columns = [column.to_pylist() for column in self._index.itercolumns()]
+        return digested([self.about, *columns])
+
+    def origin(self, end: str) -> int:
+        """Of a side's vectors, see `origin`."""
+        return origin(self.about["fingerprint"][end])
 
     @cached_property
     def ids(self) -> list[str]:

@@ -91,6 +91,8 @@ class Translate:
             raise ValueError("couplings on disk are exact; epsilon couples as it goes: give one of the two")
         if self.walk < 1:
             raise ValueError(f"walk must be at least 1 step, got {self.walk}")
+        if self.walk > 1 and self.how != "walk":
+            raise ValueError(f"walk counts the steps of a walk; {self.how} takes none")
         if self.additive and self.contrast and self.how == "walk":
             raise ValueError(
                 "additive positions are part of the content, whose means contrast compares; give contrast 0"
@@ -127,6 +129,7 @@ class Translate:
             "capacity": torch.tensor(pairs.capacity),
             "width": torch.tensor(pairs.width),
             "pairs": torch.tensor(pairs.fingerprint),
+            **{f"{end}_origin": torch.tensor(pairs.origin(end)) for end in ENDS},
         }
         objective = self._objective(packed)
 
@@ -186,13 +189,16 @@ class Translate:
 
 
 HERMES = Translate(
-    prices=Prices(delete=1.0, create=1.0, create_norm=0.1),
+    prices=Prices(delete=1.0, create=1.0, create_norm=0.1, turn=0.0),
+    epsilon=0.05,
+    gain=1.0,
     additive=True,
+    how="match",
     contrast=0.0,
     shape=FieldShape(width=2048, depth=6, head=256, rank=32, mean=False, recompute=True),
     train=TrainConfig(steps=10_000, lr=5e-4, precision="bfloat16", threads=0),
 )
-"""The seed's configuration, of 313 M parameters."""
+"""The seed's configuration, of 313 M parameters: flow matching on entropic plans, positions in the content, no turns."""
 
 
 def stored(opened: Opened) -> Translate:
@@ -242,7 +248,13 @@ class Translator:
         size: int = 64,
     ) -> Float[Tensor, "B N channels"]:
         """The container states where the flow carries calibrated sequences; `back` from the target's side to the source's."""
-        steps = steps or self.steps
+        steps = self.steps if steps is None else steps
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        if self.steps == 1 and (steps > 1 or step is not euler):
+            raise ValueError(
+                "this field was taught to arrive in one Euler step; teach it more by `--walk 3` or `--how match`"
+            )
         form = Additive(self.container) if self.recipe.additive else None
         found: list[Tensor] = []
         for start in range(0, len(sequences), size):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def everything(directory: Path) -> dict[Path, bytes]:
 @pytest.fixture(scope="module")
 def run(pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run") / "run"
-    fit(Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1), batch=8, train=TINY), directory)
+    fit(Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1), walk=2, batch=8, train=TINY), directory)
     return directory
 
 
@@ -58,8 +59,8 @@ def packed(pairs: Pairs) -> Packed:
     return Packed(pairs, measure(pairs, Prices()), Container(pairs.capacity))
 
 
-def vectors(path: Path, *, length: int = 3, width: int = 16) -> Path:
-    write(path, [[("x", torch.ones(length, width))]], dtype="float16", fingerprint={"model": "m"})
+def vectors(path: Path, *, length: int = 3, width: int = 16, model: str = "a") -> Path:
+    write(path, [[("x", torch.ones(length, width))]], dtype="float16", fingerprint={"model": model})
     return path
 
 
@@ -68,10 +69,12 @@ def vectors(path: Path, *, length: int = 3, width: int = 16) -> Path:
     [
         ({"width": 5}, "vectors of width 5, the run's have 16; embed by the same model and layer"),
         ({"length": 13}, "id 'x': 13 vectors do not fit 12; leave it out or train on longer pairs"),
+        ({"model": "b"}, "these are vectors of the target; give --back"),
+        ({"model": "c"}, "not made as the run's source was; embed by the same model and layer, in the same way"),
     ],
 )
 def test_vectors_that_do_not_fit_a_run_are_refused(
-    run: Path, tmp_path: Path, translate: Translated, sizes: dict[str, int], said: str
+    run: Path, tmp_path: Path, translate: Translated, sizes: dict[str, Any], said: str
 ) -> None:
     source = vectors(tmp_path / "x", **sizes)
     assert translate("run", run, source, "--out", tmp_path / "y") == (2, f"monge translate run: {source}: {said}\n")
@@ -93,6 +96,8 @@ def test_a_translation_says_how_it_was_made_and_lies_on_nothing_else(
         code, said = translate("run", run, source, "--out", taken)
         assert (code, "there already; name another file" in said) == (2, True)
     assert everything(tmp_path) == before
+    assert translate("run", run, source, "--out", out, "--steps", 0)[1].endswith("steps must be at least 1, got 0\n")
+    source = vectors(tmp_path / "b", model="b")
     words = ("run", run, source, "--out", out, "--steps", 2, "--solver", "heun", "--back")
     assert translate(*words) == (0, "")
     found = Vectors(out).fingerprint

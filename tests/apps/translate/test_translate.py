@@ -26,7 +26,7 @@ from monge.fleet import here, processes
 from monge.math.container import Container
 from monge.math.cost import Whitening
 from monge.math.ot import assignment
-from monge.math.solve import euler, grid, integrate
+from monge.math.solve import euler, grid, integrate, midpoint
 from monge.math.types import Pair
 from monge.run import fit, reopen
 from monge.train.config import TrainConfig
@@ -152,8 +152,8 @@ def test_a_flow_learns_which_tokens_go_and_finds_its_targets(pairs: Pairs, tmp_p
     recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, depth=2), batch=32, train=config)
     fit(recipe, tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
-    table = evaluate(pairs, translator, back=False, most=50, steps=3, pool=20).rows
-    flow, known = table["flow, 3 steps"], table["identity"]
+    table = evaluate(pairs, translator, back=False, most=50, steps=1, pool=20).rows
+    flow, known = table["flow, 1 steps"], table["identity"]
     (best,) = (name for name in flow if name.startswith("R@1 of ") and name != "R@1 of 20")
     assert flow[best].value > known[best].value + 0.3
     assert flow["length error"].value < known["length error"].value
@@ -288,10 +288,31 @@ def test_contrast_asks_that_means_find_their_own(pairs: Pairs) -> None:
     assert float(run.objective(wrong, batch).value - plain.objective(wrong, batch).value) > 1
 
 
+def test_a_field_that_was_taught_one_step_takes_one(pairs: Pairs, tmp_path: Path) -> None:
+    fit(Translate(pairs=str(pairs.directory), shape=SMALL, train=TINY), tmp_path / "run")
+    translator = translator_of(reopen(tmp_path / "run", app="translate"))
+    assert translator.steps == 1
+    translator.walk([torch.ones(2, 16)])
+    for more in ({"steps": 2}, {"step": midpoint}):
+        with pytest.raises(ValueError, match="taught to arrive in one Euler step"):
+            translator.walk([torch.ones(2, 16)], **more)
+
+
 def test_the_seed_s_recipe_has_its_parameters() -> None:
     with torch.device("meta"):
         field = HERMES.network(256, 2048)
     assert sum(p.numel() for p in field.parameters()) == pytest.approx(313e6, rel=0.02)
+    assert (HERMES.how, HERMES.epsilon, HERMES.additive, HERMES.gain) == ("match", 0.05, True, 1.0)
+    assert HERMES.prices == Prices(delete=1.0, create=1.0, create_norm=0.1, turn=0.0)
+
+
+def test_what_is_created_costs_by_its_mean_square(packed: Packed) -> None:
+    """In calibrated units: a vector of unit variance costs as much more as `create_norm` says, whatever its width."""
+    prices = Prices(create=0.0, create_norm=2.0, turn=0.0, position=0.0)
+    cost = packed.calibration.cost(prices)
+    x, active = torch.randn(1, 1, 16), torch.ones(1, 1, dtype=torch.bool)
+    created = cost(x, x, ~active, active, torch.ones(1, 1), torch.ones(1, 1))
+    assert float(created) == pytest.approx(2 * packed.calibration.price * float(x.square().mean()), rel=1e-4)
 
 
 def test_an_empty_prediction_ranks_last() -> None:
