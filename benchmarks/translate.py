@@ -52,22 +52,6 @@ SHOWN = (
 )
 
 
-def prepared(work: Path, most: int | None) -> Path:
-    """The directory of pairs, made if it is not there."""
-    texts, formal, pairs = work / "texts.jsonl", work / "formal", work / "pairs"
-    if not texts.exists():
-        prepare.data("metamath", out=texts, most=most)
-    if not (formal / "model").exists():
-        prepare.pretrain(texts, out=formal, resume=(formal / "recipe.json").exists())
-    if not (work / "nl.parquet").exists():
-        prepare.embed(texts, model="all-MiniLM-L6-v2", layer=6, out=work / "nl.parquet", field="nl")
-    if not (work / "formal.parquet").exists():
-        prepare.embed(texts, model=str(formal / "model"), layer=3, out=work / "formal.parquet", field="formal")
-    if not (pairs / "pairs.json").exists():
-        prepare.pair(work / "nl.parquet", work / "formal.parquet", out=pairs, texts=texts, longer="drop")
-    return pairs
-
-
 def learnt(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Path:
     """The run of an arm and a seed, trained to its end."""
     torch.set_num_threads(1)
@@ -130,7 +114,7 @@ def main(
         most: Theorems, all if not said.
         arms: Which of them.
     """
-    pairs = prepared(work, most)
+    pairs = prepare.whole(work, most=most)
     asked = [(name, seed) for name in arms for seed in range(seeds)]
     done: dict[int, dict[str, dict[str, Cells]]] = {}
     for number, tables in processes(workers)(partial(judged, work, pairs, steps), asked):

@@ -34,6 +34,12 @@ def hidden_states(
     return found
 
 
+def longer(encoder: Encoder, texts: Sequence[str], max_length: int) -> int:
+    """How many texts have more tokens than that, special ones included."""
+    rows = encoder.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+    return sum(len(row) > max_length for row in rows)
+
+
 def check(encoder: Encoder, layer: int, max_length: int) -> None:
     """ValueError unless the model has so many blocks, and takes texts of so many tokens with at least one of their own."""
     if not 0 <= layer <= encoder.depth:

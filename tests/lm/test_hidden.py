@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from monge.lm.hidden import by_length, check, hidden_states
+from monge.lm.hidden import by_length, check, hidden_states, longer
 from monge.lm.load import Encoder, encoder
 
 LINES = ["( ph -> ps )", "( ph -> ( ps -> ch ) )", "A e. B", "( A u. B ) = ( B u. A )", "-. ph"] * 3
@@ -45,6 +45,8 @@ def test_the_states_do_not_depend_on_who_shares_the_batch(small: Encoder) -> Non
 
 def test_a_text_that_is_too_long_is_cut(small: Encoder) -> None:
     assert [len(states) for states in hidden_states(small, LINES[:2], layer=1, max_length=3)] == [3, 3]
+    whole = [len(states) for states in hidden_states(small, LINES, layer=1, max_length=64)]
+    assert 0 < longer(small, LINES, 9) == sum(n > 9 for n in whole) < len(LINES)
 
 
 def test_a_layer_that_is_not_there_is_refused(small: Encoder) -> None:

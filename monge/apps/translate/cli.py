@@ -236,24 +236,13 @@ def demo(*, out: Path = Path("runs/demo-translate"), pairs: int = 2000, steps: i
         lm_steps: Training steps of the formal side's language model.
     """
     console.print("monge: learning to carry English comments onto Metamath statements (vectors onto vectors, not text)")
-    texts, formal = out / "texts.jsonl", out / "formal"
-    if not texts.exists():
-        prepare.data("metamath", out=texts, most=pairs)
     lm = Pretrain(
         train=replace(Pretrain().train, steps=lm_steps, save_every=max(1, lm_steps // 2), warmup=lm_steps // 10)
     )
-    if not (formal / "model").exists():
-        prepare.pretrain(texts, out=formal, recipe=lm, resume=(formal / "recipe.json").exists())
-    if not (out / "nl.parquet").exists():
-        prepare.embed(texts, model="all-MiniLM-L6-v2", layer=6, out=out / "nl.parquet", field="nl")
-    if not (out / "formal.parquet").exists():
-        prepare.embed(texts, model=str(formal / "model"), layer=3, out=out / "formal.parquet", field="formal")
-    if not (out / "pairs" / "pairs.json").exists():
-        prepare.pair(out / "nl.parquet", out / "formal.parquet", out=out / "pairs", texts=texts, longer="drop")
-    recipe = Translate(pairs=str(out / "pairs"))
+    recipe = Translate(pairs=str(prepare.whole(out, most=pairs, recipe=lm)))
     recipe = replace(recipe, train=replace(recipe.train, steps=steps, save_every=max(1, steps // 2)))
     train(recipe, out=out / "run", resume=(out / "run" / "recipe.json").exists())
-    evaluate(out / "run", texts=texts)
+    evaluate(out / "run", texts=out / "texts.jsonl")
 
 
 def _table(rows: dict[str, dict[str, Interval]], title: str) -> Table:

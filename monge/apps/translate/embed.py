@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from monge.fleet import Fleet
-from monge.lm.hidden import check, hidden_states
+from monge.lm.hidden import check, hidden_states, longer
 from monge.lm.load import Encoder, encoder
 from monge.lm.store import DTYPES, Row, Vectors, merge, write
 
@@ -29,6 +29,11 @@ class Embedding:
         check(_encoder(self.model), self.layer, self.max_length)
         own = {"layer": str(self.layer), "pooling": "none", "max_length": str(self.max_length), "dtype": self.dtype}
         return {**_encoder(self.model).fingerprint(), **own}
+
+
+def cut(texts: Sequence[str], embedding: Embedding) -> int:
+    """How many texts are longer than an embedding takes."""
+    return longer(_encoder(embedding.model), texts, embedding.max_length)
 
 
 def embed(

@@ -5,17 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
 from rich.console import Console
 
-from monge.apps.translate.calibrate import Prices, measure
+from monge.apps.translate.calibrate import Prices, Sample, measure
 from monge.apps.translate.couple import Packed
 from monge.apps.translate.couple import couple as solve_all
 from monge.apps.translate.data import READERS, read_texts, side_of, write_texts
-from monge.apps.translate.embed import Embedding
+from monge.apps.translate.embed import Embedding, cut
 from monge.apps.translate.embed import embed as embed_all
 from monge.apps.translate.metamath import INSTALLED
-from monge.apps.translate.pair import Longer, Pairs
+from monge.apps.translate.pair import ENDS, Longer, Pairs
 from monge.apps.translate.pair import pair as join
 from monge.fleet import Fleet, here, processes, ray
 from monge.lm.pretrain import Pretrain
@@ -113,10 +114,9 @@ def embed(
     free(out)
     rows = read_texts(texts)
     keys, lines = [row.id for row in rows], [getattr(row, field) for row in rows]
-    _progress(
-        embed_all(keys, lines, Embedding(model, layer, max_length, dtype), out, _fleet(workers, cluster)), "embedding"
-    )
-    console.print(f"{len(rows)} texts: {out}")
+    how = Embedding(model, layer, max_length, dtype)
+    _progress(embed_all(keys, lines, how, out, _fleet(workers, cluster)), "embedding")
+    console.print(f"{len(rows)} texts, {cut(lines, how)} of them cut after {max_length} tokens: {out}")
 
 
 def pair(
@@ -144,19 +144,45 @@ def pair(
     console.print(f"{found['pairs']} pairs of width {found['width']}: {out} ({left}; the longer: {longer})")
 
 
-def calibrate(pairs: tyro.conf.Positional[Path], *, sample: int = 1000) -> None:
-    """Measure the units of the cost on training pairs; `couple` and `train` do the same and store it with the run.
+def whole(out: Path, *, most: int | None = None, recipe: Pretrain = SMALL) -> Path:
+    """Pairs of set.mm's comments and statements in `out`, by all the steps before training; what is there is kept."""
+    texts, formal, pairs = out / "texts.jsonl", out / "formal", out / "pairs"
+    if not texts.exists():
+        data("metamath", out=texts, most=most)
+    if not (formal / "model").exists():
+        pretrain(texts, out=formal, recipe=recipe, resume=(formal / "recipe.json").exists())
+    if not (out / "nl.parquet").exists():
+        embed(texts, model="all-MiniLM-L6-v2", layer=6, out=out / "nl.parquet", field="nl")
+    if not (out / "formal.parquet").exists():
+        embed(texts, model=str(formal / "model"), layer=3, out=out / "formal.parquet", field="formal")
+    if not (pairs / "pairs.json").exists():
+        pair(out / "nl.parquet", out / "formal.parquet", out=pairs, texts=texts, longer="drop")
+    return pairs
+
+
+def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
+    """Show the units of the cost as training pairs give them; `couple` and `train` measure the same, and store it.
 
     Args:
         pairs: What `monge translate pair` made.
-        sample: How many pairs.
     """
-    if sample < 1:
-        raise ValueError(f"--sample {sample}: measure at least 1 pair")
-    found = measure(Pairs(pairs), Prices(), sample=sample)
-    console.print(
-        f"unit {found.unit:.4g} (median content cost of a match), price {found.price:.4g} (half its 90 % quantile in units)"
+    opened = Pairs(pairs)
+    found = measure(opened, Prices())
+    for end in ENDS:
+        side = found.side(end)
+        spread = torch.linalg.svdvals(side.matrix).reciprocal()
+        far, least, most = float(side.centre.norm()), float(spread.min()), float(spread.max())
+        console.print(f"{end}: centre {far:.4g} from zero, standard deviations {least:.3g} to {most:.3g}")
+    turned = (
+        "no rotation" if torch.equal(found.rotation, torch.eye(opened.width)) else "the source rotated upon the target"
     )
+    console.print(f"{turned}; content costs of matches, 1 - cos: median {found.unit:.4g} (the unit), ", end="")
+    console.print(f"90 % quantile {2 * found.price:.4g} units (half of it is the price of creating or deleting)")
+    valid = opened.side("valid")[:200].tolist()
+    if valid:
+        costs = Sample(*([found.side(end).apply(opened.sequence(end, n)) for n in valid] for end in ENDS)).costs
+        low, median, high = costs.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+        console.print(f"of {len(valid)} valid pairs: 10 % {low:.4g}, median {median:.4g}, 90 % {high:.4g}")
 
 
 def couple(

@@ -1,0 +1,109 @@
+"""What a flow must beat, on data that each of them can tell, and the table they stand in."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from monge.apps.translate import baselines
+from monge.apps.translate.calibrate import Prices, measure
+from monge.apps.translate.evaluate import Judge, evaluate
+from monge.apps.translate.field import FieldShape
+from monge.apps.translate.metrics import existence_scores, kendall_tau, pooled_scores, ranks
+from monge.apps.translate.pair import Pairs
+from monge.apps.translate.recipes import Translate, Translator
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def found(prediction: baselines.Prediction, target: Tensor) -> float:
+    """The share of rows that find their own."""
+    assert prediction.pooled is not None
+    centre = target.mean(0)
+    return float((ranks(pooled_scores(prediction.pooled - centre, target - centre)) == 1).double().mean())
+
+
+def test_ridge_finds_a_linear_map_and_a_constant() -> None:
+    x, w = draw(0, 400, 8), draw(1, 8, 8)
+    y = x @ w + 3
+    torch.testing.assert_close(baselines.ridge(x[:300], y[:300], x[300:]).pooled, y[300:], atol=0.05, rtol=0)
+
+
+def test_procrustes_finds_a_rotation() -> None:
+    q, _ = torch.linalg.qr(draw(1, 8, 8))
+    x = draw(0, 400, 8)
+    torch.testing.assert_close(baselines.procrustes(x[:300], x[:300] @ q + 3, x[300:]).pooled, x[300:] @ q + 3)
+
+
+def test_canonical_correlations_weigh_what_is_told_above_what_is_loud() -> None:
+    """Six directions that both sides share, faint, and four loud ones that each side draws alone."""
+    size = torch.tensor([0.1] * 6 + [1.0] * 4).double()
+    both = draw(0, 600, 6)
+    x, y = (size * torch.cat([both + 0.1 * draw(k, 600, 6), draw(k + 1, 600, 4)], 1) for k in (1, 3))
+    canonical, procrustes, ridge = (
+        found(predict(x[:500], y[:500], x[500:]), y[500:])
+        for predict in (baselines.canonical, baselines.procrustes, baselines.ridge)
+    )
+    assert canonical > 0.15 > 0.05 > max(procrustes, ridge)
+
+
+def test_length_only_takes_the_most_frequent_length_of_the_nearest_source_length() -> None:
+    source, target = torch.tensor([3, 3, 3, 7, 7]), torch.tensor([5, 5, 9, 1, 1])
+    asked = baselines.length_only(source, target, torch.tensor([3, 7, 1, 100, 4])).lengths
+    assert asked is not None
+    assert asked.tolist() == [5, 1, 5, 1, 5]
+
+
+@pytest.fixture(scope="module")
+def translator(pairs: Pairs) -> Translator:
+    recipe = Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1))
+    torch.manual_seed(0)
+    field = recipe.network(pairs.capacity, pairs.width)  # its output layers are zero: it stays where it is
+    return Translator(field, recipe.container(pairs.capacity), measure(pairs, Prices()), recipe)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_identity_takes_the_rotation_back_and_its_own_row_does_not(
+    pairs: Pairs, translator: Translator, back: bool
+) -> None:
+    judge = Judge.of(pairs, translator, back=back, most=20)
+    plain = judge.baselines()["identity"].sequences
+    turned = judge.baselines()["rotation of tokens"].sequences
+    assert plain is not None
+    assert turned is not None
+    rotation = translator.calibration.rotation
+    start = pairs.sequence("target" if back else "source", int(pairs.side("test")[0]))
+    white = replace(translator.calibration.source, matrix=translator.calibration.source.matrix @ rotation.mT)
+    side = translator.calibration.target if back else white
+    mine = [x for x in plain if len(x) == len(start)]
+    expected = side.apply(start) @ (rotation if back else torch.eye(len(rotation)))
+    assert min(float((x - expected).abs().max()) for x in mine) < 1e-3
+    assert not torch.allclose(plain[0], turned[0], atol=1e-2)
+
+
+def test_a_field_that_stays_is_the_rotation_alone_and_comes_home(pairs: Pairs, translator: Translator) -> None:
+    table = evaluate(pairs, translator, back=False, most=20, steps=1, pool=20).rows
+    flow, same = table["flow, 1 steps"], table["rotation of tokens"]
+    assert {name: flow[name] for name in same} == same
+    assert flow["cycle error"].value == pytest.approx(0, abs=1e-5)
+    assert flow["cycle R@1 of 20"].value == 1
+
+
+def test_existence_is_scored_by_slots_and_by_how_sure_it_is() -> None:
+    true = torch.tensor([[True, True, False, False], [True, False, False, False]])
+    f1, error = existence_scores(true.float(), true)
+    assert (f1.tolist(), error) == ([1, 1], 0)
+    sure = torch.tensor([[0.9, 0.1, 0.9, 0.1], [0.9, 0.1, 0.1, 0.1]])
+    f1, error = existence_scores(sure, true)
+    assert f1.tolist() == pytest.approx([0.5, 1])
+    # of three at 0.9 two exist, of five at 0.1 one does
+    assert error == pytest.approx((3 * (0.9 - 2 / 3) + 5 * (1 / 5 - 0.1)) / 8)
+
+
+def test_an_empty_prediction_has_the_worst_order() -> None:
+    x = draw(0, 4, 3)
+    assert kendall_tau(x[:0], x) == kendall_tau(x[:1], x) == -1
+    assert kendall_tau(x, x) == 1
