@@ -153,6 +153,20 @@ def test_a_public_set_is_read_by_its_own_names(tmp_path: Path) -> None:
         public("herald", tmp_path / "p.jsonl")
 
 
+def test_copies_of_either_text_of_a_public_set_are_one_group(tmp_path: Path) -> None:
+    """One problem has two statements, and one of the statements two problems."""
+    texts = [
+        ("one problem", "theorem a b"),
+        ("one problem", "lemma x y"),
+        ("other words here", "lemma x y"),
+        ("far", "off"),
+    ]
+    rows = [{"uuid": str(k), "problem": nl, "formal_statement": formal} for k, (nl, formal) in enumerate(texts)]
+    path = tmp_path / "numina.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [text.group for text in public("numina", path)] == ["0", "0", "0", "3"]
+
+
 @pytest.mark.parametrize(
     ("ids", "said"), [(["a", "b", "a"], "row 2 has the name 'a' of row 0"), (["a", None], "row 1 has no name")]
 )
