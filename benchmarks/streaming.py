@@ -93,7 +93,7 @@ def training(directory: Path, steps: int, rounds: int) -> tuple[list[dict[str, o
     torch.set_num_threads(1)
     memory: list[dict[str, object]] = [{"what": "import", "peak GB": peak()}]
     config = TrainConfig(steps=steps, threads=1, device="cpu")
-    recipe = Translate(pairs=str(directory), shape=FieldShape(width=64, depth=1), train=config)
+    recipe = Translate(pairs=str(directory), shape=FieldShape(width=64, depth=1, mean=False), train=config)
 
     def measured(what: str, call: Callable[[], Any]) -> Any:
         begin = time.perf_counter()

@@ -3,7 +3,7 @@
 # torch's own annotations are partial
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -76,11 +76,11 @@ class Whitening:
 
     @staticmethod
     def measure(x: Float[Tensor, "n D"] | Iterable[Float[Tensor, "_ D"]], *, floor: float = 1e-3) -> "Whitening":
-        """The symmetric one (ZCA), of vectors or of a stream of them, of which one block is held at a time.
+        """The symmetric one (ZCA), of vectors or of a stream of them, of which little more than D are held at a time.
 
         Variances are raised by `floor` times their mean, so that what is constant stays faint.
         """
-        blocks = iter([x] if isinstance(x, Tensor) else x)
+        blocks = iter([x]) if isinstance(x, Tensor) else _gathered(x)
         block = next(blocks, None)
         if block is None or not len(block):
             raise ValueError("whitening: no vectors; give some")
@@ -111,6 +111,18 @@ class Whitening:
     def undo(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
         """The inverse of `apply`."""
         return torch.linalg.solve(self.matrix, x, left=False) + self.centre
+
+
+def _gathered(blocks: Iterable[Float[Tensor, "_ D"]]) -> Iterator[Float[Tensor, "_ D"]]:
+    """Blocks put together until each has as many rows as columns: a product with itself then pays for being added."""
+    held: list[Tensor] = []
+    for block in blocks:
+        held.append(block)
+        if sum(map(len, held)) >= block.shape[-1]:
+            yield torch.cat(held)
+            held = []
+    if held:
+        yield torch.cat(held)
 
 
 def turns(active: Bool[Tensor, "*b N"]) -> Float[Tensor, "*b N"]:
