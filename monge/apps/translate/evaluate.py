@@ -192,17 +192,23 @@ def evaluate(
     steps: int,
     budgets: Sequence[int] = (),
     beside: Mapping[str, Translator] | None = None,
+    baselines: bool = True,
     pool: int = 1000,
 ) -> Evaluation:
     """A row for the flow, for each of `budgets` in steps, for other runs and for baselines, all on the same test pairs."""
     judge = Judge.of(pairs, translator, back=back, most=most)
     own = walked(translator, judge, back=back, steps=steps)
-    table = {f"flow, {steps} steps": flow_row(judge, own, pool=pool)}
+    table = {_called(steps): flow_row(judge, own, pool=pool)}
     for budget in budgets:
         if budget != steps:
             found = translator.container.unpack(translator.walk(judge.sources, back=back, steps=budget))
-            table[f"flow, {budget} steps"] = judge.row(Prediction(sequences=found), pool=pool)
+            table[_called(budget)] = judge.row(Prediction(sequences=found), pool=pool)
     for name, other in (beside or {}).items():
         table[name] = flow_row(judge, walked(other, judge, back=back, steps=other.steps), pool=pool)
-    table |= {name: judge.row(found, pool=pool) for name, found in judge.baselines().items()}
+    if baselines:
+        table |= {name: judge.row(found, pool=pool) for name, found in judge.baselines().items()}
     return Evaluation(table, lengths(judge.targets), lengths(own.sequences))
+
+
+def _called(steps: int) -> str:
+    return f"flow, {steps} step{'s' if steps > 1 else ''}"

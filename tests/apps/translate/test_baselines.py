@@ -86,7 +86,7 @@ def test_identity_takes_the_rotation_back_and_its_own_row_does_not(
 
 def test_a_field_that_stays_is_the_rotation_alone_and_comes_home(pairs: Pairs, translator: Translator) -> None:
     table = evaluate(pairs, translator, back=False, most=20, steps=1, pool=20).rows
-    flow, same = table["flow, 1 steps"], table["rotation of tokens"]
+    flow, same = table["flow, 1 step"], table["rotation of tokens"]
     assert {name: flow[name] for name in same} == same
     assert flow["cycle error"].value == pytest.approx(0, abs=1e-5)
     assert flow["cycle R@1 of 20"].value == 1

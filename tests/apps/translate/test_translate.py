@@ -153,7 +153,7 @@ def test_a_flow_learns_which_tokens_go_and_finds_its_targets(pairs: Pairs, tmp_p
     fit(recipe, tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
     table = evaluate(pairs, translator, back=False, most=50, steps=1, pool=20).rows
-    flow, known = table["flow, 1 steps"], table["identity"]
+    flow, known = table["flow, 1 step"], table["identity"]
     (best,) = (name for name in flow if name.startswith("R@1 of ") and name != "R@1 of 20")
     assert flow[best].value > known[best].value + 0.3
     assert flow["length error"].value < known["length error"].value
