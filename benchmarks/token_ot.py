@@ -34,7 +34,7 @@ from coupling import in_turn
 from sinkhorn import USUAL, Problem, Solved, marginal_error, pot
 from torch import Tensor
 
-from monge.apps.translate.calibrate import Prices, measure, token_cost
+from monge.apps.translate.calibrate import Prices, measured, token_cost
 from monge.apps.translate.couple import Packed
 from monge.apps.translate.data import Side
 from monge.apps.translate.pair import Pairs
@@ -243,7 +243,7 @@ def recovered(n: int, m: int) -> Iterator[dict[str, object]]:
     """How many planted matches calibrated and raw prices keep, and the length that the coupled target has."""
     pairs = Held(Path(), [planted(n, m, number) for number in range(CALIBRATED)])
     for name, prices in {"calibrated": Prices(), "raw": SEED}.items():
-        packed = Packed(pairs, measure(pairs, prices), CONTAINER)
+        packed = Packed(pairs, measured(pairs, prices), CONTAINER)
         states = packed(range(SAMPLES))
         cost = token_cost(CONTAINER, packed.calibration.cost(prices), states)
         there, target = CONTAINER.active(states.x_0), CONTAINER.active(states.x_1)

@@ -79,15 +79,18 @@ def free(path: Path) -> None:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold `directory`, made if new, against a second process until the end. ValueError if another one is at work there."""
+def locked(directory: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold `directory`, made if new, against a second process until the end.
+
+    If another one is at work there, ValueError, or `wait` until it is done.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{directory}: a file is in the way; name another directory") from error
     with (directory / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise ValueError(
                 f"{directory}: another process is at work here; wait for it or name another directory"

@@ -1,4 +1,4 @@
-"""The units of both sides and the prices of the augmented transport, measured on a sample and stored with the run."""
+"""The units of both sides and the prices of the augmented transport, measured on a sample, kept with pairs and with runs."""
 
 import math
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from monge.math.cost import FourBlock, Whitening, calibrate, cosine
 from monge.math.ot import assignment
 from monge.math.types import Pair
 from monge.train.batches import seeded
+from monge.train.checkpoint import aside, locked, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -173,21 +174,38 @@ def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: f
     return u @ v
 
 
-def measure(pairs: Pairs, prices: Prices, *, sample: int = 1000) -> Calibration:
-    """The calibration of a sample of the training pairs and the means of others; with raw prices the one that changes nothing.
+def measured(pairs: Pairs, prices: Prices) -> Calibration:
+    """The calibration of pairs, measured once and kept with them; with raw prices the one that changes nothing.
 
-    The sample whitens; what is held of it for the rotation ends at 2^24 entries, and the means at 2^23: memory does not grow
-    with the data.
+    Measured twice it would not be the same: what the means hardly speak of the rotation turns as the last digits say.
     """
     if prices.raw:
         same = Whitening(torch.zeros(pairs.width), torch.eye(pairs.width))
         return Calibration(same, same, torch.eye(pairs.width), 1.0, 1.0)
+    path = pairs.directory / "calibration.safetensors"
+    if not path.exists():
+        if not len(pairs.side("train")):
+            raise ValueError(f"{pairs.directory}: no training pairs; give more pairs")
+        with locked(pairs.directory, wait=True):  # who comes second takes what the first has measured
+            if not path.exists():
+                with aside(path) as place:
+                    write_tensors(place, measure(pairs).tensors())
+    try:
+        return Calibration.of(read_tensors(path))
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: no calibration ({error}); remove it, and it is measured anew") from error
+
+
+def measure(pairs: Pairs, *, sample: int = 1000) -> Calibration:
+    """The calibration of a sample of the training pairs and the means of others.
+
+    The sample whitens; what is held of it for the rotation ends at 2^24 entries, and the means at 2^23: memory does not grow
+    with the data.
+    """
     numbers = pairs.side("train")
     numbers = numbers[torch.randperm(len(numbers), generator=seeded(0, 11)).numpy()]
     entries = (pairs.lengths(ENDS[0]) + pairs.lengths(ENDS[1]))[numbers[:sample]].cumsum() * pairs.width
     numbers, count = numbers.tolist(), max(1, int((entries <= 2**24).sum()))
-    if not numbers:
-        raise ValueError(f"{pairs.directory}: no training pairs; give more pairs")
     white = [Whitening.measure(pairs.sequence(end, number) for number in numbers[:sample]) for end in ENDS]
     source, target = ([pairs.sequence(end, number) for number in numbers[:count]] for end in ENDS)
     x_0, x_1 = (means(pairs, end, numbers[count:]) for end in ENDS)

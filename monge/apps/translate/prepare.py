@@ -9,7 +9,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from monge.apps.translate.calibrate import Prices, Sample, measure
+from monge.apps.translate.calibrate import Prices, Sample, measured
 from monge.apps.translate.couple import Packed
 from monge.apps.translate.couple import couple as solve_all
 from monge.apps.translate.data import READERS, read_texts, side_of, write_texts
@@ -161,13 +161,13 @@ def whole(out: Path, *, most: int | None = None, recipe: Pretrain = SMALL) -> Pa
 
 
 def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
-    """Show the units of the cost as training pairs give them; `couple` and `train` measure the same, and store it.
+    """Measure the units of the cost on training pairs and show them; `couple` and `train` do, if it is not done.
 
     Args:
         pairs: What `monge translate pair` made.
     """
     opened = Pairs(pairs)
-    found = measure(opened, Prices())
+    found = measured(opened, Prices())
     for end in ENDS:
         side = found.side(end)
         spread = torch.linalg.svdvals(side.matrix).reciprocal()
@@ -202,7 +202,7 @@ def couple(
         cluster: The address of a Ray cluster, to use that.
     """
     opened = Pairs(pairs)
-    packed = Packed(opened, measure(opened, prices), Container(opened.capacity))
+    packed = Packed(opened, measured(opened, prices), Container(opened.capacity))
     _progress(solve_all(packed, prices, out, _fleet(workers, cluster)), "coupling")
     console.print(f"{len(opened.ids)} couplings: {out}")
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from monge.apps.translate.calibrate import Calibration, Prices, means, measure
+from monge.apps.translate.calibrate import Calibration, Prices, means, measured
 from monge.apps.translate.contrast import Recognised
 from monge.apps.translate.couple import Couplings, Packed, matches, reordered, softened
 from monge.apps.translate.events import Branching, EventField, EventMatching
@@ -115,7 +115,7 @@ class Translate:
     def build(self) -> Run[Pair]:
         """Open the pairs, measure their units, and put the experiment together."""
         pairs = Pairs(Path(self.pairs))
-        packed = Packed(pairs, measure(pairs, self.prices), self.container(pairs.capacity))
+        packed = Packed(pairs, measured(pairs, self.prices), self.container(pairs.capacity))
         learnt, kept = pairs.side("train"), pairs.side("valid")[:256]
         if not len(kept):
             raise ValueError(f"{self.pairs}: no pairs to validate on; give more pairs")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Prices, measure
+from monge.apps.translate.calibrate import Prices, measured
 from monge.apps.translate.couple import Couplings, Packed, couple, shard_path
 from monge.apps.translate.data import Text, write_texts
 from monge.apps.translate.field import FieldShape
@@ -56,7 +56,7 @@ def run(pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def packed(pairs: Pairs) -> Packed:
-    return Packed(pairs, measure(pairs, Prices()), Container(pairs.capacity))
+    return Packed(pairs, measured(pairs, Prices()), Container(pairs.capacity))
 
 
 def vectors(path: Path, *, length: int = 3, width: int = 16, model: str = "a") -> Path:
@@ -169,7 +169,6 @@ def test_a_model_is_not_pretrained_on_other_texts_than_it_began_with(tmp_path: P
         (["embed", "rows", "--model", "m", "--layer", 1, "--out", "taken"], "taken: there already; name another file"),
         (["embed", "none", "--model", "m", "--layer", 1, "--out", "new"], "none: no rows"),
         (["embed", "rows", "--model", "./m", "--layer", 1, "--out", "new"], "./m: no whole Hugging Face model here"),
-        (["calibrate", "pairs", "--sample", 0], "--sample 0: measure at least 1 pair"),
         (["calibrate", "nowhere"], "nowhere: no pairs here; make them with `monge translate pair`"),
         (["pretrain", "rows", "--width", 7], "width 7 is not 6 heads"),
     ],

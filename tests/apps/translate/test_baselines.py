@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from monge.apps.translate import baselines
-from monge.apps.translate.calibrate import Prices, measure
+from monge.apps.translate.calibrate import Prices, measured
 from monge.apps.translate.evaluate import Judge, evaluate
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.metrics import existence_scores, kendall_tau, pooled_scores, ranks
@@ -62,7 +62,7 @@ def translator(pairs: Pairs) -> Translator:
     recipe = Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1))
     torch.manual_seed(0)
     field = recipe.network(pairs.capacity, pairs.width)  # its output layers are zero: it stays where it is
-    return Translator(field, recipe.container(pairs.capacity), measure(pairs, Prices()), recipe)
+    return Translator(field, recipe.container(pairs.capacity), measured(pairs, Prices()), recipe)
 
 
 @pytest.mark.parametrize("back", [False, True])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Calibration, Prices, calibration, measure, token_cost
+from monge.apps.translate.calibrate import Calibration, Prices, calibration, measure, measured, token_cost
 from monge.apps.translate.couple import Packed, couple, matches, reordered, shard_path, softened
 from monge.apps.translate.field import Field, FieldShape, Mean
 from monge.apps.translate.metrics import (
@@ -20,7 +20,7 @@ from monge.apps.translate.metrics import (
     ranks,
     squared_w2,
 )
-from monge.apps.translate.pair import Pairs
+from monge.apps.translate.pair import Pairs, pair
 from monge.apps.translate.recipes import HERMES, Translate, decided, translator_of
 from monge.fleet import here, processes
 from monge.math.container import Container
@@ -37,7 +37,7 @@ SMALL = FieldShape(width=64, depth=1)
 
 @pytest.fixture(scope="module")
 def packed(pairs: Pairs) -> Packed:
-    return Packed(pairs, measure(pairs, Prices()), Container(pairs.capacity))
+    return Packed(pairs, measured(pairs, Prices()), Container(pairs.capacity))
 
 
 def test_units_and_prices_come_back(packed: Packed) -> None:
@@ -226,6 +226,21 @@ def test_a_rotation_is_found_and_what_has_none_is_left_alone() -> None:
     assert calibration(own, noisy([x @ q for x in own])).unit < 0.05  # of strangers it is 1
     few = own[:20]  # less than what a rotation takes
     assert calibration(few, noisy(few)).unit < 0.05
+
+
+def test_pairs_are_measured_once_and_whoever_comes_later_agrees(files: tuple[Path, Path], tmp_path: Path) -> None:
+    pair(*files, tmp_path / "pairs", capacity=12)
+    pairs = Pairs(tmp_path / "pairs")
+    first = measured(pairs, Prices())
+    path = tmp_path / "pairs" / "calibration.safetensors"
+    kept = path.read_bytes()
+    assert torch.equal(measured(pairs, Prices()).rotation, first.rotation)
+    torch.testing.assert_close(first.source.matrix, measure(pairs).source.matrix)
+    assert path.read_bytes() == kept
+    path.write_bytes(kept[:100])
+    with pytest.raises(ValueError, match=r"no calibration .*; remove it"):
+        measured(pairs, Prices())
+    assert float(measured(pairs, Prices(raw=True)).unit) == 1
 
 
 def test_the_means_of_other_pairs_find_a_rotation_that_a_sample_cannot() -> None:
