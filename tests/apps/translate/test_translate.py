@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from monge.apps.translate.calibrate import Calibration, Prices, calibration, measure, measured, token_cost
+from monge.apps.translate.contrast import Recognised
 from monge.apps.translate.couple import Packed, couple, matches, reordered, shard_path, softened
 from monge.apps.translate.field import Field, FieldShape, Mean
 from monge.apps.translate.metrics import (
@@ -271,6 +272,21 @@ def test_the_mean_of_what_exists_moves_all_slots_by_the_matrix_of_each_end() -> 
     assert torch.isfinite(mean(x, 0 * exists, torch.ones(2))).all()
 
 
+def test_a_field_is_moved_by_the_mean_of_what_exists_in_it(packed: Packed) -> None:
+    """Its blocks' output is zero at first: what it says is the mean's part, alike for all slots and on content alone."""
+    field = Field(16 + 3, SMALL, span=1.0)
+    assert field.mean is not None
+    torch.nn.init.normal_(field.mean.ends.weight)
+    x = packed(range(4)).x_0
+    v = field(x, torch.zeros(4))
+    means = torch.stack(
+        [content[exists].mean(0) for content, exists in zip(x[..., :16], packed.container.active(x), strict=True)]
+    )
+    expected = (means @ field.mean.ends.weight[:16].mT)[:, None].expand(4, x.shape[1], 16)
+    torch.testing.assert_close(v[..., :16], expected, rtol=1e-4, atol=1e-4)
+    assert (v[..., 16:] == 0).all()
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_walks_tell_the_field_which_way_they_go(pairs: Pairs, steps: int) -> None:
     """Each end's time has one way out, so that two heads share no walk."""
@@ -311,6 +327,17 @@ def test_a_field_that_was_taught_one_step_takes_one(pairs: Pairs, tmp_path: Path
     for more in ({"steps": 2}, {"step": midpoint}):
         with pytest.raises(ValueError, match="taught to arrive in one Euler step"):
             translator.walk([torch.ones(2, 16)], **more)
+
+
+def test_contrast_counts_strangers_too() -> None:
+    """A walk that ends at its own target costs more where a stranger is near."""
+    container, draws = Container(6), torch.Generator().manual_seed(0)
+    true = container.pack([torch.randn(4, 8, generator=draws) for _ in range(3)])
+    means = true[:, :4, :8].mean(1)
+    far, near = torch.randn(5, 8, generator=draws), means[:1] + 0.1 * torch.randn(5, 8, generator=draws)
+    alone, among = (float(Recognised(strangers, 0.5)(true, true)) for strangers in (far, near))
+    assert among > alone + 0.1
+    assert float(Recognised(near, 1.0)(true, true)) == pytest.approx(2 * among)
 
 
 def test_the_seed_s_recipe_has_its_parameters() -> None:
