@@ -29,6 +29,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from monge.apps.translate.calibrate import Prices, measured
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import ENDS, Pairs, pair
 from monge.apps.translate.recipes import Translate
@@ -88,6 +89,15 @@ def pairing(source: Path, target: Path, out: Path) -> list[dict[str, object]]:
     ]
 
 
+def calibrating(directory: Path) -> list[dict[str, object]]:
+    """Memory and time of the calibration, which stays with the pairs, as `monge translate calibrate` or `couple` leave it."""
+    torch.set_num_threads(1)
+    imported, begin = peak(), time.perf_counter()
+    measured(Pairs(directory), Prices())
+    taken = time.perf_counter() - begin
+    return [{"what": "import", "peak GB": imported}, {"what": "calibrate", "peak GB": peak(), "seconds": taken}]
+
+
 def training(directory: Path, steps: int, rounds: int) -> tuple[list[dict[str, object]], dict[str, object]]:
     """Memory of what a run from disk does, one after the other, and then its step beside one with the same pairs in memory."""
     torch.set_num_threads(1)
@@ -95,17 +105,17 @@ def training(directory: Path, steps: int, rounds: int) -> tuple[list[dict[str, o
     config = TrainConfig(steps=steps, threads=1, device="cpu")
     recipe = Translate(pairs=str(directory), shape=FieldShape(width=64, depth=1, mean=False), train=config)
 
-    def measured(what: str, call: Callable[[], Any]) -> Any:
+    def watched(what: str, call: Callable[[], Any]) -> Any:
         begin = time.perf_counter()
         found = call()
         memory.append({"what": what, "peak GB": peak(), "seconds": time.perf_counter() - begin})
         return found
 
     torch.manual_seed(0)
-    run = measured("calibrate, build", recipe.build)
-    measured(f"train {steps} steps", lambda: walked(run, directory))
+    run = watched("build", recipe.build)
+    watched(f"train {steps} steps", lambda: walked(run, directory))
     with torch.no_grad():
-        measured("evaluate", lambda: run.evaluate(run.model))
+        watched("evaluate", lambda: run.evaluate(run.model))
     arms: dict[str, list[float]] = {"disk": [], "memory": []}
     batches = {name: list(times) for name, times in arms.items()}
     held = cache(Pairs.sequence)
@@ -170,11 +180,13 @@ def main(*, work: Path, gigabytes: float = 4, rows: int = 1024, steps: int = 30,
     try:
         joined = alone(pairing, source, target, directory)
         os.sync()  # only written pages can be dropped
+        calibrated = alone(calibrating, directory)
         trained, speed = alone(training, directory, WARM + 1 + steps, rounds)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     size = {"gigabytes": sum(path.stat().st_size for path in paths) / GB, "rows of a group": rows}
-    memory = [{"process": "pair", **row} for row in joined] + [{"process": "train", **row} for row in trained]
+    processes = {"pair": joined, "calibrate": calibrated, "train": trained}
+    memory = [{"process": process, **row} for process, found in processes.items() for row in found]
     side.print_table(f"Resident memory at its peak, {size['gigabytes']:.3g} GB of vectors", memory)
     side.print_table("A step from disk and from memory, medians", [speed])
     side.write_result(
