@@ -17,7 +17,7 @@ from monge.apps.translate.couple import Packed, matches
 from monge.apps.translate.data import read_texts
 from monge.apps.translate.evaluate import evaluate as evaluate_run
 from monge.apps.translate.metrics import Interval
-from monge.apps.translate.pair import ENDS, Pairs, origin
+from monge.apps.translate.pair import ENDS, Longer, Pairs, origin
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored, translator_of
 from monge.lm.load import encoder
 from monge.lm.pretrain import Pretrain
@@ -73,6 +73,7 @@ def run(
     *,
     out: Path,
     back: bool = False,
+    longer: Longer = "refuse",
     steps: int | None = None,
     solver: Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dopri5"] = "euler",
     dtype: Literal["float16", "bfloat16", "float32"] = "float16",
@@ -86,6 +87,7 @@ def run(
         vectors: A .parquet file of sequences by id.
         out: The .parquet file to write.
         back: From the target's side to the source's.
+        longer: What to do with a sequence of more vectors than the run's container holds.
         steps: Steps of the solver; as many as the run was taught if not said.
         solver: How a step is taken.
     """
@@ -111,15 +113,21 @@ def run(
     if solver != "euler" and translator.recipe.how == "events":
         raise ValueError(f"--solver {solver}: events go by steps of their own; leave it out")
     empty: list[str] = []
+    long: list[str] = []
     step, start = SOLVERS[solver][0](Affine()), perf_counter()
 
     def groups() -> Iterator[list[Row]]:
         for _, group in source.portions():
+            most = int(opened.constants["capacity"])
             for key, row in group:
-                if len(row) > (most := int(opened.constants["capacity"])):
+                if len(row) > most and longer == "refuse":
                     raise ValueError(
-                        f"{vectors}: id {key!r}: {len(row)} vectors do not fit {most}; leave it out or train on longer pairs"
+                        f"{vectors}: id {key!r}: {len(row)} vectors do not fit {most}; say --longer drop or truncate"
                     )
+            long.extend(key for key, row in group if len(row) > most)
+            group = [(key, row[:most]) for key, row in group if len(row) <= most or longer == "truncate"]
+            if not group:
+                continue
             found = translator.translate([row.float() for _, row in group], back=back, steps=steps, step=step)
             pairs = list(zip([key for key, _ in group], found, strict=True))
             empty.extend(key for key, row in pairs if not len(row))
@@ -130,6 +138,7 @@ def run(
     rate = (count + len(empty)) / (perf_counter() - start)
     console.print(
         f"{count} translated, {rate:.0f} a second: {out}"
+        + (f"; {len(long)} were longer ({longer})" if long else "")
         + (f"; {len(empty)} came out empty: {', '.join(empty[:5])}" if empty else "")
     )
 

@@ -68,7 +68,7 @@ def vectors(path: Path, *, length: int = 3, width: int = 16, model: str = "a") -
     ("sizes", "said"),
     [
         ({"width": 5}, "vectors of width 5, the run's have 16; embed by the same model and layer"),
-        ({"length": 13}, "id 'x': 13 vectors do not fit 12; leave it out or train on longer pairs"),
+        ({"length": 13}, "id 'x': 13 vectors do not fit 12; say --longer drop or truncate"),
         ({"model": "b"}, "these are vectors of the target; give --back"),
         ({"model": "c"}, "not made as the run's source was; embed by the same model and layer, in the same way"),
     ],
