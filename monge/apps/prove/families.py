@@ -1,0 +1,40 @@
+"""Theorems with their proofs in plain Lean files: definitions, a line `-- theorems`, theorems with their English."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+
+from monge.apps.prove.state import Theorem
+
+DATA = Path(__file__).parent / "data"
+MARK = "-- theorems\n"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A theorem of a family, which stands on the family's definitions alone."""
+
+    theorem: Theorem
+    english: str
+    """What it says, and why it holds."""
+    proof: str
+    """Tactics that prove it, in lines."""
+
+
+def family(path: Path) -> list[Entry]:
+    """The theorems of a file. ValueError if it is not such a file."""
+    header, mark, rest = path.read_text().partition(MARK)
+    if not mark:
+        raise ValueError(f"{path}: no line {MARK.strip()!r} between its definitions and its theorems")
+    found = re.findall(r"/-- (.*?) -/\ntheorem (\S+) (.*?) := by\n(.*?)(?=\n\n|\Z)", rest, re.DOTALL)
+    if not found:
+        raise ValueError(f"{path}: no theorem `/-- in English -/ theorem NAME ... := by` after {MARK.strip()!r}")
+    return [
+        Entry(
+            Theorem(name, " ".join(signature.split()), header.rstrip() + "\n"),
+            " ".join(english.split()),
+            dedent(proof).rstrip(),
+        )
+        for english, name, signature, proof in found
+    ]

@@ -1,0 +1,308 @@
+module
+public meta import Lean
+public import Lean
+
+/-!
+Commands, statements and goals by Lean's elaborator, from values to values.
+
+Helpers of the library that are private there do not compile under every build of Lean, hence the plain recursion where a loop
+would read better.
+-/
+
+open Lean Meta Elab
+set_option compiler.extract_closed false
+set_option linter.unusedVariables false
+
+public meta section
+namespace Monge
+
+/-! ## Names, errors and numbers of requests -/
+
+/-- `Name.toString` without its escapes. -/
+partial def shown : Name → String
+  | .anonymous => ""
+  | .str .anonymous s => s
+  | .num .anonymous i => i.repr
+  | .str p s => shown p ++ "." ++ s
+  | .num p i => shown p ++ "." ++ i.repr
+
+/-- A name as it stands in a goal; what cannot be referred to wears a dagger. -/
+def local_ (n : Name) : String := if n.hasMacroScopes then shown n.eraseMacroScopes ++ "✝" else shown n
+
+def str (j : Json) (key : String) : String := match j.getObjVal? key with | .ok (.str s) => s | _ => ""
+def arr (j : Json) (key : String) : Array Json := match j.getObjVal? key with | .ok (.arr a) => a | _ => #[]
+def nat (j : Json) (key : String) : Nat :=
+  match j.getObjVal? key with | .ok v => (match v.getNat? with | .ok n => n | _ => 0) | _ => 0
+def int (n : Nat) : Json := .num (.fromNat n)
+partial def names (a : Array Json) (i : Nat := 0) : List Name :=
+  match a[i]? with
+  | some (.str s) => s.toName :: names a (i + 1)
+  | _ => []
+partial def strings (l : List Name) : List Json := match l with | [] => [] | n :: l => .str (shown n) :: strings l
+def list (l : List Json) : Json := .arr l.toArray
+def failure (kind message : String) : Json := .mkObj [("failed", .str kind), ("message", .str message)]
+
+def message (e : Exception) : BaseIO String := match e with
+  | .error _ m => m.toString
+  | .internal id _ => pure ("internal exception " ++ id.idx.repr)
+
+def caught {α : Type} (x : EIO Exception α) : BaseIO (Except String α) := do
+  match ← x.toBaseIO with
+  | .ok a => return .ok a
+  | .error e => return .error (← message e)
+
+/-! ## Running Lean's monads from values -/
+
+/-- The mutable half of an elaborator: enough to go on from where a state was left. -/
+structure Cells where
+  context : Core.Context
+  core : IO.Ref Core.State
+  meta_ : IO.Ref Meta.State
+  term : IO.Ref Term.State
+
+def Cells.of (scope : Command.Scope) (heartbeats : Nat) (core : Core.State) (m : Meta.State) (t : Term.State) :
+    BaseIO Cells := do
+  let now ← IO.getNumHeartbeats
+  let context : Core.Context := {
+    fileName := "<tactic>", fileMap := FileMap.ofString "", options := scope.opts,
+    maxHeartbeats := heartbeats * 1000, initHeartbeats := now, maxRecDepth := maxRecDepth.get scope.opts,
+    currNamespace := scope.currNamespace, openDecls := scope.openDecls }
+  return { context, core := ← IO.mkRef core, meta_ := ← IO.mkRef m, term := ← IO.mkRef t }
+
+/-- How far unification may guess, as in a file. -/
+def guessing : Meta.Config := { foApprox := true, ctxApprox := true }
+
+def Cells.run {α : Type} (r : Cells) (x : MetaM α) (lctx : LocalContext := {}) (li : LocalInstances := #[]) :
+    EIO Exception α :=
+  x { lctx := lctx, localInstances := li } r.meta_ r.context r.core
+
+def strict (name : Name) : Term.Context := { declName? := some name, errToSorry := false, autoBoundImplicitContext := none }
+
+def Cells.elab {α : Type} (r : Cells) (name : Name) (x : TermElabM α) : EIO Exception α :=
+  x (strict name) r.term { keyedConfig := guessing.toConfigWithKey } r.meta_ r.context r.core
+
+/-! ## What a search holds -/
+
+/-- What may not be used: these names, and the modules marked, which know of them. -/
+structure Excluded where
+  names : NameSet := {}
+  modules : Array Bool := #[]
+
+/-- A statement in its environment. -/
+structure Asked where
+  name : Name
+  levels : List Name
+  type : Expr
+  scope : Command.Scope
+  excluded : Excluded
+
+/-- A state of a proof: values only, so that any number of branches may start from it. -/
+structure Node where
+  asked : Asked
+  core : Core.State
+  meta_ : Meta.State
+  term : Term.State
+  goals : List MVarId
+  root : MVarId
+
+structure Repl where
+  env : Environment
+  options : Options
+  headers : Array Command.State := #[]
+  nodes : Array (Option Node) := #[]
+
+/-! ## Goals -/
+
+partial def hypotheses (r : Cells) (lctx : LocalContext) (li : LocalInstances) (i : Nat) (found : Array Json) :
+    EIO Exception (Array Json) := do
+  if i ≥ lctx.decls.size then return found
+  match lctx.getAt? i with
+  | none => hypotheses r lctx li (i + 1) found
+  | some d =>
+    if d.isImplementationDetail then hypotheses r lctx li (i + 1) found else
+    let (text, prop) ← r.run (do
+      let type ← instantiateMVars d.type
+      let text ← ppExpr type
+      let prop ← isProp type
+      return (text, prop)) lctx li
+    let fields := [("name", Json.str (local_ d.userName)), ("type", .str (text.pretty 100)), ("prop", .bool prop)]
+    match d.value? with
+    | none => hypotheses r lctx li (i + 1) (found.push (.mkObj fields))
+    | some value =>
+      let value ← r.run (do ppExpr (← instantiateMVars value)) lctx li
+      hypotheses r lctx li (i + 1) (found.push (.mkObj (("value", .str (value.pretty 100)) :: fields)))
+
+def goal (r : Cells) (g : MVarId) : EIO Exception Json := do
+  let d ← r.run (do let d ← g.getDecl; return d)
+  let hyps ← hypotheses r d.lctx d.localInstances 0 #[]
+  let text ← r.run (do ppExpr (← instantiateMVars d.type)) d.lctx d.localInstances
+  return .mkObj [("case", .str (local_ d.userName)), ("hypotheses", .arr hyps), ("target", .str (text.pretty 100))]
+
+partial def goals (r : Cells) (gs : List MVarId) : EIO Exception (List Json) := do
+  match gs with
+  | [] => return []
+  | g :: gs => return (← goal r g) :: (← goals r gs)
+
+def Repl.push (s : Repl) (n : Node) (js : List Json) (more : List (String × Json) := []) : Repl × Json :=
+  ({ s with nodes := s.nodes.push (some n) }, .mkObj (("state", int s.nodes.size) :: ("goals", list js) :: more))
+
+def Repl.node (s : Repl) (j : Json) : Option Node := match s.nodes[nat j "state"]? with | some n => n | none => none
+
+/-! ## Commands: headers, statements and whole proofs -/
+
+/-- Where commands are elaborated. -/
+structure Source where
+  context : Parser.InputContext
+  state : Command.State
+
+def Source.of (name text : String) (state : Command.State) : Source :=
+  { context := { inputString := text, fileName := name, fileMap := FileMap.ofString text, endPos := text.rawEndPos,
+                 endPos_valid := by simp }, state }
+
+partial def errors (ms : List Message) (found : Array Json := #[]) : BaseIO (Array Json) := do
+  match ms with
+  | [] => return found
+  | m :: ms => match m.severity with
+    | .error =>
+      let text ← m.toString
+      errors ms (found.push (.str text.trimAscii.toString))
+    | _ => errors ms found
+
+def scopeOf (s : Command.State) : Command.Scope := match s.scopes with | scope :: _ => scope | [] => { header := "" }
+
+/-- Elaborate commands to the end of the text: their syntax, the errors, and the state that they leave. -/
+partial def Source.all (s : Source) (parsed : Parser.ModuleParserState := {}) (done : Array Syntax := #[])
+    (failed : Array Json := #[]) : BaseIO (Array Syntax × Array Json × Command.State) := do
+  let scope := scopeOf s.state
+  let place := { env := s.state.env, options := scope.opts, currNamespace := scope.currNamespace,
+                 openDecls := scope.openDecls : Parser.ParserModuleContext }
+  let (stx, parsed, messages) := Parser.parseCommand s.context place parsed {}
+  let failed ← errors messages.toList failed
+  let state := { s.state with messages := {} }
+  if Parser.isTerminalCommand stx then return (done, failed, state)
+  let cell ← IO.mkRef state
+  let context : Command.Context := { fileName := s.context.fileName, fileMap := s.context.fileMap, snap? := none,
+                                     cancelTk? := none, cmdPos := parsed.pos }
+  let failed ← match ← caught (do Command.elabCommandTopLevel stx context cell; return ()) with
+    | .ok _ => pure failed
+    | .error e => pure (failed.push (.str e))
+  let state ← cell.get
+  let failed ← errors state.messages.toList failed
+  Source.all { s with state := { state with messages := {} } } parsed (done.push stx) failed
+
+/-- Kinds of commands that change how what follows is read, or run code. -/
+def telling : List Name := [
+  ``Parser.Command.notation, ``Parser.Command.mixfix, ``Parser.Command.macro, ``Parser.Command.macro_rules,
+  ``Parser.Command.syntax, ``Parser.Command.elab, ``Parser.Command.elab_rules, ``Parser.Command.initialize,
+  ``Parser.Command.eval, ``Parser.Command.evalBang, ``Lean.runCmd, ``Lean.runElab, ``Lean.runMeta,
+  ``Parser.Command.attribute, ``Parser.Command.set_option]
+
+partial def told (text : String) (stxs : List Syntax) : List Json := match stxs with
+  | [] => []
+  | stx :: rest =>
+    if telling.contains stx.getKind then
+      match stx.getPos?, stx.getTailPos? with
+      | some a, some b => .str (String.Pos.Raw.extract text a b) :: told text rest
+      | _, _ => told text rest
+    else told text rest
+
+/-- Where a header begins. A build that takes every file for a `module` keeps what is not exposed to itself. -/
+def Repl.start (s : Repl) : BaseIO Command.State := do
+  let start := Command.mkState s.env {} s.options
+  if !s.env.header.isModule then return start
+  let (_, _, state) ← (Source.of "<start>" "@[expose] public section" start).all
+  return state
+
+def Repl.header (s : Repl) (text : String) : BaseIO (Repl × Json) := do
+  let start ← s.start
+  let (stxs, failed, state) ← (Source.of "<header>" text start).all
+  if failed.size == 0 then
+    return ({ s with headers := s.headers.push state },
+            .mkObj [("header", int s.headers.size), ("tells", list (told text stxs.toList))])
+  return (s, .mkObj [("failed", .str "header"), ("errors", .arr failed)])
+
+
+/-! ## Statements -/
+
+partial def count (lctx : LocalContext) (i : Nat := 0) : Nat :=
+  if i ≥ lctx.decls.size then 0 else
+  match lctx.getAt? i with
+  | some d => (if d.isImplementationDetail then 0 else 1) + count lctx (i + 1)
+  | none => count lctx (i + 1)
+
+/-- How many hypotheses the goal knows that a tactic at `start` or after it met, if it is one. -/
+def met (start : String.Pos.Raw) : Info → Option Nat
+  | .ofTacticInfo i => match i.stx.getPos?, i.goalsBefore with
+    | some p, g :: _ => if p.byteIdx < start.byteIdx then none else
+      match i.mctxBefore.findDecl? g with
+      | some d => some (count d.lctx)
+      | none => none
+    | _, _ => none
+  | _ => none
+
+mutual
+/-- How many hypotheses a statement has before its colon: what the goal of a proof that begins at `start` knows. -/
+partial def before (start : String.Pos.Raw) : InfoTree → Option Nat
+  | .context _ t => before start t
+  | .hole _ => none
+  | .node info children => match met start info with | some n => some n | none => beforeAny start children
+
+partial def beforeAny (start : String.Pos.Raw) (ts : PersistentArray InfoTree) : Option Nat :=
+  match beforeIn start ts.root with | some n => some n | none => beforeOf start ts.tail 0
+
+partial def beforeIn (start : String.Pos.Raw) : PersistentArrayNode InfoTree → Option Nat
+  | .leaf ts => beforeOf start ts 0
+  | .node parts => beforeAmong start parts 0
+
+partial def beforeAmong (start : String.Pos.Raw) (parts : Array (PersistentArrayNode InfoTree)) (i : Nat) : Option Nat :=
+  match parts[i]? with
+  | none => none
+  | some part => match beforeIn start part with | some n => some n | none => beforeAmong start parts (i + 1)
+
+partial def beforeOf (start : String.Pos.Raw) (ts : Array InfoTree) (i : Nat) : Option Nat :=
+  match ts[i]? with
+  | none => none
+  | some t => match before start t with | some n => some n | none => beforeOf start ts (i + 1)
+end
+
+/-- A theorem without proof, elaborated as a command: its constant and how many hypotheses stand before its colon. -/
+def stated (header : Command.State) (name signature : String) : BaseIO (Except Json (ConstantVal × Nat)) := do
+  let text := "theorem " ++ name ++ "\n" ++ signature ++ "\n"
+  let proof := text.rawEndPos
+  let (stxs, failed, state) ← (Source.of "<statement>" (text ++ ":= by sorry") header).all
+  if failed.size > 0 then return .error (.mkObj [("failed", .str "statement"), ("errors", .arr failed)]) else
+    let scope := scopeOf header
+    match stxs.toList with
+    | [stx] =>
+      let value := stx[1][3]
+      if stx[1].getKind != ``Parser.Command.theorem || value.getPos? != some proof || stx[1][1][0].getId != name.toName then
+        return .error (failure "statement" "the text is not the signature of one theorem")
+      match state.env.find? (scope.currNamespace ++ name.toName) with
+      | some c =>
+        if c.type.hasSorry then return .error (failure "statement" "the statement contains sorry")
+        return .ok (c.toConstantVal, (beforeAny proof state.infoState.trees).getD 0)
+      | none => return .error (failure "statement" "the statement declares nothing")
+    | _ => return .error (failure "statement" "the text is not the signature of one theorem")
+
+/-! ## Under the interpreter -/
+
+/--
+The interpreter finds a declaration by the module of its constant, and only what is public. The compiler's own helpers
+(lifted lambdas, boxed versions) have neither a constant nor are they public: give them both.
+-/
+partial def reachable (env : Environment) : List IR.Decl → Environment
+  | [] => env
+  | d :: ds =>
+    let env := markMeta (Compiler.LCNF.setDeclPublic env d.name) d.name
+    if env.contains d.name then reachable env ds else
+    let dummy : Declaration := .axiomDecl { name := d.name, levelParams := [], type := mkConst ``True, isUnsafe := true }
+    reachable (match env.addDeclCore 0 dummy none with | .ok env => env | .error _ => env) ds
+
+/-- The last command of each of these files. -/
+def expose : Command.CommandElabM Unit := do
+  let env ← getEnv
+  setEnv (reachable env (IR.getDecls env))
+
+end Monge
+
+run_cmd Monge.expose

@@ -1,0 +1,292 @@
+module
+public meta import Lean
+public import Lean
+public meta import Monge.Elab
+
+/-!
+What a proof rests on, and declarations as plain data for another process.
+-/
+
+open Lean Meta Elab
+set_option compiler.extract_closed false
+set_option linter.unusedVariables false
+
+public meta section
+namespace Monge
+
+/-! ## What a proof uses -/
+
+/-- Does module data import one of the modules named, or one marked? -/
+partial def reaches (env : Environment) (beyond : NameSet) (marked : Array Bool) (imports : Array Lean.Import) (i : Nat := 0) :
+    Bool :=
+  match imports[i]? with
+  | none => false
+  | some m =>
+    if beyond.contains m.module then true else
+    match env.getModuleIdx? m.module with
+    | some j => match marked[j.toNat]? with
+      | some true => true
+      | _ => reaches env beyond marked imports (i + 1)
+    | none => reaches env beyond marked imports (i + 1)
+
+/-- Marks on the modules that import one of a set: in an environment a module comes after all that it imports. -/
+partial def importers (env : Environment) (beyond : NameSet) (marked : Array Bool := #[]) : Array Bool :=
+  match env.header.moduleData[marked.size]? with
+  | none => marked
+  | some data => importers env beyond (marked.push (reaches env beyond marked data.imports))
+
+partial def nameSet (l : List Name) (s : NameSet := {}) : NameSet := match l with | [] => s | n :: l => nameSet l (s.insert n)
+
+/-- `exclude` names constants; `beyond` modules, whose importers are out of reach. -/
+def excluded (env : Environment) (j : Json) : Excluded :=
+  let beyond := names (arr j "beyond")
+  { names := nameSet (names (arr j "exclude")),
+    modules := match beyond with | [] => #[] | _ => importers env (nameSet beyond) }
+
+def Excluded.has (e : Excluded) (env : Environment) (c : Name) : Bool :=
+  if e.names.contains c then true else
+  match env.getModuleIdxFor? c with
+  | some i => e.modules[i.toNat]?.getD false
+  | none => false
+
+/-- Constants that a declaration mentions, before `rest`. -/
+partial def mentioned (cs : Array Name) (rest : List Name) (i : Nat := 0) : List Name :=
+  match cs[i]? with | some c => c :: mentioned cs rest (i + 1) | none => rest
+
+def followed (l rest : List Name) : List Name := match l with | [] => rest | n :: l => n :: followed l rest
+
+def dependencies (c : ConstantInfo) (rest : List Name) : List Name :=
+  let rest := mentioned c.type.getUsedConstants rest
+  match c with
+  | .thmInfo v => mentioned v.value.getUsedConstants rest
+  | .defnInfo v => mentioned v.value.getUsedConstants rest
+  | .opaqueInfo v => mentioned v.value.getUsedConstants rest
+  | .inductInfo v => followed v.ctors rest
+  | .ctorInfo v => v.induct :: rest
+  | .recInfo v => followed v.all rest
+  | _ => rest
+
+/-- What a proof rests on. -/
+structure Ground where
+  seen : NameSet := {}
+  axioms : List Name := []
+  all : List Name := []
+
+/-- All constants that `todo` rests on. What is imported is trusted, but for its axioms; a theorem whose proof the build of the
+library left out is an axiom in form alone. -/
+partial def ground (env : Environment) (todo : List Name) (g : Ground := {}) : Ground :=
+  match todo with
+  | [] => g
+  | c :: rest =>
+    if g.seen.contains c then ground env rest g else
+    let g := { g with seen := g.seen.insert c, all := c :: g.all }
+    match env.find? c, env.getModuleIdxFor? c with
+    | none, _ => ground env rest { g with axioms := c :: g.axioms }
+    | some info, some _ =>
+      match info with
+      | .axiomInfo _ =>
+        if wasOriginallyTheorem env c then ground env rest g else
+        match getOriginalConstKind? env c with
+        | some .axiom | none => ground env rest { g with axioms := c :: g.axioms }
+        | _ => ground env rest g
+      | _ => ground env rest g
+    | some info, none =>
+      let g := match info with | .axiomInfo _ => { g with axioms := c :: g.axioms } | _ => g
+      ground env (dependencies info rest) g
+
+def moduleOf (env : Environment) (c : Name) : Name :=
+  match env.getModuleIdxFor? c with
+  | some i => env.header.moduleNames[i.toNat]!
+  | none => .anonymous
+
+/-- The axioms of Lean, each with the module that it comes from: one of the name from elsewhere is another axiom. -/
+def lawful (env : Environment) (c : Name) : Bool :=
+  match env.getModuleIdxFor? c with
+  | none => false
+  | some _ => match c with
+    | ``propext => moduleOf env c == `Init.Core
+    | ``Classical.choice => moduleOf env c == `Init.Prelude
+    | ``Quot.sound => moduleOf env c == `Init.Core
+    | _ => false
+
+partial def first (l : List Name) (p : Name → Bool) : Option Name :=
+  match l with | [] => none | n :: l => if p n then some n else first l p
+
+/-- Why what a theorem rests on does not do; `own` is what its statement rests on, which it may always use. -/
+def objection (env : Environment) (e : Excluded) (own : NameSet) (g : Ground) : Option Json :=
+  match first g.axioms (fun c => !lawful env c) with
+  | some c => some (failure "axiom" ("the proof rests on the axiom " ++ shown c))
+  | none => match first g.all (fun c => !own.contains c && e.has env c) with
+    | some c => some (failure "excluded" ("the proof uses " ++ shown c ++ ", which is excluded"))
+    | none => none
+
+/-! ## Declarations as plain data, to be replayed by another process -/
+
+/-- Numbers by key, in buckets by hash. -/
+structure Table (α : Type) where
+  buckets : Array (List (α × Nat)) := Array.replicate 4096 []
+
+partial def found {α : Type} (same : α → Bool) : List (α × Nat) → Option Nat
+  | [] => none
+  | (b, i) :: l => if same b then some i else found same l
+
+def slot (hash : UInt64) : Nat := (hash % 4096).toNat
+def Table.get {α : Type} (t : Table α) (hash : UInt64) (same : α → Bool) : Option Nat :=
+  match t.buckets[slot hash]? with | some l => found same l | none => none
+def Table.put {α : Type} (t : Table α) (hash : UInt64) (a : α) (i : Nat) : Table α :=
+  { buckets := t.buckets.modify (slot hash) (fun l => (a, i) :: l) }
+
+/-- Names, levels and expressions by number, each after all that it is made of; number 0 of names and levels is the least. -/
+structure Export where
+  names : Array Json := #[.null]
+  nameAt : Table Name := {}
+  levels : Array Json := #[.null]
+  levelAt : Table Level := {}
+  exprs : Array Json := #[]
+  exprAt : Table Expr := {}
+  declarations : Array Json := #[]
+  done : NameSet := {}
+
+def nums (l : List Nat) : List Json := match l with | [] => [] | n :: l => int n :: nums l
+
+partial def Export.name (x : Export) (n : Name) : Export × Nat :=
+  match n with
+  | .anonymous => (x, 0)
+  | _ => match x.nameAt.get n.hash (· == n) with
+    | some i => (x, i)
+    | none =>
+      let (x, j) := match n with
+        | .str p s => let (x, i) := x.name p; (x, list [int i, .str s])
+        | .num p k => let (x, i) := x.name p; (x, list [int i, int k])
+        | .anonymous => (x, .null)
+      ({ x with names := x.names.push j, nameAt := x.nameAt.put n.hash n x.names.size }, x.names.size)
+
+partial def Export.each {α : Type} (x : Export) (f : Export → α → Export × Nat) (l : List α) : Export × List Nat :=
+  match l with
+  | [] => (x, [])
+  | a :: l =>
+    let (x, i) := f x a
+    let (x, is) := x.each f l
+    (x, i :: is)
+
+partial def Export.level (x : Export) (l : Level) : Export × Nat :=
+  match l with
+  | .zero => (x, 0)
+  | _ => match x.levelAt.get l.hash (· == l) with
+    | some i => (x, i)
+    | none =>
+      let (x, j) := match l with
+        | .succ a => let (x, i) := x.level a; (x, list [.str "succ", int i])
+        | .max a b => let (x, i) := x.level a; let (x, k) := x.level b; (x, list [.str "max", int i, int k])
+        | .imax a b => let (x, i) := x.level a; let (x, k) := x.level b; (x, list [.str "imax", int i, int k])
+        | .param n => let (x, i) := x.name n; (x, list [.str "param", int i])
+        | _ => (x, .null)
+      ({ x with levels := x.levels.push j, levelAt := x.levelAt.put l.hash l x.levels.size }, x.levels.size)
+
+def binder : BinderInfo → Nat | .default => 0 | .implicit => 1 | .strictImplicit => 2 | .instImplicit => 3
+
+partial def Export.expr (x : Export) (e : Expr) : Export × Nat :=
+  match e with
+  | .mdata _ e => x.expr e
+  | _ => match x.exprAt.get e.hash (· == e) with
+    | some i => (x, i)
+    | none =>
+      let (x, j) := match e with
+        | .bvar i => (x, list [.str "bvar", int i])
+        | .sort l => let (x, l) := x.level l; (x, list [.str "sort", int l])
+        | .const n ls =>
+          let (x, n) := x.name n
+          let (x, ls) := x.each Export.level ls
+          (x, list (.str "const" :: int n :: nums ls))
+        | .app f a => let (x, f) := x.expr f; let (x, a) := x.expr a; (x, list [.str "app", int f, int a])
+        | .lam n t b i =>
+          let (x, n) := x.name n; let (x, t) := x.expr t; let (x, b) := x.expr b
+          (x, list [.str "lam", int n, int t, int b, int (binder i)])
+        | .forallE n t b i =>
+          let (x, n) := x.name n; let (x, t) := x.expr t; let (x, b) := x.expr b
+          (x, list [.str "pi", int n, int t, int b, int (binder i)])
+        | .letE n t v b d =>
+          let (x, n) := x.name n; let (x, t) := x.expr t; let (x, v) := x.expr v; let (x, b) := x.expr b
+          (x, list [.str "let", int n, int t, int v, int b, .bool d])
+        | .lit (.natVal k) => (x, list [.str "nat", .str k.repr])
+        | .lit (.strVal s) => (x, list [.str "str", .str s])
+        | .proj n i e => let (x, n) := x.name n; let (x, e) := x.expr e; (x, list [.str "proj", int n, int i, int e])
+        | _ => (x, .null)
+      ({ x with exprs := x.exprs.push j, exprAt := x.exprAt.put e.hash e x.exprs.size }, x.exprs.size)
+
+/-- A declaration as a list: its kind, then its parts by number. -/
+def Export.declaration (x : Export) (kind : String) (n : Name) (levels : List Name) (es : List Expr)
+    (more : List Json := []) : Export :=
+  let (x, n) := x.name n
+  let (x, levels) := x.each Export.name levels
+  let (x, es) := x.each Export.expr es
+  let parts := .str kind :: int n :: list (nums levels) :: list (nums es) :: more
+  { x with declarations := x.declarations.push (list parts) }
+
+partial def typesOf (env : Environment) (l : List Name) : List Expr := match l with
+  | [] => []
+  | n :: l => match env.find? n with | some c => c.type :: typesOf env l | none => typesOf env l
+
+/-- One inductive type of a mutual block: its name, type, and constructors. -/
+def Export.inductives (x : Export) (env : Environment) (l : List Name) : Export × List Json := match l with
+  | [] => (x, [])
+  | n :: l =>
+    match env.find? n with
+    | some (.inductInfo v) =>
+      let (x, name) := x.name n
+      let (x, type) := x.expr v.type
+      let (x, ctors) := x.each Export.name v.ctors
+      let (x, types) := x.each Export.expr (typesOf env v.ctors)
+      let (x, rest) := x.inductives env l
+      (x, list [int name, int type, list (nums ctors), list (nums types)] :: rest)
+    | _ => x.inductives env l
+
+def hints : ReducibilityHints → Json | .opaque => .str "opaque" | .abbrev => .str "abbrev" | .regular h => int h.toNat
+
+def constructorsRest (env : Environment) (l rest : List Name) : List Name := match l with
+  | [] => rest
+  | n :: l => match env.find? n with
+    | some c => mentioned c.type.getUsedConstants (constructorsRest env l rest)
+    | none => constructorsRest env l rest
+
+/-- What the types of a mutual block mention. -/
+def inside (env : Environment) (all : List Name) : List Name := match all with
+  | [] => []
+  | n :: all => match env.find? n with
+    | some (.inductInfo v) => mentioned v.type.getUsedConstants (constructorsRest env v.ctors (inside env all))
+    | _ => inside env all
+
+/-- All that constants rest on and that is not imported, each after what it rests on itself. Unsafe and partial declarations
+are passed over: nothing safe can rest on them. -/
+partial def Export.constants (x : Export) (env : Environment) (l : List Name) : Export := match l with
+  | [] => x
+  | n :: l =>
+    let x := if x.done.contains n then x else match env.getModuleIdxFor? n, env.find? n with
+      | some _, _ => { x with done := x.done.insert n }
+      | _, none => { x with done := x.done.insert n }
+      | none, some c => match c with
+        | .ctorInfo v => x.constants env [v.induct]
+        | .recInfo v => x.constants env v.all
+        | .inductInfo v =>
+          let x := { x with done := nameSet v.all x.done }
+          let x := x.constants env (inside env v.all)
+          let (x, types) := x.inductives env v.all
+          x.declaration "inductive" n v.levelParams [] [int v.numParams, list types]
+        | _ =>
+          let x := { x with done := x.done.insert n }
+          if c.isUnsafe || c.isPartial then x else
+          let x := x.constants env (dependencies c [])
+          match c with
+          | .axiomInfo v => x.declaration "axiom" n v.levelParams [v.type]
+          | .thmInfo v => x.declaration "theorem" n v.levelParams [v.type, v.value]
+          | .opaqueInfo v => x.declaration "opaque" n v.levelParams [v.type, v.value]
+          | .defnInfo v => x.declaration "definition" n v.levelParams [v.type, v.value] [hints v.hints]
+          | _ => x
+    x.constants env l
+
+def Export.json (x : Export) : Json :=
+  .mkObj [("names", .arr x.names), ("levels", .arr x.levels), ("exprs", .arr x.exprs), ("declarations", .arr x.declarations)]
+
+end Monge
+
+run_cmd Monge.expose

@@ -1,0 +1,219 @@
+module
+public meta import Lean
+public import Lean
+public meta import Monge.Elab
+public meta import Monge.Export
+public meta import Monge.Replay
+
+/-!
+Lean as a server: one JSON request a line on stdin, one JSON answer a line on stdout.
+
+The first line of stdin is a list of secrets, one for each answer that this process may ever give. Tactics run in this process
+and can print; what they print lacks the next secret, and the reader on the other side hangs up on it.
+-/
+
+open Lean Meta Elab
+set_option compiler.extract_closed false
+set_option linter.unusedVariables false
+
+public meta section
+namespace Monge
+
+/-! ## Searching -/
+
+/-- Take a name out of a set of lemmas, if it is in it. -/
+def erase (r : Cells) (set n : Name) : BaseIO Unit := do
+  let _ ← caught (r.run (do Attribute.erase n set; return ()))
+
+/-- Take excluded names out of the sets that simp, grind and ext draw on. -/
+partial def eraseAll (r : Cells) (l : List Name) : BaseIO Unit := do
+  match l with
+  | [] => return ()
+  | n :: l =>
+    erase r `simp n
+    erase r `ext n
+    erase r `grind n
+    eraseAll r l
+
+def Repl.begin (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
+  match s.headers[nat j "header"]? with
+  | none => return (s, failure "request" "no such header")
+  | some header =>
+    match ← stated header (str j "name") (str j "signature") with
+    | .error e => return (s, e)
+    | .ok (c, n) =>
+      let scope := scopeOf header
+      let e := excluded header.env j
+      let r ← Cells.of scope (nat j "heartbeats") { env := header.env } {} { levelNames := c.levelParams }
+      let asked : Asked := { name := c.name, levels := c.levelParams, type := c.type, scope, excluded := e }
+      match ← caught (do
+          eraseAll r (names (arr j "exclude"))
+          let root ← r.run (do let m ← mkFreshExprMVar (some c.type) .syntheticOpaque; return m)
+          let (_, g) ← r.run (root.mvarId!.introNP n)
+          let js ← goals r [g]
+          return (root.mvarId!, g, js)) with
+      | .error e => return (s, failure "statement" e)
+      | .ok (root, g, js) =>
+        return s.push { asked, core := ← r.core.get, meta_ := ← r.meta_.get, term := ← r.term.get, goals := [g], root } js
+
+/-- A tactic, or several one after the other, as one tactic. -/
+def parsed (env : Environment) (text : String) : Except String Syntax :=
+  Parser.runParserCategory env `tactic ("(\n" ++ text ++ "\n)") "<tactic>"
+
+def stepped (n : Node) (stx : Syntax) (heartbeats : Nat) : BaseIO (Except String (Node × List Json)) := do
+  let r ← Cells.of n.asked.scope heartbeats { n.core with messages := {} } n.meta_ n.term
+  let tactic ← IO.mkRef ({ goals := n.goals } : Tactic.State)
+  let context : Tactic.Context := { elaborator := .anonymous, recover := false }
+  let within := strict n.asked.name
+  let unifier : Meta.Context := { keyedConfig := guessing.toConfigWithKey }
+  match ← caught (do
+      Tactic.evalTactic stx context tactic within r.term unifier r.meta_ r.context r.core
+      r.elab n.asked.name (do Term.synthesizeSyntheticMVarsNoPostponing; return ())
+      Tactic.pruneSolvedGoals context tactic within r.term unifier r.meta_ r.context r.core) with
+  | .error e => return .error e
+  | .ok _ =>
+    let core ← r.core.get
+    match (← errors core.messages.toList).toList with
+    | .str e :: _ => return .error e
+    | _ =>
+      let gs := (← tactic.get).goals
+      match ← caught (do
+          let sorries ← match n.goals with
+            | g :: _ => r.run (do let e ← instantiateMVars (mkMVar g); return e.hasSorry)
+            | [] => pure false
+          let js ← goals r gs
+          return (sorries, js)) with
+      | .error e => return .error e
+      | .ok (true, _) => return .error "the tactic leaves a sorry behind"
+      | .ok (false, js) =>
+        return .ok ({ n with core := ← r.core.get, meta_ := ← r.meta_.get, term := ← r.term.get, goals := gs }, js)
+
+def Repl.step (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
+  match s.node j with
+  | none => return (s, failure "request" "no such state")
+  | some n =>
+    let spent ← IO.getNumHeartbeats
+    let began ← IO.monoMsNow
+    let found : Except (String × String) (Node × List Json) ← match parsed n.core.env (str j "tactic") with
+      | .error e => pure (Except.error ("parse", e))
+      | .ok stx => match ← stepped n stx (nat j "heartbeats") with
+        | .error e => pure (Except.error ("tactic", e))
+        | .ok found => pure (Except.ok found)
+    let cost := [("heartbeats", int (((← IO.getNumHeartbeats) - spent) / 1000)), ("ms", int ((← IO.monoMsNow) - began))]
+    match found with
+    | .error (kind, e) => return (s, .mkObj (("failed", .str kind) :: ("message", .str e) :: cost))
+    | .ok (n, js) => return s.push n js cost
+
+/-- The whole proof of a state without goals, checked by the kernel here. Another process has the last word. -/
+def finished (n : Node) (heartbeats : Nat) : BaseIO (Except Json Unit) := do
+  let r ← Cells.of n.asked.scope heartbeats n.core n.meta_ n.term
+  match ← caught (r.run (do
+      let v ← instantiateMVars (mkMVar n.root)
+      if !v.hasLevelMVar then return v
+      let abstracted ← abstractMVars v
+      instantiateMVars abstracted.expr)) with
+  | .error e => return .error (failure "proof" e)
+  | .ok v =>
+    if v.hasExprMVar then return .error (failure "proof" "the proof has metavariables")
+    if v.hasFVar then return .error (failure "proof" "the proof has free variables")
+    if v.hasSorry then return .error (failure "proof" "the proof uses sorry")
+    let env := (← r.core.get).env
+    let d : Declaration := .thmDecl { name := n.asked.name, levelParams := n.asked.levels, type := n.asked.type, value := v }
+    match env.addDeclCore 0 d none with
+    | .error e => return .error (failure "kernel" (← (e.toMessageData {}).toString))
+    | .ok env =>
+      let own := (ground env (mentioned n.asked.type.getUsedConstants [])).seen
+      match objection env n.asked.excluded own (ground env [n.asked.name]) with
+      | some e => return .error e
+      | none => return .ok ()
+
+def Repl.finish (s : Repl) (j : Json) : BaseIO Json := do
+  match s.node j with
+  | none => return failure "request" "no such state"
+  | some n => match n.goals with
+    | _ :: _ => return failure "proof" "goals are left"
+    | [] => match ← finished n (nat j "heartbeats") with
+      | .error e => return e
+      | .ok _ => return .mkObj [("ok", .bool true)]
+
+/-! ## Proofs as text -/
+
+/-- What a statement says: all that it rests on, and last itself, as an axiom. -/
+def Repl.state (s : Repl) (j : Json) : BaseIO Json := do
+  match s.headers[nat j "header"]? with
+  | none => return failure "request" "no such header"
+  | some header => match ← stated header (str j "name") (str j "signature") with
+    | .error e => return e
+    | .ok (c, _) =>
+      let x := ({} : Export).constants header.env (mentioned c.type.getUsedConstants [])
+      let x := x.declaration "axiom" c.name c.levelParams [c.type]
+      return .mkObj [("name", .str (shown c.name)), ("export", x.json)]
+
+/-- Compile a theorem with its proof as text after a header, and export all that it adds. -/
+def Repl.compile (s : Repl) (j : Json) : BaseIO Json := do
+  match s.headers[nat j "header"]? with
+  | none => return failure "request" "no such header"
+  | some header =>
+    let (_, failed, state) ← (Source.of "<proof>" (str j "text") header).all
+    if failed.size > 0 then return .mkObj [("failed", .str "compile"), ("errors", .arr failed)] else
+      let n := (scopeOf header).currNamespace ++ (str j "name").toName
+      match state.env.find? n with
+      | none => return failure "compile" "the text declares no such theorem"
+      | some _ => return .mkObj [("export", (({} : Export).constants state.env [n]).json)]
+
+/-! ## The loop -/
+
+def modules (l : List String) (found : Array Lean.Import := #[]) : Array Lean.Import := match l with
+  | [] => found
+  | m :: l => modules l (found.push { module := m.toName })
+
+def Repl.answer (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
+  match str j "do" with
+  | "step" => s.step j
+  | "finish" => return (s, ← s.finish j)
+  | "start" => s.begin j
+  | "drop" => return ({ s with nodes := s.nodes.setIfInBounds (nat j "state") none }, .mkObj [("ok", .bool true)])
+  | "header" => s.header (str j "text")
+  | "state" => return (s, ← s.state j)
+  | "compile" => return (s, ← s.compile j)
+  | "replay" => return (s, ← s.replay j)
+  | other => return (s, failure "request" ("no such request: " ++ other))
+
+def stamped (secret : Json) (j : Json) : String := (j.setObjVal! "secret" secret).compress ++ "\n"
+
+partial def serving (input output : IO.FS.Stream) (secrets : List Json) (s : Repl) : IO Unit := do
+  match secrets with
+  | [] => return ()
+  | secret :: secrets =>
+    let line ← input.getLine
+    if line.isEmpty then return ()
+    let (s, j) ← match Json.parse line with
+      | .error e => pure (s, failure "request" e)
+      | .ok j => s.answer j
+    output.putStr (stamped secret j)
+    output.flush
+    serving input output secrets s
+
+/-- Import modules and serve. -/
+def serve (mods : List String) : IO Unit := do
+  let input ← IO.getStdin
+  let output ← IO.getStdout
+  match Json.parse (← input.getLine) with
+  | .ok (.arr secrets) => match secrets.toList with
+    | first :: secrets =>
+      -- a misspelt type is an error, not a variable
+      let options : Options := (({} : Options).setBool `Elab.async false).setBool `autoImplicit false
+      let empty := Command.mkState (← mkEmptyEnvironment) {} options
+      let (env, messages) ← processHeaderCore 0 (modules mods) false options {} (Source.of "<imports>" "" empty).context
+        (leakEnv := true) (mainModule := `Proof)
+      if messages.hasErrors then throw (IO.userError ("cannot import " ++ " ".intercalate mods))
+      let hello : Json := .mkObj [("version", .str Lean.versionString), ("modules", int env.header.moduleNames.size)]
+      output.putStr (stamped first hello)
+      output.flush
+      serving input output secrets { env, options }
+    | [] => return ()
+  | _ => throw (IO.userError "the first line is a list of secrets")
+
+end Monge
+
+run_cmd Monge.expose

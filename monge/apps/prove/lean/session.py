@@ -1,0 +1,59 @@
+"""One theorem on a server that may die: what is lost is stepped again on another."""
+
+from collections.abc import Callable
+
+from monge.apps.prove.lean.judge import Judge
+from monge.apps.prove.lean.server import Died, LeanServer
+from monge.apps.prove.state import Budget, Failure, Proof, Rejection, State, Theorem
+
+
+class Session:
+    """The prover of a theorem. A tactic that kills its server is a failure like another."""
+
+    def __init__(
+        self, theorem: Theorem, serve: Callable[[], LeanServer], judge: Judge, budget: Budget, server: LeanServer
+    ) -> None:
+        self.theorem, self.server = theorem, server
+        self._serve, self._judge, self._budget = serve, judge, budget
+        self._known: dict[tuple[str, ...], State] = {}
+
+    def start(self) -> State:
+        """The state before the first tactic. ValueError with Lean's message if the theorem is none."""
+        return self._at(())
+
+    def step(self, state: State, tactic: str) -> State | Failure:
+        """The state after a tactic."""
+        try:
+            found = self.server.step(self._at(state.tactics), tactic, self._budget)
+        except Died as died:
+            self._again()
+            return Failure("died", str(died))
+        if isinstance(found, State):
+            self._known[found.tactics] = found
+        return found
+
+    def finish(self, state: State) -> Proof | Rejection:
+        """The judge's word; he is asked about what the server lets pass."""
+        try:
+            rejection = self.server.finish(self._at(state.tactics), self._budget)
+        except Died as died:
+            self._again()
+            return Rejection("died", str(died))
+        return rejection or self._judge(self.theorem, state.tactics)
+
+    def _again(self) -> None:
+        self.server.close()
+        self.server = self._serve()
+        self._known.clear()
+
+    def _at(self, tactics: tuple[str, ...]) -> State:
+        """The state after these tactics, as this server knows it."""
+        if tactics not in self._known:
+            if not tactics:
+                self._known[()] = self.server.start(self.theorem, self._budget)
+            else:
+                found = self.server.step(self._at(tactics[:-1]), tactics[-1], self._budget)
+                if isinstance(found, Failure):
+                    raise Died(f"{tactics[-1]!r} worked once and now does not: {found.message}")
+                self._known[tactics] = found
+        return self._known[tactics]

@@ -1,0 +1,125 @@
+"""What a search and Lean say to each other: theorems, goals, states, and how an attempt may end."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """A statement to prove: `theorem NAME SIGNATURE` after a header."""
+
+    name: str
+    signature: str
+    """What stands after the name: hypotheses, a colon, and what is to be shown."""
+    header: str = ""
+    """Lean source before it: definitions, lemmas, open namespaces; no imports."""
+    imports: tuple[str, ...] = ("Init",)
+    """Modules that the header stands on."""
+    exclude: tuple[str, ...] = ()
+    """Constants that a proof may not use."""
+    beyond: tuple[str, ...] = ()
+    """Modules of which nothing that imports them may be used."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A local constant of a goal. What cannot be referred to by its name ends in a dagger."""
+
+    name: str
+    type: str
+    prop: bool
+    """Whether it is a proof."""
+    value: str | None = None
+    """What a `let` bound it to."""
+
+    def __str__(self) -> str:
+        return f"{self.name} : {self.type}" + (f" := {self.value}" if self.value else "")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is left to show, and from what."""
+
+    target: str
+    hypotheses: tuple[Hypothesis, ...] = ()
+    case: str = ""
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [*([f"case {self.case}"] if self.case else []), *map(str, self.hypotheses), f"⊢ {self.target}"]
+        )
+
+
+@dataclass(frozen=True)
+class State:
+    """All goals that are left after some tactics; none when a proof may be complete."""
+
+    goals: tuple[Goal, ...]
+    tactics: tuple[str, ...] = ()
+    """From the statement to here."""
+    number: int = 0
+    """What the server that made it calls it."""
+
+    @property
+    def done(self) -> bool:
+        return not self.goals
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.goals)) or "no goals"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one tactic may spend."""
+
+    heartbeats: int = 2000
+    """Thousands of Lean's heartbeats: small allocations."""
+    seconds: float = 10.0
+    """Wall clock; whoever needs more is killed."""
+
+    def __post_init__(self) -> None:
+        if self.heartbeats < 1 or not self.seconds > 0:
+            raise ValueError(f"a tactic's budget must be above 0, got {self}")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A tactic that did not work, and why: parse, tactic."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A proof that is none, and why: proof, kernel, axiom, excluded, statement, compile, export, died."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A proof that the kernel accepted in a process that ran no tactic."""
+
+    theorem: Theorem
+    tactics: tuple[str, ...]
+    axioms: tuple[str, ...] = ()
+    """Those that it names itself, among propext, Classical.choice and Quot.sound; what it cites of the library may rest on
+    others of the three."""
+
+    @property
+    def text(self) -> str:
+        """The theorem with its proof, as it stands after the header."""
+        return proof_text(self.theorem, self.tactics)
+
+    @property
+    def source(self) -> str:
+        """The whole .lean file."""
+        imports = "".join(f"import {name}\n" for name in self.theorem.imports if name != "Init")
+        return f"{imports}{self.theorem.header.rstrip()}\n\n{self.text}\n"
+
+
+def proof_text(theorem: Theorem, tactics: tuple[str, ...]) -> str:
+    """`theorem NAME SIGNATURE := by` and a tactic a line, or lines."""
+    body = "\n".join("  " + line for tactic in tactics for line in tactic.splitlines())
+    return f"theorem {theorem.name} {theorem.signature} := by\n{body}"

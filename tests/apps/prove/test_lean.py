@@ -1,0 +1,150 @@
+"""Real Lean as a server: states branch, errors say where, limits hold, and what is no answer kills it."""
+
+import subprocess
+import sys
+import textwrap
+
+import psutil
+import pytest
+
+from monge.apps.prove.lean.server import Died, LeanServer, Limits
+from monge.apps.prove.state import Budget, Failure, Proof, Rejection, State, Theorem
+
+pytestmark = pytest.mark.slow
+
+
+def steps(server, theorem, *tactics):
+    state = server.start(theorem)
+    for tactic in tactics:
+        state = server.step(state, tactic)
+        assert isinstance(state, State), state
+    return state
+
+
+def test_a_proof_by_steps_is_one(server, judge, naturals):
+    theorem = naturals("(a : N) : z + a = a")
+    state = server.start(theorem)
+    assert [str(h) for h in state.goals[0].hypotheses] == ["a : N"]
+    assert state.goals[0].target == "z + a = a"
+    state = steps(server, theorem, "induction a", "rfl", "rw [add_s]", "simp [*]")
+    assert state.done
+    assert server.finish(state) is None
+    proof = judge(theorem, state.tactics, compiler=server)
+    assert isinstance(proof, Proof)
+    assert proof.source.endswith(
+        "theorem target (a : N) : z + a = a := by\n  induction a\n  rfl\n  rw [add_s]\n  simp [*]\n"
+    )
+
+
+def test_a_state_is_a_value(server, naturals):
+    state = steps(server, naturals("(a : N) : z + a = a"), "induction a")
+    one = server.step(state, "rfl")
+    two = server.step(state, "rfl")
+    other = server.step(state, "simp")
+    assert isinstance(one, State)
+    assert isinstance(two, State)
+    assert one.goals == two.goals
+    assert one.number != two.number
+    assert isinstance(other, Failure | State)
+    assert server.step(state, "rfl").goals == one.goals
+
+
+def test_hypotheses_before_the_colon_are_introduced_and_those_after_it_not(server):
+    state = server.start(Theorem("t", "{p : Prop} (h : p) : ∀ q : Prop, q → p"))
+    assert [(h.name, h.prop) for h in state.goals[0].hypotheses] == [("p", False), ("h", True)]
+    assert state.goals[0].target == "∀ (q : Prop), q → p"
+    state = server.start(Theorem("t", ": f = f", "variable (f : Nat → Nat)"))
+    assert [h.name for h in state.goals[0].hypotheses] == ["f"]
+
+
+def test_lemmas_of_the_library_unfold(server, judge):
+    """What Lean derives on demand of an imported definition is to be had."""
+    theorem = Theorem("t", "(f : Nat → Nat) (l : List Nat) : (l.map f).length = l.length")
+    for tactics in (("simp",), ("grind",), ("induction l <;> simp_all [List.map]",)):
+        state = steps(server, theorem, *tactics)
+        assert server.finish(state) is None
+        assert isinstance(judge(theorem, tactics), Proof)
+
+
+def test_a_tactic_of_several_lines(server, judge, naturals):
+    theorem = naturals("(a : N) : z + a = a")
+    tactic = "induction a with\n| z => rfl\n| s n ih =>\n  rw [add_s]\n  rw [ih]"
+    assert steps(server, theorem, tactic).done
+    assert isinstance(judge(theorem, (tactic,)), Proof)
+
+
+@pytest.mark.parametrize(
+    ("theorem", "match"),
+    [
+        (Theorem("t", "(a : Missing) : a = a"), r"t: <statement>:2:5: error(?s:.*)Missing"),
+        (Theorem("t", ": 1 = 1", "theorem bad : 1 = 2 := rfl\ndef x := y"), r"header: <header>:1:(?s:.*)<header>:2:9"),
+        (Theorem("t", ": True := trivial\ntheorem u : False"), "signature of one theorem"),
+        (Theorem("t", ": True := trivial --"), "unexpected token ':='"),
+        (Theorem("t", ": (sorry : Prop)"), "sorry"),
+        (Theorem("t u", ": True"), "<statement>"),
+    ],
+)
+def test_a_statement_that_is_none_is_said_so_with_its_place(server, theorem, match):
+    with pytest.raises(ValueError, match=match):
+        server.start(theorem)
+
+
+def test_a_failure_says_what_lean_said(server):
+    state = server.start(Theorem("t", "(a : Nat) : a = 0"))
+    assert server.step(state, "rfl").kind == "tactic"
+    assert server.step(state, "no such tactic").kind == "parse"
+    assert "leaves a sorry" in server.step(state, "sorry").message
+
+
+def test_heartbeats_end_a_tactic_and_the_server_goes_on(server):
+    state = server.start(Theorem("t", "(f : Nat → Nat) (h : ∀ n, f n = f (n + 1)) : f 0 = 1"))
+    failure = server.step(state, "simp [h]", Budget(heartbeats=1))
+    assert isinstance(failure, Failure)
+    assert server.alive
+
+
+def test_the_wall_clock_kills(lean):
+    with LeanServer(lean) as server:
+        state = server.start(Theorem("t", ": False"))
+        with pytest.raises(Died, match=r"no answer within 1\.5 s"):
+            server.step(state, "repeat' (have := True.intro)", Budget(heartbeats=10**9, seconds=1.5))
+        assert not server.alive
+
+
+def test_memory_kills(lean):
+    with pytest.raises(Died, match=r"holds more than 0\.3 GB"):
+        LeanServer(lean, limits=Limits(memory=0.3))
+
+
+def test_it_ends_with_its_parent(lean):
+    code = """
+    import sys
+    from monge.apps.prove.lean.server import LeanServer
+    from monge.apps.prove.lean.setup import embedded_lean
+    server = LeanServer(embedded_lean())
+    print(server._process.pid, flush=True)
+    sys.stdin.read()
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    child.wait(timeout=10)
+
+
+def test_the_judge_takes_the_statement_from_elsewhere(judge, naturals):
+    """A proof of something else, a proof of nothing, and a proof that uses what it may not."""
+    assert isinstance(judge(naturals("(a : N) : a + z = a"), ("rfl",)), Proof)
+    assert isinstance(judge(naturals("(a : N) : z + a = a"), ("rfl",)), Rejection)
+    excluded = Theorem("t", "(a b : Nat) : a + b = b + a", exclude=("Nat.add_comm",))
+    assert judge(excluded, ("exact Nat.add_comm a b",)).kind == "excluded"
+    assert isinstance(judge(Theorem("t", "(a b : Nat) : a + b = b + a"), ("exact Nat.add_comm a b",)), Proof)
+
+
+def test_axioms_of_lean_are_allowed_and_named(judge):
+    proof = judge(Theorem("t", "(p q : Prop) (h : p ↔ q) : p = q"), ("exact propext h",))
+    assert isinstance(proof, Proof)
+    assert proof.axioms == ("propext",)

@@ -1,0 +1,172 @@
+"""The search over a toy of its own: numbers to be brought to zero. It needs no Lean."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monge.apps.prove.canonical import canonical
+from monge.apps.prove.families import DATA, family
+from monge.apps.prove.policy import Probes, Template, ranked
+from monge.apps.prove.search import Search, Suggestion, search
+from monge.apps.prove.state import Failure, Goal, Hypothesis, Proof, Rejection, State, Theorem
+
+
+class Countdown:
+    """Prove n by subtracting 1 or 3, or doubling. Reaching 0 is a proof; below it is a failure."""
+
+    def __init__(self, n: int, accept: bool = True) -> None:
+        self.n, self.accept, self.stepped = n, accept, 0
+
+    def start(self) -> State:
+        return self._state(self.n, ())
+
+    def step(self, state: State, tactic: str) -> State | Failure:
+        self.stepped += 1
+        n = int(state.goals[0].target)
+        n = 2 * n if tactic == "double" else n - int(tactic)
+        return Failure("tactic", "below zero") if n < 0 else self._state(n, (*state.tactics, tactic))
+
+    def finish(self, state: State) -> Proof | Rejection:
+        theorem = Theorem("toy", str(self.n))
+        return Proof(theorem, state.tactics) if self.accept else Rejection("axiom", "no")
+
+    def _state(self, n: int, tactics: tuple[str, ...]) -> State:
+        return State(() if n == 0 else (Goal(str(n)),), tactics)
+
+
+def policy(states, most):
+    return [ranked(("1", "3", "double"), most) for _ in states]
+
+
+def energy(states):
+    return [float(s.goals[0].target) if s.goals else 0.0 for s in states]
+
+
+@pytest.mark.parametrize("order", ["best", "breadth", "random"])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_proof_is_found_and_replays(order, batch):
+    down = lambda states, most: [ranked(("1", "3"), most) for _ in states]  # noqa: E731
+    outcome = search(Countdown(13), down, Search(order=order, batch=batch), energy)
+    assert outcome.ended == "proved"
+    toy, n = Countdown(13), 13
+    state = toy.start()
+    for tactic in outcome.proof.tactics:
+        state = toy.step(state, tactic)
+    assert state.done
+    assert n == 13
+
+
+def test_breadth_first_finds_a_shortest_proof():
+    outcome = search(Countdown(10), policy, Search(order="breadth", batch=1))
+    assert len(outcome.proof.tactics) == 4
+
+
+def test_the_energy_guides():
+    blind = search(Countdown(40), policy, Search(order="breadth", batch=1, nodes=5000))
+    guided = search(Countdown(40), policy, Search(batch=1, beta=1.0, alpha=0.01, nodes=5000), energy)
+    assert guided.proof
+    assert guided.expanded < blind.expanded / 2
+
+
+def test_budgets_end_a_search():
+    assert search(Countdown(1000), policy, Search(nodes=20)).ended == "out of nodes"
+    assert search(Countdown(1000), policy, Search(nodes=20)).expanded == 20
+    assert search(Countdown(1000), policy, Search(seconds=1e-9)).ended == "out of time"
+    nothing = search(Countdown(7), lambda states, most: [[Suggestion("9", -1.0)]] * len(states), Search())
+    assert nothing.ended == "nothing left to try"
+    assert [a.outcome for a in nothing.attempts] == ["tactic"]
+    deep = search(Countdown(6), lambda states, most: [[Suggestion("1", -1.0)]] * len(states), Search(depth=3))
+    assert deep.proof is None
+
+
+def test_what_the_judge_rejects_is_no_proof_and_the_search_goes_on():
+    outcome = search(Countdown(3, accept=False), policy, Search(nodes=30))
+    assert outcome.proof is None
+    assert [a.outcome for a in outcome.attempts].count("rejected") >= 2
+
+
+def test_a_state_is_visited_once():
+    outcome = search(Countdown(9), policy, Search(order="breadth", nodes=200))
+    reached = [a.child.state for a in outcome.attempts if a.outcome == "state"]
+    assert len({canonical(s) for s in reached}) == len(reached)
+    assert any(a.outcome == "duplicate" for a in outcome.attempts)
+
+
+def test_paths_score_as_they_say():
+    """By the sum a long path of likely tactics is worse than a short one of an unlikely; by the last or the mean it is not."""
+    said = {"8": [Suggestion("1", -0.1), Suggestion("3", -0.15)]}
+
+    def of(states, most):
+        return [said.get(s.goals[0].target, [Suggestion("1", -0.1)]) for s in states]
+
+    first = {}
+    for path in ("sum", "normalised", "last"):
+        outcome = search(Countdown(8), of, Search(path=path, batch=1, nodes=3))
+        first[path] = [a.parent.state.goals[0].target for a in outcome.attempts]
+    assert first["sum"] == ["8", "8", "7", "5"]
+    assert first["normalised"] == first["last"] == ["8", "8", "7", "6"]
+
+
+names = st.permutations(["a", "b", "c", "h✝", "n_ih✝"])
+
+
+@given(names, st.permutations(range(4)))
+def test_canonical_text_forgets_names_and_order(names, order):
+    def goal(x, y, p, q):
+        return [
+            Hypothesis(x, "Nat", False),
+            Hypothesis(y, "Nat", False),
+            Hypothesis(p, f"{x} ≤ {y}", True),
+            Hypothesis(q, f"f {y}.succ = {x}", True),
+        ]
+
+    plain = State((Goal("x = y'", tuple(goal("x", "y'", "p", "q"))),))
+    x, y, p, q, _ = names
+    hypotheses = goal(x, y, p, q)
+    shuffled = State((Goal(f"{x} = {y}", tuple(hypotheses[k] for k in order), case="other"),))
+    assert canonical(plain) == canonical(shuffled)
+    turned = State((Goal(f"{y} = {x}", tuple(hypotheses)),))
+    assert canonical(plain) != canonical(turned)
+
+
+def test_policies_say_no_more_than_asked_and_sum_to_one():
+    goal = Goal(
+        "a + b = b + a", (Hypothesis("a", "N", False), Hypothesis("h", "a = b", True), Hypothesis("n✝", "N", False))
+    )
+    for policy in (Probes(), Template(("add_z", "add_s"))):
+        for most in (1, 5, 100):
+            (said,) = policy([State((goal,))], most)
+            assert 0 < len(said) <= most
+            assert sum(2.718281828459045**s.logp for s in said) == pytest.approx(1)
+            assert [s.logp for s in said] == sorted((s.logp for s in said), reverse=True)
+    tactics = [s.tactic for s in Template(("add_z",))([State((goal,))], 100)[0]]
+    assert {"induction a", "rw [h]", "rw [← add_z]", "cases h"} <= set(tactics)
+    assert not any("✝" in tactic for tactic in tactics)
+
+
+def test_the_search_imports_neither_lean_nor_torch():
+    code = (
+        "import sys, monge.apps.prove.search; assert not {m for m in sys.modules if m == 'torch' or '.prove.lean' in m}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_the_proofs_of_the_families_are_proofs(judge):
+    for path in DATA.glob("*.lean"):
+        for entry in family(path):
+            assert entry.english
+            assert isinstance(judge(entry.theorem, (entry.proof,)), Proof), entry
+
+
+def test_a_file_that_is_no_family_is_said_so(tmp_path):
+    path = tmp_path / "x.lean"
+    path.write_text("theorem t : True := trivial\n")
+    with pytest.raises(ValueError, match="no line '-- theorems'"):
+        family(path)
+    path.write_text("-- theorems\n")
+    with pytest.raises(ValueError, match="no theorem"):
+        family(path)
