@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from monge.apps.prove.lean.server import Died, LeanServer, Limits
+from monge.apps.prove.lean.session import Session
 from monge.apps.prove.state import Budget, Failure, Proof, Rejection, State, Theorem
 
 pytestmark = pytest.mark.slow
@@ -114,6 +115,30 @@ def test_the_wall_clock_kills(lean):
 def test_memory_kills(lean):
     with pytest.raises(Died, match=r"holds more than 0\.3 GB"):
         LeanServer(lean, limits=Limits(memory=0.3))
+
+
+def test_a_session_outlives_its_servers(lean, judge, naturals):
+    """What a lost server knew is stepped again on the next; a tactic that kills is a failure."""
+    theorem, budget = naturals("(a : N) : z + a = a"), Budget(heartbeats=10**9, seconds=6.0)
+    session = Session(theorem, lambda: LeanServer(lean), judge, budget, LeanServer(lean))
+    try:
+        state = session.step(session.start(), "induction a")
+        assert isinstance(state, State)
+        first = session.server
+        first._process.kill()
+        first._process.wait()
+        assert isinstance(session.step(state, "rfl"), State)
+        second = session.server
+        assert second is not first
+        died = session.step(state, "repeat' (have := True.intro)")
+        assert isinstance(died, Failure)
+        assert (died.kind, session.server is second) == ("died", False)
+        for tactic in ("rfl", "rw [add_s]", "simp [*]"):
+            state = session.step(state, tactic)
+            assert isinstance(state, State)
+        assert isinstance(session.finish(state), Proof)
+    finally:
+        session.server.close()
 
 
 def test_it_ends_with_its_parent(lean):

@@ -17,8 +17,12 @@ from monge.apps.prove.lean.toolchain import Toolchain, shell
 from monge.apps.prove.state import Budget, Failure, Goal, Hypothesis, Rejection, State, Theorem
 
 
-class Died(RuntimeError):
+class Died(OSError):
     """The process is gone, or was killed because it broke a limit or the protocol."""
+
+
+class Gone(Died):
+    """The process ended and does not say why: it may have been killed from outside."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ class LeanServer:
             self._process.stdin.write(json.dumps(what).encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
-            raise self._dead("the server is gone") from None
+            raise self._dead("the server is gone", Gone) from None
 
     def _receive(self, seconds: float) -> dict[str, Any]:
         secret = self._secrets[self.uses]
@@ -202,7 +206,7 @@ class LeanServer:
             if select.select([pipe], [], [], min(left, 0.25))[0]:
                 read = os.read(pipe, 1 << 20)
                 if not read:
-                    raise self._dead("the server ended")
+                    raise self._dead("the server ended", Gone)
                 self._buffer += read
             elif self.memory > self.limits.memory:
                 raise self._dead(f"the server holds more than {self.limits.memory:g} GB")
@@ -211,13 +215,13 @@ class LeanServer:
             raise self._dead("it printed more than its answer")
         return line
 
-    def _dead(self, why: str) -> Died:
+    def _dead(self, why: str, kind: type[Died] = Died) -> Died:
         """Kill the process; what to raise of it."""
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, self._errors.tell() - 2000))
         lines = [line for line in self._errors.read().decode(errors="replace").splitlines() if not _trace(line)]
         self.close()
-        return Died(why + (f" ({lines[-1]})" if lines else ""))
+        return kind(why + (f" ({lines[-1]})" if lines else ""))
 
 
 def _trace(line: str) -> bool:

@@ -1,14 +1,17 @@
 """One theorem on a server that may die: what is lost is stepped again on another."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from monge.apps.prove.lean.judge import Judge
-from monge.apps.prove.lean.server import Died, LeanServer
+from monge.apps.prove.lean.server import Died, Gone, LeanServer
 from monge.apps.prove.state import Budget, Failure, Proof, Rejection, State, Theorem
+
+T = TypeVar("T")
 
 
 class Session:
-    """The prover of a theorem. A tactic that kills its server is a failure like another."""
+    """The prover of a theorem. A tactic that kills its server is a failure like another; a server that vanished is replaced."""
 
     def __init__(
         self, theorem: Theorem, serve: Callable[[], LeanServer], judge: Judge, budget: Budget, server: LeanServer
@@ -24,9 +27,8 @@ class Session:
     def step(self, state: State, tactic: str) -> State | Failure:
         """The state after a tactic."""
         try:
-            found = self.server.step(self._at(state.tactics), tactic, self._budget)
+            found = self._twice(lambda: self.server.step(self._at(state.tactics), tactic, self._budget))
         except Died as died:
-            self._again()
             return Failure("died", str(died))
         if isinstance(found, State):
             self._known[found.tactics] = found
@@ -35,11 +37,25 @@ class Session:
     def finish(self, state: State) -> Proof | Rejection:
         """The judge's word; he is asked about what the server lets pass."""
         try:
-            rejection = self.server.finish(self._at(state.tactics), self._budget)
+            rejection = self._twice(lambda: self.server.finish(self._at(state.tactics), self._budget))
         except Died as died:
-            self._again()
             return Rejection("died", str(died))
         return rejection or self._judge(self.theorem, state.tactics)
+
+    def _twice(self, ask: Callable[[], T]) -> T:
+        """The answer; on a new server if the one asked has vanished. Died, on a new server too, if it cannot be had."""
+        try:
+            return ask()
+        except Gone:
+            self._again()
+        except Died:
+            self._again()
+            raise
+        try:
+            return ask()
+        except Died:
+            self._again()
+            raise
 
     def _again(self) -> None:
         self.server.close()

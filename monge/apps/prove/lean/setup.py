@@ -83,7 +83,7 @@ def native_lean(command: tuple[str, ...], *, project: Path | None = None) -> Too
 def _said(command: list[str], where: Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, cwd=where)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-500:]}")
+        raise OSError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-500:]}")
     return done.stdout.strip()
 
 

@@ -100,7 +100,7 @@ def shell(command: list[str], *, processor_seconds: int | None = None) -> list[s
 
 
 def compile_server(command: tuple[str, ...], folder: Path, seen: str, environment: dict[str, str]) -> None:
-    """Compile the server's files, copied to `folder`, which Lean sees as `seen`. RuntimeError with Lean's words if it fails."""
+    """Compile the server's files, copied to `folder`, which Lean sees as `seen`. OSError with Lean's words if it fails."""
     (folder / "Monge").mkdir(parents=True)
     for source in sources():
         shutil.copy(source, folder / source.relative_to(HERE))
@@ -116,4 +116,4 @@ def compile_server(command: tuple[str, ...], folder: Path, seen: str, environmen
         )
         if done.returncode or not (folder / "Monge" / f"{name}.olean").exists():
             words = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("[DEBUG")]
-            raise RuntimeError(f"Lean does not compile {name}.lean:\n" + "\n".join(words[-20:]))
+            raise OSError(f"Lean does not compile {name}.lean:\n" + "\n".join(words[-20:]))
