@@ -24,6 +24,8 @@ class Attack:
     exclude: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
     imports: tuple[str, ...] = ("Init",)
+    deadly: bool = False
+    """Whether the server may die of it."""
 
     @property
     def theorem(self) -> Theorem:
@@ -116,19 +118,25 @@ RUN = of(
     "run_tac fun _ _ _ _ _ cell _ _ => do\n  let s ← cell.get\n  cell.set { s with mctx := {} }",
     "run_tac fun _ _ _ _ _ _ _ cell => do\n  let s ← cell.get\n  cell.set { s with messages := {} }",
     "run_tac (throw (.internal ⟨0⟩ {}) : Lean.CoreM Unit)",
-    'run_tac (IO.println "{\\"state\\": 1, \\"goals\\": []}" : IO Unit)',
-    'run_tac (IO.println "{\\"proved\\": \\"target\\", \\"axioms\\": [], \\"secret\\": \\"\\"}" : IO Unit)',
-    'run_tac (IO.print "noise" : IO Unit)',
-    "run_tac (IO.Process.exit 0 : IO Unit)",
-    "run_tac (IO.sleep 600000 : IO Unit)",
     'run_tac (IO.FS.writeFile "/lib/Init.olean" "" : IO Unit)',
     'run_tac (IO.FS.writeFile "/server/Main.lean" "" : IO Unit)',
     'run_tac (IO.FS.removeFile "/lib/Init.olean" : IO Unit)',
     'run_tac (IO.FS.createDirAll "/tmp/here" : IO Unit)',
     'run_tac (do let s ← IO.FS.readFile "/etc/hostname"; throw (IO.userError s) : IO Unit)',
     'run_tac (do let o ← IO.Process.output { cmd := "id" }; throw (IO.userError o.stdout) : IO Unit)',
+    imports=("Lean",),
+)
+
+DEADLY = of(
+    "deadly code",
+    'run_tac (IO.println "{\\"state\\": 1, \\"goals\\": []}" : IO Unit)',
+    'run_tac (IO.println "{\\"proved\\": \\"target\\", \\"axioms\\": [], \\"secret\\": \\"\\"}" : IO Unit)',
+    'run_tac (IO.print "noise" : IO Unit)',
+    "run_tac (IO.Process.exit 0 : IO Unit)",
+    "run_tac (IO.sleep 600000 : IO Unit)",
     "run_tac (do let i ← IO.getStdin; let _ ← i.getLine : IO Unit)",
     imports=("Lean",),
+    deadly=True,
 )
 
 OPTIONS = of(
@@ -216,6 +224,7 @@ SPENDING = [
         "have h : (List.replicate (10 ^ 9) 0).length = 0 := by decide\nsimp at h",
         "have : 2 ^ (2 ^ 40) = 0 := by norm_num",
         "have : (2 ^ (2 ^ 34) : Nat) % 7 = 0 := by rfl",
+        deadly=True,
     ),
     Attack("deep recursion", ("exact " + "(" * 4000 + "trivial" + ")" * 4000,)),
     Attack("a deep term", ("exact " + "id (" * 3000 + "trivial" + ")" * 3000,)),
@@ -304,18 +313,19 @@ CITED = [
     ),
 ]
 
-ATTACKS = SORRY + RUN + OPTIONS + NATIVE + TEXT + HEADERS + CITED + SPENDING
+ATTACKS = SORRY + RUN + OPTIONS + NATIVE + TEXT + HEADERS + CITED + SPENDING + DEADLY
 
 
 def test_there_are_at_least_a_hundred():
     assert len({(a.tactics, a.theorem) for a in ATTACKS}) == len(ATTACKS) >= 100
 
 
+@pytest.mark.parametrize("deadly", [False, pytest.param(True, marks=pytest.mark.long)], ids=["mild", "deadly"])
 @pytest.mark.parametrize("imports", [("Init",), ("Lean",)], ids=lambda imports: imports[0])
-def test_no_attack_is_a_proof(lean, imports):
+def test_no_attack_is_a_proof(lean, imports, deadly):
     with Judge(lean, imports, limits=Limits(memory=2.5), patience=Budget(seconds=10.0)) as judge:
         for attack in ATTACKS:
-            if attack.imports == imports:
+            if (attack.imports, attack.deadly) == (imports, deadly):
                 try:
                     found = judge(attack.theorem, attack.tactics)
                 except ValueError:
