@@ -13,6 +13,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FILES = ("Elab", "Export", "Replay", "Serve")
 """The server's modules, each after what it imports."""
+NO_EVAL = "--disallow-code-generation-from-strings"
+"""Without it, unsafe Lean code could hand text to JavaScript."""
 
 
 def cache_directory() -> Path:
@@ -86,7 +88,9 @@ def embedded(root: Path, node: str, *, writing: Path | None = None) -> tuple[str
         {"at": "/lib", "from": str(root / "lib")},
         {"at": "/server", "from": str(server), "write": writing is not None},
     ]
-    confined = () if writing else (permission(node), f"--allow-fs-read={root}/", "--allow-worker", "--no-warnings")
+    confined = (
+        () if writing else (permission(node), f"--allow-fs-read={root}/", "--allow-worker", "--no-warnings", NO_EVAL)
+    )
     stack = "--stack-size=60000"  # KiB, of JavaScript and compiled code: Lean recurses deeply
     return (node, stack, *confined, str(root / "host.cjs"), str(root), json.dumps(mounts), "--", "-j1")
 
