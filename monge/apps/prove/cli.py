@@ -23,6 +23,7 @@ from monge.apps.prove.state import Budget, Theorem
 from monge.train.checkpoint import free, write_json
 
 console = Console(soft_wrap=True)
+SEARCH, BUDGET = Search(), Budget()
 
 
 def setup(*, lean: str = "", package: Path | None = None) -> None:
@@ -39,11 +40,11 @@ def setup(*, lean: str = "", package: Path | None = None) -> None:
 
 def search(
     theorems: tyro.conf.Positional[Path],
-    how: Annotated[Search, tyro.conf.arg(name="")] = Search(),  # noqa: B008
+    how: Annotated[Search, tyro.conf.arg(name="")] = SEARCH,
     *,
     out: Path = Path("runs/prove"),
     policy: Literal["template", "probes"] = "template",
-    budget: Budget = Budget(),  # noqa: B008
+    budget: Budget = BUDGET,
     most: int | None = None,
     lean: str = "",
 ) -> None:

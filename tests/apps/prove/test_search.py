@@ -41,6 +41,10 @@ def policy(states, most):
     return [ranked(("1", "3", "double"), most) for _ in states]
 
 
+def down(states, most):
+    return [ranked(("1", "3"), most) for _ in states]
+
+
 def energy(states):
     return [float(s.goals[0].target) if s.goals else 0.0 for s in states]
 
@@ -48,7 +52,6 @@ def energy(states):
 @pytest.mark.parametrize("order", ["best", "breadth", "random"])
 @pytest.mark.parametrize("batch", [1, 8])
 def test_a_proof_is_found_and_replays(order, batch):
-    down = lambda states, most: [ranked(("1", "3"), most) for _ in states]  # noqa: E731
     outcome = search(Countdown(13), down, Search(order=order, batch=batch), energy)
     assert outcome.ended == "proved"
     toy, n = Countdown(13), 13

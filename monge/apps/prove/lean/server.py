@@ -53,7 +53,7 @@ class LeanServer:
     ) -> None:
         self.imports, self.limits = imports, limits or Limits()
         self._born = time.monotonic()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         self._process = subprocess.Popen(
             shell(toolchain.serving(imports), processor_seconds=self.limits.processor),
             stdin=subprocess.PIPE,
