@@ -5,6 +5,10 @@ import re
 
 from monge.apps.prove.state import Goal, State
 
+WORD = re.compile(r"((?<![\w.'✝!?])[^\W\d][\w'✝!?]*)")
+MOST = 100
+"""Texts looked at that mention a hypothesis; where there are more, equal states may pass for different ones."""
+
 
 def canonical(state: State) -> str:
     """The goals in order, hypotheses sorted and numbered, case names left out."""
@@ -14,31 +18,49 @@ def canonical(state: State) -> str:
 def _goal(goal: Goal) -> str:
     names = [h.name for h in goal.hypotheses]
     said = [f"{h.type} := {h.value}" if h.value else h.type for h in goal.hypotheses]
+    pieces = _pieces([*said, goal.target], names)
+    about: dict[str, list[int]] = {name: [] for name in names}
+    for k, text in enumerate(pieces):
+        for name in set(text[1::2]):
+            about[name].append(k)
     labels = ["_"] * len(names)
     for _ in range(3):  # colour refinement: by what a hypothesis says, and what is said of it, and so on
         known = dict(zip(names, labels, strict=True))
         labels = [
             _digest(
                 [
-                    _renamed(said[k], known),
-                    *sorted(_renamed(text, known | {name: "@"}) for text in [*said, goal.target]),
+                    _joined(pieces[k], known),
+                    *sorted(_joined(pieces[i], known | {name: "@"}) for i in about[name][:MOST]),
                 ]
             )
             for k, name in enumerate(names)
         ]
     order = sorted(range(len(names)), key=lambda k: labels[k])
-    known = {names[k]: f"h{place}" for place, k in enumerate(order)}
-    lines = [f"{known[names[k]]} : {_renamed(said[k], known)}" for k in order]
-    return "\n".join([*lines, f"⊢ {_renamed(goal.target, known)}"])
+    known = {names[k]: f"#{place}" for place, k in enumerate(order)}  # no name in Lean begins so
+    lines = [f"{known[names[k]]} : {_joined(pieces[k], known)}" for k in order]
+    return "\n".join([*lines, f"⊢ {_joined(pieces[-1], known)}"])
 
 
 def _digest(texts: list[str]) -> str:
     return hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
 
 
-def _renamed(text: str, names: dict[str, str]) -> str:
+def _pieces(texts: list[str], names: list[str]) -> list[list[str]]:
+    """Each text cut at the names: what is between them, a name, what is between, and so on."""
     if not names:
-        return text
-    longest_first = sorted(map(re.escape, names), key=len, reverse=True)
-    pattern = rf"(?<![\w.'✝])({'|'.join(longest_first)})(?![\w'✝¹²³⁴⁵⁶⁷⁸⁹⁰])"
-    return re.sub(pattern, lambda found: names[found[0]], text)
+        return [[text] for text in texts]
+    known = set(names)
+    found: list[list[str]] = []
+    for text in texts:
+        pieces = [""]
+        for k, word in enumerate(WORD.split(text)):
+            if k % 2 and word in known:
+                pieces += [word, ""]
+            else:
+                pieces[-1] += word
+        found.append(pieces)
+    return found
+
+
+def _joined(pieces: list[str], names: dict[str, str]) -> str:
+    return "".join(names[piece] if k % 2 else piece for k, piece in enumerate(pieces))

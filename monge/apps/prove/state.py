@@ -106,6 +106,10 @@ class Proof:
     axioms: tuple[str, ...] = ()
     """Those that it names itself, among propext, Classical.choice and Quot.sound; what it cites of the library may rest on
     others of the three."""
+    statement: str = ""
+    """As elaborated: without notations, with all namespaces."""
+    tells: tuple[str, ...] = ()
+    """What the header redefines, or does besides declaring."""
 
     @property
     def text(self) -> str:

@@ -139,6 +139,58 @@ DEADLY = of(
     deadly=True,
 )
 
+
+def declared(*declarations: str) -> tuple[str, ...]:
+    """A tactic for each that puts it through the kernel of the process it runs in."""
+    return tuple(f"run_tac (Lean.addDecl ({text}) : Lean.CoreM Unit)" for text in declarations)
+
+
+def commanded(tactics: tuple[str, ...]) -> str:
+    """The same as commands of a header."""
+    texts = [tactic.removeprefix("run_tac (Lean.addDecl ").removesuffix(" : Lean.CoreM Unit)") for tactic in tactics]
+    return "open Lean\n" + "\n".join(
+        f"run_cmd Lean.modifyEnv fun env => match env.addDeclCore 0 {text} none with | .ok e => e | .error _ => env"
+        for text in texts
+    )
+
+
+def definition(name: str, type: str, value: str) -> str:
+    said = f"name := `{name}, levelParams := [], type := {type}, value := {value}, hints := .abbrev, safety := .safe"
+    return f".defnDecl {{ {said} }}"
+
+
+def unsound(sort: str) -> tuple[str, ...]:
+    """In a sort that is 0 by another name, the kernel of Lean 4.28 gives a type projections: two terms are equal and not."""
+    types = (
+        "{ name := `D, type := .sort .zero, ctors := [{ name := `D.intro, type := .const `D [] }] }, "
+        f"{{ name := `I, type := .sort ({sort}), ctors := "
+        "[{ name := `I.mk, type := .forallE `v (.const ``Bool []) (.const `I []) .default }] }"
+    )
+    same = "Lean.mkApp3 (.const ``Eq [.zero]) (.const `asP []) (.const `lft []) (.const `rgt [])"
+    observed = ".lam `p (.const `I []) (.proj `I 0 (.bvar 0)) .default"
+    return (
+        *declared(
+            f".inductDecl [] 0 [{types}] false",
+            definition("asP", ".sort .zero", ".const `I []"),
+            definition("obs", ".forallE `p (.const `I []) (.const ``Bool []) .default", observed),
+            definition("lft", ".const `asP []", ".app (.const `I.mk []) (.const ``Bool.false [])"),
+            definition("rgt", ".const `asP []", ".app (.const `I.mk []) (.const ``Bool.true [])"),
+            f".thmDecl {{ name := `irr, levelParams := [], type := {same}, "
+            "value := Lean.mkApp2 (.const ``Eq.refl [.zero]) (.const `asP []) (.const `lft []) }",
+        ),
+        "exact @Eq.rec asP lft (fun b _ => @Bool.rec (fun _ => Prop) True False (obs b)) True.intro rgt irr",
+    )
+
+
+KERNEL = of(
+    "kernel",
+    unsound(".imax (.succ .zero) .zero"),
+    unsound(".imax (.succ .zero) (.imax .zero .zero)"),
+    unsound(".max .zero .zero"),
+    (*declared(".inductDecl [] 0 [{ name := `E, type := .sort .zero, ctors := [] }] false"), "exact (sorry : E).elim"),
+    imports=("Lean",),
+)
+
 OPTIONS = of(
     "options",
     "set_option debug.skipKernelTC true in exact True.intro",
@@ -275,6 +327,23 @@ HEADERS = [
     ),
 ]
 
+HEADERS += [
+    *(
+        Attack(
+            f"types declared by code {k + 1}",
+            (tactics[-1],),
+            header=commanded(tactics[:-1]),
+            imports=("Lean",),
+        )
+        for k, tactics in enumerate(
+            (unsound(".imax (.succ .zero) .zero"), unsound(".imax (.succ .zero) (.imax .zero .zero)"))
+        )
+    ),
+    Attack("its import", ("exact bad",), header="import Init\naxiom bad : False"),
+    Attack("its end", ("exact bad",), ": P", header="def P : Prop := True\n#exit\naxiom bad : P"),
+    Attack("the kernel runs code", ("rfl",), ": Lean.reduceBool (1 == 1) = true"),
+]
+
 CITED = [
     Attack("itself", ("exact Nat.add_comm a b",), "(a b : Nat) : a + b = b + a", exclude=("Nat.add_comm",)),
     Attack("itself by simp", ("simp [Nat.add_comm]",), "(a b : Nat) : a + b = b + a", exclude=("Nat.add_comm",)),
@@ -313,7 +382,7 @@ CITED = [
     ),
 ]
 
-ATTACKS = SORRY + RUN + OPTIONS + NATIVE + TEXT + HEADERS + CITED + SPENDING + DEADLY
+ATTACKS = SORRY + RUN + KERNEL + OPTIONS + NATIVE + TEXT + HEADERS + CITED + SPENDING + DEADLY
 
 
 def test_there_are_at_least_a_hundred():

@@ -1,14 +1,19 @@
 """Real Lean as a server: states branch, errors say where, limits hold, and what is no answer kills it."""
 
+import os
+import re
 import subprocess
 import sys
 import textwrap
+import time
 
 import psutil
 import pytest
 
-from monge.apps.prove.lean.server import Died, LeanServer, Limits
+from monge.apps.prove.lean.server import Died, Gone, LeanServer, Limits
 from monge.apps.prove.lean.session import Session
+from monge.apps.prove.lean.setup import embedded_root
+from monge.apps.prove.lean.toolchain import bubblewrap, confined
 from monge.apps.prove.state import Budget, Failure, Proof, Rejection, State, Theorem
 
 pytestmark = pytest.mark.slow
@@ -30,7 +35,7 @@ def test_a_proof_by_steps_is_one(server, judge, naturals):
     state = steps(server, theorem, "induction a", "rfl", "rw [add_s]", "simp [*]")
     assert state.done
     assert server.finish(state) is None
-    proof = judge(theorem, state.tactics, compiler=server)
+    proof = judge(theorem, state.tactics)
     assert isinstance(proof, Proof)
     assert proof.source.endswith(
         "theorem target (a : N) : z + a = a := by\n  induction a\n  rfl\n  rw [add_s]\n  simp [*]\n"
@@ -173,3 +178,116 @@ def test_axioms_of_lean_are_allowed_and_named(judge):
     proof = judge(Theorem("t", "(p q : Prop) (h : p ↔ q) : p = q"), ("exact propext h",))
     assert isinstance(proof, Proof)
     assert proof.axioms == ("propext",)
+
+
+def test_a_statement_is_said_as_elaborated_and_what_its_header_redefines(judge):
+    header = """instance : Add Nat := ⟨fun _ _ => 0⟩
+local notation "five" => 4
+namespace M
+def Nat.succ (n : Nat) : Nat := n
+@[simp] theorem quiet (n : Nat) (h : n = 1) : id n = 1 := h
+@[macro_inline] def loud : Nat := 1
+"""
+    found = judge.state(Theorem("t", "(a : Nat) : a + five = 0", header))
+    assert found.text == "∀ (a : Nat), Eq (HAdd.hAdd a 4) 0"
+    assert [tell for tell in found.tells if "five" in tell]
+    assert [tell for tell in found.tells if "instAddNat" in tell]
+    assert [tell for tell in found.tells if tell.endswith("Lean's own Nat.succ")]
+    assert [tell for tell in found.tells if "loud" in tell]
+    assert not [tell for tell in found.tells if "quiet" in tell]
+    assert judge.state(Theorem("t", ": True", "def f : Nat := 1\n")).tells == ()
+
+
+@pytest.mark.parametrize(
+    "theorem",
+    [
+        Theorem("t", ": True", "import Init\naxiom hidden : False"),
+        Theorem("t", ": True", "def f := 1\n#exit\naxiom hidden : False"),
+        Theorem("t", ": True", exclude=("Nat.no_such_lemma",)),
+        Theorem("t", ": True", exclude=("not a name",)),
+        Theorem("t", ": True", beyond=("Init.Nothing",)),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(judge, theorem):
+    with pytest.raises(ValueError, match=r"here|there is no"):
+        judge.state(theorem)
+
+
+def test_a_header_has_a_process_of_its_own(judge):
+    judge.state(Theorem("t", ": True", "def a := 1"))
+    first = judge._servers["statement"][1]
+    judge.state(Theorem("t", ": True", "def b := 1"))
+    assert judge._servers["statement"][1] is not first
+    assert not first.alive
+
+
+def test_a_proof_is_one_theorem(judge):
+    assert isinstance(judge(Theorem("t", ": True"), ("trivial",)), Proof)
+    for more in ("axiom a : True", "def f := 1", "@[simp] theorem u : True := trivial", "#eval 1"):
+        found = judge(Theorem("t", ": True"), ("trivial\n\n" + more,))
+        assert isinstance(found, Rejection)
+        assert found.kind == "compile"
+
+
+def test_what_is_excluded_has_left_simp_when_the_proof_is_compiled(judge):
+    theorem = Theorem("t", "(l : List Nat) : (l ++ []).length = l.length", exclude=("List.append_nil",))
+    found = judge(theorem, ("simp only [List.append_nil]",))
+    assert found.kind == "excluded"
+    assert isinstance(judge(theorem, ("simp",)), Proof)
+
+
+CODE = """def grown (s : String) : Nat → String | 0 => s | n + 1 => grown (s ++ s) n
+partial def spin (n : Nat) : BaseIO Unit := spin (n + 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("tactic", "match"),
+    [
+        ('IO.print (grown "[" 18 ++ "\\n")', "no answer"),
+        ("IO.Process.exit 0", "ended"),
+        ("do let _ ← (spin 0).asTask .dedicated", "went on working"),
+    ],
+)
+def test_what_a_tactic_may_do_to_its_server_is_bounded(lean, tactic, match):
+    with LeanServer(lean, ("Lean",)) as server:
+        state = server.start(Theorem("t", ": True", CODE, ("Lean",)))
+
+        def step_twice():
+            server.step(state, f"run_tac ({tactic} : IO Unit)")
+            time.sleep(6)
+            server.step(state, "trivial")
+
+        with pytest.raises(Died, match=match) as died:
+            step_twice()
+        assert not isinstance(died.value, Gone)
+
+
+def test_what_goes_to_standard_error_is_bounded(lean):
+    with LeanServer(lean, ("Lean",)) as server:
+        state = server.start(Theorem("t", ": True", CODE, ("Lean",)))
+        assert isinstance(server.step(state, 'run_tac (IO.eprintln (grown "x" 22) : IO Unit)'), Failure)
+        assert os.fstat(server._errors.fileno()).st_size <= 1 << 20
+        assert server.step(state, "trivial").done
+
+
+def test_a_server_sees_no_other_file_and_no_network(tmp_path):
+    """The wall around a Lean of the machine, where there is bubblewrap."""
+    if not bubblewrap():
+        pytest.skip("no bubblewrap here")
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "hidden").mkdir()
+    write = f"touch {tmp_path}/seen/x || touch /usr/x || echo read-only"
+    script = f"ls {tmp_path}; cat /proc/net/dev | wc -l; {write}; ls -A ~ | wc -l"
+    found = subprocess.run(confined(["sh", "-c", script], (f"{tmp_path}/seen",)), capture_output=True, text=True)
+    assert found.stdout.split() == ["seen", "3", "read-only", "0"]
+
+
+def test_no_way_out_of_the_build_has_a_name(lean):
+    root = embedded_root()
+    ask = "const s = require(process.argv[1]); console.log(process.argv.slice(2).map((name) => s(name) > 0).join(' '))"
+    names = ["lean_nat_big_add", "emscripten_run_script", "system", "dlopen", "__syscall_socket", "uv_process_kill"]
+    found = subprocess.run(["node", "-e", ask, str(root / "symbols.cjs"), *names], capture_output=True, text=True)
+    assert found.stdout.split() == ["true", *["false"] * 5]
+    script = (root / "lean.js").read_text()
+    assert not re.search(r"(?<![\w$])eval\(", script)

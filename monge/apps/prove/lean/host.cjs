@@ -53,6 +53,7 @@ const Module = {
       }
       Module.ENV.LEAN_PATH = folders.map((f) => f.at).join(":");
       Module.FS.chdir(folders[folders.length - 1].at);
+      Module.ENV.LEAN_ABORT_ON_PANIC = "1";
       Module.ENV.LLVM_PROFILE_FILE = "/dev/null"; // the build counts its own calls
     },
   ],

@@ -1,12 +1,13 @@
 """Who has the last word on a proof: three processes, of which the one that decides has run no tactic.
 
-1. One that has only ever seen headers and statements says what the statement means, as plain declarations.
-2. Any server compiles the proof as text and hands over all that it declares. Tactics run there: it is not believed.
+1. One that has seen this header, and of proofs nothing, says what the statement means, as plain declarations.
+2. One compiles the proof as text and hands over all that it declares. Tactics run there: it is not believed.
 3. One that parses nothing as Lean takes both to the kernel, on the trusted imports: each declaration again, the theorem with
    the type that the first process gave. Then it looks at what the proof rests on: axioms, and what is excluded.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from monge.apps.prove.lean.server import Died, LeanServer, Limits
@@ -14,6 +15,17 @@ from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.state import Budget, Proof, Rejection, Theorem, proof_text
 
 PATIENT = Budget(heartbeats=200_000, seconds=120.0)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a theorem says, by a process that has seen its header and nothing else."""
+
+    text: str
+    """As elaborated: without notations, with all namespaces."""
+    tells: tuple[str, ...]
+    """What the header redefines, or does besides declaring."""
+    export: dict[str, Any]
 
 
 class Judge:
@@ -28,60 +40,67 @@ class Judge:
         patience: Budget = PATIENT,
     ) -> None:
         self._patience = patience
-        self._servers: dict[str, LeanServer] = {}
+        self._servers: dict[str, tuple[str, LeanServer]] = {}
         self._start: Callable[[], LeanServer] = lambda: LeanServer(toolchain, imports, limits=limits)
-        self._statements: dict[Theorem, dict[str, Any]] = {}
+        self._statements: dict[Theorem, Statement] = {}
 
-    def state(self, theorem: Theorem) -> dict[str, Any]:
-        """What the statement says. ValueError with Lean's message if it says nothing."""
+    def state(self, theorem: Theorem) -> Statement:
+        """What the theorem says. ValueError with Lean's message if it says nothing, Died if it kills the process."""
         if theorem not in self._statements:
-            self._statements[theorem] = self._ask("statement", lambda server: server.statement(theorem, self._patience))
+            server = self._server("statement", theorem.header)
+            found = server.statement(theorem, self._patience)
+            tells = server.tells[theorem.header]
+            self._statements[theorem] = Statement(found["spelt"], tells, found["export"])
         return self._statements[theorem]
 
-    def __call__(
-        self, theorem: Theorem, tactics: tuple[str, ...], compiler: LeanServer | None = None
-    ) -> Proof | Rejection:
+    def __call__(self, theorem: Theorem, tactics: tuple[str, ...], *, twice: bool = False) -> Proof | Rejection:
         """The proof if it is one. ValueError if the statement is none.
 
-        `compiler`, or a server of its own, compiles it.
+        `twice` asks once more on a rejection, with a process to compile that no earlier proof has been in.
         """
-        statement = self.state(theorem)["export"]
+        found = self._judged(theorem, tactics)
+        if twice and isinstance(found, Rejection) and "compile" in self._servers:
+            self._servers.pop("compile")[1].close()
+            found = self._judged(theorem, tactics)
+        return found
+
+    def _judged(self, theorem: Theorem, tactics: tuple[str, ...]) -> Proof | Rejection:
         try:
-            text = proof_text(theorem, tactics)
-            if compiler is None:
-                export = self._ask("compile", lambda server: server.compile(theorem, text, self._patience))
-            else:
-                export = compiler.compile(theorem, text, self._patience)
+            statement = self.state(theorem)
+            compiler = self._server("compile", theorem.header)
+            try:
+                export = compiler.compile(theorem, proof_text(theorem, tactics), self._patience)
+            except ValueError as error:  # the header, which the statement's process took
+                return Rejection("compile", str(error))
             if isinstance(export, Rejection):
                 return export
-            found = self._ask(
-                "kernel",
-                lambda server: server.request(
-                    "replay",
-                    seconds=self._patience.seconds,
-                    statement=statement,
-                    proof=export,
-                    exclude=list(theorem.exclude),
-                    beyond=list(theorem.beyond),
-                ),
+            found = self._server("kernel").request(
+                "replay",
+                seconds=self._patience.seconds,
+                statement=statement.export,
+                proof=export,
+                exclude=list(theorem.exclude),
+                beyond=list(theorem.beyond),
             )
         except Died as died:
             return Rejection("died", str(died))
         if "failed" in found:
             return Rejection(found["failed"], found["message"])
-        return Proof(theorem, tactics, tuple(found["axioms"]))
+        return Proof(theorem, tactics, tuple(found["axioms"]), statement.text, statement.tells)
 
-    def _ask(self, role: str, ask: Callable[[LeanServer], Any]) -> Any:
-        server = self._servers.get(role)
-        if server is None or server.worn:
+    def _server(self, role: str, header: str = "") -> LeanServer:
+        """The process of that role; a new one for another header, for headers run code too."""
+        known, server = self._servers.get(role, ("", None))
+        if server is None or server.worn or known != header:
             if server is not None:
                 server.close()
-            server = self._servers[role] = self._start()
-        return ask(server)
+            server = self._start()
+            self._servers[role] = (header, server)
+        return server
 
     def close(self) -> None:
         """End its servers."""
-        for server in self._servers.values():
+        for _, server in self._servers.values():
             server.close()
         self._servers.clear()
 

@@ -5,15 +5,17 @@ import json
 import os
 import secrets
 import select
+import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
-from monge.apps.prove.lean.toolchain import Toolchain, shell
+from monge.apps.prove.lean.toolchain import Toolchain, confined, shell
 from monge.apps.prove.state import Budget, Failure, Goal, Hypothesis, Rejection, State, Theorem
 
 
@@ -22,7 +24,11 @@ class Died(OSError):
 
 
 class Gone(Died):
-    """The process ended and does not say why: it may have been killed from outside."""
+    """The process was killed from outside."""
+
+
+KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
+"""How a process ends that was killed from outside, itself or under bubblewrap."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +61,24 @@ class LeanServer:
         self._born = time.monotonic()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         self._process = subprocess.Popen(
-            shell(toolchain.serving(imports), processor_seconds=self.limits.processor),
+            shell(confined(toolchain.serving(imports), toolchain.reads), processor_seconds=self.limits.processor),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=toolchain.variables(),
             start_new_session=True,
         )
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         self._secrets = [secrets.token_hex(16) for _ in range(self.limits.uses + 1)]
         self._buffer = b""
         self._headers: dict[str, int] = {}
+        self.tells: dict[str, tuple[str, ...]] = {}
+        """Of each header what it redefines, or does besides declaring."""
         self.uses = 0
-        self._send(self._secrets)
+        self._send(self._secrets, self.limits.start)
         hello = self._receive(self.limits.start)
+        self._idle = (time.monotonic(), self._processor())
         self.version, self.modules = str(hello["version"]), int(hello["modules"])
 
     def start(self, theorem: Theorem, budget: Budget | None = None) -> State:
@@ -100,14 +111,23 @@ class LeanServer:
         return Rejection(found["failed"], found["message"]) if "failed" in found else None
 
     def statement(self, theorem: Theorem, budget: Budget | None = None) -> dict[str, Any]:
-        """What a statement says, as declarations."""
-        return self._asked("state", theorem, budget or Budget())
+        """What a statement says, as text and as declarations."""
+        return self._asked(
+            "state", theorem, budget or Budget(), exclude=list(theorem.exclude), beyond=list(theorem.beyond)
+        )
 
     def compile(self, theorem: Theorem, text: str, budget: Budget | None = None) -> dict[str, Any] | Rejection:
         """What a theorem's text with its proof declares, or Lean's errors."""
         budget = budget or Budget()
-        header = self.header(theorem.header, budget)
-        found = self.request("compile", seconds=budget.seconds, header=header, name=theorem.name, text=text)
+        header = self._header_of(theorem, budget)
+        found = self.request(
+            "compile",
+            seconds=budget.seconds,
+            header=header,
+            name=theorem.name,
+            text=text,
+            exclude=list(theorem.exclude),
+        )
         return Rejection("compile", _words(found)) if "failed" in found else found["export"]
 
     def drop(self, state: State) -> None:
@@ -121,18 +141,22 @@ class LeanServer:
             if "failed" in found:
                 raise ValueError(f"header: {_words(found)}")
             self._headers[text] = found["header"]
+            self.tells[text] = tuple(found["tells"])
         return self._headers[text]
 
     def _asked(self, do: str, theorem: Theorem, budget: Budget, **fields: Any) -> dict[str, Any]:
-        if theorem.imports != self.imports:
-            raise ValueError(f"{theorem.name} stands on {theorem.imports}, this server on {self.imports}")
-        header = self.header(theorem.header, budget)
+        header = self._header_of(theorem, budget)
         found = self.request(
             do, seconds=budget.seconds, header=header, name=theorem.name, signature=theorem.signature, **fields
         )
         if "failed" in found:
             raise ValueError(f"{theorem.name}: {_words(found)}")
         return found
+
+    def _header_of(self, theorem: Theorem, budget: Budget) -> int:
+        if theorem.imports != self.imports:
+            raise ValueError(f"{theorem.name} stands on {theorem.imports}, this server on {self.imports}")
+        return self.header(theorem.header, budget)
 
     @property
     def alive(self) -> bool:
@@ -148,10 +172,21 @@ class LeanServer:
     @property
     def memory(self) -> float:
         """GB resident."""
-        try:
-            return psutil.Process(self._process.pid).memory_info().rss / 1e9
-        except psutil.NoSuchProcess:
-            return 0.0
+        return sum(self._each(lambda process: process.memory_info().rss)) / 1e9
+
+    def _each(self, read: Callable[[psutil.Process], float]) -> list[float]:
+        """What is read of the process and of those below it."""
+        found: list[float] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self._process.pid)
+            for each in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found.append(read(each))
+        return found
+
+    def _processor(self) -> float:
+        """Seconds of processor time so far."""
+        return sum(self._each(lambda process: sum(process.cpu_times()[:2])))
 
     def close(self) -> None:
         """Kill the process."""
@@ -173,32 +208,37 @@ class LeanServer:
         """The answer to a request. Died if there is none in time, or what comes is no answer."""
         if self.uses >= self.limits.uses:
             raise self._dead(f"the server has answered {self.uses} requests, as many as it may")
-        self._send({"do": do, **fields})
-        return self._receive(seconds)
+        then, spent = self._idle
+        if self._processor() - spent > 2 + (time.monotonic() - then) / 2:
+            raise self._dead("it went on working after its answer")
+        self._send({"do": do, **fields}, seconds)
+        found = self._receive(seconds)
+        self._idle = (time.monotonic(), self._processor())
+        return found
 
-    def _send(self, what: object) -> None:
+    def _send(self, what: object, seconds: float) -> None:
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(what).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError:
-            raise self._dead("the server is gone", Gone) from None
+        pipe, text, end = self._process.stdin.fileno(), json.dumps(what).encode() + b"\n", time.monotonic() + seconds
+        while text:
+            if not select.select([], [pipe], [], max(0.0, end - time.monotonic()))[1]:
+                raise self._dead(f"it read nothing for {seconds:g} s")
+            try:
+                text = text[os.write(pipe, text) :]
+            except OSError:
+                raise self._ended() from None
 
     def _receive(self, seconds: float) -> dict[str, Any]:
-        secret = self._secrets[self.uses]
+        secret = self._secrets[self.uses].encode()
         self.uses += 1
-        line = self._line(time.monotonic() + seconds, seconds)
-        try:
-            found = json.loads(line)
-            if found.pop("secret") == secret:
-                return found
-        except (ValueError, AttributeError, KeyError, TypeError):
-            pass
-        raise self._dead(f"what it printed is no answer: {line[:80]!r}")
+        mark, _, said = self._line(time.monotonic() + seconds, seconds).partition(b" ")
+        if secrets.compare_digest(mark, secret):
+            with contextlib.suppress(ValueError, RecursionError):
+                return json.loads(said)
+        raise self._dead(f"what it printed is no answer: {(mark + said)[:80]!r}")
 
     def _line(self, end: float, seconds: float) -> bytes:
         assert self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
+        pipe, look = self._process.stdout.fileno(), time.monotonic() + 0.25
         while b"\n" not in self._buffer:
             left = end - time.monotonic()
             if left <= 0:
@@ -206,14 +246,23 @@ class LeanServer:
             if select.select([pipe], [], [], min(left, 0.25))[0]:
                 read = os.read(pipe, 1 << 20)
                 if not read:
-                    raise self._dead("the server ended", Gone)
+                    raise self._ended()
                 self._buffer += read
-            elif self.memory > self.limits.memory:
-                raise self._dead(f"the server holds more than {self.limits.memory:g} GB")
+            if time.monotonic() > look:
+                look = time.monotonic() + 0.25
+                if self.memory > self.limits.memory:
+                    raise self._dead(f"the server holds more than {self.limits.memory:g} GB")
         line, _, self._buffer = self._buffer.partition(b"\n")
         if self._buffer:
             raise self._dead("it printed more than its answer")
         return line
+
+    def _ended(self) -> Died:
+        """What to raise of a process that closed its streams."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+        killed = self._process.returncode in KILLED
+        return self._dead("the server was killed" if killed else "the server ended", Gone if killed else Died)
 
     def _dead(self, why: str, kind: type[Died] = Died) -> Died:
         """Kill the process; what to raise of it."""

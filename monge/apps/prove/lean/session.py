@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 class Session:
-    """The prover of a theorem. A tactic that kills its server is a failure like another; a server that vanished is replaced."""
+    """The prover of a theorem. A tactic that kills its server is a failure like another; a server that vanished is replaced.
+
+    RuntimeError if it cannot be replaced.
+    """
 
     def __init__(
         self, theorem: Theorem, serve: Callable[[], LeanServer], judge: Judge, budget: Budget, server: LeanServer
@@ -40,7 +43,7 @@ class Session:
             rejection = self._twice(lambda: self.server.finish(self._at(state.tactics), self._budget))
         except Died as died:
             return Rejection("died", str(died))
-        return rejection or self._judge(self.theorem, state.tactics)
+        return rejection or self._judge(self.theorem, state.tactics, twice=True)
 
     def _twice(self, ask: Callable[[], T]) -> T:
         """The answer; on a new server if the one asked has vanished. Died, on a new server too, if it cannot be had."""
@@ -59,8 +62,11 @@ class Session:
 
     def _again(self) -> None:
         self.server.close()
-        self.server = self._serve()
         self._known.clear()
+        try:
+            self.server = self._serve()
+        except Died as died:
+            raise RuntimeError(f"no new server starts: {died}") from died
 
     def _at(self, tactics: tuple[str, ...]) -> State:
         """The state after these tactics, as this server knows it."""

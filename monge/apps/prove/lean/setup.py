@@ -16,6 +16,7 @@ from monge.apps.prove.lean import wasm
 from monge.apps.prove.lean.toolchain import (
     HERE,
     Toolchain,
+    bubblewrap,
     cache_directory,
     compile_server,
     digest,
@@ -38,7 +39,9 @@ def embedded_lean() -> Toolchain:
     root = embedded_root()
     if not (root / f"server-{digest(*sources())}").is_dir():
         raise FileNotFoundError("Lean is not set up here; run `monge prove setup`")
-    return Toolchain("Lean in WebAssembly under Node", embedded(root, node()), "/server")
+    runtime = node()
+    reads = (str(root), str(Path(runtime).resolve().parents[1]))
+    return Toolchain("Lean in WebAssembly under Node", embedded(root, runtime), "/server", reads=reads)
 
 
 def setup_embedded(*, package: Path | None = None) -> Toolchain:
@@ -68,7 +71,11 @@ def native_lean(command: tuple[str, ...], *, project: Path | None = None) -> Too
     path = os.environ.get("LEAN_PATH", "")
     if command[0] == "lake":
         path = _said(["lake", "env", "printenv", "LEAN_PATH"], where)
-        command = (_said(["lake", "env", "which", "lean"], where), *command[3:])
+    prefix = _said([*command, "--print-prefix"], where)
+    command = (f"{prefix}/bin/lean",)
+    path = os.pathsep.join(str((where / folder).resolve()) for folder in path.split(os.pathsep) if folder)
+    if not bubblewrap():
+        print("Tactics run unconfined: bubblewrap is not installed, or may not run here", file=sys.stderr)
     key = hashlib.sha256(f"{version} {digest(*sources())}".encode()).hexdigest()[:12]
     server = cache_directory() / f"native-{key}"
     variables = {"LEAN_PATH": os.pathsep.join(filter(None, [path, str(server)]))}
@@ -77,7 +84,8 @@ def native_lean(command: tuple[str, ...], *, project: Path | None = None) -> Too
             compile_server(
                 command, folder, str(folder), {"LEAN_PATH": os.pathsep.join(filter(None, [path, str(folder)]))}
             )
-    return Toolchain(version, command, str(server), variables)
+    reads = (prefix, *filter(None, path.split(os.pathsep)), str(server))
+    return Toolchain(version, command, str(server), variables, reads)
 
 
 def _said(command: list[str], where: Path) -> str:

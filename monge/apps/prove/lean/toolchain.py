@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FILES = ("Elab", "Export", "Replay", "Serve")
+FILES = ("Elab", "Export", "Replay", "Stated", "Serve")
 """The server's modules, each after what it imports."""
 NO_EVAL = "--disallow-code-generation-from-strings"
 """Without it, unsafe Lean code could hand text to JavaScript."""
@@ -45,6 +45,8 @@ class Toolchain:
     server: str
     """The folder of Main.lean as that Lean sees it."""
     environment: dict[str, str] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    """The folders that it must see; under bubblewrap it sees no other of /home, /root and /tmp."""
 
     def serving(self, imports: tuple[str, ...]) -> list[str]:
         """The command of a server on these modules."""
@@ -95,10 +97,30 @@ def embedded(root: Path, node: str, *, writing: Path | None = None) -> tuple[str
     return (node, stack, *confined, str(root / "host.cjs"), str(root), json.dumps(mounts), "--", "-j1")
 
 
+@cache
+def bubblewrap() -> tuple[str, ...]:
+    """The command that shuts a process in: no network, no other process, a read-only view; empty where there is none or the
+    system does not let it."""
+    hidden = [word for folder in ("/tmp", "/home", "/root") if os.path.isdir(folder) for word in ("--tmpfs", folder)]
+    found = (
+        *("bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/"),
+        *("--dev", "/dev", "--proc", "/proc", *hidden, "--chdir", "/"),
+    )
+    if shutil.which("bwrap") is None or subprocess.run([*found, "true"], capture_output=True).returncode:
+        return ()
+    return found
+
+
+def confined(command: list[str], reads: tuple[str, ...]) -> list[str]:
+    """The command under bubblewrap where there is one, seeing these folders."""
+    wrap = bubblewrap()
+    return [*wrap, *(word for folder in reads for word in ("--ro-bind", folder, folder)), *command] if wrap else command
+
+
 def shell(command: list[str], *, processor_seconds: int | None = None) -> list[str]:
-    """The command with all the stack that the system gives, a limit of processor time, and where Linux can, no longer a life
-    than the thread that starts it."""
-    limit = f"ulimit -t {processor_seconds}; " if processor_seconds else ""
+    """The command with all the stack that the system gives, limits of processor time and of what it writes (1 MB a file), and
+    where Linux can, no longer a life than the thread that starts it."""
+    limit = f"ulimit -t {processor_seconds}; ulimit -f 2048; ulimit -c 0; " if processor_seconds else ""
     bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     return ["/bin/sh", "-c", f'ulimit -s "$(ulimit -H -s)"; {limit}exec "$@"', "sh", *bound, *command]
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 EXPORT, TABLE, GLOBAL, IMPORT, ELEMENT = 7, 4, 6, 2, 9  # sections
 FUNCTION, VARIABLE = 0, 3  # kinds of exports
+SYSTEM = re.compile(rb"_*(emscripten|syscall|em_|uv_|dl|exec|fexec|v?fork|kill|socket|system$|popen|pthread)")
+"""What the interpreter need not find by name: ways out of Lean."""
 
 
 def mend(package: Path, out: Path) -> None:
@@ -41,8 +43,9 @@ def script_of(text: str) -> tuple[str, set[str]]:
         (
             "var __dlsym_js=(handle,symbol,symbolIndex)=>{symbol=UTF8ToString(symbol);",
             "var __dlsym_js=(handle,symbol,symbolIndex)=>{symbol=UTF8ToString(symbol);"
-            "var found=require('./symbols.cjs')(symbol);if(found)return found;",
+            "return require('./symbols.cjs')(symbol);",
         ),
+        ("var __emscripten_system=command=>{", "var __emscripten_system=command=>{return -1;"),
         # its main mounts folders of the host
         ('FS.mount(NODEFS,{root:"/home"},"/home");FS.mount(NODEFS,{root:"/tmp"},"/tmp");', "return;"),
         ("if(isNode){path=__filename}", 'if(isNode){path="/lib/lean"}'),
@@ -51,7 +54,7 @@ def script_of(text: str) -> tuple[str, set[str]]:
         if old not in text:
             raise ValueError(f"lean.js: not the build that is known here: it lacks {old[:40]!r}")
         text = text.replace(old, new, 1)
-    return text, called
+    return text.replace("eval(", "(()=>{throw new Error('no scripts here')})("), called
 
 
 def module_of(data: bytes, called: set[str]) -> tuple[bytes, dict[bytes, int]]:
@@ -68,13 +71,14 @@ def module_of(data: bytes, called: set[str]) -> tuple[bytes, dict[bytes, int]]:
     kept: list[tuple[bytes, int, int]] = []
     symbols: dict[bytes, int] = {}
     for name, kind, index in exports:
+        hidden = SYSTEM.match(name)
         compiled = name.startswith((b"l_", b"lp_", b"_Z", b"initialize_", b"_init_"))
         if name.decode() in called or kind not in (FUNCTION, VARIABLE) or not compiled:
             kept.append((name, kind, index))
-        if kind == VARIABLE and index >= first and (value := values[index - first]) is not None:
+        if kind == VARIABLE and not hidden and index >= first and (value := values[index - first]) is not None:
             symbols[name] = value
         boxed = name.startswith(b"l_") and name + b"___boxed" in names  # the interpreter asks for the boxed one
-        if kind == FUNCTION and not name.startswith(b"_Z") and b"_spec__" not in name and not boxed:
+        if kind == FUNCTION and not (hidden or boxed or name.startswith(b"_Z") or b"_spec__" in name):
             if index not in slots:
                 slots[index] = offset + len(functions)
                 functions.append(index)

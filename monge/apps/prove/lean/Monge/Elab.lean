@@ -3,7 +3,7 @@ public meta import Lean
 public import Lean
 
 /-!
-Commands, statements and goals by Lean's elaborator, from values to values.
+Commands and goals by Lean's elaborator, from values to values.
 
 Helpers of the library that are private there do not compile under every build of Lean, hence the plain recursion where a loop
 would read better.
@@ -113,28 +113,34 @@ structure Repl where
 
 /-! ## Goals -/
 
-partial def hypotheses (r : Cells) (lctx : LocalContext) (li : LocalInstances) (i : Nat) (found : Array Json) :
+/-- How the hypothesis at a place is called where Lean prints it. -/
+def nameAt (shown : LocalContext) (i : Nat) : String := match shown.getAt? i with
+  | some d => Monge.shown d.userName
+  | none => ""
+
+partial def hypotheses (r : Cells) (lctx shown : LocalContext) (li : LocalInstances) (i : Nat) (found : Array Json) :
     EIO Exception (Array Json) := do
   if i ≥ lctx.decls.size then return found
   match lctx.getAt? i with
-  | none => hypotheses r lctx li (i + 1) found
+  | none => hypotheses r lctx shown li (i + 1) found
   | some d =>
-    if d.isImplementationDetail then hypotheses r lctx li (i + 1) found else
+    if d.isImplementationDetail then hypotheses r lctx shown li (i + 1) found else
     let (text, prop) ← r.run (do
       let type ← instantiateMVars d.type
       let text ← ppExpr type
       let prop ← isProp type
       return (text, prop)) lctx li
-    let fields := [("name", Json.str (local_ d.userName)), ("type", .str (text.pretty 100)), ("prop", .bool prop)]
+    let fields := [("name", Json.str (nameAt shown i)), ("type", .str (text.pretty 100)), ("prop", .bool prop)]
     match d.value? with
-    | none => hypotheses r lctx li (i + 1) (found.push (.mkObj fields))
+    | none => hypotheses r lctx shown li (i + 1) (found.push (.mkObj fields))
     | some value =>
       let value ← r.run (do ppExpr (← instantiateMVars value)) lctx li
-      hypotheses r lctx li (i + 1) (found.push (.mkObj (("value", .str (value.pretty 100)) :: fields)))
+      hypotheses r lctx shown li (i + 1) (found.push (.mkObj (("value", .str (value.pretty 100)) :: fields)))
 
 def goal (r : Cells) (g : MVarId) : EIO Exception Json := do
   let d ← r.run (do let d ← g.getDecl; return d)
-  let hyps ← hypotheses r d.lctx d.localInstances 0 #[]
+  let clean := d.lctx.sanitizeNames.run' { options := {} }
+  let hyps ← hypotheses r d.lctx clean d.localInstances 0 #[]
   let text ← r.run (do ppExpr (← instantiateMVars d.type)) d.lctx d.localInstances
   return .mkObj [("case", .str (local_ d.userName)), ("hypotheses", .arr hyps), ("target", .str (text.pretty 100))]
 
@@ -179,7 +185,9 @@ partial def Source.all (s : Source) (parsed : Parser.ModuleParserState := {}) (d
   let (stx, parsed, messages) := Parser.parseCommand s.context place parsed {}
   let failed ← errors messages.toList failed
   let state := { s.state with messages := {} }
-  if Parser.isTerminalCommand stx then return (done, failed, state)
+  if Parser.isTerminalCommand stx then
+    if stx.getKind == ``Parser.Command.eoi then return (done, failed, state)
+    return (done, failed.push (.str "no import and no #exit here"), state)
   let cell ← IO.mkRef state
   let context : Command.Context := { fileName := s.context.fileName, fileMap := s.context.fileMap, snap? := none,
                                      cancelTk? := none, cmdPos := parsed.pos }
@@ -190,99 +198,12 @@ partial def Source.all (s : Source) (parsed : Parser.ModuleParserState := {}) (d
   let failed ← errors state.messages.toList failed
   Source.all { s with state := { state with messages := {} } } parsed (done.push stx) failed
 
-/-- Kinds of commands that change how what follows is read, or run code. -/
-def telling : List Name := [
-  ``Parser.Command.notation, ``Parser.Command.mixfix, ``Parser.Command.macro, ``Parser.Command.macro_rules,
-  ``Parser.Command.syntax, ``Parser.Command.elab, ``Parser.Command.elab_rules, ``Parser.Command.initialize,
-  ``Parser.Command.eval, ``Parser.Command.evalBang, ``Lean.runCmd, ``Lean.runElab, ``Lean.runMeta,
-  ``Parser.Command.attribute, ``Parser.Command.set_option]
-
-partial def told (text : String) (stxs : List Syntax) : List Json := match stxs with
-  | [] => []
-  | stx :: rest =>
-    if telling.contains stx.getKind then
-      match stx.getPos?, stx.getTailPos? with
-      | some a, some b => .str (String.Pos.Raw.extract text a b) :: told text rest
-      | _, _ => told text rest
-    else told text rest
-
 /-- Where a header begins. A build that takes every file for a `module` keeps what is not exposed to itself. -/
 def Repl.start (s : Repl) : BaseIO Command.State := do
   let start := Command.mkState s.env {} s.options
   if !s.env.header.isModule then return start
   let (_, _, state) ← (Source.of "<start>" "@[expose] public section" start).all
   return state
-
-def Repl.header (s : Repl) (text : String) : BaseIO (Repl × Json) := do
-  let start ← s.start
-  let (stxs, failed, state) ← (Source.of "<header>" text start).all
-  if failed.size == 0 then
-    return ({ s with headers := s.headers.push state },
-            .mkObj [("header", int s.headers.size), ("tells", list (told text stxs.toList))])
-  return (s, .mkObj [("failed", .str "header"), ("errors", .arr failed)])
-
-
-/-! ## Statements -/
-
-partial def count (lctx : LocalContext) (i : Nat := 0) : Nat :=
-  if i ≥ lctx.decls.size then 0 else
-  match lctx.getAt? i with
-  | some d => (if d.isImplementationDetail then 0 else 1) + count lctx (i + 1)
-  | none => count lctx (i + 1)
-
-/-- How many hypotheses the goal knows that a tactic at `start` or after it met, if it is one. -/
-def met (start : String.Pos.Raw) : Info → Option Nat
-  | .ofTacticInfo i => match i.stx.getPos?, i.goalsBefore with
-    | some p, g :: _ => if p.byteIdx < start.byteIdx then none else
-      match i.mctxBefore.findDecl? g with
-      | some d => some (count d.lctx)
-      | none => none
-    | _, _ => none
-  | _ => none
-
-mutual
-/-- How many hypotheses a statement has before its colon: what the goal of a proof that begins at `start` knows. -/
-partial def before (start : String.Pos.Raw) : InfoTree → Option Nat
-  | .context _ t => before start t
-  | .hole _ => none
-  | .node info children => match met start info with | some n => some n | none => beforeAny start children
-
-partial def beforeAny (start : String.Pos.Raw) (ts : PersistentArray InfoTree) : Option Nat :=
-  match beforeIn start ts.root with | some n => some n | none => beforeOf start ts.tail 0
-
-partial def beforeIn (start : String.Pos.Raw) : PersistentArrayNode InfoTree → Option Nat
-  | .leaf ts => beforeOf start ts 0
-  | .node parts => beforeAmong start parts 0
-
-partial def beforeAmong (start : String.Pos.Raw) (parts : Array (PersistentArrayNode InfoTree)) (i : Nat) : Option Nat :=
-  match parts[i]? with
-  | none => none
-  | some part => match beforeIn start part with | some n => some n | none => beforeAmong start parts (i + 1)
-
-partial def beforeOf (start : String.Pos.Raw) (ts : Array InfoTree) (i : Nat) : Option Nat :=
-  match ts[i]? with
-  | none => none
-  | some t => match before start t with | some n => some n | none => beforeOf start ts (i + 1)
-end
-
-/-- A theorem without proof, elaborated as a command: its constant and how many hypotheses stand before its colon. -/
-def stated (header : Command.State) (name signature : String) : BaseIO (Except Json (ConstantVal × Nat)) := do
-  let text := "theorem " ++ name ++ "\n" ++ signature ++ "\n"
-  let proof := text.rawEndPos
-  let (stxs, failed, state) ← (Source.of "<statement>" (text ++ ":= by sorry") header).all
-  if failed.size > 0 then return .error (.mkObj [("failed", .str "statement"), ("errors", .arr failed)]) else
-    let scope := scopeOf header
-    match stxs.toList with
-    | [stx] =>
-      let value := stx[1][3]
-      if stx[1].getKind != ``Parser.Command.theorem || value.getPos? != some proof || stx[1][1][0].getId != name.toName then
-        return .error (failure "statement" "the text is not the signature of one theorem")
-      match state.env.find? (scope.currNamespace ++ name.toName) with
-      | some c =>
-        if c.type.hasSorry then return .error (failure "statement" "the statement contains sorry")
-        return .ok (c.toConstantVal, (beforeAny proof state.infoState.trees).getD 0)
-      | none => return .error (failure "statement" "the statement declares nothing")
-    | _ => return .error (failure "statement" "the text is not the signature of one theorem")
 
 /-! ## Under the interpreter -/
 

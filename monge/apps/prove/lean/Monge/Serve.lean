@@ -4,6 +4,7 @@ public import Lean
 public meta import Monge.Elab
 public meta import Monge.Export
 public meta import Monge.Replay
+public meta import Monge.Stated
 
 /-!
 Lean as a server: one JSON request a line on stdin, one JSON answer a line on stdout.
@@ -35,10 +36,29 @@ partial def eraseAll (r : Cells) (l : List Name) : BaseIO Unit := do
     erase r `grind n
     eraseAll r l
 
+/-- What a request excludes that is not there, so that a misspelt name is not taken for a wall. -/
+partial def absent (env : Environment) (j : Json) : Option Json :=
+  let lost := first (names (arr j "exclude")) (fun n => !env.contains n)
+  match lost, first (names (arr j "beyond")) (fun n => (env.getModuleIdx? n).isNone) with
+  | some n, _ => some (failure "statement" ("exclude: there is no " ++ shown n))
+  | none, some n => some (failure "statement" ("beyond: there is no module " ++ shown n))
+  | none, none => none
+
+/-- An environment whose simp, ext and grind do not know what is excluded. -/
+def without (header : Command.State) (excluded : List Name) : BaseIO Command.State := do
+  match excluded with
+  | [] => return header
+  | _ =>
+    let r ← Cells.of (scopeOf header) 0 { env := header.env } {} {}
+    eraseAll r excluded
+    return { header with env := (← r.core.get).env }
+
 def Repl.begin (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
   match s.headers[nat j "header"]? with
   | none => return (s, failure "request" "no such header")
   | some header =>
+    if let some e := absent header.env j then return (s, e)
+    let header ← without header (names (arr j "exclude"))
     match ← stated header (str j "name") (str j "signature") with
     | .error e => return (s, e)
     | .ok (c, n) =>
@@ -47,7 +67,6 @@ def Repl.begin (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
       let r ← Cells.of scope (nat j "heartbeats") { env := header.env } {} { levelNames := c.levelParams }
       let asked : Asked := { name := c.name, levels := c.levelParams, type := c.type, scope, excluded := e }
       match ← caught (do
-          eraseAll r (names (arr j "exclude"))
           let root ← r.run (do let m ← mkFreshExprMVar (some c.type) .syntheticOpaque; return m)
           let (_, g) ← r.run (root.mvarId!.introNP n)
           let js ← goals r [g]
@@ -138,28 +157,37 @@ def Repl.finish (s : Repl) (j : Json) : BaseIO Json := do
 
 /-! ## Proofs as text -/
 
-/-- What a statement says: all that it rests on, and last itself, as an axiom. -/
+/-- What a statement says: all that it rests on, what types its header declares, and last itself, as an axiom. -/
 def Repl.state (s : Repl) (j : Json) : BaseIO Json := do
   match s.headers[nat j "header"]? with
   | none => return failure "request" "no such header"
-  | some header => match ← stated header (str j "name") (str j "signature") with
+  | some header =>
+    if let some e := absent header.env j then return e
+    match ← stated header (str j "name") (str j "signature") with
     | .error e => return e
     | .ok (c, _) =>
-      let x := ({} : Export).constants header.env (mentioned c.type.getUsedConstants [])
+      let x := ({} : Export).constants header.env (mentioned c.type.getUsedConstants (types header.env))
       let x := x.declaration "axiom" c.name c.levelParams [c.type]
-      return .mkObj [("name", .str (shown c.name)), ("export", x.json)]
+      match ← spelt header c with
+      | .error e => return failure "statement" e
+      | .ok text => return .mkObj [("name", .str (shown c.name)), ("spelt", .str text), ("export", x.json)]
 
 /-- Compile a theorem with its proof as text after a header, and export all that it adds. -/
 def Repl.compile (s : Repl) (j : Json) : BaseIO Json := do
   match s.headers[nat j "header"]? with
   | none => return failure "request" "no such header"
   | some header =>
-    let (_, failed, state) ← (Source.of "<proof>" (str j "text") header).all
+    let header ← without header (names (arr j "exclude"))
+    let (stxs, failed, state) ← (Source.of "<proof>" (str j "text") header).all
     if failed.size > 0 then return .mkObj [("failed", .str "compile"), ("errors", .arr failed)] else
+    match stxs.toList with
+    | [stx] =>
+      if stx[1].getKind != ``Parser.Command.theorem then return failure "compile" "the text is not one theorem" else
       let n := (scopeOf header).currNamespace ++ (str j "name").toName
       match state.env.find? n with
       | none => return failure "compile" "the text declares no such theorem"
       | some _ => return .mkObj [("export", (({} : Export).constants state.env [n]).json)]
+    | _ => return failure "compile" "the text is more than one command"
 
 /-! ## The loop -/
 
@@ -179,7 +207,7 @@ def Repl.answer (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
   | "replay" => return (s, ← s.replay j)
   | other => return (s, failure "request" ("no such request: " ++ other))
 
-def stamped (secret : Json) (j : Json) : String := (j.setObjVal! "secret" secret).compress ++ "\n"
+def stamped (secret j : Json) : String := match secret with | .str s => s ++ " " ++ j.compress ++ "\n" | _ => "\n"
 
 partial def serving (input output : IO.FS.Stream) (secrets : List Json) (s : Repl) : IO Unit := do
   match secrets with
