@@ -17,9 +17,9 @@ from monge.apps.prove.lean.session import Session
 from monge.apps.prove.lean.setup import embedded_lean, native_lean, setup_embedded
 from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.policy import Probes, Template, lemmas_of
-from monge.apps.prove.search import Outcome, Search
 from monge.apps.prove.search import search as search_for
 from monge.apps.prove.state import Budget, Theorem
+from monge.apps.prove.tree import Outcome, Search
 from monge.train.checkpoint import free, write_json
 
 console = Console(soft_wrap=True)

@@ -4,8 +4,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from monge.apps.prove.search import Suggestion
 from monge.apps.prove.state import Goal, State
+from monge.apps.prove.tree import Suggestion
 
 PROBES = (
     *(

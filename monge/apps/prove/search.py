@@ -1,22 +1,13 @@
 """Search for a proof over states. It knows neither Lean nor torch: how to step and what to try are callables."""
 
-import heapq
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Protocol
 
 from monge.apps.prove.canonical import canonical
+from monge.apps.prove.frontier import Frontier, frontier_of
 from monge.apps.prove.state import Failure, Proof, Rejection, State
-
-
-class Suggestion(NamedTuple):
-    """A tactic to try, and how likely the policy holds it."""
-
-    tactic: str
-    logp: float
-
+from monge.apps.prove.tree import Attempt, Node, Outcome, Search, Suggestion
 
 Policy = Callable[[Sequence[State], int], list[list[Suggestion]]]
 """For each of some states at most so many suggestions, the likeliest first."""
@@ -32,173 +23,116 @@ class Prover(Protocol):
     def finish(self, state: State) -> Proof | Rejection: ...
 
 
-@dataclass(frozen=True)
-class Search:
-    """How to search, and for how long."""
-
-    nodes: int = 300
-    """States expanded at most."""
-    depth: int = 50
-    """Tactics of a proof at most."""
-    seconds: float = 120.0
-    """For a theorem."""
-    candidates: int = 8
-    """Tactics tried on a state."""
-    batch: int = 8
-    """States expanded at once: one call of the policy and one of the energy for all."""
-    order: Literal["best", "breadth", "random"] = "best"
-    """Which state comes next: that of the best score, the oldest, or any."""
-    alpha: float = 0.5
-    """Weight of the policy's log-probability."""
-    beta: float = 0.5
-    """Weight of minus the energy."""
-    policy_temperature: float = 1.0
-    energy_temperature: float = 1.0
-    path: Literal["normalised", "sum", "last"] = "normalised"
-    """Which log-probability a state has: the mean of its path's, their sum, or that of its last tactic alone."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("nodes", "depth", "seconds", "candidates", "batch", "policy_temperature", "energy_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-
-
-@dataclass(eq=False)
-class Node:
-    """A state in the tree of a search."""
-
-    number: int
-    state: State
-    parent: "Node | None" = None
-    logp: float = 0.0
-    """Of the last tactic."""
-    total: float = 0.0
-    """Of all tactics up to here."""
-    energy: float = 0.0
-
-    @property
-    def depth(self) -> int:
-        return len(self.state.tactics)
-
-
-@dataclass
-class Attempt:
-    """A tactic tried on a state, and what came of it."""
-
-    parent: Node
-    suggestion: Suggestion
-    outcome: str
-    """state, proof, duplicate, or the kind of a failure."""
-    child: Node | None = None
-    error: str = ""
-    seconds: float = 0.0
-
-
-@dataclass
-class Outcome:
-    """What a search came to."""
-
-    attempts: list[Attempt] = field(default_factory=list)
-    proof: Proof | None = None
-    ended: str = "nothing left to try"
-    """Why it stopped."""
-    expanded: int = 0
-    seconds: float = 0.0
-
-
 def search(prover: Prover, policy: Policy, how: Search, energy: Energy | None = None) -> Outcome:
     """Expand states until one is proved or a budget is spent. Every attempt is in the outcome."""
-    began, outcome = time.monotonic(), Outcome()
-    root = Node(0, prover.start())
-    frontier, seen, count = _Frontier(how), {canonical(root.state)}, 1
-    frontier.add([root])
-    while outcome.proof is None and (chosen := frontier.take(min(how.batch, how.nodes - outcome.expanded))):
-        outcome.expanded += len(chosen)
-        fresh: list[Node] = []
-        for node, suggestion in _interleaved(chosen, policy([node.state for node in chosen], how.candidates)):
-            if time.monotonic() - began > how.seconds:
-                outcome.ended = "out of time"
+    return _Run(prover, policy, how, energy).run()
+
+
+class _Run:
+    def __init__(self, prover: Prover, policy: Policy, how: Search, energy: Energy | None) -> None:
+        self.prover, self.policy, self.how, self.energy = prover, policy, how, energy
+        self.outcome, self.began, self.count = Outcome(), time.monotonic(), 1
+        self.seen: set[str] = set()
+
+    def run(self) -> Outcome:
+        outcome, how = self.outcome, self.how
+        state = self.prover.start()
+        root = Node(0, state, text=canonical(state))
+        self.seen.add(root.text)
+        frontier = frontier_of(how)
+        frontier.add(root)
+        while outcome.proof is None and (chosen := frontier.take(min(how.batch, how.nodes - outcome.expanded))):
+            if not self.expand(chosen, frontier):
                 break
-            attempt = _attempted(prover, node, suggestion, seen, count)
-            outcome.attempts.append(attempt)
-            if attempt.outcome == "state" and attempt.child is not None:
-                fresh.append(attempt.child)
-                count += 1
-            elif attempt.outcome == "proof":
-                found = prover.finish(attempt.child.state) if attempt.child else None
-                if isinstance(found, Proof):
-                    outcome.proof, outcome.ended = found, "proved"
-                    break
-                attempt.outcome, attempt.error = ("rejected", found.message) if found else ("rejected", "")
-        if outcome.ended in ("proved", "out of time"):
-            break
-        if energy and fresh:
-            for node, value in zip(fresh, energy([node.state for node in fresh]), strict=True):
+            if outcome.expanded >= how.nodes:
+                outcome.ended = "out of nodes"
+        if outcome.proof is not None and how.harvest:
+            self.harvest()
+        outcome.seconds = time.monotonic() - self.began
+        return outcome
+
+    def expand(self, chosen: list[Node], frontier: Frontier) -> bool:
+        """Try what the policy says of these states; whether the search goes on."""
+        outcome, how = self.outcome, self.how
+        outcome.expanded += len(chosen)
+        said = self.policy([node.state for node in chosen], how.candidates)
+        children: dict[Node, list[Node]] = {node: [] for node in chosen}
+        for node, suggestions in zip(chosen, said, strict=True):
+            for suggestion in self.tried(node, suggestions):
+                if time.monotonic() - self.began > how.seconds:
+                    outcome.ended = "out of time"
+                    return False
+                attempt = self.attempt(node, suggestion)
+                if attempt.outcome == "state" and attempt.child is not None:
+                    children[node].append(attempt.child)
+                if outcome.proof is not None:
+                    return False
+        fresh = [child for found in children.values() for child in found]
+        if self.energy and fresh:
+            for node, value in zip(fresh, self.energy([node.state for node in fresh]), strict=True):
                 node.energy = value
-        frontier.add([node for node in fresh if node.depth < how.depth])
-        if outcome.expanded >= how.nodes:
-            outcome.ended = "out of nodes"
-    outcome.seconds = time.monotonic() - began
-    return outcome
+        for node, found in children.items():
+            deeper = [child for child in found if child.depth < how.depth]
+            for child in deeper:
+                frontier.add(child)
+            frontier.learnt(node, deeper)
+        return True
 
-
-def _interleaved(nodes: list[Node], said: list[list[Suggestion]]) -> Iterator[tuple[Node, Suggestion]]:
-    """Each state's suggestions without repetitions, state after state."""
-    for node, suggestions in zip(nodes, said, strict=True):
-        tried: set[str] = set()
+    def tried(self, node: Node, suggestions: list[Suggestion]) -> Iterator[Suggestion]:
+        """The suggestions without repetitions, then the fallback where none of them worked."""
+        known: set[str] = set()
+        began = len(self.outcome.attempts)
+        least = min((s.logp for s in suggestions), default=0.0)
         for suggestion in suggestions:
-            if suggestion.tactic not in tried:
-                tried.add(suggestion.tactic)
-                yield node, suggestion
+            if suggestion.tactic not in known:
+                known.add(suggestion.tactic)
+                yield suggestion
+        if not any(attempt.outcome in ("state", "proof") for attempt in self.outcome.attempts[began:]):
+            yield from (Suggestion(tactic, least) for tactic in self.how.fallback if tactic not in known)
 
-
-def _attempted(prover: Prover, node: Node, suggestion: Suggestion, seen: set[str], number: int) -> Attempt:
-    began = time.monotonic()
-    found = prover.step(node.state, suggestion.tactic)
-    attempt = Attempt(node, suggestion, "", seconds=time.monotonic() - began)
-    if isinstance(found, Failure):
-        attempt.outcome, attempt.error = found.kind, found.message
+    def attempt(self, node: Node, suggestion: Suggestion) -> Attempt:
+        began = time.monotonic()
+        found = self.prover.step(node.state, suggestion.tactic)
+        attempt = Attempt(node, suggestion, "", seconds=time.monotonic() - began, lean_seconds=found.seconds)
+        self.outcome.attempts.append(attempt)
+        if isinstance(found, Failure):
+            attempt.outcome, attempt.error = found.kind, found.message
+            return attempt
+        child = Node(self.count, found, node, suggestion.logp, node.total + suggestion.logp, text=canonical(found))
+        self.count += 1
+        attempt.child = child
+        if found.done:
+            judged = self.prover.finish(found)
+            if isinstance(judged, Rejection):
+                attempt.outcome, attempt.error = "rejected", f"{judged.kind}: {judged.message}"
+            else:
+                attempt.outcome = "proof"
+                self.outcome.found.append(child)
+                if self.outcome.proof is None:
+                    self.outcome.proof, self.outcome.ended = judged, "proved"
+        elif child.text == node.text:
+            attempt.outcome = "no progress"
+        elif child.text in self.seen:
+            attempt.outcome = "loop" if any(child.text == before.text for before in node.path()) else "duplicate"
+        else:
+            self.seen.add(child.text)
+            attempt.outcome = "state"
         return attempt
-    total = node.total + suggestion.logp
-    attempt.child = Node(number, found, node, suggestion.logp, total)
-    if found.done:
-        attempt.outcome = "proof"
-    elif (text := canonical(found)) in seen:
-        attempt.outcome = "duplicate"
-    else:
-        seen.add(text)
-        attempt.outcome = "state"
-    return attempt
 
-
-class _Frontier:
-    """States that wait to be expanded."""
-
-    def __init__(self, how: Search) -> None:
-        self._how, self._random = how, random.Random(how.seed)
-        self._heap: list[tuple[float, int, Node]] = []
-
-    def add(self, nodes: list[Node]) -> None:
-        for node in nodes:
-            heapq.heappush(self._heap, (self._rank(node), node.number, node))
-
-    def take(self, most: int) -> list[Node]:
-        return [heapq.heappop(self._heap)[2] for _ in range(min(most, len(self._heap)))]
-
-    def _rank(self, node: Node) -> float:
-        """Low comes first."""
-        match self._how.order:
-            case "breadth":
-                return node.depth
-            case "random":
-                return self._random.random()
-        how = self._how
-        match how.path:
-            case "last":
-                logp = node.logp
-            case "sum":
-                logp = node.total
-            case "normalised":
-                logp = node.total / max(1, node.depth)
-        return -(how.alpha * logp / how.policy_temperature - how.beta * node.energy / how.energy_temperature)
+    def harvest(self) -> None:
+        """Expand siblings of the states on the proof's path that have not been."""
+        path = set(self.outcome.found[0].path())
+        expanded = {attempt.parent for attempt in self.outcome.attempts}
+        siblings = [
+            attempt.child
+            for attempt in self.outcome.attempts
+            if attempt.outcome == "state" and attempt.child and attempt.parent in path and attempt.child not in path
+        ]
+        for node in [node for node in siblings if node not in expanded and node.depth < self.how.depth][
+            : self.how.harvest
+        ]:
+            if time.monotonic() - self.began > self.how.seconds:
+                return
+            (said,) = self.policy([node.state], self.how.candidates)
+            for suggestion in self.tried(node, said):
+                self.attempt(node, suggestion)

@@ -1,6 +1,6 @@
 """What a search and Lean say to each other: theorems, goals, states, and how an attempt may end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class State:
     """From the statement to here."""
     number: int = 0
     """What the server that made it calls it."""
+    seconds: float = field(default=0.0, compare=False)
+    """Of Lean's time for the last tactic."""
 
     @property
     def done(self) -> bool:
@@ -83,10 +85,12 @@ class Budget:
 
 @dataclass(frozen=True)
 class Failure:
-    """A tactic that did not work, and why: parse, tactic."""
+    """A tactic that did not work, and why: parse, tactic, died."""
 
     kind: str
     message: str
+    seconds: float = field(default=0.0, compare=False)
+    """Of Lean's time."""
 
 
 @dataclass(frozen=True)

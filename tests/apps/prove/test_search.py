@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from monge.apps.prove.canonical import canonical
 from monge.apps.prove.families import DATA, family
 from monge.apps.prove.policy import Probes, Template, ranked
-from monge.apps.prove.search import Search, Suggestion, search
+from monge.apps.prove.search import search
 from monge.apps.prove.state import Failure, Goal, Hypothesis, Proof, Rejection, State, Theorem
+from monge.apps.prove.tree import Search, Suggestion
 
 
 class Countdown:
@@ -49,7 +50,7 @@ def energy(states):
     return [float(s.goals[0].target) if s.goals else 0.0 for s in states]
 
 
-@pytest.mark.parametrize("order", ["best", "breadth", "random"])
+@pytest.mark.parametrize("order", ["best", "breadth", "random", "puct"])
 @pytest.mark.parametrize("batch", [1, 8])
 def test_a_proof_is_found_and_replays(order, batch):
     outcome = search(Countdown(13), down, Search(order=order, batch=batch), energy)
@@ -111,6 +112,58 @@ def test_paths_score_as_they_say():
         first[path] = [a.parent.state.goals[0].target for a in outcome.attempts]
     assert first["sum"] == ["8", "8", "7", "5"]
     assert first["normalised"] == first["last"] == ["8", "8", "7", "6"]
+
+
+def test_puct_explores_and_closes_what_is_spent():
+    """A likely first tactic that leads nowhere does not keep the walk from the other; a finite tree ends."""
+
+    def of(states, most):
+        trap = {"30": [Suggestion("1", -0.01), Suggestion("3", -2.0)], "27": [Suggestion("3", -0.1)]}
+        said = {**trap, **{str(k): [Suggestion("3", -0.1)] for k in range(3, 27, 3)}}
+        return [said.get(s.goals[0].target, [Suggestion("1", -0.5), Suggestion("double", -0.5)]) for s in states]
+
+    found = search(Countdown(30), of, Search(order="puct", batch=2, nodes=400, depth=12))
+    assert found.ended == "proved"
+    assert len(found.proof.tactics) == 10
+    ended = search(Countdown(9, accept=False), down, Search(order="puct", batch=3))
+    assert ended.ended == "nothing left to try"
+    reached = {a.child.state.goals[0].target for a in ended.attempts if a.outcome == "state"}
+    assert reached == {"1", "2", "3", "4", "5", "6", "7", "8"}
+
+
+def test_the_fallback_is_tried_where_nothing_worked():
+    how = Search(fallback=("1", "3"), candidates=2)
+    outcome = search(Countdown(3), lambda states, most: [[Suggestion("9", -1.0)]] * len(states), how)
+    assert outcome.ended == "proved"
+    assert [a.suggestion.tactic for a in outcome.attempts][:3] == ["9", "1", "3"]
+    worked = search(Countdown(3), lambda states, most: [[Suggestion("1", -1.0)]] * len(states), how)
+    assert {a.suggestion.tactic for a in worked.attempts} == {"1"}
+
+
+def test_harvesting_expands_the_siblings_of_the_proof():
+    plain = search(Countdown(9), down, Search(batch=1))
+    path = {node.text for node in plain.found[0].path()}
+    harvested = search(Countdown(9), down, Search(batch=1, harvest=2))
+    more = harvested.attempts[len(plain.attempts) :]
+    parents = {a.parent for a in more}
+    assert len(parents) == 2
+    assert all(p.parent.text in path and p.text not in path for p in parents)
+    assert harvested.proof == plain.proof
+    assert harvested.expanded == plain.expanded
+
+
+def test_loops_and_no_progress_are_told_apart():
+    class Ring(Countdown):
+        def step(self, state, tactic):
+            n = int(state.goals[0].target)
+            return self._state({"stay": n, "on": n % 3 + 1, "aside": 7}[tactic], (*state.tactics, tactic))
+
+    def of(states, most):
+        return [[Suggestion(t, -1.0) for t in ("stay", "on", "aside")] for _ in states]
+
+    kinds = [a.outcome for a in search(Ring(1), of, Search(order="breadth", batch=1, nodes=4)).attempts]
+    assert kinds[:6] == ["no progress", "state", "state", "no progress", "state", "duplicate"]
+    assert "loop" in kinds
 
 
 names = st.permutations(["a", "b", "c", "h✝", "n_ih✝"])

@@ -101,8 +101,8 @@ class LeanServer:
             "step", seconds=budget.seconds, state=state.number, tactic=tactic, heartbeats=budget.heartbeats
         )
         if "failed" in found:
-            return Failure(found["failed"], found["message"])
-        return State(_goals(found), (*state.tactics, tactic), found["state"])
+            return Failure(found["failed"], found["message"], found["ms"] / 1000)
+        return State(_goals(found), (*state.tactics, tactic), found["state"], found["ms"] / 1000)
 
     def finish(self, state: State, budget: Budget | None = None) -> Rejection | None:
         """Why a state without goals is no proof, as far as this process can tell."""
