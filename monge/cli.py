@@ -30,8 +30,12 @@ APPS: dict[str, dict[str, str]] = {
     },
     "prove": {
         "setup": "make Lean 4 ready",
-        "search": "search for proofs of the theorems of a file",
-        "demo": "ten small theorems about naturals",
+        "search": "search for proofs, and record every tactic tried",
+        "probe": "which theorems one tactic proves",
+        "summary": "what came of runs, with intervals",
+        "compare": "two runs on the same theorems, paired",
+        "export-proofs": "each proof of a run as a .lean file",
+        "demo": "thirty theorems about naturals",
     },
 }
 

@@ -1,7 +1,8 @@
 """The verbs of `monge prove`."""
 
 import shlex
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,20 +11,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from monge.apps.prove.families import DATA, family
-from monge.apps.prove.lean.judge import Judge
+from monge import fleet
+from monge.apps.prove.campaign import Campaign, closed, known, run, undisturbed
+from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
-from monge.apps.prove.lean.session import Session
-from monge.apps.prove.lean.setup import embedded_lean, native_lean, setup_embedded
-from monge.apps.prove.lean.toolchain import Toolchain
-from monge.apps.prove.policy import Probes, Template, lemmas_of
-from monge.apps.prove.search import search as search_for
-from monge.apps.prove.state import Budget, Theorem
-from monge.apps.prove.tree import Outcome, Search
-from monge.train.checkpoint import free, write_json
+from monge.apps.prove.lean.setup import native_lean, setup_embedded
+from monge.apps.prove.policy import PROBES
+from monge.apps.prove.report import comparison, summary_of
+from monge.apps.prove.sources import Split, entries_of
+from monge.apps.prove.state import Budget, proof_text
+from monge.apps.prove.trajectories import Result, results
+from monge.apps.prove.tree import Search
+from monge.train.checkpoint import free
 
 console = Console(soft_wrap=True)
-SEARCH, BUDGET = Search(), Budget()
+SEARCH, BUDGET, ONE = Search(), Budget(), Search(nodes=1, depth=1, candidates=64)
 
 
 def setup(*, lean: str = "", package: Path | None = None) -> None:
@@ -35,101 +37,180 @@ def setup(*, lean: str = "", package: Path | None = None) -> None:
     """
     found = native_lean(tuple(shlex.split(lean))) if lean else setup_embedded(package=package)
     with LeanServer(found) as server:
-        console.print(f"Ready: {found.name}, version {server.version}, {server.memory:.1f} GB.")
+        console.print(f"Ready: {found.name}, version {server.hello()['version']}, {server.memory:.1f} GB.")
 
 
 def search(
-    theorems: tyro.conf.Positional[Path],
+    theorems: tyro.conf.Positional[Path] = DATA,
     how: Annotated[Search, tyro.conf.arg(name="")] = SEARCH,
     *,
     out: Path = Path("runs/prove"),
     policy: Literal["template", "probes"] = "template",
     budget: Budget = BUDGET,
+    split: Split = "all",
     most: int | None = None,
     lean: str = "",
+    workers: int = 1,
+    ray: str = "",
+    resume: bool = False,
 ) -> None:
-    """Search for proofs of the theorems of a file; what is found is judged by the kernel in a process of its own.
+    """Search for proofs; what is found is judged by the kernel in a process of its own. Every tactic tried is recorded.
 
     Args:
-        theorems: A .lean file of a family: definitions, a line `-- theorems`, theorems with their English.
-        out: Where results.json and proofs.lean go, made here.
+        theorems: A .lean file of a family, a folder of them, or a .jsonl file as of miniF2F, ProofNet or Lean-Workbook.
+        out: The run's folder; made here.
         policy: What to try on a state.
         budget: What a tactic may spend.
+        split: Which of the theorems.
         most: The first of the theorems, all if not said.
         lean: A command of a Lean of this machine; the WebAssembly build if not said.
+        workers: Processes, each with its own Lean: about 4 GB each.
+        ray: Address of a Ray cluster that runs the workers.
+        resume: Go on with what was begun in `out`.
     """
-    free(out)
-    entries = family(theorems)[:most]
-    toolchain = native_lean(tuple(shlex.split(lean))) if lean else embedded_lean()
-    found: list[tuple[Theorem, Outcome]] = []
-    with Judge(toolchain) as judge:
-        for entry in entries:
-            judge.state(entry.theorem)  # a statement that is none ends the run before it begins
-        server = LeanServer(toolchain)
-        try:
-            for entry in entries:
-                if server.worn:
-                    server.close()
-                    server = LeanServer(toolchain)
-                theorem = entry.theorem
-                lemmas = lemmas_of(theorem.header)
-                session = Session(theorem, lambda: LeanServer(toolchain), judge, budget, server)
-                tried = search_for(session, Template(lemmas) if policy == "template" else Probes(), how)
-                server = session.server
-                found.append((theorem, tried))
-                said = "proved" if tried.proof else f"not proved, {tried.ended}"
-                console.print(
-                    f"{theorem.name} {theorem.signature}: {said}; {tried.expanded} states, {tried.seconds:.1f} s",
-                    highlight=False,
-                    markup=False,
-                )
-        finally:
-            server.close()
-    out.mkdir(parents=True)
-    _report(out, found, toolchain)
+    entries = entries_of(theorems, split)[:most]
+    campaign = Campaign(how, budget, policy, PROBES if policy == "probes" else (), lean)
+    imports = entries[0].theorem.imports
+    if policy == "probes":
+        with LeanServer(campaign.toolchain(), imports) as server:
+            campaign = Campaign(how, budget, policy, tuple(known(server, PROBES)), lean)
+        if absent := [tactic for tactic in PROBES if tactic not in campaign.tactics]:
+            console.print(f"This Lean does not know {', '.join(absent)}: left out.")
+    try:
+        found = run(
+            campaign,
+            [entry.theorem for entry in entries],
+            out,
+            fleets=_fleets(workers, ray),
+            resume=resume,
+            told=partial(_tell, len(entries), set()),
+        )
+    except KeyboardInterrupt:
+        console.print(f"Stopped: {len(results(out))} of {len(entries)} theorems are done; --resume goes on.")
+        raise SystemExit(130) from None
+    finally:
+        closed()
+    console.print(_table(found))
+    console.print(f"The run: {out}. `monge prove view {out}` makes a page of it.")
 
 
-def _report(out: Path, found: list[tuple[Theorem, Outcome]], toolchain: Toolchain) -> None:
-    rows = [
-        {
-            "name": theorem.name,
-            "signature": theorem.signature,
-            "proved": tried.proof is not None,
-            "ended": tried.ended,
-            "tactics": list(tried.proof.tactics) if tried.proof else None,
-            "axioms": list(tried.proof.axioms) if tried.proof else None,
-            "states": tried.expanded,
-            "attempts": len(tried.attempts),
-            "seconds": tried.seconds,
-        }
-        for theorem, tried in found
-    ]
-    write_json(out / "results.json", {"lean": toolchain.name, "time": time.time(), "theorems": rows})
-    proofs = [tried.proof for _, tried in found if tried.proof]
-    for number, proof in enumerate(proofs):
-        (out / f"{number:03d}-{proof.theorem.name}.lean").write_text(proof.source)
-    table = Table(
-        title=f"{len(proofs)} of {len(found)} proved; each proof went through the kernel again in a process of its own"
+def _fleets(workers: int, ray: str) -> Callable[[], fleet.Fleet]:
+    if ray:
+        return lambda: fleet.ray(ray)
+    if workers == 1:
+        return lambda: fleet.here
+    return lambda: fleet.processes(workers, start=undisturbed)
+
+
+def _tell(of: int, headers: set[str], result: Result) -> None:
+    """A line for a theorem that is done; what its header redefines, when it is the first of that header."""
+    if result.header not in headers:
+        headers.add(result.header)
+        for tell in result.tells:
+            console.print(f"Its header: {tell}", highlight=False, markup=False)
+    said = "proved" if result.proved else f"not proved, {result.ended}" + (f": {result.error}" if result.error else "")
+    console.print(
+        f"[{result.number + 1}/{of}] {result.name} : {result.statement or result.signature}: {said}; "
+        f"{result.expanded} states, {result.seconds:.1f} s",
+        highlight=False,
+        markup=False,
     )
+
+
+def _table(found: list[Result]) -> Table:
+    proved = sum(result.proved for result in found)
+    table = Table(title=f"{proved} of {len(found)} proved; each proof went through the kernel again in its own process")
     for name in ("theorem", "proof", "states", "seconds"):
         table.add_column(name)
-    for theorem, tried in found:
-        proof = "; ".join(tried.proof.tactics) if tried.proof else f"({tried.ended})"
-        table.add_row(theorem.name, escape(proof), str(tried.expanded), f"{tried.seconds:.1f}")
-    console.print(table)
-    console.print(f"Results and proofs as .lean files: {out}")
+    for result in found:
+        proof = "; ".join(result.tactics) if result.tactics is not None else f"({result.ended})"
+        table.add_row(escape(result.name), escape(proof), str(result.expanded), f"{result.seconds:.1f}")
+    return table
 
 
-def demo(*, out: Path = Path("runs/demo-prove"), theorems: int = 10) -> None:
-    """Set Lean up if need be, and prove small theorems about naturals that are defined from nothing.
+def probe(
+    theorems: tyro.conf.Positional[Path] = DATA,
+    *,
+    out: Path = Path("runs/probe"),
+    split: Split = "all",
+    most: int | None = None,
+    lean: str = "",
+    workers: int = 1,
+) -> None:
+    """Try the probe tactics, each alone, on the theorems: which of them are proved in one step.
+
+    Args:
+        theorems: As of `search`.
+        out: The run's folder; made here.
+        split: Which of the theorems.
+        most: The first of the theorems, all if not said.
+        lean: A command of a Lean of this machine; the WebAssembly build if not said.
+        workers: Processes, each with its own Lean.
+    """
+    search(theorems, ONE, out=out, policy="probes", split=split, most=most, lean=lean, workers=workers)
+
+
+def summary(runs: tyro.conf.Positional[tuple[Path, ...]]) -> None:
+    """What came of runs: proved share with its 95 % interval, why searches ended, what the tactics came to.
+
+    Args:
+        runs: Folders of `monge prove search`.
+    """
+    for path in runs:
+        console.print(summary_of(path))
+
+
+def compare(first: tyro.conf.Positional[Path], second: tyro.conf.Positional[Path], *, unequal: bool = False) -> None:
+    """Two runs on the same theorems, paired: McNemar's exact test, Wilson's intervals, states and time.
+
+    Args:
+        first: A folder of `monge prove search`.
+        second: Another.
+        unequal: Compare although their budgets or settings of decoding differ.
+    """
+    console.print(comparison(first, second, unequal=unequal))
+
+
+def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs")) -> None:
+    """Write each proof of a run as a .lean file.
+
+    Args:
+        path: A folder of `monge prove search`.
+        out: The folder for them, made here.
+    """
+    free(out)
+    proved = [result for result in results(path) if result.tactics is not None]
+    if not proved:
+        raise ValueError(f"{path}: no proof to write")
+    out.mkdir(parents=True)
+    for result in proved:
+        imports = "".join(f"import {name}\n" for name in result.imports if name != "Init")
+        text = proof_text(result.theorem, result.tactics or ())
+        safe = "".join(c if c.isalnum() or c in "._" else "_" for c in result.name)
+        (out / f"{result.number:05d}-{safe}.lean").write_text(f"{imports}{result.header.rstrip()}\n\n{text}\n")
+    console.print(f"{len(proved)} proofs: {out}")
+
+
+def demo(*, out: Path = Path("runs/demo-prove"), theorems: int = 30, workers: int = 1) -> None:
+    """Set Lean up if need be, and prove theorems about types that are defined from nothing.
 
     Args:
         out: Where everything goes, made here.
         theorems: How many.
+        workers: Processes, each with its own Lean.
     """
     free(out)
     setup_embedded()
-    search(DATA / "naturals.lean", Search(candidates=24, seconds=30.0), out=out, most=theorems)
+    how = Search(candidates=24, seconds=10.0)
+    search(DATA / "naturals.lean", how, out=out, most=theorems, workers=workers)
 
 
-VERBS = {"setup": setup, "search": search, "demo": demo}
+VERBS = {
+    "setup": setup,
+    "search": search,
+    "probe": probe,
+    "summary": summary,
+    "compare": compare,
+    "export-proofs": export_proofs,
+    "demo": demo,
+}

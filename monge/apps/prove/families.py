@@ -1,5 +1,6 @@
 """Theorems with their proofs in plain Lean files: definitions, a line `-- theorems`, theorems with their English."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,17 @@ class Entry:
     english: str
     """What it says, and why it holds."""
     proof: str
-    """Tactics that prove it, in lines."""
+    """Tactics that prove it, in lines; empty if none are known."""
+    informal: str = ""
+    """A proof in English, where it stands apart."""
+    split: str = "train"
+    """train, validation or test."""
+
+
+def split_of(name: str) -> str:
+    """Of ten theorems seven are for training, one for validation, two for testing; by name, so that it stays."""
+    tenth = hashlib.blake2b(name.encode(), digest_size=4).digest()[0] % 10
+    return "train" if tenth < 7 else "validation" if tenth == 7 else "test"
 
 
 def family(path: Path) -> list[Entry]:
@@ -35,6 +46,7 @@ def family(path: Path) -> list[Entry]:
             Theorem(name, " ".join(signature.split()), header.rstrip() + "\n"),
             " ".join(english.split()),
             dedent(proof).rstrip(),
+            split=split_of(f"{path.stem}.{name}"),
         )
         for english, name, signature, proof in found
     ]

@@ -7,7 +7,7 @@ from typing import Protocol
 from monge.apps.prove.canonical import canonical
 from monge.apps.prove.frontier import Frontier, frontier_of
 from monge.apps.prove.state import Failure, Proof, Rejection, State
-from monge.apps.prove.tree import Attempt, Node, Outcome, Search, Suggestion
+from monge.apps.prove.tree import Attempt, Node, Outcome, Quarantined, Search, Suggestion
 
 Policy = Callable[[Sequence[State], int], list[list[Suggestion]]]
 """For each of some states at most so many suggestions, the likeliest first."""
@@ -41,13 +41,17 @@ class _Run:
         self.seen.add(root.text)
         frontier = frontier_of(how)
         frontier.add(root)
-        while outcome.proof is None and (chosen := frontier.take(min(how.batch, how.nodes - outcome.expanded))):
-            if not self.expand(chosen, frontier):
-                break
-            if outcome.expanded >= how.nodes:
-                outcome.ended = "out of nodes"
-        if outcome.proof is not None and how.harvest:
-            self.harvest()
+        try:
+            while outcome.proof is None and (chosen := frontier.take(min(how.batch, how.nodes - outcome.expanded))):
+                if not self.expand(chosen, frontier):
+                    break
+                if outcome.expanded >= how.nodes:
+                    outcome.ended = "out of nodes"
+            if outcome.proof is not None and how.harvest:
+                self.harvest()
+        except Quarantined as given_up:
+            outcome.error = str(given_up)
+            outcome.ended = outcome.ended if outcome.proof else "quarantined"
         outcome.seconds = time.monotonic() - self.began
         return outcome
 

@@ -14,6 +14,10 @@ class Suggestion(NamedTuple):
     logp: float
 
 
+class Quarantined(RuntimeError):
+    """What a prover raises of a theorem that it gives up: its tactics kill server after server, say."""
+
+
 @dataclass(frozen=True)
 class Search:
     """How to search, and for how long."""
@@ -103,7 +107,9 @@ class Outcome:
     attempts: list[Attempt] = field(default_factory=list)
     proof: Proof | None = None
     ended: str = "nothing left to try"
-    """Why it stopped."""
+    """Why it stopped: proved, out of nodes, out of time, quarantined, or this."""
+    error: str = ""
+    """Of a quarantined theorem."""
     expanded: int = 0
     seconds: float = 0.0
     found: list[Node] = field(default_factory=list)

@@ -119,7 +119,7 @@ def test_the_wall_clock_kills(lean):
 
 def test_memory_kills(lean):
     with pytest.raises(Died, match=r"holds more than 0\.3 GB"):
-        LeanServer(lean, limits=Limits(memory=0.3))
+        LeanServer(lean, limits=Limits(memory=0.3)).hello()
 
 
 def test_a_session_outlives_its_servers(lean, judge, naturals):

@@ -9,41 +9,11 @@ from hypothesis import strategies as st
 
 from monge.apps.prove.canonical import canonical
 from monge.apps.prove.families import DATA, family
-from monge.apps.prove.policy import Probes, Template, ranked
+from monge.apps.prove.policy import Probes, Template
 from monge.apps.prove.search import search
-from monge.apps.prove.state import Failure, Goal, Hypothesis, Proof, Rejection, State, Theorem
+from monge.apps.prove.state import Goal, Hypothesis, Proof, State
 from monge.apps.prove.tree import Search, Suggestion
-
-
-class Countdown:
-    """Prove n by subtracting 1 or 3, or doubling. Reaching 0 is a proof; below it is a failure."""
-
-    def __init__(self, n: int, accept: bool = True) -> None:
-        self.n, self.accept, self.stepped = n, accept, 0
-
-    def start(self) -> State:
-        return self._state(self.n, ())
-
-    def step(self, state: State, tactic: str) -> State | Failure:
-        self.stepped += 1
-        n = int(state.goals[0].target)
-        n = 2 * n if tactic == "double" else n - int(tactic)
-        return Failure("tactic", "below zero") if n < 0 else self._state(n, (*state.tactics, tactic))
-
-    def finish(self, state: State) -> Proof | Rejection:
-        theorem = Theorem("toy", str(self.n))
-        return Proof(theorem, state.tactics) if self.accept else Rejection("axiom", "no")
-
-    def _state(self, n: int, tactics: tuple[str, ...]) -> State:
-        return State(() if n == 0 else (Goal(str(n)),), tactics)
-
-
-def policy(states, most):
-    return [ranked(("1", "3", "double"), most) for _ in states]
-
-
-def down(states, most):
-    return [ranked(("1", "3"), most) for _ in states]
+from tests.apps.prove.toy import Countdown, all_ways, down
 
 
 def energy(states):
@@ -64,21 +34,21 @@ def test_a_proof_is_found_and_replays(order, batch):
 
 
 def test_breadth_first_finds_a_shortest_proof():
-    outcome = search(Countdown(10), policy, Search(order="breadth", batch=1))
+    outcome = search(Countdown(10), all_ways, Search(order="breadth", batch=1))
     assert len(outcome.proof.tactics) == 4
 
 
 def test_the_energy_guides():
-    blind = search(Countdown(40), policy, Search(order="breadth", batch=1, nodes=5000))
-    guided = search(Countdown(40), policy, Search(batch=1, beta=1.0, alpha=0.01, nodes=5000), energy)
+    blind = search(Countdown(40), all_ways, Search(order="breadth", batch=1, nodes=5000))
+    guided = search(Countdown(40), all_ways, Search(batch=1, beta=1.0, alpha=0.01, nodes=5000), energy)
     assert guided.proof
     assert guided.expanded < blind.expanded / 2
 
 
 def test_budgets_end_a_search():
-    assert search(Countdown(1000), policy, Search(nodes=20)).ended == "out of nodes"
-    assert search(Countdown(1000), policy, Search(nodes=20)).expanded == 20
-    assert search(Countdown(1000), policy, Search(seconds=1e-9)).ended == "out of time"
+    assert search(Countdown(1000), all_ways, Search(nodes=20)).ended == "out of nodes"
+    assert search(Countdown(1000), all_ways, Search(nodes=20)).expanded == 20
+    assert search(Countdown(1000), all_ways, Search(seconds=1e-9)).ended == "out of time"
     nothing = search(Countdown(7), lambda states, most: [[Suggestion("9", -1.0)]] * len(states), Search())
     assert nothing.ended == "nothing left to try"
     assert [a.outcome for a in nothing.attempts] == ["tactic"]
@@ -87,13 +57,13 @@ def test_budgets_end_a_search():
 
 
 def test_what_the_judge_rejects_is_no_proof_and_the_search_goes_on():
-    outcome = search(Countdown(3, accept=False), policy, Search(nodes=30))
+    outcome = search(Countdown(3, accept=False), all_ways, Search(nodes=30))
     assert outcome.proof is None
     assert [a.outcome for a in outcome.attempts].count("rejected") >= 2
 
 
 def test_a_state_is_visited_once():
-    outcome = search(Countdown(9), policy, Search(order="breadth", nodes=200))
+    outcome = search(Countdown(9), all_ways, Search(order="breadth", nodes=200))
     reached = [a.child.state for a in outcome.attempts if a.outcome == "state"]
     assert len({canonical(s) for s in reached}) == len(reached)
     assert any(a.outcome == "duplicate" for a in outcome.attempts)
@@ -156,7 +126,7 @@ def test_loops_and_no_progress_are_told_apart():
     class Ring(Countdown):
         def step(self, state, tactic):
             n = int(state.goals[0].target)
-            return self._state({"stay": n, "on": n % 3 + 1, "aside": 7}[tactic], (*state.tactics, tactic))
+            return self.state({"stay": n, "on": n % 3 + 1, "aside": 7}[tactic], (*state.tactics, tactic))
 
     def of(states, most):
         return [[Suggestion(t, -1.0) for t in ("stay", "on", "aside")] for _ in states]

@@ -53,6 +53,11 @@ class Judge:
             self._statements[theorem] = Statement(found["spelt"], tells, found["export"])
         return self._statements[theorem]
 
+    def prepare(self, header: str) -> None:
+        """Start all that judging theorems of a header needs, at once. Died if a process does not start."""
+        for server in [self._server(*role) for role in (("statement", header), ("compile", header), ("kernel",))]:
+            server.hello()
+
     def __call__(self, theorem: Theorem, tactics: tuple[str, ...], *, twice: bool = False) -> Proof | Rejection:
         """The proof if it is one. ValueError if the statement is none.
 

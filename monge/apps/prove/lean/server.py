@@ -76,10 +76,16 @@ class LeanServer:
         self.tells: dict[str, tuple[str, ...]] = {}
         """Of each header what it redefines, or does besides declaring."""
         self.uses = 0
+        self._hello: dict[str, Any] | None = None
+        self._idle = (0.0, 0.0)
         self._send(self._secrets, self.limits.start)
-        hello = self._receive(self.limits.start)
-        self._idle = (time.monotonic(), self._processor())
-        self.version, self.modules = str(hello["version"]), int(hello["modules"])
+
+    def hello(self) -> dict[str, Any]:
+        """Lean's version and how many modules are loaded, when it is ready: it starts while others do something else."""
+        if self._hello is None:
+            self._hello = self._receive(self.limits.start)
+            self._idle = (time.monotonic(), self._processor())
+        return self._hello
 
     def start(self, theorem: Theorem, budget: Budget | None = None) -> State:
         """The state before the first tactic. ValueError with Lean's message where the header or the statement is wrong."""
@@ -208,6 +214,7 @@ class LeanServer:
         """The answer to a request. Died if there is none in time, or what comes is no answer."""
         if self.uses >= self.limits.uses:
             raise self._dead(f"the server has answered {self.uses} requests, as many as it may")
+        self.hello()
         then, spent = self._idle
         if self._processor() - spent > 2 + (time.monotonic() - then) / 2:
             raise self._dead("it went on working after its answer")

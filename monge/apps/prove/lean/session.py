@@ -6,6 +6,7 @@ from typing import TypeVar
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import Died, Gone, LeanServer
 from monge.apps.prove.state import Budget, Failure, Proof, Rejection, State, Theorem
+from monge.apps.prove.tree import Quarantined
 
 T = TypeVar("T")
 
@@ -13,13 +14,20 @@ T = TypeVar("T")
 class Session:
     """The prover of a theorem. A tactic that kills its server is a failure like another; a server that vanished is replaced.
 
-    RuntimeError if it cannot be replaced.
+    RuntimeError if it cannot be replaced. Quarantined if tactics have killed as many servers as it may spend.
     """
 
     def __init__(
-        self, theorem: Theorem, serve: Callable[[], LeanServer], judge: Judge, budget: Budget, server: LeanServer
+        self,
+        theorem: Theorem,
+        serve: Callable[[], LeanServer],
+        judge: Judge,
+        budget: Budget,
+        server: LeanServer,
+        *,
+        servers: int = 10,
     ) -> None:
-        self.theorem, self.server = theorem, server
+        self.theorem, self.server, self.left = theorem, server, servers
         self._serve, self._judge, self._budget = serve, judge, budget
         self._known: dict[tuple[str, ...], State] = {}
 
@@ -51,20 +59,27 @@ class Session:
             return ask()
         except Gone:
             self._again()
-        except Died:
-            self._again()
+        except Died as died:
+            self._killed(died)
             raise
         try:
             return ask()
-        except Died:
-            self._again()
+        except Died as died:
+            self._killed(died)
             raise
+
+    def _killed(self, died: Died) -> None:
+        self._again()
+        self.left -= 1
+        if self.left <= 0:
+            raise Quarantined(f"its tactics kill servers; the last: {died}") from died
 
     def _again(self) -> None:
         self.server.close()
         self._known.clear()
         try:
             self.server = self._serve()
+            self.server.hello()
         except Died as died:
             raise RuntimeError(f"no new server starts: {died}") from died
 

@@ -1,0 +1,112 @@
+"""What runs came to: shares with intervals, and two runs paired."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from scipy.stats import binomtest
+
+from monge.apps.prove.trajectories import Result, attempts, results
+
+
+def share(proved: int, of: int) -> str:
+    """A share with its 95 % interval, Wilson 1927."""
+    found = binomtest(proved, of).proportion_ci(method="wilson")
+    return f"{proved} of {of}, {proved / of:.1%} ({found.low:.1%} to {found.high:.1%})"
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """What a run was told. FileNotFoundError if there is none."""
+    file = path / "settings.json"
+    if not file.exists():
+        raise FileNotFoundError(f"{path}: no run of `monge prove search` here")
+    return json.loads(file.read_text())
+
+
+def done(path: Path) -> list[Result]:
+    """The theorems of a run that are done. ValueError if none is, FileNotFoundError if there is no run."""
+    settings(path)
+    if not (found := results(path)):
+        raise ValueError(f"{path}: no theorem is done here yet")
+    return found
+
+
+def summary_of(path: Path) -> Table:
+    """A run in numbers."""
+    found, tried = done(path), attempts(path)
+    table = Table(title=str(path), show_header=False)
+    proved = [result for result in found if result.proved]
+    table.add_row("proved, 95 % interval", share(len(proved), len(found)))
+    for ended, count in Counter(result.ended for result in found).most_common():
+        table.add_row(f"  {ended}", str(count))
+    table.add_row("states expanded, median", f"{median(result.expanded for result in found):g}")
+    table.add_row("seconds, median", f"{median(result.seconds for result in found):.1f}")
+    if proved:
+        table.add_row("tactics of a proof, median", f"{median(len(result.tactics or ()) for result in proved):g}")
+    table.add_row("tactics tried", str(len(tried)))
+    for outcome, count in Counter(tried.column("outcome").to_pylist()).most_common():
+        table.add_row(f"  {outcome}", f"{count} ({count / len(tried):.1%})")
+    labelled = zip(tried.column("label").to_pylist(), tried.column("tactic").to_pylist(), strict=True)
+    for tactic, count in Counter(tactic for label, tactic in labelled if label == "positive").most_common(5):
+        table.add_row(escape(f"  in proofs: {tactic}"), str(count))
+    return table
+
+
+ASIDE = {
+    *("run", "policy", "tactics", "theorems"),
+    *(f"search.{name}" for name in ("order", "alpha", "beta", "path", "exploration", "seed", "harvest")),
+}
+"""Settings that two runs may differ in: they are what is compared. Budgets and settings of decoding are not."""
+
+
+def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
+    """Two runs on the theorems that both have done. ValueError if budgets or settings differ, or they share no theorem."""
+    differ = _differences(settings(first), settings(second))
+    if differ and not unequal:
+        raise ValueError(f"{first} and {second} differ in {', '.join(differ)}; --unequal compares them all the same")
+    known = {_key(result): result for result in done(second)}
+    pairs = [(result, known[_key(result)]) for result in done(first) if _key(result) in known]
+    if not pairs:
+        raise ValueError(f"{first} and {second} have no theorem in common")
+    ours, theirs = sum(a.proved and not b.proved for a, b in pairs), sum(b.proved and not a.proved for a, b in pairs)
+    both = [(a, b) for a, b in pairs if a.proved and b.proved]
+    table = Table(title=f"{len(pairs)} theorems in both" + (f"; unequal: {', '.join(differ)}" if differ else ""))
+    for name in ("", str(first), str(second)):
+        table.add_column(name)
+    table.add_row("proved, 95 % interval", *(share(sum(pair[k].proved for pair in pairs), len(pairs)) for k in (0, 1)))
+    table.add_row("proved by it alone", str(ours), str(theirs))
+    table.add_row("McNemar's exact p", f"{mcnemar(ours, theirs):.3g}", "")
+    for name, over in (("all", pairs), ("proved by both", both)):
+        if over:
+            table.add_row(
+                f"states, median, {name}", *(f"{median(pair[k].expanded for pair in over):g}" for k in (0, 1))
+            )
+            table.add_row(
+                f"seconds, median, {name}", *(f"{median(pair[k].seconds for pair in over):.2f}" for k in (0, 1))
+            )
+    return table
+
+
+def mcnemar(first: int, second: int) -> float:
+    """p of the exact two-sided test that what one run alone proves is as often the first's. McNemar 1947."""
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+def _key(result: Result) -> tuple[str, str, str]:
+    return result.name, result.signature, result.header
+
+
+def _differences(first: dict[str, Any], second: dict[str, Any], before: str = "") -> list[str]:
+    """Names of settings that differ."""
+    found: list[str] = []
+    for key in sorted(first.keys() | second.keys()):
+        a, b = first.get(key), second.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{before}{key}.")
+        elif a != b and before + key not in ASIDE:
+            found.append(before + key)
+    return found

@@ -1,0 +1,73 @@
+"""Theorems from files: families, and the jsonl of miniF2F, ProofNet and Lean-Workbook."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from monge.apps.prove.families import Entry, family
+from monge.apps.prove.state import Theorem
+
+Split = Literal["all", "train", "validation", "test"]
+STATEMENTS = ("formal_statement", "lean4_formalization")
+HEADERS = ("header", "lean4_src_header")
+ENGLISH = ("informal_stmt", "informal_prefix", "nl_statement", "natural_language_statement")
+PROOFS = ("informal_proof", "nl_proof")
+SPLITS = {"valid": "validation", "val": "validation"}
+
+
+def entries_of(path: Path, split: Split = "all") -> list[Entry]:
+    """The theorems of a family's .lean file, of a folder of them, or of a .jsonl file. ValueError if there are none."""
+    if path.is_dir():
+        found = [entry for file in sorted(path.glob("*.lean")) for entry in family(file)]
+    else:
+        found = _jsonl(path) if path.suffix == ".jsonl" else family(path)
+    kept = [entry for entry in found if split in ("all", entry.split)]
+    if not kept:
+        raise ValueError(f"{path}: no theorem" + (f" in split {split}" if found else ""))
+    return kept
+
+
+def _jsonl(path: Path) -> list[Entry]:
+    found: list[Entry] = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.strip():
+            try:
+                found.append(_entry(json.loads(line)))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+    return found
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    """A row of miniF2F (formal_statement, header, informal_stmt), ProofNet (lean4_formalization, lean4_src_header) or
+    Lean-Workbook (formal_statement alone, which stands on Mathlib)."""
+    text = _field(row, STATEMENTS)
+    if not text:
+        raise ValueError(f"no {' and no '.join(STATEMENTS)}")
+    imports, before = _header(_field(row, HEADERS) or "import Mathlib")
+    found = list(re.finditer(r"^(?:theorem|lemma)\s+(\S+)", text, re.MULTILINE))
+    if not found:
+        raise ValueError(f"no theorem in {text[:60]!r}")
+    last = found[-1]
+    header = "\n".join(filter(None, [before, text[: last.start()].strip()]))
+    signature = re.sub(r"\s*:=\s*(by)?\s*(sorry)?\s*$", "", text[last.end() :].strip())
+    return Entry(
+        Theorem(last[1], " ".join(signature.split()), header + "\n" if header else "", imports),
+        " ".join(_field(row, ENGLISH).strip().removeprefix("/--").removesuffix("-/").split()),
+        "",
+        _field(row, PROOFS).strip(),
+        SPLITS.get(str(row.get("split", "")), str(row.get("split") or "test")),
+    )
+
+
+def _field(row: dict[str, Any], names: Sequence[str]) -> str:
+    return next((str(row[name]) for name in names if row.get(name)), "")
+
+
+def _header(text: str) -> tuple[tuple[str, ...], str]:
+    """Its imports, and the rest."""
+    lines = text.strip().splitlines()
+    imports = tuple(line.split()[1] for line in lines if line.startswith("import "))
+    return imports or ("Init",), "\n".join(line for line in lines if not line.startswith("import ")).strip()

@@ -1,0 +1,239 @@
+"""What a search tried, in parquet: a row for each tactic, failures too; a row group for each theorem, never rewritten.
+
+runs/NAME/   settings.json   theorems.jsonl (a line for each theorem that is done)   part-*.parquet (what was tried)
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from monge.apps.prove.state import State, Theorem
+from monge.apps.prove.tree import Node, Outcome
+from monge.train.checkpoint import writing
+
+SCHEMA = pa.schema(
+    [
+        ("run", pa.string()),
+        ("theorem", pa.string()),
+        ("state_id", pa.string()),
+        ("parent_id", pa.string()),
+        ("state_before", pa.string()),
+        ("tactic", pa.string()),
+        ("state_after", pa.string()),
+        ("outcome", pa.string()),
+        ("error", pa.string()),
+        ("log_probability", pa.float64()),
+        ("energy", pa.float64()),
+        ("depth", pa.int32()),
+        ("remaining_depth", pa.int32()),
+        ("label", pa.string()),
+        ("wall_seconds", pa.float64()),
+        ("lean_seconds", pa.float64()),
+        ("worker", pa.string()),
+        ("seed", pa.int64()),
+    ]
+)
+"""A row is a tactic tried. state_id is that of the state after it, null where it failed; parent_id that of the state before.
+depth: tactics before it. label: positive on the path of a proof, where remaining_depth counts the tactics from the state before
+to the end; negative elsewhere in a theorem that was proved; else unknown."""
+GROUPS, SECONDS = 256, 60.0
+"""A part is closed after so many theorems, or so long."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a theorem."""
+
+    number: int
+    """Its place in the run."""
+    name: str
+    signature: str
+    header: str
+    imports: tuple[str, ...]
+    statement: str = ""
+    """As elaborated."""
+    tells: tuple[str, ...] = ()
+    """What the header redefines, or does besides declaring."""
+    ended: str = "refused"
+    """proved, nothing left to try, out of nodes, out of time, refused (it is no statement), quarantined (it kills servers)."""
+    error: str = ""
+    tactics: tuple[str, ...] | None = None
+    """Of the proof."""
+    axioms: tuple[str, ...] = ()
+    expanded: int = 0
+    attempts: int = 0
+    seconds: float = 0.0
+    part: str = ""
+    """The file of its attempts."""
+
+    @property
+    def proved(self) -> bool:
+        return self.ended == "proved"
+
+    @property
+    def theorem(self) -> Theorem:
+        return Theorem(self.name, self.signature, self.header, self.imports)
+
+    @staticmethod
+    def read(line: str) -> "Result":
+        """What `asdict` and JSON made of one."""
+        found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(line).items()}
+        return Result(**found)
+
+
+def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str, seed: int) -> pa.Table:
+    """The attempts of a search as rows."""
+    remaining: dict[Node, int] = {}
+    for last in reversed(outcome.found):  # the first proof has the last word
+        for node in last.path():
+            remaining[node] = last.depth - node.depth
+    said: dict[Node, str] = {}
+
+    def text(node: Node) -> str:
+        if node not in said:
+            said[node] = str(node.state)
+        return said[node]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for attempt in outcome.attempts:
+            child, on_path = attempt.child, attempt.child in remaining
+            yield {
+                "run": run,
+                "theorem": theorem,
+                "state_id": f"{run}-{number}-{child.number}" if child else None,
+                "parent_id": f"{run}-{number}-{attempt.parent.number}",
+                "state_before": text(attempt.parent),
+                "tactic": attempt.suggestion.tactic,
+                "state_after": text(child) if child else None,
+                "outcome": attempt.outcome,
+                "error": attempt.error or None,
+                "log_probability": attempt.suggestion.logp,
+                "energy": child.energy if child else None,
+                "depth": attempt.parent.depth,
+                "remaining_depth": remaining[attempt.parent] if on_path else None,
+                "label": "positive" if on_path else "negative" if outcome.found else "unknown",
+                "wall_seconds": attempt.seconds,
+                "lean_seconds": attempt.lean_seconds,
+                "worker": worker,
+                "seed": seed,
+            }
+
+    return pa.Table.from_pylist(list(rows()), SCHEMA)
+
+
+class Recorder:
+    """Writes a run. What has a line in theorems.jsonl is whole on disk; what has none is done again by `--resume`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory, self._writer, self._waiting = directory, None, []
+        done = results(directory)
+        known = {result.part for result in done}
+        for part in directory.glob("part-*.parquet"):
+            if part.name not in known:
+                part.unlink()  # closed, but the lines of its theorems were not written any more
+        for rest in directory.glob(".writing-*"):
+            rest.unlink()
+        self._next = 1 + max((int(name[5:-8]) for name in known if name), default=-1)
+        self._began = 0.0
+
+    def add(self, result: Result, rows: pa.Table) -> None:
+        """A theorem that is done, with its attempts."""
+        name = f"part-{self._next:05d}.parquet"
+        with writing(self._directory / name):
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self._directory / f".writing-{name}", SCHEMA, compression="zstd")
+                self._began = time.monotonic()
+            self._writer.write_table(rows)
+        self._waiting.append({**asdict(result), "part": name})
+        if len(self._waiting) >= GROUPS or time.monotonic() - self._began > SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        """Put all that was added on disk."""
+        if self._writer is None:
+            return
+        name = f"part-{self._next:05d}.parquet"
+        with writing(self._directory / name):
+            self._writer.close()
+            (self._directory / f".writing-{name}").rename(self._directory / name)
+            with (self._directory / "theorems.jsonl").open("a") as file:
+                file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in self._waiting)
+                file.flush()
+                os.fsync(file.fileno())
+        self._writer, self._waiting, self._next = None, [], self._next + 1
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def results(directory: Path) -> list[Result]:
+    """The theorems of a run that are done, in the order of their numbers."""
+    path = directory / "theorems.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return sorted(map(Result.read, filter(None, lines)), key=lambda result: result.number)
+
+
+def attempts(directory: Path) -> pa.Table:
+    """All rows of a run. FileNotFoundError if it has none."""
+    parts = sorted({result.part for result in results(directory)})
+    if not parts:
+        raise FileNotFoundError(f"{directory}: no run of `monge prove search` with a theorem that is done")
+    return pa.concat_tables(pq.read_table(directory / part) for part in parts)
+
+
+OLD = ("theorem_name", "state_id", "state_pp", "tactic_applied", "parent_state_id", "label", "depth_from_root")
+OLD_MORE = ("remaining_depth", "llm_log_prob", "ebm_score", "is_proof_complete", "timestamp_ms")
+
+
+def restored(path: Path) -> pa.Table:
+    """A file of the older form, of twelve columns, as rows of SCHEMA.
+
+    There a row is a state with the tactic that led TO it, so that pairing the two of a row pairs a tactic with its result:
+    here the state before is that of the parent. A state's number counts from its search's root, a row without a parent; a
+    score is taken for minus an energy. ValueError if columns are missing, or a parent.
+    """
+    found = pq.read_table(path)
+    if missing := [name for name in (*OLD, *OLD_MORE) if name not in found.column_names]:
+        raise ValueError(f"{path}: not a trajectory of twelve columns: it has no {missing[0]!r}")
+    rows: list[dict[str, Any]] = []
+    open_: dict[str, tuple[int, dict[int, str]]] = {}  # of each theorem the search at hand and its states
+    searches, run = 0, path.stem
+    for row in found.to_pylist():
+        name, state, parent = row["theorem_name"], row["state_id"], row["parent_state_id"]
+        if parent is None:
+            open_[name] = searches, {state: row["state_pp"]}
+            searches += 1
+            continue
+        search, states = open_.get(name, (0, {}))
+        if parent not in states:
+            raise ValueError(f"{path}: state {state} of {name} has no parent before it")
+        states[state] = row["state_pp"]
+        closed, remaining = row["is_proof_complete"], row["remaining_depth"]
+        rows.append(
+            {
+                "run": run,
+                "theorem": name,
+                "state_id": f"{run}-{search}-{state}",
+                "parent_id": f"{run}-{search}-{parent}",
+                "state_before": states[parent],
+                "tactic": row["tactic_applied"],
+                "state_after": str(State(())) if closed else row["state_pp"],
+                "outcome": "proof" if closed else "state",
+                "log_probability": row["llm_log_prob"],
+                "energy": -row["ebm_score"],
+                "depth": row["depth_from_root"] - 1,
+                "remaining_depth": remaining + 1 if remaining >= 0 else None,
+                "label": row["label"],
+            }
+        )
+    return pa.Table.from_pylist(rows, SCHEMA)

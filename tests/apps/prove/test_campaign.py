@@ -1,0 +1,216 @@
+"""Runs over many theorems: what is recorded, what is resumed, what is compared."""
+
+import json
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monge import fleet
+from monge.apps.prove.campaign import Campaign, closed, run, undisturbed
+from monge.apps.prove.report import comparison, mcnemar, share, summary_of
+from monge.apps.prove.search import search
+from monge.apps.prove.state import Budget, Theorem
+from monge.apps.prove.trajectories import SCHEMA, Recorder, Result, attempts, restored, results, table
+from monge.apps.prove.tree import Search
+from tests.apps.prove.toy import Countdown, all_ways, down
+
+
+def rows_of(n: int, number: int = 0, policy=down, **fields) -> pa.Table:
+    outcome = search(Countdown(n), policy, Search(batch=1, **fields))
+    return table(outcome, run="r", number=number, theorem=str(n), worker="w", seed=0)
+
+
+def result(number: int, ended: str = "proved", name: str = "", **fields) -> Result:
+    return Result(number, name or f"t{number}", ": True", "", ("Init",), ended=ended, **fields)
+
+
+@given(st.integers(1, 12), st.sampled_from([down, all_ways]))
+def test_rows_hold_the_tree(n, policy):
+    """Every state but the first is the state after some row; what leads to it is the state before; a proof is a path."""
+    rows = rows_of(n, policy=policy, nodes=60).to_pylist()
+    after = {row["state_id"]: row for row in rows if row["state_id"]}
+    assert len(after) == sum(row["state_id"] is not None for row in rows)
+    for row in rows:
+        assert row["parent_id"] == "r-0-0" or after[row["parent_id"]]["state_after"] == row["state_before"]
+        assert (row["state_after"] is None) == (row["outcome"] == "tactic")
+    path = sorted((row for row in rows if row["label"] == "positive"), key=lambda row: row["depth"])
+    assert [row["remaining_depth"] for row in path] == list(range(len(path), 0, -1))
+    assert path[0]["state_before"].endswith(str(n))
+    assert path[-1]["outcome"] == "proof"
+    assert {row["label"] for row in rows} <= {"positive", "negative"}
+
+
+def test_without_a_proof_nothing_is_labelled():
+    outcome = search(Countdown(3, accept=False), down, Search())
+    labels = table(outcome, run="r", number=0, theorem="t", worker="w", seed=0).column("label").to_pylist()
+    assert set(labels) == {"unknown"}
+
+
+def test_what_was_not_closed_is_done_again(tmp_path):
+    """A crash leaves closed parts and their lines, or nothing of a theorem."""
+    with Recorder(tmp_path) as recorder:
+        recorder.add(result(0), rows_of(5, 0))
+        recorder.add(result(1), rows_of(6, 1))
+    lost = Recorder(tmp_path)
+    lost.add(result(2), rows_of(7, 2))
+    pq.write_table(rows_of(8, 3), tmp_path / "part-00009.parquet")  # closed, its line not written
+    del lost
+    again = Recorder(tmp_path)
+    assert [r.number for r in results(tmp_path)] == [0, 1]
+    again.add(result(2), rows_of(7, 2))
+    again.close()
+    again.close()
+    assert [r.number for r in results(tmp_path)] == [0, 1, 2]
+    expected = pa.concat_tables([rows_of(5, 0), rows_of(6, 1), rows_of(7, 2)])
+    assert attempts(tmp_path).drop(["wall_seconds"]).equals(expected.drop(["wall_seconds"]))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["part-00000.parquet", "part-00001.parquet", "theorems.jsonl"]
+    assert pq.ParquetFile(tmp_path / "part-00000.parquet").num_row_groups == 2
+
+
+def test_the_older_form_gets_its_pairs_back(tmp_path):
+    """There a row is a state and the tactic that led to it; the closing tactics are here too."""
+    rows = [row for row in rows_of(5).to_pylist() if row["outcome"] in ("state", "proof")]
+    number = lambda key: int(key.split("-")[2])  # noqa: E731
+    root = {"state_id": 0, "state_pp": rows[0]["state_before"], "tactic_applied": "", "parent_state_id": None}
+    common = {"theorem_name": "5", "llm_log_prob": -1.0, "ebm_score": 2.0, "timestamp_ms": 0, "label": "positive"}
+    old = [{**root, **common, "depth_from_root": 0, "remaining_depth": 3, "is_proof_complete": False}]
+    old += [
+        {
+            **common,
+            "state_id": number(row["state_id"]),
+            "parent_state_id": number(row["parent_id"]),
+            "state_pp": row["state_after"],
+            "tactic_applied": row["tactic"],
+            "depth_from_root": row["depth"] + 1,
+            "remaining_depth": -1 if row["remaining_depth"] is None else row["remaining_depth"] - 1,
+            "is_proof_complete": row["outcome"] == "proof",
+        }
+        for row in rows
+    ]
+    other = [{**row, "theorem_name": "other"} for row in old]
+    mixed = [row for pair in zip(old, other, strict=True) for row in pair]  # two workers wrote
+    pq.write_table(pa.Table.from_pylist(mixed + old), tmp_path / "iter_0.parquet")
+    found = restored(tmp_path / "iter_0.parquet")
+    assert found.schema == SCHEMA
+    kept = ("state_before", "tactic", "state_after", "depth", "remaining_depth", "outcome")
+    expected = [tuple(row[key] for key in kept) for row in rows]
+    for search_number, name in ((0, "5"), (1, "other"), (2, "5")):
+        mine = [r for r in found.to_pylist() if r["state_id"].startswith(f"iter_0-{search_number}-")]
+        assert {r["theorem"] for r in mine} == {name}
+        assert [tuple(r[key] for key in kept) for r in mine] == expected
+    pq.write_table(pa.Table.from_pylist(old[1:]), tmp_path / "broken.parquet")
+    with pytest.raises(ValueError, match="no parent before it"):
+        restored(tmp_path / "broken.parquet")
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match="theorem_name"):
+        restored(tmp_path / "none.parquet")
+
+
+def test_statistics_are_those_of_the_books():
+    assert mcnemar(10, 0) == pytest.approx(2 / 2**10)
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(6, 3) == pytest.approx(0.5078125)
+    assert share(39, 83) == "39 of 83, 47.0% (36.6% to 57.6%)"
+
+
+def ended(path, proved, **settings):
+    path.mkdir()
+    campaign = {
+        "search": {"nodes": 300, "order": "best"},
+        "budget": {"heartbeats": 2000},
+        "policy": "template",
+        **settings,
+    }
+    (path / "settings.json").write_text(json.dumps(campaign))
+    with Recorder(path) as recorder:
+        for k in range(10):
+            one = result(k, tactics=("rfl",)) if k in proved else result(k, "out of nodes")
+            recorder.add(one, rows_of(3, k))
+    return path
+
+
+def test_runs_are_compared_on_equal_terms(tmp_path):
+    first = ended(tmp_path / "a", {0, 1, 2, 3})
+    second = ended(tmp_path / "b", {0, 1, 9}, policy="probes", search={"nodes": 300, "order": "breadth"})
+    cells = [list(column.cells) for column in comparison(first, second).columns]
+    assert cells[1][:3] == [share(4, 10), "2", "1"]
+    third = ended(tmp_path / "c", {0}, search={"nodes": 100, "order": "best"})
+    with pytest.raises(ValueError, match=r"differ in search\.nodes"):
+        comparison(first, third)
+    assert "search.nodes" in str(comparison(first, third, unequal=True).title)
+    assert str(share(4, 10)) in list(summary_of(first).columns[1].cells)
+    with pytest.raises(FileNotFoundError, match="no run"):
+        comparison(first, tmp_path / "nothing")
+
+
+NATURALS = "inductive N | z | s (n : N)\nnamespace N\ndef add : N → N → N | a, z => a | a, s b => s (add a b)\n"
+NATURALS += "theorem add_s (a b : N) : add a (s b) = s (add a b) := rfl\ntheorem add_z (a : N) : add a z = a := rfl\n"
+THEOREMS = [
+    Theorem("z_add", "(a : N) : add z a = a", NATURALS),
+    Theorem("wrong", "(a : N) : add z a = z", NATURALS),
+    Theorem("refused", ": no such thing", NATURALS),
+    Theorem("s_z", "(a : N) : add a (s z) = s a", NATURALS),
+]
+SHORT = Campaign(Search(nodes=3, candidates=24, seconds=60), Budget())
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_off_goes_on(lean, tmp_path):
+    """Ctrl-C after two theorems, then --resume: every theorem once, and each state's name once."""
+
+    def stop(result):
+        if result.number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.here, told=stop)
+    assert [r.number for r in results(tmp_path)] == [0, 1]
+    with pytest.raises(ValueError, match="--resume"):
+        run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.here)
+    with pytest.raises(ValueError, match="another search"):
+        run(replace(SHORT, search=Search()), THEOREMS, tmp_path, fleets=lambda: fleet.here, resume=True)
+    found = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.here, resume=True)
+    closed()
+    assert [(r.name, r.proved) for r in found] == [
+        ("z_add", True),
+        ("wrong", False),
+        ("refused", False),
+        ("s_z", True),
+    ]
+    assert (found[2].ended, "unknownIdentifier" in found[2].error or "no such" in found[2].error) == ("refused", True)
+    rows = attempts(tmp_path)
+    states = [key for key in rows.column("state_id").to_pylist() if key]
+    assert len(states) == len(set(states))
+    assert set(rows.column("theorem").to_pylist()) == {"z_add", "wrong", "s_z"}
+    assert len(rows) == sum(r.attempts for r in found)
+
+
+@pytest.mark.slow
+def test_workers_that_die_are_replaced_and_a_theorem_that_kills_them_is_quarantined(lean, tmp_path):
+    campaign = replace(SHORT, limits=replace(SHORT.limits, memory=0.001))  # no server can start
+    with pytest.raises(OSError, match="holds more"):
+        run(campaign, THEOREMS[:1], tmp_path / "a", fleets=lambda: fleet.here)
+    closed()
+    found = run(SHORT, THEOREMS[:1], tmp_path / "b", fleets=lambda: fleet.processes(1, start=undisturbed))
+    assert found[0].proved
+
+
+class Dying:
+    """A fleet whose worker dies with the second theorem in hand."""
+
+    def __call__(self, function, shards):
+        for number, task in enumerate(shards):
+            if task.number == 1:
+                with (function.directory / "started.txt").open("a") as file:
+                    file.write("1\n")
+                raise ChildProcessError("it died")
+            yield number, (result(task.number, "out of nodes", name=task.theorem.name), SCHEMA.empty_table())
+
+
+def test_a_theorem_in_hand_at_two_deaths_is_quarantined(tmp_path):
+    found = run(SHORT, THEOREMS, tmp_path, fleets=Dying)
+    assert [r.ended for r in found] == ["out of nodes", "quarantined", "out of nodes", "out of nodes"]

@@ -1,0 +1,35 @@
+"""A theorem without Lean: n is proved by counting down to 0."""
+
+from monge.apps.prove.policy import ranked
+from monge.apps.prove.state import Failure, Goal, Proof, Rejection, State, Theorem
+
+
+class Countdown:
+    """Prove n by subtracting 1 or 3, or doubling. Reaching 0 is a proof; below it is a failure."""
+
+    def __init__(self, n: int, accept: bool = True) -> None:
+        self.n, self.accept, self.stepped = n, accept, 0
+
+    def start(self) -> State:
+        return self.state(self.n, ())
+
+    def step(self, state: State, tactic: str) -> State | Failure:
+        self.stepped += 1
+        n = int(state.goals[0].target)
+        n = 2 * n if tactic == "double" else n - int(tactic)
+        return Failure("tactic", "below zero") if n < 0 else self.state(n, (*state.tactics, tactic))
+
+    def finish(self, state: State) -> Proof | Rejection:
+        theorem = Theorem("toy", str(self.n))
+        return Proof(theorem, state.tactics) if self.accept else Rejection("axiom", "no")
+
+    def state(self, n: int, tactics: tuple[str, ...]) -> State:
+        return State(() if n == 0 else (Goal(str(n)),), tactics)
+
+
+def all_ways(states, most):
+    return [ranked(("1", "3", "double"), most) for _ in states]
+
+
+def down(states, most):
+    return [ranked(("1", "3"), most) for _ in states]
