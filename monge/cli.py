@@ -35,6 +35,8 @@ APPS: dict[str, dict[str, str]] = {
         "summary": "what came of runs, with intervals",
         "compare": "two runs on the same theorems, paired",
         "export-proofs": "each proof of a run as a .lean file",
+        "export-pairs": "theorems in English and Lean, for translate",
+        "view": "a run as an HTML page with its search trees",
         "demo": "thirty theorems about naturals",
     },
 }
@@ -52,7 +54,7 @@ def usage() -> str:
     """What `monge --help` prints."""
     lines = ["usage: monge APP VERB [options]; monge APP VERB --help says which", ""]
     for app, verbs in APPS.items():
-        lines += [app, *(f"  {verb:<12}{text}" for verb, text in verbs.items())]
+        lines += [app, *(f"  {verb:<14}{text}" for verb, text in verbs.items())]
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """The verbs of `monge prove`."""
 
+import json
 import shlex
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +23,8 @@ from monge.apps.prove.sources import Split, entries_of
 from monge.apps.prove.state import Budget, proof_text
 from monge.apps.prove.trajectories import Result, results
 from monge.apps.prove.tree import Search
-from monge.train.checkpoint import free
+from monge.apps.prove.view import page
+from monge.train.checkpoint import aside, free
 
 console = Console(soft_wrap=True)
 SEARCH, BUDGET, ONE = Search(), Budget(), Search(nodes=1, depth=1, candidates=64)
@@ -191,6 +193,43 @@ def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs"
     console.print(f"{len(proved)} proofs: {out}")
 
 
+def view(path: tyro.conf.Positional[Path], *, out: Path | None = None) -> None:
+    """A run as one HTML page: the theorems, their proofs, and the tree of each search.
+
+    Args:
+        path: A folder of `monge prove search`.
+        out: The page; view.html in the run's folder if not said.
+    """
+    text = page(path)
+    place = out or path / "view.html"
+    with aside(place) as file:
+        file.write_text(text)
+    console.print(f"The page: {place} ({len(text) / 1e6:.1f} MB)")
+
+
+def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Path("texts.jsonl")) -> None:
+    """Write theorems and their proofs, in English and in Lean, as the texts that `monge translate` reads.
+
+    Args:
+        theorems: As of `search`.
+        out: The .jsonl file, {id, group, nl, formal} a line.
+    """
+    free(out)
+    rows = [
+        {
+            "id": entry.key,
+            "group": entry.key,
+            "nl": " ".join(filter(None, (entry.english, entry.informal))),
+            "formal": proof_text(entry.theorem, (entry.proof or "sorry",)),
+        }
+        for entry in entries_of(theorems)
+        if entry.english
+    ]
+    with aside(out) as file:
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    console.print(f"{len(rows)} pairs: {out}")
+
+
 def demo(*, out: Path = Path("runs/demo-prove"), theorems: int = 30, workers: int = 1) -> None:
     """Set Lean up if need be, and prove theorems about types that are defined from nothing.
 
@@ -203,6 +242,7 @@ def demo(*, out: Path = Path("runs/demo-prove"), theorems: int = 30, workers: in
     setup_embedded()
     how = Search(candidates=24, seconds=10.0)
     search(DATA / "naturals.lean", how, out=out, most=theorems, workers=workers)
+    view(out)
 
 
 VERBS = {
@@ -212,5 +252,7 @@ VERBS = {
     "summary": summary,
     "compare": compare,
     "export-proofs": export_proofs,
+    "export-pairs": export_pairs,
+    "view": view,
     "demo": demo,
 }

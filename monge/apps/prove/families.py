@@ -14,7 +14,7 @@ MARK = "-- theorems\n"
 
 @dataclass(frozen=True)
 class Entry:
-    """A theorem of a family, which stands on the family's definitions alone."""
+    """A theorem with what is said of it. One of a family stands on the family's definitions alone."""
 
     theorem: Theorem
     english: str
@@ -25,6 +25,13 @@ class Entry:
     """A proof in English, where it stands apart."""
     split: str = "train"
     """train, validation or test."""
+    source: str = ""
+    """The file that it comes from."""
+
+    @property
+    def key(self) -> str:
+        """A name of its own among the theorems of many files."""
+        return f"{self.source}.{self.theorem.name}"
 
 
 def split_of(name: str) -> str:
@@ -41,12 +48,17 @@ def family(path: Path) -> list[Entry]:
     found = re.findall(r"/-- (.*?) -/\ntheorem (\S+) (.*?) := by\n(.*?)(?=\n\n|\Z)", rest, re.DOTALL)
     if not found:
         raise ValueError(f"{path}: no theorem `/-- in English -/ theorem NAME ... := by` after {MARK.strip()!r}")
+    if len(found) != (count := len(re.findall(r"^theorem ", rest, re.MULTILINE))):
+        raise ValueError(
+            f"{path}: {count} theorems, {len(found)} of them as `/-- in English -/`, statement, proof without gaps"
+        )
     return [
         Entry(
             Theorem(name, " ".join(signature.split()), header.rstrip() + "\n"),
             " ".join(english.split()),
             dedent(proof).rstrip(),
             split=split_of(f"{path.stem}.{name}"),
+            source=path.stem,
         )
         for english, name, signature, proof in found
     ]

@@ -34,13 +34,13 @@ def _jsonl(path: Path) -> list[Entry]:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.strip():
             try:
-                found.append(_entry(json.loads(line)))
+                found.append(_entry(json.loads(line), path.stem))
             except (ValueError, TypeError, AttributeError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
     return found
 
 
-def _entry(row: dict[str, Any]) -> Entry:
+def _entry(row: dict[str, Any], source: str) -> Entry:
     """A row of miniF2F (formal_statement, header, informal_stmt), ProofNet (lean4_formalization, lean4_src_header) or
     Lean-Workbook (formal_statement alone, which stands on Mathlib)."""
     text = _field(row, STATEMENTS)
@@ -59,6 +59,7 @@ def _entry(row: dict[str, Any]) -> Entry:
         "",
         _field(row, PROOFS).strip(),
         SPLITS.get(str(row.get("split", "")), str(row.get("split") or "test")),
+        source,
     )
 
 

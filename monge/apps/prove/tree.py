@@ -69,7 +69,8 @@ class Node:
     """Of the last tactic."""
     total: float = 0.0
     """Of all tactics up to here."""
-    energy: float = 0.0
+    energy: float | None = None
+    """None where nobody was asked."""
     text: str = ""
     """Canonical."""
 
@@ -125,4 +126,4 @@ def score(node: Node, how: Search) -> float:
             logp = node.total
         case "normalised":
             logp = node.total / max(1, node.depth)
-    return how.alpha * logp / how.policy_temperature - how.beta * node.energy / how.energy_temperature
+    return how.alpha * logp / how.policy_temperature - how.beta * (node.energy or 0.0) / how.energy_temperature

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toy import Countdown, all_ways, down
 
 from monge import fleet
 from monge.apps.prove.campaign import Campaign, closed, run, undisturbed
@@ -16,7 +17,6 @@ from monge.apps.prove.search import search
 from monge.apps.prove.state import Budget, Theorem
 from monge.apps.prove.trajectories import SCHEMA, Recorder, Result, attempts, restored, results, table
 from monge.apps.prove.tree import Search
-from tests.apps.prove.toy import Countdown, all_ways, down
 
 
 def rows_of(n: int, number: int = 0, policy=down, **fields) -> pa.Table:

@@ -6,14 +6,13 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toy import Countdown, all_ways, down
 
 from monge.apps.prove.canonical import canonical
-from monge.apps.prove.families import DATA, family
 from monge.apps.prove.policy import Probes, Template
 from monge.apps.prove.search import search
-from monge.apps.prove.state import Goal, Hypothesis, Proof, State
+from monge.apps.prove.state import Goal, Hypothesis, State
 from monge.apps.prove.tree import Search, Suggestion
-from tests.apps.prove.toy import Countdown, all_ways, down
 
 
 def energy(states):
@@ -178,21 +177,3 @@ def test_the_search_imports_neither_lean_nor_torch():
         "import sys, monge.apps.prove.search; assert not {m for m in sys.modules if m == 'torch' or '.prove.lean' in m}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.slow
-def test_the_proofs_of_the_families_are_proofs(judge):
-    for path in DATA.glob("*.lean"):
-        for entry in family(path):
-            assert entry.english
-            assert isinstance(judge(entry.theorem, (entry.proof,)), Proof), entry
-
-
-def test_a_file_that_is_no_family_is_said_so(tmp_path):
-    path = tmp_path / "x.lean"
-    path.write_text("theorem t : True := trivial\n")
-    with pytest.raises(ValueError, match="no line '-- theorems'"):
-        family(path)
-    path.write_text("-- theorems\n")
-    with pytest.raises(ValueError, match="no theorem"):
-        family(path)
