@@ -20,7 +20,7 @@ from monge.apps.prove.lean.server import Died, LeanServer, Limits
 from monge.apps.prove.lean.session import Session
 from monge.apps.prove.lean.setup import embedded_lean, native_lean
 from monge.apps.prove.lean.toolchain import Toolchain
-from monge.apps.prove.policy import PROBES, Probes, Template, lemmas_of
+from monge.apps.prove.policy import PROBES, Names, Probes, Template
 from monge.apps.prove.search import Policy, search
 from monge.apps.prove.state import Budget, Failure, Theorem
 from monge.apps.prove.trajectories import SCHEMA, Recorder, Result, results, table
@@ -54,7 +54,7 @@ class Campaign:
 
     def suggest(self, theorem: Theorem) -> Policy:
         """The policy on a theorem."""
-        return Template(lemmas_of(theorem.header)) if self.policy == "template" else Probes(self.tactics)
+        return Template(Names.of(theorem.header)) if self.policy == "template" else Probes(self.tactics)
 
 
 @dataclass(frozen=True)

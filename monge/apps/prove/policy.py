@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
 
 from monge.apps.prove.state import Goal, State
 from monge.apps.prove.tree import Suggestion
@@ -43,38 +45,73 @@ class Probes:
         return [ranked(self.tactics, most) for _ in states]
 
 
+@dataclass(frozen=True)
+class Names:
+    """What a header declares, as it is called where the header ends."""
+
+    lemmas: tuple[str, ...] = ()
+    definitions: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    """Constructors of inductive propositions."""
+
+    @staticmethod
+    def of(header: str) -> "Names":
+        """Read from its text."""
+        attributes = r"^\s*(?:@\[[^\]]*\]\s*)?"
+        rules: list[str] = []
+        for block in re.finditer(attributes + r"inductive\s+(\S+)([^\n]*)((?:\n[ \t]+[^\n]*)*)", header, re.MULTILINE):
+            if re.search(r"Prop\s*(where)?\s*$", block[2].split("|")[0].rstrip()):
+                rules += [f"{block[1]}.{name}" for name in re.findall(r"\|\s*([^\s:({|]+)", block[2] + block[3])]
+        return Names(
+            tuple(re.findall(attributes + r"theorem\s+([^\s:({\[]+)", header, re.MULTILINE)),
+            tuple(re.findall(attributes + r"def\s+([^\s:({\[]+)", header, re.MULTILINE)),
+            tuple(rules),
+        )
+
+
 class Template:
     """Reads the first goal: introduces, splits, closes, rewrites by hypotheses and lemmas, inducts on variables."""
 
-    def __init__(self, lemmas: Sequence[str] = ()) -> None:
-        self.lemmas = tuple(lemmas)
+    def __init__(self, names: Names | None = None) -> None:
+        self.names = names or Names()
 
     def __call__(self, states: Sequence[State], most: int) -> list[list[Suggestion]]:
         return [ranked(self._tactics(state.goals[0]), most) for state in states]
 
     def _tactics(self, goal: Goal) -> list[str]:
-        named = [h for h in goal.hypotheses if "✝" not in h.name]
-        proofs = [h.name for h in named if h.prop]
-        data = [h.name for h in named if not h.prop and not re.match(r"(Type|Sort|Prop)\b", h.type)]
-        target, tactics = goal.target, ["rfl"]
-        if target.startswith(("∀", "¬")) or "→" in target:
-            tactics.append("intro h" + str(len(goal.hypotheses)))
-        if goal.hypotheses and any(h.prop for h in goal.hypotheses):
-            tactics += ["assumption", "simp_all"]
-        tactics += [f"simp [{', '.join([*self.lemmas, *(['*'] if proofs or goal.case else [])])}]", "omega"]
-        if "∧" in target or "↔" in target or "∃" in target:
-            tactics.append("constructor")
+        lemmas, definitions = self.names.lemmas, self.names.definitions
+        hidden = [h for h in goal.hypotheses if "✝" in h.name]
+        if hidden:  # what induction and cases name by themselves cannot be said
+            taken = {h.name for h in goal.hypotheses}
+            fresh = iter(name for k in count() if (name := f"x{k}") not in taken)
+            return ["rename_i " + " ".join(next(fresh) for _ in hidden), *self._closing(goal)]
+        proofs = [h.name for h in goal.hypotheses if h.prop]
+        data = [h.name for h in goal.hypotheses if not h.prop and not re.match(r"(Type|Sort|Prop)\b|.*→", h.type)]
+        target, found = goal.target, self._closing(goal)
+        if target.startswith(("∀", "¬")) or "→" in target or "≠" in target:
+            found.insert(0, "intro h" + str(len(goal.hypotheses)))
+        if "∧" in target or "↔" in target:
+            found.insert(0, "constructor")
         if "∨" in target:
-            tactics += ["left", "right"]
-        tactics += [f"induction {name} <;> simp_all [{', '.join(self.lemmas)}]" for name in data]
-        tactics += [f"induction {name}" for name in data]
-        tactics += [f"rw [{name}]" for name in [*proofs, *self.lemmas]]
-        tactics += [f"rw [← {name}]" for name in [*proofs, *self.lemmas]]
-        tactics += [f"apply {name}" for name in [*proofs, *self.lemmas]]
-        tactics += [f"cases {name}" for name in [*proofs, *data]]
-        return [*tactics, "grind", "decide", "contradiction", "exfalso"]
+            found += ["left", "right"]
+        simp = ", ".join([*lemmas, *definitions])
+        found += [f"induction {name} <;> simp_all [{simp}]" for name in data]
+        found += [f"induction {name}" for name in data]
+        found += [f"apply {name}" for name in [*proofs, *self.names.rules]]
+        found += [f"rw [{name}]" for name in [*proofs, *lemmas]]
+        found += [f"cases {name}" for name in [*proofs, *data]]
+        found += [f"induction {h} <;> simp_all [{simp}]" for h in proofs]
+        found += [f"induction {h}" for h in proofs]
+        found += [f"induction {a} generalizing {b}" for a in data for b in data if a != b]
+        found += [f"rw [← {name}]" for name in [*proofs, *lemmas]]
+        found += [f"simp only [{name}] at {h}" for h in proofs for name in [*lemmas, *definitions]]
+        found += [f"unfold {name}" for name in definitions if re.search(rf"\b{re.escape(name)}\b", target)]
+        found += [f"apply {name}" for name in lemmas]
+        found += [f"exists {name}" for name in data] if "∃" in target else []
+        return [*found, "constructor", "funext x", "split", "exfalso"]
 
-
-def lemmas_of(header: str) -> list[str]:
-    """The names of a header's theorems, as they are called where it ends."""
-    return re.findall(r"^\s*(?:@\[[^\]]*\]\s*)?theorem\s+([^\s:({\[]+)", header, flags=re.MULTILINE)
+    def _closing(self, goal: Goal) -> list[str]:
+        """What may end a goal at once."""
+        simp = ", ".join([*self.names.lemmas, *self.names.definitions])
+        assumed = ["assumption", "contradiction"] if any(h.prop for h in goal.hypotheses) else []
+        return ["rfl", *assumed, f"simp_all [{simp}]", "grind", "omega", "decide"]

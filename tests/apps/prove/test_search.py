@@ -158,18 +158,35 @@ def test_canonical_text_forgets_names_and_order(names, order):
 
 
 def test_policies_say_no_more_than_asked_and_sum_to_one():
-    goal = Goal(
-        "a + b = b + a", (Hypothesis("a", "N", False), Hypothesis("h", "a = b", True), Hypothesis("n✝", "N", False))
-    )
-    for policy in (Probes(), Template(("add_z", "add_s"))):
+    goal = Goal("a + b = b + a", (Hypothesis("a", "N", False), Hypothesis("h", "a = b", True)))
+    for policy in (Probes(), Template(Names(("add_z", "add_s")))):
         for most in (1, 5, 100):
             (said,) = policy([State((goal,))], most)
             assert 0 < len(said) <= most
             assert sum(2.718281828459045**s.logp for s in said) == pytest.approx(1)
             assert [s.logp for s in said] == sorted((s.logp for s in said), reverse=True)
-    tactics = [s.tactic for s in Template(("add_z",))([State((goal,))], 100)[0]]
+    tactics = [s.tactic for s in Template(Names(("add_z",)))([State((goal,))], 100)[0]]
     assert {"induction a", "rw [h]", "rw [← add_z]", "cases h"} <= set(tactics)
+    hidden = Goal("n✝ = a", (Hypothesis("a", "N", False), Hypothesis("n✝", "N", False), Hypothesis("x0", "N", False)))
+    tactics = [s.tactic for s in Template()([State((hidden,))], 100)[0]]
+    assert tactics[0] == "rename_i x1"
     assert not any("✝" in tactic for tactic in tactics)
+
+
+def test_a_header_says_what_it_declares():
+    found = Names.of(
+        """inductive N | z | s (n : N)
+inductive Le : N → N → Prop
+  | refl (a : N) : Le a a
+  | step {a b : N} : Le a b → Le a (s b)
+inductive Odd : N → Prop where
+  | one : Odd (s z)
+def add : N → N → N
+@[simp] theorem add_z (a : N) : a + z = a := rfl
+theorem add_s : P := rfl
+"""
+    )
+    assert found == Names(("add_z", "add_s"), ("add",), ("Le.refl", "Le.step", "Odd.one"))
 
 
 def test_the_search_imports_neither_lean_nor_torch():
