@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,14 +14,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from monge import fleet
-from monge.apps.prove.campaign import Campaign, closed, known, run, undisturbed
+from monge.apps.prove.bench import Campaign, Local, closed, known
+from monge.apps.prove.campaign import run, undisturbed
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import native_lean, setup_embedded
+from monge.apps.prove.lm.completions import Completions
+from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.policy import PROBES
 from monge.apps.prove.report import comparison, summary_of
 from monge.apps.prove.sources import Split, entries_of
-from monge.apps.prove.state import Budget, proof_text
+from monge.apps.prove.state import Budget, Goal, State, proof_text
 from monge.apps.prove.trajectories import Result, results
 from monge.apps.prove.tree import Search
 from monge.apps.prove.view import page
@@ -28,6 +32,7 @@ from monge.train.checkpoint import aside, free
 
 console = Console(soft_wrap=True)
 SEARCH, BUDGET, ONE = Search(), Budget(), Search(nodes=1, depth=1, candidates=64)
+SERVER, LOCAL = Endpoint(), Local()
 
 
 def setup(*, lean: str = "", package: Path | None = None) -> None:
@@ -47,7 +52,9 @@ def search(
     how: Annotated[Search, tyro.conf.arg(name="")] = SEARCH,
     *,
     out: Path = Path("runs/prove"),
-    policy: Literal["template", "probes"] = "template",
+    policy: Literal["template", "probes", "server", "local"] = "template",
+    server: Endpoint = SERVER,
+    local: Local = LOCAL,
     budget: Budget = BUDGET,
     split: Split = "all",
     most: int | None = None,
@@ -61,7 +68,9 @@ def search(
     Args:
         theorems: A .lean file of a family, a folder of them, or a .jsonl file as of miniF2F, ProofNet or Lean-Workbook.
         out: The run's folder; made here.
-        policy: What to try on a state.
+        policy: What to try on a state: a template that reads it, the seed's probes, what a server or a local model says.
+        server: The server of `--policy server`.
+        local: The model of `--policy local`.
         budget: What a tactic may spend.
         split: Which of the theorems.
         most: The first of the theorems, all if not said.
@@ -71,11 +80,14 @@ def search(
         resume: Go on with what was begun in `out`.
     """
     entries = entries_of(theorems, split)[:most]
-    campaign = Campaign(how, budget, policy, PROBES if policy == "probes" else (), lean)
-    imports = entries[0].theorem.imports
+    campaign = Campaign(how, budget, policy, PROBES if policy == "probes" else (), server, local, lean)
+    if (policy == "server" and not server.model) or (policy == "local" and not local.name):
+        raise ValueError(f"--policy {policy} needs --{policy}.{'model' if policy == 'server' else 'name'}")
+    if policy == "server":  # one that cannot be asked ends the run before it begins
+        Completions(replace(server, breaker=1))([State((Goal("True"),))], 1)
     if policy == "probes":
-        with LeanServer(campaign.toolchain(), imports) as server:
-            campaign = Campaign(how, budget, policy, tuple(known(server, PROBES)), lean)
+        with LeanServer(campaign.toolchain(), entries[0].theorem.imports) as one:
+            campaign = replace(campaign, tactics=tuple(known(one, PROBES)))
         if absent := [tactic for tactic in PROBES if tactic not in campaign.tactics]:
             console.print(f"This Lean does not know {', '.join(absent)}: left out.")
     try:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -33,6 +33,14 @@ def ranked(tactics: Sequence[str], most: int) -> list[Suggestion]:
     kept = list(dict.fromkeys(tactics))[:most]
     whole = sum(1 / (k + 1) for k in range(len(kept)))
     return [Suggestion(tactic, math.log(1 / (k + 1) / whole)) for k, tactic in enumerate(kept)]
+
+
+def merged(said: Iterable[Suggestion], most: int) -> list[Suggestion]:
+    """The likeliest, each tactic once, as likely as it is at best."""
+    best: dict[str, float] = {}
+    for tactic, logp in said:
+        best[tactic] = max(logp, best.get(tactic, -math.inf))
+    return sorted((Suggestion(*one) for one in best.items()), key=lambda one: -one.logp)[:most]
 
 
 class Probes:

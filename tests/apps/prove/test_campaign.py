@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from toy import Countdown, all_ways, down
 
 from monge import fleet
-from monge.apps.prove.campaign import Campaign, closed, run, undisturbed
+from monge.apps.prove.bench import Campaign, closed
+from monge.apps.prove.campaign import run, undisturbed
 from monge.apps.prove.report import comparison, mcnemar, share, summary_of
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Budget, Theorem

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toy import Countdown, all_ways, down
 
 from monge.apps.prove.canonical import canonical
-from monge.apps.prove.policy import Probes, Template
+from monge.apps.prove.policy import Names, Probes, Template
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Goal, Hypothesis, State
 from monge.apps.prove.tree import Search, Suggestion

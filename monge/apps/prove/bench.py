@@ -1,0 +1,214 @@
+"""What decides a run, and a worker's servers, which stay between theorems."""
+
+import os
+import secrets
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+import torch
+
+from monge.apps.prove.lean.judge import Judge
+from monge.apps.prove.lean.server import Died, LeanServer, Limits
+from monge.apps.prove.lean.session import Session
+from monge.apps.prove.lean.setup import embedded_lean, native_lean
+from monge.apps.prove.lean.toolchain import Toolchain
+from monge.apps.prove.lm.causal import Causal, Sampling
+from monge.apps.prove.lm.completions import Completions
+from monge.apps.prove.lm.endpoint import Endpoint
+from monge.apps.prove.policy import PROBES, Names, Probes, Template
+from monge.apps.prove.search import Policy, search
+from monge.apps.prove.state import Budget, Failure, Theorem
+from monge.apps.prove.trajectories import SCHEMA, Result, table
+from monge.apps.prove.tree import Search
+from monge.lm.load import LanguageModel, causal
+from monge.lm.store import DTYPES
+from monge.train.distributed import device_called
+
+
+@dataclass(frozen=True)
+class Local:
+    """A Hugging Face model on this machine, loaded by each worker."""
+
+    name: str = ""
+    """A directory, or a name on the hub."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "cpu"
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """All that decides what a run finds."""
+
+    search: Search = field(default_factory=Search)
+    budget: Budget = field(default_factory=Budget)
+    policy: Literal["template", "probes", "server", "local"] = "template"
+    tactics: tuple[str, ...] = PROBES
+    """Of the probes: those that Lean knows."""
+    server: Endpoint = field(default_factory=Endpoint)
+    local: Local = field(default_factory=Local)
+    lean: str = ""
+    """A command of a Lean of this machine; the WebAssembly build if empty."""
+    limits: Limits = field(default_factory=Limits)
+    run: str = field(default_factory=lambda: secrets.token_hex(4))
+    """What its states are called by, unlike those of other runs."""
+
+    def toolchain(self) -> Toolchain:
+        """The Lean that it runs on. FileNotFoundError if there is none."""
+        return native_lean(tuple(shlex.split(self.lean))) if self.lean else embedded_lean()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A theorem, at its place in a run."""
+
+    number: int
+    theorem: Theorem
+
+
+class Bench:
+    """A worker's servers."""
+
+    def __init__(self, campaign: Campaign) -> None:
+        self.campaign, self.toolchain, self._model = campaign, campaign.toolchain(), _model(campaign)
+        self._server: LeanServer | None = None
+        self._judge: Judge | None = None
+        self._imports: tuple[str, ...] = ()
+
+    def tried(self, task: Task) -> tuple[Result, pa.Table]:
+        """Search for one proof."""
+        theorem, campaign = task.theorem, self.campaign
+        server, judge = self._ready(theorem.imports)
+        judge.prepare(theorem.header)
+        server.hello()
+        try:
+            stated = judge.state(theorem)
+        except (ValueError, Died) as error:
+            return unsearched(task, "refused", str(error)), SCHEMA.empty_table()
+        session = Session(theorem, lambda: self._serve(theorem.imports), judge, campaign.budget, server)
+        before = self._lost()
+        try:
+            outcome = search(session, self._policy(task), campaign.search)
+        finally:
+            self._server = session.server
+        if lost := self._lost() - before:
+            outcome.error = f"{lost} requests to {campaign.server.address} were lost" + f"; {outcome.error}".rstrip(
+                "; "
+            )
+        rows = table(
+            outcome,
+            run=campaign.run,
+            number=task.number,
+            theorem=theorem.name,
+            worker=f"{os.uname().nodename}-{os.getpid()}",
+            seed=campaign.search.seed,
+        )
+        proof = outcome.proof
+        return (
+            Result(
+                number=task.number,
+                name=theorem.name,
+                signature=theorem.signature,
+                header=theorem.header,
+                imports=theorem.imports,
+                statement=stated.text,
+                tells=stated.tells,
+                ended=outcome.ended,
+                error=outcome.error,
+                tactics=proof.tactics if proof else None,
+                axioms=proof.axioms if proof else (),
+                expanded=outcome.expanded,
+                attempts=len(outcome.attempts),
+                seconds=outcome.seconds,
+            ),
+            rows,
+        )
+
+    def _policy(self, task: Task) -> Policy:
+        """The policy on a theorem; what it draws does not depend on who searches, or when."""
+        match self._model:
+            case LanguageModel() as model:
+                generator = torch.Generator().manual_seed(self.campaign.search.seed << 32 | task.number)
+                return Causal(model, generator=generator, sampling=self.campaign.local.sampling)
+            case None:
+                return Template(Names.of(task.theorem.header))
+            case policy:
+                return policy
+
+    def _lost(self) -> int:
+        return self._model.lost if isinstance(self._model, Completions) else 0
+
+    def _ready(self, imports: tuple[str, ...]) -> tuple[LeanServer, Judge]:
+        if imports != self._imports:
+            self.close()
+        if self._server is None or self._server.worn:
+            if self._server is not None:
+                self._server.close()
+            self._server = self._serve(imports)
+        if self._judge is None:
+            self._judge = Judge(self.toolchain, imports, limits=self.campaign.limits)
+        self._imports = imports
+        return self._server, self._judge
+
+    def _serve(self, imports: tuple[str, ...]) -> LeanServer:
+        return LeanServer(self.toolchain, imports, limits=self.campaign.limits)
+
+    def close(self) -> None:
+        """End its servers."""
+        if self._server is not None:
+            self._server.close()
+        if self._judge is not None:
+            self._judge.close()
+        self._server = self._judge = None
+
+
+def _model(campaign: Campaign) -> LanguageModel | Completions | Probes | None:
+    """What a worker loads once."""
+    match campaign.policy:
+        case "local":
+            where = device_called(campaign.local.device)
+            return causal(campaign.local.name, dtype=DTYPES[campaign.local.dtype], device=where)
+        case "server":
+            return Completions(campaign.server)
+        case "probes":
+            return Probes(campaign.tactics)
+        case "template":
+            return None
+
+
+_benches: dict[Campaign, Bench] = {}
+
+
+def bench_of(campaign: Campaign) -> Bench:
+    """This process's servers for a campaign."""
+    if campaign not in _benches:
+        closed()
+        _benches[campaign] = Bench(campaign)
+    return _benches[campaign]
+
+
+def closed() -> None:
+    """End the servers that this process keeps."""
+    for bench in _benches.values():
+        bench.close()
+    _benches.clear()
+
+
+def unsearched(task: Task, ended: str, error: str) -> Result:
+    """Of a theorem that was not searched."""
+    theorem = task.theorem
+    return Result(
+        task.number, theorem.name, theorem.signature, theorem.header, theorem.imports, ended=ended, error=error
+    )
+
+
+def known(server: LeanServer, tactics: Sequence[str]) -> Iterator[str]:
+    """Those of the tactics that this Lean can parse."""
+    state = server.start(Theorem("known", ": True", imports=server.imports))
+    for tactic in tactics:
+        found = server.step(state, tactic)
+        if not (isinstance(found, Failure) and found.kind == "parse"):
+            yield tactic

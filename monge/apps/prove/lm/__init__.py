@@ -1,0 +1,1 @@
+"""Language models as policies: one prompt, a server, or a model on this machine."""

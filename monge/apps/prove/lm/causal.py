@@ -1,0 +1,177 @@
+"""A policy that samples tactics from a language model on this machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from monge.apps.prove.lm.prompt import found_in, prompt
+from monge.apps.prove.policy import merged
+from monge.apps.prove.state import State
+from monge.apps.prove.tree import Suggestion
+from monge.lm.hidden import by_length
+from monge.lm.load import LanguageModel
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How texts are drawn."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    """Only the likeliest next tokens are drawn, as few as have this probability together."""
+    max_new_tokens: int = 64
+    """Of an answer; a tactic that is not at its end there is cut."""
+    tokens: int = 8192
+    """Of a forward pass at most, padding included: the number of texts times the longest; or a single text."""
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "max_new_tokens", "tokens"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+
+
+class Causal:
+    """Suggests the first tactic of each of a model's answers, as often as it is drawn at `sampling`'s temperature.
+
+    Its logp is exact, at temperature 1 and without top_p: the sum of log p(token | prompt, all tokens before it) over the drawn
+    tokens that the tactic stands in, and on to the end of its line or of the text, if the answer came to that. What was
+    written before the tactic, a fence or `by`, is given and not summed. Of ways to the same tactic the likeliest counts. A
+    prompt that leaves no place for an answer among the model's positions loses its beginning.
+
+    The same state of `generator`, one of the CPU whatever the device, gives the same tactics, however they are batched.
+    """
+
+    def __init__(self, model: LanguageModel, *, generator: torch.Generator, sampling: Sampling | None = None) -> None:
+        self.model, self.generator, self.sampling = model, generator, sampling or Sampling()
+        room, most = self.sampling.max_new_tokens, model.positions
+        if most is not None and room >= most:
+            raise ValueError(
+                f"max_new_tokens {room}: {model.name} has {most} positions, for prompt and answer; give fewer"
+            )
+        generation = getattr(model.model, "generation_config", None)  # a chat model's end is in it, maybe with others
+        special = model.tokenizer.eos_token_id, getattr(generation, "eos_token_id", None)
+        self._ends = {e for ids in special for e in (ids if isinstance(ids, list) else [ids]) if e is not None}
+
+    def __call__(self, states: Sequence[State], most: int) -> list[list[Suggestion]]:
+        prompts, room = [self.prompt_ids(state) for state in states], self.sampling.max_new_tokens
+        rows = [number for number in range(len(states)) for _ in range(most)]
+        draws = torch.rand(len(rows), room, generator=self.generator, dtype=torch.float64)
+        answers: set[tuple[int, tuple[int, ...]]] = set()
+        for batch in by_length([len(prompts[number]) + room for number in rows], self.sampling.tokens):
+            written = self._sample([prompts[rows[k]] for k in batch], draws[batch])
+            answers |= {(rows[k], tuple(answer)) for k, answer in zip(batch, written, strict=True)}
+        parts = [(number, part) for number, answer in sorted(answers) if (part := self._part(answer))]
+        parts = list(dict.fromkeys(parts))
+        pairs = [(prompts[number], part.ids) for number, part in parts]
+        said: list[list[Suggestion]] = [[] for _ in states]
+        for (number, part), row in zip(parts, log_probabilities(self.model, pairs, self.sampling.tokens), strict=True):
+            said[number].append(Suggestion(part.tactic, float(row[part.start :].sum())))
+        return [merged(suggestions, most) for suggestions in said]
+
+    def prompt_ids(self, state: State) -> list[int]:
+        """The last tokens of the prompt, as many as leave room for an answer."""
+        ids = self.model.tokenizer(prompt(state), verbose=False)["input_ids"]
+        positions = self.model.positions
+        return ids if positions is None else ids[-(positions - self.sampling.max_new_tokens) :]
+
+    def _sample(self, prompts: Sequence[list[int]], draws: Float[Tensor, "B N"]) -> list[list[int]]:
+        """An answer to each, up to the token that ends its tactic."""
+        device = _device(self.model)
+        ids, mask = _left(prompts, device)
+        answers: list[list[int]] = [[] for _ in prompts]
+        running, cache = set(range(len(prompts))), True
+        for step in range(draws.shape[1]):
+            logits, cache = _forward(self.model, ids, mask, keep=1, cache=cache)
+            ids = self._next(logits[:, -1], draws[:, step].to(device))[:, None]
+            new = ids[:, 0].tolist()
+            for k in sorted(running):
+                answers[k].append(new[k])
+                if answers[k][-1] in self._ends or found_in(self._text(answers[k])).closed:
+                    running.remove(k)
+            if not running:
+                break
+            mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        return answers
+
+    def _next(self, logits: Float[Tensor, "B V"], draws: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
+        """Where a uniform number falls among the next tokens, laid end to end from the likeliest."""
+        p = (logits.double() / self.sampling.temperature).softmax(dim=-1)
+        p, order = p.sort(dim=-1, descending=True, stable=True)
+        p[p.cumsum(dim=-1) - p >= self.sampling.top_p] = 0
+        upto = p.cumsum(dim=-1)
+        place = torch.searchsorted(upto, (draws * upto[:, -1])[:, None], right=True)
+        last = (p > 0).sum(dim=-1, keepdim=True) - 1  # a draw just below 1 may round up to the whole
+        return order.gather(1, torch.minimum(place, last))[:, 0]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        ids = [k for k in ids if k not in self._ends]  # not every tokenizer knows them as special
+        return self.model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _part(self, answer: Sequence[int]) -> "Part | None":
+        """The tactic of an answer, if there is one, and its tokens."""
+        texts = [self._text(answer[:k]) for k in range(len(answer) + 1)]
+        found = found_in(texts[-1])
+        if not found.tactic:
+            return None
+        start = max(k for k, text in enumerate(texts) if len(text) <= found.start)
+        ended = (k for k, text in enumerate(texts) if "\n" in text[found.end :])
+        return Part(found.tactic, start, tuple(answer[: next(ended, len(answer))]))
+
+
+@dataclass(frozen=True)
+class Part:
+    """An answer up to the token that ends its tactic, if that came, and the first token of the tactic."""
+
+    tactic: str
+    start: int
+    ids: tuple[int, ...]
+
+
+def log_probabilities(
+    model: LanguageModel, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], tokens: int
+) -> list[Float[Tensor, "_"]]:
+    """For each prompt and answer log p of the answer's tokens, each given all before it; `tokens` at most in a forward pass."""
+    found: list[Tensor] = [torch.empty(0)] * len(pairs)
+    for batch in by_length([len(before) + len(after) for before, after in pairs], tokens):
+        ids, mask = _left([[*pairs[k][0], *pairs[k][1]] for k in batch], _device(model))
+        keep = max(len(pairs[k][1]) for k in batch)
+        logits, _ = _forward(model, ids[:, :-1], mask[:, :-1], keep=keep)
+        values = -torch.nn.functional.cross_entropy(logits.float().mT, ids[:, -keep:], reduction="none").cpu()
+        for k, row in zip(batch, values, strict=True):
+            found[k] = row[keep - len(pairs[k][1]) :]
+    return found
+
+
+def _forward(
+    model: LanguageModel, ids: Int[Tensor, "B N"], mask: Int[Tensor, "B M"], *, keep: int, cache: Any = None
+) -> tuple[Float[Tensor, "B K V"], Any]:
+    """The logits of the last `keep` tokens, and the cache of what was read: True begins one, None keeps none."""
+    places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]  # padding, on the left, takes none
+    with torch.no_grad():
+        out = model.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=places,
+            past_key_values=None if cache is True else cache,
+            use_cache=cache is not None,
+            logits_to_keep=keep,
+        )
+    return out.logits[:, -keep:], getattr(out, "past_key_values", None)
+
+
+def _left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "B N"], Int[Tensor, "B N"]]:
+    """The rows, padded on the left, and where they are."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=device)
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    return ids, (torch.arange(longest, device=device) >= (longest - lengths)[:, None]).long()
+
+
+def _device(model: LanguageModel) -> torch.device:
+    return next(model.model.parameters()).device

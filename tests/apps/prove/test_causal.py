@@ -1,0 +1,240 @@
+"""Tactics sampled from tiny language models made on the spot, whose tokens are single letters."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from monge.apps.prove.lm.causal import Causal, Sampling
+from monge.apps.prove.lm.prompt import prompt
+from monge.apps.prove.search import search
+from monge.apps.prove.state import Failure, Goal, Proof, Rejection, State, Theorem
+from monge.apps.prove.tree import Search
+from monge.lm.load import LanguageModel, causal
+
+END = "<end>"
+STATES = [State((Goal(target),)) for target in ("a = b", "c", "abc = cba ∧ b = b", "b" * 150)]
+
+
+def letters(alphabet: str):
+    """A tokenizer of single characters; what it does not know is its first."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {letter: k for k, letter in enumerate([*alphabet, END])}
+    rules = Tokenizer(models.WordLevel(vocabulary, unk_token=alphabet[0]))
+    rules.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    rules.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=rules, eos_token=END)
+
+
+def saved(path: Path, kind: str, alphabet: str = "abc", positions: int = 400) -> str:
+    """The directory of a model with random weights, sure enough of itself that its answers differ in likelihood."""
+    import transformers as t
+
+    tokenizer, torch_state = letters(alphabet), torch.random.get_rng_state()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    end = len(alphabet)
+    common = {"vocab_size": end + 1, "max_position_embeddings": positions, "bos_token_id": end, "eos_token_id": end}
+    torch.manual_seed(1)
+    if kind == "gpt2":
+        # a table of positions, tied embeddings
+        config = t.GPT2Config(n_embd=16, n_layer=2, n_head=2, initializer_range=0.5, **common)
+        model = t.GPT2LMHeadModel(config)
+    elif kind == "llama":
+        model = t.LlamaForCausalLM(t.LlamaConfig(initializer_range=0.5, **sizes, **common))
+    else:
+        model = t.GPTNeoXForCausalLM(t.GPTNeoXConfig(initializer_range=0.5, use_cache=False, **sizes, **common))
+    torch.random.set_rng_state(torch_state)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama", "neox"])
+def model(request, tmp_path_factory) -> LanguageModel:
+    return causal(saved(tmp_path_factory.mktemp("lm") / request.param, request.param))
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> LanguageModel:
+    return causal(saved(tmp_path_factory.mktemp("lm") / "one", "llama"))
+
+
+def policy(model: LanguageModel, seed: int = 0, **how) -> Causal:
+    return Causal(model, generator=torch.Generator().manual_seed(seed), sampling=Sampling(**how))
+
+
+def direct(model: LanguageModel, before: list[int], after: list[int]) -> float:
+    """log p of what comes after, a token at a time, each time from nothing."""
+    total, ids = 0.0, list(before)
+    for token in after:
+        logits = model.model(input_ids=torch.tensor([ids])).logits[0, -1].double()
+        total += float(logits.log_softmax(-1)[token].detach())
+        ids.append(token)
+    return total
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 2.0}, {"top_p": 0.9, "temperature": 1.5}], ids=str)
+def test_the_log_probability_is_that_of_the_tactic_and_its_end_whatever_the_temperature(model, how):
+    found = policy(model, max_new_tokens=5, **how)(STATES, 6)
+    for state, said in zip(STATES, found, strict=True):
+        before = model.tokenizer(prompt(state))["input_ids"]
+        assert 1 <= len(said) <= 6
+        assert [one.logp for one in said] == sorted((one.logp for one in said), reverse=True)
+        assert len({one.tactic for one in said}) == len(said)
+        for tactic, logp in said:
+            end = [] if len(tactic) == 5 else [model.tokenizer.eos_token_id]
+            assert logp == pytest.approx(direct(model, before, [*model.tokenizer(tactic)["input_ids"], *end]), abs=1e-4)
+    lengths = {len(one.tactic) for said in found for one in said}
+    assert min(lengths) < max(lengths) == 5
+
+
+def test_who_shares_the_batch_changes_nothing(model):
+    together = policy(model, max_new_tokens=5, tokens=100_000)(STATES, 5)
+    for tokens in (1, 700):
+        apart = policy(model, max_new_tokens=5, tokens=tokens)(STATES, 5)
+        for one, other in zip(together, apart, strict=True):
+            assert [s.tactic for s in one] == [s.tactic for s in other]
+            assert [s.logp for s in one] == pytest.approx([s.logp for s in other], abs=1e-4)
+
+
+def test_no_forward_pass_has_more_tokens_than_it_may(llama):
+    sizes = []
+    hook = llama.model.register_forward_pre_hook(
+        lambda _, given, named: sizes.append(named["attention_mask"].numel()), with_kwargs=True
+    )
+    policy(llama, max_new_tokens=5, tokens=600)(STATES, 6)
+    hook.remove()
+    assert 300 < max(sizes) <= 600
+
+
+def test_the_generator_decides_alone(llama):
+    before = torch.random.get_rng_state()
+    first = policy(llama)
+    said = first(STATES, 4)
+    assert policy(llama)(STATES, 4) == said
+    assert first(STATES, 4) != said
+    assert policy(llama, seed=1)(STATES, 4) != said
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.7)])
+def test_tactics_are_as_frequent_as_they_are_likely(llama, temperature, top_p):
+    draws = 1500
+    ids = torch.tensor([llama.tokenizer(prompt(STATES[0]))["input_ids"]])
+    p = (llama.model(input_ids=ids).logits[0, -1].detach() / temperature).softmax(-1)
+    least = next(k for k in range(1, 5) if float(p.sort(descending=True).values[:k].sum()) >= top_p - 1e-6)
+    p[p < p.sort(descending=True).values[least - 1]] = 0
+    p /= p.sum()
+    said = policy(llama, max_new_tokens=1, temperature=temperature, top_p=top_p, tokens=100_000)([STATES[0]] * draws, 1)
+    seen = Counter(one[0].tactic if one else END for one in said)
+    for token, share in zip([*"abc", END], p.tolist(), strict=True):
+        assert abs(seen[token] - draws * share) <= 4 * math.sqrt(draws * share * (1 - share)), token
+    assert top_p == 1 or 0 in p.tolist()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_prompt_that_is_too_long_keeps_its_end(tmp_path, kind):
+    model = causal(saved(tmp_path, kind, positions=40))
+    found = policy(model, max_new_tokens=6)(STATES[:2], 4)
+    for state, said in zip(STATES[:2], found, strict=True):
+        before = model.tokenizer(prompt(state))["input_ids"][-34:]
+        for tactic, logp in said:
+            end = [] if len(tactic) == 6 else [model.tokenizer.eos_token_id]
+            assert logp == pytest.approx(direct(model, before, [*model.tokenizer(tactic)["input_ids"], *end]), abs=1e-4)
+    with pytest.raises(ValueError, match=r"max_new_tokens 40: .* has 40 positions, for prompt and answer; give fewer"):
+        policy(model, max_new_tokens=40)
+
+
+class Script(nn.Module):
+    """Writes a text, the k-th letter with a probability of its own, and knows how often it was asked for the next."""
+
+    def __init__(self, text: list[int], size: int, begin: int) -> None:
+        super().__init__()
+        self.config, self.begin, self.steps = SimpleNamespace(), begin, 0
+        self.nothing = nn.Parameter(torch.zeros(1))
+        self.p = torch.tensor([0.4 + 0.5 * k / len(text) for k in range(len(text))])
+        self.table = torch.full((len(text), size), 0.0) + ((1 - self.p) / (size - 1))[:, None]
+        self.table[torch.arange(len(text)), text] = self.p
+
+    def forward(self, *, position_ids, use_cache, logits_to_keep, **_):
+        self.steps += use_cache
+        place = (position_ids - self.begin + 1).clamp(0, len(self.p) - 1)
+        return SimpleNamespace(logits=self.table.log()[place], past_key_values=object())
+
+
+@pytest.mark.parametrize(
+    ("text", "tactic", "counted", "steps"),
+    [
+        ("simp\nrfl\nrfl", "simp", "simp\n", 6),
+        ("by\n  simp  \n  rfl", "simp", "simp  \n", 15),
+        ("simp" + END, "simp", "simp" + END, 5),
+        ("rfl\n" + END, "rfl", "rfl\n", 5),
+        ("simp", "simp", "simp", 4),
+        ("ca\n| i => rfl\n| r", "ca\n| i => rfl\n| r", "ca\n| i => rfl\n| r", 17),
+        ("ca\n| i => rfl\nsimp", "ca\n| i => rfl", "ca\n| i => rfl\n", 15),
+        ("  \n\n" + END, None, "", 5),
+    ],
+)
+def test_what_counts_is_the_tactic_and_the_end_of_its_line_and_nothing_is_written_after_it(
+    text, tactic, counted, steps
+):
+    tokenizer = letters("simprflcaby =>|\n")
+    ids = [*tokenizer(text.removesuffix(END))["input_ids"], *([tokenizer.eos_token_id] if text.endswith(END) else [])]
+    script = Script(ids, len(tokenizer), len(tokenizer(prompt(STATES[0]))["input_ids"]))
+    written = policy(LanguageModel("script", script, tokenizer), top_p=0.01, max_new_tokens=len(ids))
+    (said,) = written(STATES[:1], 2)
+    if tactic is None:
+        assert said == []
+    else:
+        begin = text.index(counted)
+        end = begin + len(counted.removesuffix(END)) + counted.endswith(END)
+        assert said == [(tactic, pytest.approx(float(script.p[begin:end].log().sum()), abs=1e-4))]
+    assert script.steps == steps
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"temperature": 0.0}, "temperature must be above 0, got 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be above 0"),
+        ({"tokens": 0}, "tokens must be above 0"),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0"),
+        ({"top_p": 1.1}, "top_p must be above 0 and at most 1, got 1.1"),
+    ],
+)
+def test_sampling_that_draws_nothing_is_refused(how, said):
+    with pytest.raises(ValueError, match=said):
+        Sampling(**how)
+
+
+class Countdown:
+    """Prove n by subtracting what a tactic says."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def start(self) -> State:
+        return State((Goal(str(self.n)),))
+
+    def step(self, state: State, tactic: str) -> State | Failure:
+        n = int(state.goals[0].target) - int(tactic)
+        if n < 0:
+            return Failure("tactic", "below zero")
+        return State((Goal(str(n)),) if n else (), (*state.tactics, tactic))
+
+    def finish(self, state: State) -> Proof | Rejection:
+        return Proof(Theorem("toy", str(self.n)), state.tactics)
+
+
+def test_a_search_proves_with_what_a_model_says(tmp_path):
+    model = causal(saved(tmp_path, "llama", alphabet="13"))
+    outcome = search(Countdown(17), policy(model, max_new_tokens=2), Search(nodes=100))
+    assert outcome.ended == "proved"
+    assert sum(map(int, outcome.proof.tactics)) == 17
+    assert all(attempt.suggestion.logp < 0 for attempt in outcome.attempts)
