@@ -1,0 +1,275 @@
+"""Search for Lean proofs: what policies and orders prove at equal budgets, what a step costs, what workers and their deaths do.
+
+    python benchmarks/prove.py shares [--work runs/benchmark-prove] [--seeds 3] [--workers 2]    # goes on where it was stopped
+    python benchmarks/prove.py steps                # our Python beside the same requests through a bare pipe
+    python benchmarks/prove.py workers              # theorems a minute, two workers beside one
+    python benchmarks/prove.py soak --searches 2000    # a worker's Lean killed every 30 s
+
+It needs `monge prove setup`. An hour for each arm of `shares` on two cores.
+"""
+
+import side_by_side as side  # it sets one thread
+
+# isort: split
+
+import json
+import os
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import tyro
+
+from monge import fleet
+from monge.apps.prove.bench import Campaign, closed, known
+from monge.apps.prove.campaign import run, undisturbed
+from monge.apps.prove.families import DATA
+from monge.apps.prove.lean.judge import Judge
+from monge.apps.prove.lean.server import LeanServer
+from monge.apps.prove.lean.session import Session
+from monge.apps.prove.lean.setup import embedded_lean
+from monge.apps.prove.policy import PROBES, Names, Template
+from monge.apps.prove.report import mcnemar, share
+from monge.apps.prove.search import search
+from monge.apps.prove.sources import Split, entries_of
+from monge.apps.prove.state import Budget
+from monge.apps.prove.trajectories import Result, attempts, results
+from monge.apps.prove.tree import Search
+
+ARMS: dict[str, dict[str, Any]] = {
+    "probes, best-first": {"policy": "probes"},
+    "template, best-first": {},
+    "template, breadth-first": {"order": "breadth"},
+    "template, PUCT": {"order": "puct"},
+    "template, random order": {"order": "random"},
+}
+"""Only the last draws anything: the others are run once."""
+EQUAL = Search(candidates=32, nodes=100, seconds=15.0)
+PACKAGES = ("numpy", "pyarrow", "psutil")
+
+
+def campaign_of(arm: str, seed: int, tactics: tuple[str, ...]) -> Campaign:
+    """What an arm is told."""
+    how = ARMS[arm]
+    order = how.get("order", "best")
+    return Campaign(replace(EQUAL, order=order, seed=seed), policy=how.get("policy", "template"), tactics=tactics)
+
+
+def fleets(workers: int) -> Callable[[], fleet.Fleet]:
+    """That many workers, each a process."""
+    return lambda: fleet.processes(workers, start=undisturbed)
+
+
+def shares(
+    work: Path = Path("runs/benchmark-prove"),
+    seeds: int = 3,
+    workers: int = 2,
+    split: Split = "test",
+    most: int | None = None,
+    arms: tuple[str, ...] = tuple(ARMS),
+) -> None:
+    """The proved share of the benchmark, by policy and order, at equal budgets.
+
+    Args:
+        work: Where runs are kept.
+        seeds: Of the arm that draws.
+        workers: Processes.
+        split: Which theorems.
+        most: The first of them, all if not said.
+        arms: Which of them.
+    """
+    theorems = [entry.theorem for entry in entries_of(DATA, split)][:most]
+    with LeanServer(embedded_lean()) as server:
+        tactics = tuple(known(server, PROBES))
+    found: dict[tuple[str, int], list[Result]] = {}
+    for arm in arms:
+        for seed in range(seeds if ARMS[arm].get("order") == "random" else 1):
+            out = work / f"{arm} {seed}".replace(", ", "-").replace(" ", "-")
+            campaign = campaign_of(arm, seed, tactics)
+            found[arm, seed] = run(campaign, theorems, out, fleets=fleets(workers), resume=out.exists())
+            print(f"{arm}, seed {seed}: {share(sum(r.proved for r in found[arm, seed]), len(theorems))}", flush=True)
+    first = next(iter(found))
+    rows = [
+        row_of(arm, seed, rows, found.get(("template, best-first", 0), found[first]))
+        for (arm, seed), rows in found.items()
+    ]
+    side.print_table(f"{len(theorems)} theorems ({split}), {EQUAL.nodes} states, {EQUAL.seconds:g} s", rows)
+    side.write_result("prove_shares", rows, packages=PACKAGES)
+
+
+def row_of(arm: str, seed: int, found: list[Result], best: list[Result]) -> dict[str, object]:
+    """An arm beside the template with best-first, paired."""
+    ours = sum(a.proved and not b.proved for a, b in zip(found, best, strict=True))
+    theirs = sum(b.proved and not a.proved for a, b in zip(found, best, strict=True))
+    return {
+        "arm": arm,
+        "seed": seed,
+        "proved": share(sum(r.proved for r in found), len(found)),
+        "states, median": statistics.median(r.expanded for r in found),
+        "seconds, median": statistics.median(r.seconds for r in found),
+        "alone": ours,
+        "best-first alone": theirs,
+        "McNemar p": mcnemar(ours, theirs),
+    }
+
+
+class Recording(LeanServer):
+    """A server that remembers what it was asked."""
+
+    def __init__(self, *arguments: Any, **fields: Any) -> None:
+        self.asked: list[bytes] = []
+        super().__init__(*arguments, **fields)
+
+    def request(self, do: str, *, seconds: float = 60.0, **fields: Any) -> dict[str, Any]:
+        self.asked.append(json.dumps({"do": do, **fields}).encode() + b"\n")
+        return super().request(do, seconds=seconds, **fields)
+
+
+def bare(lines: list[bytes]) -> float:
+    """Seconds that a server takes for these requests when nothing is done with the answers."""
+    with LeanServer(embedded_lean()) as server:
+        server.hello()
+        into, out = server._process.stdin, server._process.stdout
+        assert into is not None
+        assert out is not None
+        began = time.perf_counter()
+        for line in lines:
+            os.write(into.fileno(), line)
+            while not os.read(out.fileno(), 1 << 20).endswith(b"\n"):
+                pass
+        return time.perf_counter() - began
+
+
+def steps(rounds: int = 5, nodes: int = 40) -> None:
+    """Tactic steps a second, and what our Python adds to the bare server (bar: at most 15 %).
+
+    Args:
+        rounds: Of both, one after the other; medians count.
+        nodes: States expanded in each.
+    """
+    theorem = next(e.theorem for e in entries_of(DATA / "naturals.lean") if e.theorem.name == "add_comm")
+    how = replace(EQUAL, nodes=nodes, seconds=600.0)
+    ours: list[float] = []
+    theirs: list[float] = []
+    count = 0
+    with Judge(embedded_lean()) as judge:
+        for _ in range(rounds):
+            server = Recording(embedded_lean())
+            server.hello()
+            session = Session(theorem, lambda: Recording(embedded_lean()), judge, Budget(), server)
+            began = time.perf_counter()
+            outcome = search(session, Template(Names.of(theorem.header)), how)
+            ours.append(time.perf_counter() - began)
+            assert session.server is server, "a server died: these are no equal terms"
+            count = len(outcome.attempts)
+            server.close()
+            theirs.append(bare(server.asked))
+    mine, others = statistics.median(ours), statistics.median(theirs)
+    row = {"steps": count, "monge steps/s": count / mine, "bare steps/s": count / others, "overhead": mine / others - 1}
+    side.print_table("Steps", [row])
+    side.write_result("prove_steps", [{**row, "monge s": ours, "bare s": theirs}], packages=PACKAGES)
+
+
+def workers(most: int = 37, rounds: int = 3) -> None:
+    """Theorems a minute with two workers beside one (bar: 1.6 times), start of their Lean included.
+
+    Args:
+        most: Theorems of the first family.
+        rounds: Of both, one after the other.
+    """
+    theorems = [entry.theorem for entry in entries_of(DATA / "naturals.lean")][:most]
+    taken: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for count in taken:
+            with TemporaryDirectory() as folder:
+                began = time.perf_counter()
+                # by states alone, so that both do the same work
+                campaign = Campaign(replace(EQUAL, nodes=12, seconds=600.0))
+                run(campaign, theorems, Path(folder), fleets=fleets(count))
+                taken[count].append(time.perf_counter() - began)
+    rates = {count: 60 * len(theorems) / statistics.median(seconds) for count, seconds in taken.items()}
+    row = {"one, theorems/min": rates[1], "two, theorems/min": rates[2], "two / one": rates[2] / rates[1]}
+    side.print_table("Workers", [row])
+    side.write_result("prove_workers", [{**row, "seconds": {str(k): v for k, v in taken.items()}}], packages=PACKAGES)
+
+
+def soak(
+    work: Path = Path("runs/benchmark-soak"), searches: int = 2000, every: float = 30.0, count: int = 2, nodes: int = 4
+) -> None:
+    """Many searches while a Lean of a worker is killed again and again: nothing lost, doubled or falsely proved.
+
+    Args:
+        work: Where the run is kept; begun runs go on.
+        searches: How many; the benchmark's theorems in turn, each tenth of them false.
+        every: Seconds between kills.
+        count: Workers.
+        nodes: States of a search.
+    """
+    entries = [entry.theorem for entry in entries_of(DATA)]
+    entries = [replace(t, name=f"{t.name}_{k}") for k, t in enumerate(entries * (searches // len(entries) + 1))][
+        :searches
+    ]
+    # what is false: the last thing said, and its contrary
+    entries = [replace(t, signature=": False") if k % 10 == 9 else t for k, t in enumerate(entries)]
+    ended, kills, peak = threading.Event(), [0], [0.0]
+
+    def disturb() -> None:
+        draws, next_kill = random.Random(0), time.monotonic() + every
+        while not ended.wait(1.0):
+            mine = [p for p in psutil.Process().children(recursive=True) if "node" in _name(p)]
+            peak[0] = max(peak[0], sum(_resident(p) for p in mine) / 1e9)
+            if time.monotonic() > next_kill and mine:
+                draws.choice(mine).kill()
+                kills[0] += 1
+                next_kill = time.monotonic() + every
+
+    threading.Thread(target=disturb, daemon=True).start()
+    began = time.monotonic()
+    campaign = Campaign(replace(EQUAL, nodes=nodes, seconds=30.0))
+    found = run(campaign, entries, work, fleets=fleets(count), resume=work.exists())
+    ended.set()
+    rows = attempts(work)
+    keys = [key for key in rows.column("state_id").to_pylist() if key]
+    row = {
+        "searches": len(found),
+        "kills": kills[0],
+        "lost": searches - len({r.number for r in found}),
+        "doubled": len(results(work)) - len({r.number for r in found}) + len(keys) - len(set(keys)),
+        "rows": len(rows),
+        "rows missing": sum(r.attempts for r in found) - len(rows),
+        "proved": sum(r.proved for r in found),
+        "false ones proved": sum(r.proved and r.signature == ": False" for r in found),
+        "GB of all Leans, most": peak[0],
+        "GB, cap": 4 * count * campaign.limits.memory,
+        "hours": (time.monotonic() - began) / 3600,
+    }
+    side.print_table("Soak", [row])
+    side.write_result("prove_soak", [row], packages=PACKAGES)
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _resident(process: psutil.Process) -> float:
+    try:
+        return process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+if __name__ == "__main__":
+    try:
+        tyro.extras.subcommand_cli_from_dict({f.__name__: f for f in (shares, steps, workers, soak)})
+    finally:
+        closed()
