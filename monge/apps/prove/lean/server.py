@@ -77,13 +77,14 @@ class LeanServer:
         """Of each header what it redefines, or does besides declaring."""
         self.uses = 0
         self._hello: dict[str, Any] | None = None
+        self._tree: list[psutil.Process] = []
         self._idle = (0.0, 0.0)
         self._send(self._secrets, self.limits.start)
 
     def hello(self) -> dict[str, Any]:
         """Lean's version and how many modules are loaded, when it is ready: it starts while others do something else."""
         if self._hello is None:
-            self._hello = self._receive(self.limits.start)
+            self._hello, self._tree = self._receive(self.limits.start), []
             self._idle = (time.monotonic(), self._processor())
         return self._hello
 
@@ -181,11 +182,13 @@ class LeanServer:
         return sum(self._each(lambda process: process.memory_info().rss)) / 1e9
 
     def _each(self, read: Callable[[psutil.Process], float]) -> list[float]:
-        """What is read of the process and of those below it."""
+        """What is read of the process and of those below it; to find them takes milliseconds, so they are kept."""
         found: list[float] = []
         with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self._process.pid)
-            for each in (process, *process.children(recursive=True)):
+            if self._hello is None or not self._tree:
+                process = psutil.Process(self._process.pid)
+                self._tree = [process, *process.children(recursive=True)]
+            for each in self._tree:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     found.append(read(each))
         return found
