@@ -36,6 +36,7 @@ APPS: dict[str, dict[str, str]] = {
         "compare": "two runs on the same theorems, paired",
         "export-proofs": "each proof of a run as a .lean file",
         "export-pairs": "theorems in English and Lean, for translate",
+        "export-library": "the theorems of Init and Std",
         "view": "a run as an HTML page with its search trees",
         "demo": "thirty theorems about naturals",
     },
@@ -54,7 +55,7 @@ def usage() -> str:
     """What `monge --help` prints."""
     lines = ["usage: monge APP VERB [options]; monge APP VERB --help says which", ""]
     for app, verbs in APPS.items():
-        lines += [app, *(f"  {verb:<14}{text}" for verb, text in verbs.items())]
+        lines += [app, *(f"  {verb:<16}{text}" for verb, text in verbs.items())]
     return "\n".join(lines)
 
 

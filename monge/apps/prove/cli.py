@@ -242,6 +242,25 @@ def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Pat
     console.print(f"{len(rows)} pairs: {out}")
 
 
+def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None:
+    """Write the public theorems of Init and Std, each with its statement and module; a .txt file of such names is searched.
+
+    Args:
+        out: The .jsonl file, made here.
+        lean: A command of a Lean of this machine; the WebAssembly build if not said.
+    """
+    free(out)
+    toolchain = Campaign(lean=lean).toolchain()
+    count = 0
+    with LeanServer(toolchain, ("Init", "Std")) as server, aside(out) as place, place.open("w") as file:
+        for number in range(server.hello()["modules"]):
+            found = server.request("library", seconds=120.0, module=number)
+            for row in found["theorems"]:
+                count += 1
+                file.write(json.dumps({**row, "module": found["module"]}, ensure_ascii=False) + "\n")
+    console.print(f"{count} theorems: {out}")
+
+
 def demo(*, out: Path = Path("runs/demo-prove"), theorems: int = 30, workers: int = 1) -> None:
     """Set Lean up if need be, and prove theorems about types that are defined from nothing.
 
@@ -265,6 +284,7 @@ VERBS = {
     "compare": compare,
     "export-proofs": export_proofs,
     "export-pairs": export_pairs,
+    "export-library": export_library,
     "view": view,
     "demo": demo,
 }

@@ -18,8 +18,13 @@ SPLITS = {"valid": "validation", "val": "validation"}
 
 
 def entries_of(path: Path, split: Split = "all") -> list[Entry]:
-    """The theorems of a family's .lean file, of a folder of them, or of a .jsonl file. ValueError if there are none."""
-    if path.is_dir():
+    """The theorems of a family's .lean file, of a folder of them, of a .jsonl file, or of a .txt file of names of the library.
+
+    ValueError if there are none.
+    """
+    if path.suffix == ".txt":
+        found = [restated(name, path.stem) for name in path.read_text().split()]
+    elif path.is_dir():
         found = [entry for file in sorted(path.glob("*.lean")) for entry in family(file)]
     else:
         found = _jsonl(path) if path.suffix == ".jsonl" else family(path)
@@ -27,6 +32,14 @@ def entries_of(path: Path, split: Split = "all") -> list[Entry]:
     if not kept:
         raise ValueError(f"{path}: no theorem" + (f" in split {split}" if found else ""))
     return kept
+
+
+def restated(name: str, source: str = "library") -> Entry:
+    """A theorem of Init or Std, to be proved from what its module stands on."""
+    own = "restated_" + "".join(c if c.isalnum() else "_" for c in name)
+    return Entry(
+        Theorem(own, f": type_of% @{name}", "", ("Init", "Std"), after=name), "", "", split="test", source=source
+    )
 
 
 def _jsonl(path: Path) -> list[Entry]:

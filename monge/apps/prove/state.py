@@ -1,6 +1,7 @@
 """What a search and Lean say to each other: theorems, goals, states, and how an attempt may end."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,14 @@ class Theorem:
     """Constants that a proof may not use."""
     beyond: tuple[str, ...] = ()
     """Modules of which nothing that imports them may be used."""
+    after: str = ""
+    """A theorem of the library that this one restates: no theorem of its module may be used, and nothing that imports it. What
+    comes before it in its module is out of reach as well, for the build does not say what does."""
+
+    @property
+    def walls(self) -> dict[str, Any]:
+        """What may not be used, as the server is told."""
+        return {"exclude": list(self.exclude), "beyond": list(self.beyond), "after": self.after}
 
 
 @dataclass(frozen=True)

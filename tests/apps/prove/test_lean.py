@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 
+from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import Died, Gone, LeanServer, Limits
 from monge.apps.prove.lean.session import Session
 from monge.apps.prove.lean.setup import embedded_root
@@ -211,6 +212,18 @@ def Nat.succ (n : Nat) : Nat := n
 def test_what_would_be_passed_over_is_refused(judge, theorem):
     with pytest.raises(ValueError, match=r"here|there is no"):
         judge.state(theorem)
+
+
+def test_a_theorem_of_the_library_is_not_proved_by_itself_or_what_follows(lean):
+    restated = Theorem("again", ": type_of% @List.map_map", imports=("Init", "Std"), after="List.map_map")
+    with Judge(lean, ("Init", "Std")) as judge:
+        assert judge.state(restated).text.endswith("Eq (List.map g (List.map f l)) (List.map (Function.comp g f) l)")
+        for tactic in ("exact List.map_map", "intros; simp", "intros; grind"):
+            assert isinstance(judge(restated, (tactic,)), Rejection), tactic
+        honest = "intro β γ α g f l; induction l with\n| nil => rfl\n| cons a l ih => show _ :: _ = _; rw [ih]; rfl"
+        assert isinstance(judge(restated, (honest,)), Proof)
+        with pytest.raises(ValueError, match=r"after: there is no List\.nothing"):
+            judge.state(Theorem("t", ": True", imports=("Init", "Std"), after="List.nothing"))
 
 
 def test_a_header_has_a_process_of_its_own(judge):

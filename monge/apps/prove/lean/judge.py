@@ -84,8 +84,7 @@ class Judge:
                 seconds=self._patience.seconds,
                 statement=statement.export,
                 proof=export,
-                exclude=list(theorem.exclude),
-                beyond=list(theorem.beyond),
+                **theorem.walls,
             )
         except Died as died:
             return Rejection("died", str(died))

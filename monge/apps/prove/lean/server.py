@@ -95,8 +95,7 @@ class LeanServer:
             "start",
             theorem,
             budget,
-            exclude=list(theorem.exclude),
-            beyond=list(theorem.beyond),
+            **theorem.walls,
             heartbeats=budget.heartbeats,
         )
         return State(_goals(found), (), found["state"])
@@ -119,9 +118,7 @@ class LeanServer:
 
     def statement(self, theorem: Theorem, budget: Budget | None = None) -> dict[str, Any]:
         """What a statement says, as text and as declarations."""
-        return self._asked(
-            "state", theorem, budget or Budget(), exclude=list(theorem.exclude), beyond=list(theorem.beyond)
-        )
+        return self._asked("state", theorem, budget or Budget(), **theorem.walls)
 
     def compile(self, theorem: Theorem, text: str, budget: Budget | None = None) -> dict[str, Any] | Rejection:
         """What a theorem's text with its proof declares, or Lean's errors."""
@@ -133,7 +130,7 @@ class LeanServer:
             header=header,
             name=theorem.name,
             text=text,
-            exclude=list(theorem.exclude),
+            **theorem.walls,
         )
         return Rejection("compile", _words(found)) if "failed" in found else found["export"]
 

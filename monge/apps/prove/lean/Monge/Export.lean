@@ -37,10 +37,43 @@ partial def importers (env : Environment) (beyond : NameSet) (marked : Array Boo
 
 partial def nameSet (l : List Name) (s : NameSet := {}) : NameSet := match l with | [] => s | n :: l => nameSet l (s.insert n)
 
-/-- `exclude` names constants; `beyond` modules, whose importers are out of reach. -/
+def followed (l rest : List Name) : List Name := match l with | [] => rest | n :: l => n :: followed l rest
+
+/-- Is a constant of the library a theorem, whatever form the build left it in? -/
+def isTheorem (env : Environment) (n : Name) : Bool :=
+  match env.find? n with
+  | some (.thmInfo _) => true
+  | some (.axiomInfo _) => wasOriginallyTheorem env n
+  | _ => false
+
+partial def theoremsIn (env : Environment) (cs : Array Name) (i : Nat) (rest : List Name) : List Name :=
+  match cs[i]? with
+  | none => rest
+  | some c => if isTheorem env c then c :: theoremsIn env cs (i + 1) rest else theoremsIn env cs (i + 1) rest
+
+/-- The theorems of a module. -/
+def theoremsOf (env : Environment) (m : Nat) : List Name :=
+  match env.header.moduleData[m]? with | some data => theoremsIn env data.constNames 0 [] | none => []
+
+/-- The module that declares the theorem of the library that a request restates, if it does. -/
+def restated (env : Environment) (j : Json) : Option Nat :=
+  match str j "after" with
+  | "" => none
+  | s => match env.getModuleIdxFor? s.toName with | some i => some i.toNat | none => none
+
+/-- Constants that a request excludes by name, or as the theorems of the module of the one that it restates: public files do not
+say which of them come after it. -/
+def excludedNames (env : Environment) (j : Json) : List Name :=
+  followed (names (arr j "exclude")) (match restated env j with | some m => theoremsOf env m | none => [])
+
+/-- `exclude` names constants; `beyond` modules, whose importers are out of reach; `after` a theorem, its module's theorems and
+the module's importers. -/
 def excluded (env : Environment) (j : Json) : Excluded :=
   let beyond := names (arr j "beyond")
-  { names := nameSet (names (arr j "exclude")),
+  let beyond := match restated env j with
+    | some m => match env.header.moduleNames[m]? with | some n => n :: beyond | none => beyond
+    | none => beyond
+  { names := nameSet (excludedNames env j),
     modules := match beyond with | [] => #[] | _ => importers env (nameSet beyond) }
 
 def Excluded.has (e : Excluded) (env : Environment) (c : Name) : Bool :=
@@ -52,8 +85,6 @@ def Excluded.has (e : Excluded) (env : Environment) (c : Name) : Bool :=
 /-- Constants that a declaration mentions, before `rest`. -/
 partial def mentioned (cs : Array Name) (rest : List Name) (i : Nat := 0) : List Name :=
   match cs[i]? with | some c => c :: mentioned cs rest (i + 1) | none => rest
-
-def followed (l rest : List Name) : List Name := match l with | [] => rest | n :: l => n :: followed l rest
 
 def dependencies (c : ConstantInfo) (rest : List Name) : List Name :=
   let rest := mentioned c.type.getUsedConstants rest

@@ -26,7 +26,7 @@ namespace Monge
 def erase (r : Cells) (set n : Name) : BaseIO Unit := do
   let _ ← caught (r.run (do Attribute.erase n set; return ()))
 
-/-- Take excluded names out of the sets that simp, grind and ext draw on. -/
+/-- Take names out of the sets that simp, grind and ext draw on. -/
 partial def eraseAll (r : Cells) (l : List Name) : BaseIO Unit := do
   match l with
   | [] => return ()
@@ -36,29 +36,45 @@ partial def eraseAll (r : Cells) (l : List Name) : BaseIO Unit := do
     erase r `grind n
     eraseAll r l
 
+partial def eraseFrom (r : Cells) (set : Name) (l : List Name) : BaseIO Unit := do
+  match l with
+  | [] => return ()
+  | n :: l =>
+    erase r set n
+    eraseFrom r set l
+
+/-- The same for simp and all theorems of modules that are out of reach. -/
+partial def eraseBeyond (r : Cells) (env : Environment) (marked : Array Bool) (m : Nat := 0) : BaseIO Unit := do
+  match marked[m]? with
+  | none => return ()
+  | some beyond =>
+    if beyond then eraseFrom r `simp (theoremsOf env m)
+    eraseBeyond r env marked (m + 1)
+
 /-- What a request excludes that is not there, so that a misspelt name is not taken for a wall. -/
 partial def absent (env : Environment) (j : Json) : Option Json :=
   let lost := first (names (arr j "exclude")) (fun n => !env.contains n)
   match lost, first (names (arr j "beyond")) (fun n => (env.getModuleIdx? n).isNone) with
   | some n, _ => some (failure "statement" ("exclude: there is no " ++ shown n))
   | none, some n => some (failure "statement" ("beyond: there is no module " ++ shown n))
-  | none, none => none
+  | none, none => match str j "after", restated env j with
+    | "", _ | _, some _ => none
+    | s, none => some (failure "statement" ("after: there is no " ++ s ++ " in the library"))
 
 /-- An environment whose simp, ext and grind do not know what is excluded. -/
-def without (header : Command.State) (excluded : List Name) : BaseIO Command.State := do
-  match excluded with
-  | [] => return header
-  | _ =>
-    let r ← Cells.of (scopeOf header) 0 { env := header.env } {} {}
-    eraseAll r excluded
-    return { header with env := (← r.core.get).env }
+def without (header : Command.State) (j : Json) : BaseIO Command.State := do
+  let env := header.env
+  let r ← Cells.of (scopeOf header) 0 { env } {} {}
+  eraseAll r (excludedNames env j)
+  eraseBeyond r env (excluded env j).modules
+  return { header with env := (← r.core.get).env }
 
 def Repl.begin (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
   match s.headers[nat j "header"]? with
   | none => return (s, failure "request" "no such header")
   | some header =>
     if let some e := absent header.env j then return (s, e)
-    let header ← without header (names (arr j "exclude"))
+    let header ← without header j
     match ← stated header (str j "name") (str j "signature") with
     | .error e => return (s, e)
     | .ok (c, n) =>
@@ -177,7 +193,7 @@ def Repl.compile (s : Repl) (j : Json) : BaseIO Json := do
   match s.headers[nat j "header"]? with
   | none => return failure "request" "no such header"
   | some header =>
-    let header ← without header (names (arr j "exclude"))
+    let header ← without header j
     let (stxs, failed, state) ← (Source.of "<proof>" (str j "text") header).all
     if failed.size > 0 then return .mkObj [("failed", .str "compile"), ("errors", .arr failed)] else
     match stxs.toList with
@@ -188,6 +204,37 @@ def Repl.compile (s : Repl) (j : Json) : BaseIO Json := do
       | none => return failure "compile" "the text declares no such theorem"
       | some _ => return .mkObj [("export", (({} : Export).constants state.env [n]).json)]
     | _ => return failure "compile" "the text is more than one command"
+
+/-! ## The library -/
+
+/-- Does Lean make theorems of this name by itself? -/
+def automatic (n : Name) : Bool :=
+  let short := match n with | .str _ s => s | _ => "_"
+  n.isInternal || isPrivateName n || n.hasMacroScopes || (shown n).toName != n ||
+    ["injEq", "inj", "sizeOf_spec", "noConfusion", "congr_simp", "hcongr", "eq_def"].contains short ||
+    "eq_".isPrefixOf short || "match_".isPrefixOf short || "proof_".isPrefixOf short
+
+partial def rows (r : Cells) (l : List Name) : BaseIO (List Json) := do
+  match l with
+  | [] => return []
+  | n :: l =>
+    let rest ← rows r l
+    if automatic n then return rest else
+    match ← caught (r.run (do
+        let c ← getConstInfo n
+        let text ← ppExpr c.type
+        return text)) with
+    | .ok text => return .mkObj [("name", .str (shown n)), ("statement", .str (text.pretty 100))] :: rest
+    | .error _ => return rest
+
+/-- The public theorems of a module of the library, by its number. -/
+def Repl.library (s : Repl) (j : Json) : BaseIO Json := do
+  let m := nat j "module"
+  match s.env.header.moduleNames[m]? with
+  | none => return failure "request" "no such module"
+  | some name =>
+    let r ← Cells.of { header := "" } 0 { env := s.env } {} {}
+    return .mkObj [("module", .str (shown name)), ("theorems", list (← rows r (theoremsOf s.env m)))]
 
 /-! ## The loop -/
 
@@ -205,6 +252,7 @@ def Repl.answer (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
   | "state" => return (s, ← s.state j)
   | "compile" => return (s, ← s.compile j)
   | "replay" => return (s, ← s.replay j)
+  | "library" => return (s, ← s.library j)
   | other => return (s, failure "request" ("no such request: " ++ other))
 
 def stamped (secret j : Json) : String := match secret with | .str s => s ++ " " ++ j.compress ++ "\n" | _ => "\n"
