@@ -1,0 +1,81 @@
+"""A Lean of the machine: a small executable called `lean` that runs the embedded build, found, compiled for and confined."""
+
+import os
+import shutil
+
+import pytest
+
+from monge.apps.prove.lean.judge import Judge
+from monge.apps.prove.lean.server import LeanServer
+from monge.apps.prove.lean.setup import embedded_root, native_lean
+from monge.apps.prove.lean.toolchain import bubblewrap, node
+from monge.apps.prove.state import Proof, Rejection, State, Theorem
+
+SCRIPT = """#!/bin/sh
+# Lean's command line: what it names of the server's folder stands at /server in the build's own file system.
+here=$(dirname "$0")/..
+case $1 in
+  --version) echo "Lean (version 4.28.0, a stand-in)"; exit ;;
+  --print-prefix) cd "$here" && pwd; exit ;;
+esac
+server=${LEAN_PATH##*:}
+write=false; [ "$1" = -o ] && write=true
+mounts='[{"at":"/lib","from":"'$here/build/lib'"},{"at":"/server","from":"'$server'","write":'$write'}]'
+export LEAN_PATH=/lib:/server
+set -- $(echo "$*" | sed "s|$server|/server|g")
+exec NODE --stack-size=60000 "$here/build/host.cjs" "$here/build" "$mounts" -- -j1 "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def native(lean, tmp_path_factory):
+    prefix = tmp_path_factory.mktemp("prefix")
+    (prefix / "bin").mkdir()
+    command = prefix / "bin" / "lean"
+    command.write_text(SCRIPT.replace("NODE", node()))
+    command.chmod(0o755)
+    root = embedded_root()
+    shutil.copytree(root, prefix / "build", ignore=lambda _, names: [n for n in names if n.startswith("server-")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("LEAN_PATH", raising=False)
+        yield native_lean((str(command),))
+
+
+@pytest.mark.long
+def test_a_lean_of_the_machine_searches_and_judges(native):
+    assert native.name == "Lean (version 4.28.0, a stand-in)"
+    with LeanServer(native) as server:
+        state = server.start(Theorem("t", "(p q : Prop) (h : p ∧ q) : q ∧ p"))
+        state = server.step(state, "exact ⟨h.2, h.1⟩")
+        assert isinstance(state, State)
+        assert server.finish(state) is None
+    with Judge(native) as judge:
+        assert isinstance(judge(Theorem("t", ": 1 + 1 = 2"), ("rfl",)), Proof)
+        assert isinstance(judge(Theorem("t", ": 1 + 1 = 3"), ("rfl",)), Rejection)
+
+
+@pytest.mark.long
+def test_it_is_confined_where_there_is_bubblewrap(native, tmp_path):
+    if not bubblewrap():
+        pytest.skip("no bubblewrap here")
+    with LeanServer(native) as server:
+        server.hello()
+        inside = server._process.pid
+        assert os.path.basename(os.readlink(f"/proc/{inside}/exe")) == "bwrap"
+
+
+def test_a_lean_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no 'no-such-lean' to run"):
+        native_lean(("no-such-lean",))
+
+
+def test_without_bubblewrap_it_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("monge.apps.prove.lean.setup.bubblewrap", lambda: ())
+    monkeypatch.setattr("monge.apps.prove.lean.setup.compile_server", lambda *_: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    command = tmp_path / "lean"
+    command.write_text("#!/bin/sh\necho said\n")
+    command.chmod(0o755)
+    native_lean((str(command),))
+    assert "unconfined" in capsys.readouterr().err
