@@ -12,7 +12,7 @@ import torch
 
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import Died, LeanServer, Limits
-from monge.apps.prove.lean.session import Session
+from monge.apps.prove.lean.session import Session, Unserved
 from monge.apps.prove.lean.setup import embedded_lean, native_lean
 from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.lm.causal import Causal, Sampling
@@ -79,14 +79,31 @@ class Bench:
         self._imports: tuple[str, ...] = ()
 
     def tried(self, task: Task) -> tuple[Result, pa.Table]:
-        """Search for one proof."""
+        """Search for one proof. A Lean that dies outside of a tactic is tried once more, with new ones."""
+        try:
+            return self._tried(task)
+        except (Died, Unserved):
+            self.close()
+        try:
+            return self._tried(task)
+        except Died as died:
+            if self._server is None:  # not even a new one starts
+                raise
+            self.close()
+            return unsearched(task, "quarantined", str(died)), SCHEMA.empty_table()
+
+    def _tried(self, task: Task) -> tuple[Result, pa.Table]:
         theorem, campaign = task.theorem, self.campaign
         server, judge = self._ready(theorem.imports)
-        judge.prepare(theorem.header)
-        server.hello()
+        try:
+            judge.prepare(theorem.header)
+            server.hello()
+        except Died:
+            self.close()
+            raise
         try:
             stated = judge.state(theorem)
-        except (ValueError, Died) as error:
+        except ValueError as error:
             return unsearched(task, "refused", str(error)), SCHEMA.empty_table()
         session = Session(theorem, lambda: self._serve(theorem.imports), judge, campaign.budget, server)
         before = self._lost()

@@ -1,5 +1,6 @@
 """Many theorems: by workers that keep their servers, recorded as they are done, to be resumed."""
 
+import hashlib
 import json
 import multiprocessing
 import signal
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from monge import fleet
 from monge.apps.prove.bench import Campaign, Task, bench_of, unsearched
+from monge.apps.prove.lean.toolchain import digest, sources
 from monge.apps.prove.state import Theorem
 from monge.apps.prove.trajectories import SCHEMA, Recorder, Result, results
 from monge.train.checkpoint import locked, write_json
@@ -45,7 +47,7 @@ def run(
             while left:
                 (directory / STARTED).write_text("")
                 try:
-                    for _, (result, rows) in fleets()(_Work(campaign, directory), list(left.values())):
+                    for _, (result, rows) in fleets()(_Work(campaign, directory.resolve()), list(left.values())):
                         recorder.add(result, rows)
                         del left[result.number]
                         told(result)
@@ -63,20 +65,26 @@ def run(
                 finally:
                     for child in multiprocessing.active_children():
                         child.terminate()
-        (directory / STARTED).unlink()
+        (directory / STARTED).unlink(missing_ok=True)
         return results(directory)
+
+
+def _digest(theorem: Theorem) -> str:
+    """What changes when a theorem does."""
+    return hashlib.blake2b(repr(theorem).encode(), digest_size=6).hexdigest()
 
 
 def _begun(campaign: Campaign, theorems: Sequence[Theorem], directory: Path, *, resume: bool) -> Campaign:
     """The campaign as it was begun here, or begun now."""
     path = directory / "settings.json"
     asked = {
-        "theorems": [theorem.name for theorem in theorems],
+        "theorems": [[theorem.name, _digest(theorem)] for theorem in theorems],
+        "built": digest(*sources()),
         **json.loads(json.dumps(asdict(campaign), default=str)),
     }
     if not path.exists():
         if results(directory):
-            raise ValueError(f"{directory}: theorems.jsonl without settings.json; name another directory")
+            raise ValueError(f"{directory}: a run without settings.json; name another directory")
         write_json(path, asked)
         return campaign
     if not resume:

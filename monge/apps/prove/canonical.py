@@ -29,7 +29,7 @@ def _goal(goal: Goal) -> str:
         labels = [
             _digest(
                 [
-                    _joined(pieces[k], known),
+                    _joined(pieces[k], known) + ("✝" if "✝" in name else ""),
                     *sorted(_joined(pieces[i], known | {name: "@"}) for i in about[name][:MOST]),
                 ]
             )
@@ -37,7 +37,8 @@ def _goal(goal: Goal) -> str:
         ]
     order = sorted(range(len(names)), key=lambda k: labels[k])
     known = {names[k]: f"#{place}" for place, k in enumerate(order)}  # no name in Lean begins so
-    lines = [f"{known[names[k]]} : {_joined(pieces[k], known)}" for k in order]
+    hidden = ["✝" if "✝" in name else "" for name in names]  # what cannot be said is another state than what can
+    lines = [f"{known[names[k]]}{hidden[k]} : {_joined(pieces[k], known)}" for k in order]
     return "\n".join([*lines, f"⊢ {_joined(pieces[-1], known)}"])
 
 

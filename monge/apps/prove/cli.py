@@ -22,7 +22,7 @@ from monge.apps.prove.lean.setup import native_lean, setup_embedded
 from monge.apps.prove.lm.completions import Completions
 from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.policy import PROBES
-from monge.apps.prove.report import comparison, summary_of
+from monge.apps.prove.report import comparison, done, summary_of
 from monge.apps.prove.sources import Split, entries_of
 from monge.apps.prove.state import Budget, Goal, State, proof_text
 from monge.apps.prove.trajectories import Result, results
@@ -80,13 +80,17 @@ def search(
         resume: Go on with what was begun in `out`.
     """
     entries = entries_of(theorems, split)[:most]
+    if most is not None and most < 1:
+        raise ValueError(f"--most must be at least 1, got {most}")
     campaign = Campaign(how, budget, policy, PROBES if policy == "probes" else (), server, local, lean)
     if (policy == "server" and not server.model) or (policy == "local" and not local.name):
         raise ValueError(f"--policy {policy} needs --{policy}.{'model' if policy == 'server' else 'name'}")
     if policy == "server":  # one that cannot be asked ends the run before it begins
         Completions(replace(server, breaker=1))([State((Goal("True"),))], 1)
+    toolchain, fleets = campaign.toolchain(), _fleets(workers, ray)
+    fleets()  # what is wrong is said before anything is written
     if policy == "probes":
-        with LeanServer(campaign.toolchain(), entries[0].theorem.imports) as one:
+        with LeanServer(toolchain, entries[0].theorem.imports) as one:
             campaign = replace(campaign, tactics=tuple(known(one, PROBES)))
         if absent := [tactic for tactic in PROBES if tactic not in campaign.tactics]:
             console.print(f"This Lean does not know {', '.join(absent)}: left out.")
@@ -95,7 +99,7 @@ def search(
             campaign,
             [entry.theorem for entry in entries],
             out,
-            fleets=_fleets(workers, ray),
+            fleets=fleets,
             resume=resume,
             told=partial(_tell, len(entries), set()),
         )
@@ -170,6 +174,8 @@ def summary(runs: tyro.conf.Positional[tuple[Path, ...]]) -> None:
     Args:
         runs: Folders of `monge prove search`.
     """
+    if not runs:
+        raise ValueError("name a run's folder, or several")
     for path in runs:
         console.print(summary_of(path))
 
@@ -193,7 +199,7 @@ def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs"
         out: The folder for them, made here.
     """
     free(out)
-    proved = [result for result in results(path) if result.tactics is not None]
+    proved = [result for result in done(path) if result.tactics is not None]
     if not proved:
         raise ValueError(f"{path}: no proof to write")
     out.mkdir(parents=True)

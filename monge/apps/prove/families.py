@@ -9,6 +9,7 @@ from textwrap import dedent
 from monge.apps.prove.state import Theorem
 
 DATA = Path(__file__).parent / "data"
+DECLARED = r"^(?:@\[.*\]\s*)?(?:private |protected )?(?:theorem|lemma)\b"
 MARK = "-- theorems\n"
 
 
@@ -48,13 +49,13 @@ def family(path: Path) -> list[Entry]:
     found = re.findall(r"/-- (.*?) -/\ntheorem (\S+) (.*?) := by\n(.*?)(?=\n\n|\Z)", rest, re.DOTALL)
     if not found:
         raise ValueError(f"{path}: no theorem `/-- in English -/ theorem NAME ... := by` after {MARK.strip()!r}")
-    if len(found) != (count := len(re.findall(r"^theorem ", rest, re.MULTILINE))):
+    if len(found) != (count := len(re.findall(DECLARED, rest, re.MULTILINE))):
         raise ValueError(
             f"{path}: {count} theorems, {len(found)} of them as `/-- in English -/`, statement, proof without gaps"
         )
     return [
         Entry(
-            Theorem(name, " ".join(signature.split()), header.rstrip() + "\n"),
+            Theorem(name, signature.strip(), header.rstrip() + "\n"),
             " ".join(english.split()),
             dedent(proof).rstrip(),
             split=split_of(f"{path.stem}.{name}"),

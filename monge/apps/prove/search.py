@@ -58,10 +58,10 @@ class _Run:
     def expand(self, chosen: list[Node], frontier: Frontier) -> bool:
         """Try what the policy says of these states; whether the search goes on."""
         outcome, how = self.outcome, self.how
-        outcome.expanded += len(chosen)
         said = self.policy([node.state for node in chosen], how.candidates)
         children: dict[Node, list[Node]] = {node: [] for node in chosen}
         for node, suggestions in zip(chosen, said, strict=True):
+            outcome.expanded += 1
             for suggestion in self.tried(node, suggestions):
                 if time.monotonic() - self.began > how.seconds:
                     outcome.ended = "out of time"

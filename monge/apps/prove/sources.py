@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from monge.apps.prove.families import Entry, family
+from monge.apps.prove.families import DECLARED, Entry, family
 from monge.apps.prove.state import Theorem
 
 Split = Literal["all", "train", "validation", "test"]
@@ -44,7 +44,7 @@ def restated(name: str, source: str = "library") -> Entry:
 
 def _jsonl(path: Path) -> list[Entry]:
     found: list[Entry] = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text().split("\n"), 1):
         if line.strip():
             try:
                 found.append(_entry(json.loads(line), path.stem))
@@ -60,14 +60,14 @@ def _entry(row: dict[str, Any], source: str) -> Entry:
     if not text:
         raise ValueError(f"no {' and no '.join(STATEMENTS)}")
     imports, before = _header(_field(row, HEADERS) or "import Mathlib")
-    found = list(re.finditer(r"^(?:theorem|lemma)\s+(\S+)", text, re.MULTILINE))
+    found = list(re.finditer(DECLARED + r"\s+([^\s:({\[]+)", text, re.MULTILINE))
     if not found:
         raise ValueError(f"no theorem in {text[:60]!r}")
     last = found[-1]
     header = "\n".join(filter(None, [before, text[: last.start()].strip()]))
     signature = re.sub(r"\s*:=\s*(by)?\s*(sorry)?\s*$", "", text[last.end() :].strip())
     return Entry(
-        Theorem(last[1], " ".join(signature.split()), header + "\n" if header else "", imports),
+        Theorem(last[1], signature, header + "\n" if header else "", imports),
         " ".join(_field(row, ENGLISH).strip().removeprefix("/--").removesuffix("-/").split()),
         "",
         _field(row, PROOFS).strip(),
@@ -83,5 +83,5 @@ def _field(row: dict[str, Any], names: Sequence[str]) -> str:
 def _header(text: str) -> tuple[tuple[str, ...], str]:
     """Its imports, and the rest."""
     lines = text.strip().splitlines()
-    imports = tuple(line.split()[1] for line in lines if line.startswith("import "))
+    imports = tuple(line.split()[1] for line in lines if line.startswith("import ") and len(line.split()) > 1)
     return imports or ("Init",), "\n".join(line for line in lines if not line.startswith("import ")).strip()

@@ -139,4 +139,5 @@ class Proof:
 def proof_text(theorem: Theorem, tactics: tuple[str, ...]) -> str:
     """`theorem NAME SIGNATURE := by` and a tactic a line, or lines."""
     body = "\n".join("  " + line for tactic in tactics for line in tactic.splitlines())
-    return f"theorem {theorem.name} {theorem.signature} := by\n{body}"
+    end = "\n" if "--" in theorem.signature.split("\n")[-1] else " "  # a comment does not swallow what follows
+    return f"theorem {theorem.name} {theorem.signature}{end}:= by\n{body}"

@@ -1,6 +1,6 @@
 """What a search tried, in parquet: a row for each tactic, failures too; a row group for each theorem, never rewritten.
 
-runs/NAME/   settings.json   theorems.jsonl (a line for each theorem that is done)   part-*.parquet (what was tried)
+runs/NAME/   settings.json   part-*.parquet (what was tried)   part-*.jsonl (what came of it: a line for each theorem)
 """
 
 import json
@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
 )
 """A row is a tactic tried. state_id is that of the state after it, null where it failed; parent_id that of the state before.
 depth: tactics before it. label: positive on the path of a proof, where remaining_depth counts the tactics from the state before
-to the end; negative elsewhere in a theorem that was proved; else unknown."""
+to the end; negative elsewhere in a theorem that was proved, but for other ways to a state of the proof; else unknown."""
 GROUPS, SECONDS = 256, 60.0
 """A part is closed after so many theorems, or so long."""
 
@@ -101,9 +101,17 @@ def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str,
             said[node] = str(node.state)
         return said[node]
 
+    good = {node.text for node in remaining}
+
+    def label(child: Node | None) -> str:
+        if child in remaining:
+            return "positive"
+        # another way to a state of the proof is neither
+        return "negative" if remaining and (child is None or child.text not in good) else "unknown"
+
     def rows() -> Iterator[dict[str, Any]]:
         for attempt in outcome.attempts:
-            child, on_path = attempt.child, attempt.child in remaining
+            child = attempt.child
             yield {
                 "run": run,
                 "theorem": theorem,
@@ -117,8 +125,8 @@ def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str,
                 "log_probability": attempt.suggestion.logp,
                 "energy": child.energy if child else None,
                 "depth": attempt.parent.depth,
-                "remaining_depth": remaining[attempt.parent] if on_path else None,
-                "label": "positive" if on_path else "negative" if outcome.found else "unknown",
+                "remaining_depth": 1 + remaining[child] if child in remaining else None,
+                "label": label(child),
                 "wall_seconds": attempt.seconds,
                 "lean_seconds": attempt.lean_seconds,
                 "worker": worker,
@@ -129,45 +137,54 @@ def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str,
 
 
 class Recorder:
-    """Writes a run. What has a line in theorems.jsonl is whole on disk; what has none is done again by `--resume`."""
+    """Writes a run in parts: the attempts of some theorems, then what came of them, each renamed when it is whole.
+
+    A part without the second file is as if it had not been; its theorems are done again by `--resume`.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory, self._writer, self._waiting = directory, None, []
-        done = results(directory)
-        known = {result.part for result in done}
+        self._next, self._began = 0, 0.0
         for part in directory.glob("part-*.parquet"):
-            if part.name not in known:
-                part.unlink()  # closed, but the lines of its theorems were not written any more
+            if part.with_suffix(".jsonl").exists():
+                self._next = max(self._next, 1 + int(part.stem[5:]))
+            else:
+                part.unlink()
         for rest in directory.glob(".writing-*"):
             rest.unlink()
-        self._next = 1 + max((int(name[5:-8]) for name in known if name), default=-1)
-        self._began = 0.0
 
     def add(self, result: Result, rows: pa.Table) -> None:
         """A theorem that is done, with its attempts."""
-        name = f"part-{self._next:05d}.parquet"
-        with writing(self._directory / name):
+        part, place = self._part(".parquet")
+        with writing(part):
             if self._writer is None:
-                self._writer = pq.ParquetWriter(self._directory / f".writing-{name}", SCHEMA, compression="zstd")
+                self._writer = pq.ParquetWriter(place, SCHEMA, compression="zstd")
                 self._began = time.monotonic()
             self._writer.write_table(rows)
-        self._waiting.append({**asdict(result), "part": name})
+        self._waiting.append({**asdict(result), "part": part.name})
         if len(self._waiting) >= GROUPS or time.monotonic() - self._began > SECONDS:
             self.close()
 
     def close(self) -> None:
         """Put all that was added on disk."""
-        if self._writer is None:
+        writer, waiting = self._writer, self._waiting
+        if writer is None:
             return
-        name = f"part-{self._next:05d}.parquet"
-        with writing(self._directory / name):
-            self._writer.close()
-            (self._directory / f".writing-{name}").rename(self._directory / name)
-            with (self._directory / "theorems.jsonl").open("a") as file:
-                file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in self._waiting)
+        (part, attempts), (lines, place) = self._part(".parquet"), self._part(".jsonl")
+        self._writer, self._waiting, self._next = None, [], self._next + 1
+        with writing(part):
+            writer.close()
+            attempts.rename(part)
+            with place.open("w") as file:
+                file.writelines(json.dumps(result) + "\n" for result in waiting)
                 file.flush()
                 os.fsync(file.fileno())
-        self._writer, self._waiting, self._next = None, [], self._next + 1
+            place.rename(lines)
+
+    def _part(self, suffix: str) -> tuple[Path, Path]:
+        """A file of the part at hand, and where it is written."""
+        path = self._directory / f"part-{self._next:05d}{suffix}"
+        return path, path.with_name(f".writing-{path.name}")
 
     def __enter__(self) -> "Recorder":
         return self
@@ -178,9 +195,9 @@ class Recorder:
 
 def results(directory: Path) -> list[Result]:
     """The theorems of a run that are done, in the order of their numbers."""
-    path = directory / "theorems.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return sorted(map(Result.read, filter(None, lines)), key=lambda result: result.number)
+    files = sorted(directory.glob("part-*.jsonl"))
+    lines = [line for file in files for line in file.read_text().split("\n") if line]
+    return sorted(map(Result.read, lines), key=lambda result: result.number)
 
 
 def attempts(directory: Path) -> pa.Table:

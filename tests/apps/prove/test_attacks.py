@@ -4,6 +4,7 @@
 header, and what is excluded.
 """
 
+import random
 from dataclasses import dataclass
 
 import pytest
@@ -389,12 +390,10 @@ def test_there_are_at_least_a_hundred():
     assert len({(a.tactics, a.theorem) for a in ATTACKS}) == len(ATTACKS) >= 100
 
 
-@pytest.mark.parametrize("deadly", [False, pytest.param(True, marks=pytest.mark.long)], ids=["mild", "deadly"])
-@pytest.mark.parametrize("imports", [("Init",), ("Lean",)], ids=lambda imports: imports[0])
-def test_no_attack_is_a_proof(lean, imports, deadly):
+def refused(lean, imports, attacks):
     with Judge(lean, imports, limits=Limits(memory=2.5), patience=Budget(seconds=10.0)) as judge:
-        for attack in ATTACKS:
-            if (attack.imports, attack.deadly) == (imports, deadly):
+        for attack in attacks:
+            if attack.imports == imports:
                 try:
                     found = judge(attack.theorem, attack.tactics)
                 except ValueError:
@@ -402,3 +401,16 @@ def test_no_attack_is_a_proof(lean, imports, deadly):
                 assert not isinstance(found, Proof), attack
         honest = Theorem("target", ": True", imports=imports)
         assert isinstance(judge(honest, ("trivial",)), Proof)
+
+
+@pytest.mark.parametrize("imports", [("Init",), ("Lean",)], ids=lambda imports: imports[0])
+def test_no_attack_is_a_proof(lean, imports):
+    """What has worked once, and a fifth of the rest, drawn anew; `pytest -m long` tries them all."""
+    mild = [a for a in ATTACKS if not a.deadly and a not in KERNEL]
+    refused(lean, imports, [*KERNEL, *random.sample(mild, len(mild) // 5)])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("imports", [("Init",), ("Lean",)], ids=lambda imports: imports[0])
+def test_no_attack_at_all_is_a_proof(lean, imports):
+    refused(lean, imports, ATTACKS)

@@ -131,8 +131,10 @@ def test_a_session_outlives_its_servers(lean, judge, naturals):
         state = session.step(session.start(), "induction a")
         assert isinstance(state, State)
         first = session.server
+        below = list(first._tree)
         first._process.kill()
         first._process.wait()
+        psutil.wait_procs(below, timeout=10)
         assert isinstance(session.step(state, "rfl"), State)
         second = session.server
         assert second is not first
@@ -188,6 +190,7 @@ namespace M
 def Nat.succ (n : Nat) : Nat := n
 @[simp] theorem quiet (n : Nat) (h : n = 1) : id n = 1 := h
 @[macro_inline] def loud : Nat := 1
+notation "six" => 6 in def hidden := 1
 """
     found = judge.state(Theorem("t", "(a : Nat) : a + five = 0", header))
     assert found.text == "∀ (a : Nat), Eq (HAdd.hAdd a 4) 0"
@@ -195,6 +198,7 @@ def Nat.succ (n : Nat) : Nat := n
     assert [tell for tell in found.tells if "instAddNat" in tell]
     assert [tell for tell in found.tells if tell.endswith("Lean's own Nat.succ")]
     assert [tell for tell in found.tells if "loud" in tell]
+    assert [tell for tell in found.tells if "six" in tell]
     assert not [tell for tell in found.tells if "quiet" in tell]
     assert judge.state(Theorem("t", ": True", "def f : Nat := 1\n")).tells == ()
 

@@ -90,11 +90,11 @@ def test_public_sets_are_read_as_they_are(tmp_path):
     path = tmp_path / "set.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in (MINIF2F, PROOFNET, WORKBOOK)) + "\n")
     first, second, third = entries_of(path)
-    assert first.theorem.signature == ": abs ((120 : ℝ) / 100 * 30) = 10"
+    assert first.theorem.signature == ":\n  abs ((120 : ℝ) / 100 * 30) = 10"
     assert first.theorem.imports == ("Mathlib", "Aesop")
     assert first.theorem.header == "set_option maxHeartbeats 400000\nopen Nat Real\n"
     assert (first.split, first.english, first.informal) == ("validation", "What is the difference?", "Compute.")
-    assert second.theorem.signature == "(x : ℝ) (y : ℚ) : Irrational x -> Irrational (x + y)"
+    assert second.theorem.signature == "(x : ℝ) (y : ℚ) :\n  Irrational x -> Irrational (x + y)"
     assert second.theorem.header == "open Filter\n/-- A set. -/\ndef S : Set Nat := {0}\n"
     assert (third.theorem.name, third.theorem.imports, third.split) == ("lean_workbook_0", ("Mathlib",), "test")
     assert third.theorem.signature == "(x : ℝ) (h : 0 < x) : x ≠ 0"

@@ -27,6 +27,8 @@ class Gone(Died):
     """The process was killed from outside."""
 
 
+TRACES = ("[DEBUG", "  - /", "  mainModule?")
+"""What the build of Lean says on its own account."""
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 """How a process ends that was killed from outside, itself or under bubblewrap."""
 
@@ -171,7 +173,12 @@ class LeanServer:
     def worn(self) -> bool:
         """Whether it is better replaced before the next theorem."""
         old = time.monotonic() - self._born > self.limits.age
-        return not self.alive or old or self.uses > 0.9 * self.limits.uses or self.memory > 0.8 * self.limits.memory
+        return not self.alive or old or self.used_up or self.memory > 0.8 * self.limits.memory
+
+    @property
+    def used_up(self) -> bool:
+        """Whether it may not be asked much more."""
+        return self.uses > 0.9 * self.limits.uses
 
     @property
     def memory(self) -> float:
@@ -275,14 +282,13 @@ class LeanServer:
         """Kill the process; what to raise of it."""
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, self._errors.tell() - 2000))
-        lines = [line for line in self._errors.read().decode(errors="replace").splitlines() if not _trace(line)]
+        lines = [
+            line
+            for line in self._errors.read().decode(errors="replace").splitlines()
+            if line.strip() and not line.startswith(TRACES)
+        ]
         self.close()
         return kind(why + (f" ({lines[-1]})" if lines else ""))
-
-
-def _trace(line: str) -> bool:
-    """Whether the build of Lean says this on its own account."""
-    return not line.strip() or line.startswith(("[DEBUG", "  - /", "  mainModule?"))
 
 
 def _words(found: dict[str, Any]) -> str:

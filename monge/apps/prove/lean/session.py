@@ -11,10 +11,14 @@ from monge.apps.prove.tree import Quarantined
 T = TypeVar("T")
 
 
+class Unserved(ConnectionError):
+    """No server can be had."""
+
+
 class Session:
     """The prover of a theorem. A tactic that kills its server is a failure like another; a server that vanished is replaced.
 
-    RuntimeError if it cannot be replaced. Quarantined if tactics have killed as many servers as it may spend.
+    Unserved if it cannot be replaced. Quarantined if tactics have killed as many servers as it may spend.
     """
 
     def __init__(
@@ -33,10 +37,12 @@ class Session:
 
     def start(self) -> State:
         """The state before the first tactic. ValueError with Lean's message if the theorem is none."""
-        return self._at(())
+        return self._twice(lambda: self._at(()))
 
     def step(self, state: State, tactic: str) -> State | Failure:
         """The state after a tactic."""
+        if self.server.used_up:
+            self._again()
         try:
             found = self._twice(lambda: self.server.step(self._at(state.tactics), tactic, self._budget))
         except Died as died:
@@ -81,7 +87,7 @@ class Session:
             self.server = self._serve()
             self.server.hello()
         except Died as died:
-            raise RuntimeError(f"no new server starts: {died}") from died
+            raise Unserved(f"no new server starts: {died}") from died
 
     def _at(self, tactics: tuple[str, ...]) -> State:
         """The state after these tactics, as this server knows it."""

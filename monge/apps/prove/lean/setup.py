@@ -63,6 +63,8 @@ def setup_embedded(*, package: Path | None = None) -> Toolchain:
 
 def native_lean(command: tuple[str, ...], *, project: Path | None = None) -> Toolchain:
     """A Lean of the machine, with the server compiled for it. `project` is a Lake project whose libraries are to be had."""
+    if not command:
+        raise ValueError("name a command of Lean")
     where = project or Path.cwd()
     try:
         version = _said([*command, "--version"], where)

@@ -65,12 +65,16 @@ def written (text : String) (stx : Syntax) : String :=
   | _, _ => ""
 
 /-- Why a command is told of: its text, or that of its attributes. -/
-def telling (text : String) (stx : Syntax) : Option String :=
-  let inner := if stx.getKind == ``Parser.Command.in then stx[2] else stx
-  if !plain.contains inner.getKind then some (written text stx) else
-  if inner.getKind != ``Parser.Command.declaration then none else
-  let attributes := written text inner[0][1]
-  if attributes == "" || mild.contains attributes then none else some (written text inner)
+partial def telling (text : String) (stx : Syntax) : Option String :=
+  if stx.getKind == ``Parser.Command.in then
+    match telling text stx[0], telling text stx[2] with
+    | none, none => none
+    | _, _ => some (written text stx)
+  else
+  if !plain.contains stx.getKind then some (written text stx) else
+  if stx.getKind != ``Parser.Command.declaration then none else
+  let attributes := written text stx[0][1]
+  if attributes == "" || mild.contains attributes then none else some (written text stx)
 
 partial def told (text : String) (l : List Syntax) (rest : List Json) : List Json := match l with
   | [] => rest
