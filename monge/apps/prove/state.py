@@ -93,6 +93,22 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a server may spend before it is replaced."""
+
+    memory: float = 3.0
+    """GB resident; whoever has more is killed."""
+    uses: int = 5000
+    """Requests."""
+    age: float = 3600.0
+    """Seconds."""
+    processor: int = 7200
+    """Seconds of processor time, of all threads together."""
+    start: float = 120.0
+    """Seconds until the first answer."""
+
+
+@dataclass(frozen=True)
 class Failure:
     """A tactic that did not work, and why: parse, tactic, died."""
 

@@ -10,13 +10,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
 from monge.apps.prove.lean.toolchain import Toolchain, confined, shell
-from monge.apps.prove.state import Budget, Failure, Goal, Hypothesis, Rejection, State, Theorem
+from monge.apps.prove.state import Budget, Failure, Goal, Hypothesis, Limits, Rejection, State, Theorem
 
 
 class Died(OSError):
@@ -31,22 +30,6 @@ TRACES = ("[DEBUG", "  - /", "  mainModule?")
 """What the build of Lean says on its own account."""
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 """How a process ends that was killed from outside, itself or under bubblewrap."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a server may spend before it is replaced."""
-
-    memory: float = 3.0
-    """GB resident; whoever has more is killed."""
-    uses: int = 5000
-    """Requests."""
-    age: float = 3600.0
-    """Seconds."""
-    processor: int = 7200
-    """Seconds of processor time, of all threads together."""
-    start: float = 120.0
-    """Seconds until the first answer."""
 
 
 class LeanServer:
