@@ -1,6 +1,5 @@
 """Hidden states of small models made on the spot: what leaves a block, whatever the batch, without special tokens."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -73,16 +72,6 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ValueError, match="nothing: no whole Hugging Face model here"):
         encoder(str(tmp_path / "nothing"))
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_model_cut_short_is_named_in_one_line(language_model: Path, tmp_path: Path, name: str) -> None:
-    shutil.copytree(language_model, tmp_path / "cut")
-    path = tmp_path / "cut" / name
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match="cut: no whole Hugging Face model here") as stopped:
-        encoder(str(tmp_path / "cut"))
-    assert "\n" not in str(stopped.value)
 
 
 def test_texts_are_as_long_as_the_table_of_positions_and_rotary_ones_as_long_as_they_like(small: Encoder) -> None:

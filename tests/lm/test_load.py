@@ -44,11 +44,12 @@ def test_a_model_without_a_head_is_refused(language_model: Path, tmp_path: Path)
         causal(str(tmp_path / "headless"))
 
 
+@pytest.mark.parametrize("load", [encoder, causal])
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_model_cut_short_is_named_in_one_line(language_model: Path, tmp_path: Path, name: str) -> None:
+def test_a_model_cut_short_is_named_in_one_line(language_model: Path, tmp_path: Path, name: str, load) -> None:
     shutil.copytree(language_model, tmp_path / "cut")
     path = tmp_path / "cut" / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match="cut: no whole Hugging Face model here") as stopped:
-        causal(str(tmp_path / "cut"))
+        load(str(tmp_path / "cut"))
     assert "\n" not in str(stopped.value)

@@ -79,7 +79,10 @@ def test_what_was_not_closed_is_done_again(tmp_path):
 def test_the_older_form_gets_its_pairs_back(tmp_path):
     """There a row is a state and the tactic that led to it; the closing tactics are here too."""
     rows = [row for row in rows_of(5).to_pylist() if row["outcome"] in ("state", "proof")]
-    number = lambda key: int(key.split("-")[2])  # noqa: E731
+
+    def number(key: str) -> int:
+        return int(key.split("-")[2])
+
     root = {"state_id": 0, "state_pp": rows[0]["state_before"], "tactic_applied": "", "parent_state_id": None}
     common = {"theorem_name": "5", "llm_log_prob": -1.0, "ebm_score": 2.0, "timestamp_ms": 0, "label": "positive"}
     old = [{**root, **common, "depth_from_root": 0, "remaining_depth": 3, "is_proof_complete": False}]
