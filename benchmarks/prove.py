@@ -71,27 +71,29 @@ def shares(
     work: Path = Path("runs/benchmark-prove"),
     seeds: int = 3,
     workers: int = 2,
+    source: Path = DATA,
     split: Split = "test",
     most: int | None = None,
     arms: tuple[str, ...] = tuple(ARMS),
 ) -> None:
-    """The proved share of the benchmark, by policy and order, at equal budgets.
+    """The proved share of the benchmark, or of the library's theorems, by policy and order, at equal budgets.
 
     Args:
         work: Where runs are kept.
         seeds: Of the arm that draws.
         workers: Processes.
-        split: Which theorems.
+        source: Where the theorems are: the benchmark, or data/library.txt in it.
+        split: Which of them.
         most: The first of them, all if not said.
         arms: Which of them.
     """
-    theorems = [entry.theorem for entry in entries_of(DATA, split)][:most]
-    with LeanServer(embedded_lean()) as server:
+    theorems = [entry.theorem for entry in entries_of(source, split)][:most]
+    with LeanServer(embedded_lean(), theorems[0].imports) as server:
         tactics = tuple(known(server, PROBES))
     found: dict[tuple[str, int], list[Result]] = {}
     for arm in arms:
         for seed in range(seeds if ARMS[arm].get("order") == "random" else 1):
-            out = work / f"{arm} {seed}".replace(", ", "-").replace(" ", "-")
+            out = work / source.stem / f"{arm} {seed}".replace(", ", "-").replace(" ", "-")
             campaign = campaign_of(arm, seed, tactics)
             found[arm, seed] = run(campaign, theorems, out, fleets=fleets(workers), resume=out.exists())
             print(f"{arm}, seed {seed}: {share(sum(r.proved for r in found[arm, seed]), len(theorems))}", flush=True)
@@ -100,8 +102,8 @@ def shares(
         row_of(arm, seed, rows, found.get(("template, best-first", 0), found[first]))
         for (arm, seed), rows in found.items()
     ]
-    side.print_table(f"{len(theorems)} theorems ({split}), {EQUAL.nodes} states, {EQUAL.seconds:g} s", rows)
-    side.write_result("prove_shares", rows, packages=PACKAGES)
+    side.print_table(f"{source.stem}, {split}: {len(theorems)}, {EQUAL.nodes} states, {EQUAL.seconds:g} s", rows)
+    side.write_result(f"prove_shares_{source.stem}", rows, packages=PACKAGES)
 
 
 def row_of(arm: str, seed: int, found: list[Result], best: list[Result]) -> dict[str, object]:

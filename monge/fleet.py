@@ -7,11 +7,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 S = TypeVar("S")
 R = TypeVar("R")
-DIED = "fleet: a worker died, out of memory perhaps; use fewer workers"
+
+
+class WorkerDied(ChildProcessError):
+    """A worker is gone; `shard` is the number of what it had in hand, None where nobody knows."""
+
+    def __init__(self, shard: int | None = None) -> None:
+        super().__init__("fleet: a worker died, out of memory perhaps; use fewer workers")
+        self.shard = shard
 
 
 class Fleet(Protocol):
@@ -36,15 +44,15 @@ def here(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int,
 def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet:
     """Up to `workers` processes on this machine; each runs `start` first. Function and shards must be picklable.
 
-    ChildProcessError if a process dies (out of memory, say): the shards that were done have been yielded. They end with this
-    process, also if it is killed.
+    WorkerDied if a process dies (out of memory, say): the shards that were done have been yielded. They end with this process,
+    also if it is killed, and at once where the walk is left before its end (Ctrl-C, an error).
     """
     if workers < 1:
         raise ValueError(f"fleet: at least one worker, got {workers}")
 
     def run(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
         # spawned, not forked: torch and numba hold threads that a fork would leave behind
-        context = multiprocessing.get_context("spawn")
+        context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
         with ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_begin, start)) as pool:
             try:
                 waiting = {pool.submit(function, shard): number for number, shard in enumerate(shards)}
@@ -55,7 +63,11 @@ def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet
                         error.add_note(f"fleet: in shard {waiting[future]}")
                         raise
             except BrokenProcessPool as error:
-                raise ChildProcessError(DIED) from error
+                raise WorkerDied from error
+            except BaseException:
+                for child in set(multiprocessing.active_children()).difference(others):
+                    child.kill()
+                raise
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -77,7 +89,10 @@ def _begin(start: Callable[[], None] | None) -> None:
 
 
 def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
-    """A Ray cluster at `address`, or one started here with `workers` processors. Needs the extra monge[ray]."""
+    """A Ray cluster at `address`, or one started here; at most `workers` shards at once if it is said. Needs monge[ray].
+
+    WorkerDied if a worker dies with a shard again and again.
+    """
     try:
         import ray as cluster
         from ray.exceptions import RayError, RayTaskError
@@ -92,10 +107,14 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
         def call(shard: S) -> R:  # Ray itself takes no partial, no method and no builtin
             return function(shard)
 
-        remote = cluster.remote(call)
-        waiting = {remote.remote(shard): number for number, shard in enumerate(shards)}
+        remote, left = cluster.remote(call), enumerate(shards)
+        waiting: dict[Any, int] = {}
         try:
-            while waiting:
+            while True:
+                for number, shard in islice(left, None if workers is None else workers - len(waiting)):
+                    waiting[remote.remote(shard)] = number
+                if not waiting:
+                    return
                 (done, *_), _ = cluster.wait(list(waiting), num_returns=1)
                 number = waiting.pop(done)
                 try:
@@ -105,7 +124,7 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
                     cause.add_note(f"fleet: in shard {number}")
                     raise cause from None
                 except RayError as error:
-                    raise ChildProcessError(DIED) from error
+                    raise WorkerDied(number) from error
         finally:
             for reference in waiting:
                 cluster.cancel(reference)

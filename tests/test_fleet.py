@@ -111,11 +111,28 @@ def test_every_process_is_started_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_fleet_that_is_left_early_leaves_nobody_behind() -> None:
-    walk = processes(2)(operator.call, SHARDS)
+def test_a_fleet_that_is_left_early_waits_for_nobody() -> None:
+    walk = processes(2)(operator.call, [*SHARDS[:1], partial(time.sleep, 600)])
     next(walk)
+    began = time.monotonic()
     walk.close()
+    assert time.monotonic() - began < 60
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_ray_holds_no_more_shards_than_it_may(ray_fleet: Fleet) -> None:
+    drawn: list[int] = []
+
+    def shards() -> Iterator[partial[int]]:
+        for number, shard in enumerate(SHARDS):
+            drawn.append(number)
+            yield shard
+
+    walk = ray_fleet(operator.call, shards())
+    next(walk)
+    assert len(drawn) == 2
+    assert len(list(walk)) == len(SHARDS) - 1
 
 
 PARENT = """

@@ -111,6 +111,7 @@ class Bench:
             outcome = search(session, self._policy(task), campaign.search)
         finally:
             self._server = session.server
+        session.forget()
         if lost := self._lost() - before:
             outcome.error = f"{lost} requests to {campaign.server.address} were lost" + f"; {outcome.error}".rstrip(
                 "; "

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from monge.train.checkpoint import locked, write_json
 STARTED = "started.txt"
 """Numbers of theorems, each written when a worker takes it up: what was in hand when one died."""
 FATAL = 2
-"""Workers that a theorem may take down with it."""
+"""Workers that a theorem may take down with it, alone in hand."""
 
 
 def run(
@@ -35,7 +34,8 @@ def run(
 ) -> list[Result]:
     """Search for proofs of them all; what is done is on disk. ValueError if `directory` holds another run.
 
-    A worker that dies is replaced with its fleet; a theorem in hand at two such deaths is quarantined.
+    A worker that dies is replaced with its fleet. What was in hand then is searched alone; a theorem that takes two fleets down
+    by itself is quarantined.
     """
     with locked(directory):
         campaign = _begun(campaign, theorems, directory, resume=resume)
@@ -43,28 +43,29 @@ def run(
         for result in results(directory):
             left.pop(result.number, None)
         deaths: Counter[int] = Counter()
+        suspects: set[int] = set()
         with Recorder(directory) as recorder:
             while left:
                 (directory / STARTED).write_text("")
+                tasks = [left[min(suspects)]] if suspects else list(left.values())
                 try:
-                    for _, (result, rows) in fleets()(_Work(campaign, directory.resolve()), list(left.values())):
+                    for _, (result, rows) in fleets()(_Work(campaign, directory.resolve()), tasks):
                         recorder.add(result, rows)
                         del left[result.number]
+                        suspects.discard(result.number)
                         told(result)
-                except ChildProcessError:
-                    in_hand = {int(line) for line in (directory / STARTED).read_text().split()} & set(left)
-                    deaths.update(in_hand)
+                except fleet.WorkerDied as died:
+                    begun = {int(line) for line in (directory / STARTED).read_text().split()}
+                    in_hand = (begun if died.shard is None else {tasks[died.shard].number}) & set(left)
                     if not in_hand:
                         raise
+                    suspects |= in_hand
+                    deaths.update(in_hand if len(in_hand) == 1 else ())
                     for number in [n for n in in_hand if deaths[n] >= FATAL]:
-                        result = unsearched(
-                            left.pop(number), "quarantined", f"it was in hand when {FATAL} workers died"
-                        )
+                        suspects.discard(number)
+                        result = unsearched(left.pop(number), "quarantined", f"{FATAL} workers died of it")
                         recorder.add(result, SCHEMA.empty_table())
                         told(result)
-                finally:
-                    for child in multiprocessing.active_children():
-                        child.terminate()
         (directory / STARTED).unlink(missing_ok=True)
         return results(directory)
 

@@ -17,8 +17,8 @@ def canonical(state: State) -> str:
 
 def _goal(goal: Goal) -> str:
     names = [h.name for h in goal.hypotheses]
-    said = [f"{h.type} := {h.value}" if h.value else h.type for h in goal.hypotheses]
-    pieces = _pieces([*said, goal.target], names)
+    said = [f"{h.type} := {h.value} #{h.mark}" if h.value else f"{h.type} #{h.mark}" for h in goal.hypotheses]
+    pieces = _pieces([*said, f"{goal.target} #{goal.mark}"], names)
     about: dict[str, list[int]] = {name: [] for name in names}
     for k, text in enumerate(pieces):
         for name in set(text[1::2]):

@@ -59,7 +59,7 @@ def search(
     split: Split = "all",
     most: int | None = None,
     lean: str = "",
-    workers: int = 1,
+    workers: int | None = None,
     ray: str = "",
     resume: bool = False,
 ) -> None:
@@ -75,7 +75,7 @@ def search(
         split: Which of the theorems.
         most: The first of the theorems, all if not said.
         lean: A command of a Lean of this machine; the WebAssembly build if not said.
-        workers: Processes, each with its own Lean: about 4 GB each.
+        workers: Processes, each with its own Lean: about 4 GB each; one if not said, with --ray as many as the cluster holds.
         ray: Address of a Ray cluster that runs the workers.
         resume: Go on with what was begun in `out`.
     """
@@ -112,10 +112,12 @@ def search(
     console.print(f"The run: {out}. `monge prove view {out}` makes a page of it.")
 
 
-def _fleets(workers: int, ray: str) -> Callable[[], fleet.Fleet]:
+def _fleets(workers: int | None, ray: str) -> Callable[[], fleet.Fleet]:
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {workers}")
     if ray:
-        return lambda: fleet.ray(ray)
-    if workers == 1:
+        return lambda: fleet.ray(ray, workers=workers)
+    if workers is None or workers == 1:
         return lambda: fleet.here
     return lambda: fleet.processes(workers, start=undisturbed)
 
@@ -204,10 +206,8 @@ def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs"
         raise ValueError(f"{path}: no proof to write")
     out.mkdir(parents=True)
     for result in proved:
-        imports = "".join(f"import {name}\n" for name in result.imports if name != "Init")
-        text = proof_text(result.theorem, result.tactics or ())
         safe = "".join(c if c.isalnum() or c in "._" else "_" for c in result.name)
-        (out / f"{result.number:05d}-{safe}.lean").write_text(f"{imports}{result.header.rstrip()}\n\n{text}\n")
+        (out / f"{result.number:05d}-{safe}.lean").write_text(result.source)
     console.print(f"{len(proved)} proofs: {out}")
 
 

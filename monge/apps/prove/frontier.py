@@ -65,8 +65,9 @@ class _Visits:
 class Puct:
     """From the root to the child of the greatest Q + c P sqrt(N) / (1 + n) until a state is not expanded.
 
-    P is the tactic's probability among its siblings' (a softmax of log p / T), Q the mean of exp(score) over the states
-    below: AlphaZero's rule (Silver et al. 2018) without rollouts. Where nothing is left to try below a state, it is closed.
+    P is the tactic's probability among its siblings' (a softmax of log p / T), Q the mean, over the expansions below, of the
+    best child's exp(score): AlphaZero's rule (Silver et al. 2018) without rollouts. Where nothing is left to try below a
+    state, it is closed.
     """
 
     def __init__(self, how: Search) -> None:

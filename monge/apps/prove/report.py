@@ -70,8 +70,8 @@ def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
     differ = _differences(settings(first), settings(second))
     if differ and not unequal:
         raise ValueError(f"{first} and {second} differ in {', '.join(differ)}; --unequal compares them all the same")
-    known = {_key(result): result for result in done(second)}
-    pairs = [(result, known[_key(result)]) for result in done(first) if _key(result) in known]
+    first_done, known = done(first), {_key(result): result for result in done(second)}
+    pairs = [(result, known[_key(result)]) for result in first_done if _key(result) in known]
     if not pairs:
         raise ValueError(f"{first} and {second} have no theorem in common")
     ours, theirs = sum(a.proved and not b.proved for a, b in pairs), sum(b.proved and not a.proved for a, b in pairs)
@@ -80,6 +80,8 @@ def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
     for name in ("", str(first), str(second)):
         table.add_column(name)
     table.add_row("proved, 95 % interval", *(share(sum(pair[k].proved for pair in pairs), len(pairs)) for k in (0, 1)))
+    if any(alone := [len(first_done) - len(pairs), len(known) - len(pairs)]):
+        table.add_row("left out: not done in the other", *map(str, alone))
     table.add_row("proved by it alone", str(ours), str(theirs))
     table.add_row("McNemar's exact p", f"{mcnemar(ours, theirs):.3g}", "")
     for name, over in (("all", pairs), ("proved by both", both)):

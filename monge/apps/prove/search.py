@@ -45,7 +45,7 @@ class _Run:
             while outcome.proof is None and (chosen := frontier.take(min(how.batch, how.nodes - outcome.expanded))):
                 if not self.expand(chosen, frontier):
                     break
-                if outcome.expanded >= how.nodes:
+                if outcome.expanded >= how.nodes and frontier.take(1):
                     outcome.ended = "out of nodes"
             if outcome.proof is not None and how.harvest:
                 self.harvest()

@@ -39,6 +39,8 @@ class Hypothesis:
     """Whether it is a proof."""
     value: str | None = None
     """What a `let` bound it to."""
+    mark: int = 0
+    """Of what it says, as an expression with all variables alike: differs where what prints alike does not mean the same."""
 
     def __str__(self) -> str:
         return f"{self.name} : {self.type}" + (f" := {self.value}" if self.value else "")
@@ -51,6 +53,8 @@ class Goal:
     target: str
     hypotheses: tuple[Hypothesis, ...] = ()
     case: str = ""
+    mark: int = 0
+    """Of the target, as of a hypothesis."""
 
     def __str__(self) -> str:
         return "\n".join(
@@ -148,8 +152,7 @@ class Proof:
     @property
     def source(self) -> str:
         """The whole .lean file."""
-        imports = "".join(f"import {name}\n" for name in self.theorem.imports if name != "Init")
-        return f"{imports}{self.theorem.header.rstrip()}\n\n{self.text}\n"
+        return source_text(self.theorem, self.tactics)
 
 
 def proof_text(theorem: Theorem, tactics: tuple[str, ...]) -> str:
@@ -157,3 +160,9 @@ def proof_text(theorem: Theorem, tactics: tuple[str, ...]) -> str:
     body = "\n".join("  " + line for tactic in tactics for line in tactic.splitlines())
     end = "\n" if "--" in theorem.signature.split("\n")[-1] else " "  # a comment does not swallow what follows
     return f"theorem {theorem.name} {theorem.signature}{end}:= by\n{body}"
+
+
+def source_text(theorem: Theorem, tactics: tuple[str, ...]) -> str:
+    """The whole .lean file of a theorem with its proof: imports, header, theorem."""
+    imports = "".join(f"import {name}\n" for name in theorem.imports if name != "Init")
+    return "\n\n".join(filter(None, (imports + theorem.header.rstrip(), proof_text(theorem, tactics)))) + "\n"

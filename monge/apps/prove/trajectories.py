@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from monge.apps.prove.state import State, Theorem
+from monge.apps.prove.state import State, Theorem, source_text
 from monge.apps.prove.tree import Node, Outcome
 from monge.train.checkpoint import writing
 
@@ -80,6 +80,11 @@ class Result:
     @property
     def theorem(self) -> Theorem:
         return Theorem(self.name, self.signature, self.header, self.imports)
+
+    @property
+    def source(self) -> str:
+        """The whole .lean file of its proof; empty if there is none."""
+        return "" if self.tactics is None else source_text(self.theorem, self.tactics)
 
     @staticmethod
     def read(line: str) -> "Result":
@@ -216,40 +221,45 @@ def restored(path: Path) -> pa.Table:
     """A file of the older form, of twelve columns, as rows of SCHEMA.
 
     There a row is a state with the tactic that led TO it, so that pairing the two of a row pairs a tactic with its result:
-    here the state before is that of the parent. A state's number counts from its search's root, a row without a parent; a
-    score is taken for minus an energy. ValueError if columns are missing, or a parent.
+    here the state before is that of the parent. A search begins with its root, a row without a parent; a root of the number
+    of a state that the theorem had already starts the count again, and whatever comes late of the search before is refused.
+    A score is taken for minus an energy. ValueError if columns are missing, or a parent, or a number stands for two states.
     """
     found = pq.read_table(path)
     if missing := [name for name in (*OLD, *OLD_MORE) if name not in found.column_names]:
         raise ValueError(f"{path}: not a trajectory of twelve columns: it has no {missing[0]!r}")
     rows: list[dict[str, Any]] = []
-    open_: dict[str, tuple[int, dict[int, str]]] = {}  # of each theorem the search at hand and its states
+    open_: dict[str, dict[int, tuple[int, str]]] = {}  # of each theorem its states: the search of each, and the text
     searches, run = 0, path.stem
     for row in found.to_pylist():
         name, state, parent = row["theorem_name"], row["state_id"], row["parent_state_id"]
+        states = open_.setdefault(name, {})
         if parent is None:
-            open_[name] = searches, {state: row["state_pp"]}
+            if state in states:
+                states.clear()
+            states[state] = searches, row["state_pp"]
             searches += 1
             continue
-        search, states = open_.get(name, (0, {}))
         if parent not in states:
             raise ValueError(f"{path}: state {state} of {name} has no parent before it")
-        states[state] = row["state_pp"]
-        closed, remaining = row["is_proof_complete"], row["remaining_depth"]
+        search, before = states[parent]
+        if states.setdefault(state, (search, row["state_pp"])) != (search, row["state_pp"]):
+            raise ValueError(f"{path}: {name} has two states of number {state}")
+        closed, remaining, score = row["is_proof_complete"], row["remaining_depth"], row["ebm_score"]
         rows.append(
             {
                 "run": run,
                 "theorem": name,
                 "state_id": f"{run}-{search}-{state}",
                 "parent_id": f"{run}-{search}-{parent}",
-                "state_before": states[parent],
+                "state_before": before,
                 "tactic": row["tactic_applied"],
                 "state_after": str(State(())) if closed else row["state_pp"],
                 "outcome": "proof" if closed else "state",
                 "log_probability": row["llm_log_prob"],
-                "energy": -row["ebm_score"],
+                "energy": None if score is None else -score,
                 "depth": row["depth_from_root"] - 1,
-                "remaining_depth": remaining + 1 if remaining >= 0 else None,
+                "remaining_depth": None if remaining is None or remaining < 0 else remaining + 1,
                 "label": row["label"],
             }
         )

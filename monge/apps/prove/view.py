@@ -45,9 +45,6 @@ def _json(found: object) -> str:
 
 
 def _head(result: Result) -> dict[str, Any]:
-    source = ""
-    if result.tactics is not None:
-        source = f"{result.header.rstrip()}\n\n{proof_text(result.theorem, result.tactics)}\n".lstrip()
     return {
         "number": result.number,
         "name": result.name,
@@ -62,7 +59,7 @@ def _head(result: Result) -> dict[str, Any]:
         "attempts": result.attempts,
         "seconds": round(result.seconds, 1),
         "proof": proof_text(result.theorem, result.tactics) if result.tactics is not None else "",
-        "source": source,
+        "source": result.source,
     }
 
 

@@ -110,9 +110,19 @@ def test_the_older_form_gets_its_pairs_back(tmp_path):
         mine = [r for r in found.to_pylist() if r["state_id"].startswith(f"iter_0-{search_number}-")]
         assert {r["theorem"] for r in mine} == {name}
         assert [tuple(r[key] for key in kept) for r in mine] == expected
-    pq.write_table(pa.Table.from_pylist(old[1:]), tmp_path / "broken.parquet")
-    with pytest.raises(ValueError, match="no parent before it"):
-        restored(tmp_path / "broken.parquet")
+    later = [{**row, "state_id": row["state_id"] + 100} for row in old]  # another search of it, at the same time
+    for row in later[1:]:
+        row["parent_state_id"] += 100
+    unscored = [{**row, "ebm_score": None, "llm_log_prob": None, "remaining_depth": None} for row in later]
+    both = [row for pair in zip(old, unscored, strict=True) for row in pair]
+    pq.write_table(pa.Table.from_pylist(both), tmp_path / "both.parquet")
+    apart = restored(tmp_path / "both.parquet").to_pylist()
+    assert [r["tactic"] for r in apart if r["state_id"].startswith("both-1-")] == [r["tactic"] for r in rows]
+    assert {r["energy"] for r in apart} == {-2.0, None}
+    for broken, words in ((old[1:], "no parent before it"), ([*old, {**old[-1], "state_pp": "x"}], "has two states")):
+        pq.write_table(pa.Table.from_pylist(broken), tmp_path / "broken.parquet")
+        with pytest.raises(ValueError, match=words):
+            restored(tmp_path / "broken.parquet")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "none.parquet")
     with pytest.raises(ValueError, match="theorem_name"):
         restored(tmp_path / "none.parquet")
@@ -125,7 +135,7 @@ def test_statistics_are_those_of_the_books():
     assert share(39, 83) == "39 of 83, 47.0% (36.6% to 57.6%)"
 
 
-def ended(path, proved, **settings):
+def ended(path, proved, of=10, **settings):
     path.mkdir()
     campaign = {
         "search": {"nodes": 300, "order": "best"},
@@ -135,7 +145,7 @@ def ended(path, proved, **settings):
     }
     (path / "settings.json").write_text(json.dumps(campaign))
     with Recorder(path) as recorder:
-        for k in range(10):
+        for k in range(of):
             one = result(k, tactics=("rfl",)) if k in proved else result(k, "out of nodes")
             recorder.add(one, rows_of(3, k))
     return path
@@ -146,6 +156,10 @@ def test_runs_are_compared_on_equal_terms(tmp_path):
     second = ended(tmp_path / "b", {0, 1, 9}, policy="probes", search={"nodes": 300, "order": "breadth"})
     cells = [list(column.cells) for column in comparison(first, second).columns]
     assert cells[1][:3] == [share(4, 10), "2", "1"]
+    assert not any("left out" in cell for cell in cells[0])
+    fewer = ended(tmp_path / "d", {0}, of=7)
+    cells = [list(column.cells) for column in comparison(first, fewer).columns]
+    assert [cell[1] for cell in cells] == ["left out: not done in the other", "3", "0"]
     third = ended(tmp_path / "c", {0}, search={"nodes": 100, "order": "best"})
     with pytest.raises(ValueError, match=r"differ in search\.nodes"):
         comparison(first, third)
@@ -212,19 +226,23 @@ def test_workers_are_processes(lean, tmp_path):
 
 
 class Dying:
-    """A fleet whose worker dies with the second theorem in hand."""
+    """A fleet of two workers, of which one dies of the second theorem, with another in hand. Ray knows which it was."""
+
+    def __init__(self, *, knows=False):
+        self.knows = knows
 
     def __call__(self, function, shards):
         for number, task in enumerate(shards):
             if task.number == 1:
                 with (function.directory / "started.txt").open("a") as file:
-                    file.write("1\n")
-                raise ChildProcessError("it died")
+                    file.writelines(f"{other.number}\n" for other in shards[number : number + 2])
+                raise fleet.WorkerDied(number if self.knows else None)
             yield number, (result(task.number, "out of nodes", name=task.theorem.name), SCHEMA.empty_table())
 
 
-def test_a_theorem_in_hand_at_two_deaths_is_quarantined(tmp_path):
-    found = run(SHORT, THEOREMS, tmp_path, fleets=Dying)
+@pytest.mark.parametrize("knows", [False, True])
+def test_a_theorem_that_two_workers_died_of_is_quarantined_and_none_beside_it(tmp_path, knows):
+    found = run(SHORT, THEOREMS, tmp_path, fleets=lambda: Dying(knows=knows))
     assert [r.ended for r in found] == ["out of nodes", "quarantined", "out of nodes", "out of nodes"]
     assert run(SHORT, THEOREMS, tmp_path, fleets=Dying, resume=True) == found  # nothing is left to do
     other = [replace(THEOREMS[0], signature=": True"), *THEOREMS[1:]]

@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 
+from monge.apps.prove.canonical import canonical
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import Died, Gone, LeanServer, Limits
 from monge.apps.prove.lean.session import Session
@@ -54,6 +55,27 @@ def test_a_state_is_a_value(server, naturals):
     assert one.number != two.number
     assert isinstance(other, Failure | State)
     assert server.step(state, "rfl").goals == one.goals
+
+
+def nested(inner):
+    return f"(x y : Nat) : {'(Nat.pred ' * 60}{inner}{')' * 60} = 0"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (": (0 : Nat) = 0", ": (0 : Int) = 0", False),
+        ('(x : Nat) : "x" = "y"', '(y : Nat) : "y" = "y"', False),
+        (nested("x"), nested("(x + y)"), False),
+        (nested("x"), nested("y"), True),
+        ("(a b : Nat) (h : a < b) : a ≠ b", "(y : Nat) (x : Nat) (k : x < y) : x ≠ y", True),
+        ("{α : Type _} (a b : α) : a = b", "{β : Type _} (c d : β) : c = d", True),
+    ],
+)
+def test_states_are_alike_where_they_mean_the_same(server, one, other, same):
+    one, other = (server.start(Theorem("t", signature)) for signature in (one, other))
+    assert "⋯" not in str(one)
+    assert (canonical(one) == canonical(other)) is same
 
 
 def test_hypotheses_before_the_colon_are_introduced_and_those_after_it_not(server):
@@ -145,6 +167,9 @@ def test_a_session_outlives_its_servers(lean, judge, naturals):
             state = session.step(state, tactic)
             assert isinstance(state, State)
         assert isinstance(session.finish(state), Proof)
+        session.forget()
+        with pytest.raises(ValueError, match="no such state"):
+            session.server.step(state, "rfl")
     finally:
         session.server.close()
 
@@ -272,7 +297,9 @@ def test_what_a_tactic_may_do_to_its_server_is_bounded(lean, tactic, match):
 
         def step_twice():
             server.step(state, f"run_tac ({tactic} : IO Unit)")
-            time.sleep(6)
+            end = time.monotonic() + 120  # others may want the processor too
+            while not server.restless and time.monotonic() < end:
+                time.sleep(0.5)
             server.step(state, "trivial")
 
         with pytest.raises(Died, match=match) as died:

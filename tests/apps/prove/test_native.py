@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +55,29 @@ def test_a_lean_of_the_machine_searches_and_judges(native):
     with Judge(native) as judge:
         assert isinstance(judge(Theorem("t", ": 1 + 1 = 2"), ("rfl",)), Proof)
         assert isinstance(judge(Theorem("t", ": 1 + 1 = 3"), ("rfl",)), Rejection)
+
+
+EXTRA = """module
+@[expose] public section
+def unit : Nat := 1
+def bad : False := sorry
+theorem worse : False := bad
+"""
+
+
+@pytest.mark.long
+def test_what_another_library_leaves_open_is_no_ground(native):
+    (Path(native.server) / "Extra.lean").write_text(EXTRA)
+    names = [f"{native.server}/Extra.{kind}" for kind in ("olean", "lean")]
+    subprocess.run([*native.command, "-o", *names], env=native.variables(), check=True, capture_output=True)
+    with Judge(native, ("Extra",)) as judge:
+
+        def judged(signature, tactic):
+            return judge(Theorem("t", signature, imports=("Extra",)), (tactic,))
+
+        assert isinstance(judged(": unit = 1", "rfl"), Proof)
+        assert judged(": False", "exact bad") == Rejection("axiom", "the proof rests on the axiom sorryAx")
+        assert "a theorem whose own proof is not here, worse" in judged(": False", "exact worse").message
 
 
 @pytest.mark.long

@@ -50,6 +50,8 @@ def test_budgets_end_a_search():
     nothing = search(Countdown(7), lambda states, most: [[Suggestion("9", -1.0)]] * len(states), Search())
     assert nothing.ended == "nothing left to try"
     assert [a.outcome for a in nothing.attempts] == ["tactic"]
+    last = search(Countdown(7), lambda states, most: [[Suggestion("9", -1.0)]] * len(states), Search(nodes=1))
+    assert last.ended == "nothing left to try"
     deep = search(Countdown(6), lambda states, most: [[Suggestion("1", -1.0)]] * len(states), Search(depth=3))
     assert deep.proof is None
 

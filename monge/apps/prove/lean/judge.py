@@ -42,16 +42,17 @@ class Judge:
         self._patience = patience
         self._servers: dict[str, tuple[str, LeanServer]] = {}
         self._start: Callable[[], LeanServer] = lambda: LeanServer(toolchain, imports, limits=limits)
-        self._statements: dict[Theorem, Statement] = {}
+        self._stated: dict[Theorem, Statement] = {}
+        """Of the last theorem alone."""
 
     def state(self, theorem: Theorem) -> Statement:
         """What the theorem says. ValueError with Lean's message if it says nothing, Died if it kills the process."""
-        if theorem not in self._statements:
+        if theorem not in self._stated:
             server = self._server("statement", theorem.header)
             found = server.statement(theorem, self._patience)
             tells = server.tells[theorem.header]
-            self._statements[theorem] = Statement(found["spelt"], tells, found["export"])
-        return self._statements[theorem]
+            self._stated = {theorem: Statement(found["spelt"], tells, found["export"])}
+        return self._stated[theorem]
 
     def prepare(self, header: str) -> None:
         """Start all that judging theorems of a header needs, at once. Died if a process does not start."""

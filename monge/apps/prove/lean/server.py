@@ -119,9 +119,9 @@ class LeanServer:
         )
         return Rejection("compile", _words(found)) if "failed" in found else found["export"]
 
-    def drop(self, state: State) -> None:
-        """Forget a state; those after it stay."""
-        self.request("drop", state=state.number)
+    def drop(self, *states: State) -> None:
+        """Forget states; those after them stay."""
+        self.request("drop", states=[state.number for state in states])
 
     def header(self, text: str, budget: Budget | None = None) -> int:
         """The number of a header, elaborated once. ValueError with Lean's messages, each with its place."""
@@ -164,6 +164,12 @@ class LeanServer:
         return self.uses > 0.9 * self.limits.uses
 
     @property
+    def restless(self) -> bool:
+        """Whether it has worked since its last answer: a thread that a tactic left behind."""
+        then, spent = self._idle
+        return self._processor() - spent > 3 + (time.monotonic() - then) / 10
+
+    @property
     def memory(self) -> float:
         """GB resident."""
         return sum(self._each(lambda process: process.memory_info().rss)) / 1e9
@@ -201,16 +207,18 @@ class LeanServer:
         self.close()
 
     def request(self, do: str, *, seconds: float = 60.0, **fields: Any) -> dict[str, Any]:
-        """The answer to a request. Died if there is none in time, or what comes is no answer."""
+        """The answer to a request. Died if there is none in time, or what comes is no answer; ValueError if it asks for what is
+        not there: a state that was dropped, say."""
         if self.uses >= self.limits.uses:
             raise self._dead(f"the server has answered {self.uses} requests, as many as it may")
         self.hello()
-        then, spent = self._idle
-        if self._processor() - spent > 2 + (time.monotonic() - then) / 2:
+        if self.restless:
             raise self._dead("it went on working after its answer")
         self._send({"do": do, **fields}, seconds)
         found = self._receive(seconds)
         self._idle = (time.monotonic(), self._processor())
+        if found.get("failed") == "request":
+            raise ValueError(f"Lean's server: {found['message']}")
         return found
 
     def _send(self, what: object, seconds: float) -> None:
@@ -280,6 +288,6 @@ def _words(found: dict[str, Any]) -> str:
 
 def _goals(found: dict[str, Any]) -> tuple[Goal, ...]:
     return tuple(
-        Goal(goal["target"], tuple(Hypothesis(**h) for h in goal["hypotheses"]), goal["case"])
+        Goal(goal["target"], tuple(Hypothesis(**h) for h in goal["hypotheses"]), goal["case"], goal["mark"])
         for goal in found["goals"]
     )

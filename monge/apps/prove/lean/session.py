@@ -1,5 +1,6 @@
 """One theorem on a server that may die: what is lost is stepped again on another."""
 
+import contextlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -58,6 +59,12 @@ class Session:
         except Died as died:
             return Rejection("died", str(died))
         return rejection or self._judge(self.theorem, state.tactics, twice=True)
+
+    def forget(self) -> None:
+        """Have the server forget all its states of this theorem."""
+        with contextlib.suppress(Died):  # whoever wants it next sees that it is gone
+            self.server.drop(*self._known.values())
+        self._known.clear()
 
     def _twice(self, ask: Callable[[], T]) -> T:
         """The answer; on a new server if the one asked has vanished. Died, on a new server too, if it cannot be had."""

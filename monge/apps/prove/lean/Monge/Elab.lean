@@ -113,6 +113,24 @@ structure Repl where
 
 /-! ## Goals -/
 
+/-- An expression with all variables alike, and without levels and annotations. -/
+partial def faceless (e : Expr) : Expr := e.replace fun
+  | .fvar _ => some (.const `x [])
+  | .mvar _ => some (.const `x [])
+  | .sort _ => some (.sort .zero)
+  | .const n _ => some (.const n [])
+  | .mdata _ e => some (faceless e)
+  | _ => none
+
+/-- What an expression prints as, whole, and a number that differs where what prints alike does not mean the same. -/
+def printed (r : Cells) (e : Expr) (lctx : LocalContext) (li : LocalInstances) : EIO Exception (String × UInt64) := do
+  let whole := { r.context with options := pp.deepTerms.set r.context.options true }
+  let (text, mark) ← Cells.run { r with context := whole } (do
+    let e ← instantiateMVars e
+    let text ← ppExpr e
+    return (text, (faceless e).hash)) lctx li
+  return (text.pretty 100, mark)
+
 /-- How the hypothesis at a place is called where Lean prints it. -/
 def nameAt (shown : LocalContext) (i : Nat) : String := match shown.getAt? i with
   | some d => Monge.shown d.userName
@@ -125,24 +143,22 @@ partial def hypotheses (r : Cells) (lctx shown : LocalContext) (li : LocalInstan
   | none => hypotheses r lctx shown li (i + 1) found
   | some d =>
     if d.isImplementationDetail then hypotheses r lctx shown li (i + 1) found else
-    let (text, prop) ← r.run (do
-      let type ← instantiateMVars d.type
-      let text ← ppExpr type
-      let prop ← isProp type
-      return (text, prop)) lctx li
-    let fields := [("name", Json.str (nameAt shown i)), ("type", .str (text.pretty 100)), ("prop", .bool prop)]
+    let (text, mark) ← printed r d.type lctx li
+    let prop ← r.run (do isProp (← instantiateMVars d.type)) lctx li
+    let fields := [("name", Json.str (nameAt shown i)), ("type", .str text), ("prop", .bool prop)]
     match d.value? with
-    | none => hypotheses r lctx shown li (i + 1) (found.push (.mkObj fields))
+    | none => hypotheses r lctx shown li (i + 1) (found.push (.mkObj (("mark", int mark.toNat) :: fields)))
     | some value =>
-      let value ← r.run (do ppExpr (← instantiateMVars value)) lctx li
-      hypotheses r lctx shown li (i + 1) (found.push (.mkObj (("value", .str (value.pretty 100)) :: fields)))
+      let (text, other) ← printed r value lctx li
+      let fields := ("value", .str text) :: ("mark", int (mixHash mark other).toNat) :: fields
+      hypotheses r lctx shown li (i + 1) (found.push (.mkObj fields))
 
 def goal (r : Cells) (g : MVarId) : EIO Exception Json := do
   let d ← r.run (do let d ← g.getDecl; return d)
   let clean := d.lctx.sanitizeNames.run' { options := {} }
   let hyps ← hypotheses r d.lctx clean d.localInstances 0 #[]
-  let text ← r.run (do ppExpr (← instantiateMVars d.type)) d.lctx d.localInstances
-  return .mkObj [("case", .str (local_ d.userName)), ("hypotheses", .arr hyps), ("target", .str (text.pretty 100))]
+  let (text, mark) ← printed r d.type d.lctx d.localInstances
+  return .mkObj [("case", .str (local_ d.userName)), ("hypotheses", .arr hyps), ("target", .str text), ("mark", int mark.toNat)]
 
 partial def goals (r : Cells) (gs : List MVarId) : EIO Exception (List Json) := do
   match gs with

@@ -103,8 +103,14 @@ structure Ground where
   axioms : List Name := []
   all : List Name := []
 
-/-- All constants that `todo` rests on. What is imported is trusted, but for its axioms; a theorem whose proof the build of the
-library left out is an axiom in form alone. -/
+/-- Does a module come with Lean? -/
+def leans (env : Environment) (m : ModuleIdx) : Bool :=
+  match env.header.moduleNames[m.toNat]? with
+  | some n => [`Init, `Std, `Lean].contains n.getRoot
+  | none => false
+
+/-- All constants that `todo` rests on. What comes with Lean is trusted, but for its axioms; a theorem of it whose proof the
+build left out is an axiom in form alone. What else is imported may rest on a sorry: it is followed like the proof itself. -/
 partial def ground (env : Environment) (todo : List Name) (g : Ground := {}) : Ground :=
   match todo with
   | [] => g
@@ -113,7 +119,10 @@ partial def ground (env : Environment) (todo : List Name) (g : Ground := {}) : G
     let g := { g with seen := g.seen.insert c, all := c :: g.all }
     match env.find? c, env.getModuleIdxFor? c with
     | none, _ => ground env rest { g with axioms := c :: g.axioms }
-    | some info, some _ =>
+    | some info, some m =>
+      if !leans env m then ground env (dependencies info rest) (match info with
+        | .axiomInfo _ => { g with axioms := c :: g.axioms }
+        | _ => g) else
       match info with
       | .axiomInfo _ =>
         if wasOriginallyTheorem env c then ground env rest g else
@@ -146,7 +155,9 @@ partial def first (l : List Name) (p : Name → Bool) : Option Name :=
 /-- Why what a theorem rests on does not do; `own` is what its statement rests on, which it may always use. -/
 def objection (env : Environment) (e : Excluded) (own : NameSet) (g : Ground) : Option Json :=
   match first g.axioms (fun c => !lawful env c) with
-  | some c => some (failure "axiom" ("the proof rests on the axiom " ++ shown c))
+  | some c =>
+    let what := if wasOriginallyTheorem env c then "a theorem whose own proof is not here, " else "the axiom "
+    some (failure "axiom" ("the proof rests on " ++ what ++ shown c))
   | none => match first g.all (fun c => !own.contains c && e.has env c) with
     | some c => some (failure "excluded" ("the proof uses " ++ shown c ++ ", which is excluded"))
     | none => none

@@ -171,6 +171,14 @@ def Repl.finish (s : Repl) (j : Json) : BaseIO Json := do
       | .error e => return e
       | .ok _ => return .mkObj [("ok", .bool true)]
 
+/-- Forget states; those after them stay. -/
+partial def Repl.drop (s : Repl) (states : Array Json) (i : Nat := 0) : Repl :=
+  match states[i]? with
+  | none => s
+  | some j => match j.getNat? with
+    | .ok n => ({ s with nodes := s.nodes.setIfInBounds n none } : Repl).drop states (i + 1)
+    | .error _ => s.drop states (i + 1)
+
 /-! ## Proofs as text -/
 
 /-- What a statement says: all that it rests on, what types its header declares, and last itself, as an axiom. -/
@@ -247,7 +255,7 @@ def Repl.answer (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
   | "step" => s.step j
   | "finish" => return (s, ← s.finish j)
   | "start" => s.begin j
-  | "drop" => return ({ s with nodes := s.nodes.setIfInBounds (nat j "state") none }, .mkObj [("ok", .bool true)])
+  | "drop" => return (s.drop (arr j "states"), .mkObj [("ok", .bool true)])
   | "header" => s.header (str j "text")
   | "state" => return (s, ← s.state j)
   | "compile" => return (s, ← s.compile j)
