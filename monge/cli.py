@@ -1,5 +1,6 @@
 """`monge APP VERB`: one application is imported, when its verb is called; `monge --help` imports nothing heavy."""
 
+import errno
 import importlib
 import os
 import sys
@@ -86,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         ours = isinstance(error, OSError) and not isinstance(error, MISTAKES)
         said = str(error)
-        if _bare(error):
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            said = f"the disk of {error.filename or 'what was being written'} is full; what was saved before stays"
+        elif _bare(error):
             said = f"{error.filename2 or error.filename}: {error.strerror}; name another path"
         print(f"monge {app} {verb}: {' '.join(said.splitlines())}", file=sys.stderr)
         return 1 if ours else 2

