@@ -51,7 +51,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "template, random order": {"order": "random"},
 }
 """Only the last draws anything: the others are run once."""
-EQUAL = Search(candidates=32, nodes=30, batch=1, seconds=60.0)
+EQUAL = Search(candidates=32, nodes=16, batch=1, seconds=60.0)
 """States decide, which no other load of the machine changes; one at a time, so that the order has its say."""
 PACKAGES = ("numpy", "pyarrow", "psutil")
 

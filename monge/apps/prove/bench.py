@@ -97,12 +97,11 @@ class Bench:
         server, judge = self._ready(theorem.imports)
         try:
             judge.prepare(theorem.header)
+            stated = judge.state(theorem)
             server.hello()
         except Died:
             self.close()
             raise
-        try:
-            stated = judge.state(theorem)
         except ValueError as error:
             return unsearched(task, "refused", str(error)), SCHEMA.empty_table()
         session = Session(theorem, lambda: self._serve(theorem.imports), judge, campaign.budget, server)

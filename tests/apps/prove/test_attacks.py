@@ -27,6 +27,8 @@ class Attack:
     imports: tuple[str, ...] = ("Init",)
     deadly: bool = False
     """Whether the server may die of it."""
+    kind: str = ""
+    """What refuses it, where that is the point."""
 
     @property
     def theorem(self) -> Theorem:
@@ -183,14 +185,35 @@ def unsound(sort: str) -> tuple[str, ...]:
     )
 
 
-KERNEL = of(
-    "kernel",
-    unsound(".imax (.succ .zero) .zero"),
-    unsound(".imax (.succ .zero) (.imax .zero .zero)"),
-    unsound(".max .zero .zero"),
-    (*declared(".inductDecl [] 0 [{ name := `E, type := .sort .zero, ctors := [] }] false"), "exact (sorry : E).elim"),
-    imports=("Lean",),
-)
+CONSTRUCTOR = "ctors := [{ name := `E.mk, type := .const `E [] }]"
+KERNEL = [
+    *of(
+        "kernel",
+        unsound(".imax (.succ .zero) .zero"),
+        unsound(".imax (.succ .zero) (.imax .zero .zero)"),
+        unsound(".max .zero .zero"),
+        imports=("Lean",),
+        kind="axiom",
+    ),
+    Attack(
+        "a type that does no harm",
+        (
+            *declared(f".inductDecl [] 0 [{{ name := `E, type := .sort .zero, {CONSTRUCTOR} }}] false"),
+            "exact (fun _ : E => True.intro) E.mk",
+        ),
+        ": True",
+        imports=("Lean",),
+        kind="axiom",
+    ),
+    Attack("the kernel off", ("set_option debug.skipKernelTC true in decide +kernel",), ": 1 = 2", kind="kernel"),
+    Attack(
+        "the kernel off in the header",
+        ("exact bad",),
+        ": 1 = 2",
+        header="set_option debug.skipKernelTC true\ntheorem bad : 1 = 2 := by decide +kernel",
+        kind="kernel",
+    ),
+]
 
 OPTIONS = of(
     "options",
@@ -285,8 +308,8 @@ SPENDING = [
 ]
 
 HEADERS = [
-    Attack("an axiom of the header", ("exact bad",), header="axiom bad : False"),
-    Attack("a sorry of the header", ("exact bad",), header="theorem bad : False := sorry"),
+    Attack("an axiom of the header", ("exact bad",), header="axiom bad : False", kind="axiom"),
+    Attack("a sorry of the header", ("exact bad",), header="theorem bad : False := sorry", kind="axiom"),
     Attack("an unsafe constant", ("exact bad",), header="unsafe def bad : False := bad"),
     Attack(
         "a partial constant",
@@ -299,12 +322,12 @@ HEADERS = [
         signature=": f = 1",
         header="def g : Nat := 1\n@[implemented_by g] def f : Nat := 0",
     ),
-    Attack("a namesake of propext", ("exact X.propext",), header="axiom X.propext : False"),
+    Attack("a namesake of propext", ("exact X.propext",), header="axiom X.propext : False", kind="axiom"),
     Attack("a macro of the header", ("trivial",), header="macro_rules | `(tactic| trivial) => `(tactic| sorry)"),
     Attack(
         "an elaborator of the header",
         ("cheat",),
-        header='elab "cheat" : tactic => Lean.Elab.Tactic.setGoals []',
+        header='elab "cheat" : tactic => fun _ r => r.set { goals := [] }',
         imports=("Lean",),
     ),
     Attack("simp taught an axiom", ("simp",), header="@[simp] axiom bad : False ↔ True"),
@@ -314,17 +337,13 @@ HEADERS = [
         header="instance : Inhabited False := ⟨sorry⟩",
     ),
     Attack(
-        "the kernel off in the header",
-        ("exact bad",),
-        header="set_option debug.skipKernelTC true\ntheorem bad : False := Nat.lt_irrefl 0 (@id (0 < 0) (Nat.le_refl 1))",
-    ),
-    Attack(
         "a theorem added by code",
         ("exact bad",),
         header="open Lean in\nrun_cmd Lean.modifyEnv fun env => (env.addDeclCore 0 (.thmDecl { name := `bad, "
         "levelParams := [], type := mkConst ``False, value := mkConst ``True.intro }) none "
         "(doCheck := false)).toOption.getD env",
         imports=("Lean",),
+        kind="kernel",
     ),
 ]
 
@@ -335,46 +354,52 @@ HEADERS += [
             (tactics[-1],),
             header=commanded(tactics[:-1]),
             imports=("Lean",),
+            kind="kernel",
         )
         for k, tactics in enumerate(
             (unsound(".imax (.succ .zero) .zero"), unsound(".imax (.succ .zero) (.imax .zero .zero)"))
         )
     ),
-    Attack("its import", ("exact bad",), header="import Init\naxiom bad : False"),
-    Attack("its end", ("exact bad",), ": P", header="def P : Prop := True\n#exit\naxiom bad : P"),
+    Attack("its import", ("exact bad",), header="import Init\naxiom bad : False", kind="no statement"),
+    Attack("its end", ("exact bad",), ": P", header="def P : Prop := True\n#exit\naxiom bad : P", kind="no statement"),
     Attack("the kernel runs code", ("rfl",), ": Lean.reduceBool (1 == 1) = true"),
 ]
 
+
+def citing(name: str, tactics: tuple[str, ...], signature: str, **fields) -> Attack:
+    return Attack(name, tactics, signature, **fields, kind="excluded")
+
+
 CITED = [
-    Attack("itself", ("exact Nat.add_comm a b",), "(a b : Nat) : a + b = b + a", exclude=("Nat.add_comm",)),
-    Attack("itself by simp", ("simp [Nat.add_comm]",), "(a b : Nat) : a + b = b + a", exclude=("Nat.add_comm",)),
-    Attack("itself by rewriting", ("rw [Nat.add_comm]",), "(a b : Nat) : a + b = b + a", exclude=("Nat.add_comm",)),
-    Attack(
+    citing("itself", ("exact Nat.add_comm a b",), "(a b : Nat) : a + b = b + a", exclude=("Nat.add_comm",)),
+    citing("itself by simp", ("simp [Nat.add_comm]",), "(a b : Nat) : a + b = b + a", exclude=("Nat.add_comm",)),
+    citing("itself by rewriting", ("rw [Nat.add_comm]",), "(a b : Nat) : a + b = b + a", exclude=("Nat.add_comm",)),
+    citing(
         "a lemma after it",
         ("exact Nat.add_left_comm a b c",),
         "(a b c : Nat) : a + (b + c) = b + (a + c)",
         exclude=("Nat.add_left_comm",),
     ),
-    Attack(
+    citing(
         "by a lemma of its own",
         ("have h := Nat.add_comm a b", "exact h"),
         "(a b : Nat) : a + b = b + a",
         exclude=("Nat.add_comm",),
     ),
-    Attack(
+    citing(
         "a module after it",
         ("exact List.reverse_reverse l",),
         "(l : List Nat) : l.reverse.reverse = l",
         beyond=("Init.Prelude",),
     ),
-    Attack(
+    citing(
         "a lemma of the header",
         ("exact late a",),
         "(a : Nat) : a + 0 = a",
         header="theorem late (a : Nat) : a + 0 = a := rfl",
         exclude=("late",),
     ),
-    Attack(
+    citing(
         "through another",
         ("exact other a",),
         "(a : Nat) : a + 0 = a",
@@ -396,9 +421,11 @@ def refused(lean, imports, attacks):
             if attack.imports == imports:
                 try:
                     found = judge(attack.theorem, attack.tactics)
-                except ValueError:
-                    continue  # what it asks is no statement
+                except ValueError:  # what it asks is no statement
+                    assert attack.kind == "no statement", attack
+                    continue
                 assert not isinstance(found, Proof), attack
+                assert attack.kind in ("", found.kind), (attack.name, found)
         honest = Theorem("target", ": True", imports=imports)
         assert isinstance(judge(honest, ("trivial",)), Proof)
 

@@ -55,9 +55,12 @@ class Judge:
         return self._stated[theorem]
 
     def prepare(self, header: str) -> None:
-        """Start all that judging theorems of a header needs, at once. Died if a process does not start."""
-        for server in [self._server(*role) for role in (("statement", header), ("compile", header), ("kernel",))]:
-            server.hello()
+        """Start all that judging theorems of a header needs, at once. Died if a process does not start, ValueError with Lean's
+        message if the header is wrong."""
+        readers, kernel = [self._server(role, header) for role in ("statement", "compile")], self._server("kernel")
+        for server in readers:
+            server.header(header, self._patience)
+        kernel.hello()
 
     def __call__(self, theorem: Theorem, tactics: tuple[str, ...], *, twice: bool = False) -> Proof | Rejection:
         """The proof if it is one. ValueError if the statement is none.
