@@ -52,7 +52,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 """Only the last draws anything: the others are run once."""
 EQUAL = Search(candidates=32, nodes=16, batch=1, seconds=60.0)
-"""States decide, which no other load of the machine changes; one at a time, so that the order has its say."""
+"""States decide, not seconds, which the machine's load changes; one at a time, so that the order has its say."""
 PACKAGES = ("numpy", "pyarrow", "psutil")
 
 
@@ -115,6 +115,7 @@ def row_of(arm: str, seed: int, found: list[Result], best: list[Result]) -> dict
         "arm": arm,
         "seed": seed,
         "proved": share(sum(r.proved for r in found), len(found)),
+        "out of time": sum(r.ended == "out of time" for r in found),
         "states, median": statistics.median(r.expanded for r in found),
         "seconds, median": statistics.median(r.seconds for r in found),
         "alone": ours,

@@ -52,21 +52,22 @@ def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet
 
     def run(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
         # spawned, not forked: torch and numba hold threads that a fork would leave behind
-        context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
+        context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_begin, start)) as pool:
             try:
                 waiting = {pool.submit(function, shard): number for number, shard in enumerate(shards)}
                 for future in as_completed(waiting):
+                    number = waiting.pop(future)  # nor is its result kept here
                     try:
-                        yield waiting[future], future.result()
+                        yield number, future.result()
                     except Exception as error:
-                        error.add_note(f"fleet: in shard {waiting[future]}")
+                        error.add_note(f"fleet: in shard {number}")
                         raise
             except BrokenProcessPool as error:
                 raise WorkerDied from error
             except BaseException:
-                for child in set(multiprocessing.active_children()).difference(others):
-                    child.kill()
+                for worker in list((pool._processes or {}).values()):  # `kill_workers` of Python 3.14
+                    worker.kill()
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)

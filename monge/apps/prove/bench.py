@@ -96,12 +96,13 @@ class Bench:
         theorem, campaign = task.theorem, self.campaign
         server, judge = self._ready(theorem.imports)
         try:
-            judge.prepare(theorem.header)
-            stated = judge.state(theorem)
+            judge.start(theorem.header)
             server.hello()
         except Died:
             self.close()
             raise
+        try:
+            stated = judge.prepare(theorem)
         except ValueError as error:
             return unsearched(task, "refused", str(error)), SCHEMA.empty_table()
         session = Session(theorem, lambda: self._serve(theorem.imports), judge, campaign.budget, server)

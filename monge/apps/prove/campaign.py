@@ -35,7 +35,7 @@ def run(
     """Search for proofs of them all; what is done is on disk. ValueError if `directory` holds another run.
 
     A worker that dies is replaced with its fleet. What was in hand then is searched alone; a theorem that takes two fleets down
-    by itself is quarantined.
+    by itself is quarantined. WorkerDied if that is so of one after another, or if nothing was in hand.
     """
     with locked(directory):
         campaign = _begun(campaign, theorems, directory, resume=resume)
@@ -44,6 +44,7 @@ def run(
             left.pop(result.number, None)
         deaths: Counter[int] = Counter()
         suspects: set[int] = set()
+        together, given_up = 1, 0
         with Recorder(directory) as recorder:
             while left:
                 (directory / STARTED).write_text("")
@@ -53,6 +54,7 @@ def run(
                         recorder.add(result, rows)
                         del left[result.number]
                         suspects.discard(result.number)
+                        given_up = 0
                         told(result)
                 except fleet.WorkerDied as died:
                     begun = {int(line) for line in (directory / STARTED).read_text().split()}
@@ -60,8 +62,14 @@ def run(
                     if not in_hand:
                         raise
                     suspects |= in_hand
-                    deaths.update(in_hand if len(in_hand) == 1 else ())
+                    together = max(together, len(in_hand))
+                    if len(tasks) > 1:
+                        continue
+                    deaths.update(in_hand)
                     for number in [n for n in in_hand if deaths[n] >= FATAL]:
+                        if given_up == together:  # nothing is finished any more: it is not theorems that workers die of
+                            raise
+                        given_up += 1
                         suspects.discard(number)
                         result = unsearched(left.pop(number), "quarantined", f"{FATAL} workers died of it")
                         recorder.add(result, SCHEMA.empty_table())

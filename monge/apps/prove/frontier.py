@@ -16,6 +16,7 @@ class Frontier(Protocol):
     def add(self, node: Node) -> None: ...
     def take(self, most: int) -> list[Node]: ...
     def learnt(self, node: Node, children: Sequence[Node]) -> None: ...
+    def __bool__(self) -> bool: ...
 
 
 def frontier_of(how: Search) -> Frontier:
@@ -38,6 +39,9 @@ class Queue:
 
     def learnt(self, node: Node, children: Sequence[Node]) -> None:
         pass
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
 
     def _rank(self, node: Node) -> float:
         """Low comes first."""
@@ -96,6 +100,9 @@ class Puct:
         for above in node.path():
             self._known[above].closed = False
             self._known[above].value += max(map(self._value, children))
+
+    def __bool__(self) -> bool:
+        return self._leaf() is not None
 
     def _value(self, node: Node) -> float:
         return math.exp(min(0.0, score(node, self._how)))

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.stats import binomtest
 
+from monge.apps.prove.state import Theorem
 from monge.apps.prove.trajectories import Result, attempts, results
 
 
@@ -70,8 +71,8 @@ def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
     differ = _differences(settings(first), settings(second))
     if differ and not unequal:
         raise ValueError(f"{first} and {second} differ in {', '.join(differ)}; --unequal compares them all the same")
-    first_done, known = done(first), {_key(result): result for result in done(second)}
-    pairs = [(result, known[_key(result)]) for result in first_done if _key(result) in known]
+    one, other = ({_key(result): result for result in done(path)} for path in (first, second))
+    pairs = [(one[key], other[key]) for key in one.keys() & other.keys()]
     if not pairs:
         raise ValueError(f"{first} and {second} have no theorem in common")
     ours, theirs = sum(a.proved and not b.proved for a, b in pairs), sum(b.proved and not a.proved for a, b in pairs)
@@ -80,7 +81,7 @@ def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
     for name in ("", str(first), str(second)):
         table.add_column(name)
     table.add_row("proved, 95 % interval", *(share(sum(pair[k].proved for pair in pairs), len(pairs)) for k in (0, 1)))
-    if any(alone := [len(first_done) - len(pairs), len(known) - len(pairs)]):
+    if any(alone := [len(one) - len(pairs), len(other) - len(pairs)]):
         table.add_row("left out: not done in the other", *map(str, alone))
     table.add_row("proved by it alone", str(ours), str(theirs))
     table.add_row("McNemar's exact p", f"{mcnemar(ours, theirs):.3g}", "")
@@ -100,8 +101,8 @@ def mcnemar(first: int, second: int) -> float:
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
-def _key(result: Result) -> tuple[str, str, str]:
-    return result.name, result.signature, result.header
+def _key(result: Result) -> Theorem:
+    return result.theorem
 
 
 def _differences(first: dict[str, Any], second: dict[str, Any], before: str = "") -> list[str]:

@@ -46,7 +46,7 @@ class _Run:
             while outcome.proof is None and (chosen := frontier.take(min(how.batch, how.nodes - outcome.expanded))):
                 if not self.expand(chosen, frontier):
                     break
-                if outcome.expanded >= how.nodes and frontier.take(1):
+                if outcome.expanded >= how.nodes and frontier:
                     outcome.ended = "out of nodes"
             if outcome.proof is not None and how.harvest:
                 self.harvest()

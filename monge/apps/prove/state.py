@@ -39,8 +39,8 @@ class Hypothesis:
     """Whether it is a proof."""
     value: str | None = None
     """What a `let` bound it to."""
-    mark: int = 0
-    """Of what it says, as an expression with all variables alike: differs where what prints alike does not mean the same."""
+    mark: str = ""
+    """A number of what it says, as an expression, and the names of the variables in it: tells apart what prints alike."""
 
     def __str__(self) -> str:
         return f"{self.name} : {self.type}" + (f" := {self.value}" if self.value else "")
@@ -53,7 +53,7 @@ class Goal:
     target: str
     hypotheses: tuple[Hypothesis, ...] = ()
     case: str = ""
-    mark: int = 0
+    mark: str = ""
     """Of the target, as of a hypothesis."""
 
     def __str__(self) -> str:

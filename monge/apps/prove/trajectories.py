@@ -148,8 +148,8 @@ class Recorder:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory, self._writer, self._waiting = directory, None, []
-        self._next, self._began = 0, 0.0
+        self._directory, self._next, self._began = directory, 0, 0.0
+        self._waiting: list[tuple[Result, pa.Table]] = []
         for part in directory.glob("part-*.parquet"):
             if part.with_suffix(".jsonl").exists():
                 self._next = max(self._next, 1 + int(part.stem[5:]))
@@ -160,31 +160,30 @@ class Recorder:
 
     def add(self, result: Result, rows: pa.Table) -> None:
         """A theorem that is done, with its attempts."""
-        part, place = self._part(".parquet")
-        with writing(part):
-            if self._writer is None:
-                self._writer = pq.ParquetWriter(place, SCHEMA, compression="zstd")
-                self._began = time.monotonic()
-            self._writer.write_table(rows)
-        self._waiting.append({**asdict(result), "part": part.name})
+        if not self._waiting:
+            self._began = time.monotonic()
+        self._waiting.append((result, rows))
         if len(self._waiting) >= GROUPS or time.monotonic() - self._began > SECONDS:
             self.close()
 
     def close(self) -> None:
-        """Put all that was added on disk."""
-        writer, waiting = self._writer, self._waiting
-        if writer is None:
+        """Put all that was added on disk; whoever interrupts it, at whatever line, may call it again."""
+        if not self._waiting:
             return
         (part, attempts), (lines, place) = self._part(".parquet"), self._part(".jsonl")
-        self._writer, self._waiting, self._next = None, [], self._next + 1
         with writing(part):
-            writer.close()
+            with pq.ParquetWriter(attempts, SCHEMA, compression="zstd") as writer:
+                for _, rows in self._waiting:
+                    writer.write_table(rows)
             attempts.rename(part)
             with place.open("w") as file:
-                file.writelines(json.dumps(result) + "\n" for result in waiting)
+                for result, _ in self._waiting:
+                    file.write(json.dumps({**asdict(result), "part": part.name}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             place.rename(lines)
+        self._waiting = []
+        self._next += 1
 
     def _part(self, suffix: str) -> tuple[Path, Path]:
         """A file of the part at hand, and where it is written."""
@@ -222,28 +221,32 @@ def restored(path: Path) -> pa.Table:
 
     There a row is a state with the tactic that led TO it, so that pairing the two of a row pairs a tactic with its result:
     here the state before is that of the parent. A search begins with its root, a row without a parent; a root of the number
-    of a state that the theorem had already starts the count again, and whatever comes late of the search before is refused.
-    A score is taken for minus an energy. ValueError if columns are missing, or a parent, or a number stands for two states.
+    of a state that the theorem had already starts the count again: searches of one theorem that count alike must follow one
+    another in the file. A score is taken for minus an energy. ValueError if columns are missing, or a parent, if a number
+    stands for two states, or a state is not one tactic deeper than its parent.
     """
     found = pq.read_table(path)
     if missing := [name for name in (*OLD, *OLD_MORE) if name not in found.column_names]:
         raise ValueError(f"{path}: not a trajectory of twelve columns: it has no {missing[0]!r}")
     rows: list[dict[str, Any]] = []
-    open_: dict[str, dict[int, tuple[int, str]]] = {}  # of each theorem its states: the search of each, and the text
+    open_: dict[str, dict[int, tuple[int, str, int | None]]] = {}  # of each theorem its states: search, text, depth
     searches, run = 0, path.stem
     for row in found.to_pylist():
         name, state, parent = row["theorem_name"], row["state_id"], row["parent_state_id"]
-        states = open_.setdefault(name, {})
+        states, depth = open_.setdefault(name, {}), row["depth_from_root"]
         if parent is None:
             if state in states:
                 states.clear()
-            states[state] = searches, row["state_pp"]
+            states[state] = searches, row["state_pp"], depth
             searches += 1
             continue
         if parent not in states:
             raise ValueError(f"{path}: state {state} of {name} has no parent before it")
-        search, before = states[parent]
-        if states.setdefault(state, (search, row["state_pp"])) != (search, row["state_pp"]):
+        search, before, above = states[parent]
+        if depth is not None and above is not None and depth != above + 1:
+            raise ValueError(f"{path}: state {state} of {name} is at depth {depth} and its parent at {above}")
+        reached = search, row["state_pp"], depth
+        if states.setdefault(state, reached) != reached:
             raise ValueError(f"{path}: {name} has two states of number {state}")
         closed, remaining, score = row["is_proof_complete"], row["remaining_depth"], row["ebm_score"]
         rows.append(
@@ -258,7 +261,7 @@ def restored(path: Path) -> pa.Table:
                 "outcome": "proof" if closed else "state",
                 "log_probability": row["llm_log_prob"],
                 "energy": None if score is None else -score,
-                "depth": row["depth_from_root"] - 1,
+                "depth": None if depth is None else depth - 1,
                 "remaining_depth": None if remaining is None or remaining < 0 else remaining + 1,
                 "label": row["label"],
             }

@@ -13,6 +13,7 @@ from toy import Countdown, all_ways, down
 from monge import fleet
 from monge.apps.prove.bench import Campaign, closed
 from monge.apps.prove.campaign import run, undisturbed
+from monge.apps.prove.lean.server import Died
 from monge.apps.prove.report import comparison, mcnemar, share, summary_of
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Budget, Theorem
@@ -74,6 +75,27 @@ def test_what_was_not_closed_is_done_again(tmp_path):
     files = [f"part-0000{k}.{kind}" for k in (0, 1) for kind in ("jsonl", "parquet")]
     assert sorted(p.name for p in tmp_path.iterdir()) == files
     assert pq.ParquetFile(tmp_path / "part-00000.parquet").num_row_groups == 2
+
+
+def test_an_interrupted_write_is_made_good(tmp_path, monkeypatch):
+    """Ctrl-C may come at any line of it; what was added is written once."""
+    real, struck = pq.ParquetWriter.write_table, []
+
+    def write(self, rows):
+        real(self, rows)
+        if not struck:
+            struck.append(True)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", write)
+    recorder = Recorder(tmp_path)
+    recorder.add(result(0), rows_of(5, 0))
+    recorder.add(result(1), rows_of(6, 1))
+    with pytest.raises(KeyboardInterrupt):
+        recorder.close()
+    recorder.close()
+    assert [r.number for r in results(tmp_path)] == [0, 1]
+    assert attempts(tmp_path).num_rows == len(rows_of(5)) + len(rows_of(6))
 
 
 def test_the_older_form_gets_its_pairs_back(tmp_path):
@@ -238,6 +260,48 @@ class Dying:
                     file.writelines(f"{other.number}\n" for other in shards[number : number + 2])
                 raise fleet.WorkerDied(number if self.knows else None)
             yield number, (result(task.number, "out of nodes", name=task.theorem.name), SCHEMA.empty_table())
+
+
+class Broken:
+    """A fleet whose workers die of whatever they are given."""
+
+    def __init__(self, in_hand):
+        self.in_hand = in_hand
+
+    def __call__(self, function, shards):
+        (function.directory / "started.txt").write_text("".join(f"{t.number}\n" for t in shards[: self.in_hand]))
+        raise fleet.WorkerDied
+        yield
+
+
+@pytest.mark.parametrize(("in_hand", "given_up"), [(0, 0), (1, 1), (2, 2)])
+def test_where_workers_die_of_everything_the_run_ends(tmp_path, in_hand, given_up):
+    with pytest.raises(ChildProcessError):
+        run(SHORT, THEOREMS, tmp_path, fleets=lambda: Broken(in_hand))
+    assert len(results(tmp_path)) == given_up
+
+
+class Idle:
+    """Stands for a server and a judge that start and then die of a theorem."""
+
+    worn = False
+
+    def __init__(self, *_, **__): ...
+    def hello(self): ...
+    def start(self, header): ...
+    def close(self): ...
+
+    def prepare(self, theorem):
+        raise Died("it printed")
+
+
+@pytest.mark.slow
+def test_a_theorem_that_kills_the_judge_is_quarantined_and_ends_no_run(lean, tmp_path, monkeypatch):
+    for name in ("LeanServer", "Judge"):
+        monkeypatch.setattr(f"monge.apps.prove.bench.{name}", Idle)
+    found = run(SHORT, THEOREMS[:2], tmp_path, fleets=lambda: fleet.here)
+    closed()
+    assert [(r.ended, r.error) for r in found] == [("quarantined", "it printed")] * 2
 
 
 @pytest.mark.parametrize("knows", [False, True])

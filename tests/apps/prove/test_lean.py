@@ -70,6 +70,9 @@ def nested(inner):
         (nested("x"), nested("y"), True),
         ("(a b : Nat) (h : a < b) : a ≠ b", "(y : Nat) (x : Nat) (k : x < y) : x ≠ y", True),
         ("{α : Type _} (a b : α) : a = b", "{β : Type _} (c d : β) : c = d", True),
+        ("(α β : Type) (h : Nonempty β) : ∃ x : α, True", "(α β : Type) (h : Nonempty β) : ∃ x : β, True", False),
+        ("(α β : Type) (h : Nonempty β) : ∃ x : β, True", "(a b : Type) (h : Nonempty b) : ∃ x : b, True", True),
+        (": Nonempty PUnit.{1}", ": Nonempty PUnit.{2}", False),
     ],
 )
 def test_states_are_alike_where_they_mean_the_same(server, one, other, same):

@@ -60,7 +60,12 @@ def test_a_lean_of_the_machine_searches_and_judges(native):
 EXTRA = """module
 @[expose] public section
 def unit : Nat := 1
+def low : 0 < 3 := Nat.succ_pos 2
+def three : Fin 3 := ⟨0, low⟩
+def plain : 1 = 1 := rfl
 def bad : False := sorry
+def quick : Bool := false
+def code : 1 = 1 := (fun _ : Lean.reduceBool quick = false => rfl) rfl
 theorem worse : False := bad
 """
 
@@ -72,11 +77,14 @@ def test_what_another_library_leaves_open_is_no_ground(native):
     subprocess.run([*native.command, "-o", *names], env=native.variables(), check=True, capture_output=True)
     with Judge(native, ("Extra",)) as judge:
 
-        def judged(signature, tactic):
-            return judge(Theorem("t", signature, imports=("Extra",)), (tactic,))
+        def judged(signature, tactic, *exclude):
+            return judge(Theorem("t", signature, imports=("Extra",), exclude=exclude), (tactic,))
 
         assert isinstance(judged(": unit = 1", "rfl"), Proof)
+        assert isinstance(judged(": 1 = 1", "exact plain"), Proof)
+        assert "reduceBool" in judged(": 1 = 1", "exact code").message
         assert judged(": False", "exact bad") == Rejection("axiom", "the proof rests on the axiom sorryAx")
+        assert judged(": three.val = 0 ∧ 0 < 3", "exact ⟨rfl, low⟩", "low").kind == "excluded"
         assert "a theorem whose own proof is not here, worse" in judged(": False", "exact worse").message
 
 

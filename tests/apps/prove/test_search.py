@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,17 @@ def test_budgets_end_a_search():
     assert last.ended == "nothing left to try"
     deep = search(Countdown(6), lambda states, most: [[Suggestion("1", -1.0)]] * len(states), Search(depth=3))
     assert deep.proof is None
+
+
+def test_a_theorem_does_not_pay_for_its_first_state():
+    class Slow(Countdown):
+        def start(self):
+            time.sleep(0.5)
+            return super().start()
+
+    outcome = search(Slow(13), down, Search(seconds=0.4))
+    assert outcome.proof
+    assert outcome.seconds < 0.4
 
 
 def test_what_the_judge_rejects_is_no_proof_and_the_search_goes_on():

@@ -54,13 +54,15 @@ class Judge:
             self._stated = {theorem: Statement(found["spelt"], tells, found["export"])}
         return self._stated[theorem]
 
-    def prepare(self, header: str) -> None:
-        """Start all that judging theorems of a header needs, at once. Died if a process does not start, ValueError with Lean's
-        message if the header is wrong."""
-        readers, kernel = [self._server(role, header) for role in ("statement", "compile")], self._server("kernel")
-        for server in readers:
-            server.header(header, self._patience)
-        kernel.hello()
+    def start(self, header: str) -> None:
+        """Start all processes that judging theorems of a header needs, at once. Died if one does not start."""
+        for server in [self._server(*role) for role in (("statement", header), ("compile", header), ("kernel",))]:
+            server.hello()
+
+    def prepare(self, theorem: Theorem) -> Statement:
+        """What the theorem says; its header is then known where its proofs are compiled. Errors as of `state`."""
+        self._server("compile", theorem.header).header(theorem.header, self._patience)
+        return self.state(theorem)
 
     def __call__(self, theorem: Theorem, tactics: tuple[str, ...], *, twice: bool = False) -> Proof | Rejection:
         """The proof if it is one. ValueError if the statement is none.

@@ -138,9 +138,10 @@ def _fetch(folder: Path, runtime: str) -> Path:
 def _why(done: "subprocess.CompletedProcess[str]") -> str:
     """The reason that npm gives: JSON on its standard output, if it came so far."""
     try:
-        return json.loads(done.stdout)["error"]["summary"]
+        said = json.loads(done.stdout)["error"]["summary"]
     except (ValueError, KeyError, TypeError):
-        return (done.stderr or done.stdout).strip()[-300:] or "it does not say why"
+        said = None
+    return said or (done.stderr or done.stdout).strip()[-300:] or "it does not say why"
 
 
 def _unpack(tarball: Path, folder: Path) -> None:

@@ -113,22 +113,32 @@ structure Repl where
 
 /-! ## Goals -/
 
-/-- An expression with all variables alike, and without levels and annotations. -/
-partial def faceless (e : Expr) : Expr := e.replace fun
-  | .fvar _ => some (.const `x [])
+/-- An expression without annotations, and with all holes alike. -/
+partial def unadorned (e : Expr) : Expr := e.replace fun
   | .mvar _ => some (.const `x [])
-  | .sort _ => some (.sort .zero)
-  | .const n _ => some (.const n [])
-  | .mdata _ e => some (faceless e)
+  | .mdata _ e => some (unadorned e)
   | _ => none
 
-/-- What an expression prints as, whole, and a number that differs where what prints alike does not mean the same. -/
-def printed (r : Cells) (e : Expr) (lctx : LocalContext) (li : LocalInstances) : EIO Exception (String × UInt64) := do
-  let whole := { r.context with options := pp.deepTerms.set r.context.options true }
-  let (text, mark) ← Cells.run { r with context := whole } (do
+partial def variables (ids : List FVarId) : List Expr := match ids with | [] => [] | x :: xs => .fvar x :: variables xs
+
+/-- The names of variables where Lean prints them, each after a space. -/
+partial def called (shown : LocalContext) (ids : List FVarId) : String := match ids with
+  | [] => ""
+  | x :: xs => " " ++ (match shown.find? x with | some d => Monge.shown d.userName | none => "_") ++ called shown xs
+
+/-- What tells an expression from others that print alike: a hash with its variables by number, and their names in that order. -/
+def markOf (e : Expr) (shown : LocalContext) : String :=
+  let e := unadorned e
+  let ids := (collectFVars {} e).fvarIds
+  (e.abstract (variables ids.toList).toArray).hash.toNat.repr ++ called shown ids.toList
+
+/-- What an expression prints as, however deep it is, and its mark. -/
+def printed (r : Cells) (e : Expr) (lctx shown : LocalContext) (li : LocalInstances) : EIO Exception (String × String) := do
+  let deep := { r.context with options := pp.deepTerms.set r.context.options true }
+  let (text, mark) ← Cells.run { r with context := deep } (do
     let e ← instantiateMVars e
     let text ← ppExpr e
-    return (text, (faceless e).hash)) lctx li
+    return (text, markOf e shown)) lctx li
   return (text.pretty 100, mark)
 
 /-- How the hypothesis at a place is called where Lean prints it. -/
@@ -143,22 +153,22 @@ partial def hypotheses (r : Cells) (lctx shown : LocalContext) (li : LocalInstan
   | none => hypotheses r lctx shown li (i + 1) found
   | some d =>
     if d.isImplementationDetail then hypotheses r lctx shown li (i + 1) found else
-    let (text, mark) ← printed r d.type lctx li
+    let (text, mark) ← printed r d.type lctx shown li
     let prop ← r.run (do isProp (← instantiateMVars d.type)) lctx li
     let fields := [("name", Json.str (nameAt shown i)), ("type", .str text), ("prop", .bool prop)]
     match d.value? with
-    | none => hypotheses r lctx shown li (i + 1) (found.push (.mkObj (("mark", int mark.toNat) :: fields)))
+    | none => hypotheses r lctx shown li (i + 1) (found.push (.mkObj (("mark", .str mark) :: fields)))
     | some value =>
-      let (text, other) ← printed r value lctx li
-      let fields := ("value", .str text) :: ("mark", int (mixHash mark other).toNat) :: fields
+      let (text, more) ← printed r value lctx shown li
+      let fields := ("value", .str text) :: ("mark", .str (mark ++ " " ++ more)) :: fields
       hypotheses r lctx shown li (i + 1) (found.push (.mkObj fields))
 
 def goal (r : Cells) (g : MVarId) : EIO Exception Json := do
   let d ← r.run (do let d ← g.getDecl; return d)
   let clean := d.lctx.sanitizeNames.run' { options := {} }
   let hyps ← hypotheses r d.lctx clean d.localInstances 0 #[]
-  let (text, mark) ← printed r d.type d.lctx d.localInstances
-  return .mkObj [("case", .str (local_ d.userName)), ("hypotheses", .arr hyps), ("target", .str text), ("mark", int mark.toNat)]
+  let (text, mark) ← printed r d.type d.lctx clean d.localInstances
+  return .mkObj [("case", .str (local_ d.userName)), ("hypotheses", .arr hyps), ("target", .str text), ("mark", .str mark)]
 
 partial def goals (r : Cells) (gs : List MVarId) : EIO Exception (List Json) := do
   match gs with

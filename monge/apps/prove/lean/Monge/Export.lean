@@ -109,30 +109,30 @@ def leans (env : Environment) (m : ModuleIdx) : Bool :=
   | some n => [`Init, `Std, `Lean].contains n.getRoot
   | none => false
 
-/-- All constants that `todo` rests on. What comes with Lean is trusted, but for its axioms; a theorem of it whose proof the
-build left out is an axiom in form alone. What else is imported may rest on a sorry: it is followed like the proof itself. -/
-partial def ground (env : Environment) (todo : List Name) (g : Ground := {}) : Ground :=
+/-- All constants that `todo` rests on, down to what is imported; `deep` follows other libraries than Lean's as well, for they
+may rest on a sorry. What comes with Lean is trusted, but for its axioms, and for what runs code in the kernel; a theorem of it
+whose proof the build left out is an axiom in form alone. -/
+partial def ground (env : Environment) (todo : List Name) (deep : Bool := false) (g : Ground := {}) : Ground :=
   match todo with
   | [] => g
   | c :: rest =>
-    if g.seen.contains c then ground env rest g else
+    if g.seen.contains c then ground env rest deep g else
     let g := { g with seen := g.seen.insert c, all := c :: g.all }
+    let bad := { g with axioms := c :: g.axioms }
+    if c == ``Lean.reduceBool || c == ``Lean.reduceNat then ground env rest deep bad else
     match env.find? c, env.getModuleIdxFor? c with
-    | none, _ => ground env rest { g with axioms := c :: g.axioms }
+    | none, _ => ground env rest deep bad
     | some info, some m =>
-      if !leans env m then ground env (dependencies info rest) (match info with
-        | .axiomInfo _ => { g with axioms := c :: g.axioms }
-        | _ => g) else
+      if deep && !leans env m then
+        ground env (dependencies info rest) deep (match info with | .axiomInfo _ => bad | _ => g) else
       match info with
       | .axiomInfo _ =>
-        if wasOriginallyTheorem env c then ground env rest g else
+        if wasOriginallyTheorem env c then ground env rest deep g else
         match getOriginalConstKind? env c with
-        | some .axiom | none => ground env rest { g with axioms := c :: g.axioms }
-        | _ => ground env rest g
-      | _ => ground env rest g
-    | some info, none =>
-      let g := match info with | .axiomInfo _ => { g with axioms := c :: g.axioms } | _ => g
-      ground env (dependencies info rest) g
+        | some .axiom | none => ground env rest deep bad
+        | _ => ground env rest deep g
+      | _ => ground env rest deep g
+    | some info, none => ground env (dependencies info rest) deep (match info with | .axiomInfo _ => bad | _ => g)
 
 def moduleOf (env : Environment) (c : Name) : Name :=
   match env.getModuleIdxFor? c with
@@ -152,9 +152,10 @@ def lawful (env : Environment) (c : Name) : Bool :=
 partial def first (l : List Name) (p : Name → Bool) : Option Name :=
   match l with | [] => none | n :: l => if p n then some n else first l p
 
-/-- Why what a theorem rests on does not do; `own` is what its statement rests on, which it may always use. -/
-def objection (env : Environment) (e : Excluded) (own : NameSet) (g : Ground) : Option Json :=
-  match first g.axioms (fun c => !lawful env c) with
+/-- Why what a theorem rests on does not do; `own` is what its statement rests on, which it may always use. Excluded names are
+looked for down to what is imported, axioms below it too. -/
+def objection (env : Environment) (e : Excluded) (own : NameSet) (g below : Ground) : Option Json :=
+  match first below.axioms (fun c => !lawful env c) with
   | some c =>
     let what := if wasOriginallyTheorem env c then "a theorem whose own proof is not here, " else "the axiom "
     some (failure "axiom" ("the proof rests on " ++ what ++ shown c))

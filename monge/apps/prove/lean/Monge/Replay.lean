@@ -227,10 +227,10 @@ def Repl.replay (s : Repl) (j : Json) : BaseIO Json := do
           | some (.thmInfo v), [type] =>
             if v.type != type then return failure "statement" "another statement was proved" else
             let own := (ground env (mentioned type.getUsedConstants [])).seen
-            match objection env (excluded env j) own (ground env [asked.name]) with
+            let below := ground env [asked.name] (deep := true)
+            match objection env (excluded env j) own (ground env [asked.name]) below with
             | some e => return e
-            | none => return .mkObj [("proved", .str (shown asked.name)),
-                                     ("axioms", list (strings (ground env [asked.name]).axioms))]
+            | none => return .mkObj [("proved", .str (shown asked.name)), ("axioms", list (strings below.axioms))]
           | _, _ => return failure "statement" "the export does not prove it"
 
 end Monge

@@ -158,7 +158,8 @@ def finished (n : Node) (heartbeats : Nat) : BaseIO (Except Json Unit) := do
     | .error e => return .error (failure "kernel" (← (e.toMessageData {}).toString))
     | .ok env =>
       let own := (ground env (mentioned n.asked.type.getUsedConstants [])).seen
-      match objection env n.asked.excluded own (ground env [n.asked.name]) with
+      let g := ground env [n.asked.name]
+      match objection env n.asked.excluded own g g with
       | some e => return .error e
       | none => return .ok ()
 
