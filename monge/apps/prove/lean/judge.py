@@ -56,7 +56,7 @@ class Judge:
 
     def start(self, header: str) -> None:
         """Start all processes that judging theorems of a header needs, at once. Died if one does not start."""
-        for server in [self._server(*role) for role in (("statement", header), ("compile", header), ("kernel",))]:
+        for server in self._servers_of(header):
             server.hello()
 
     def prepare(self, theorem: Theorem) -> Statement:
@@ -77,15 +77,15 @@ class Judge:
 
     def _judged(self, theorem: Theorem, tactics: tuple[str, ...]) -> Proof | Rejection:
         try:
+            _, compiler, kernel = self._servers_of(theorem.header)
             statement = self.state(theorem)
-            compiler = self._server("compile", theorem.header)
             try:
                 export = compiler.compile(theorem, proof_text(theorem, tactics), self._patience)
             except ValueError as error:  # the header, which the statement's process took
                 return Rejection("compile", str(error))
             if isinstance(export, Rejection):
                 return export
-            found = self._server("kernel").request(
+            found = kernel.request(
                 "replay",
                 seconds=self._patience.seconds,
                 statement=statement.export,
@@ -97,6 +97,10 @@ class Judge:
         if "failed" in found:
             return Rejection(found["failed"], found["message"])
         return Proof(theorem, tactics, tuple(found["axioms"]), statement.text, statement.tells)
+
+    def _servers_of(self, header: str) -> tuple[LeanServer, LeanServer, LeanServer]:
+        """All three, which then start side by side."""
+        return self._server("statement", header), self._server("compile", header), self._server("kernel")
 
     def _server(self, role: str, header: str = "") -> LeanServer:
         """The process of that role; a new one for another header, for headers run code too."""

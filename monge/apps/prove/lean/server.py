@@ -64,11 +64,11 @@ class LeanServer:
         self._hello: dict[str, Any] | None = None
         self._tree: list[psutil.Process] = []
         self._idle = (0.0, 0.0)
-        self._send(self._secrets, self.limits.start)
 
     def hello(self) -> dict[str, Any]:
         """Lean's version and how many modules are loaded, when it is ready: it starts while others do something else."""
         if self._hello is None:
+            self._send(self._secrets, self.limits.start)  # more than a pipe holds: it waits until Lean reads
             self._hello, self._tree = self._receive(self.limits.start), []
             self._idle = (time.monotonic(), self._processor())
         return self._hello
@@ -76,13 +76,7 @@ class LeanServer:
     def start(self, theorem: Theorem, budget: Budget | None = None) -> State:
         """The state before the first tactic. ValueError with Lean's message where the header or the statement is wrong."""
         budget = budget or Budget()
-        found = self._asked(
-            "start",
-            theorem,
-            budget,
-            **theorem.walls,
-            heartbeats=budget.heartbeats,
-        )
+        found = self._asked("start", theorem, budget, **theorem.walls, heartbeats=budget.heartbeats)
         return State(_goals(found), (), found["state"])
 
     def step(self, state: State, tactic: str, budget: Budget | None = None) -> State | Failure:
@@ -225,12 +219,16 @@ class LeanServer:
         assert self._process.stdin is not None
         pipe, text, end = self._process.stdin.fileno(), json.dumps(what).encode() + b"\n", time.monotonic() + seconds
         while text:
-            if not select.select([], [pipe], [], max(0.0, end - time.monotonic()))[1]:
+            left = end - time.monotonic()
+            if left <= 0:
                 raise self._dead(f"it read nothing for {seconds:g} s")
-            try:
-                text = text[os.write(pipe, text) :]
-            except OSError:
-                raise self._ended() from None
+            if not select.select([], [pipe], [], min(left, 0.25))[1]:
+                self._weigh()
+            else:
+                try:
+                    text = text[os.write(pipe, text) :]
+                except OSError:
+                    raise self._ended() from None
 
     def _receive(self, seconds: float) -> dict[str, Any]:
         secret = self._secrets[self.uses].encode()
@@ -255,12 +253,15 @@ class LeanServer:
                 self._buffer += read
             if time.monotonic() > look:
                 look = time.monotonic() + 0.25
-                if self.memory > self.limits.memory:
-                    raise self._dead(f"the server holds more than {self.limits.memory:g} GB")
+                self._weigh()
         line, _, self._buffer = self._buffer.partition(b"\n")
         if self._buffer:
             raise self._dead("it printed more than its answer")
         return line
+
+    def _weigh(self) -> None:
+        if self.memory > self.limits.memory:
+            raise self._dead(f"the server holds more than {self.limits.memory:g} GB")
 
     def _ended(self) -> Died:
         """What to raise of a process that closed its streams."""

@@ -283,15 +283,15 @@ partial def serving (input output : IO.FS.Stream) (secrets : List Json) (s : Rep
 def serve (mods : List String) : IO Unit := do
   let input ← IO.getStdin
   let output ← IO.getStdout
+  -- a misspelt type is an error, not a variable
+  let options : Options := (({} : Options).setBool `Elab.async false).setBool `autoImplicit false
+  let empty := Command.mkState (← mkEmptyEnvironment) {} options
+  let (env, messages) ← processHeaderCore 0 (modules mods) false options {} (Source.of "<imports>" "" empty).context
+    (leakEnv := true) (mainModule := `Proof)
+  if messages.hasErrors then throw (IO.userError ("cannot import " ++ " ".intercalate mods))
   match Json.parse (← input.getLine) with
   | .ok (.arr secrets) => match secrets.toList with
     | first :: secrets =>
-      -- a misspelt type is an error, not a variable
-      let options : Options := (({} : Options).setBool `Elab.async false).setBool `autoImplicit false
-      let empty := Command.mkState (← mkEmptyEnvironment) {} options
-      let (env, messages) ← processHeaderCore 0 (modules mods) false options {} (Source.of "<imports>" "" empty).context
-        (leakEnv := true) (mainModule := `Proof)
-      if messages.hasErrors then throw (IO.userError ("cannot import " ++ " ".intercalate mods))
       let hello : Json := .mkObj [("version", .str Lean.versionString), ("modules", int env.header.moduleNames.size)]
       output.putStr (stamped first hello)
       output.flush
