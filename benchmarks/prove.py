@@ -79,6 +79,8 @@ def shares(
 ) -> None:
     """The proved share of the benchmark, or of the library's theorems, by policy and order, at equal budgets.
 
+    What other arms came to at this commit is read back, so that arms can be run on different days.
+
     Args:
         work: Where runs are kept.
         seeds: Of the arm that draws.
@@ -91,37 +93,47 @@ def shares(
     theorems = [entry.theorem for entry in entries_of(source, split)][:most]
     with LeanServer(embedded_lean(), theorems[0].imports) as server:
         tactics = tuple(known(server, PROBES))
-    found: dict[tuple[str, int], list[Result]] = {}
+    name = f"prove_shares_{source.stem}"
+    rows = [row for row in side.read_result(name) if row["theorems"] == len(theorems) and row["arm"] not in arms]
     for arm in arms:
         for seed in range(seeds if ARMS[arm].get("order") == "random" else 1):
             out = work / source.stem / f"{arm} {seed}".replace(", ", "-").replace(" ", "-")
             campaign = campaign_of(arm, seed, tactics)
-            found[arm, seed] = run(campaign, theorems, out, fleets=fleets(workers), resume=out.exists())
-            print(f"{arm}, seed {seed}: {share(sum(r.proved for r in found[arm, seed]), len(theorems))}", flush=True)
-    first = next(iter(found))
-    rows = [
-        row_of(arm, seed, rows, found.get(("template, best-first", 0), found[first]))
-        for (arm, seed), rows in found.items()
-    ]
-    side.print_table(f"{source.stem}, {split}: {len(theorems)}, {EQUAL.nodes} states, {EQUAL.seconds:g} s", rows)
-    side.write_result(f"prove_shares_{source.stem}", rows, packages=PACKAGES)
+            found = run(campaign, theorems, out, fleets=fleets(workers), resume=out.exists())
+            rows.append(row_of(arm, seed, found))
+            print(f"{arm}, seed {seed}: {rows[-1]['proved']}", flush=True)
+            side.write_result(name, rows, packages=PACKAGES)
+    side.print_table(
+        f"{source.stem}, {split}: {len(theorems)}, {EQUAL.nodes} states, {EQUAL.seconds:g} s",
+        paired(rows),
+    )
 
 
-def row_of(arm: str, seed: int, found: list[Result], best: list[Result]) -> dict[str, object]:
-    """An arm beside the template with best-first, paired."""
-    ours = sum(a.proved and not b.proved for a, b in zip(found, best, strict=True))
-    theirs = sum(b.proved and not a.proved for a, b in zip(found, best, strict=True))
+def row_of(arm: str, seed: int, found: list[Result]) -> dict[str, Any]:
+    """What an arm came to."""
     return {
         "arm": arm,
         "seed": seed,
+        "theorems": len(found),
         "proved": share(sum(r.proved for r in found), len(found)),
         "out of time": sum(r.ended == "out of time" for r in found),
         "states, median": statistics.median(r.expanded for r in found),
         "seconds, median": statistics.median(r.seconds for r in found),
-        "alone": ours,
-        "best-first alone": theirs,
-        "McNemar p": mcnemar(ours, theirs),
+        "which": [r.number for r in found if r.proved],
     }
+
+
+def paired(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The arms in order, each beside the template with best-first where that is there."""
+    best = next((set(row["which"]) for row in rows if row["arm"] == "template, best-first"), None)
+    table: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (list(ARMS).index(row["arm"]), row["seed"])):
+        shown = {key: value for key, value in row.items() if key not in {"which", "theorems"}}
+        if best is not None:
+            ours, theirs = len(set(row["which"]) - best), len(best - set(row["which"]))
+            shown |= {"alone": ours, "best-first alone": theirs, "McNemar p": mcnemar(ours, theirs)}
+        table.append(shown)
+    return table
 
 
 class Recording(LeanServer):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -69,14 +70,25 @@ def write_result(
         "python": platform.python_version(),
         "packages": {package: metadata.version(package) for package in packages},
     }
-    path = RESULTS / ("uncommitted" if origin["commit"].endswith("-dirty") else "") / f"{name}.json"
+    path = _path(name, origin["commit"])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(origin | {"rows": list(rows)}, indent=1) + "\n")
     print(f"\nwritten to {path}")
     return path
 
 
-def _commit():
+def read_result(name: str) -> list[dict[str, Any]]:
+    """Return the rows that `write_result` wrote at this commit; none if it was another."""
+    path = _path(name, commit := _commit())
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found["rows"] if found.get("commit") == commit else []
+
+
+def _path(name: str, commit: str) -> Path:
+    return RESULTS / ("uncommitted" if commit.endswith("-dirty") else "") / f"{name}.json"
+
+
+def _commit() -> str:
     """The commit, "-dirty" if a tracked file differs from it; the results themselves do not count."""
     changes = ("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benchmarks/results")
     return (_git("rev-parse", "--short", "HEAD") or "none") + ("-dirty" if _git(*changes) else "")
