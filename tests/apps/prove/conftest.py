@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+from speaker import Fake, serving
 
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import LeanServer
@@ -44,3 +45,10 @@ def judge(lean: Toolchain) -> Iterator[Judge]:
 def naturals() -> Callable[[str], Theorem]:
     """naturals(signature): a theorem about naturals with addition, defined from nothing."""
     return lambda signature: Theorem("target", signature, NATURALS)
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    """A server that a policy can ask."""
+    with serving() as fake:
+        yield fake
