@@ -12,6 +12,7 @@ import side_by_side as side  # it sets one thread
 
 # isort: split
 
+import hashlib
 import json
 import os
 import random
@@ -29,7 +30,7 @@ import tyro
 
 from monge import fleet
 from monge.apps.prove.bench import Campaign, closed, known
-from monge.apps.prove.campaign import run, undisturbed
+from monge.apps.prove.campaign import program, run, undisturbed
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import LeanServer
@@ -79,7 +80,7 @@ def shares(
 ) -> None:
     """The proved share of the benchmark, or of the library's theorems, by policy and order, at equal budgets.
 
-    What other arms came to at this commit is read back, so that arms can be run on different days.
+    What other arms came to on the same terms is read back, so that arms can be run on different days.
 
     Args:
         work: Where runs are kept.
@@ -94,13 +95,14 @@ def shares(
     with LeanServer(embedded_lean(), theorems[0].imports) as server:
         tactics = tuple(known(server, PROBES))
     name = f"prove_shares_{source.stem}"
-    rows = [row for row in side.read_result(name) if row["theorems"] == len(theorems) and row["arm"] not in arms]
+    terms = hashlib.blake2b(repr((program(), EQUAL, theorems)).encode(), digest_size=6).hexdigest()
+    rows = [row for row in side.read_result(name) if row.get("terms") == terms and row["arm"] not in arms]
     for arm in arms:
         for seed in range(seeds if ARMS[arm].get("order") == "random" else 1):
             out = work / source.stem / f"{arm} {seed}".replace(", ", "-").replace(" ", "-")
             campaign = campaign_of(arm, seed, tactics)
             found = run(campaign, theorems, out, fleets=fleets(workers), resume=out.exists())
-            rows.append(row_of(arm, seed, found))
+            rows.append({**row_of(arm, seed, found), "terms": terms})
             print(f"{arm}, seed {seed}: {rows[-1]['proved']}", flush=True)
             side.write_result(name, rows, packages=PACKAGES)
     side.print_table(
@@ -114,7 +116,6 @@ def row_of(arm: str, seed: int, found: list[Result]) -> dict[str, Any]:
     return {
         "arm": arm,
         "seed": seed,
-        "theorems": len(found),
         "proved": share(sum(r.proved for r in found), len(found)),
         "out of time": sum(r.ended == "out of time" for r in found),
         "states, median": statistics.median(r.expanded for r in found),
@@ -128,7 +129,7 @@ def paired(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     best = next((set(row["which"]) for row in rows if row["arm"] == "template, best-first"), None)
     table: list[dict[str, Any]] = []
     for row in sorted(rows, key=lambda row: (list(ARMS).index(row["arm"]), row["seed"])):
-        shown = {key: value for key, value in row.items() if key not in {"which", "theorems"}}
+        shown = {key: value for key, value in row.items() if key not in {"which", "terms"}}
         if best is not None:
             ours, theirs = len(set(row["which"]) - best), len(best - set(row["which"]))
             shown |= {"alone": ours, "best-first alone": theirs, "McNemar p": mcnemar(ours, theirs)}

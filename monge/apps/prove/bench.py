@@ -106,16 +106,15 @@ class Bench:
         except ValueError as error:
             return unsearched(task, "refused", str(error)), SCHEMA.empty_table()
         session = Session(theorem, lambda: self._serve(theorem.imports), judge, campaign.budget, server)
-        before = self._lost()
+        before = len(self._missed())
         try:
             outcome = search(session, self._policy(task), campaign.search)
         finally:
             self._server = session.server
         session.forget()
-        if lost := self._lost() - before:
-            outcome.error = f"{lost} requests to {campaign.server.address} were lost" + f"; {outcome.error}".rstrip(
-                "; "
-            )
+        if missed := self._missed()[before:]:
+            told = f"{len(missed)} requests to the server came to nothing, the last with: {missed[-1]}"
+            outcome.error = "; ".join(filter(None, (told, outcome.error)))
         rows = table(
             outcome,
             run=campaign.run,
@@ -156,8 +155,8 @@ class Bench:
             case policy:
                 return policy
 
-    def _lost(self) -> int:
-        return self._model.lost if isinstance(self._model, Completions) else 0
+    def _missed(self) -> list[str]:
+        return self._model.missed if isinstance(self._model, Completions) else []
 
     def _ready(self, imports: tuple[str, ...]) -> tuple[LeanServer, Judge]:
         if imports != self._imports:
@@ -190,7 +189,7 @@ def _model(campaign: Campaign) -> LanguageModel | Completions | Probes | None:
             where = device_called(campaign.local.device)
             return causal(campaign.local.name, dtype=DTYPES[campaign.local.dtype], device=where)
         case "server":
-            return Completions(campaign.server)
+            return Completions(campaign.server, campaign.search.seed)
         case "probes":
             return Probes(campaign.tactics)
         case "template":

@@ -78,6 +78,11 @@ def run(
         return results(directory)
 
 
+def program() -> str:
+    """What changes when the program does."""
+    return digest(*sources(), *sorted(Path(__file__).parent.rglob("*.py")))
+
+
 def _digest(theorem: Theorem) -> str:
     """What changes when a theorem does."""
     return hashlib.blake2b(repr(theorem).encode(), digest_size=6).hexdigest()
@@ -88,14 +93,14 @@ def _begun(campaign: Campaign, theorems: Sequence[Theorem], directory: Path, *, 
     path = directory / "settings.json"
     asked = {
         "theorems": [[theorem.name, _digest(theorem)] for theorem in theorems],
-        "built": digest(*sources()),
+        "program": program(),
         **json.loads(json.dumps(asdict(campaign), default=str)),
     }
-    if not path.exists():
-        if results(directory):
-            raise ValueError(f"{directory}: a run without settings.json; name another directory")
+    if not results(directory):  # nothing, or a run that ended before its first theorem did
         write_json(path, asked)
         return campaign
+    if not path.exists():
+        raise ValueError(f"{directory}: a run without settings.json; name another directory")
     if not resume:
         raise ValueError(f"{directory}: a run is here already; --resume goes on with it")
     before = json.loads(path.read_text())

@@ -58,9 +58,9 @@ def summary_of(path: Path) -> Table:
 
 
 ASIDE = {
-    *("run", "policy", "tactics", "theorems", "local.name", "local.dtype", "local.device"),
+    *("run", "program", "policy", "tactics", "theorems", "local.name", "local.dtype", "local.device"),
     *(f"server.{name}" for name in ("url", "model", "cache", "key_variable", "seconds", "retries", "wait", "longest")),
-    *(f"server.{name}" for name in ("breaker", "rest", "workers", "remembered", "seed")),
+    *(f"server.{name}" for name in ("breaker", "rest", "workers", "remembered")),
     *(f"search.{name}" for name in ("order", "alpha", "beta", "path", "exploration", "seed", "harvest")),
 }
 """Settings that two runs may differ in: they are what is compared. Budgets and settings of decoding are not."""

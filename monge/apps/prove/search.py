@@ -1,5 +1,6 @@
 """Search for a proof over states. It knows neither Lean nor torch: how to step and what to try are callables."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -48,23 +49,32 @@ class _Run:
                     break
                 if outcome.expanded >= how.nodes and frontier:
                     outcome.ended = "out of nodes"
+            outcome.seconds = time.monotonic() - self.began
             if outcome.proof is not None and how.harvest:
                 self.harvest()
         except Quarantined as given_up:
             outcome.error = str(given_up)
             outcome.ended = outcome.ended if outcome.proof else "quarantined"
-        outcome.seconds = time.monotonic() - self.began
+        outcome.seconds = outcome.seconds or time.monotonic() - self.began
         return outcome
+
+    @property
+    def late(self) -> bool:
+        """Whether the theorem's time is over."""
+        return time.monotonic() - self.began > self.how.seconds
 
     def expand(self, chosen: list[Node], frontier: Frontier) -> bool:
         """Try what the policy says of these states; whether the search goes on."""
         outcome, how = self.outcome, self.how
+        if self.late:
+            outcome.ended = "out of time"
+            return False
         said = self.policy([node.state for node in chosen], how.candidates)
         children: dict[Node, list[Node]] = {node: [] for node in chosen}
         for node, suggestions in zip(chosen, said, strict=True):
             outcome.expanded += 1
             for suggestion in self.tried(node, suggestions):
-                if time.monotonic() - self.began > how.seconds:
+                if self.late:
                     outcome.ended = "out of time"
                     return False
                 attempt = self.attempt(node, suggestion)
@@ -87,7 +97,7 @@ class _Run:
         """The suggestions without repetitions, then the fallback where none of them worked."""
         known: set[str] = set()
         began = len(self.outcome.attempts)
-        least = min((s.logp for s in suggestions), default=0.0)
+        least = min((s.logp for s in suggestions), default=-math.log(max(1, len(self.how.fallback))))
         for suggestion in suggestions:
             if suggestion.tactic not in known:
                 known.add(suggestion.tactic)
@@ -136,8 +146,10 @@ class _Run:
         for node in [node for node in siblings if node not in expanded and node.depth < self.how.depth][
             : self.how.harvest
         ]:
-            if time.monotonic() - self.began > self.how.seconds:
+            if self.late:
                 return
             (said,) = self.policy([node.state], self.how.candidates)
             for suggestion in self.tried(node, said):
+                if self.late:
+                    return
                 self.attempt(node, suggestion)

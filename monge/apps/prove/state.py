@@ -114,7 +114,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Failure:
-    """A tactic that did not work, and why: parse, tactic, died."""
+    """A tactic that did not work, and why: parse, tactic, excluded, axiom, died, lost (its state could not be had again)."""
 
     kind: str
     message: str
@@ -124,7 +124,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A proof that is none, and why: proof, kernel, axiom, excluded, statement, compile, export, died."""
+    """A proof that is none, and why: proof, kernel, axiom, excluded, statement, compile, export, died, lost."""
 
     kind: str
     message: str

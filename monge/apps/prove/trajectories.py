@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from monge.apps.prove.state import State, Theorem, source_text
-from monge.apps.prove.tree import Node, Outcome
+from monge.apps.prove.tree import Attempt, Node, Outcome
 from monge.train.checkpoint import writing
 
 SCHEMA = pa.schema(
@@ -108,11 +108,12 @@ def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str,
 
     good = {node.text for node in remaining}
 
-    def label(child: Node | None) -> str:
-        if child in remaining:
+    def label(attempt: Attempt) -> str:
+        if attempt.child in remaining:
             return "positive"
-        # another way to a state of the proof is neither
-        return "negative" if remaining and (child is None or child.text not in good) else "unknown"
+        child = attempt.child
+        other = attempt.outcome == "duplicate" and child is not None and child.text in good
+        return "negative" if remaining and not other else "unknown"  # another way to a state of the proof is neither
 
     def rows() -> Iterator[dict[str, Any]]:
         for attempt in outcome.attempts:
@@ -131,7 +132,7 @@ def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str,
                 "energy": child.energy if child else None,
                 "depth": attempt.parent.depth,
                 "remaining_depth": 1 + remaining[child] if child in remaining else None,
-                "label": label(child),
+                "label": label(attempt),
                 "wall_seconds": attempt.seconds,
                 "lean_seconds": attempt.lean_seconds,
                 "worker": worker,
@@ -172,9 +173,12 @@ class Recorder:
             return
         (part, attempts), (lines, place) = self._part(".parquet"), self._part(".jsonl")
         with writing(part):
-            with pq.ParquetWriter(attempts, SCHEMA, compression="zstd") as writer:
-                for _, rows in self._waiting:
-                    writer.write_table(rows)
+            with attempts.open("wb") as file:
+                with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+                    for _, rows in self._waiting:
+                        writer.write_table(rows)
+                file.flush()
+                os.fsync(file.fileno())
             attempts.rename(part)
             with place.open("w") as file:
                 for result, _ in self._waiting:

@@ -27,7 +27,7 @@ class Search:
     depth: int = 50
     """Tactics of a proof at most."""
     seconds: float = 120.0
-    """For a theorem, from its first state on; looked at before each tactic. What the policy or the judge has begun goes on to
+    """For a theorem, from its first state on; looked at before the policy and each tactic. What has begun goes on to
     its own end."""
     candidates: int = 8
     """Tactics tried on a state."""
@@ -114,6 +114,7 @@ class Outcome:
     """Of a quarantined theorem."""
     expanded: int = 0
     seconds: float = 0.0
+    """Until it stopped, without harvesting."""
     found: list[Node] = field(default_factory=list)
     """The last state of each proof: the first ends the search, others come of harvesting."""
 

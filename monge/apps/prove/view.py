@@ -36,7 +36,8 @@ def page(path: Path) -> str:
         for result in mine:
             trees[result.number] = _packed(_tree(by_theorem.get(str(result.number), [])))
     text = PAGE.read_text()
-    return text.replace("/*HEAD*/null", _json(head)).replace("/*TREES*/null", _json(trees))
+    text = text.replace("/*TREES*/null", _json(trees))  # base64: no text of a theorem stands for the other place
+    return text.replace("/*HEAD*/null", _json(head))
 
 
 def _json(found: object) -> str:

@@ -102,6 +102,6 @@ class Time:
         return self.now
 
 
-def completions(fake: Fake, time: Time | None = None, **settings) -> Completions:
+def completions(fake: Fake, time: Time | None = None, seed: int = 0, **settings) -> Completions:
     time = time or Time()
-    return Completions(Endpoint(**{"url": fake.url, "model": "m", **settings}), sleep=time.sleep, clock=time)
+    return Completions(Endpoint(**{"url": fake.url, "model": "m", **settings}), seed, sleep=time.sleep, clock=time)

@@ -16,7 +16,7 @@ from monge.apps.prove.campaign import run, undisturbed
 from monge.apps.prove.lean.server import Died
 from monge.apps.prove.report import comparison, mcnemar, share, summary_of
 from monge.apps.prove.search import search
-from monge.apps.prove.state import Budget, Theorem
+from monge.apps.prove.state import Budget, Rejection, Theorem
 from monge.apps.prove.trajectories import SCHEMA, Recorder, Result, attempts, restored, results, table
 from monge.apps.prove.tree import Search
 
@@ -45,7 +45,19 @@ def test_rows_hold_the_tree(n, policy):
     assert path[-1]["outcome"] == "proof"
     proof = {row["state_after"] for row in path} | {path[0]["state_before"]}
     for row in rows:  # another way to a state of the proof is neither good nor bad
-        assert row["label"] == "positive" or (row["label"] == "unknown") == (row["state_after"] in proof)
+        other = row["outcome"] == "duplicate" and row["state_after"] in proof
+        assert row["label"] == "positive" or (row["label"] == "unknown") == other
+
+
+def test_a_rejected_proof_is_negative_where_there_is_another():
+    class Picky(Countdown):
+        def finish(self, state):
+            return super().finish(state) if len(state.tactics) > 1 else Rejection("axiom", "no")
+
+    outcome = search(Picky(3), all_ways, Search(batch=1))
+    rows = table(outcome, run="r", number=0, theorem="3", worker="w", seed=0).to_pylist()
+    assert {row["label"] for row in rows if row["outcome"] == "rejected"} == {"negative"}
+    assert {row["label"] for row in rows if row["outcome"] == "proof"} == {"positive"}
 
 
 def test_without_a_proof_nothing_is_labelled():
@@ -279,6 +291,18 @@ def test_where_workers_die_of_everything_the_run_ends(tmp_path, in_hand, given_u
     with pytest.raises(ChildProcessError):
         run(SHORT, THEOREMS, tmp_path, fleets=lambda: Broken(in_hand))
     assert len(results(tmp_path)) == given_up
+
+
+def test_a_run_that_came_to_nothing_can_be_begun_anew_and_no_other(tmp_path):
+    """What was wrong may be a setting; but a run is gone on with by the program that began it."""
+    wrong = replace(SHORT, lean="no-such-lean")
+    with pytest.raises(ChildProcessError):
+        run(wrong, THEOREMS, tmp_path, fleets=lambda: Broken(0))
+    assert run(SHORT, THEOREMS, tmp_path, fleets=Dying)
+    path = tmp_path / "settings.json"
+    path.write_text(path.read_text().replace('"program": "', '"program": "0'))
+    with pytest.raises(ValueError, match="begun with another program"):
+        run(SHORT, THEOREMS, tmp_path, fleets=Dying, resume=True)
 
 
 class Idle:

@@ -78,6 +78,27 @@ def test_without_log_probabilities_there_is_no_policy_unless_uniform_is_asked_fo
     assert "logprobs" not in fake.asked[-1]
 
 
+def test_an_answer_whose_log_probabilities_are_missing_is_left_out_and_asked_for_again(fake):
+    policy = completions(fake)
+    policy(STATES[:1], 3)
+    fake.answers = [[("omega", math.nan)], RFL]
+    assert policy(STATES[1:2], 2) == [[("rfl", -2.0)]]
+    assert policy.missed == ["an answer came without log-probabilities"] * 2
+
+
+def test_the_seed_draws(fake, tmp_path):
+    """Other seeds are other draws, remembered apart; at temperature 0 nothing is drawn."""
+
+    def seeds(**fields) -> list:
+        fake.asked.clear()
+        for seed in (0, 1, 1):
+            completions(fake, None, seed, cache=tmp_path / "cache", **fields)(STATES[:2], 3)
+        return [body.get("seed") for body in fake.asked]
+
+    assert len(set(seeds())) == 4
+    assert seeds(temperature=0.0) == [None, None]
+
+
 def test_halves_of_characters_do_not_reach_lean(fake):
     fake.answers = [[("simp \ud83d", -1.0)]]
     ((said,),) = completions(fake)(STATES[:1], 1)
@@ -128,7 +149,7 @@ CHANGES = {"model": "other", "chat": True, "temperature": 0.5, "top_p": 0.5, "ma
 def test_a_file_answers_for_another_object_with_the_same_settings_only(fake, tmp_path, monkeypatch):
     path = tmp_path / "new" / "cache.sqlite"
     first = completions(fake, cache=path)(STATES, 3)
-    other = completions(fake, cache=path, remembered=0, seconds=9.0, seed=5, workers=2, retries=9)
+    other = completions(fake, cache=path, remembered=0, seconds=9.0, workers=2, retries=9)
     assert other(STATES, 3) == other(STATES, 3) == first
     assert len(fake.asked) == len(STATES)
     fake.asked.clear()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import threading
 import time
 
@@ -26,7 +27,7 @@ def test_trouble_that_passes_is_waited_for_longer_each_time(fake, trouble):
     completions(fake, again, wait=1.0)(STATES[:1], 3)
     assert again.slept == time.slept
     fake.troubles, other = [trouble] * 3, Time()
-    completions(fake, other, wait=1.0, seed=1)(STATES[:1], 3)
+    completions(fake, other, 1, wait=1.0)(STATES[:1], 3)
     assert other.slept != time.slept
 
 
@@ -54,12 +55,37 @@ def test_the_wait_that_a_server_asks_for_is_kept(fake):
     ],
 )
 def test_what_is_refused_is_said_at_once(fake, payload, said):
-    fake.troubles, clock = [(400, {}, payload)], Time()
+    """Of a server that refuses the plainest prompt too."""
+    fake.troubles, clock = [(400, {}, payload)] * 2, Time()
     with pytest.raises(ValueError, match=said) as stopped:
         completions(fake, clock)(STATES[:1], 3)
     assert str(stopped.value).startswith(f"{fake.url}/completions: ")
     assert "\n" not in str(stopped.value)
-    assert (len(fake.asked), clock.slept) == (1, [])
+    assert (len(fake.asked), clock.slept) == (2, [])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_prompt_that_a_server_refuses_and_answers_others_has_no_suggestions(fake, first):
+    policy = completions(fake, Time(), workers=1)
+    if not first:
+        policy(STATES[:1], 3)
+    fake.troubles = [(400, {}, {"error": {"message": "too long"}})]
+    assert [len(said) for said in policy(STATES[1:], 3)] == [0, 3, 3]
+    assert policy.missed == [f"{fake.url}/completions: HTTP 400: too long"]
+    assert len(policy(STATES[1:2], 3)[0]) == 3
+
+
+def test_ctrl_c_waits_for_no_request(fake):
+    release, answer, main = threading.Event(), fake.answer, threading.main_thread().ident
+    fake.answer = lambda *said: (release.wait(60), answer(*said))[1]
+    began = time.monotonic()
+    threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            completions(fake)(STATES, 3)
+        assert time.monotonic() - began < 20
+    finally:
+        release.set()
 
 
 def test_the_breaker_opens_rests_and_closes(fake):
@@ -67,7 +93,7 @@ def test_the_breaker_opens_rests_and_closes(fake):
     policy = completions(fake, clock, retries=1, breaker=2, rest=30.0, workers=1)
     fake.down = True
     assert policy(STATES[:1], 3) == [[]]
-    assert policy.lost == 1
+    assert len(policy.missed) == 1
     with pytest.raises(
         ConnectionError, match=r"completions: requests fail, 2 in a row, .* HTTP 503: no worker; see"
     ) as stopped:
@@ -90,7 +116,7 @@ def test_the_breaker_opens_rests_and_closes(fake):
     assert [len(said) for said in policy(STATES, 3)] == [3] * 4
     fake.down = True
     assert policy([State((Goal("new"),))], 3) == [[]]  # one failure is one again
-    assert policy.lost == 4
+    assert len(policy.missed) == 2
 
 
 def test_while_one_request_tries_the_others_wait_for_it(fake):

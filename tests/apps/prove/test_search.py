@@ -1,5 +1,6 @@
 """The search over a toy of its own: numbers to be brought to zero. It needs no Lean."""
 
+import math
 import subprocess
 import sys
 import time
@@ -68,6 +69,23 @@ def test_a_theorem_does_not_pay_for_its_first_state():
     assert outcome.seconds < 0.4
 
 
+def test_harvesting_ends_in_time_and_is_not_the_proofs(monkeypatch):
+    now = [0.0]
+
+    class Slow(Countdown):
+        def step(self, state, tactic):
+            now[0] += 1.0
+            return super().step(state, tactic)
+
+    monkeypatch.setattr("monge.apps.prove.search.time.monotonic", lambda: now[0])
+    plain = search(Slow(9), down, Search(batch=1))
+    budget = plain.seconds + 1.5
+    now[0] = 0.0
+    harvested = search(Slow(9), down, Search(batch=1, harvest=9, seconds=budget))
+    assert harvested.seconds == plain.seconds
+    assert len(harvested.attempts) == len(plain.attempts) + 2
+
+
 def test_what_the_judge_rejects_is_no_proof_and_the_search_goes_on():
     outcome = search(Countdown(3, accept=False), all_ways, Search(nodes=30))
     assert outcome.proof is None
@@ -118,6 +136,8 @@ def test_the_fallback_is_tried_where_nothing_worked():
     outcome = search(Countdown(3), lambda states, most: [[Suggestion("9", -1.0)]] * len(states), how)
     assert outcome.ended == "proved"
     assert [a.suggestion.tactic for a in outcome.attempts][:3] == ["9", "1", "3"]
+    silent = search(Countdown(3), lambda states, most: [[] for _ in states], how)
+    assert silent.attempts[0].suggestion == ("1", pytest.approx(-math.log(2)))
     worked = search(Countdown(3), lambda states, most: [[Suggestion("1", -1.0)]] * len(states), how)
     assert {a.suggestion.tactic for a in worked.attempts} == {"1"}
 

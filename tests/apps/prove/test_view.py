@@ -13,7 +13,7 @@ from monge.apps.prove.tree import Search
 from monge.apps.prove.view import page
 
 pytestmark = pytest.mark.slow
-HOSTILE = "</script><script>document.title='taken'</script><!-- <b>&amp;"
+HOSTILE = "/*TREES*/null</script><script>document.title='taken'</script><!-- <b>&amp;"
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import psutil
-
+from monge.apps.prove.lean.family import Family
 from monge.apps.prove.lean.toolchain import Toolchain, confined, shell
 from monge.apps.prove.state import Budget, Failure, Goal, Hypothesis, Limits, Rejection, State, Theorem
 
@@ -30,6 +30,23 @@ TRACES = ("[DEBUG", "  - /", "  mainModule?")
 """What the build of Lean says on its own account."""
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
 """How a process ends that was killed from outside, itself or under bubblewrap."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def read(method: "Callable[Concatenate[LeanServer, P], T]") -> "Callable[Concatenate[LeanServer, P], T]":
+    """What an answer has not that it should have kills the process, as no answer does."""
+
+    @wraps(method)
+    def reading(server: "LeanServer", *arguments: P.args, **fields: P.kwargs) -> T:
+        try:
+            return method(server, *arguments, **fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise server._dead(f"what it answered is no answer: {error!r}") from error
+
+    return reading
 
 
 class LeanServer:
@@ -62,23 +79,25 @@ class LeanServer:
         """Of each header what it redefines, or does besides declaring."""
         self.uses = 0
         self._hello: dict[str, Any] | None = None
-        self._tree: list[psutil.Process] = []
+        self.family = Family(self._process.pid)
         self._idle = (0.0, 0.0)
 
     def hello(self) -> dict[str, Any]:
         """Lean's version and how many modules are loaded, when it is ready: it starts while others do something else."""
         if self._hello is None:
             self._send(self._secrets, self.limits.start)  # more than a pipe holds: it waits until Lean reads
-            self._hello, self._tree = self._receive(self.limits.start), []
-            self._idle = (time.monotonic(), self._processor())
+            self._hello = self._receive(self.limits.start)
+            self._idle = (time.monotonic(), self.family.processor)
         return self._hello
 
+    @read
     def start(self, theorem: Theorem, budget: Budget | None = None) -> State:
         """The state before the first tactic. ValueError with Lean's message where the header or the statement is wrong."""
         budget = budget or Budget()
         found = self._asked("start", theorem, budget, **theorem.walls, heartbeats=budget.heartbeats)
         return State(_goals(found), (), found["state"])
 
+    @read
     def step(self, state: State, tactic: str, budget: Budget | None = None) -> State | Failure:
         """The state after a tactic, or why there is none. Died if it took longer than the budget's wall clock."""
         budget = budget or Budget()
@@ -89,34 +108,31 @@ class LeanServer:
             return Failure(found["failed"], found["message"], found["ms"] / 1000)
         return State(_goals(found), (*state.tactics, tactic), found["state"], found["ms"] / 1000)
 
+    @read
     def finish(self, state: State, budget: Budget | None = None) -> Rejection | None:
         """Why a state without goals is no proof, as far as this process can tell."""
         budget = budget or Budget()
         found = self.request("finish", seconds=budget.seconds, state=state.number, heartbeats=budget.heartbeats)
         return Rejection(found["failed"], found["message"]) if "failed" in found else None
 
+    @read
     def statement(self, theorem: Theorem, budget: Budget | None = None) -> dict[str, Any]:
         """What a statement says, as text and as declarations."""
         return self._asked("state", theorem, budget or Budget(), **theorem.walls)
 
+    @read
     def compile(self, theorem: Theorem, text: str, budget: Budget | None = None) -> dict[str, Any] | Rejection:
         """What a theorem's text with its proof declares, or Lean's errors."""
         budget = budget or Budget()
-        header = self._header_of(theorem, budget)
-        found = self.request(
-            "compile",
-            seconds=budget.seconds,
-            header=header,
-            name=theorem.name,
-            text=text,
-            **theorem.walls,
-        )
+        asked = {"header": self._header_of(theorem, budget), "name": theorem.name, "text": text}
+        found = self.request("compile", seconds=budget.seconds, **asked, **theorem.walls)
         return Rejection("compile", _words(found)) if "failed" in found else found["export"]
 
     def drop(self, *states: State) -> None:
         """Forget states; those after them stay."""
         self.request("drop", states=[state.number for state in states])
 
+    @read
     def header(self, text: str, budget: Budget | None = None) -> int:
         """The number of a header, elaborated once. ValueError with Lean's messages, each with its place."""
         if text not in self._headers:
@@ -161,33 +177,16 @@ class LeanServer:
     def restless(self) -> bool:
         """Whether it has worked since its last answer: a thread that a tactic left behind."""
         then, spent = self._idle
-        return self._processor() - spent > 3 + (time.monotonic() - then) / 10
+        return self.family.processor - spent > 3 + (time.monotonic() - then) / 10
 
     @property
     def memory(self) -> float:
         """GB resident."""
-        return sum(self._each(lambda process: process.memory_info().rss)) / 1e9
-
-    def _each(self, read: Callable[[psutil.Process], float]) -> list[float]:
-        """What is read of the process and of those below it; to find them takes milliseconds, so they are kept."""
-        found: list[float] = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if self._hello is None or not self._tree:
-                process = psutil.Process(self._process.pid)
-                self._tree = [process, *process.children(recursive=True)]
-            for each in self._tree:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    found.append(read(each))
-        return found
-
-    def _processor(self) -> float:
-        """Seconds of processor time so far."""
-        return sum(self._each(lambda process: sum(process.cpu_times()[:2])))
+        return self.family.memory
 
     def close(self) -> None:
-        """Kill the process."""
-        if self.alive:
-            self._process.kill()
+        """Kill the process and what it started."""
+        self.family.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None:
@@ -210,7 +209,7 @@ class LeanServer:
             raise self._dead("it went on working after its answer")
         self._send({"do": do, **fields}, seconds)
         found = self._receive(seconds)
-        self._idle = (time.monotonic(), self._processor())
+        self._idle = (time.monotonic(), self.family.processor)
         if found.get("failed") == "request":
             raise ValueError(f"Lean's server: {found['message']}")
         return found
@@ -236,7 +235,8 @@ class LeanServer:
         mark, _, said = self._line(time.monotonic() + seconds, seconds).partition(b" ")
         if secrets.compare_digest(mark, secret):
             with contextlib.suppress(ValueError, RecursionError):
-                return json.loads(said)
+                if isinstance(answer := json.loads(said), dict):
+                    return answer
         raise self._dead(f"what it printed is no answer: {(mark + said)[:80]!r}")
 
     def _line(self, end: float, seconds: float) -> bytes:

@@ -16,6 +16,10 @@ class Unserved(ConnectionError):
     """No server can be had."""
 
 
+class Unrepeated(RuntimeError):
+    """A tactic that worked on one server and does not on the next."""
+
+
 class Session:
     """The prover of a theorem. A tactic that kills its server is a failure like another; a server that vanished is replaced.
 
@@ -35,10 +39,18 @@ class Session:
         self.theorem, self.server, self.left = theorem, server, servers
         self._serve, self._judge, self._budget = serve, judge, budget
         self._known: dict[tuple[str, ...], State] = {}
+        self._unrepeated: dict[tuple[str, ...], str] = {}
 
     def start(self) -> State:
-        """The state before the first tactic. ValueError with Lean's message if the theorem is none."""
-        return self._twice(lambda: self._at(()))
+        """The state before the first tactic. Died if no server takes the theorem, which the judge does."""
+        try:
+            return self._twice(lambda: self._at(()))
+        except ValueError:
+            self._again()  # what tactics of another theorem left there may be in the way
+        try:
+            return self._twice(lambda: self._at(()))
+        except ValueError as error:
+            raise Died(f"the judge takes the theorem, a new server does not: {error}") from error
 
     def step(self, state: State, tactic: str) -> State | Failure:
         """The state after a tactic."""
@@ -48,6 +60,8 @@ class Session:
             found = self._twice(lambda: self.server.step(self._at(state.tactics), tactic, self._budget))
         except Died as died:
             return Failure("died", str(died))
+        except Unrepeated as lost:
+            return Failure("lost", str(lost))
         if isinstance(found, State):
             self._known[found.tactics] = found
         return found
@@ -58,6 +72,8 @@ class Session:
             rejection = self._twice(lambda: self.server.finish(self._at(state.tactics), self._budget))
         except Died as died:
             return Rejection("died", str(died))
+        except Unrepeated as lost:
+            return Rejection("lost", str(lost))
         return rejection or self._judge(self.theorem, state.tactics, twice=True)
 
     def forget(self) -> None:
@@ -97,13 +113,16 @@ class Session:
             raise Unserved(f"no new server starts: {died}") from died
 
     def _at(self, tactics: tuple[str, ...]) -> State:
-        """The state after these tactics, as this server knows it."""
+        """The state after these tactics, as this server knows it. Unrepeated if it cannot be had any more."""
+        if tactics in self._unrepeated:
+            raise Unrepeated(self._unrepeated[tactics])
         if tactics not in self._known:
             if not tactics:
                 self._known[()] = self.server.start(self.theorem, self._budget)
             else:
                 found = self.server.step(self._at(tactics[:-1]), tactics[-1], self._budget)
                 if isinstance(found, Failure):
-                    raise Died(f"{tactics[-1]!r} worked once and now does not: {found.message}")
+                    self._unrepeated[tactics] = f"{tactics[-1]!r} worked once and now does not: {found.message}"
+                    raise Unrepeated(self._unrepeated[tactics])
                 self._known[tactics] = found
         return self._known[tactics]

@@ -13,6 +13,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FILES = ("Elab", "Export", "Replay", "Stated", "Serve")
 """The server's modules, each after what it imports."""
+HIDDEN = ("/tmp", "/var/tmp", "/run", "/home", "/root")
+"""What a confined Lean of the machine does not see: in /run are sockets of programs that would do things for it."""
 NO_EVAL = "--disallow-code-generation-from-strings"
 """Without it, unsafe Lean code could hand text to JavaScript."""
 
@@ -101,7 +103,7 @@ def embedded(root: Path, node: str, *, writing: Path | None = None) -> tuple[str
 def bubblewrap() -> tuple[str, ...]:
     """The command that shuts a process in: no network, no other process, a read-only view; empty where there is none or the
     system does not let it."""
-    hidden = [word for folder in ("/tmp", "/home", "/root") if os.path.isdir(folder) for word in ("--tmpfs", folder)]
+    hidden = [word for folder in HIDDEN if os.path.isdir(folder) for word in ("--tmpfs", folder)]
     found = (
         *("bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/"),
         *("--dev", "/dev", "--proc", "/proc", *hidden, "--chdir", "/"),

@@ -17,8 +17,6 @@ class Circuit:
         self._lock, self._trial = Lock(), Lock()
         self._row, self._reason = 0, ""
         self._opened: float | None = None
-        self.lost = 0
-        """Requests, in all."""
 
     def check(self) -> None:
         """ConnectionError while it is open."""
@@ -31,14 +29,14 @@ class Circuit:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Around a request: counts whether it was Lost. After a rest the others wait for the first."""
+        """Around a request: sees whether it was Lost. After a rest the others wait for the first."""
         with self._trial if self._opened is not None else nullcontext():
             self.check()
             try:
                 yield
             except Lost as lost:
                 with self._lock:
-                    self.lost, self._row, self._reason = self.lost + 1, self._row + 1, str(lost)
+                    self._row, self._reason = self._row + 1, str(lost)
                     if self._row >= self.most:
                         self._opened = self._clock()
                 self.check()

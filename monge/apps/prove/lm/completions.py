@@ -5,25 +5,24 @@ import math
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from hashlib import sha256
 from itertools import accumulate
+from multiprocessing.pool import ThreadPool
 from typing import Any, NamedTuple
 
 from monge.apps.prove.lm.circuit import Lost
-from monge.apps.prove.lm.endpoint import Endpoint, Line
+from monge.apps.prove.lm.endpoint import Endpoint, Line, Refused
 from monge.apps.prove.lm.memory import Memory
 from monge.apps.prove.lm.prompt import Found, fingerprint, found_in, prompt
 from monge.apps.prove.policy import merged
-from monge.apps.prove.state import State
+from monge.apps.prove.state import Goal, State
 from monge.apps.prove.tree import Suggestion
 
-HOW = (
-    *("key_variable", "seconds", "retries", "wait", "longest", "breaker", "rest", "workers"),
-    *("remembered", "cache", "seed"),
-)
+HOW = ("key_variable", "seconds", "retries", "wait", "longest", "breaker", "rest", "workers", "remembered", "cache")
 """Settings that do not change what is answered."""
+PLAIN = prompt(State((Goal("True"),)))
+"""What any server answers."""
 READING = 1
 """Goes up when answers are read in another way, so that what is kept of the old one is not used."""
 
@@ -33,31 +32,32 @@ class Completions:
 
     Its logp is the sum over the tokens that the tactic stands in, as the server says them, given all before it; over all tokens
     of the answer where it cannot be told which these are. Of answers with the same tactic the likeliest counts. A state whose
-    request was lost gets what had come before, maybe nothing; `lost` says how many were.
+    request was lost, or is refused by a server that answers others (too long for it, say), gets what had come before, maybe
+    nothing; `missed` says why, a line for each. What is drawn depends on the seed, if the server minds it, and what is
+    remembered was drawn with the same one.
     """
 
     def __init__(
         self,
         settings: Endpoint,
+        seed: int = 0,
         *,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.settings = settings
-        self._line = Line(settings, sleep=sleep, clock=clock)
+        self.settings, self.seed = settings, seed
+        self.missed: list[str] = []
+        self._line = Line(settings, seed, sleep=sleep, clock=clock)
         self._memory = Memory(settings.remembered, settings.cache)
-
-    @property
-    def lost(self) -> int:
-        """Requests that failed with all their retries."""
-        return self._line.circuit.lost
+        self._read_one = False
 
     def __call__(self, states: Sequence[State], most: int) -> list[list[Suggestion]]:
         """ValueError where the server refuses or gives no log-probabilities, ConnectionError while it is left alone."""
         prompts = [prompt(state) for state in states]
-        with ThreadPoolExecutor(self.settings.workers) as pool:
-            different = list(dict.fromkeys(prompts))
-            said = dict(zip(different, pool.map(lambda text: self._said(text, most), different), strict=True))
+        different = list(dict.fromkeys(prompts))
+        with ThreadPool(min(self.settings.workers, len(different) or 1)) as pool:  # whose end waits for no request
+            answers = pool.map(lambda text: self._said(text, most), different, chunksize=1)
+        said = dict(zip(different, answers, strict=True))
         return [list(said[text]) for text in prompts]
 
     def _said(self, text: str, most: int) -> list[Suggestion]:
@@ -77,22 +77,33 @@ class Completions:
         return said
 
     def _answers(self, text: str, most: int) -> "tuple[list[Answer], bool]":
-        """So many, in as many requests at most; and whether none was lost."""
+        """So many, in as many requests at most; and whether none was lost or refused."""
         settings = self.settings
-        asked: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if settings.chat else {"prompt": text}
-        asked |= {name: getattr(settings, name) for name in ("model", "temperature", "top_p", "max_tokens")}
-        if not settings.uniform:
-            asked["logprobs"] = True if settings.chat else 1
         most = most if settings.temperature > 0 else 1  # they would all be the same
         answers: list[Answer] = []
         for _ in range(most):
             try:
-                answers += self._read(self._line.ask({**asked, "n": most - len(answers)}))
-            except Lost:
+                answers += self._read(self._line.ask(self._body(text, most - len(answers), len(answers))))
+            except (Lost, Refused) as error:
+                if isinstance(error, Refused) and not self._read_one:
+                    self._read(self._line.ask(self._body(PLAIN, most)))  # what is wrong with any prompt ends the run
+                self.missed.append(str(error))
                 return answers, False
             if len(answers) >= most:
                 break
         return answers, True
+
+    def _body(self, text: str, count: int, before: int = 0) -> dict[str, Any]:
+        """The request for so many answers, of which some are there."""
+        settings = self.settings
+        body: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if settings.chat else {"prompt": text}
+        body |= {name: getattr(settings, name) for name in ("model", "temperature", "top_p", "max_tokens")}
+        if not settings.uniform:
+            body["logprobs"] = True if settings.chat else 1
+        if settings.temperature > 0:
+            drawn = sha256(f"{self.seed} {before} {text}".encode(errors="replace")).digest()
+            body["seed"] = int.from_bytes(drawn[:4], "big") >> 1
+        return {**body, "n": count}
 
     def _read(self, said: Any) -> "list[Answer]":
         settings = self.settings
@@ -102,16 +113,20 @@ class Completions:
             raise ValueError(
                 f"{settings.address}: its answer has no choices to read; is it OpenAI-compatible?"
             ) from error
-        if not settings.uniform and any(not answer.logps and answer.text for answer in answers):
+        told = answers if settings.uniform else [answer for answer in answers if answer.logps or not answer.text]
+        self._read_one = self._read_one or bool(told)
+        if not self._read_one and answers:
             raise ValueError(
                 f"{settings.address}: {settings.model} came without log-probabilities; "
                 "start the server with them, or set uniform to hold all tactics equally likely"
             )
-        return answers
+        self.missed += ["an answer came without log-probabilities"] * (len(answers) - len(told))
+        return told
 
     def _key(self, text: str, most: int) -> str:
         settings = {name: value for name, value in asdict(self.settings).items() if name not in HOW}
-        words = json.dumps([READING, fingerprint(), settings, most, text], sort_keys=True)
+        drawn = self.seed if self.settings.temperature > 0 else 0
+        words = json.dumps([READING, fingerprint(), settings, drawn, most, text], sort_keys=True)
         return sha256(words.encode()).hexdigest()
 
 

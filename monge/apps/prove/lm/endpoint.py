@@ -52,8 +52,6 @@ class Endpoint:
     """Answers kept in memory at most, the latest used."""
     cache: Path | None = None
     """A file that keeps them all; several processes may share it."""
-    seed: int = 0
-    """Of the waits."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -75,6 +73,10 @@ class Endpoint:
     def address(self) -> str:
         """Where requests go."""
         return f"{self.url.rstrip('/')}/{'chat/' if self.chat else ''}completions"
+
+
+class Refused(ValueError):
+    """What the server will not answer; it may answer something else."""
 
 
 class _Again(Exception):
@@ -99,18 +101,20 @@ class Line:
     def __init__(
         self,
         endpoint: Endpoint,
+        seed: int = 0,
         *,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint, self._sleep, self._clock = endpoint, sleep, clock
         self.circuit = Circuit(endpoint.address, endpoint.breaker, endpoint.rest, clock)
-        self._draws = random.Random(endpoint.seed)
+        self._draws = random.Random(seed)
 
     def ask(self, body: Mapping[str, Any]) -> Any:
         """The JSON that the server answers.
 
-        ValueError with its message where it refuses, Lost where it cannot be reached, ConnectionError while left alone.
+        Refused or another ValueError with its message where it will not, Lost where it cannot be reached, ConnectionError
+        while left alone.
         """
         with self.circuit.guard():
             return self._patiently(body)
@@ -142,7 +146,7 @@ class Line:
                 said = f"HTTP {error.code}: {_message(error, secret)}"
             if error.code == 429 or error.code >= 500:
                 raise _Again(said, _retry_after(error.headers)) from None
-            raise ValueError(f"{address}: {said}") from None
+            raise (Refused if error.code in (400, 413, 422) else ValueError)(f"{address}: {said}") from None
         except (OSError, HTTPException) as error:
             reason = error.reason if isinstance(error, URLError) else error
             raise _Again(str(reason) or type(reason).__name__) from error

@@ -95,6 +95,8 @@ structure Asked where
   type : Expr
   scope : Command.Scope
   excluded : Excluded
+  /-- What the statement rests on, which a proof may always use. -/
+  own : NameSet
 
 /-- A state of a proof: values only, so that any number of branches may start from it. -/
 structure Node where
@@ -113,9 +115,16 @@ structure Repl where
 
 /-! ## Goals -/
 
+/-- A level, or what stands for all that are not known yet. -/
+def settled (l : Level) : Level := if l.hasMVar then .param `x else l
+
+def allSettled (ls : List Level) : List Level := match ls with | [] => [] | l :: ls => settled l :: allSettled ls
+
 /-- An expression without annotations, and with all holes alike. -/
 partial def unadorned (e : Expr) : Expr := e.replace fun
   | .mvar _ => some (.const `x [])
+  | .const n ls => some (.const n (allSettled ls))
+  | .sort l => some (.sort (settled l))
   | .mdata _ e => some (unadorned e)
   | _ => none
 

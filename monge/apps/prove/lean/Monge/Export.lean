@@ -55,16 +55,38 @@ partial def theoremsIn (env : Environment) (cs : Array Name) (i : Nat) (rest : L
 def theoremsOf (env : Environment) (m : Nat) : List Name :=
   match env.header.moduleData[m]? with | some data => theoremsIn env data.constNames 0 [] | none => []
 
+partial def mentionsOne (s : NameSet) (cs : Array Name) (i : Nat := 0) : Bool :=
+  match cs[i]? with
+  | none => false
+  | some c => s.contains c || mentionsOne s cs (i + 1)
+
+partial def tellingIn (env : Environment) (theorems : NameSet) (cs : Array Name) (i : Nat) (rest : List Name) : List Name :=
+  match cs[i]? with
+  | none => rest
+  | some c => match env.find? c with
+    | some (.defnInfo v) =>
+      if mentionsOne theorems v.value.getUsedConstants then c :: tellingIn env theorems cs (i + 1) rest
+      else tellingIn env theorems cs (i + 1) rest
+    | _ => tellingIn env theorems cs (i + 1) rest
+
+/-- The theorems of a module, and its definitions that carry one of them: instances, say. -/
+def carriersOf (env : Environment) (m : Nat) : List Name :=
+  match env.header.moduleData[m]? with
+  | some data =>
+    let theorems := theoremsOf env m
+    tellingIn env (nameSet theorems) data.constNames 0 theorems
+  | none => []
+
 /-- The module that declares the theorem of the library that a request restates, if it does. -/
 def restated (env : Environment) (j : Json) : Option Nat :=
   match str j "after" with
   | "" => none
   | s => match env.getModuleIdxFor? s.toName with | some i => some i.toNat | none => none
 
-/-- Constants that a request excludes by name, or as the theorems of the module of the one that it restates: public files do not
-say which of them come after it. -/
+/-- Constants that a request excludes by name, or as the theorems of the module of the one that it restates and what carries
+them: public files do not say which of them come after it. -/
 def excludedNames (env : Environment) (j : Json) : List Name :=
-  followed (names (arr j "exclude")) (match restated env j with | some m => theoremsOf env m | none => [])
+  followed (names (arr j "exclude")) (match restated env j with | some m => carriersOf env m | none => [])
 
 /-- `exclude` names constants; `beyond` modules, whose importers are out of reach; `after` a theorem, its module's theorems and
 the module's importers. -/
@@ -152,15 +174,18 @@ def lawful (env : Environment) (c : Name) : Bool :=
 partial def first (l : List Name) (p : Name → Bool) : Option Name :=
   match l with | [] => none | n :: l => if p n then some n else first l p
 
-/-- Why what a theorem rests on does not do; `own` is what its statement rests on, which it may always use. Excluded names are
-looked for down to what is imported, axioms below it too. -/
-def objection (env : Environment) (e : Excluded) (own : NameSet) (g below : Ground) : Option Json :=
+/-- What a statement rests on. -/
+def owned (env : Environment) (type : Expr) : NameSet := (ground env (mentioned type.getUsedConstants [])).seen
+
+/-- Why what a theorem rests on does not do, as a kind and a message; `own` is what its statement rests on, which it may always
+use. Excluded names are looked for down to what is imported, axioms below it too. -/
+def objection (env : Environment) (e : Excluded) (own : NameSet) (g below : Ground) : Option (String × String) :=
   match first below.axioms (fun c => !lawful env c) with
   | some c =>
     let what := if wasOriginallyTheorem env c then "a theorem whose own proof is not here, " else "the axiom "
-    some (failure "axiom" ("the proof rests on " ++ what ++ shown c))
+    some ("axiom", "the proof rests on " ++ what ++ shown c)
   | none => match first g.all (fun c => !own.contains c && e.has env c) with
-    | some c => some (failure "excluded" ("the proof uses " ++ shown c ++ ", which is excluded"))
+    | some c => some ("excluded", "the proof uses " ++ shown c ++ ", which is excluded")
     | none => none
 
 /-! ## Declarations as plain data, to be replayed by another process -/

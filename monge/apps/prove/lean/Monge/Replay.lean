@@ -176,12 +176,15 @@ def checked (env : Environment) (d : Declaration) : BaseIO (Except Json Environm
   | .error e => return .error (failure "kernel" (← (e.toMessageData {}).toString))
 
 /-- Through the kernel with all of them. What the environment has already is passed over; axioms and inductive types are for
-the statement's side alone: no tactic of Lean's declares one, and the kernel's weak spots have been there. -/
+the statement's side alone: no tactic of Lean's declares one, and the kernel's weak spots have been there. A name without a
+constant may be in Lean's table of what is imported (the compiler's were); what bore it would pass for imported. -/
 partial def replayed (env : Environment) (asked : Option Declared) (l : List Declared) : BaseIO (Except Json Environment) := do
   match l with
   | [] => return .ok env
   | d :: l =>
     if env.contains d.name then replayed env asked l else
+    if (env.getModuleIdxFor? d.name).isSome then
+      return .error (failure "export" (shown d.name ++ " is a name that the library keeps"))
     let declaration ← match d.declaration, asked with
       | some (.inductDecl ..), some _ => pure none
       | some (.thmDecl v), some a =>
@@ -226,10 +229,9 @@ def Repl.replay (s : Repl) (j : Json) : BaseIO Json := do
         | .ok env => match env.find? asked.name, asked.exprs with
           | some (.thmInfo v), [type] =>
             if v.type != type then return failure "statement" "another statement was proved" else
-            let own := (ground env (mentioned type.getUsedConstants [])).seen
             let below := ground env [asked.name] (deep := true)
-            match objection env (excluded env j) own (ground env [asked.name]) below with
-            | some e => return e
+            match objection env (excluded env j) (owned env type) (ground env [asked.name]) below with
+            | some (kind, e) => return failure kind e
             | none => return .mkObj [("proved", .str (shown asked.name)), ("axioms", list (strings below.axioms))]
           | _, _ => return failure "statement" "the export does not prove it"
 

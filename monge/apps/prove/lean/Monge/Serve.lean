@@ -79,9 +79,10 @@ def Repl.begin (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
     | .error e => return (s, e)
     | .ok (c, n) =>
       let scope := scopeOf header
-      let e := excluded header.env j
+      let excluded := excluded header.env j
+      let own := owned header.env c.type
       let r ← Cells.of scope (nat j "heartbeats") { env := header.env } {} { levelNames := c.levelParams }
-      let asked : Asked := { name := c.name, levels := c.levelParams, type := c.type, scope, excluded := e }
+      let asked : Asked := { name := c.name, levels := c.levelParams, type := c.type, scope, excluded, own }
       match ← caught (do
           let root ← r.run (do let m ← mkFreshExprMVar (some c.type) .syntheticOpaque; return m)
           let (_, g) ← r.run (root.mvarId!.introNP n)
@@ -95,7 +96,17 @@ def Repl.begin (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
 def parsed (env : Environment) (text : String) : Except String Syntax :=
   Parser.runParserCategory env `tactic ("(\n" ++ text ++ "\n)") "<tactic>"
 
-def stepped (n : Node) (stx : Syntax) (heartbeats : Nat) : BaseIO (Except String (Node × List Json)) := do
+/-- The constants that stand now in the place of some goals. -/
+partial def filled (r : Cells) (gs : List MVarId) : EIO Exception (List Name) := do
+  match gs with
+  | [] => return []
+  | g :: gs =>
+    let e ← r.run (do let e ← instantiateMVars (mkMVar g); return e)
+    return mentioned e.getUsedConstants (← filled r gs)
+
+/-- The state after a tactic, or the kind of its failure and a message. What no proof may use is a failure at once, so that the
+state it leads to does not stand in the way of one reached honestly. -/
+def stepped (n : Node) (stx : Syntax) (heartbeats : Nat) : BaseIO (Except (String × String) (Node × List Json)) := do
   let r ← Cells.of n.asked.scope heartbeats { n.core with messages := {} } n.meta_ n.term
   let tactic ← IO.mkRef ({ goals := n.goals } : Tactic.State)
   let context : Tactic.Context := { elaborator := .anonymous, recover := false }
@@ -105,23 +116,24 @@ def stepped (n : Node) (stx : Syntax) (heartbeats : Nat) : BaseIO (Except String
       Tactic.evalTactic stx context tactic within r.term unifier r.meta_ r.context r.core
       r.elab n.asked.name (do Term.synthesizeSyntheticMVarsNoPostponing; return ())
       Tactic.pruneSolvedGoals context tactic within r.term unifier r.meta_ r.context r.core) with
-  | .error e => return .error e
+  | .error e => return .error ("tactic", e)
   | .ok _ =>
     let core ← r.core.get
     match (← errors core.messages.toList).toList with
-    | .str e :: _ => return .error e
+    | .str e :: _ => return .error ("tactic", e)
     | _ =>
       let gs := (← tactic.get).goals
       match ← caught (do
-          let sorries ← match n.goals with
-            | g :: _ => r.run (do let e ← instantiateMVars (mkMVar g); return e.hasSorry)
-            | [] => pure false
+          let used ← filled r n.goals
           let js ← goals r gs
-          return (sorries, js)) with
-      | .error e => return .error e
-      | .ok (true, _) => return .error "the tactic leaves a sorry behind"
-      | .ok (false, js) =>
-        return .ok ({ n with core := ← r.core.get, meta_ := ← r.meta_.get, term := ← r.term.get, goals := gs }, js)
+          return (used, js)) with
+      | .error e => return .error ("tactic", e)
+      | .ok (used, js) =>
+        let core ← r.core.get
+        let g := ground core.env used false { seen := n.asked.own }
+        match objection core.env n.asked.excluded n.asked.own g g with
+        | some e => return .error e
+        | none => return .ok ({ n with core, meta_ := ← r.meta_.get, term := ← r.term.get, goals := gs }, js)
 
 def Repl.step (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
   match s.node j with
@@ -131,9 +143,7 @@ def Repl.step (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
     let began ← IO.monoMsNow
     let found : Except (String × String) (Node × List Json) ← match parsed n.core.env (str j "tactic") with
       | .error e => pure (Except.error ("parse", e))
-      | .ok stx => match ← stepped n stx (nat j "heartbeats") with
-        | .error e => pure (Except.error ("tactic", e))
-        | .ok found => pure (Except.ok found)
+      | .ok stx => stepped n stx (nat j "heartbeats")
     let cost := [("heartbeats", int (((← IO.getNumHeartbeats) - spent) / 1000)), ("ms", int ((← IO.monoMsNow) - began))]
     match found with
     | .error (kind, e) => return (s, .mkObj (("failed", .str kind) :: ("message", .str e) :: cost))
@@ -157,10 +167,9 @@ def finished (n : Node) (heartbeats : Nat) : BaseIO (Except Json Unit) := do
     match env.addDeclCore 0 d none with
     | .error e => return .error (failure "kernel" (← (e.toMessageData {}).toString))
     | .ok env =>
-      let own := (ground env (mentioned n.asked.type.getUsedConstants [])).seen
       let g := ground env [n.asked.name]
-      match objection env n.asked.excluded own g g with
-      | some e => return .error e
+      match objection env n.asked.excluded n.asked.own g g with
+      | some (kind, e) => return .error (failure kind e)
       | none => return .ok ()
 
 def Repl.finish (s : Repl) (j : Json) : BaseIO Json := do
@@ -197,13 +206,18 @@ def Repl.state (s : Repl) (j : Json) : BaseIO Json := do
       | .error e => return failure "statement" e
       | .ok text => return .mkObj [("name", .str (shown c.name)), ("spelt", .str text), ("export", x.json)]
 
+/-- As it is, but for the clock: a whole proof takes what all its tactics may. -/
+def untimed (s : Command.State) : Command.State := match s.scopes with
+  | scope :: rest => { s with scopes := { scope with opts := scope.opts.setNat `maxHeartbeats 0 } :: rest }
+  | [] => s
+
 /-- Compile a theorem with its proof as text after a header, and export all that it adds. -/
 def Repl.compile (s : Repl) (j : Json) : BaseIO Json := do
   match s.headers[nat j "header"]? with
   | none => return failure "request" "no such header"
   | some header =>
     let header ← without header j
-    let (stxs, failed, state) ← (Source.of "<proof>" (str j "text") header).all
+    let (stxs, failed, state) ← (Source.of "<proof>" (str j "text") (untimed header)).all
     if failed.size > 0 then return .mkObj [("failed", .str "compile"), ("errors", .arr failed)] else
     match stxs.toList with
     | [stx] =>
@@ -279,14 +293,14 @@ partial def serving (input output : IO.FS.Stream) (secrets : List Json) (s : Rep
     output.flush
     serving input output secrets s
 
-/-- Import modules and serve. -/
+/-- Import modules, Init first as every file does, and serve. -/
 def serve (mods : List String) : IO Unit := do
   let input ← IO.getStdin
   let output ← IO.getStdout
   -- a misspelt type is an error, not a variable
   let options : Options := (({} : Options).setBool `Elab.async false).setBool `autoImplicit false
   let empty := Command.mkState (← mkEmptyEnvironment) {} options
-  let (env, messages) ← processHeaderCore 0 (modules mods) false options {} (Source.of "<imports>" "" empty).context
+  let (env, messages) ← processHeaderCore 0 (modules ("Init" :: mods)) false options {} (Source.of "<imports>" "" empty).context
     (leakEnv := true) (mainModule := `Proof)
   if messages.hasErrors then throw (IO.userError ("cannot import " ++ " ".intercalate mods))
   match Json.parse (← input.getLine) with

@@ -1,0 +1,32 @@
+"""Processes that a server starts are counted with it and end with it."""
+
+import subprocess
+import sys
+import time
+
+import psutil
+
+from monge.apps.prove.lean.family import Family
+
+HUNGRY = "import time; held = bytearray(100_000_000); print(flush=True); time.sleep(600)"
+
+
+def test_children_are_weighed_and_killed_with_their_parent():
+    script = f"sleep 0.2; {sys.executable} -c '{HUNGRY}' & wait"
+    parent = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    family = Family(parent.pid)
+    assert family.memory < 0.09
+    assert parent.stdout is not None
+    parent.stdout.readline()  # it holds what it holds
+    end = time.monotonic() + 30
+    while family.memory < 0.1 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert family.memory > 0.1
+    members = family.members()
+    assert len(members) == 2
+    family.kill()
+    parent.wait()
+    gone, _ = psutil.wait_procs(members, timeout=10)
+    assert len(gone) == 2
+    assert family.memory == 0
+    family.kill()
