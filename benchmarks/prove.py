@@ -57,11 +57,11 @@ EQUAL = Search(candidates=32, nodes=16, batch=1, seconds=60.0)
 PACKAGES = ("numpy", "pyarrow", "psutil")
 
 
-def campaign_of(arm: str, seed: int, tactics: tuple[str, ...]) -> Campaign:
+def campaign_of(arm: str, equal: Search, seed: int, tactics: tuple[str, ...]) -> Campaign:
     """What an arm is told."""
     how = ARMS[arm]
     order = how.get("order", "best")
-    return Campaign(replace(EQUAL, order=order, seed=seed), policy=how.get("policy", "template"), tactics=tactics)
+    return Campaign(replace(equal, order=order, seed=seed), policy=how.get("policy", "template"), tactics=tactics)
 
 
 def fleets(workers: int) -> Callable[[], fleet.Fleet]:
@@ -75,6 +75,7 @@ def shares(
     workers: int = 2,
     source: Path = DATA,
     split: Split = "test",
+    nodes: int = EQUAL.nodes,
     most: int | None = None,
     arms: tuple[str, ...] = tuple(ARMS),
 ) -> None:
@@ -88,25 +89,26 @@ def shares(
         workers: Processes.
         source: Where the theorems are: the benchmark, or data/library.txt in it.
         split: Which of them.
+        nodes: States of a search.
         most: The first of them, all if not said.
         arms: Which of them.
     """
     theorems = [entry.theorem for entry in entries_of(source, split)][:most]
     with LeanServer(embedded_lean(), theorems[0].imports) as server:
         tactics = tuple(known(server, PROBES))
-    name = f"prove_shares_{source.stem}"
-    terms = hashlib.blake2b(repr((program(), EQUAL, theorems)).encode(), digest_size=6).hexdigest()
+    name, equal = f"prove_shares_{source.stem}", replace(EQUAL, nodes=nodes)
+    terms = hashlib.blake2b(repr((program(), equal, theorems)).encode(), digest_size=6).hexdigest()
     rows = [row for row in side.read_result(name) if row.get("terms") == terms and row["arm"] not in arms]
     for arm in arms:
         for seed in range(seeds if ARMS[arm].get("order") == "random" else 1):
             out = work / source.stem / f"{arm} {seed}".replace(", ", "-").replace(" ", "-")
-            campaign = campaign_of(arm, seed, tactics)
+            campaign = campaign_of(arm, equal, seed, tactics)
             found = run(campaign, theorems, out, fleets=fleets(workers), resume=out.exists())
             rows.append({**row_of(arm, seed, found), "terms": terms})
             print(f"{arm}, seed {seed}: {rows[-1]['proved']}", flush=True)
             side.write_result(name, rows, packages=PACKAGES)
     side.print_table(
-        f"{source.stem}, {split}: {len(theorems)}, {EQUAL.nodes} states, {EQUAL.seconds:g} s",
+        f"{source.stem}, {split}: {len(theorems)}, {nodes} states, {equal.seconds:g} s",
         paired(rows),
     )
 
