@@ -22,6 +22,8 @@ class Attack:
     """Whether the server may die of it."""
     kind: str = ""
     """What refuses it, where that is the point."""
+    said: str = ""
+    """A pattern of what it says."""
 
     @property
     def theorem(self) -> Theorem:
@@ -42,7 +44,7 @@ SORRY = of(
     "admit",
     "exact sorry",
     "exact (sorry : False)",
-    "exact sorryAx False",
+    "exact sorryAx False (synthetic := false)",
     "exact sorryAx _ true",
     "exact (fun h => h) sorry",
     "have h : False := sorry\nexact h",
@@ -61,19 +63,20 @@ SORRY = of(
     "cases (sorry : False)",
     "exfalso; sorry",
     "suffices h : False by exact h\nsorry",
-    "calc False := sorry",
+    "have h : (1 : Nat) = 2 := (calc (1 : Nat) = 2 := sorry)\ncases h",
     ("have h : 1 = 2 := sorry", "cases h"),
-    ("exact ?_", "sorry"),
+    ("refine ?_", "sorry"),
     "exact (Classical.choice (sorry : Nonempty False))",
-    "exact (inferInstanceAs (Inhabited False)).default",
+    "exact (sorry : Inhabited False).default",
     "repeat sorry",
     "(sorry)",
     "· sorry",
     "{ sorry }",
     "skip <;> sorry",
     "exact sorryAx.{0} False false",
-    "exact Lean.Elab.Term.mkSorry",
+    "exact (show False from sorry)",
     "stop trivial",
+    kind="axiom",
 )
 
 
@@ -92,28 +95,58 @@ def adding(kind: str, name: str, fields: str, *, checked: bool = True) -> str:
 
 
 AXIOM, TRUE = "isUnsafe := false", "value := Lean.mkConst ``True.intro"
-RUN = of(
-    "code",
+DECLARING = of(
+    "code's axiom",
     (adding("axiomDecl", "`bad", AXIOM), "exact bad"),
     (adding("axiomDecl", "`propext'", AXIOM), "exact propext'"),
     (adding("axiomDecl", "`X.propext", AXIOM), "exact X.propext"),
     (adding("axiomDecl", '.str .anonymous "Classical.choice"', AXIOM), "exact «Classical.choice»"),
     (adding("axiomDecl", '.str .anonymous "Quot.sound"', AXIOM), "exact «Quot.sound»"),
-    (adding("axiomDecl", "`target", AXIOM), "exact target"),
-    (adding("axiomDecl", "`late", "isUnsafe := true"), "exact late"),
-    (adding("thmDecl", "`w", TRUE, checked=False), "exact w"),
-    (adding("defnDecl", "`d", TRUE + ", hints := .opaque, safety := .safe", checked=False), "exact d"),
-    (adding("defnDecl", "`u", TRUE + ", hints := .opaque, safety := .unsafe", checked=False), "exact u"),
-    (adding("opaqueDecl", "`o", TRUE + ", isUnsafe := false", checked=False), "exact o"),
     (adding("axiomDecl", "`a", AXIOM, checked=False), "exact a"),
     (adding("axiomDecl", "`a", AXIOM, checked=False), "have h : False := a\nexact h"),
+    imports=("Lean",),
+    kind="axiom",
+)
+UNCHECKED = of(
+    "code's theorem",
+    (adding("thmDecl", "`w", TRUE, checked=False), "exact w"),
+    (adding("defnDecl", "`d", TRUE + ", hints := .opaque, safety := .safe", checked=False), "exact d"),
+    (adding("opaqueDecl", "`o", TRUE + ", isUnsafe := false", checked=False), "exact o"),
     (adding("thmDecl", "`w", "value := Lean.mkConst `w", checked=False), "exact w"),
     (adding("thmDecl", "`w", "value := Lean.mkConst `nothing", checked=False), "exact w"),
-    (adding("thmDecl", "`target", TRUE, checked=False), "exact target"),
-    "run_tac fun _ r => r.set { goals := [] }",
-    "run_tac fun _ _ _ _ _ cell _ _ => do\n  let s ← cell.get\n  cell.set { s with mctx := {} }",
-    "run_tac fun _ _ _ _ _ _ _ cell => do\n  let s ← cell.get\n  cell.set { s with messages := {} }",
-    "run_tac (throw (.internal ⟨0⟩ {}) : Lean.CoreM Unit)",
+    imports=("Lean",),
+    kind="kernel",
+)
+ENVIRONMENT = (
+    of(
+        "code's environment",
+        (adding("axiomDecl", "`target", AXIOM), "exact target"),
+        (adding("thmDecl", "`target", TRUE, checked=False), "exact target"),
+        imports=("Lean",),
+        kind="compile",
+        said="already been declared 'target'",
+    )
+    + of(
+        "code's unsafe constant",
+        (adding("axiomDecl", "`late", "isUnsafe := true"), "exact late"),
+        (adding("defnDecl", "`u", TRUE + ", hints := .opaque, safety := .unsafe", checked=False), "exact u"),
+        imports=("Lean",),
+        kind="compile",
+        said="it uses unsafe declaration",
+    )
+    + of(
+        "code's state",
+        "run_tac fun _ r => r.set { goals := [] }",
+        "run_tac fun _ _ _ _ _ cell _ _ => do\n  let s ← cell.get\n  cell.set { s with mctx := {} }",
+        "run_tac fun _ _ _ _ _ _ _ cell => do\n  let s ← cell.get\n  cell.set { s with messages := {} }",
+        "run_tac (throw (.internal ⟨0⟩ {}) : Lean.CoreM Unit)",
+        imports=("Lean",),
+        kind="compile",
+        said="metavariable|unsolved goals|internal exception",
+    )
+)
+FILES = of(
+    "code's file",
     'run_tac (IO.FS.writeFile "/lib/Init.olean" "" : IO Unit)',
     'run_tac (IO.FS.writeFile "/server/Main.lean" "" : IO Unit)',
     'run_tac (IO.FS.removeFile "/lib/Init.olean" : IO Unit)',
@@ -121,6 +154,8 @@ RUN = of(
     'run_tac (do let s ← IO.FS.readFile "/etc/hostname"; throw (IO.userError s) : IO Unit)',
     'run_tac (do let o ← IO.Process.output { cmd := "id" }; throw (IO.userError o.stdout) : IO Unit)',
     imports=("Lean",),
+    kind="compile",
+    said="read-only file system|no such file|function not implemented",
 )
 
 DEADLY = of(
@@ -210,15 +245,19 @@ KERNEL = [
 
 OPTIONS = of(
     "options",
-    "set_option debug.skipKernelTC true in exact True.intro",
     "set_option debug.skipKernelTC true in sorry",
     "set_option debug.byAsSorry true in exact (by trivial)",
-    "set_option maxRecDepth 100000 in decide",
     "set_option warn.sorry false in sorry",
     "set_option Elab.async true in sorry",
-    "set_option autoImplicit true in exact h",
-    "set_option Elab.axiomsAsSorry true in sorry",
     "set_option hygiene false in sorry",
+    kind="axiom",
+) + of(
+    "options that help nothing",
+    "set_option debug.skipKernelTC true in exact True.intro",
+    "set_option maxRecDepth 100000 in decide",
+    "set_option autoImplicit true in exact h",
+    kind="compile",
+    said="Type mismatch|is false|Unknown identifier",
 )
 
 NATIVE = [
@@ -401,4 +440,18 @@ CITED = [
     ),
 ]
 
-ATTACKS = SORRY + RUN + KERNEL + OPTIONS + NATIVE + TEXT + HEADERS + CITED + SPENDING + DEADLY
+ATTACKS = (
+    SORRY
+    + DECLARING
+    + UNCHECKED
+    + ENVIRONMENT
+    + FILES
+    + KERNEL
+    + OPTIONS
+    + NATIVE
+    + TEXT
+    + HEADERS
+    + CITED
+    + SPENDING
+    + DEADLY
+)

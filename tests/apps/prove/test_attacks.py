@@ -1,6 +1,7 @@
 """No attack is taken for a proof, and the judge outlives them all."""
 
 import random
+import re
 
 import pytest
 from attacks import ATTACKS, KERNEL
@@ -27,6 +28,7 @@ def refused(lean, imports, attacks, seconds=60.0):
                     continue
                 assert not isinstance(found, Proof), attack
                 assert attack.kind in ("", found.kind), (attack.name, found)
+                assert re.search(attack.said, found.message), (attack.name, found)
         honest = Theorem("target", ": True", imports=imports)
         assert isinstance(judge(honest, ("trivial",)), Proof)
 
