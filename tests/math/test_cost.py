@@ -127,6 +127,7 @@ def test_raw_prices_match_nothing_and_calibrated_prices_match_all(draw):
     y_0, y_1 = (torch.nn.functional.normalize(units.apply(x), dim=-1) for x in (x_0, x_1))
     matched = (y_0 - y_1).square().sum(-1)
     unit, price = calibrate(matched, quantile=1.0)
+    price *= 1 + 1e-6  # the dearest pair costs as much as to delete and create: rounding would decide
     assert match(FourBlock(unit, 1.0, price, price), y_0, y_1, active, position).tolist() == list(range(60))
 
     unit, price = calibrate(matched)

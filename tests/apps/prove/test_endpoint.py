@@ -78,6 +78,7 @@ def test_a_prompt_that_a_server_refuses_and_answers_others_has_no_suggestions(fa
 def test_ctrl_c_waits_for_no_request(fake):
     release, answer, main = threading.Event(), fake.answer, threading.main_thread().ident
     fake.answer = lambda *said: (release.wait(60), answer(*said))[1]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest ignores it
     began = time.monotonic()
     threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
     try:
@@ -86,6 +87,7 @@ def test_ctrl_c_waits_for_no_request(fake):
         assert time.monotonic() - began < 20
     finally:
         release.set()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_breaker_opens_rests_and_closes(fake):
