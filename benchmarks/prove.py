@@ -81,7 +81,7 @@ def shares(
 ) -> None:
     """The proved share of the benchmark, or of the library's theorems, by policy and order, at equal budgets.
 
-    What other arms came to on the same terms is read back, so that arms can be run on different days.
+    What other arms came to on the same terms (program, theorems, budget) is read back: arms can be run on different days.
 
     Args:
         work: Where runs are kept.
@@ -98,18 +98,18 @@ def shares(
         tactics = tuple(known(server, PROBES))
     name, equal = f"prove_shares_{source.stem}", replace(EQUAL, nodes=nodes)
     terms = hashlib.blake2b(repr((program(), equal, theorems)).encode(), digest_size=6).hexdigest()
-    rows = [row for row in side.read_result(name) if row.get("terms") == terms and row["arm"] not in arms]
+    rows = [row for row in side.read_result(name) if row.get("terms") != terms or row["arm"] not in arms]
     for arm in arms:
         for seed in range(seeds if ARMS[arm].get("order") == "random" else 1):
             out = work / source.stem / f"{arm} {seed}".replace(", ", "-").replace(" ", "-")
             campaign = campaign_of(arm, equal, seed, tactics)
             found = run(campaign, theorems, out, fleets=fleets(workers), resume=out.exists())
-            rows.append({**row_of(arm, seed, found), "terms": terms})
+            rows.append({**row_of(arm, seed, found), "terms": terms, **side.origin()})
             print(f"{arm}, seed {seed}: {rows[-1]['proved']}", flush=True)
             side.write_result(name, rows, packages=PACKAGES)
     side.print_table(
         f"{source.stem}, {split}: {len(theorems)}, {nodes} states, {equal.seconds:g} s",
-        paired(rows),
+        paired([row for row in rows if row.get("terms") == terms]),
     )
 
 
@@ -131,7 +131,7 @@ def paired(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     best = next((set(row["which"]) for row in rows if row["arm"] == "template, best-first"), None)
     table: list[dict[str, Any]] = []
     for row in sorted(rows, key=lambda row: (list(ARMS).index(row["arm"]), row["seed"])):
-        shown = {key: value for key, value in row.items() if key not in {"which", "terms"}}
+        shown = {key: value for key, value in row.items() if key not in {"which", "terms", "time", "commit"}}
         if best is not None:
             ours, theirs = len(set(row["which"]) - best), len(best - set(row["which"]))
             shown |= {"alone": ours, "best-first alone": theirs, "McNemar p": mcnemar(ours, theirs)}
@@ -196,27 +196,44 @@ def steps(rounds: int = 5, nodes: int = 40) -> None:
     side.write_result("prove_steps", [{**row, "monge s": ours, "bare s": theirs}], packages=PACKAGES)
 
 
-def workers(most: int = 37, rounds: int = 3) -> None:
-    """Theorems a minute with two workers beside one (bar: 1.6 times), start of their Lean included.
+def workers(most: int = 37, rounds: int = 3, nodes: int = 48) -> None:
+    """Theorems a minute with two workers beside one (bar: 1.6 times), from the first result on and with the start of their Leans.
 
     Args:
         most: Theorems of the first family.
         rounds: Of both, one after the other.
+        nodes: States of a search: these alone end it, so that both do the same work.
     """
     theorems = [entry.theorem for entry in entries_of(DATA / "naturals.lean")][:most]
-    taken: dict[int, list[float]] = {1: [], 2: []}
+    campaign = Campaign(replace(EQUAL, nodes=nodes, seconds=600.0))
+    seen: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
     for _ in range(rounds):
-        for count in taken:
+        for count, spans in seen.items():
+            ends: list[float] = []
             with TemporaryDirectory() as folder:
                 began = time.perf_counter()
-                # by states alone, so that both do the same work
-                campaign = Campaign(replace(EQUAL, nodes=12, seconds=600.0))
-                run(campaign, theorems, Path(folder), fleets=fleets(count))
-                taken[count].append(time.perf_counter() - began)
-    rates = {count: 60 * len(theorems) / statistics.median(seconds) for count, seconds in taken.items()}
-    row = {"one, theorems/min": rates[1], "two, theorems/min": rates[2], "two / one": rates[2] / rates[1]}
+                run(
+                    campaign,
+                    theorems,
+                    Path(folder),
+                    fleets=fleets(count),
+                    told=lambda _, ends=ends: ends.append(time.perf_counter()),
+                )
+            spans.append((ends[0] - began, ends[-1] - ends[0]))
+            print(f"{count}: the first after {spans[-1][0]:.0f} s, the others in {spans[-1][1]:.0f} s", flush=True)
+    first = {count: statistics.median(start for start, _ in spans) for count, spans in seen.items()}
+    whole = {count: 60 * most / statistics.median(map(sum, spans)) for count, spans in seen.items()}
+    rate = {count: 60 * (most - 1) / statistics.median(rest for _, rest in spans) for count, spans in seen.items()}
+    row = {
+        "one, theorems/min": rate[1],
+        "two, theorems/min": rate[2],
+        "two / one": rate[2] / rate[1],
+        "one, first after s": first[1],
+        "two, first after s": first[2],
+        "two / one, with that": whole[2] / whole[1],
+    }
     side.print_table("Workers", [row])
-    side.write_result("prove_workers", [{**row, "seconds": {str(k): v for k, v in taken.items()}}], packages=PACKAGES)
+    side.write_result("prove_workers", [{**row, "seconds": {str(k): v for k, v in seen.items()}}], packages=PACKAGES)
 
 
 def soak(

@@ -62,19 +62,23 @@ def write_result(
 
     Figures of files that no commit names go to results/uncommitted/, which git does not see.
     """
-    origin = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": _commit(),
-        "processor": _processor(),
+    head = origin() | {
         "threads": 1,
         "python": platform.python_version(),
         "packages": {package: metadata.version(package) for package in packages},
+        "rows": list(rows),
     }
-    path = _path(name, origin["commit"])
+    path = _path(name, _commit())
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(origin | {"rows": list(rows)}, indent=1) + "\n")
+    path.write_text(json.dumps(head, indent=1) + "\n")
     print(f"\nwritten to {path}")
     return path
+
+
+def origin() -> dict[str, str]:
+    """Return when, of which commit and on what this is measured."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"time": now, "commit": _commit(), "processor": _processor()}
 
 
 def read_result(name: str) -> list[dict[str, Any]]:
@@ -93,12 +97,12 @@ def _commit() -> str:
     return (_git("rev-parse", "--short", "HEAD") or "none") + ("-dirty" if _git(*changes) else "")
 
 
-def _git(*words):
+def _git(*words: str) -> str:
     here = Path(__file__).parent
     return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _processor():
+def _processor() -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

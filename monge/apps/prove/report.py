@@ -80,6 +80,8 @@ def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
     table = Table(title=f"{len(pairs)} theorems in both" + (f"; unequal: {', '.join(differ)}" if differ else ""))
     for name in ("", str(first), str(second)):
         table.add_column(name)
+    if (programs := [settings(path).get("program", "") for path in (first, second)])[0] != programs[1]:
+        table.add_row("program", *programs)
     table.add_row("proved, 95 % interval", *(share(sum(pair[k].proved for pair in pairs), len(pairs)) for k in (0, 1)))
     if any(alone := [len(one) - len(pairs), len(other) - len(pairs)]):
         table.add_row("left out: not done in the other", *map(str, alone))

@@ -42,7 +42,8 @@ SCHEMA = pa.schema(
 )
 """A row is a tactic tried. state_id is that of the state after it, null where it failed; parent_id that of the state before.
 depth: tactics before it. label: positive on the path of a proof, where remaining_depth counts the tactics from the state before
-to the end; negative elsewhere in a theorem that was proved, but for other ways to a state of the proof; else unknown."""
+to the end; negative elsewhere in a theorem that was proved, but for other ways to a state of the proof and what was not
+tried in the end; else unknown."""
 GROUPS, SECONDS = 256, 60.0
 """A part is closed after so many theorems, or so long."""
 
@@ -113,7 +114,8 @@ def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str,
             return "positive"
         child = attempt.child
         other = attempt.outcome == "duplicate" and child is not None and child.text in good
-        return "negative" if remaining and not other else "unknown"  # another way to a state of the proof is neither
+        unknown = other or attempt.outcome == "lost"
+        return "negative" if remaining and not unknown else "unknown"  # another way to a state of the proof is neither
 
     def rows() -> Iterator[dict[str, Any]]:
         for attempt in outcome.attempts:

@@ -8,7 +8,7 @@ from attacks import ATTACKS, KERNEL
 
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import Limits
-from monge.apps.prove.state import Budget, Proof, Theorem
+from monge.apps.prove.state import Budget, Proof, Rejection, Theorem
 
 pytestmark = pytest.mark.slow
 
@@ -23,6 +23,8 @@ def refused(lean, imports, attacks, seconds=60.0):
             if attack.imports == imports:
                 try:
                     found = judge(attack.theorem, attack.tactics)
+                    if isinstance(found, Rejection) and found.kind == "died" and not attack.deadly:
+                        found = judge(attack.theorem, attack.tactics)  # out of time, on a machine with much to do
                 except ValueError:  # what it asks is no statement
                     assert attack.kind == "no statement", attack
                     continue

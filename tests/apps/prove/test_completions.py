@@ -97,6 +97,7 @@ def test_the_seed_draws(fake, tmp_path):
 
     assert len(set(seeds())) == 4
     assert seeds(temperature=0.0) == [None, None]
+    assert seeds(seeded=False) == [None] * 4
 
 
 def test_halves_of_characters_do_not_reach_lean(fake):
@@ -143,7 +144,15 @@ def test_memory_is_bounded_and_keeps_what_was_used_last(fake):
     assert len(fake.asked) == 4
 
 
-CHANGES = {"model": "other", "chat": True, "temperature": 0.5, "top_p": 0.5, "max_tokens": 7, "uniform": True}
+CHANGES = {
+    "model": "other",
+    "chat": True,
+    "seeded": False,
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "max_tokens": 7,
+    "uniform": True,
+}
 
 
 def test_a_file_answers_for_another_object_with_the_same_settings_only(fake, tmp_path, monkeypatch):

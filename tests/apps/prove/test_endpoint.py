@@ -64,15 +64,15 @@ def test_what_is_refused_is_said_at_once(fake, payload, said):
     assert (len(fake.asked), clock.slept) == (2, [])
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_a_prompt_that_a_server_refuses_and_answers_others_has_no_suggestions(fake, first):
+def test_a_prompt_that_a_server_refuses_and_answers_others_has_no_suggestions(fake):
     policy = completions(fake, Time(), workers=1)
-    if not first:
-        policy(STATES[:1], 3)
     fake.troubles = [(400, {}, {"error": {"message": "too long"}})]
     assert [len(said) for said in policy(STATES[1:], 3)] == [0, 3, 3]
     assert policy.missed == [f"{fake.url}/completions: HTTP 400: too long"]
     assert len(policy(STATES[1:2], 3)[0]) == 3
+    fake.troubles = [(400, {}, {"error": {"message": "no model is loaded"}})] * 2
+    with pytest.raises(ValueError, match="no model is loaded"):
+        policy(STATES[:1], 3)
 
 
 def test_ctrl_c_waits_for_no_request(fake):
@@ -80,10 +80,14 @@ def test_ctrl_c_waits_for_no_request(fake):
     fake.answer = lambda *said: (release.wait(60), answer(*said))[1]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest ignores it
     began = time.monotonic()
-    threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+
+    def ask() -> None:
+        threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+        completions(fake)(STATES, 3)
+
     try:
         with pytest.raises(KeyboardInterrupt):
-            completions(fake)(STATES, 3)
+            ask()
         assert time.monotonic() - began < 20
     finally:
         release.set()

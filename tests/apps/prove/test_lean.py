@@ -139,6 +139,9 @@ def test_what_no_proof_may_use_is_no_step_in_whatever_goal(server):
     ):
         assert server.step(state, tactic).kind == kind, tactic
     assert isinstance(server.step(state, "case right => decide"), State)
+    hidden = Theorem("t", "(c : Nat) : ∀ a b : Nat, a + b + c = b + a + c + 0", exclude=("Nat.add_comm",))
+    for tactic in ("intro a b; rw [Nat.add_comm a]", "intro a; refine (fun _ => ?_) (sorry : 1 = 2)"):
+        assert server.step(server.start(hidden), tactic).kind in ("excluded", "axiom"), tactic
 
 
 def test_init_is_there_as_in_every_file(lean):

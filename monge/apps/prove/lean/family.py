@@ -47,8 +47,12 @@ class Family:
         return found
 
     def kill(self) -> None:
-        """Kill what is left of its group, once: later its number may be another's."""
+        """Kill its group and what has left that, once: later their numbers may be others'."""
         if not self._ended:
             self._ended = True
+            members = self.members()
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signal.SIGKILL)
+            for member in members:
+                with contextlib.suppress(psutil.Error):
+                    member.kill()

@@ -36,17 +36,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def read(method: "Callable[Concatenate[LeanServer, P], T]") -> "Callable[Concatenate[LeanServer, P], T]":
+def answered(method: "Callable[Concatenate[LeanServer, P], T]") -> "Callable[Concatenate[LeanServer, P], T]":
     """What an answer has not that it should have kills the process, as no answer does."""
 
     @wraps(method)
-    def reading(server: "LeanServer", *arguments: P.args, **fields: P.kwargs) -> T:
+    def understood(server: "LeanServer", *arguments: P.args, **fields: P.kwargs) -> T:
         try:
             return method(server, *arguments, **fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise server._dead(f"what it answered is no answer: {error!r}") from error
 
-    return reading
+    return understood
 
 
 class LeanServer:
@@ -90,14 +90,14 @@ class LeanServer:
             self._idle = (time.monotonic(), self.family.processor)
         return self._hello
 
-    @read
+    @answered
     def start(self, theorem: Theorem, budget: Budget | None = None) -> State:
         """The state before the first tactic. ValueError with Lean's message where the header or the statement is wrong."""
         budget = budget or Budget()
         found = self._asked("start", theorem, budget, **theorem.walls, heartbeats=budget.heartbeats)
         return State(_goals(found), (), found["state"])
 
-    @read
+    @answered
     def step(self, state: State, tactic: str, budget: Budget | None = None) -> State | Failure:
         """The state after a tactic, or why there is none. Died if it took longer than the budget's wall clock."""
         budget = budget or Budget()
@@ -108,19 +108,19 @@ class LeanServer:
             return Failure(found["failed"], found["message"], found["ms"] / 1000)
         return State(_goals(found), (*state.tactics, tactic), found["state"], found["ms"] / 1000)
 
-    @read
+    @answered
     def finish(self, state: State, budget: Budget | None = None) -> Rejection | None:
         """Why a state without goals is no proof, as far as this process can tell."""
         budget = budget or Budget()
         found = self.request("finish", seconds=budget.seconds, state=state.number, heartbeats=budget.heartbeats)
         return Rejection(found["failed"], found["message"]) if "failed" in found else None
 
-    @read
+    @answered
     def statement(self, theorem: Theorem, budget: Budget | None = None) -> dict[str, Any]:
         """What a statement says, as text and as declarations."""
         return self._asked("state", theorem, budget or Budget(), **theorem.walls)
 
-    @read
+    @answered
     def compile(self, theorem: Theorem, text: str, budget: Budget | None = None) -> dict[str, Any] | Rejection:
         """What a theorem's text with its proof declares, or Lean's errors."""
         budget = budget or Budget()
@@ -132,7 +132,7 @@ class LeanServer:
         """Forget states; those after them stay."""
         self.request("drop", states=[state.number for state in states])
 
-    @read
+    @answered
     def header(self, text: str, budget: Budget | None = None) -> int:
         """The number of a header, elaborated once. ValueError with Lean's messages, each with its place."""
         if text not in self._headers:

@@ -5,6 +5,7 @@ import math
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from itertools import accumulate
@@ -49,7 +50,7 @@ class Completions:
         self.missed: list[str] = []
         self._line = Line(settings, seed, sleep=sleep, clock=clock)
         self._memory = Memory(settings.remembered, settings.cache)
-        self._read_one = False
+        self._told = False
 
     def __call__(self, states: Sequence[State], most: int) -> list[list[Suggestion]]:
         """ValueError where the server refuses or gives no log-probabilities, ConnectionError while it is left alone."""
@@ -81,27 +82,28 @@ class Completions:
         settings = self.settings
         most = most if settings.temperature > 0 else 1  # they would all be the same
         answers: list[Answer] = []
-        for _ in range(most):
+        for number in range(most):
             try:
-                answers += self._read(self._line.ask(self._body(text, most - len(answers), len(answers))))
+                answers += self._read(self._line.ask(self._body(text, most - len(answers), number)))
             except (Lost, Refused) as error:
-                if isinstance(error, Refused) and not self._read_one:
-                    self._read(self._line.ask(self._body(PLAIN, most)))  # what is wrong with any prompt ends the run
+                if isinstance(error, Refused):  # what is wrong with any prompt ends the run
+                    with suppress(Lost):
+                        self._line.ask(self._body(PLAIN, most - len(answers)))
                 self.missed.append(str(error))
                 return answers, False
             if len(answers) >= most:
                 break
         return answers, True
 
-    def _body(self, text: str, count: int, before: int = 0) -> dict[str, Any]:
-        """The request for so many answers, of which some are there."""
+    def _body(self, text: str, count: int, number: int = 0) -> dict[str, Any]:
+        """The request for so many answers; its number tells it from those of the same prompt before it."""
         settings = self.settings
         body: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if settings.chat else {"prompt": text}
         body |= {name: getattr(settings, name) for name in ("model", "temperature", "top_p", "max_tokens")}
         if not settings.uniform:
             body["logprobs"] = True if settings.chat else 1
-        if settings.temperature > 0:
-            drawn = sha256(f"{self.seed} {before} {text}".encode(errors="replace")).digest()
+        if settings.temperature > 0 and settings.seeded:
+            drawn = sha256(f"{self.seed} {number} {text}".encode(errors="replace")).digest()
             body["seed"] = int.from_bytes(drawn[:4], "big") >> 1
         return {**body, "n": count}
 
@@ -114,8 +116,8 @@ class Completions:
                 f"{settings.address}: its answer has no choices to read; is it OpenAI-compatible?"
             ) from error
         told = answers if settings.uniform else [answer for answer in answers if answer.logps or not answer.text]
-        self._read_one = self._read_one or bool(told)
-        if not self._read_one and answers:
+        self._told = self._told or settings.uniform or any(answer.logps for answer in answers)
+        if not self._told and any(answer.text for answer in answers):
             raise ValueError(
                 f"{settings.address}: {settings.model} came without log-probabilities; "
                 "start the server with them, or set uniform to hold all tactics equally likely"

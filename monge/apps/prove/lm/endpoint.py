@@ -32,6 +32,8 @@ class Endpoint:
     max_tokens: int = 128
     uniform: bool = False
     """Ask for no log-probabilities: all different tactics count as equally likely."""
+    seeded: bool = True
+    """Send a seed with each request, of the search's seed and the prompt. Some servers refuse what they do not know."""
     key_variable: str = ""
     """Environment variable that holds the key; no key is sent if empty."""
     seconds: float = 120.0

@@ -60,21 +60,21 @@ partial def mentionsOne (s : NameSet) (cs : Array Name) (i : Nat := 0) : Bool :=
   | none => false
   | some c => s.contains c || mentionsOne s cs (i + 1)
 
-partial def tellingIn (env : Environment) (theorems : NameSet) (cs : Array Name) (i : Nat) (rest : List Name) : List Name :=
+partial def carriersIn (env : Environment) (theorems : NameSet) (cs : Array Name) (i : Nat) (rest : List Name) : List Name :=
   match cs[i]? with
   | none => rest
-  | some c => match env.find? c with
-    | some (.defnInfo v) =>
-      if mentionsOne theorems v.value.getUsedConstants then c :: tellingIn env theorems cs (i + 1) rest
-      else tellingIn env theorems cs (i + 1) rest
-    | _ => tellingIn env theorems cs (i + 1) rest
+  | some c => match Meta.isInstanceCore env c, env.find? c with
+    | true, some (.defnInfo v) =>
+      if mentionsOne theorems v.value.getUsedConstants then c :: carriersIn env theorems cs (i + 1) rest
+      else carriersIn env theorems cs (i + 1) rest
+    | _, _ => carriersIn env theorems cs (i + 1) rest
 
-/-- The theorems of a module, and its definitions that carry one of them: instances, say. -/
+/-- The theorems of a module, and its instances that carry one of them. -/
 def carriersOf (env : Environment) (m : Nat) : List Name :=
   match env.header.moduleData[m]? with
   | some data =>
     let theorems := theoremsOf env m
-    tellingIn env (nameSet theorems) data.constNames 0 theorems
+    carriersIn env (nameSet theorems) data.constNames 0 theorems
   | none => []
 
 /-- The module that declares the theorem of the library that a request restates, if it does. -/
@@ -83,8 +83,8 @@ def restated (env : Environment) (j : Json) : Option Nat :=
   | "" => none
   | s => match env.getModuleIdxFor? s.toName with | some i => some i.toNat | none => none
 
-/-- Constants that a request excludes by name, or as the theorems of the module of the one that it restates and what carries
-them: public files do not say which of them come after it. -/
+/-- Constants that a request excludes by name, or as the theorems of the module of the one that it restates and the
+instances that carry them: public files do not say which of them come after it. -/
 def excludedNames (env : Environment) (j : Json) : List Name :=
   followed (names (arr j "exclude")) (match restated env j with | some m => carriersOf env m | none => [])
 

@@ -96,12 +96,20 @@ def Repl.begin (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
 def parsed (env : Environment) (text : String) : Except String Syntax :=
   Parser.runParserCategory env `tactic ("(\n" ++ text ++ "\n)") "<tactic>"
 
+/-- Holes that are filled already, under variables, and wait for others before they show. -/
+partial def pending (m : MetavarContext) (ids : List MVarId) (rest : List MVarId) : List MVarId := match ids with
+  | [] => rest
+  | id :: ids => match m.getDelayedMVarAssignmentCore? id with
+    | some d => d.mvarIdPending :: pending m ids rest
+    | none => pending m ids rest
+
 /-- The constants that stand now in the place of some goals. -/
 partial def filled (r : Cells) (gs : List MVarId) : EIO Exception (List Name) := do
   match gs with
   | [] => return []
   | g :: gs =>
     let e ← r.run (do let e ← instantiateMVars (mkMVar g); return e)
+    let gs := pending (← r.meta_.get).mctx (e.collectMVars {}).result.toList gs
     return mentioned e.getUsedConstants (← filled r gs)
 
 /-- The state after a tactic, or the kind of its failure and a message. What no proof may use is a failure at once, so that the
