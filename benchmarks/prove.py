@@ -197,7 +197,7 @@ def steps(rounds: int = 5, nodes: int = 40) -> None:
 
 
 def workers(most: int = 37, rounds: int = 3, nodes: int = 48) -> None:
-    """Theorems a minute with two workers beside one (bar: 1.6 times), from the first result on and with the start of their Leans.
+    """Theorems a minute with two workers beside one (bar: 1.6 times), from the first result on, and with the start of Lean.
 
     Args:
         most: Theorems of the first family.
