@@ -90,9 +90,11 @@ class Budget:
     """Thousands of Lean's heartbeats: small allocations."""
     seconds: float = 10.0
     """Wall clock; whoever needs more is killed."""
+    goals: int = 24
+    """That it may leave; more is a failure. Nested inductions leave a hundred, which take longer to print than to find."""
 
     def __post_init__(self) -> None:
-        if self.heartbeats < 1 or not self.seconds > 0:
+        if self.heartbeats < 1 or not self.seconds > 0 or self.goals < 1:
             raise ValueError(f"a tactic's budget must be above 0, got {self}")
 
 

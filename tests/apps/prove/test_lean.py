@@ -174,6 +174,13 @@ def test_heartbeats_end_a_tactic_and_the_server_goes_on(server):
     assert server.alive
 
 
+def test_a_tactic_may_leave_so_many_goals(server):
+    state = server.start(Theorem("t", "(a b c : Bool) : (a && b && c) = (c && b && a)"))
+    split = "cases a <;> cases b <;> cases c"
+    assert len(server.step(state, split, Budget(goals=8)).goals) == 8
+    assert server.step(state, split, Budget(goals=7)) == Failure("tactic", "it leaves 8 goals, more than 7")
+
+
 def test_the_wall_clock_kills(lean):
     with LeanServer(lean) as server:
         state = server.start(Theorem("t", ": False"))

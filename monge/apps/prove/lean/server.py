@@ -101,9 +101,8 @@ class LeanServer:
     def step(self, state: State, tactic: str, budget: Budget | None = None) -> State | Failure:
         """The state after a tactic, or why there is none. Died if it took longer than the budget's wall clock."""
         budget = budget or Budget()
-        found = self.request(
-            "step", seconds=budget.seconds, state=state.number, tactic=tactic, heartbeats=budget.heartbeats
-        )
+        spends = {"seconds": budget.seconds, "heartbeats": budget.heartbeats, "goals": budget.goals}
+        found = self.request("step", state=state.number, tactic=tactic, **spends)
         if "failed" in found:
             return Failure(found["failed"], found["message"], found["ms"] / 1000)
         return State(_goals(found), (*state.tactics, tactic), found["state"], found["ms"] / 1000)

@@ -114,7 +114,7 @@ partial def filled (r : Cells) (gs : List MVarId) : EIO Exception (List Name) :=
 
 /-- The state after a tactic, or the kind of its failure and a message. What no proof may use is a failure at once, so that the
 state it leads to does not stand in the way of one reached honestly. -/
-def stepped (n : Node) (stx : Syntax) (heartbeats : Nat) : BaseIO (Except (String × String) (Node × List Json)) := do
+def stepped (n : Node) (stx : Syntax) (heartbeats most : Nat) : BaseIO (Except (String × String) (Node × List Json)) := do
   let r ← Cells.of n.asked.scope heartbeats { n.core with messages := {} } n.meta_ n.term
   let tactic ← IO.mkRef ({ goals := n.goals } : Tactic.State)
   let context : Tactic.Context := { elaborator := .anonymous, recover := false }
@@ -131,6 +131,8 @@ def stepped (n : Node) (stx : Syntax) (heartbeats : Nat) : BaseIO (Except (Strin
     | .str e :: _ => return .error ("tactic", e)
     | _ =>
       let gs := (← tactic.get).goals
+      let left := gs.toArray.size
+      if left > most then return .error ("tactic", "it leaves " ++ left.repr ++ " goals, more than " ++ most.repr) else
       match ← caught (do
           let used ← filled r n.goals
           let js ← goals r gs
@@ -151,7 +153,7 @@ def Repl.step (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
     let began ← IO.monoMsNow
     let found : Except (String × String) (Node × List Json) ← match parsed n.core.env (str j "tactic") with
       | .error e => pure (Except.error ("parse", e))
-      | .ok stx => stepped n stx (nat j "heartbeats")
+      | .ok stx => stepped n stx (nat j "heartbeats") (nat j "goals")
     let cost := [("heartbeats", int (((← IO.getNumHeartbeats) - spent) / 1000)), ("ms", int ((← IO.monoMsNow) - began))]
     match found with
     | .error (kind, e) => return (s, .mkObj (("failed", .str kind) :: ("message", .str e) :: cost))
