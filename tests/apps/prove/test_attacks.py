@@ -4,7 +4,8 @@ import random
 import re
 
 import pytest
-from attacks import ATTACKS, KERNEL
+from attacks import ATTACKS
+from attacks_by_code import KERNEL
 
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import Limits
