@@ -14,6 +14,7 @@ import side_by_side as side  # it sets one thread
 
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import statistics
@@ -196,18 +197,37 @@ def steps(rounds: int = 5, nodes: int = 40) -> None:
     side.write_result("prove_steps", [{**row, "monge s": ours, "bare s": theirs}], packages=PACKAGES)
 
 
-def workers(most: int = 37, rounds: int = 3, nodes: int = 48) -> None:
+def spin(_: int) -> float:
+    """Seconds of a loop that needs nothing but a core."""
+    began = time.perf_counter()
+    total = 0
+    for number in range(30_000_000):
+        total += number
+    return time.perf_counter() - began
+
+
+def machine() -> float:
+    """How many times one core's work this machine's two do at once: what any two workers could come to at most."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        alone = statistics.median(pool.apply(spin, (0,)) for _ in range(3))
+        both = statistics.median(max(pool.map(spin, (0, 0), chunksize=1)) for _ in range(3))
+    return 2 * alone / both
+
+
+def workers(families: tuple[str, ...] = ("naturals", "lists"), rounds: int = 3, nodes: int = 24) -> None:
     """Theorems a minute with two workers beside one (bar: 1.6 times), from the first result on, and with the start of Lean.
 
     Args:
-        most: Theorems of the first family.
+        families: Whose theorems.
         rounds: Of both, one after the other.
         nodes: States of a search: these alone end it, so that both do the same work.
     """
-    theorems = [entry.theorem for entry in entries_of(DATA / "naturals.lean")][:most]
+    theorems = [entry.theorem for family in families for entry in entries_of(DATA / f"{family}.lean")]
     campaign = Campaign(replace(EQUAL, nodes=nodes, seconds=600.0))
     seen: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+    cores: list[float] = []
     for _ in range(rounds):
+        cores.append(machine())
         for count, spans in seen.items():
             ends: list[float] = []
             with TemporaryDirectory() as folder:
@@ -222,6 +242,7 @@ def workers(most: int = 37, rounds: int = 3, nodes: int = 48) -> None:
             spans.append((ends[0] - began, ends[-1] - ends[0]))
             print(f"{count}: the first after {spans[-1][0]:.0f} s, the others in {spans[-1][1]:.0f} s", flush=True)
     first = {count: statistics.median(start for start, _ in spans) for count, spans in seen.items()}
+    most = len(theorems)
     whole = {count: 60 * most / statistics.median(map(sum, spans)) for count, spans in seen.items()}
     rate = {count: 60 * (most - 1) / statistics.median(rest for _, rest in spans) for count, spans in seen.items()}
     row = {
@@ -231,6 +252,7 @@ def workers(most: int = 37, rounds: int = 3, nodes: int = 48) -> None:
         "one, first after s": first[1],
         "two, first after s": first[2],
         "two / one, with that": whole[2] / whole[1],
+        "two cores / one": statistics.median(cores),
     }
     side.print_table("Workers", [row])
     side.write_result("prove_workers", [{**row, "seconds": {str(k): v for k, v in seen.items()}}], packages=PACKAGES)

@@ -104,7 +104,7 @@ class Limits:
 
     memory: float = 3.0
     """GB resident; whoever has more is killed."""
-    uses: int = 5000
+    uses: int = 20_000
     """Requests."""
     age: float = 3600.0
     """Seconds."""
