@@ -214,7 +214,7 @@ def machine() -> float:
     return 2 * alone / both
 
 
-def workers(families: tuple[str, ...] = ("naturals", "lists"), rounds: int = 3, nodes: int = 24) -> None:
+def workers(families: tuple[str, ...] = ("naturals", "lists"), rounds: int = 3, nodes: int = 12) -> None:
     """Theorems a minute with two workers beside one (bar: 1.6 times), from the first result on, and with the start of Lean.
 
     Args:
