@@ -5,7 +5,7 @@
     python benchmarks/prove.py workers              # theorems a minute, two workers beside one
     python benchmarks/prove.py soak --searches 2000    # a worker's Lean killed every 30 s
 
-It needs `monge prove setup`. About fifteen minutes for each arm of `shares` on two cores, forty on the library.
+It needs `monge prove setup`. About eight minutes for each arm of `shares` on two cores, three on the library.
 """
 
 import side_by_side as side  # it sets one thread
