@@ -2,7 +2,9 @@
 
 import errno
 import importlib
+import importlib.metadata
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, TypeGuard
@@ -52,6 +54,15 @@ def _bare(error: Exception) -> TypeGuard[OSError]:
     return isinstance(error, MISTAKES) and error.filename is not None
 
 
+def _extra(module: str | None) -> str | None:
+    """The extra of monge that brings a module."""
+    for requirement in importlib.metadata.requires("monge") or ():
+        package, _, condition = requirement.partition(";")
+        if re.split(r"[^\w.-]", package)[0] == module and (named := re.search(r"extra == .(\w+)", condition)):
+            return named[1]
+    return None
+
+
 def usage() -> str:
     """What `monge --help` prints."""
     lines = ["usage: monge APP VERB [options]; monge APP VERB --help says which", ""]
@@ -82,6 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"monge {app} {verb}: stopped; what was saved stays", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        extra = _extra(error.name)
+        if extra is None:
+            raise
+        print(f"monge {app} {verb}: {error.name} is not installed; pip install 'monge[{extra}]'", file=sys.stderr)
+        return 2
     except (ValueError, OSError, ArithmeticError) as error:
         if os.environ.get("MONGE_TRACE"):
             raise

@@ -57,6 +57,13 @@ def test_a_word_that_is_not_there_is_named(words: list[str], capsys: pytest.Capt
     assert shown.err.startswith(f"monge: no {' '.join(words[:2])!r}; there are:")
 
 
+def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
+    script = "import sys; sys.modules['psutil'] = None; from monge.cli import main; sys.exit(main(['prove', 'setup']))"
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
+    told = "monge prove setup: psutil is not installed; pip install 'monge[prove]'\n"
+    assert (done.stderr, done.returncode) == (told, 2)
+
+
 def test_an_app_without_a_verb_shows_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate"]) == 2
     assert "  train " in capsys.readouterr().err
