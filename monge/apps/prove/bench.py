@@ -2,18 +2,17 @@
 
 import os
 import secrets
-import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import pyarrow as pa
 import torch
 
 from monge.apps.prove.lean.judge import Judge
-from monge.apps.prove.lean.server import Died, LeanServer, Limits
-from monge.apps.prove.lean.session import Session, Unserved
-from monge.apps.prove.lean.setup import embedded_lean, native_lean
+from monge.apps.prove.lean.server import Died, Gone, LeanServer, Limits
+from monge.apps.prove.lean.session import VANISHED, Session, Unserved
+from monge.apps.prove.lean.setup import command_of, embedded_lean, native_lean
 from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.lm.causal import Causal, Sampling
 from monge.apps.prove.lm.completions import Completions
@@ -58,7 +57,7 @@ class Campaign:
 
     def toolchain(self) -> Toolchain:
         """The Lean that it runs on. FileNotFoundError if there is none."""
-        return native_lean(tuple(shlex.split(self.lean))) if self.lean else embedded_lean()
+        return native_lean(command_of(self.lean)) if self.lean else embedded_lean()
 
 
 @dataclass(frozen=True)
@@ -79,18 +78,21 @@ class Bench:
         self._imports: tuple[str, ...] = ()
 
     def tried(self, task: Task) -> tuple[Result, pa.Table]:
-        """Search for one proof. A Lean that dies outside of a tactic is tried once more, with new ones."""
-        try:
-            return self._tried(task)
-        except (Died, Unserved):
-            self.close()
-        try:
-            return self._tried(task)
-        except Died as died:
-            if self._server is None:  # not even a new one starts
-                raise
-            self.close()
-            return unsearched(task, "quarantined", str(died)), SCHEMA.empty_table()
+        """Search for one proof. A Lean that dies outside of a tactic is tried once more, with new ones; some times more if it
+        was killed from outside, which is no fault of the theorem."""
+        vanished = failed = 0
+        while True:
+            try:
+                return self._tried(task)
+            except (Died, Unserved) as error:
+                gone = isinstance(error, Gone)
+                vanished, failed = vanished + gone, failed + (not gone)
+                started = self._server is not None
+                self.close()
+                if vanished > VANISHED or failed > 1:
+                    if isinstance(error, Unserved) or not started:  # not even a new one starts
+                        raise
+                    return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
 
     def _tried(self, task: Task) -> tuple[Result, pa.Table]:
         theorem, campaign = task.theorem, self.campaign
@@ -125,12 +127,8 @@ class Bench:
         )
         proof = outcome.proof
         return (
-            Result(
-                number=task.number,
-                name=theorem.name,
-                signature=theorem.signature,
-                header=theorem.header,
-                imports=theorem.imports,
+            result_of(
+                task,
                 statement=stated.text,
                 tells=stated.tells,
                 ended=outcome.ended,
@@ -216,10 +214,12 @@ def closed() -> None:
 
 def unsearched(task: Task, ended: str, error: str) -> Result:
     """Of a theorem that was not searched."""
-    theorem = task.theorem
-    return Result(
-        task.number, theorem.name, theorem.signature, theorem.header, theorem.imports, ended=ended, error=error
-    )
+    return result_of(task, ended=ended, error=error)
+
+
+def result_of(task: Task, **fields: Any) -> Result:
+    """What came of a theorem, beside what it is."""
+    return Result(task.number, **asdict(task.theorem), **fields)
 
 
 def known(server: LeanServer, tactics: Sequence[str]) -> Iterator[str]:

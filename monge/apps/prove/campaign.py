@@ -3,6 +3,7 @@
 import hashlib
 import json
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -61,6 +62,7 @@ def run(
                     in_hand = (begun if died.shard is None else {tasks[died.shard].number}) & set(left)
                     if not in_hand:
                         raise
+                    print(f"{died}; what it had in hand is searched again by itself", file=sys.stderr)
                     suspects |= in_hand
                     together = max(together, len(in_hand))
                     if len(tasks) > 1:

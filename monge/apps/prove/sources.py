@@ -20,18 +20,24 @@ SPLITS = {"valid": "validation", "val": "validation"}
 def entries_of(path: Path, split: Split = "all") -> list[Entry]:
     """The theorems of a family's .lean file, of a folder of them, of a .jsonl file, or of a .txt file of names of the library.
 
-    ValueError if there are none.
+    ValueError if there are none, or a file cannot be read.
     """
-    if path.suffix == ".txt":
-        found = [restated(name, path.stem) for name in path.read_text().split()]
-    elif path.is_dir():
-        found = [entry for file in sorted(path.glob("*.lean")) for entry in family(file)]
-    else:
-        found = _jsonl(path) if path.suffix == ".jsonl" else family(path)
+    try:
+        found = _found(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no text in UTF-8: {error}") from error
     kept = [entry for entry in found if split in ("all", entry.split)]
     if not kept:
         raise ValueError(f"{path}: no theorem" + (f" in split {split}" if found else ""))
     return kept
+
+
+def _found(path: Path) -> list[Entry]:
+    if path.suffix == ".txt":
+        return [restated(name, path.stem) for name in path.read_text().split()]
+    if path.is_dir():
+        return [entry for file in sorted(path.glob("*.lean")) for entry in family(file)]
+    return _jsonl(path) if path.suffix == ".jsonl" else family(path)
 
 
 def restated(name: str, source: str = "library") -> Entry:
@@ -48,14 +54,20 @@ def _jsonl(path: Path) -> list[Entry]:
         if line.strip():
             try:
                 found.append(_entry(json.loads(line), path.stem))
-            except (ValueError, TypeError, AttributeError) as error:
+            except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
     return found
 
 
 def _entry(row: dict[str, Any], source: str) -> Entry:
     """A row of miniF2F (formal_statement, header, informal_stmt), ProofNet (lean4_formalization, lean4_src_header) or
-    Lean-Workbook (formal_statement alone, which stands on Mathlib)."""
+    Lean-Workbook (formal_statement alone, which stands on Mathlib), with what is excluded (exclude, beyond: lists of names); or
+    of `monge prove export-library` (after)."""
+    if not isinstance(row, dict):
+        raise ValueError("no row: {...} is expected")
+    if row.get("after"):
+        return restated(str(row["after"]), source)
+    exclude, beyond = _names(row, "exclude"), _names(row, "beyond")
     text = _field(row, STATEMENTS)
     if not text:
         raise ValueError(f"no {' and no '.join(STATEMENTS)}")
@@ -67,7 +79,7 @@ def _entry(row: dict[str, Any], source: str) -> Entry:
     header = "\n".join(filter(None, [before, text[: last.start()].strip()]))
     signature = re.sub(r"\s*:=\s*(by)?\s*(sorry)?\s*$", "", text[last.end() :].strip())
     return Entry(
-        Theorem(last[1], signature, header + "\n" if header else "", imports),
+        Theorem(last[1], signature, header + "\n" if header else "", imports, exclude, beyond),
         " ".join(_field(row, ENGLISH).strip().removeprefix("/--").removesuffix("-/").split()),
         "",
         _field(row, PROOFS).strip(),
@@ -78,6 +90,13 @@ def _entry(row: dict[str, Any], source: str) -> Entry:
 
 def _field(row: dict[str, Any], names: Sequence[str]) -> str:
     return next((str(row[name]) for name in names if row.get(name)), "")
+
+
+def _names(row: dict[str, Any], field: str) -> tuple[str, ...]:
+    found = row.get(field) or []
+    if not isinstance(found, list):
+        raise ValueError(f"{field} must be a list of names")
+    return tuple(map(str, found))
 
 
 def _header(text: str) -> tuple[tuple[str, ...], str]:

@@ -113,6 +113,11 @@ class Limits:
     start: float = 120.0
     """Seconds until the first answer."""
 
+    @property
+    def full(self) -> float:
+        """GB resident with which it is better replaced."""
+        return 0.8 * self.memory
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -165,6 +170,7 @@ def proof_text(theorem: Theorem, tactics: tuple[str, ...]) -> str:
 
 
 def source_text(theorem: Theorem, tactics: tuple[str, ...]) -> str:
-    """The whole .lean file of a theorem with its proof: imports, header, theorem."""
+    """The whole .lean file of a theorem with its proof: imports, options as of the judge, header, theorem."""
     imports = "".join(f"import {name}\n" for name in theorem.imports if name != "Init")
-    return "\n\n".join(filter(None, (imports + theorem.header.rstrip(), proof_text(theorem, tactics)))) + "\n"
+    before = f"{imports}set_option autoImplicit false\n{theorem.header}".rstrip()
+    return f"{before}\n\nset_option maxHeartbeats 0\n{proof_text(theorem, tactics)}\n"

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,10 @@ class Result:
     seconds: float = 0.0
     part: str = ""
     """The file of its attempts."""
+    exclude: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
+    after: str = ""
+    """What its proof was not to use, as of a theorem."""
 
     @property
     def proved(self) -> bool:
@@ -80,18 +84,30 @@ class Result:
 
     @property
     def theorem(self) -> Theorem:
-        return Theorem(self.name, self.signature, self.header, self.imports)
+        return Theorem(**{field.name: getattr(self, field.name) for field in fields(Theorem)})
 
     @property
     def source(self) -> str:
-        """The whole .lean file of its proof; empty if there is none."""
-        return "" if self.tactics is None else source_text(self.theorem, self.tactics)
+        """The whole .lean file of its proof, after what it says as a comment; empty if there is none."""
+        if self.tactics is None:
+            return ""
+        told = [f"{self.name}, as elaborated: {self.statement}", *(f"Its header: {tell}" for tell in self.tells)]
+        if any(self.theorem.walls.values()):
+            told.append(
+                "Judged where simp, ext and grind did not know what is excluded. Where they do, a step may do more than"
+            )
+            told.append("it did, and the next find nothing left to do.")
+        comment = "".join(f"-- {line}\n" for text in told for line in text.splitlines())
+        return comment + source_text(self.theorem, self.tactics)
 
     @staticmethod
     def read(line: str) -> "Result":
-        """What `asdict` and JSON made of one."""
-        found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(line).items()}
-        return Result(**found)
+        """What `asdict` and JSON made of one. ValueError if it is none."""
+        try:
+            found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(line).items()}
+            return Result(**found)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"no line of this version of `monge prove`: {error}") from error
 
 
 def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str, seed: int) -> pa.Table:
@@ -114,7 +130,8 @@ def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str,
             return "positive"
         child = attempt.child
         other = attempt.outcome == "duplicate" and child is not None and child.text in good
-        unknown = other or attempt.outcome == "lost"
+        unjudged = attempt.outcome == "died" and child is not None
+        unknown = other or unjudged or attempt.outcome == "lost"
         return "negative" if remaining and not unknown else "unknown"  # another way to a state of the proof is neither
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -204,10 +221,14 @@ class Recorder:
 
 
 def results(directory: Path) -> list[Result]:
-    """The theorems of a run that are done, in the order of their numbers."""
-    files = sorted(directory.glob("part-*.jsonl"))
-    lines = [line for file in files for line in file.read_text().split("\n") if line]
-    return sorted(map(Result.read, lines), key=lambda result: result.number)
+    """The theorems of a run that are done, in the order of their numbers. ValueError if a file of it is broken."""
+    found: list[Result] = []
+    for file in sorted(directory.glob("part-*.jsonl")):
+        try:
+            found += [Result.read(line) for line in file.read_text().split("\n") if line]
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+    return sorted(found, key=lambda result: result.number)
 
 
 def attempts(directory: Path) -> pa.Table:

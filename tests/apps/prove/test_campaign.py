@@ -1,6 +1,8 @@
 """Runs over many theorems: what is recorded, what is resumed, what is compared."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 
 import pyarrow as pa
@@ -13,7 +15,8 @@ from toy import Countdown, all_ways, down
 from monge import fleet
 from monge.apps.prove.bench import Campaign, closed
 from monge.apps.prove.campaign import run, undisturbed
-from monge.apps.prove.lean.server import Died
+from monge.apps.prove.lean.server import Died, Gone
+from monge.apps.prove.lean.session import VANISHED
 from monge.apps.prove.report import comparison, mcnemar, share, summary_of
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Budget, Rejection, Theorem
@@ -203,6 +206,57 @@ def test_runs_are_compared_on_equal_terms(tmp_path):
         comparison(first, tmp_path / "nothing")
 
 
+def test_two_runs_are_compared_as_their_policies_draw(tmp_path):
+    """Of a server and of a local model alike; what the policy in use does not look at is no difference."""
+
+    def told(policy, server=0.6, local=0.6, tokens=64):
+        return {
+            "policy": policy,
+            "server": {"temperature": server, "top_p": 1.0, "max_tokens": tokens, "url": policy},
+            "local": {"name": "", "sampling": {"temperature": local, "top_p": 1.0, "max_new_tokens": 64, "tokens": 9}},
+        }
+
+    runs = [
+        ended(tmp_path / str(k), {k}, **told(*one))
+        for k, one in enumerate([("server",), ("local", 2.0), ("local", 0.6, 1.0), ("server", 0.6, 0.6, 128)])
+    ]
+    comparison(runs[0], runs[1])
+    with pytest.raises(ValueError, match=r"differ in server\.temperature"):
+        comparison(runs[0], runs[2])
+    with pytest.raises(ValueError, match=r"differ in local\.max_tokens"):
+        comparison(runs[1], runs[3])
+    template = ended(tmp_path / "t", {0}, **told("template", 2.0))
+    comparison(template, ended(tmp_path / "u", {0}, **told("template")))
+
+
+@pytest.mark.parametrize("text", ['{"number": 0, "name": "t', '{"number": 0, "new": 1}', "[1]"])
+def test_a_broken_file_of_a_run_is_named(tmp_path, text):
+    (tmp_path / "part-00000.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=r"part-00000\.jsonl: no line of this version"):
+        results(tmp_path)
+    for settings in ("{", "[1]"):
+        (tmp_path / "settings.json").write_text(settings)
+        with pytest.raises(ValueError, match=r"settings\.json: "):
+            summary_of(tmp_path)
+
+
+def test_a_full_disk_costs_what_was_not_yet_on_it(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path)
+    recorder.add(result(0), rows_of(5, 0))
+    recorder.close()
+    recorder.add(result(1), rows_of(6, 1))
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            recorder.close()
+    assert [r.number for r in results(tmp_path)] == [0]
+    again = Recorder(tmp_path)
+    again.add(result(1), rows_of(6, 1))
+    again.close()
+    assert [r.number for r in results(tmp_path)] == [0, 1]
+    assert attempts(tmp_path).num_rows == len(rows_of(5)) + len(rows_of(6))
+
+
 NATURALS = "inductive N | z | s (n : N)\nnamespace N\ndef add : N → N → N | a, z => a | a, s b => s (add a b)\n"
 NATURALS += "theorem add_s (a b : N) : add a (s b) = s (add a b) := rfl\ntheorem add_z (a : N) : add a z = a := rfl\n"
 THEOREMS = [
@@ -326,6 +380,25 @@ def test_a_theorem_that_kills_the_judge_is_quarantined_and_ends_no_run(lean, tmp
     found = run(SHORT, THEOREMS[:2], tmp_path, fleets=lambda: fleet.here)
     closed()
     assert [(r.ended, r.error) for r in found] == [("quarantined", "it printed")] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("killed", "ended"), [(VANISHED, "refused"), (VANISHED + 1, "quarantined")])
+def test_a_theorem_pays_late_for_what_is_killed_from_outside(lean, tmp_path, monkeypatch, killed, ended):
+    left = [killed]
+
+    def prepare(self, theorem):
+        if left[0]:
+            left[0] -= 1
+            raise Gone("it was killed")
+        raise ValueError("no statement")
+
+    for name in ("LeanServer", "Judge"):
+        monkeypatch.setattr(f"monge.apps.prove.bench.{name}", Idle)
+    monkeypatch.setattr(Idle, "prepare", prepare)
+    (found,) = run(SHORT, THEOREMS[:1], tmp_path, fleets=lambda: fleet.here)
+    closed()
+    assert found.ended == ended
 
 
 @pytest.mark.parametrize("knows", [False, True])

@@ -10,11 +10,13 @@ import time
 import psutil
 import pytest
 
+from monge.apps.prove.bench import known
 from monge.apps.prove.canonical import canonical
 from monge.apps.prove.lean.server import Died, Gone, LeanServer, Limits
 from monge.apps.prove.lean.session import Session
 from monge.apps.prove.lean.setup import embedded_root
 from monge.apps.prove.lean.toolchain import bubblewrap, confined
+from monge.apps.prove.policy import PROBES
 from monge.apps.prove.state import Budget, Failure, Proof, State, Theorem
 
 pytestmark = pytest.mark.slow
@@ -41,6 +43,20 @@ def test_a_proof_by_steps_is_one(server, judge, naturals):
     assert proof.source.endswith(
         "theorem target (a : N) : z + a = a := by\n  induction a\n  rfl\n  rw [add_s]\n  simp [*]\n"
     )
+
+
+@pytest.mark.parametrize("header", ["", "\n", "-- theorems of mine\n", "/- of\nmine -/\n\n-- and more"])
+def test_a_header_may_say_nothing(server, header):
+    assert isinstance(server.start(Theorem("t", ": True", header)), State)
+
+
+def test_an_error_is_where_the_statement_has_it(server):
+    with pytest.raises(ValueError, match=r"t: <statement>:2:7: error(?s:.*)Missing"):
+        server.start(Theorem("t", ":\n  1 = (Missing : Nat)"))
+
+
+def test_the_probes_that_this_lean_does_not_know_are_left_out(server):
+    assert set(PROBES) - set(known(server, PROBES)) == {"ring", "norm_num", "tauto", "linarith", "push_neg"}
 
 
 def test_a_state_is_a_value(server, naturals):
@@ -107,7 +123,7 @@ def test_a_tactic_of_several_lines(server, judge, naturals):
 @pytest.mark.parametrize(
     ("theorem", "match"),
     [
-        (Theorem("t", "(a : Missing) : a = a"), r"t: <statement>:2:5: error(?s:.*)Missing"),
+        (Theorem("t", "(a : Missing) : a = a"), r"t: <statement>:1:15: error(?s:.*)Missing"),
         (Theorem("t", ": 1 = 1", "theorem bad : 1 = 2 := rfl\ndef x := y"), r"header: <header>:1:(?s:.*)<header>:2:9"),
         (Theorem("t", ": True := trivial\ntheorem u : False"), "signature of one theorem"),
         (Theorem("t", ": True := trivial --"), "unexpected token ':='"),

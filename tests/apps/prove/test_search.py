@@ -13,8 +13,9 @@ from toy import Countdown, all_ways, down
 from monge.apps.prove.canonical import canonical
 from monge.apps.prove.policy import Names, Probes, Template
 from monge.apps.prove.search import search
-from monge.apps.prove.state import Goal, Hypothesis, State
-from monge.apps.prove.tree import Search, Suggestion
+from monge.apps.prove.state import Goal, Hypothesis, Rejection, State
+from monge.apps.prove.trajectories import table
+from monge.apps.prove.tree import Quarantined, Search, Suggestion
 
 
 def energy(states):
@@ -235,3 +236,49 @@ def test_the_search_imports_neither_lean_nor_torch():
         "import sys, monge.apps.prove.search; assert not {m for m in sys.modules if m == 'torch' or '.prove.lean' in m}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("where", ["step", "finish"])
+def test_the_attempt_that_a_prover_gives_up_for_is_recorded(where):
+    class Deadly(Countdown):
+        def step(self, state, tactic):
+            if where == "step" and tactic == "3":
+                raise Quarantined("the last of ten")
+            return super().step(state, tactic)
+
+        def finish(self, state):
+            raise Quarantined("the last of ten")
+
+    outcome = search(Deadly(3), all_ways, Search())
+    last = outcome.attempts[-1]
+    assert (outcome.ended, outcome.error) == ("quarantined", "the last of ten")
+    assert (last.suggestion.tactic, last.outcome, last.error) == ("3", "died", "the last of ten")
+
+
+@pytest.mark.parametrize("order", ["best", "breadth", "puct"])
+def test_a_state_at_the_greatest_depth_does_not_stand_in_the_way_of_a_shorter_path_to_it(order):
+    """9 - 1 - 1 - 1 comes first, to 6, where three tactics are all there may be; 9 - 3 leads there in one."""
+    said = {
+        "9": [("1", -0.1), ("3", -5.0)],
+        "8": [("1", -0.1)],
+        "7": [("1", -0.1)],
+        "6": [("3", -0.1)],
+        "3": [("3", -0.1)],
+    }
+
+    def of(states, most):
+        return [[Suggestion(*one) for one in said[s.goals[0].target]] for s in states]
+
+    outcome = search(Countdown(9), of, Search(depth=3, batch=1, order=order))
+    assert outcome.proof.tactics == ("3", "3", "3")
+
+
+def test_a_proof_that_no_judge_saw_is_no_negative_example():
+    class Forgetful(Countdown):
+        def finish(self, state):
+            return Rejection("died", "both times") if len(state.tactics) == 1 else super().finish(state)
+
+    outcome = search(Forgetful(3), all_ways, Search(batch=1))
+    rows = table(outcome, run="r", number=0, theorem="3", worker="w", seed=0).to_pylist()
+    assert outcome.proof
+    assert [row["label"] for row in rows if row["outcome"] == "died"] == ["unknown"]

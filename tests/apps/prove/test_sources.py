@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
+from monge.apps.prove.exports import export_pairs
 from monge.apps.prove.families import DATA, family
-from monge.apps.prove.sources import entries_of
+from monge.apps.prove.sources import entries_of, restated
 from monge.apps.prove.state import Proof
 from monge.apps.translate.data import read_texts
 
@@ -99,16 +100,44 @@ def test_public_sets_are_read_as_they_are(tmp_path):
     assert (third.theorem.name, third.theorem.imports, third.split) == ("lean_workbook_0", ("Mathlib",), "test")
     assert third.theorem.signature == "(x : ℝ) (h : 0 < x) : x ≠ 0"
     assert [e.theorem.name for e in entries_of(path, "validation")] == ["mathd_algebra_10"]
-    path.write_text('{"formal_statement": "theorem a : True := sorry"}\n{"x": 1}\n')
-    with pytest.raises(ValueError, match="line 2: no formal_statement"):
+
+
+WALLED = {**WORKBOOK, "exclude": ["Nat.add_comm"], "beyond": ["Init.Omega"]}
+
+
+def test_rows_say_what_is_excluded(tmp_path):
+    path = tmp_path / "set.jsonl"
+    path.write_text("\n".join(map(json.dumps, (WALLED, {"after": "Nat.add_comm", "statement": "a"}))))
+    walled, library = (entry.theorem for entry in entries_of(path))
+    assert (walled.exclude, walled.beyond) == (("Nat.add_comm",), ("Init.Omega",))
+    assert library == restated("Nat.add_comm").theorem
+    assert library.after == "Nat.add_comm"
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        (b'{"x": 1}', "line 2: no formal_statement"),
+        (b"[1]", "line 2: no row"),
+        (b"{", "line 2: Expecting"),
+        (json.dumps({**WALLED, "exclude": "Nat.add_comm"}).encode(), "line 2: exclude must be a list"),
+        ("{é".encode("latin-1"), "no text in UTF-8"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named(tmp_path, row, match):
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(b'{"formal_statement": "theorem a : True := sorry"}\n' + row)
+    with pytest.raises(ValueError, match=rf"set\.jsonl.*{match}"):
         entries_of(path)
+
+
+def test_an_empty_file_is_said_so(tmp_path):
+    path = tmp_path / "set.jsonl"
     path.write_text("")
     with pytest.raises(ValueError, match="no theorem"):
         entries_of(path)
 
 
 def test_translate_reads_them_as_pairs(tmp_path):
-    from monge.apps.prove.cli import export_pairs
-
     export_pairs(out=tmp_path / "texts.jsonl")
     assert len(read_texts(tmp_path / "texts.jsonl")) == len(entries_of(DATA))

@@ -32,6 +32,10 @@ KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.S
 """How a process ends that was killed from outside, itself or under bubblewrap."""
 
 
+MANY = 500
+"""Requests after which what a server holds is that of many states, and not of one."""
+
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -165,12 +169,13 @@ class LeanServer:
     def worn(self) -> bool:
         """Whether it is better replaced before the next theorem."""
         old = time.monotonic() - self._born > self.limits.age
-        return not self.alive or old or self.used_up or self.memory > 0.8 * self.limits.memory
+        return not self.alive or old or self.spent or self.memory > self.limits.full
 
     @property
-    def used_up(self) -> bool:
-        """Whether it may not be asked much more."""
-        return self.uses > 0.9 * self.limits.uses
+    def spent(self) -> bool:
+        """Whether it is better replaced at once, although its states go with it: it may not be asked much more, or is full of
+        many. One that is full of a few would soon be so again."""
+        return self.uses > 0.9 * self.limits.uses or (self.uses > MANY and self.memory > self.limits.full)
 
     @property
     def restless(self) -> bool:

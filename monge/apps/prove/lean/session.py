@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from monge.apps.prove.lean.judge import Judge
@@ -10,6 +11,8 @@ from monge.apps.prove.state import Budget, Failure, Proof, Rejection, State, The
 from monge.apps.prove.tree import Quarantined
 
 T = TypeVar("T")
+VANISHED = 3
+"""Servers in a row that may be killed from outside under the same request before it is blamed for it."""
 
 
 class Unserved(ConnectionError):
@@ -38,26 +41,27 @@ class Session:
     ) -> None:
         self.theorem, self.server, self.left = theorem, server, servers
         self._serve, self._judge, self._budget = serve, judge, budget
+        self._patient = replace(budget, seconds=2 * budget.seconds)
         self._known: dict[tuple[str, ...], State] = {}
         self._unrepeated: dict[tuple[str, ...], str] = {}
 
     def start(self) -> State:
         """The state before the first tactic. Died if no server takes the theorem, which the judge does."""
         try:
-            return self._twice(lambda: self._at(()))
+            return self._asked(lambda: self._at(()))
         except ValueError:
             self._again()  # what tactics of another theorem left there may be in the way
         try:
-            return self._twice(lambda: self._at(()))
+            return self._asked(lambda: self._at(()))
         except ValueError as error:
             raise Died(f"the judge takes the theorem, a new server does not: {error}") from error
 
     def step(self, state: State, tactic: str) -> State | Failure:
         """The state after a tactic."""
-        if self.server.used_up:
+        if self.server.spent:
             self._again()
         try:
-            found = self._twice(lambda: self.server.step(self._at(state.tactics), tactic, self._budget))
+            found = self._asked(lambda: self.server.step(self._at(state.tactics), tactic, self._budget))
         except Died as died:
             return Failure("died", str(died))
         except Unrepeated as lost:
@@ -69,7 +73,7 @@ class Session:
     def finish(self, state: State) -> Proof | Rejection:
         """The judge's word; he is asked about what the server lets pass."""
         try:
-            rejection = self._twice(lambda: self.server.finish(self._at(state.tactics), self._budget))
+            rejection = self._asked(lambda: self.server.finish(self._at(state.tactics), self._budget))
         except Died as died:
             return Rejection("died", str(died))
         except Unrepeated as lost:
@@ -82,20 +86,18 @@ class Session:
             self.server.drop(*self._known.values())
         self._known.clear()
 
-    def _twice(self, ask: Callable[[], T]) -> T:
+    def _asked(self, ask: Callable[[], T]) -> T:
         """The answer; on a new server if the one asked has vanished. Died, on a new server too, if it cannot be had."""
-        try:
-            return ask()
-        except Gone:
-            self._again()
-        except Died as died:
-            self._killed(died)
-            raise
-        try:
-            return ask()
-        except Died as died:
-            self._killed(died)
-            raise
+        vanished = 0
+        while True:
+            try:
+                return ask()
+            except Died as died:
+                vanished += 1
+                if not isinstance(died, Gone) or vanished > VANISHED:
+                    self._killed(died)
+                    raise
+                self._again()
 
     def _killed(self, died: Died) -> None:
         self._again()
@@ -104,13 +106,18 @@ class Session:
             raise Quarantined(f"its tactics kill servers; the last: {died}") from died
 
     def _again(self) -> None:
-        self.server.close()
         self._known.clear()
-        try:
-            self.server = self._serve()
-            self.server.hello()
-        except Died as died:
-            raise Unserved(f"no new server starts: {died}") from died
+        vanished = 0
+        while True:
+            self.server.close()
+            try:
+                self.server = self._serve()
+                self.server.hello()
+                return
+            except Died as died:
+                vanished += 1
+                if not isinstance(died, Gone) or vanished > VANISHED:
+                    raise Unserved(f"no new server starts: {died}") from died
 
     def _at(self, tactics: tuple[str, ...]) -> State:
         """The state after these tactics, as this server knows it. Unrepeated if it cannot be had any more."""
@@ -120,9 +127,22 @@ class Session:
             if not tactics:
                 self._known[()] = self.server.start(self.theorem, self._budget)
             else:
-                found = self.server.step(self._at(tactics[:-1]), tactics[-1], self._budget)
-                if isinstance(found, Failure):
-                    self._unrepeated[tactics] = f"{tactics[-1]!r} worked once and now does not: {found.message}"
-                    raise Unrepeated(self._unrepeated[tactics])
-                self._known[tactics] = found
+                self._known[tactics] = self._repeated(tactics)
         return self._known[tactics]
+
+    def _repeated(self, tactics: tuple[str, ...]) -> State:
+        """The state after these, the last of which worked before. What kills a server now is blamed for it, and not what was to
+        be tried after it."""
+        before = self._at(tactics[:-1])
+        try:
+            found = self.server.step(before, tactics[-1], self._patient)
+        except Gone:
+            raise
+        except Died as died:
+            self._unrepeated[tactics] = f"{tactics[-1]!r} worked once and now does not: {died}"
+            self._killed(died)
+            raise Unrepeated(self._unrepeated[tactics]) from died
+        if isinstance(found, Failure):
+            self._unrepeated[tactics] = f"{tactics[-1]!r} worked once and now does not: {found.message}"
+            raise Unrepeated(self._unrepeated[tactics])
+        return found

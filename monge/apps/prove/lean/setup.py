@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,14 @@ def setup_embedded(*, package: Path | None = None) -> Toolchain:
         with _aside(server) as folder:
             compile_server(embedded(root, runtime, writing=folder), folder, "/server", {})
     return embedded_lean()
+
+
+def command_of(lean: str) -> tuple[str, ...]:
+    """The words of a command. ValueError if a quotation is open."""
+    try:
+        return tuple(shlex.split(lean))
+    except ValueError as error:
+        raise ValueError(f"--lean {lean}: {error}") from error
 
 
 def native_lean(command: tuple[str, ...], *, project: Path | None = None) -> Toolchain:

@@ -60,5 +60,7 @@ class Memory:
         try:
             with closing(sqlite3.connect(self.path, timeout=60.0)) as connection, connection:
                 yield connection
+        except sqlite3.OperationalError as error:  # locked, or a full disk: what it holds is good
+            raise OSError(f"{self.path}: the cache of suggestions cannot be read or written ({error})") from error
         except sqlite3.Error as error:
             raise ValueError(f"{self.path}: no cache of suggestions ({error}); delete it or name another") from error

@@ -211,13 +211,19 @@ partial def errors (ms : List Message) (found : Array Json := #[]) : BaseIO (Arr
 
 def scopeOf (s : Command.State) : Command.Scope := match s.scopes with | scope :: _ => scope | [] => { header := "" }
 
-/-- Elaborate commands to the end of the text: their syntax, the errors, and the state that they leave. -/
-partial def Source.all (s : Source) (parsed : Parser.ModuleParserState := {}) (done : Array Syntax := #[])
-    (failed : Array Json := #[]) : BaseIO (Array Syntax × Array Json × Command.State) := do
+def Source.place (s : Source) : Parser.ParserModuleContext :=
   let scope := scopeOf s.state
-  let place := { env := s.state.env, options := scope.opts, currNamespace := scope.currNamespace,
-                 openDecls := scope.openDecls : Parser.ParserModuleContext }
-  let (stx, parsed, messages) := Parser.parseCommand s.context place parsed {}
+  { env := s.state.env, options := scope.opts, currNamespace := scope.currNamespace, openDecls := scope.openDecls }
+
+/-- Where the first command begins, after spaces and comments: a text may have no more than these. -/
+def Source.first (s : Source) : Parser.ModuleParserState :=
+  let tokens := Parser.getTokenTable s.state.env
+  { pos := (Parser.whitespace.run s.context s.place tokens (Parser.mkParserState s.context.inputString)).pos }
+
+/-- Elaborate commands to the end of the text: their syntax, the errors, and the state that they leave. -/
+partial def Source.all (s : Source) (parsed : Parser.ModuleParserState := s.first) (done : Array Syntax := #[])
+    (failed : Array Json := #[]) : BaseIO (Array Syntax × Array Json × Command.State) := do
+  let (stx, parsed, messages) := Parser.parseCommand s.context s.place parsed {}
   let failed ← errors messages.toList failed
   let state := { s.state with messages := {} }
   if Parser.isTerminalCommand stx then

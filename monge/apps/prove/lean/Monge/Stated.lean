@@ -158,7 +158,7 @@ end
 
 /-- A theorem without proof, elaborated as a command: its constant and how many hypotheses stand before its colon. -/
 def stated (header : Command.State) (name signature : String) : BaseIO (Except Json (ConstantVal × Nat)) := do
-  let text := "theorem " ++ name ++ "\n" ++ signature ++ "\n"
+  let text := "theorem " ++ name ++ " " ++ signature ++ "\n"
   let proof := text.rawEndPos
   let (stxs, failed, state) ← (Source.of "<statement>" (text ++ ":= by sorry") header).all
   if failed.size > 0 then return .error (.mkObj [("failed", .str "statement"), ("errors", .arr failed)]) else

@@ -1,0 +1,82 @@
+"""The verbs of `monge prove` that write what there is in other forms: proofs, pairs for translation, the library."""
+
+import json
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from monge.apps.prove.bench import Campaign
+from monge.apps.prove.families import DATA
+from monge.apps.prove.lean.server import LeanServer
+from monge.apps.prove.report import done
+from monge.apps.prove.sources import entries_of
+from monge.apps.prove.state import proof_text
+from monge.train.checkpoint import aside, free
+
+console = Console(soft_wrap=True)
+
+
+def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs")) -> None:
+    """Write each proof of a run as a .lean file.
+
+    Args:
+        path: A folder of `monge prove search`.
+        out: The folder for them, made here.
+    """
+    free(out)
+    proved = [result for result in done(path) if result.tactics is not None]
+    if not proved:
+        raise ValueError(f"{path}: no proof to write")
+    out.mkdir(parents=True)
+    for result in proved:
+        safe = "".join(c if c.isalnum() or c in "._" else "_" for c in result.name)
+        (out / f"{result.number:05d}-{safe}.lean").write_text(result.source)
+    console.print(f"{len(proved)} proofs: {out}")
+
+
+def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Path("texts.jsonl")) -> None:
+    """Write theorems and their proofs, in English and in Lean, as the texts that `monge translate` reads.
+
+    Args:
+        theorems: As of `search`.
+        out: The .jsonl file, {id, group, nl, formal} a line.
+    """
+    free(out)
+    rows = [
+        {
+            "id": entry.key,
+            "group": entry.key,
+            "nl": " ".join(filter(None, (entry.english, entry.informal))),
+            "formal": proof_text(entry.theorem, (entry.proof or "sorry",)),
+        }
+        for entry in entries_of(theorems)
+        if entry.english
+    ]
+    if not rows:
+        raise ValueError(f"{theorems}: no theorem with its English")
+    with aside(out) as file:
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    console.print(f"{len(rows)} pairs: {out}")
+
+
+def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None:
+    """Write the public theorems of Init and Std: name, statement, module, and what is excluded, all that comes `after` it.
+
+    `search` reads the file, or a part of it, as it reads a .txt file of such names.
+
+    Args:
+        out: The .jsonl file, made here.
+        lean: A command of a Lean of this machine; the WebAssembly build if not said.
+    """
+    free(out)
+    toolchain = Campaign(lean=lean).toolchain()
+    count = 0
+    with LeanServer(toolchain, ("Init", "Std")) as server, aside(out) as place, place.open("w") as file:
+        for number in range(server.hello()["modules"]):
+            found = server.request("library", seconds=120.0, module=number)
+            for row in found["theorems"]:
+                count += 1
+                row |= {"module": found["module"], "after": row["name"]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    console.print(f"{count} theorems: {out}")

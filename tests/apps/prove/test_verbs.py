@@ -1,0 +1,90 @@
+"""The verbs of `monge prove`: what they say, and what they write."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from monge.apps.prove import cli, exports
+from monge.apps.prove.bench import Task, result_of
+from monge.apps.prove.exports import export_library, export_proofs
+from monge.apps.prove.sources import entries_of, restated
+from monge.apps.prove.state import Theorem
+from monge.apps.prove.trajectories import SCHEMA, Recorder
+from monge.cli import main
+
+LIAR = "instance : Add Nat := ⟨fun _ _ => 0⟩\n"
+TELL = "an instance for Lean's own Nat"
+
+
+def test_what_a_header_redefines_is_said_once_and_not_lost_to_a_refused_theorem(capsys):
+    told = set()
+    for number, fields in enumerate([{"ended": "refused"}, *[{"ended": "proved", "tells": (TELL,)}] * 2]):
+        cli._tell(3, told, result_of(Task(number, Theorem("t", ": 1 + 1 = 0", LIAR)), **fields))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith("[") for line in lines] == [True, False, True, True]
+    assert lines[1] == f"Its header: {TELL}"
+
+
+@pytest.mark.slow
+def test_a_proof_that_is_written_compiles_and_says_what_it_proves(server, judge, naturals, tmp_path):
+    theorem = naturals("(a : N) : z + a = a")
+    proof = judge(theorem, ("induction a", "rfl", "rw [add_s]", "simp [*]"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text("{}")
+    done = {"ended": "proved", "statement": proof.statement, "tactics": proof.tactics, "tells": (TELL,)}
+    with Recorder(tmp_path / "run") as recorder:
+        recorder.add(result_of(Task(0, theorem), **done), SCHEMA.empty_table())
+    export_proofs(tmp_path / "run", out=tmp_path / "proofs")
+    (file,) = (tmp_path / "proofs").iterdir()
+    text = file.read_text()
+    first, second, *_ = text.splitlines()
+    assert first == "-- target, as elaborated: ∀ (a : N), Eq (HAdd.hAdd N.z a) a"
+    assert second == f"-- Its header: {TELL}"
+    server.header(text)
+    with pytest.raises(ValueError, match="unsolved goals"):
+        server.header(text.replace("simp [*]", "skip"))
+
+
+def test_a_proof_says_that_it_was_judged_without_what_is_excluded():
+    walled = result_of(Task(0, restated("Nat.add_comm").theorem), ended="proved", tactics=("rfl",))
+    assert "did not know what is excluded" in walled.source
+    assert "excluded" not in result_of(Task(0, Theorem("t", ": True")), ended="proved", tactics=("trivial",)).source
+
+
+def test_the_library_that_is_written_is_searched(tmp_path, monkeypatch):
+    rows = [{"name": "Nat.add_comm", "statement": "∀ (n m : Nat), n + m = m + n"}]
+
+    class Library:
+        def __init__(self, *_): ...
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_): ...
+        def hello(self):
+            return {"modules": 1}
+
+        def request(self, do, *, seconds, module):
+            return {"module": "Init.Data.Nat.Basic", "theorems": [dict(row) for row in rows]}
+
+    monkeypatch.setattr(exports, "LeanServer", Library)
+    monkeypatch.setattr(exports, "Campaign", lambda **_: SimpleNamespace(toolchain=lambda: None))
+    export_library(out=tmp_path / "library.jsonl")
+    (entry,) = entries_of(tmp_path / "library.jsonl")
+    assert entry == restated("Nat.add_comm")
+
+
+def test_a_library_that_this_lean_has_not_is_named_before_anything_is_written(tmp_path, capsys):
+    (tmp_path / "mini.jsonl").write_text('{"formal_statement": "theorem a : 1 = 1 := by sorry"}\n')
+    assert main(["prove", "search", str(tmp_path / "mini.jsonl"), "--out", str(tmp_path / "run")]) == 2
+    assert "Mathlib does not come with Lean in WebAssembly; name a Lean that has it" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", ["probe", "demo"])
+def test_what_can_be_stopped_can_be_gone_on_with(verb, tmp_path, monkeypatch):
+    asked = []
+    for name in ("setup_embedded", "view"):
+        monkeypatch.setattr(cli, name, lambda *_: None)
+    monkeypatch.setattr(cli, "search", lambda *_, resume, **__: asked.append(resume))
+    assert main(["prove", verb, "--out", str(tmp_path), "--resume"]) == 0
+    assert asked == [True]
