@@ -144,9 +144,7 @@ class _Run:
             attempt.outcome = "loop" if any(child.text == before.text for before in node.path()) else "duplicate"
         else:
             attempt.outcome = "state"
-            if (
-                child.depth < self.how.depth
-            ):  # where nothing may follow, it does not stand in the way of a shorter path to it
+            if child.depth < self.how.depth:  # at the end it does not stand in the way of a shorter path to it
                 self.seen.add(child.text)
 
     def harvest(self) -> None:

@@ -95,7 +95,7 @@ class Attempt:
     suggestion: Suggestion
     outcome: str
     """state, proof, rejected, duplicate, loop (a state on the way here), no progress (the state itself), or the kind of a
-    failure."""
+    failure; died or lost with a child: an end that nobody could judge."""
     child: Node | None = None
     error: str = ""
     seconds: float = 0.0

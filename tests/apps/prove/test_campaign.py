@@ -313,6 +313,16 @@ def test_workers_are_processes(lean, tmp_path):
     assert [r.proved for r in found] == [True, False, False, True]
 
 
+@pytest.mark.long
+def test_workers_are_those_of_a_cluster(lean, tmp_path):
+    cluster = pytest.importorskip("ray")
+    try:
+        found = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.ray(workers=2))
+    finally:
+        cluster.shutdown()
+    assert [r.proved for r in found] == [True, False, False, True]
+
+
 class Dying:
     """A fleet of two workers, of which one dies of the second theorem, with another in hand. Ray knows which it was."""
 

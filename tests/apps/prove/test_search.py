@@ -257,20 +257,20 @@ def test_the_attempt_that_a_prover_gives_up_for_is_recorded(where):
 
 @pytest.mark.parametrize("order", ["best", "breadth", "puct"])
 def test_a_state_at_the_greatest_depth_does_not_stand_in_the_way_of_a_shorter_path_to_it(order):
-    """9 - 1 - 1 - 1 comes first, to 6, where three tactics are all there may be; 9 - 3 leads there in one."""
+    """9 - 1 - 1 - 1 comes first, to 6, where three tactics are all there may be; 9 + 3 - 6 leads there in two."""
     said = {
-        "9": [("1", -0.1), ("3", -5.0)],
+        "9": [("1", -0.1), ("-3", -5.0)],
         "8": [("1", -0.1)],
         "7": [("1", -0.1)],
-        "6": [("3", -0.1)],
-        "3": [("3", -0.1)],
+        "12": [("6", -0.1)],
+        "6": [("6", -0.1)],
     }
 
     def of(states, most):
         return [[Suggestion(*one) for one in said[s.goals[0].target]] for s in states]
 
     outcome = search(Countdown(9), of, Search(depth=3, batch=1, order=order))
-    assert outcome.proof.tactics == ("3", "3", "3")
+    assert outcome.proof.tactics == ("-3", "6", "6")
 
 
 def test_a_proof_that_no_judge_saw_is_no_negative_example():

@@ -23,6 +23,16 @@ class Unrepeated(RuntimeError):
     """A tactic that worked on one server and does not on the next."""
 
 
+def patient(ask: Callable[[], T], between: Callable[[], object] = lambda: None) -> T:
+    """The answer; asked for again, some times, if a server vanishes."""
+    for _ in range(VANISHED):
+        try:
+            return ask()
+        except Gone:
+            between()
+    return ask()
+
+
 class Session:
     """The prover of a theorem. A tactic that kills its server is a failure like another; a server that vanished is replaced.
 
@@ -88,16 +98,11 @@ class Session:
 
     def _asked(self, ask: Callable[[], T]) -> T:
         """The answer; on a new server if the one asked has vanished. Died, on a new server too, if it cannot be had."""
-        vanished = 0
-        while True:
-            try:
-                return ask()
-            except Died as died:
-                vanished += 1
-                if not isinstance(died, Gone) or vanished > VANISHED:
-                    self._killed(died)
-                    raise
-                self._again()
+        try:
+            return patient(ask, self._again)
+        except Died as died:
+            self._killed(died)
+            raise
 
     def _killed(self, died: Died) -> None:
         self._again()
@@ -106,18 +111,16 @@ class Session:
             raise Quarantined(f"its tactics kill servers; the last: {died}") from died
 
     def _again(self) -> None:
+        try:
+            patient(self._new)
+        except Died as died:
+            raise Unserved(f"no new server starts: {died}") from died
+
+    def _new(self) -> None:
+        self.server.close()
         self._known.clear()
-        vanished = 0
-        while True:
-            self.server.close()
-            try:
-                self.server = self._serve()
-                self.server.hello()
-                return
-            except Died as died:
-                vanished += 1
-                if not isinstance(died, Gone) or vanished > VANISHED:
-                    raise Unserved(f"no new server starts: {died}") from died
+        self.server = self._serve()
+        self.server.hello()
 
     def _at(self, tactics: tuple[str, ...]) -> State:
         """The state after these tactics, as this server knows it. Unrepeated if it cannot be had any more."""
@@ -139,10 +142,9 @@ class Session:
         except Gone:
             raise
         except Died as died:
-            self._unrepeated[tactics] = f"{tactics[-1]!r} worked once and now does not: {died}"
             self._killed(died)
-            raise Unrepeated(self._unrepeated[tactics]) from died
-        if isinstance(found, Failure):
-            self._unrepeated[tactics] = f"{tactics[-1]!r} worked once and now does not: {found.message}"
-            raise Unrepeated(self._unrepeated[tactics])
-        return found
+            found = Failure("died", str(died))
+        if isinstance(found, State):
+            return found
+        self._unrepeated[tactics] = f"{tactics[-1]!r} worked once and now does not: {found.message}"
+        raise Unrepeated(self._unrepeated[tactics])
