@@ -55,7 +55,7 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         raise OSError(
             f"{path}: could not be written ({error}); what was saved before is whole. "
-            "Free space and run the command again, a training with --resume"
+            "Free space and run the command again, with --resume where it has that"
         ) from error
 
 

@@ -13,8 +13,7 @@ from toy import Countdown, all_ways, down
 from monge.apps.prove.canonical import canonical
 from monge.apps.prove.policy import Names, Probes, Template
 from monge.apps.prove.search import search
-from monge.apps.prove.state import Goal, Hypothesis, Rejection, State
-from monge.apps.prove.trajectories import table
+from monge.apps.prove.state import Goal, Hypothesis, State
 from monge.apps.prove.tree import Quarantined, Search, Suggestion
 
 
@@ -271,14 +270,3 @@ def test_a_state_at_the_greatest_depth_does_not_stand_in_the_way_of_a_shorter_pa
 
     outcome = search(Countdown(9), of, Search(depth=3, batch=1, order=order))
     assert outcome.proof.tactics == ("-3", "6", "6")
-
-
-def test_a_proof_that_no_judge_saw_is_no_negative_example():
-    class Forgetful(Countdown):
-        def finish(self, state):
-            return Rejection("died", "both times") if len(state.tactics) == 1 else super().finish(state)
-
-    outcome = search(Forgetful(3), all_ways, Search(batch=1))
-    rows = table(outcome, run="r", number=0, theorem="3", worker="w", seed=0).to_pylist()
-    assert outcome.proof
-    assert [row["label"] for row in rows if row["outcome"] == "died"] == ["unknown"]

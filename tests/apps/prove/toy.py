@@ -1,7 +1,12 @@
-"""A theorem without Lean: n is proved by counting down to 0."""
+"""A theorem without Lean: n is proved by counting down to 0; what a run of such would have recorded."""
+
+import pyarrow as pa
 
 from monge.apps.prove.policy import ranked
+from monge.apps.prove.search import search
 from monge.apps.prove.state import Failure, Goal, Proof, Rejection, State, Theorem
+from monge.apps.prove.trajectories import Result, table
+from monge.apps.prove.tree import Search
 
 
 class Countdown:
@@ -33,3 +38,12 @@ def all_ways(states, most):
 
 def down(states, most):
     return [ranked(("1", "3"), most) for _ in states]
+
+
+def rows_of(n: int, number: int = 0, policy=down, **fields) -> pa.Table:
+    outcome = search(Countdown(n), policy, Search(batch=1, **fields))
+    return table(outcome, run="r", number=number, theorem=str(n), worker="w", seed=0)
+
+
+def result(number: int, ended: str = "proved", name: str = "", **fields) -> Result:
+    return Result(number, name or f"t{number}", ": True", "", ("Init",), ended=ended, **fields)
