@@ -203,7 +203,8 @@ def test_slots_called_for_a_small_change_of_length_are_called_for_a_larger(draw)
 
 @given(seed=st.integers(0, 2**31))
 def test_whitened_vectors_are_centred_of_unit_covariance_and_come_back(draw, seed):
-    x = draw(seed, 400, 5) @ draw(seed + 1, 5, 5) + 7
+    turned = torch.linalg.qr(draw(seed + 1, 5, 5))[0]  # a mixture near to singular loses the digits that are asked for
+    x = draw(seed, 400, 5) * torch.arange(1, 6) @ turned + 7
     found = Whitening.measure(x, floor=0.0)
     white = found.apply(x)
     torch.testing.assert_close(white.mean(0), torch.zeros(5).double(), rtol=0, atol=1e-6)
