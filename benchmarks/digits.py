@@ -27,9 +27,9 @@ from monge.apps.generate.recipes import PATHS, Generate
 from monge.apps.generate.sample import Generator, Walk
 from monge.fleet import processes
 from monge.math.cost import Units
+from monge.math.random import seeded
 from monge.math.types import Pair, VelocityModel
 from monge.objective.base import Loss, Objective
-from monge.train.batches import seeded
 from monge.train.config import TrainConfig
 from monge.train.distributed import Ranks
 from monge.train.loop import Run, prepare, train

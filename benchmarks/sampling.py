@@ -21,6 +21,7 @@ from monge.apps.generate.toys import moons
 from monge.math.dopri5 import dopri5
 from monge.math.metrics import squared_w2
 from monge.math.path import Affine
+from monge.math.random import seeded
 from monge.math.solve import (
     adams_bashforth_2,
     adams_bashforth_3,
@@ -35,7 +36,6 @@ from monge.math.solve import (
 )
 from monge.math.types import Pair, Velocity
 from monge.objective.flow_matching import FlowMatching
-from monge.train.batches import seeded
 
 STEPS = 50
 

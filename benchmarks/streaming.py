@@ -34,7 +34,7 @@ from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import ENDS, Pairs, pair
 from monge.apps.translate.recipes import Translate
 from monge.lm.store import Row, write
-from monge.train.batches import seeded
+from monge.math.random import seeded
 from monge.train.config import TrainConfig
 from monge.train.distributed import ranks
 from monge.train.loop import Run, prepare, train

@@ -41,8 +41,8 @@ from monge.apps.translate.pair import Pairs
 from monge.math.container import Container
 from monge.math.cost import FourBlock, calibrate, cosine
 from monge.math.ot import assignment, sinkhorn
+from monge.math.random import seeded
 from monge.math.types import Pair
-from monge.train.batches import seeded
 
 CONTAINER, WIDTH, EPSILON, SAMPLES, LIMIT = Container(256), 2048, 0.05, 8, 20_000
 NOISE = 0.5

@@ -22,10 +22,10 @@ from monge.apps.generate.toys import TOYS
 from monge.fleet import processes
 from monge.math.coupling import MinibatchOT, given
 from monge.math.metrics import normalised_path_energy, path_energy, squared_w2
+from monge.math.random import seeded
 from monge.math.solve import euler, grid, integrate
 from monge.math.types import Condition, Pair
 from monge.objective.flow_matching import FlowMatching
-from monge.train.batches import seeded
 
 TASKS = {"gaussians to moons": ("gaussians", "moons"), "moons to gaussians": ("moons", "gaussians")}
 ARMS = ("monge independent", "monge OT", "torchcfm independent", "torchcfm OT")

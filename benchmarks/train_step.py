@@ -17,9 +17,9 @@ from toy import Field
 
 from monge.apps.generate.toys import gaussians, moons
 from monge.math.coupling import Coupling, MinibatchOT, given
+from monge.math.random import seeded
 from monge.math.types import Pair
 from monge.objective.flow_matching import FlowMatching
-from monge.train.batches import seeded
 
 
 def stepper(loss: Callable[[Field, Tensor, Tensor], Tensor]) -> Callable[[], None]:

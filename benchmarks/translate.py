@@ -27,9 +27,10 @@ from monge.apps.translate.field import FieldShape
 from monge.apps.translate.metrics import Interval
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translate, translator_of
+from monge.files import write_json
 from monge.fleet import processes
-from monge.run import fit, reopen
-from monge.train.checkpoint import write_json
+from monge.run import fit
+from monge.runs import reopen
 
 ARMS: dict[str, dict] = {
     "one step": {},

@@ -9,20 +9,22 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 import monge
+from monge.files import locked, read_json, read_tensors, write_tensors, writing
+from monge.runs import check_same
 from monge.train import checkpoint
 from monge.train.config import TrainConfig
 from monge.train.distributed import Ranks, averaged, gathered, ranks
 from monge.train.log import Log
 from monge.train.loop import Run, prepare, train
-from monge.train.state import State, load_weights
+from monge.train.state import State
 
 R = TypeVar("R")
 
@@ -107,8 +109,8 @@ def _draw_first(run: Run[Any]) -> None:
 
 def _start(directory: Path, recipe: Any, run: Run[Any]) -> None:
     """What a new run directory holds. The recipe comes last: a recipe that cannot be built leaves the directory free."""
-    with checkpoint.writing(directory):
-        checkpoint.write_tensors(directory / "constants.safetensors", run.constants)
+    with writing(directory):
+        write_tensors(directory / "constants.safetensors", run.constants)
         aside = directory / "recipe.tmp"
         aside.write_text(json.dumps(_described(recipe), indent=2) + "\n")
         os.replace(aside, directory / "recipe.json")
@@ -116,7 +118,7 @@ def _start(directory: Path, recipe: Any, run: Run[Any]) -> None:
 
 def _check_constants(path: Path, run: Run[Any]) -> None:
     """ValueError unless the data still fix what they fixed when the run began: its weights mean nothing in other units."""
-    stored = checkpoint.read_tensors(path)
+    stored = read_tensors(path)
     for name in sorted(stored.keys() | run.constants.keys()):
         was, now = stored.get(name), run.constants.get(name)
         if was is None or now is None or not _same(was, now):
@@ -181,102 +183,12 @@ def claimed(directory: Path, recipe: Any, *, resume: bool, where: Ranks) -> Iter
     if not where.first:
         yield
         return
-    with checkpoint.locked(directory):
+    with locked(directory):
         path = directory / "recipe.json"
         if path.exists():
             if not resume:
                 raise ValueError(f"{directory}: there is a run already; go on with --resume or name another directory")
-            check_same(path, checkpoint.read_json(path), _described(recipe))
+            check_same(path, read_json(path), _described(recipe))
         elif checkpoint.steps(directory / "checkpoints"):
             raise ValueError(f"{path} is missing, but there are checkpoints; restore it, or name another directory")
         yield
-
-
-def check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """ValueError if a stored recipe is not the wanted one; it names the first difference. Versions may differ."""
-    was, want = _flat({**found, "monge": ""}), _flat(json.loads(json.dumps({**wanted, "monge": ""})))
-    for key in sorted(was.keys() | want.keys()):
-        if was.get(key) != want.get(key):
-            raise ValueError(
-                f"{path}: made with {key} = {was.get(key)!r}, not {want.get(key)!r}; "
-                "go on with what it was made with, or name another directory"
-            )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for name, inner in value.items() for k, v in _flat(inner, f"{prefix}.{name}".lstrip(".")).items()}
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What is on disk of a run: enough to build its network and give it weights, without its data."""
-
-    directory: Path
-    app: str
-    recipe: dict[str, Any]
-    constants: dict[str, Tensor]
-
-    def weights(self, model: nn.Module, *, which: str = "last", averaged: bool = True) -> nn.Module:
-        """`model` with the run's weights: `which` is last, best or a step; averaged are those of the EMA if there is one."""
-        path = self.checkpoint(which)
-        tensors = checkpoint.read_tensors(path / "model.safetensors")
-        if averaged and self.recipe["train"].get("ema"):
-            tensors |= checkpoint.read_tensors(path / "ema.safetensors")
-        try:
-            load_weights(model, tensors)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        return model.eval()
-
-    def rebuilt(self, kind: type[R]) -> R:
-        """The run's recipe, a dataclass of this kind. ValueError if what is on disk is none."""
-        try:
-            return _built(kind, self.recipe)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{self.directory}: its recipe is damaged or of another version of monge ({error})"
-            ) from error
-
-    def checkpoint(self, which: str = "last") -> Path:
-        """The directory of the checkpoint called last, best, or by its step."""
-        found = checkpoint.steps(self.directory / "checkpoints")
-        if not found:
-            raise ValueError(f"{self.directory}: no checkpoint yet; train for longer")
-        if which == "last":
-            return found[-1]
-        best = checkpoint.read_json(found[-1] / "state.json", "best")["best"]
-        step = int(best["step"]) if which == "best" and best else which
-        for path in found:
-            if str(checkpoint.step_of(path)) == str(step):
-                return path
-        there = ", ".join(str(checkpoint.step_of(path)) for path in found)
-        raise ValueError(f"{self.directory}: no checkpoint {which!r}; there are last, best and steps {there}")
-
-
-def _built(kind: type[R], fields: dict[str, Any]) -> R:
-    """A dataclass from the fields that asdict and JSON made of it: nested ones, tuples and choices included."""
-    found, hints = dict(fields), get_type_hints(kind)
-    for name, value in fields.items():
-        hint = hints.get(name)
-        if is_dataclass(hint) and isinstance(hint, type):
-            found[name] = _built(hint, value)
-        elif get_origin(hint) is tuple:
-            found[name] = tuple(value)
-        elif get_origin(hint) is Literal and value not in get_args(hint):
-            raise ValueError(f"{name} = {value!r}, none of {', '.join(map(repr, get_args(hint)))}")
-    return kind(**found)
-
-
-def reopen(directory: Path, *, app: str) -> Opened:
-    """The run in `directory`. ValueError if there is none or if it is another application's."""
-    path = directory / "recipe.json"
-    if not path.exists():
-        raise ValueError(f"{directory}: no run here (no recipe.json); name a directory that a train command made")
-    found = checkpoint.read_json(path, "app", "recipe")
-    if found["app"] != app:
-        raise ValueError(f"{directory}: a run of {found['app']}, not of {app}")
-    if not isinstance(found["recipe"], dict) or not isinstance(found["recipe"].get("train"), dict):
-        raise ValueError(f"{path}: its recipe is damaged; restore the file or take another run")
-    return Opened(directory, app, found["recipe"], checkpoint.read_tensors(directory / "constants.safetensors"))

@@ -49,7 +49,7 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a GPT-NeoX of three blocks with random weights and a tokenizer of its own, as `pretrain` leaves them."""
     from transformers import PreTrainedTokenizerFast
 
-    from monge.lm.pretrain import END, neox, tokenizer_of
+    from monge.pretrain import END, neox, tokenizer_of
 
     path = tmp_path_factory.mktemp("lm") / "model"
     tokenizer = tokenizer_of(["( ph -> ps )", "A e. B", "( A u. B ) = ( B u. A )", "-. ch"], 300)

@@ -12,16 +12,20 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "monge").rglob("*.py"))
 
 CORE = {"kernels", "math"}
+GROUND = CORE | {"files", "fleet"}
 MAY_USE = {
+    "files": set(),
+    "fleet": set(),
     "kernels": set(),
     "math": {"kernels"},
     "nets": CORE,
     "objective": CORE,
-    "fleet": set(),
-    "train": CORE | {"nets", "objective", "fleet"},
-    "run": CORE | {"nets", "objective", "fleet", "train"},
-    "lm": CORE | {"nets", "objective", "fleet", "train", "run"},
-    "apps": CORE | {"nets", "objective", "lm", "fleet", "train", "run"},
+    "lm": GROUND,
+    "train": GROUND | {"nets", "objective", "lm"},
+    "runs": GROUND | {"nets", "objective", "lm", "train"},
+    "run": GROUND | {"nets", "objective", "lm", "train", "runs"},
+    "pretrain": GROUND | {"nets", "objective", "lm", "train", "runs", "run"},
+    "apps": GROUND | {"nets", "objective", "lm", "train", "runs", "run", "pretrain"},
     "cli": {"apps"},
 }
 OUTSIDE_OF_MATH = {"torch", "numpy", "scipy", "jaxtyping"}

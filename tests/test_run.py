@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from monge import files
 from monge.math.types import Pair
-from monge.run import _same, check_same, fit, reopen
+from monge.run import _same, fit
+from monge.runs import check_same, reopen
 from monge.train import checkpoint
 from monge.train.config import TrainConfig
 from monge.train.log import read_records
@@ -65,9 +67,7 @@ def test_evaluation_sees_the_averaged_weights_and_leaves_the_run_alone(tmp_path:
     fit(with_train(save_every=1, keep=9), often)
     fit(with_train(save_every=6), seldom)
     for name in ("model", "ema", "resume"):
-        one, two = (
-            checkpoint.read_tensors(d / f"checkpoints/step-00000006/{name}.safetensors") for d in (often, seldom)
-        )
+        one, two = (files.read_tensors(d / f"checkpoints/step-00000006/{name}.safetensors") for d in (often, seldom))
         assert_close(one, two, rtol=0, atol=0)
     test = Regression(size=64).batch(10_000)
     for record in read_records(often / "metrics.jsonl"):
@@ -155,7 +155,7 @@ def test_a_run_whose_first_batch_cannot_be_made_leaves_the_directory_free(tmp_pa
 def test_constants_may_differ_by_what_other_threads_round_and_no_more(tmp_path: Path, change, refused: bool) -> None:
     fit(RECIPE, tmp_path)
     path = tmp_path / "constants.safetensors"
-    checkpoint.write_tensors(path, {"test": change(checkpoint.read_tensors(path)["test"])})
+    files.write_tensors(path, {"test": change(files.read_tensors(path)["test"])})
     if refused:
         with pytest.raises(ValueError, match="test is not what the data give now"):
             fit(RECIPE, tmp_path, resume=True)

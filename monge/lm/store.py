@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from monge.train.checkpoint import aside
+from monge.files import atomic_write
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _STORED = {
@@ -37,7 +37,7 @@ def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprin
     ValueError, with the id, for an empty sequence, a vector that is zero or not finite, or another width than the first.
     """
     writer, rows = None, 0
-    with aside(path) as place:
+    with atomic_write(path) as place:
         try:
             for group in groups:
                 if not group:
@@ -57,7 +57,10 @@ def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprin
 def merge(path: Path, parts: Sequence[Path]) -> int:
     """One file of the row groups of all parts, in order; return the number of rows."""
     schema, rows = pq.read_schema(parts[0]), 0
-    with aside(path) as place, pq.ParquetWriter(place, schema, compression="none", use_dictionary=False) as writer:
+    with (
+        atomic_write(path) as place,
+        pq.ParquetWriter(place, schema, compression="none", use_dictionary=False) as writer,
+    ):
         for part in parts:
             file = pq.ParquetFile(part)
             for k in range(file.num_row_groups):

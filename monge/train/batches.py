@@ -9,19 +9,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from monge.math.random import seeded
+
 B = TypeVar("B")
 Batches: TypeAlias = Callable[[int], B]
-
-
-def seeded(*numbers: int) -> torch.Generator:
-    """A generator of its own for every tuple of numbers. SplitMix64 mixes them, so that neighbours do not correlate."""
-    state = 0
-    for number in numbers:
-        state = (state ^ (number & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 31
-    return torch.Generator().manual_seed(state >> 1)
 
 
 def shuffled(number: int, size: int, count: int, seed: int) -> Int[Tensor, "size"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from monge.train.checkpoint import writing
+from monge.files import writing
 
 
 class JSONL:

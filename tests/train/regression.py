@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from monge.cli import leave
+from monge.math.random import seeded
 from monge.math.types import Pair
 from monge.objective.base import Loss, Objective
 from monge.run import fit
-from monge.train.batches import seeded
 from monge.train.config import TrainConfig
 from monge.train.loop import Run
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from monge.train.batches import prefetched, seeded, shuffled
+from monge.math.random import seeded
+from monge.train.batches import prefetched, shuffled
 
 seeds = st.integers(0, 2**31)
 

@@ -11,8 +11,9 @@ import torch
 from regression import Network, Regression
 from torch.testing import assert_close
 
-from monge.run import fit, reopen
-from monge.train import checkpoint
+from monge.files import read_tensors
+from monge.run import fit
+from monge.runs import reopen
 from monge.train.config import TrainConfig
 from monge.train.log import read_records
 
@@ -39,7 +40,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def weights(directory: Path, step: int, name: str = "model") -> dict[str, torch.Tensor]:
-    return checkpoint.read_tensors(directory / "checkpoints" / f"step-{step:08d}" / f"{name}.safetensors")
+    return read_tensors(directory / "checkpoints" / f"step-{step:08d}" / f"{name}.safetensors")
 
 
 @pytest.fixture(scope="module")

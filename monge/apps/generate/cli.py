@@ -18,9 +18,10 @@ from monge.apps.generate.evaluate import evaluate as evaluate_run
 from monge.apps.generate.output import save_samples
 from monge.apps.generate.recipes import Generate, data_fingerprint, generator_of, stored
 from monge.apps.generate.sample import Generator, Guidance, Walk
-from monge.run import Opened, fit, reopen
-from monge.train.batches import seeded
-from monge.train.checkpoint import write_json
+from monge.files import write_json
+from monge.math.random import seeded
+from monge.run import fit
+from monge.runs import Opened, reopen
 from monge.train.distributed import device_called, is_first
 from monge.train.log import read_records
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from monge.apps.generate.toys import TOYS
 from monge.math.cost import Units
-from monge.train.batches import seeded, shuffled
+from monge.math.random import seeded
+from monge.train.batches import shuffled
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from monge.apps.generate.data import Dataset, dealt_labels
 from monge.apps.generate.sample import Generator, Walk
 from monge.math.metrics import frechet, kernel_distance, manifold, memorisation, sliced_w2
+from monge.math.random import seeded
 from monge.math.solvers import SOLVERS
-from monge.train.batches import seeded, shuffled
+from monge.train.batches import shuffled
 
 LOW = ("frechet", "kid x 1000", "sliced w2", "bits per dimension")
 

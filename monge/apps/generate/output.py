@@ -8,7 +8,7 @@ import torch
 
 from monge.apps.generate import pictures
 from monge.apps.generate.sample import Generator
-from monge.train.checkpoint import writing
+from monge.files import writing
 
 
 def save_samples(

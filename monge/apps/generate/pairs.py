@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.math.coupling import Coupling, MinibatchOT, given
+from monge.math.random import seeded
 from monge.math.types import Pair
-from monge.train.batches import seeded, shuffled
+from monge.train.batches import shuffled
 
 
 @dataclass

@@ -14,6 +14,7 @@ from monge.apps.generate.toys import TOYS
 from monge.math.cost import Units
 from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT, given
 from monge.math.path import Affine, linear, trigonometric
+from monge.math.random import seeded
 from monge.math.semidiscrete import semidiscrete
 from monge.math.times import Times, logit_normal, uniform
 from monge.math.types import Pair
@@ -22,8 +23,8 @@ from monge.nets.dit import DiTShape, Patches
 from monge.nets.mlp import MLP
 from monge.nets.prediction import PredictsSource, PredictsTarget
 from monge.objective.flow_matching import FlowMatching
-from monge.run import Opened, fingerprint, reopen
-from monge.train.batches import seeded
+from monge.run import fingerprint
+from monge.runs import Opened, reopen
 from monge.train.config import TrainConfig
 from monge.train.distributed import device_called
 from monge.train.loop import Run

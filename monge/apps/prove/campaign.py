@@ -16,7 +16,7 @@ from monge.apps.prove.bench import Campaign, Task, bench_of, unsearched
 from monge.apps.prove.lean.toolchain import digest, sources
 from monge.apps.prove.state import Theorem
 from monge.apps.prove.trajectories import SCHEMA, Recorder, Result, results
-from monge.train.checkpoint import locked, write_json
+from monge.files import locked, write_json
 
 STARTED = "started.txt"
 """Numbers of theorems, each written when a worker takes it up: what was in hand when one died."""

@@ -27,7 +27,7 @@ from monge.apps.prove.state import Budget, Goal, State
 from monge.apps.prove.trajectories import Result, results
 from monge.apps.prove.tree import Search
 from monge.apps.prove.view import page
-from monge.train.checkpoint import aside, free
+from monge.files import atomic_write, ensure_absent
 
 console = Console(soft_wrap=True)
 SEARCH, BUDGET, ONE = Search(), Budget(), Search(nodes=1, depth=1, candidates=64)
@@ -211,7 +211,7 @@ def view(path: tyro.conf.Positional[Path], *, out: Path | None = None) -> None:
     """
     text = page(path)
     place = out or path / "view.html"
-    with aside(place) as file:
+    with atomic_write(place) as file:
         file.write_text(text)
     console.print(f"The page: {place} ({len(text) / 1e6:.1f} MB)")
 
@@ -226,7 +226,7 @@ def demo(*, out: Path = Path("runs/demo-prove"), theorems: int = 30, workers: in
         resume: Go on with what was begun in `out`.
     """
     if not resume:
-        free(out)
+        ensure_absent(out)
     setup_embedded()
     how = Search(candidates=24, seconds=10.0)
     search(DATA / "naturals.lean", how, out=out, most=theorems, workers=workers, resume=resume)

@@ -12,7 +12,7 @@ from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.report import done
 from monge.apps.prove.sources import entries_of
 from monge.apps.prove.state import proof_text
-from monge.train.checkpoint import aside, free
+from monge.files import atomic_write, ensure_absent
 
 console = Console(soft_wrap=True)
 
@@ -24,7 +24,7 @@ def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs"
         path: A folder of `monge prove search`.
         out: The folder for them, made here.
     """
-    free(out)
+    ensure_absent(out)
     proved = [result for result in done(path) if result.tactics is not None]
     if not proved:
         raise ValueError(f"{path}: no proof to write")
@@ -42,7 +42,7 @@ def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Pat
         theorems: As of `search`.
         out: The .jsonl file, {id, group, nl, formal} a line.
     """
-    free(out)
+    ensure_absent(out)
     rows = [
         {
             "id": entry.key,
@@ -55,7 +55,7 @@ def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Pat
     ]
     if not rows:
         raise ValueError(f"{theorems}: no theorem with its English")
-    with aside(out) as file:
+    with atomic_write(out) as file:
         file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     console.print(f"{len(rows)} pairs: {out}")
 
@@ -69,10 +69,10 @@ def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None
         out: The .jsonl file, made here.
         lean: A command of a Lean of this machine; the WebAssembly build if not said.
     """
-    free(out)
+    ensure_absent(out)
     toolchain = Campaign(lean=lean).toolchain()
     count = 0
-    with LeanServer(toolchain, ("Init", "Std")) as server, aside(out) as place, place.open("w") as file:
+    with LeanServer(toolchain, ("Init", "Std")) as server, atomic_write(out) as place, place.open("w") as file:
         for number in range(server.hello()["modules"]):
             found = server.request("library", seconds=120.0, module=number)
             for row in found["theorems"]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from monge.apps.prove.state import State, Theorem, source_text
 from monge.apps.prove.tree import Attempt, Node, Outcome
-from monge.train.checkpoint import writing
+from monge.files import writing
 
 SCHEMA = pa.schema(
     [

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monge.apps.translate.pair import ENDS, Pairs
+from monge.files import atomic_write, locked, read_tensors, write_tensors
 from monge.math.container import Container
 from monge.math.cost import FourBlock, Whitening, calibrate, cosine
 from monge.math.ot import assignment
+from monge.math.random import seeded
 from monge.math.types import Pair
-from monge.train.batches import seeded
-from monge.train.checkpoint import aside, locked, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def measured(pairs: Pairs, prices: Prices) -> Calibration:
             raise ValueError(f"{pairs.directory}: no training pairs; give more pairs")
         with locked(pairs.directory, wait=True):  # who comes second takes what the first has measured
             if not path.exists():
-                with aside(path) as place:
+                with atomic_write(path) as place:
                     write_tensors(place, measure(pairs).tensors())
     try:
         return Calibration.of(read_tensors(path))

@@ -19,13 +19,14 @@ from monge.apps.translate.evaluate import evaluate as evaluate_run
 from monge.apps.translate.metrics import Interval
 from monge.apps.translate.pair import ENDS, Longer, Pairs, origin
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored, translator_of
+from monge.files import ensure_absent, write_json
 from monge.lm.load import encoder
-from monge.lm.pretrain import Pretrain
 from monge.lm.store import Row, Vectors, write
 from monge.math.path import Affine
 from monge.math.solvers import SOLVERS
-from monge.run import Opened, fit, reopen
-from monge.train.checkpoint import free, write_json
+from monge.pretrain import Pretrain
+from monge.run import fit
+from monge.runs import Opened, reopen
 from monge.train.distributed import device_called
 from monge.train.log import read_records
 
@@ -91,7 +92,7 @@ def run(
         steps: Steps of the solver; as many as the run was taught if not said.
         solver: How a step is taken.
     """
-    free(out)
+    ensure_absent(out)
     source, opened = Vectors(vectors), reopen(run, app="translate")
     if source.width != (width := int(opened.constants["width"])):
         raise ValueError(

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from monge.apps.translate.calibrate import Calibration, Prices, token_cost
 from monge.apps.translate.pair import ENDS, Pairs
+from monge.files import atomic_write, locked, read_json, write_json
 from monge.fleet import Fleet
 from monge.math.container import Container, Slots
 from monge.math.coupling import converged
 from monge.math.ot import assignment
 from monge.math.types import Pair
-from monge.run import check_same
-from monge.train.checkpoint import aside, locked, read_json, write_json
+from monge.runs import check_same
 
 SHARD = 512
 
@@ -165,6 +165,6 @@ def _solve(packed: Packed, prices: Prices, out: Path, shard: tuple[int, range]) 
     torch.set_num_threads(1)
     number, rows = shard
     found = [matches(packed, prices, packed(rows[k : k + 32])) for k in range(0, len(rows), 32)]
-    with aside(shard_path(out, number)) as place:
+    with atomic_write(shard_path(out, number)) as place:
         np.save(place, torch.cat(found).to(torch.int16).numpy())
     return number

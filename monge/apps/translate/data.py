@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from monge.apps.translate.metamath import theorems
-from monge.train.checkpoint import aside
+from monge.files import atomic_write
 
 Side = Literal["train", "valid", "test"]
 
@@ -135,7 +135,7 @@ READERS: dict[str, Callable[[Path], list[Text]]] = {
 
 def write_texts(path: Path, texts: Sequence[Text]) -> None:
     """One JSON object a line, written aside and renamed."""
-    with aside(path) as place:
+    with atomic_write(path) as place:
         lines = "".join(json.dumps(asdict(text), ensure_ascii=False) + "\n" for text in texts)
         place.write_text(lines, encoding="utf-8")
 

@@ -26,8 +26,8 @@ from monge.apps.translate.metrics import (
 from monge.apps.translate.pair import Pairs, Side
 from monge.apps.translate.recipes import Translator
 from monge.math.coupling import TokenOT
+from monge.math.random import seeded
 from monge.math.types import Pair
-from monge.train.batches import seeded
 
 Row = dict[str, Interval]
 

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from monge.math.cost import cosine
 from monge.math.ot import assignment
-from monge.train.batches import seeded
+from monge.math.random import seeded
 
 
 def pooled(sequences: Sequence[Float[Tensor, "_ D"]], width: int) -> Float[Tensor, "B D"]:

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monge.apps.translate.data import Side, side_of
+from monge.files import read_json, writing
 from monge.lm.store import DTYPES, Vectors
-from monge.train.checkpoint import read_json, writing
 
 Longer = Literal["refuse", "drop", "truncate"]
 ENDS = ("source", "target")

@@ -18,10 +18,10 @@ from monge.apps.translate.embed import embed as embed_all
 from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.pair import ENDS, Longer, Pairs
 from monge.apps.translate.pair import pair as join
+from monge.files import atomic_write, ensure_absent
 from monge.fleet import Fleet, here, processes, ray
-from monge.lm.pretrain import Pretrain
 from monge.math.container import Container
-from monge.train.checkpoint import aside, free
+from monge.pretrain import Pretrain
 
 console = Console(soft_wrap=True)
 SMALL = Pretrain()
@@ -47,7 +47,7 @@ def data(
         raise ValueError(f"--path: say where the file of {name} lies, .parquet or .jsonl")
     if most is not None and most < 1:
         raise ValueError(f"--most {most}: keep at least 1")
-    free(out)
+    ensure_absent(out)
     texts = READERS[name](path or INSTALLED)
     if not texts:
         raise ValueError(f"{path or INSTALLED}: no pairs in it")
@@ -76,7 +76,7 @@ def pretrain(
     lines = out.with_name(f"{out.name}.txt")
     learnt = "".join(f"{text.formal}\n" for text in read_texts(texts) if side_of(text.group) == "train").encode()
     if not lines.exists():
-        with aside(lines) as place:
+        with atomic_write(lines) as place:
             place.write_bytes(learnt)
     elif lines.read_bytes() != learnt:
         raise ValueError(f"{lines}: not the formal texts of {texts}; put those back, or name another --out")
@@ -111,7 +111,7 @@ def embed(
         workers: Processes.
         cluster: The address of a Ray cluster, to use that.
     """
-    free(out)
+    ensure_absent(out)
     rows = read_texts(texts)
     keys, lines = [row.id for row in rows], [getattr(row, field) for row in rows]
     how = Embedding(model, layer, max_length, dtype)

@@ -20,14 +20,15 @@ from monge.apps.translate.field import Field, FieldShape
 from monge.apps.translate.pair import ENDS, Pairs
 from monge.math.container import Additive, Container
 from monge.math.path import Affine, constant
+from monge.math.random import seeded
 from monge.math.solve import Step, euler, grid, integrate
 from monge.math.times import Times
 from monge.math.types import Pair, Velocity, VelocityModel
 from monge.objective.base import Loss, Objective, Weighted
 from monge.objective.flow_matching import FlowMatching
 from monge.objective.flow_walking import FlowWalking
-from monge.run import Opened
-from monge.train.batches import seeded, shuffled
+from monge.runs import Opened
+from monge.train.batches import shuffled
 from monge.train.config import TrainConfig
 from monge.train.loop import Run
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from monge.apps.generate.recipes import generator_of
-from monge.run import reopen
+from monge.runs import reopen
 from monge.train import checkpoint
 
 pytestmark = pytest.mark.slow

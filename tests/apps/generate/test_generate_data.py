@@ -16,8 +16,9 @@ from torch.testing import assert_close
 from monge.apps.generate.data import Dataset, digits, load
 from monge.apps.generate.recipes import Generate, generator_of
 from monge.apps.generate.toys import TOYS
-from monge.run import fit, reopen
-from monge.train.batches import seeded
+from monge.math.random import seeded
+from monge.run import fit
+from monge.runs import reopen
 from monge.train.config import TrainConfig
 
 

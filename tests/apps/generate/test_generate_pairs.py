@@ -17,8 +17,8 @@ from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_loss, he
 from monge.apps.generate.recipes import Generate
 from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT
 from monge.math.coupling import given as as_given
+from monge.math.random import seeded
 from monge.math.types import Pair
-from monge.train.batches import seeded
 
 seeds = st.integers(0, 2**31)
 

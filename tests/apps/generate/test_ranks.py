@@ -8,9 +8,9 @@ from torch.testing import assert_close
 
 from monge.apps.generate.recipes import generator_of
 from monge.apps.generate.sample import Walk
-from monge.run import reopen
-from monge.train.batches import seeded
-from monge.train.checkpoint import read_tensors
+from monge.files import read_tensors
+from monge.math.random import seeded
+from monge.runs import reopen
 from monge.train.log import read_records
 
 pytestmark = pytest.mark.slow

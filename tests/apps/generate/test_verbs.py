@@ -112,7 +112,7 @@ def test_reflow_straightens(run, tmp_path):
 
     from monge.apps.generate.recipes import generator_of
     from monge.math.metrics import straightness
-    from monge.run import reopen
+    from monge.runs import reopen
 
     student = tmp_path / "student"
     assert main(["generate", "reflow", str(run), "--out", str(student), "--steps", "300", "--pairs", "2000"]) == 0

@@ -16,11 +16,11 @@ from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translate
 from monge.cli import main
+from monge.files import write_json
 from monge.fleet import here
 from monge.lm.store import Vectors, write
 from monge.math.container import Container
 from monge.run import fit
-from monge.train.checkpoint import write_json
 from monge.train.config import TrainConfig
 
 TINY = TrainConfig(steps=1, warmup=0, save_every=1, device="cpu", workers=0)

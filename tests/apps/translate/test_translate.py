@@ -29,7 +29,8 @@ from monge.math.cost import Whitening
 from monge.math.ot import assignment
 from monge.math.solve import euler, grid, integrate, midpoint
 from monge.math.types import Pair
-from monge.run import fit, reopen
+from monge.run import fit
+from monge.runs import reopen
 from monge.train.config import TrainConfig
 
 TINY = TrainConfig(steps=6, warmup=1, save_every=3, log_every=1, device="cpu", workers=0)

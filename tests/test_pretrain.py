@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from monge.lm.pretrain import Pretrain
+from monge.pretrain import Pretrain
 from monge.run import fit
 from monge.train.config import TrainConfig
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+from torch import nn
 
-from monge.objective.base import Loss, Objective
-from monge.run import fingerprint, fit, reopen
+from monge.objective.next_token import NextToken, Tokens
+from monge.run import fingerprint, fit
+from monge.runs import reopen
 from monge.train.batches import shuffled
 from monge.train.config import TrainConfig
 from monge.train.loop import Run
@@ -59,7 +59,7 @@ class Pretrain:
         learnt, kept = blocks[held_out:], blocks[:held_out]
         model = neox(tokenizer.get_vocab_size(), self.width, self.depth, self.heads, self.length, end)
 
-        def batches(number: int) -> "Tokens":
+        def batches(number: int) -> Tokens:
             return Tokens(learnt[shuffled(number, self.batch, len(learnt), self.train.seed)])
 
         def evaluate(model: nn.Module) -> dict[str, float]:
@@ -88,26 +88,6 @@ class Pretrain:
         )
         fast.save_pretrained(directory / "model")
         return directory / "model"
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """A batch of token sequences."""
-
-    ids: Int[Tensor, "B N"]
-
-    def to(self, device: torch.device | str) -> "Tokens":
-        """The same on `device`."""
-        return Tokens(self.ids.to(device))
-
-
-class NextToken(Objective):
-    """The mean cross-entropy of each token given those before it, in nats."""
-
-    def forward(self, model: nn.Module, batch: Tokens) -> Loss:
-        logits = model(input_ids=batch.ids).logits[:, :-1]
-        value = nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.ids[:, 1:].flatten())
-        return Loss(value, {"loss": value.detach()})
 
 
 def neox(vocabulary: int, width: int, depth: int, heads: int, length: int, end: int) -> Any:

@@ -1,0 +1,38 @@
+"""Reproducible randomness: generators seeded by tuples of numbers, and splits of a data set by a hash of its keys."""
+
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import TypeVar
+
+import torch
+
+S = TypeVar("S", bound=str)
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A generator of its own for every tuple of numbers. SplitMix64 mixes them, so that neighbours do not correlate."""
+    state = 0
+    for number in numbers:
+        state = (state ^ (number & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state >> 1)
+
+
+def hashed(key: str) -> float:
+    """A number in [0, 1) that depends on `key` alone: the first 64 bits of its SHA-256."""
+    return int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
+
+
+def split_of(key: str, shares: Mapping[S, float], *, uniform: Callable[[str], float] = hashed) -> S:
+    """The split, one of the names in `shares`, of the item called `key`: the same in every process and on every machine.
+
+    `shares` are the expected shares of the splits and add up to 1; `uniform` maps a key to [0, 1).
+    """
+    place, total = uniform(key), 0.0
+    for name, share in shares.items():
+        total += share
+        if place < total - 1e-12:
+            return name
+    return next(reversed(list(shares)))
