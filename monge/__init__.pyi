@@ -1,0 +1,40 @@
+# The public names of monge, each listed once. `monge/__init__.py` imports them from here when they are first used.
+# ruff: noqa: I001 - in the order of docs/concepts.md
+
+__version__: str
+
+from .math.types import Batch as Batch, Condition as Condition, Energy as Energy, Pair as Pair
+from .math.types import Velocity as Velocity, VelocityModel as VelocityModel
+from .math.cost import FourBlock as FourBlock, Units as Units, Whitening as Whitening
+from .math.cost import cosine as cosine, inner_product as inner_product, squared_euclidean as squared_euclidean
+from .math.container import Container as Container
+from .math.path import Affine as Affine, Path as Path, conditional_ot as conditional_ot, constant as constant
+from .math.path import decreasing as decreasing, linear as linear, trigonometric as trigonometric
+from .math.times import Times as Times, logit_normal as logit_normal, shifted as shifted, uniform as uniform
+from .math.coupling import Coupling as Coupling, MinibatchOT as MinibatchOT, SemidiscreteOT as SemidiscreteOT
+from .math.coupling import TokenOT as TokenOT, given as given
+from .math.ot import Plan as Plan, assignment as assignment, match as match, sinkhorn as sinkhorn
+from .math.semidiscrete import semidiscrete as semidiscrete
+from .math.solve import grid as grid, integrate as integrate, solve as solve, trajectory as trajectory
+from .math.solve import adams_bashforth_2 as adams_bashforth_2, adams_bashforth_3 as adams_bashforth_3
+from .math.solve import dpm_solver_2m as dpm_solver_2m, euler as euler, heun as heun, midpoint as midpoint, rk4 as rk4
+from .math.dopri5 import dopri5 as dopri5
+from .math.density import divergence as divergence, log_likelihood as log_likelihood
+from .math.metrics import frechet as frechet, mmd as mmd, sliced_w2 as sliced_w2, squared_w2 as squared_w2
+from .math.metrics import straightness as straightness
+from .nets.mlp import MLP as MLP
+from .nets.blocks import BlockShape as BlockShape, ParallelBlock as ParallelBlock, SequentialBlock as SequentialBlock
+from .nets.dit import DiT as DiT, DiTShape as DiTShape, Patches as Patches
+from .nets.prediction import PredictsSource as PredictsSource, PredictsTarget as PredictsTarget
+from .objective.base import Loss as Loss, Objective as Objective, Weighted as Weighted
+from .objective.flow_matching import FlowMatching as FlowMatching
+from .objective.flow_walking import FlowWalking as FlowWalking
+from .objective.alignment import Alignment as Alignment
+from .objective.contrastive import Contrast as Contrast, InfoNCE as InfoNCE, Margin as Margin
+from .objective.next_token import NextToken as NextToken, Tokens as Tokens
+from .train.config import TrainConfig as TrainConfig
+from .train.loop import Run as Run
+from .train.optim import EMA as EMA
+from .train.state import State as State
+from .run import fit as fit
+from .runs import reopen as reopen
