@@ -29,7 +29,8 @@ from .nets.prediction import PredictsSource as PredictsSource, PredictsTarget as
 from .objective.base import Loss as Loss, Objective as Objective, Weighted as Weighted
 from .objective.flow_matching import FlowMatching as FlowMatching
 from .objective.flow_walking import FlowWalking as FlowWalking
-from .objective.alignment import Alignment as Alignment
+from .objective.alignment import Alignment as Alignment, CachedTargets as CachedTargets, Unconditional as Unconditional
+from .objective.frozen import Frozen as Frozen
 from .objective.contrastive import Contrast as Contrast, InfoNCE as InfoNCE, Margin as Margin
 from .objective.next_token import NextToken as NextToken, Tokens as Tokens
 from .train.config import TrainConfig as TrainConfig

@@ -24,11 +24,11 @@ class Frozen(nn.Module):
         return self._held[0]
 
     @torch.no_grad()
-    def forward(self, *args: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's output, detached."""
         if self.module.training:
             self.module.eval()
-        return self.module(*args)
+        return self.module(*args, **kwargs)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Frozen":  # .to, .cuda, .half, .double call it
         self.module._apply(fn, recurse)

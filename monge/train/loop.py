@@ -7,13 +7,14 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from monge.math.types import Batch
 from monge.objective.base import Loss, Objective
 from monge.train.batches import Batches, prefetched
 from monge.train.config import TrainConfig
 from monge.train.distributed import Ranks, share, without_sync
 from monge.train.state import State, trained
 
-B = TypeVar("B")
+B = TypeVar("B", bound=Batch)
 
 
 @dataclass
