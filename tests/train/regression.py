@@ -1,6 +1,7 @@
 """The smallest experiment, regress x_1 on x_0: what runs, ranks and resuming are tested with. torchrun can train it."""
 
 import json
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from monge.cli import leave
 from monge.math.random import seeded
 from monge.math.types import Pair
 from monge.objective.base import Loss, Objective
-from monge.run import fit
+from monge.run import Interrupted, fit
 from monge.train.config import TrainConfig
 from monge.train.loop import Run
 
@@ -55,10 +56,13 @@ class Regression:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=4, warmup=0, save_every=2))
     size: int = 8
     blur: float = 0.0
+    stop_at: int = -1  # the number of a batch before which its rank gets SIGTERM
     trace: str = ""  # a directory where every batch that is made leaves its number, under the rank that made it
 
     def batch(self, number: int) -> Pair:
         """Batch `number`."""
+        if number == self.stop_at:
+            signal.raise_signal(signal.SIGTERM)
         if self.trace:
             with (Path(self.trace) / str(torch.distributed.get_rank())).open("a") as file:
                 file.write(f"{number}\n")
@@ -79,5 +83,8 @@ class Regression:
 if __name__ == "__main__":
     directory, settings, *resume = sys.argv[1:]  # the settings as JSON
     fields = json.loads(settings)
-    fit(Regression(TrainConfig(**fields.pop("train")), **fields), Path(directory), resume=bool(resume))
+    try:
+        fit(Regression(TrainConfig(**fields.pop("train")), **fields), Path(directory), resume=bool(resume))
+    except Interrupted as stop:
+        print(stop)
     leave(0)

@@ -123,3 +123,14 @@ def test_ranks_that_are_stopped_go_on_bit_for_bit(
     regress(cut, "--resume", **richer(parallel))
     assert files(cut) == files(wholes[parallel])
     assert not list((cut / "checkpoints").glob(".writing-*"))
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(
+    regress: Callable[..., None], tmp_path: Path, parallel: str
+) -> None:
+    settings = {"parallel": parallel, "steps": 40, "save_every": 40, "log_every": 5, "workers": 0}
+    regress(tmp_path / "run", train=settings, stop_at=2 * 6 + 1)  # in step 7 of the second rank
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert saved.name == "step-00000010"
+    assert [record["step"] for record in read_records(tmp_path / "run" / "metrics.jsonl")] == [5, 10]
