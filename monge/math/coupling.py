@@ -1,4 +1,4 @@
-"""Who goes with whom: a coupling takes a Pair and returns a Pair, so labels and masks follow their targets."""
+"""Couplings: each takes a Pair and returns a Pair whose rows are matched, so labels and masks follow their targets."""
 
 # torch's own annotations are partial
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -18,13 +18,19 @@ from monge.math.ot import Plan, assignment, match, sinkhorn
 from monge.math.semidiscrete import fall
 from monge.math.types import Pair
 
-Coupling: TypeAlias = Callable[[Pair], Pair]
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def given(pair: Pair) -> Pair:
-    """The pair as it came: independent draws, or pairs that belong together and must never be re-coupled."""
+@runtime_checkable
+class Coupling(Protocol):
+    """(pair) -> Pair. A coupling that draws takes its random numbers from `generator`; None is torch's own generator."""
+
+    def __call__(self, pair: Pair, /, *, generator: torch.Generator | None = None) -> Pair: ...
+
+
+def given(pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
+    """The pair unchanged: independent draws, or pairs that belong together and must never be re-coupled."""
     return pair
 
 
@@ -43,11 +49,12 @@ def _in_full_precision(method: Callable[P, R]) -> Callable[P, R]:
 class MinibatchOT:
     """Re-pairs a batch by optimal transport across it. Tong et al. 2302.00482, sec. 3.2; Pooladian et al. 2304.14772.
 
-    epsilon 0 gives the exact permutation, which keeps every row once; epsilon > 0, in units of the mean cost, samples
+    epsilon 0 gives the exact permutation, which uses every row once; epsilon > 0, in units of the mean cost, samples
     each source's target from the entropic plan. `condition` names an entry of cond: pairs whose conditions differ cost
-    `weight` mean costs more (2503.10636), and with the default, infinity, noise only moves within its class, so that it
-    stays independent of the class. `potentials`, those of the semidiscrete plan, are where the exact search starts; the batch
-    then says in cond["index"] which data points it holds.
+    `weight` mean costs more (2503.10636). With the default weight, infinity, noise only moves within its class, so that
+    it stays independent of the class. A pair with a mask is coupled among rows of the same mask, and only tokens that
+    exist count in the cost: noise never moves to a sequence of another length. `potentials`, those of the semidiscrete
+    plan, are a start for the exact search; cond["index"] must then hold the row of each target in the data set.
     """
 
     epsilon: float = 0.0
@@ -57,39 +64,48 @@ class MinibatchOT:
     potentials: Float[Tensor, "N"] | None = None
     tolerance: float = 1e-3  # largest marginal error of the entropic plan; ArithmeticError if it is not reached
     max_iterations: int = 10_000
-    generator: torch.Generator | None = None
 
-    def __call__(self, pair: Pair) -> Pair:
-        if self.condition is None:
-            return pair.take(*self._match(pair))
-        label = _entry(pair, self.condition)
-        if self.weight < math.inf:
-            return pair.take(*self._match(pair, label))
-        if label.is_floating_point():
-            raise ValueError(f"coupling: cond[{self.condition!r}] are vectors, not classes; give a finite weight")
-        i, j = torch.arange(len(pair), device=label.device), torch.arange(len(pair), device=label.device)
-        for value in label.unique(dim=0):
-            same = (label == value).reshape(len(pair), -1).all(-1).nonzero().squeeze(-1)
-            _, local = self._match(pair.take(same, same))
-            j[same] = same[local]
+    def __call__(self, pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
+        i = torch.arange(len(pair), device=pair.x_1.device)
+        keys = self._keys(pair)
+        if not keys or not len(pair):
+            return pair.take(i, self._match(pair, generator))
+        j = i.clone()
+        group = torch.cat(keys, 1).unique(dim=0, return_inverse=True)[1]
+        for number in range(int(group.max()) + 1):
+            rows = (group == number).nonzero().squeeze(-1)
+            j[rows] = rows[self._match(pair.take(rows, rows), generator)]
         return pair.take(i, j)
 
+    def _keys(self, pair: Pair) -> list[Tensor]:
+        """Columns (B, k): rows are coupled only where they agree in all of them."""
+        keys: list[Tensor] = []
+        if self.condition is not None and not self.weight < math.inf:
+            label = _entry(pair, self.condition).reshape(len(pair), -1)
+            if label.is_floating_point() and bool((label != label.round()).any()):
+                raise ValueError(f"coupling: cond[{self.condition!r}] are vectors, not classes; give a finite weight")
+            keys.append(label.long())
+        if pair.mask is not None and bool((pair.mask != pair.mask[:1]).any()):
+            keys.append(pair.mask.long())
+        return keys
+
     @_in_full_precision
-    def _match(self, pair: Pair, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x_0, x_1 = pair.x_0.flatten(1), pair.x_1.flatten(1)
-        i = torch.arange(len(pair), device=x_0.device)
-        if not len(pair):
-            return i, i
+    def _match(self, pair: Pair, generator: torch.Generator | None) -> Tensor:
+        """The target of each source, among rows of one mask."""
+        x_0, x_1 = _existing(pair.x_0, pair.mask), _existing(pair.x_1, pair.mask)
+        label = None if self.condition is None or not self.weight < math.inf else _entry(pair, self.condition)
+        if not x_0.numel():
+            return torch.arange(len(pair), device=x_1.device)
         if self.cost is None and not self.epsilon and label is None:
-            return i, match(x_0, x_1, prices=self._prices(pair))
+            return match(x_0, x_1, prices=self._prices(pair))
         cost = (self.cost or squared_euclidean)(x_0, x_1)
         if label is not None:
             cost = cost + self.weight * _mean(cost, "weight") * _distance(label)
         if self.epsilon:
             unit = _mean(cost, "epsilon")
             plan = converged(cost, self.epsilon * unit, self.tolerance, self.max_iterations)
-            return i, plan.sample(generator=self.generator)
-        return i, assignment(cost, prices=self._prices(pair))
+            return plan.sample(generator=generator)
+        return assignment(cost, prices=self._prices(pair))
 
     def _prices(self, pair: Pair) -> Tensor | None:
         """The duals of -x_0 . x_1 that the potentials give."""
@@ -111,7 +127,7 @@ class SemidiscreteOT:
     condition: str | None = None
 
     @_in_full_precision
-    def __call__(self, pair: Pair) -> Pair:
+    def __call__(self, pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
         group = None if self.condition is None else _entry(pair, self.condition)
         groups = None if self.condition is None else _entry(self.data, self.condition)
         x_0, x_1 = pair.x_0.flatten(1), self.data.x_1.flatten(1)
@@ -125,8 +141,8 @@ class TokenOT:
     """Re-pairs the tokens inside each sample: B problems of N x N. The container of the sequence decides the cost.
 
     `cost` sees the whole Pair and returns (B, N, N). epsilon 0 permutes the target tokens; epsilon > 0, in units of cost,
-    replaces each by the barycentre of its row, which blurs existence. Entries of cond describe the sequence, not its tokens,
-    and stay as they are.
+    replaces each by the barycentre of its row, which blurs existence. Entries of cond describe the sequence, not its
+    tokens, and stay as they are.
     """
 
     cost: Callable[[Pair], Tensor]
@@ -135,14 +151,27 @@ class TokenOT:
     max_iterations: int = 10_000
 
     @_in_full_precision
-    def __call__(self, pair: Pair) -> Pair:
-        cost = self.cost(pair)
+    def __call__(self, pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
+        if not self.epsilon:
+            return self.apply(pair, self.permutation(pair))
+        plan = converged(self.cost(pair), self.epsilon, self.tolerance, self.max_iterations)
+        return replace(pair, x_1=plan.barycentre(pair.x_1))
+
+    @_in_full_precision
+    def permutation(self, pair: Pair) -> Int[Tensor, "B N"]:
+        """The target slot that each source slot is matched with. ValueError for epsilon > 0: a plan is no permutation."""
         if self.epsilon:
-            plan = converged(cost, self.epsilon, self.tolerance, self.max_iterations)
-            return replace(pair, x_1=plan.barycentre(pair.x_1))
-        match = assignment(cost)
-        mask = None if pair.mask is None else pair.mask.gather(1, match)
-        return replace(pair, x_1=pair.x_1.gather(1, match[..., None].expand_as(pair.x_1)), mask=mask)
+            raise ValueError(
+                f"TokenOT: epsilon is {self.epsilon}; only the exact coupling, epsilon 0, is a permutation"
+            )
+        return assignment(self.cost(pair))
+
+    @staticmethod
+    def apply(pair: Pair, permutation: Int[Tensor, "B N"]) -> Pair:
+        """The pair with its target tokens, and their mask, in the order of `permutation`."""
+        mask = None if pair.mask is None else pair.mask.gather(1, permutation)
+        index = permutation.reshape(*permutation.shape, *[1] * (pair.x_1.ndim - 2)).expand_as(pair.x_1)
+        return replace(pair, x_1=pair.x_1.gather(1, index), mask=mask)
 
 
 def converged(cost: Float[Tensor, "*b n m"], epsilon: float, tolerance: float, max_iterations: int = 10_000) -> Plan:
@@ -161,6 +190,11 @@ def _entry(pair: Pair, name: str) -> Tensor:
     if name not in pair.cond:
         raise ValueError(f"coupling: the batch has no cond[{name!r}], only {sorted(pair.cond)}; add it to the data")
     return pair.cond[name]
+
+
+def _existing(x: Tensor, mask: Tensor | None) -> Float[Tensor, "B D"]:
+    """Rows as points. With a mask, which all rows share, only their existing tokens."""
+    return x.flatten(1) if mask is None or not len(x) else x[:, mask[0]].flatten(1)
 
 
 def _mean(cost: Tensor, name: str) -> float:

@@ -1,4 +1,4 @@
-"""The words that every floor shares: Pair, Velocity, VelocityModel, Energy."""
+"""Types that every part of the library shares: Pair, Batch, Velocity, VelocityModel, Energy."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,17 @@ from torch import Tensor
 
 Condition: TypeAlias = Mapping[str, Tensor]
 Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # (x "B *s", t "B") -> v "B *s"
-Energy: TypeAlias = Callable[[Tensor], Tensor]  # (x "B *s") -> "B"; low is good
+Energy: TypeAlias = Callable[..., Tensor]  # (x "B *s"), or (x, cond) where there are conditions, -> "B"; low is good
+
+BOOKKEEPING = frozenset({"index", "target"})
+"""Entries of cond that are for couplings and objectives: the row in the data set, a cached target. Networks ignore them."""
+
+
+@runtime_checkable
+class Batch(Protocol):
+    """Input of an objective: it can be moved to a device."""
+
+    def to(self, device: torch.device | str) -> "Batch": ...
 
 
 @runtime_checkable
@@ -29,12 +39,29 @@ class FeatureModel(VelocityModel, Protocol):
 
 @dataclass(frozen=True)
 class Pair:
-    """A batch: row i of x_0 is to be carried onto row i of x_1. Mask and cond describe the target."""
+    """A batch: row i of x_0 is to be carried onto row i of x_1, which has the same shape. Mask and cond describe the target."""
 
-    x_0: Float[Tensor, "B *s"]
+    # "..." where __post_init__ checks the shape and says what is wrong
+    x_0: Float[Tensor, "..."]
     x_1: Float[Tensor, "B *s"]
-    mask: Bool[Tensor, "B N"] | None = None  # True where the target has a token
+    mask: Bool[Tensor, "..."] | None = None  # (B, N), True where the target has a token
     cond: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def __post_init__(self) -> None:
+        if self.x_0.shape != self.x_1.shape:
+            raise ValueError(
+                f"Pair: x_0 has shape {tuple(self.x_0.shape)}, x_1 {tuple(self.x_1.shape)}; give one source per target"
+            )
+        if self.mask is not None and self.mask.shape != self.x_1.shape[:2]:
+            raise ValueError(
+                f"Pair: the mask has shape {tuple(self.mask.shape)}, the tokens {tuple(self.x_1.shape[:2])}; "
+                "give one entry per token"
+            )
+        for name, value in self.cond.items():
+            if value.shape[:1] != self.x_1.shape[:1]:
+                raise ValueError(
+                    f"Pair: cond[{name!r}] has shape {tuple(value.shape)} for {len(self.x_1)} targets; give one row each"
+                )
 
     def __len__(self) -> int:
         return len(self.x_1)
@@ -58,7 +85,7 @@ class Pair:
 
     @property
     def condition(self) -> dict[str, Tensor]:
-        """What a model is told: cond, and the mask under its name when there is one."""
+        """The conditions that a model gets: cond, and the mask under its name when there is one."""
         return self.cond if self.mask is None else {**self.cond, "mask": self.mask}
 
 

@@ -17,6 +17,12 @@ class Loss(NamedTuple):
 class Objective(nn.Module, ABC):
     """(model, batch) -> Loss. A module, since some objectives have weights of their own, which are trained too."""
 
+    def __call__(self, model: Any, batch: Any, *more: object) -> Loss:
+        if more:
+            name = type(self).__name__
+            raise TypeError(f"{name} takes a model and one batch; call {name}()(model, Pair(x_0, x_1))")
+        return super().__call__(model, batch)
+
     @abstractmethod
     def forward(self, model: Any, batch: Any) -> Loss: ...
 

@@ -1,6 +1,6 @@
-"""Teach what is right by what is not: InfoNCE, between vectors and for energies, and the margin loss."""
+"""Contrastive losses: InfoNCE for embeddings and for energies, and a margin loss."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,19 +12,46 @@ from monge.objective.base import Loss, Objective
 
 @dataclass(frozen=True)
 class Contrast:
-    """K candidates per row, the first of them right. `mask` is False where a row has fewer."""
+    """K candidates per row, of which the first is right. `mask` is False where a row has fewer.
+
+    Entries of `cond` describe each candidate, (B, K, ...), and are given to the energy model by name; cond["mask"],
+    (B, K, N), says which tokens of a candidate exist.
+    """
 
     x: Float[Tensor, "B K *s"]
     mask: Bool[Tensor, "B K"] | None = None
+    cond: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def __post_init__(self) -> None:
+        shape = self.x.shape[:2]
+        described = self.cond if self.mask is None else {**self.cond, "candidates": self.mask}
+        for name, value in described.items():
+            if value.shape[:2] != shape:
+                raise ValueError(
+                    f"contrast: {name} has shape {tuple(value.shape)} for {tuple(shape)} candidates; "
+                    "give one entry per row and candidate"
+                )
         if self.mask is not None and not bool(self.mask[:, 0].all()):
             row = int((~self.mask[:, 0]).nonzero()[0])
             raise ValueError(f"contrast: row {row} has no right candidate; the first of each row must be real")
 
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device | str) -> "Contrast":
+        """The same batch on `device`."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return Contrast(self.x.to(device), mask, {name: value.to(device) for name, value in self.cond.items()})
+
     def energies(self, model: Energy) -> Float[Tensor, "B K"]:
-        """Each candidate's energy; infinite where there is none."""
-        energy = model(self.x.flatten(0, 1)).reshape(self.x.shape[:2])
+        """Each candidate's energy, model(x) or, with conditions, model(x, cond); infinite where there is no candidate."""
+        x, shape = self.x.flatten(0, 1), self.x.shape[:2]
+        energy = model(x, {name: value.flatten(0, 1) for name, value in self.cond.items()}) if self.cond else model(x)
+        if energy.numel() != shape.numel():
+            raise ValueError(
+                f"contrast: the model returned {tuple(energy.shape)} for {len(x)} candidates; return one energy each, (B,)"
+            )
+        energy = energy.reshape(shape)
         return energy if self.mask is None else energy.masked_fill(~self.mask, torch.inf)
 
 
@@ -37,7 +64,7 @@ def info_nce(
 ) -> Float[Tensor, ""]:
     """Cross-entropy of each query's own key among those of the batch and `others`, by their cosines. 1807.03748, eq. 4.
 
-    Whoever points the same way as the own key is not held against it: the others may hold the batch's keys again.
+    Negatives identical to the positive key are masked, since `others` may contain the batch's own keys.
     """
     among = keys if others is None else torch.cat([keys, others.to(keys.dtype)])
     own = torch.arange(len(keys), device=keys.device)

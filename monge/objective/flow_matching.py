@@ -23,8 +23,8 @@ class FlowMatching(Objective):
 
     def __init__(
         self,
+        *positional: object,
         path: Path | None = None,
-        *,
         coupling: Coupling = given,
         times: Times | None = None,
         weight: Callable[[Tensor], Tensor] | None = None,
@@ -32,6 +32,11 @@ class FlowMatching(Objective):
         contrast: float = 0.0,
     ) -> None:
         super().__init__()
+        if positional:
+            raise TypeError(
+                f"FlowMatching: got {positional[0]!r} without a name; name the arguments, as in "
+                "FlowMatching(path=Affine(), coupling=MinibatchOT())"
+            )
         self.path, self.coupling, self.times = path or Affine(), coupling, times or Times()
         self.weight, self.align, self.contrast = weight, align, contrast
 
@@ -42,6 +47,7 @@ class FlowMatching(Objective):
             v, aligned = model(x_t, t, pair.condition), None
         else:
             v, aligned = self.align(model, x_t, t, pair)
+        check_shape(v, x_t)
         error = (v - u_t).square()
         if self.contrast:
             error = error - self.contrast * (v - u_t.roll(1, 0)).square()
@@ -52,6 +58,15 @@ class FlowMatching(Objective):
             return Loss(value, {"loss": value.detach()})
         total = value + self.align.weight * aligned
         return Loss(total, {"loss": total.detach(), "velocity": value.detach(), "alignment": aligned.detach()})
+
+
+def check_shape(v: Tensor, x: Tensor) -> None:
+    """ValueError unless a model's output has the shape of its state: broadcasting would train something else."""
+    if v.shape != x.shape:
+        raise ValueError(
+            f"objective: the model returned shape {tuple(v.shape)} for states of shape {tuple(x.shape)}; "
+            "a velocity has the shape of its state"
+        )
 
 
 def masked_mean(error: Float[Tensor, "B *s"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, ""]:

@@ -1,9 +1,10 @@
 """Next-token prediction for language models."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from monge.objective.base import Loss, Objective
@@ -11,19 +12,31 @@ from monge.objective.base import Loss, Objective
 
 @dataclass(frozen=True)
 class Tokens:
-    """A batch of token sequences."""
+    """A batch of token sequences. `weight` is the weight of each token as a target: 0 for those of a prompt and padding."""
 
     ids: Int[Tensor, "B N"]
+    weight: Float[Tensor, "..."] | None = None  # (B, N)
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and self.weight.shape != self.ids.shape:
+            raise ValueError(
+                f"Tokens: weight has shape {tuple(self.weight.shape)}, ids {tuple(self.ids.shape)}; give one weight per token"
+            )
 
     def to(self, device: torch.device | str) -> "Tokens":
-        """The same on `device`."""
-        return Tokens(self.ids.to(device))
+        """The same batch on `device`."""
+        return Tokens(self.ids.to(device), None if self.weight is None else self.weight.to(device))
 
 
 class NextToken(Objective):
-    """The mean cross-entropy of each token given those before it, in nats."""
+    """The mean cross-entropy of each token given those before it, in nats, weighted by `Tokens.weight`."""
 
-    def forward(self, model: nn.Module, batch: Tokens) -> Loss:
-        logits = model(input_ids=batch.ids).logits[:, :-1]
-        value = nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.ids[:, 1:].flatten())
+    def forward(self, model: Any, batch: Tokens) -> Loss:
+        logits, targets = model(input_ids=batch.ids).logits[:, :-1].flatten(0, 1).float(), batch.ids[:, 1:].flatten()
+        if batch.weight is None:
+            value = nn.functional.cross_entropy(logits, targets)
+        else:
+            weight = batch.weight[:, 1:].flatten().to(logits.dtype)
+            each = nn.functional.cross_entropy(logits, targets, reduction="none")
+            value = (weight * each).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
         return Loss(value, {"loss": value.detach()})

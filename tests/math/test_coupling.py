@@ -63,12 +63,85 @@ def test_coupling_twice_is_coupling_once(draw, seed):
     assert torch.equal(MinibatchOT()(once).x_1, once.x_1)
 
 
-def test_images_and_their_masks_are_coupled_whole(draw):
-    mask = torch.tensor([[True, False], [True, True], [False, True]])
-    pair = Pair(draw(0, 3, 2, 4), draw(0, 3, 2, 4)[[2, 0, 1]], mask)
+def ragged(draw, seed, n=60, tokens=5, channels=2):
+    """Sequences of 1 to `tokens` tokens, padded with numbers that would rule the cost; cond holds row and length."""
+    length = 1 + torch.arange(n) % tokens
+    mask = torch.arange(tokens) < length[:, None]
+    x_1 = torch.where(mask[..., None], draw(seed + 1, n, tokens, channels), 1e3 * draw(seed + 2, n, tokens, channels))
+    cond = {"index": torch.arange(n), "length": length}
+    return Pair(draw(seed, n, tokens, channels), x_1, mask, cond)
+
+
+def length_of(pair):
+    return pair.mask.sum(1)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.05])
+@drawn(seed=seeds)
+def test_noise_never_moves_to_a_sequence_of_another_length(draw, epsilon, seed):
+    pair = ragged(draw, seed)
+    coupled = MinibatchOT(epsilon)(pair, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(coupled.mask, pair.mask)
+    assert torch.equal(coupled.x_1, pair.x_1[coupled.cond["index"]])
+    assert not torch.equal(coupled.cond["index"], pair.cond["index"])
+
+
+@drawn(seed=seeds)
+def test_only_tokens_that_exist_count_in_the_cost(draw, seed):
+    """Of each length, the permutation is that of sequences without padding."""
+    pair = ragged(draw, seed)
     coupled = MinibatchOT()(pair)
-    assert torch.equal(coupled.x_1, pair.x_0)
-    assert torch.equal(coupled.mask, mask[[1, 2, 0]])
+    for n in range(1, 6):
+        rows = (pair.cond["length"] == n).nonzero().squeeze(1)
+        alone = MinibatchOT()(Pair(pair.x_0[rows, :n], pair.x_1[rows, :n], cond={"index": rows}))
+        assert torch.equal(coupled.cond["index"][rows], alone.cond["index"])
+
+
+def test_classes_and_lengths_are_kept_together(draw):
+    pair = ragged(draw, 0)
+    label = torch.arange(60) % 2
+    coupled = MinibatchOT(condition="label")(Pair(pair.x_0, pair.x_1, pair.mask, {**pair.cond, "label": label}))
+    assert torch.equal(coupled.cond["label"], label)
+    assert torch.equal(coupled.mask, pair.mask)
+
+
+def test_a_mask_that_all_rows_share_does_not_split_the_batch(draw):
+    mask = torch.tensor([[True, False]]).expand(3, 2)
+    x_0 = draw(0, 3, 2, 4)
+    coupled = MinibatchOT()(Pair(x_0, x_0[[2, 0, 1]], mask))
+    assert torch.equal(coupled.x_1, x_0)
+
+
+@pytest.mark.parametrize("label", [torch.arange(12).byte() % 3, torch.arange(12.0) % 3, torch.arange(12)[:, None] % 3])
+def test_classes_may_be_bytes_whole_numbers_or_a_column(draw, label):
+    pair = Pair(draw(0, 12, 2), draw(1, 12, 2), cond={"label": label})
+    plain = Pair(pair.x_0, pair.x_1, cond={"label": torch.arange(12) % 3})
+    coupled = MinibatchOT(condition="label")
+    assert torch.equal(coupled(pair).x_1, coupled(plain).x_1)
+    assert coupled(pair).cond["label"].dtype == label.dtype
+
+
+@pytest.mark.parametrize("coupling", ["given", "exact", "entropic", "semidiscrete", "token"])
+def test_the_draws_of_a_coupling_are_the_callers(draw, coupling):
+    """The same generator state gives the same pair, and torch's own generator is left alone."""
+    data = Pair(draw(1, 12, 3, 2), draw(1, 12, 3, 2))
+    couplings = {
+        "given": given,
+        "exact": MinibatchOT(),
+        "entropic": MinibatchOT(0.1),
+        "semidiscrete": SemidiscreteOT(data, torch.zeros(12).double()),
+        "token": TokenOT(between_tokens),
+    }
+    pair, state = Pair(draw(0, 12, 3, 2), data.x_1), torch.get_rng_state()
+    first, second = (couplings[coupling](pair, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first.x_1, second.x_1)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_other_draws_give_another_entropic_coupling(draw):
+    pair = labelled(draw, 0)
+    first, second = (MinibatchOT(0.5)(pair, generator=torch.Generator().manual_seed(k)).x_1 for k in range(2))
+    assert not torch.equal(first, second)
 
 
 def test_the_cost_is_the_callers(draw):
@@ -137,7 +210,7 @@ def test_entropic_coupling_lies_between_exact_and_given(draw):
     pair = labelled(draw, 0, 200)
 
     def mean_distance(epsilon):
-        return distance(MinibatchOT(epsilon, generator=torch.Generator().manual_seed(0))(pair))
+        return distance(MinibatchOT(epsilon)(pair, generator=torch.Generator().manual_seed(0)))
 
     exact, sharp, blurred = distance(MinibatchOT()(pair)), mean_distance(0.003), mean_distance(0.1)
     assert sharp == pytest.approx(exact, rel=0.02)
@@ -150,14 +223,14 @@ def test_epsilon_is_in_units_of_the_mean_cost(draw, scale):
     pair = labelled(draw, 0, 50)
     scaled = Pair(scale * pair.x_0, scale * pair.x_1, None, pair.cond)
     drawn_targets = [
-        MinibatchOT(0.05, generator=torch.Generator().manual_seed(0))(p).cond["index"] for p in (pair, scaled)
+        MinibatchOT(0.05)(p, generator=torch.Generator().manual_seed(0)).cond["index"] for p in (pair, scaled)
     ]
     assert (drawn_targets[0] == drawn_targets[1]).double().mean() > 0.95
 
 
 def test_entropic_coupling_keeps_labels_with_targets(draw):
     pair = labelled(draw, 0)
-    coupled = MinibatchOT(0.05, generator=torch.Generator().manual_seed(1))(pair)
+    coupled = MinibatchOT(0.05)(pair, generator=torch.Generator().manual_seed(1))
     assert torch.equal(coupled.x_0, pair.x_0)
     assert torch.equal(coupled.x_1, pair.x_1[coupled.cond["index"]])
     assert torch.equal(coupled.cond["label"], pair.cond["label"][coupled.cond["index"]])
@@ -173,7 +246,7 @@ def test_a_warm_start_gives_the_same_optimum(draw, condition, seed):
 
 def data_set(draw, n=24):
     return Pair(
-        draw(1, n, 2), draw(0, n, 2), draw(2, n, 4) > 0, {"label": torch.arange(n) % 2, "index": torch.arange(n)}
+        draw(1, n, 2), draw(0, n, 2), draw(2, n, 2) > 0, {"label": torch.arange(n) % 2, "index": torch.arange(n)}
     )
 
 
@@ -216,6 +289,25 @@ def test_exact_token_coupling_permutes_the_tokens_of_each_sample(draw, seed):
         assert rows(coupled.x_1[k]) == rows(pair.x_1[k])
         match = assignment(between_tokens(pair)[k])
         assert torch.equal(coupled.x_1[k], pair.x_1[k][match])
+
+
+@drawn(seed=seeds)
+def test_a_token_coupling_is_its_permutation_applied(draw, seed):
+    pair = Pair(draw(seed, 3, 7, 2), draw(seed + 1, 3, 7, 2), draw(seed + 2, 3, 7) > 0)
+    coupling = TokenOT(between_tokens)
+    permutation = coupling.permutation(pair)
+    assert torch.equal(permutation.sort(1).values, torch.arange(7).expand(3, 7))
+    applied, coupled = coupling.apply(pair, permutation), coupling(pair)
+    assert torch.equal(applied.x_1, coupled.x_1)
+    assert torch.equal(applied.mask, coupled.mask)
+    undone = coupling.apply(applied, permutation.argsort(1))
+    assert torch.equal(undone.x_1, pair.x_1)
+    assert torch.equal(undone.mask, pair.mask)
+
+
+def test_a_plan_between_tokens_has_no_permutation(draw):
+    with pytest.raises(ValueError, match=r"epsilon is 0\.1; only the exact coupling"):
+        TokenOT(between_tokens, epsilon=0.1).permutation(Pair(draw(0, 1, 3, 2), draw(1, 1, 3, 2)))
 
 
 def test_barycentric_tokens_keep_the_mean_and_blur_existence(draw):

@@ -1,5 +1,6 @@
 """Pair and like."""
 
+import pytest
 import torch
 
 from monge.math.types import Pair, like
@@ -44,3 +45,20 @@ def test_like_scales_each_row_of_any_event(draw):
         assert scaled.shape == x.shape
         for row in range(3):
             assert torch.equal(scaled[row], row * x[row])
+
+
+@pytest.mark.parametrize(
+    ("x_0", "mask", "label", "message"),
+    [
+        ((5, 2, 3), (4, 2), (4,), r"x_0 has shape \(5, 2, 3\), x_1 \(4, 2, 3\)"),
+        ((1, 2, 3), (4, 2), (4,), "give one source per target"),
+        ((4, 2, 1), (4, 2), (4,), "give one source per target"),
+        ((4, 2, 3), (3, 2), (4,), r"mask has shape \(3, 2\), the tokens \(4, 2\)"),
+        ((4, 2, 3), (4, 3), (4,), "give one entry per token"),
+        ((4, 2, 3), (4, 2), (5,), r"cond\['label'\] has shape \(5,\) for 4 targets"),
+        ((4, 2, 3), (4, 2), (), "give one row each"),
+    ],
+)
+def test_a_pair_whose_parts_do_not_fit_is_rejected(x_0, mask, label, message):
+    with pytest.raises(ValueError, match=message):
+        Pair(torch.zeros(x_0), torch.zeros(4, 2, 3), torch.ones(mask, dtype=torch.bool), {"label": torch.zeros(label)})

@@ -7,7 +7,7 @@ from torch import nn
 from monge.math.types import Pair
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiT, DiTShape
-from monge.objective.alignment import Alignment
+from monge.objective.alignment import Alignment, CachedTargets, Unconditional
 from monge.objective.flow_matching import FlowMatching
 
 
@@ -39,20 +39,20 @@ def loss(align, hidden, pair):
 @pytest.mark.parametrize(("sign", "expected"), [(7.0, -1.0), (-2.0, 1.0)])
 def test_the_loss_is_minus_the_cosine(draw, sign, expected):
     pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
-    assert float(loss(direct(lambda x: x), sign * pair.x_1, pair)) == pytest.approx(expected)
+    assert float(loss(direct(lambda x, cond: x), sign * pair.x_1, pair)) == pytest.approx(expected)
 
 
 def test_right_angles_score_zero_and_tokens_are_averaged(draw):
     x_1 = torch.tensor([[[1.0, 0, 0], [1.0, 0, 0]]]).double()
     hidden = torch.tensor([[[0.0, 5, 0], [3.0, 0, 0]]]).double()
-    assert float(loss(direct(lambda x: x), hidden, Pair(x_1, x_1))) == pytest.approx(-0.5)
+    assert float(loss(direct(lambda x, cond: x), hidden, Pair(x_1, x_1))) == pytest.approx(-0.5)
 
 
 def test_the_encoder_sees_the_clean_target(draw):
-    """Errata 004.6: not x_t, whatever the stage."""
+    """Not x_t, at whatever stage of training."""
     seen = []
 
-    def encoder(x):
+    def encoder(x, cond):
         seen.append(x)
         return x
 
@@ -65,10 +65,10 @@ def test_the_target_follows_the_coupling(draw):
     """The encoder must see the targets after they were re-paired: here they are, and the alignment is perfect."""
     pair = Pair(draw(0, 4, 5, 3), draw(1, 4, 5, 3))
 
-    def backward(batch):
+    def backward(batch, *, generator=None):
         return batch.take(torch.arange(4), torch.arange(3, -1, -1))
 
-    objective = FlowMatching(coupling=backward, align=direct(lambda x: x))
+    objective = FlowMatching(coupling=backward, align=direct(lambda x, cond: x))
     assert float(objective(Shows(pair.x_1.flip(0)), pair).metrics["alignment"]) == pytest.approx(-1)
 
 
@@ -76,18 +76,18 @@ def test_masked_tokens_do_not_count(draw):
     mask = torch.tensor([[True, True, False], [True, False, False]])
     pair = Pair(draw(0, 2, 3, 3), draw(1, 2, 3, 3), mask)
     hidden = torch.where(mask[..., None], pair.x_1, -pair.x_1)
-    assert float(loss(direct(lambda x: x), hidden, pair)) == pytest.approx(-1)
+    assert float(loss(direct(lambda x, cond: x), hidden, pair)) == pytest.approx(-1)
 
 
 def test_the_layer_that_was_named_is_the_one_that_is_asked_for(draw):
     model, pair = Shows(draw(0, 2, 5, 3)), Pair(draw(1, 2, 5, 3), draw(2, 2, 5, 3))
-    direct(lambda x: x)(model, pair.x_0, torch.zeros(2).double(), pair)
+    direct(lambda x, cond: x)(model, pair.x_0, torch.zeros(2).double(), pair)
     assert model.layer == 2
 
 
 def test_the_encoder_is_neither_trained_nor_saved(draw, stir):
     encoder = nn.Linear(3, 6).double()
-    align = Alignment(encoder, layer=1, width=16, features=6, hidden=8).double()
+    align = Alignment(Unconditional(encoder), layer=1, width=16, features=6, hidden=8).double()
     assert not {id(p) for p in align.parameters()} & {id(p) for p in encoder.parameters()}
     assert all(name.startswith("projector.") for name in align.state_dict())
 
@@ -104,8 +104,8 @@ def test_the_encoder_is_neither_trained_nor_saved(draw, stir):
 
 
 def test_the_projector_is_repas():
-    """Errata 004.6: Linear, SiLU, Linear, SiLU, Linear."""
-    align = Alignment(lambda x: x, layer=1, width=5, features=7)
+    """Linear, SiLU, Linear, SiLU, Linear."""
+    align = Alignment(lambda x, cond: x, layer=1, width=5, features=7)
     kinds = [type(layer).__name__ for layer in align.projector]
     assert kinds == ["Linear", "SiLU", "Linear", "SiLU", "Linear"]
     assert (align.projector[0].in_features, align.projector[-1].out_features, align.weight) == (5, 7, 0.5)
@@ -113,5 +113,72 @@ def test_the_projector_is_repas():
 
 def test_another_number_of_tokens_is_an_error_with_both_numbers(draw):
     pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
-    with pytest.raises(ValueError, match=r"encoder gives \(2, 4\) tokens, the model \(2, 5\)"):
-        loss(direct(lambda x: x[:, 1:]), draw(2, 2, 5, 3), pair)
+    with pytest.raises(ValueError, match=r"features of shape \(2, 4, 3\), the model has \(2, 5\) tokens"):
+        loss(direct(lambda x, cond: x[:, 1:]), draw(2, 2, 5, 3), pair)
+
+
+def test_the_encoder_is_given_the_mask_and_the_conditions(draw):
+    seen = {}
+
+    def encoder(x, cond):
+        seen.update(cond)
+        return x
+
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    pair = Pair(draw(0, 2, 3, 3), draw(1, 2, 3, 3), mask, {"label": torch.tensor([3, 4])})
+    loss(direct(encoder), draw(2, 2, 3, 3), pair)
+    assert torch.equal(seen["mask"], mask)
+    assert seen["label"].tolist() == [3, 4]
+
+
+def test_padding_does_not_move_the_features_of_real_tokens(draw, stir):
+    """An encoder that attends gets the mask, so that the loss is that of the sequences without padding."""
+    encoder = Attends(stir(DiT(3, DiTShape(BlockShape(16, 2), 1))))
+    mask = torch.tensor([True, True, False]).expand(2, 3)
+    pair, hidden = Pair(draw(0, 2, 3, 3), draw(1, 2, 3, 3), mask), draw(2, 2, 3, 3)
+    short = Pair(pair.x_0[:, :2], pair.x_1[:, :2])
+    torch.testing.assert_close(loss(direct(encoder), hidden, pair), loss(direct(encoder), hidden[:, :2], short))
+
+
+class Attends(nn.Module):
+    """A DiT at t = 1 as an encoder."""
+
+    def __init__(self, dit):
+        super().__init__()
+        self.dit = dit
+
+    def forward(self, x, cond):
+        return self.dit(x, torch.ones(len(x)).double(), cond)
+
+
+def test_an_encoder_of_one_argument_is_rejected_and_can_be_wrapped(draw):
+    for encoder in (lambda x: x, nn.Linear(3, 3)):
+        with pytest.raises(ValueError, match=r"wrap one that takes x_1 alone: Unconditional\(encoder\)"):
+            Alignment(encoder, layer=1, width=3, features=3)
+    pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
+    assert float(loss(direct(Unconditional(lambda x: x)), pair.x_1, pair)) == pytest.approx(-1)
+
+
+def test_a_pooled_target_is_compared_with_the_mean_of_existing_tokens(draw):
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    pair, hidden = Pair(draw(0, 2, 3, 3), draw(1, 2, 3, 3), mask), draw(2, 2, 3, 3)
+    means = torch.stack([hidden[0, :2].mean(0), hidden[1, 0]])
+    assert float(loss(direct(lambda x, cond: 3 * means), hidden, pair)) == pytest.approx(-1)
+    assert float(loss(direct(lambda x, cond: -means), hidden, pair)) == pytest.approx(1)
+    without = Pair(pair.x_0, pair.x_1)
+    assert float(loss(direct(lambda x, cond: hidden.mean(1)), hidden, without)) == pytest.approx(-1)
+
+
+def test_cached_targets_are_those_of_the_encoder(draw):
+    features, index = draw(3, 9, 5, 3), torch.tensor([7, 2])
+    pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3), cond={"index": index, "target": features[index]})
+    hidden = draw(2, 2, 5, 3)
+    expected = loss(direct(lambda x, cond: features[index]), hidden, pair)
+    for cached in (
+        CachedTargets(features),
+        CachedTargets(lambda ids: features[ids]),
+        CachedTargets(lambda x: x, key="target"),
+    ):
+        assert torch.equal(loss(direct(cached), hidden, pair), expected)
+    with pytest.raises(ValueError, match=r"no cond\['id'\], only \['index', 'target'\]"):
+        loss(direct(CachedTargets(features, key="id")), hidden, pair)

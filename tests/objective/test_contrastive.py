@@ -111,3 +111,32 @@ def test_infonce_knows_its_own_key_under_autocast(draw):
     k = draw(0, 16, 64).float()
     with torch.autocast("cpu", torch.bfloat16):
         assert float(info_nce(k, k, k)) < 0.01
+
+
+def test_conditions_and_token_masks_follow_their_candidates(draw):
+    """An energy that counts existing tokens of its kind: the same as of each candidate alone."""
+    x, mask = draw(0, 3, 4, 5, 2), draw(1, 3, 4, 5) > 0
+    kind = torch.arange(12).reshape(3, 4)
+
+    def model(x, cond):
+        return (x.sum(-1) * cond["mask"]).sum(-1) * cond["kind"]
+
+    energies = Contrast(x, cond={"mask": mask, "kind": kind}).energies(model)
+    for row in range(3):
+        for k in range(4):
+            expected = x[row, k][mask[row, k]].sum() * kind[row, k]
+            torch.testing.assert_close(energies[row, k], expected)
+
+
+def test_a_contrast_moves_whole(draw):
+    batch = Contrast(draw(0, 3, 4, 2), torch.ones(3, 4, dtype=torch.bool), {"kind": torch.zeros(3, 4)}).to("cpu")
+    assert len(batch) == 3
+    assert set(batch.cond) == {"kind"}
+    assert batch.to("cpu").mask is not None
+
+
+def test_a_contrast_whose_parts_do_not_fit_is_rejected(draw):
+    with pytest.raises(ValueError, match=r"kind has shape \(3,\) for \(3, 4\) candidates"):
+        Contrast(draw(0, 3, 4, 2), cond={"kind": torch.zeros(3)})
+    with pytest.raises(ValueError, match=r"returned \(12, 2\) for 12 candidates"):
+        Contrast(draw(0, 3, 4, 2)).energies(lambda x: x)

@@ -152,7 +152,7 @@ def test_times_and_path_are_the_callers(draw, schedule):
         seen.append((x_t, t))
         return torch.zeros_like(x_t)
 
-    FlowMatching(Affine(schedule), times=Times(shifted(3.0, lambda u: torch.full_like(u, 0.5))))(model, pair)
+    FlowMatching(path=Affine(schedule), times=Times(shifted(3.0, lambda u: torch.full_like(u, 0.5))))(model, pair)
     ((x_t, t),) = seen
     assert t.tolist() == [0.25] * 4
     torch.testing.assert_close(x_t, Affine(schedule)(pair.x_0, pair.x_1, t).x_t)
@@ -215,7 +215,7 @@ class Linear(nn.Module):
 
 
 def test_alignment_is_added_with_its_weight(draw):
-    align = Alignment(lambda x: x, layer=1, width=3, features=3, weight=0.5, hidden=8).double()
+    align = Alignment(lambda x, cond: x, layer=1, width=3, features=3, weight=0.5, hidden=8).double()
     pair = Pair(draw(0, 4, 5, 3), draw(1, 4, 5, 3))
     torch.manual_seed(1)
     aligned = FlowMatching(align=align)(Linear(), pair)
@@ -225,3 +225,20 @@ def test_alignment_is_added_with_its_weight(draw):
     torch.testing.assert_close(aligned.metrics["velocity"], plain.value.detach())
     torch.testing.assert_close(aligned.value.detach() - plain.value.detach(), 0.5 * aligned.metrics["alignment"])
     assert any("projector" in name for name, _ in FlowMatching(align=align).named_parameters())
+
+
+def test_arguments_are_given_by_name():
+    with pytest.raises(TypeError, match=r"name the arguments, as in FlowMatching\(path=Affine\(\), coupling="):
+        FlowMatching(MinibatchOT())
+
+
+def test_two_tensors_in_place_of_a_pair_are_rejected(draw):
+    net, x = MLP((2,), 8, 1).double(), draw(0, 4, 2)
+    with pytest.raises(TypeError, match=r"call FlowMatching\(\)\(model, Pair\(x_0, x_1\)\)"):
+        FlowMatching()(net, x, x)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (1, 2), (2,)])
+def test_a_velocity_of_another_shape_does_not_train(draw, shape):
+    with pytest.raises(ValueError, match=r"returned shape .* for states of shape \(4, 2\)"):
+        FlowMatching()(lambda x, t, cond: torch.zeros(shape), Pair(draw(0, 4, 2), draw(1, 4, 2)))

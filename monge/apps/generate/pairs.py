@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from monge.math.coupling import Coupling, MinibatchOT, given
+from monge.math.coupling import Coupling, given
 from monge.math.random import seeded
 from monge.math.types import Pair
 from monge.train.batches import shuffled
@@ -52,8 +52,7 @@ class NoisePairs:
         pair = Pair(torch.randn(x_1.shape, generator=generator), x_1, cond=cond)
         if first >= self.after:
             # an entropic coupling draws from its plan: with this batch's draws, whoever makes the batch
-            coupling = self.coupling
-            pair = (replace(coupling, generator=generator) if isinstance(coupling, MinibatchOT) else coupling)(pair)
+            pair = self.coupling(pair, generator=generator)
         return without_labels(pair, self.label_dropout, self.classes, generator)
 
 
@@ -87,7 +86,8 @@ def held_out_pairs(
     """Held-out data with noise that is the same at every call, coupled `size` at a time."""
     x_0 = torch.randn(x.shape, generator=seeded(1781))
     pair = Pair(x_0, x, cond={} if labels is None else {"label": labels})
-    parts = [coupling(pair.rows(slice(start, start + size))) for start in range(0, len(x), size)]
+    draws = seeded(1782)
+    parts = [coupling(pair.rows(slice(start, start + size)), generator=draws) for start in range(0, len(x), size)]
     cond = {name: torch.cat([part.cond[name] for part in parts]) for name in pair.cond}
     return Pair(torch.cat([part.x_0 for part in parts]), torch.cat([part.x_1 for part in parts]), cond=cond)
 

@@ -108,7 +108,7 @@ class Generate:
         path = PATHS[self.path]
         # an error of the predicted noise is 1 / beta times as large in the velocity, without bound near t = 0
         weight = (lambda t: path.rates(t)[0][1].square()) if self.predicts == "source" else None
-        objective = FlowMatching(path, times=TIMES[self.times], weight=weight)
+        objective = FlowMatching(path=path, times=TIMES[self.times], weight=weight)
         model = self.network_for(data.shape, data.classes)
         constants = {
             "centre": units.centre,
@@ -164,7 +164,7 @@ class Generate:
         if isinstance(coupling, SemidiscreteOT):
             return MinibatchOT(condition=coupling.condition)
         if isinstance(coupling, MinibatchOT):
-            return replace(coupling, potentials=None, generator=seeded(1782))
+            return replace(coupling, potentials=None)
         return coupling
 
     def _coupling(self, x: Tensor, training: Dataset, constants: dict[str, Tensor]) -> Coupling:

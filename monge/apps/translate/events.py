@@ -37,8 +37,8 @@ class Branching:
 
     tokens: Coupling = given
 
-    def __call__(self, pair: Pair) -> Pair:
-        pair = self.tokens(pair)
+    def __call__(self, pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
+        pair = self.tokens(pair, generator=generator)
         back = pair.cond.get("back", torch.zeros(len(pair), dtype=torch.bool, device=pair.x_0.device))
         x_0, x_1 = (torch.where(like(back, pair.x_0), *ends) for ends in ((pair.x_1, pair.x_0), (pair.x_0, pair.x_1)))
         is_0, is_1 = x_0[..., -1] > 0, x_1[..., -1] > 0

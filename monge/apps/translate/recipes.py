@@ -150,7 +150,7 @@ class Translate:
             return EventMatching()
         if self.how == "match":
             path = Affine(spread=constant(self.sigma) if self.sigma else None)
-            return FlowMatching(path, times=Times(with_ends, stratified=True))
+            return FlowMatching(path=path, times=Times(with_ends, stratified=True))
         there, home = (
             OneWay(steps=self.walk, step=euler, back=back, also=self._recognised(packed, ENDS[not back]))
             for back in (False, True)

@@ -1,0 +1,43 @@
+"""Next-token prediction."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monge.objective.next_token import NextToken, Tokens
+
+
+def model_of(logits):
+    return lambda input_ids: SimpleNamespace(logits=logits)
+
+
+def test_a_model_that_knows_nothing_costs_the_log_of_the_vocabulary():
+    loss = NextToken()(model_of(torch.zeros(2, 5, 7)), Tokens(torch.randint(0, 7, (2, 5))))
+    assert float(loss.value) == pytest.approx(torch.tensor(7.0).log().item())
+
+
+@given(seed=st.integers(0, 2**31), n=st.integers(1, 5))
+def test_a_prompt_and_padding_without_weight_change_nothing(draw, seed, n):
+    """The loss is that of the targets which count, whatever the logits and ids elsewhere are."""
+    logits, ids = draw(seed, 2, 6, 7), (100 * draw(seed + 1, 2, 6)).long().abs() % 7
+    weight = (torch.arange(6) >= n).float().expand(2, 6)
+    value = NextToken()(model_of(logits), Tokens(ids, weight)).value
+    short = NextToken()(model_of(logits[:, n - 1 :]), Tokens(ids[:, n - 1 :])).value
+    torch.testing.assert_close(value, short)
+
+
+def test_weights_are_relative(draw):
+    logits, ids, weight = draw(0, 2, 6, 7), torch.arange(12).reshape(2, 6) % 7, draw(1, 2, 6).exp()
+    first, second = (NextToken()(model_of(logits), Tokens(ids, scale * weight)).value for scale in (1, 5))
+    torch.testing.assert_close(first, second)
+    assert torch.isfinite(NextToken()(model_of(logits), Tokens(ids, 0 * weight)).value)
+
+
+def test_weights_follow_their_tokens_to_the_device():
+    moved = Tokens(torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3)).to("meta")
+    assert moved.ids.device == moved.weight.device == torch.device("meta")
+    with pytest.raises(ValueError, match="give one weight per token"):
+        Tokens(torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 2))
