@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Calibration, Prices
+from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import pair
 from monge.apps.translate.recipes import HERMES, Translate, Translator
+from monge.apps.translate.space import Space
 from monge.lm.store import Row, write
 from monge.train.config import TrainConfig
 from monge.train.distributed import Ranks
@@ -73,8 +74,8 @@ def golden(recipe: Translate, pairs: Path) -> dict[str, list[float]]:
     state, step = prepare(run, here)
     losses = [float(metrics["loss"]) for _, metrics in train(run, state, step, here)]
     assert run.evaluate is not None
-    container = recipe.container(CAPACITY)
-    flow = Translator(run.model.eval(), container, Calibration.of(run.constants), recipe)
+    space = Space.stored(run.constants, recipe.prices, gain=recipe.gain)
+    flow = Translator(run.model.eval(), space, recipe)
     draws = torch.Generator().manual_seed(4)
     sequences = [torch.randn(n, WIDTH, generator=draws) for n in (5, 9)]
     with torch.no_grad():
