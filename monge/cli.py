@@ -1,53 +1,22 @@
 """`monge APP VERB`: one application is imported, when its verb is called; `monge --help` imports nothing heavy."""
 
+import ast
 import errno
 import importlib
 import importlib.metadata
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn, TypeGuard
 
-APPS: dict[str, dict[str, str]] = {
-    "generate": {
-        "train": "learn a flow from noise to data",
-        "sample": "draw samples from a run",
-        "evaluate": "compare samples with the real data",
-        "likelihood": "log-likelihood of held-out data",
-        "reflow": "straighten a trained flow",
-        "demo": "digits, from nothing to a picture, in three minutes",
-    },
-    "translate": {
-        "data": "read natural-language and formal texts",
-        "pretrain": "train a small language model on the formal texts",
-        "embed": "texts to hidden states, token by token",
-        "pair": "join two files of vectors by id",
-        "calibrate": "measure the units of the cost",
-        "couple": "solve the transport of every pair ahead of training",
-        "train": "learn the flow between both sides",
-        "hermes": "train with the seed's 313 M parameters",
-        "run": "translate a file of vectors",
-        "evaluate": "retrieval, lengths and likeness, beside baselines",
-        "demo": "English to Metamath on 2,000 pairs",
-    },
-    "prove": {
-        "setup": "make Lean 4 ready",
-        "search": "search for proofs, and record every tactic tried",
-        "probe": "which theorems one tactic proves",
-        "summary": "what came of runs, with intervals",
-        "compare": "two runs on the same theorems, paired",
-        "export-proofs": "each proof of a run as a .lean file",
-        "export-pairs": "theorems in English and Lean, for translate",
-        "export-library": "the theorems of Init and Std",
-        "view": "a run as an HTML page with its search trees",
-        "demo": "thirty theorems about naturals",
-    },
-}
+APPS = ("generate", "translate", "prove")
 
 
 MISTAKES = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
-"""What the operating system refuses and the user can mend."""
+"""Errors of the operating system that the user can fix, by another path or other permissions."""
 
 
 def _bare(error: Exception) -> TypeGuard[OSError]:
@@ -63,22 +32,53 @@ def _extra(module: str | None) -> str | None:
     return None
 
 
+def verbs_of(app: str) -> dict[str, str]:
+    """Each verb of an application with the first sentence of its docstring, read from the source without importing it."""
+    folder = Path(__file__).parent / "apps" / app
+    tree = ast.parse((folder / "cli.py").read_text())
+    homes = {
+        alias.asname or alias.name: (node.module or "").rpartition(".")[-1]
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    (table,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "VERBS" and isinstance(node.value, ast.Dict)
+    )
+    verbs: dict[str, str] = {}
+    for key, value in zip(table.keys, table.values, strict=True):
+        module, _, name = ast.unparse(value).rpartition(".")
+        text = _docstring(folder / f"{module or homes.get(name, 'cli')}.py", name)
+        verbs[str(ast.literal_eval(key or value))] = re.split(r"(?<=[a-z)])[.:;] |\.?\n|\.$", text)[0]
+    return verbs
+
+
+def _docstring(path: Path, function: str) -> str:
+    (node,) = (n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef) and n.name == function)
+    return ast.get_docstring(node) or ""
+
+
 def usage() -> str:
-    """What `monge --help` prints."""
-    lines = ["usage: monge APP VERB [options]; monge APP VERB --help says which", ""]
-    for app, verbs in APPS.items():
-        lines += [app, *(f"  {verb:<16}{text}" for verb, text in verbs.items())]
+    """The text of `monge --help`."""
+    lines = ["usage: monge APP VERB [options]", "       monge APP VERB --help lists the options of a verb", ""]
+    for app in APPS:
+        lines += [app, *(f"  {verb:<16}{text}" for verb, text in verbs_of(app).items())]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb. 0 if it worked, 2 for what the user can mend (one sentence says what), 1 when the machine failed."""
+    """Run a verb. 0 on success, 2 for invalid input (with a message of one line), 1 for failures of the machine."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0
+    if words[0] in ("-V", "--version"):
+        print(f"monge {importlib.metadata.version('monge')}")
+        return 0
     app = words[0]
-    if app not in APPS or len(words) < 2 or words[1] not in APPS[app]:
+    if app not in APPS or len(words) < 2 or words[1] not in verbs_of(app):
         asked_for_help = app in APPS and len(words) > 1 and words[1] in ("-h", "--help")
         if not asked_for_help:
             print(f"monge: no {' '.join(words[:2])!r}; there are:\n", file=sys.stderr)
@@ -88,11 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import tyro
 
-        verbs = importlib.import_module(f"monge.apps.{app}.cli").VERBS
-        tyro.cli(verbs[verb], args=rest, prog=f"monge {app} {verb}")
-    except KeyboardInterrupt:
-        print(f"monge {app} {verb}: stopped; what was saved stays", file=sys.stderr)
-        return 130
+        function = importlib.import_module(f"monge.apps.{app}.cli").VERBS[verb]
+        if "--resume" in rest:
+            function = importlib.import_module("monge.runs").with_stored_recipe(function, rest)
+        tyro.cli(function, args=rest, prog=f"monge {app} {verb}")
+    except KeyboardInterrupt as stop:
+        print(f"monge {app} {verb}: {stop or 'interrupted; files saved earlier are intact'}", file=sys.stderr)
+        return getattr(stop, "code", 130)
+    except BrokenPipeError:
+        raise  # the reader of the output has gone, as `head` does: no error of ours
     except ModuleNotFoundError as error:
         extra = _extra(error.name)
         if extra is None:
@@ -103,12 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("MONGE_TRACE"):
             raise
         ours = isinstance(error, OSError) and not isinstance(error, MISTAKES)
-        said = str(error)
+        message = str(error)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            said = f"the disk of {error.filename or 'what was being written'} is full; what was saved before stays"
+            message = (
+                f"the disk of {error.filename or 'what was being written'} is full; files saved earlier are intact"
+            )
         elif _bare(error):
-            said = f"{error.filename2 or error.filename}: {error.strerror}; name another path"
-        print(f"monge {app} {verb}: {' '.join(said.splitlines())}", file=sys.stderr)
+            message = f"{error.filename2 or error.filename}: {error.strerror}; name another path"
+        print(f"monge {app} {verb}: {' '.join(message.splitlines())}", file=sys.stderr)
         return 1 if ours else 2
     return 0
 
@@ -124,8 +130,14 @@ def leave(code: int) -> NoReturn:
 
 
 def run() -> None:
-    """The command."""
-    leave(main())
+    """Run the command line and end the process with its exit code."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it again at exit
+        code = 128 + signal.SIGPIPE
+    leave(code)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,9 @@ def locked(directory: Path, *, wait: bool = False) -> Iterator[None]:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file with the permissions of any other file: the library's own are for the owner alone."""
-    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    # safetensors rejects tensors that share a storage, as views do
+    own = {k: v.contiguous() if v.untyped_storage().nbytes() == v.nbytes else v.clone() for k, v in tensors.items()}
+    save_file({k: v.contiguous() for k, v in own.items()}, path)
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)

@@ -4,29 +4,27 @@ runs/NAME/   recipe.json   constants.safetensors   metrics.jsonl   checkpoints/s
 """
 
 import hashlib
-import json
 import math
-import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 import monge
-from monge.files import locked, read_json, read_tensors, write_tensors, writing
+from monge.files import locked, read_json, read_tensors, write_json, write_tensors
 from monge.runs import check_same
 from monge.train import checkpoint
 from monge.train.config import TrainConfig
-from monge.train.distributed import Ranks, averaged, gathered, ranks
+from monge.train.distributed import Ranks, averaged, gathered, largest, ranks
 from monge.train.log import Log
 from monge.train.loop import Run, prepare, train
-from monge.train.state import State
-
-R = TypeVar("R")
+from monge.train.state import State, trained
 
 
 class Recipe(Protocol):
@@ -39,66 +37,129 @@ class Recipe(Protocol):
     def build(self) -> Run[Any]: ...
 
 
-def fit(recipe: Any, directory: Path, *, resume: bool = False, tensorboard: bool = False) -> State:
-    """Train `recipe` in `directory`, from its last checkpoint if `resume`. What is on disk is whole at any moment.
+class Interrupted(KeyboardInterrupt):
+    """Training stopped by a signal, with a checkpoint saved. `code` is the exit code: 130 for Ctrl-C, 143 for SIGTERM."""
 
-    ValueError for a directory that holds another recipe, is in use, or holds a run that is not to be resumed.
+    def __init__(self, directory: Path, step: int, number: int) -> None:
+        super().__init__(f"interrupted at step {step}; {directory} holds a checkpoint of it: continue with --resume")
+        self.code = 128 + number
+
+
+def fit(recipe: Any, directory: Path, *, resume: bool = False, tensorboard: bool = False) -> State:
+    """Train `recipe` in `directory`, from its last checkpoint if `resume`. The files on disk are complete at any moment.
+
+    Ctrl-C and SIGTERM save a checkpoint and raise Interrupted. ValueError for a directory that is in use, that holds the run
+    of another recipe (a resumed one may change the settings in RESUMABLE), or that holds a run while `resume` is off.
     """
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
-    with ranks(recipe.train.device) as where, claimed(directory, recipe, resume=resume, where=where):
+    with (
+        _threads(recipe.train.threads),
+        ranks(recipe.train.device) as where,
+        claimed(directory, recipe, resume=resume, where=where),
+        torch.random.fork_rng(),
+    ):
         torch.manual_seed(recipe.train.seed)
         run = recipe.build()
         state, step = prepare(run, where)
         checkpoints = directory / "checkpoints"
-        if found := checkpoint.steps(checkpoints):
-            state.load(*checkpoint.read(found[-1], state.files()), where)
+        if saved := checkpoint.steps(checkpoints):
+            state.load(*checkpoint.read(saved[-1], state.files()), where)
             _check_constants(directory / "constants.safetensors", run)
+            _check_length(directory, state, run.train)
         elif where.first:
             _draw_first(run)
-            _start(directory, recipe, run)
+            write_tensors(directory / "constants.safetensors", run.constants)
         if where.first:
-            _prune(checkpoints, state, run.train)  # what a crash left
+            _store(directory, recipe)
+            _prune(checkpoints, state, run.train)  # left by a crash
         if not where.first:
-            for _ in _walk(run, state, step, where, checkpoints, None):
+            for _ in _loop(run, state, step, where, checkpoints, None):
                 pass
             return state
         title = f"{recipe.app} {directory.name}"
         with Log(directory, step=state.step, steps=run.train.steps, title=title, tensorboard=tensorboard) as log:
-            for number in _walk(run, state, step, where, checkpoints, log):
+            for number in _loop(run, state, step, where, checkpoints, log):
                 log.advance(number)
         return state
 
 
-def _walk(
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Set torch's threads per operation, and restore them at the end; 0 changes nothing."""
+    before = torch.get_num_threads()
+    if number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Signals:
+    """SIGINT and SIGTERM as a flag that the loop reads after a step; a second signal acts as it would without this."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._received)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _received(self, number: int, _: object) -> None:
+        self.number = number
+        self.__exit__()
+
+    def agreed(self, world: int) -> int:
+        """The signal's number if any rank has received one, else 0. Every rank must call it."""
+        return int(largest(self.number, world))
+
+
+def _loop(
     run: Run[Any], state: State, step: nn.Module, where: Ranks, checkpoints: Path, log: Log | None
 ) -> Iterator[int]:
-    """Train, record, evaluate and save; the number of each step is yielded."""
+    """Train, record, evaluate and save; yields the number of each step."""
     config, sums, count = run.train, {}, 0
-    for number, metrics in train(run, state, step, where):
-        count += 1
-        for name, value in metrics.items():
-            sums[name] = sums.get(name, 0.0) + value
-        saving = number % config.save_every == 0 or number in config.milestones or number == config.steps
-        # a window of the log also ends where a checkpoint is: a resumed run then writes the same lines
-        if saving or number % config.log_every == 0:
-            means = {name: averaged(float(total) / count, where.world) for name, total in sums.items()}
-            sums, count = {}, 0
-            if saving:
-                means |= _evaluated(run, state, step)
-            for name, value in means.items():
-                if not math.isfinite(value):
-                    raise ArithmeticError(
-                        f"{checkpoints.parent}: the {name} is {value} near step {number}; start anew elsewhere with a lower "
-                        "learning rate. What was saved before is whole"
-                    )
-            if log:
-                log.write(number, means)
-        if saving:
-            checkpoint.save(checkpoints, state, where)
-            if where.first:
-                _prune(checkpoints, state, config)
-        yield number
+    with _Signals() as signals:
+        for number, metrics in train(run, state, step, where):
+            count += 1
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + value
+            saving = number % config.save_every == 0 or number in config.milestones or number == config.steps
+            logging = saving or number % config.log_every == 0
+            # ranks agree on a signal where they wait for each other anyway
+            stop = signals.agreed(where.world) if logging or where.world == 1 else 0
+            # a window of the log also ends at a checkpoint: a resumed run then writes the same lines
+            if logging or stop:
+                means = {name: averaged(float(total) / count, where.world) for name, total in sums.items()}
+                sums, count = {}, 0
+                if saving:
+                    means |= _evaluated(run, state, step)
+                _check_finite(means, checkpoints.parent, number)
+                if log:
+                    log.write(number, means)
+            if saving or stop:
+                checkpoint.save(checkpoints, state, where)
+                if where.first:
+                    _prune(checkpoints, state, config)
+            if stop and number < config.steps:
+                raise Interrupted(checkpoints.parent, number, stop)
+            yield number
+
+
+def _check_finite(means: dict[str, float], directory: Path, number: int) -> None:
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise ArithmeticError(
+                f"{directory}: the {name} is {value} near step {number}; start a new run with a lower learning rate. "
+                "Earlier checkpoints are intact"
+            )
 
 
 def _draw_first(run: Run[Any]) -> None:
@@ -107,23 +168,33 @@ def _draw_first(run: Run[Any]) -> None:
     run.batches = lambda number: kept.pop(number) if number in kept else batches(number)
 
 
-def _start(directory: Path, recipe: Any, run: Run[Any]) -> None:
-    """What a new run directory holds. The recipe comes last: a recipe that cannot be built leaves the directory free."""
-    with writing(directory):
-        write_tensors(directory / "constants.safetensors", run.constants)
-        aside = directory / "recipe.tmp"
-        aside.write_text(json.dumps(_described(recipe), indent=2) + "\n")
-        os.replace(aside, directory / "recipe.json")
+RESUMABLE = frozenset(
+    f"recipe.train.{name}"
+    for name in ("steps", "save_every", "keep", "milestones", "log_every", "workers", "threads", "device", "compile")
+)
+"""Settings that may change when a run is resumed: how long it trains, how often it saves and logs, and where it runs."""
+
+
+def _store(directory: Path, recipe: Any) -> None:
+    """Write recipe.json. It comes last: a recipe that cannot be built leaves the directory free."""
+    write_json(directory / "recipe.json", _described(recipe))
+
+
+def _check_length(directory: Path, state: State, config: TrainConfig) -> None:
+    if state.step > config.steps:
+        raise ValueError(
+            f"{directory}: train.steps is {config.steps}, but the run is at step {state.step}; give at least as many"
+        )
 
 
 def _check_constants(path: Path, run: Run[Any]) -> None:
-    """ValueError unless the data still fix what they fixed when the run began: its weights mean nothing in other units."""
+    """ValueError if constants measured on the data have changed since the run began: its weights are in their units."""
     stored = read_tensors(path)
     for name in sorted(stored.keys() | run.constants.keys()):
         was, now = stored.get(name), run.constants.get(name)
         if was is None or now is None or not _same(was, now):
             raise ValueError(
-                f"{path}: {name} is not what the data give now; put the data back as they were, or start anew"
+                f"{path}: {name} does not match the current data; restore the original data or start a new run"
             )
 
 
@@ -153,22 +224,24 @@ def _prune(checkpoints: Path, state: State, config: TrainConfig) -> None:
 
 
 def _evaluated(run: Run[Any], state: State, step: nn.Module) -> dict[str, float]:
-    """The run's evaluation of the averaged weights, on random numbers of its own; remembers the best."""
+    """The metrics of the averaged weights, evaluated on random numbers of their own; updates the best so far."""
     if run.evaluate is None:
         return {}
-    kept = {name: p.detach().clone() for name, p in state.model.named_parameters()} if state.ema else {}
+    kept = {name: p.detach().clone() for name, p in trained(state.model).items()} if state.ema else {}
     training = state.model.training
     with torch.no_grad(), torch.random.fork_rng():
         if state.ema:
             _copy_into(state.model, state.ema.weights)
         with gathered(step):
-            found = run.evaluate(state.model.eval())
+            metrics = run.evaluate(state.model.eval())
         _copy_into(state.model, kept)
     state.model.train(training)
-    value = next(iter(found.values()))
-    if not state.best or value < state.best["value"] or math.isnan(state.best["value"]):
+    if run.best_by not in metrics:
+        raise ValueError(f"best_by: no metric {run.best_by!r}; evaluate gives {', '.join(metrics)}")
+    value, best = metrics[run.best_by], state.best.get("value", math.nan)
+    if math.isnan(best) or (value > best if run.best_mode == "max" else value < best):
         state.best = {"step": state.step, "value": value}
-    return found
+    return metrics
 
 
 def _copy_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -188,7 +261,7 @@ def claimed(directory: Path, recipe: Any, *, resume: bool, where: Ranks) -> Iter
         if path.exists():
             if not resume:
                 raise ValueError(f"{directory}: there is a run already; go on with --resume or name another directory")
-            check_same(path, read_json(path), _described(recipe))
+            check_same(path, read_json(path), _described(recipe), free=RESUMABLE)
         elif checkpoint.steps(directory / "checkpoints"):
             raise ValueError(f"{path} is missing, but there are checkpoints; restore it, or name another directory")
         yield

@@ -1,7 +1,11 @@
 """Run directories on disk: reopening one, rebuilding its recipe, and comparing settings with those of an earlier run."""
 
+import inspect
 import json
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, is_dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -14,14 +18,17 @@ from monge.train.state import load_weights
 R = TypeVar("R")
 
 
-def check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """ValueError if a stored recipe is not the wanted one; it names the first difference. Versions may differ."""
-    was, want = _flat({**found, "monge": ""}), _flat(json.loads(json.dumps({**wanted, "monge": ""})))
+def check_same(path: Path, stored: dict[str, Any], wanted: dict[str, Any], *, free: Collection[str] = ()) -> None:
+    """Reject settings that differ from the stored ones, with a ValueError that names the first difference.
+
+    Versions of monge may differ, and so may the settings in `free`, dotted names such as "recipe.train.steps".
+    """
+    was, want = _flat({**stored, "monge": ""}), _flat(json.loads(json.dumps({**wanted, "monge": ""})))
     for key in sorted(was.keys() | want.keys()):
-        if was.get(key) != want.get(key):
+        if was.get(key) != want.get(key) and key not in free:
             raise ValueError(
                 f"{path}: made with {key} = {was.get(key)!r}, not {want.get(key)!r}; "
-                "go on with what it was made with, or name another directory"
+                "resume with the same settings, or name another directory"
             )
 
 
@@ -43,11 +50,11 @@ class Opened:
     def weights(self, model: nn.Module, *, which: str = "last", averaged: bool = True) -> nn.Module:
         """`model` with the run's weights: `which` is last, best or a step; averaged are those of the EMA if there is one."""
         path = self.checkpoint(which)
-        tensors = read_tensors(path / "model.safetensors")
+        tensors, frozen = read_tensors(path / "model.safetensors"), read_json(path / "state.json").get("frozen")
         if averaged and self.recipe["train"].get("ema"):
             tensors |= read_tensors(path / "ema.safetensors")
         try:
-            load_weights(model, tensors)
+            load_weights(model, tensors, frozen=frozen[0] if frozen else None)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         return model.eval()
@@ -102,3 +109,21 @@ def reopen(directory: Path, *, app: str) -> Opened:
     if not isinstance(found["recipe"], dict) or not isinstance(found["recipe"].get("train"), dict):
         raise ValueError(f"{path}: its recipe is damaged; restore the file or take another run")
     return Opened(directory, app, found["recipe"], read_tensors(directory / "constants.safetensors"))
+
+
+def with_stored_recipe(verb: Callable[..., Any], arguments: Sequence[str]) -> Callable[..., Any]:
+    """A training verb whose recipe defaults to that of the run in its --out directory, so that --resume needs no flags.
+
+    The verb itself if it takes no recipe or if there is no run yet. Flags still override the recipe, and `fit` rejects
+    those that a resumed run may not change.
+    """
+    parameters = inspect.signature(verb).parameters
+    if not {"recipe", "out"} <= parameters.keys():
+        return verb
+    given = [after for word, after in pairwise(arguments) if word == "--out"]
+    given += [word.removeprefix("--out=") for word in arguments if word.startswith("--out=")]
+    out = Path(given[-1] if given else parameters["out"].default)
+    kind = get_type_hints(verb)["recipe"]
+    if not (out / "recipe.json").exists():
+        return verb
+    return partial(verb, recipe=reopen(out, app=kind.app).rebuilt(kind))

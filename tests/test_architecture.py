@@ -26,7 +26,8 @@ MAY_USE = {
     "run": GROUND | {"nets", "objective", "lm", "train", "runs"},
     "pretrain": GROUND | {"nets", "objective", "lm", "train", "runs", "run"},
     "apps": GROUND | {"nets", "objective", "lm", "train", "runs", "run", "pretrain"},
-    "cli": {"apps"},
+    "cli": {"apps", "runs"},
+    "__main__": {"cli"},
 }
 OUTSIDE_OF_MATH = {"torch", "numpy", "scipy", "jaxtyping"}
 

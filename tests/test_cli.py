@@ -1,15 +1,17 @@
 """`monge APP VERB`: light until a verb is called, honest in its exit codes."""
 
 import importlib
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from monge.cli import APPS, main
+import monge
+from monge.cli import APPS, main, verbs_of
 
-VERBS = [(app, verb) for app, verbs in APPS.items() for verb in verbs]
+VERBS = [(app, verb) for app in APPS for verb in verbs_of(app)]
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
@@ -22,12 +24,16 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
     assert (done.stderr, done.returncode) == ("", 0)
     for app, verb in VERBS:
         assert re.search(rf"^{app}$", done.stdout, re.MULTILINE)
-        assert re.search(rf"^  {verb} +\w", done.stdout, re.MULTILINE)
+        assert re.search(rf"^  {verb} +\S", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("app", APPS)
 def test_the_table_of_verbs_is_the_app_s_own(app: str) -> None:
-    assert list(importlib.import_module(f"monge.apps.{app}.cli").VERBS) == list(APPS[app])
+    verbs = importlib.import_module(f"monge.apps.{app}.cli").VERBS
+    assert list(verbs) == list(verbs_of(app))
+    for name, text in verbs_of(app).items():
+        assert len(text) > 10
+        assert " ".join(verbs[name].__doc__.split()).startswith(" ".join(text.split()))
 
 
 @pytest.mark.parametrize(("app", "verb"), VERBS)
@@ -39,6 +45,25 @@ def test_every_verb_has_help(app: str, verb: str, capsys: pytest.CaptureFixture[
     assert f"usage: monge {app} {verb}" in shown
     told = importlib.import_module(f"monge.apps.{app}.cli").VERBS[verb].__doc__.split()
     assert " ".join(told[:5]) in " ".join(shown.split())
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"monge {monge.__version__}\n"
+
+
+def test_python_m_monge_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "monge", "--version"], text=True, capture_output=True)
+    assert (done.stdout, done.stderr, done.returncode) == (f"monge {monge.__version__}\n", "", 0)
+
+
+def test_a_reader_that_closes_the_pipe_leaves_no_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "monge", "--help"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.stderr, done.returncode) == ("", 141)
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["generate", "--help"], ["generate", "-h"]])
@@ -110,7 +135,7 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setattr("tyro.cli", fill)
     assert main(["generate", "train"]) == 1
     said = capsys.readouterr().err
-    assert said == "monge generate train: the disk of what was being written is full; what was saved before stays\n"
+    assert said == "monge generate train: the disk of what was being written is full; files saved earlier are intact\n"
 
 
 def test_the_whole_trace_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

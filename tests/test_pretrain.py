@@ -34,5 +34,5 @@ def test_a_run_goes_on_with_its_own_texts_only(tmp_path: Path) -> None:
     fit(recipe, tmp_path / "run")
     assert fit(recipe, tmp_path / "run", resume=True).step == 2
     texts.write_text(texts.read_text().replace("A e. B", "B e. A", 1))
-    with pytest.raises(ValueError, match="texts is not what the data give now; put the data back as they were"):
+    with pytest.raises(ValueError, match="texts does not match the current data; restore the original data"):
         fit(recipe, tmp_path / "run", resume=True)

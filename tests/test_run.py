@@ -2,10 +2,12 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,11 +15,12 @@ from torch.testing import assert_close
 
 from monge import files
 from monge.math.types import Pair
-from monge.run import _same, fit
+from monge.run import Interrupted, _same, fit
 from monge.runs import check_same, reopen
 from monge.train import checkpoint
 from monge.train.config import TrainConfig
 from monge.train.log import read_records
+from monge.train.loop import Run
 
 TRAIN = Path(__file__).parent / "train"
 sys.path.insert(0, str(TRAIN))
@@ -97,7 +100,7 @@ def test_resuming_what_is_done_changes_nothing(tmp_path: Path) -> None:
     ("other", "named"),
     [
         (with_train(lr=0.5), "recipe.train.lr = 0.001, not 0.5"),
-        (with_train(milestones=(2, 4)), "recipe.train.milestones = [2], not [2, 4]"),
+        (with_train(warmup=3), "recipe.train.warmup = 0, not 3"),
         (replace(RECIPE, size=9), "recipe.size = 8, not 9"),
         (replace(with_train(lr=0.5, warmup=7), size=9), "recipe.size = 8, not 9"),
     ],
@@ -157,7 +160,7 @@ def test_constants_may_differ_by_what_other_threads_round_and_no_more(tmp_path: 
     path = tmp_path / "constants.safetensors"
     files.write_tensors(path, {"test": change(files.read_tensors(path)["test"])})
     if refused:
-        with pytest.raises(ValueError, match="test is not what the data give now"):
+        with pytest.raises(ValueError, match="test does not match the current data"):
             fit(RECIPE, tmp_path, resume=True)
     else:
         assert fit(RECIPE, tmp_path, resume=True).step == 6
@@ -230,7 +233,7 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     fit(RECIPE, tmp_path / "run")
     with pytest.raises(ValueError, match="a run of regression, not of generate"):
         reopen(tmp_path / "run", app="generate")
-    with pytest.raises(ValueError, match="the weights are of another network"):
+    with pytest.raises(ValueError, match="the weights belong to another network"):
         reopen(tmp_path / "run", app="regression").weights(torch.nn.Linear(2, 2))
     (tmp_path / "early").mkdir()
     for name in ("recipe.json", "constants.safetensors"):
@@ -257,3 +260,71 @@ def test_a_damaged_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "run" / "recipe.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"recipe\.json: no object with app, recipe"):
         reopen(tmp_path / "run", app="regression")
+
+
+def test_a_resumed_run_may_train_for_longer_but_not_for_less(tmp_path: Path) -> None:
+    fit(with_train(steps=4), tmp_path)
+    assert fit(with_train(steps=8, keep=5), tmp_path, resume=True).step == 8
+    assert json.loads((tmp_path / "recipe.json").read_text())["recipe"]["train"]["steps"] == 8
+    assert [record["step"] for record in read_records(tmp_path / "metrics.jsonl")] == [2, 4, 6, 8]
+    with pytest.raises(ValueError, match=r"train.steps is 6, but the run is at step 8; give at least as many"):
+        fit(with_train(steps=6), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_a_checkpoint_and_resuming_ends_in_the_same_weights(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    @dataclass(frozen=True)
+    class Signalled(Regression):
+        sent: ClassVar[list[int]] = []
+
+        def batch(self, number_: int) -> Pair:
+            if number_ == 3 and not self.sent:
+                self.sent.append(number)
+                signal.raise_signal(number)
+            return super().batch(number_)
+
+    recipe = Signalled(with_train(workers=0, milestones=(), save_every=100).train)
+    before = signal.getsignal(number)
+    Signalled.sent.clear()
+    with pytest.raises(Interrupted, match=r"interrupted at step 4; .*continue with --resume") as stop:
+        fit(recipe, tmp_path / "stopped")
+    assert stop.value.code == code
+    assert signal.getsignal(number) is before
+    assert [checkpoint.step_of(path) for path in checkpoint.steps(tmp_path / "stopped" / "checkpoints")] == [4]
+    resumed = fit(recipe, tmp_path / "stopped", resume=True)
+    straight = fit(recipe, tmp_path / "straight")
+    assert_close(resumed.model.state_dict(), straight.model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("mode", "choose"), [("min", min), ("max", max)])
+def test_the_run_names_the_metric_of_its_best_checkpoint(tmp_path: Path, mode, choose) -> None:
+    @dataclass(frozen=True)
+    class Scored(Regression):
+        def build(self) -> Run[Pair]:
+            run = super().build()
+            values = iter([0.5, 0.9, 0.1, 0.7])
+
+            def evaluate(model: torch.nn.Module) -> dict[str, float]:
+                return {"held-out loss": 1.0, "recall": next(values)}
+
+            return replace(run, evaluate=evaluate, best_by="recall", best_mode=mode)
+
+    fit(Scored(with_train(steps=8).train), tmp_path)
+    recalls = {record["recall"]: record["step"] for record in read_records(tmp_path / "metrics.jsonl")}
+    opened = reopen(tmp_path, app="regression")
+    assert checkpoint.step_of(opened.checkpoint("best")) == recalls[choose(recalls)]
+
+
+def test_training_leaves_threads_and_random_numbers_of_its_caller_alone(tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    try:
+        torch.manual_seed(1)
+        fit(RECIPE, tmp_path)
+        assert torch.get_num_threads() == 2
+        drawn = torch.rand(1)
+        torch.manual_seed(1)
+        assert torch.equal(drawn, torch.rand(1))
+    finally:
+        torch.set_num_threads(1)

@@ -1,13 +1,35 @@
 """Hidden states of a language model, per token, by layer: what leaves a block, before any final norm."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from monge.lm.blocks import blocks_of
 from monge.lm.load import Encoder
+
+
+def hidden_at(
+    model: nn.Module, ids: Int[Tensor, "B N"], layers: Sequence[int], *, mask: Bool[Tensor, "B N"] | None = None
+) -> list[Float[Tensor, "B N D"]]:
+    """The hidden states after the first `layers` blocks (0: the embeddings), all from one forward pass over token ids.
+
+    They are taken before any final norm, and the pass ends at the last of them. `mask` is False at padding, whose states
+    mean nothing. Ids move to the model's device; gradients flow unless the caller disables them.
+    """
+    blocks = blocks_of(model)
+    bad = [layer for layer in layers if not 0 <= layer <= len(blocks)]
+    if bad or not layers:
+        raise ValueError(
+            f"hidden_at: layers {list(layers)} of a model of {len(blocks)} blocks; give 0 to {len(blocks)}"
+        )
+    device = next(model.parameters()).device
+    with _captured(model, set(layers)) as states, suppress(_Enough):
+        model(input_ids=ids.to(device), attention_mask=None if mask is None else mask.to(device, ids.dtype))
+    return [states[layer] for layer in layers]
 
 
 def hidden_states(
@@ -20,18 +42,17 @@ def hidden_states(
     check(encoder, layer, max_length)
     rows = encoder.tokenizer(list(texts), truncation=True, max_length=max_length, return_special_tokens_mask=True)
     lengths = [len(row) for row in rows["input_ids"]]
-    device = next(encoder.model.parameters()).device
-    found: list[Tensor] = [torch.empty(0)] * len(texts)
+    result: list[Tensor] = [torch.empty(0)] * len(texts)
     for batch in by_length(lengths, tokens):
         part = encoder.tokenizer.pad(
             {"input_ids": [rows["input_ids"][k] for k in batch]}, padding_side="right", return_tensors="pt"
-        ).to(device)
-        with torch.no_grad(), _captured(encoder.model, layer) as captured:
-            encoder.model(input_ids=part["input_ids"], attention_mask=part["attention_mask"])
-        for k, states in zip(batch, captured[0], strict=True):
+        )
+        with torch.no_grad():
+            (states,) = hidden_at(encoder.model, part["input_ids"], [layer], mask=part["attention_mask"].bool())
+        for k, state in zip(batch, states, strict=True):
             ordinary = torch.tensor(rows["special_tokens_mask"][k]) == 0
-            found[k] = states[: lengths[k]][ordinary.to(device)].cpu()
-    return found
+            result[k] = state[: lengths[k]][ordinary.to(state.device)].cpu()
+    return result
 
 
 def longer(encoder: Encoder, texts: Sequence[str], max_length: int) -> int:
@@ -71,33 +92,35 @@ def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
+class _Enough(Exception):
+    """Raised inside a forward pass whose remaining blocks are not needed."""
+
+
 @contextmanager
-def _captured(model: nn.Module, layer: int) -> Iterator[list[Tensor]]:
-    """A list that the next forward pass fills with the state after `layer` blocks."""
-    blocks = blocks_of(model)
-    states: list[Tensor] = []
+def _captured(model: nn.Module, layers: set[int]) -> Iterator[dict[int, Tensor]]:
+    """A dictionary that the next forward pass fills with the state after each number of blocks in `layers`."""
+    states: dict[int, Tensor] = {}
 
-    def before(_: nn.Module, arguments: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
-        states.append(arguments[0] if arguments else keywords["hidden_states"])
+    def keep(layer: int, state: Tensor) -> None:
+        states[layer] = state
+        if len(states) == len(layers):
+            raise _Enough
 
-    def after(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        states.append(output if isinstance(output, Tensor) else output[0])
+    def before(layer: int, _: nn.Module, arguments: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
+        keep(layer, arguments[0] if arguments else keywords["hidden_states"])
 
-    # the last of transformers' own hidden_states has passed the final norm: the block's output has not
-    if layer < len(blocks):
-        hook = blocks[layer].register_forward_pre_hook(before, with_kwargs=True)
-    else:
-        hook = blocks[-1].register_forward_hook(after)
+    def after(layer: int, _: nn.Module, __: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+        keep(layer, output if isinstance(output, Tensor) else output[0])
+
+    blocks, hooks = blocks_of(model), []
+    for layer in layers:
+        # the last of transformers' own hidden_states has passed the final norm: the block's output has not
+        if layer < len(blocks):
+            hooks.append(blocks[layer].register_forward_pre_hook(partial(before, layer), with_kwargs=True))
+        else:
+            hooks.append(blocks[-1].register_forward_hook(partial(after, layer)))
     try:
         yield states
     finally:
-        hook.remove()
-
-
-def blocks_of(model: nn.Module) -> nn.ModuleList:
-    """The model's blocks: its longest list of modules as long as its configuration says. ValueError if it has none."""
-    depth = model.config.num_hidden_layers  # pyright: ignore[reportAttributeAccessIssue]
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return module
-    raise ValueError(f"{type(model).__name__}: no list of {depth} blocks in it; hidden states cannot be taken")
+        for hook in hooks:
+            hook.remove()

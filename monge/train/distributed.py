@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+
+from monge.lm.blocks import block_lists
 
 
 def _never_freed(group: object) -> None:
@@ -47,12 +50,17 @@ def device_called(name: str) -> torch.device:
     """The device of this process: cpu, cuda (the GPU of its local rank), cuda:1, or auto, a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    try:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name}: torch knows no such device; give cpu, cuda or auto") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name}: torch sees no GPU here; give cpu or auto")
     try:
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device {name}: torch knows none of this name; give cpu, cuda or auto") from error
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {name}: torch cannot use it on this machine; give cpu or auto") from error
+    return device
 
 
 @contextmanager
@@ -73,17 +81,17 @@ def ranks(device: str = "auto") -> Iterator[Ranks]:
 
 
 def share(step: nn.Module, model: nn.Module, how: str, world: int) -> nn.Module:
-    """`step`, whose forward is one whole training step of `model`, made to run on all ranks.
+    """`step`, whose forward is one training step of `model`, made to run on all ranks.
 
-    DDP wraps it. FSDP2 shards each member of model.blocks, then the rest, in place.
+    DDP wraps it. FSDP2 shards each block of the model (see lm.blocks.block_lists), then the rest, in place.
     """
     if world == 1:
         return step
     if how == "ddp":
         return DistributedDataParallel(step)
-    for name, module in model.named_modules():
-        if name.split(".")[-2:-1] == ["blocks"]:
-            fully_shard(module)
+    for blocks in block_lists(model):
+        for block in blocks:
+            fully_shard(block)
     fully_shard(step)
     return step
 
@@ -119,10 +127,17 @@ def whole(tensor: Tensor) -> Tensor:
 
 def averaged(value: float, world: int) -> float:
     """The mean of `value` over the ranks."""
-    if world == 1:
-        return value
+    return value if world == 1 else _reduced(value, dist.ReduceOp.SUM) / world
+
+
+def largest(value: float, world: int) -> float:
+    """The maximum of `value` over the ranks."""
+    return value if world == 1 else _reduced(value, dist.ReduceOp.MAX)
+
+
+def _reduced(value: float, operation: Any) -> float:
     tensor = torch.tensor(value, dtype=torch.float64)
     if dist.get_backend() == "nccl":
         tensor = tensor.float().cuda()
-    dist.all_reduce(tensor)
-    return float(tensor) / world
+    dist.all_reduce(tensor, operation)
+    return float(tensor)

@@ -1,7 +1,8 @@
-"""Where metrics go: a progress bar, a JSON line per record, TensorBoard if it is installed."""
+"""Training logs: a progress bar or plain lines, a JSON line per record, and TensorBoard if asked."""
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -57,12 +58,17 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+EVERY = 30.0
+"""Seconds between plain progress lines where the output is not a terminal."""
+
+
 class Log:
-    """Progress bar, metrics.jsonl and, where tensorboard is installed and wanted, event files. Only rank zero makes one."""
+    """Progress on the terminal, metrics.jsonl and, if asked, TensorBoard's event files. Only rank zero makes one.
+
+    Where the output is a file or a pipe, progress is a plain line at the first record, then every 30 s, and at the end.
+    """
 
     def __init__(self, directory: Path, *, step: int, steps: int, title: str, tensorboard: bool = False) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         self.jsonl = JSONL(directory / "metrics.jsonl", step=step)
         self.board = None
         if tensorboard:
@@ -72,36 +78,55 @@ class Log:
                 raise ValueError("tensorboard is not installed; pip install 'monge[tensorboard]'") from error
 
             self.board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
-        self.progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        self.task = self.progress.add_task(title, total=steps, completed=step, note="")
+        self.title, self.steps, self.first = title, steps, step
+        self.progress, self.task = _progress(title, step, steps)
+        self.started, self.printed = time.monotonic(), -EVERY
 
     def __enter__(self) -> "Log":
-        self.progress.start()
+        if self.progress:
+            self.progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        if self.progress:
+            self.progress.stop()
         self.jsonl.close()
         if self.board:
             self.board.close()
 
     def advance(self, step: int) -> None:
-        """Move the bar."""
-        self.progress.update(self.task, completed=step)
+        """Move the progress bar to `step`."""
+        if self.progress:
+            self.progress.update(self.task, completed=step)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of a step."""
         self.jsonl.write({"step": step, **metrics})
         note = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith("loss"))
-        self.progress.update(self.task, completed=step, note=note)
+        if self.progress:
+            self.progress.update(self.task, completed=step, note=note)
+        elif step == self.steps or time.monotonic() - self.started - self.printed >= EVERY:
+            self.printed = time.monotonic() - self.started
+            rate = (step - self.first) / max(self.printed, 1e-9)
+            print(f"{self.title}  step {step}/{self.steps}  {rate:.3g} steps/s  {note}", flush=True)
         if self.board:
             for name, value in metrics.items():
                 self.board.add_scalar(name, value, step)
+
+
+def _progress(title: str, step: int, steps: int) -> tuple[Any, Any]:
+    """A progress bar and its task; (None, None) where the output is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console()
+    if not console.is_terminal:
+        return None, None
+    narrow = console.width < 70  # name and loss come first
+    columns = [TextColumn("{task.description}", style="bold", markup=False), MofNCompleteColumn()]
+    columns[1:1] = [] if narrow else [BarColumn()]
+    columns += [] if narrow else [TimeRemainingColumn()]
+    progress = Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console)
+    return progress, progress.add_task(title, total=steps, completed=step, note="")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +11,17 @@ from monge.objective.base import Loss, Objective
 from monge.train.batches import Batches, prefetched
 from monge.train.config import TrainConfig
 from monge.train.distributed import Ranks, share, without_sync
-from monge.train.state import State
+from monge.train.state import State, trained
 
 B = TypeVar("B")
 
 
 @dataclass
 class Run(Generic[B]):
-    """One experiment, ready to go.
+    """One experiment, ready to train.
 
-    The first entry of what `evaluate` returns decides which checkpoint is best: low is good. `constants` are what the data
-    fixed, units or potentials: they are stored with the run.
+    `best_by` names the metric of `evaluate` that selects the best checkpoint, the lowest or, with `best_mode` "max", the
+    highest. `constants` are measured on the data, such as units or potentials, and stored with the run.
     """
 
     model: nn.Module
@@ -30,6 +30,8 @@ class Run(Generic[B]):
     train: TrainConfig
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
     constants: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    best_by: str = "held-out loss"
+    best_mode: Literal["min", "max"] = "min"
 
 
 class Step(nn.Module):
@@ -86,5 +88,5 @@ def train(
         metrics["gradient"] = state.optimizers.step(state.step)
         state.step += 1
         if state.ema:
-            state.ema.update(state.model.named_parameters(), state.step)
+            state.ema.update(trained(state.model).items(), state.step)
         yield state.step, metrics

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from monge.lm.blocks import block_lists
 from monge.train.config import TrainConfig
 
 
@@ -22,7 +23,13 @@ class Optimizers:
         self.named = {
             f"{m}.{n}": p for m, module in modules.items() for n, p in module.named_parameters() if p.requires_grad
         }
-        matrices = {n for n, p in self.named.items() if config.optimizer == "muon" and p.ndim == 2 and ".blocks." in n}
+        inside = {
+            id(p)
+            for module in modules.values()
+            for blocks in (block_lists(module) if config.optimizer == "muon" else ())
+            for p in blocks.parameters()
+        }
+        matrices = {n for n, p in self.named.items() if p.ndim == 2 and id(p) in inside}
         rest = [p for n, p in self.named.items() if n not in matrices]
         decayed = [p for p in rest if p.ndim >= 2]
         plain = [p for p in rest if p.ndim < 2]

@@ -1,8 +1,10 @@
-"""All that a run needs to go on as if never interrupted: weights, EMA, optimizer, random numbers, and the step.
+"""The state of training, enough to resume bit for bit: trained weights, EMA, optimizer, random numbers and the step.
 
 The step is also the position in the data and in the couplings, since batches are functions of their number.
 """
 
+import hashlib
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,19 +27,24 @@ class State:
     step: int = 0
     # {"step": ..., "value": ...} of the lowest evaluation
     best: dict[str, float] = field(default_factory=dict[str, float])
+    # fingerprints of the frozen weights of model and objective, which no checkpoint holds
+    frozen: list[str] = field(default_factory=list[str])
 
     @staticmethod
     def start(model: nn.Module, objective: nn.Module, config: TrainConfig) -> "State":
         """A run that has not moved yet. Call it when the model is on its device and sharded."""
-        ema = EMA(model.named_parameters(), config.ema) if config.ema else None
-        return State(model, objective, Optimizers({"model": model, "objective": objective}, config), ema)
+        ema = EMA(trained(model).items(), config.ema) if config.ema else None
+        state = State(model, objective, Optimizers({"model": model, "objective": objective}, config), ema)
+        for module in (model, objective):
+            state.frozen.append(frozen_fingerprint(module, set(weights_of(module))))
+        return state
 
     def tensors(self, where: Ranks) -> dict[str, dict[str, Tensor]]:
         """Files of tensors: the weights, their EMA, and what only resuming needs. Every rank must call it."""
         resume = {f"optimizer/{k}": whole(v) for k, v in self.optimizers.state().items()}
-        resume |= {f"objective/{k}": whole(v) for k, v in self.objective.state_dict().items()}
+        resume |= {f"objective/{k}": whole(v) for k, v in weights_of(self.objective).items()}
         resume |= {f"rng/{k}": v for k, v in _random_states(where).items()}
-        files = {"model": {k: whole(v) for k, v in self.model.state_dict().items()}, "resume": resume}
+        files = {"model": {k: whole(v) for k, v in weights_of(self.model).items()}, "resume": resume}
         if self.ema:
             files["ema"] = {k: whole(v) for k, v in self.ema.weights.items()}
         return files
@@ -47,8 +54,8 @@ class State:
         return ["model", "resume", "ema"] if self.ema else ["model", "resume"]
 
     def scalars(self, where: Ranks) -> dict[str, Any]:
-        """What goes beside the tensors, as JSON."""
-        return {"step": self.step, "best": self.best, "ranks": where.world}
+        """The numbers stored next to the tensors, as JSON."""
+        return {"step": self.step, "best": self.best, "ranks": where.world, "frozen": self.frozen}
 
     def load(self, files: dict[str, dict[str, Tensor]], scalars: dict[str, Any], where: Ranks) -> None:
         """Become the state that was saved. ValueError with another number of ranks: the batches are dealt among them."""
@@ -57,9 +64,10 @@ class State:
                 f"the run was made by {scalars['ranks']} ranks, these are {where.world}; resume with as many as it had, "
                 "accumulate changes the batches as well"
             )
-        load_weights(self.model, files["model"])
         resume = files["resume"]
-        load_weights(self.objective, _under("objective/", resume))
+        model_base, objective_base = scalars.get("frozen") or (None, None)
+        load_weights(self.model, files["model"], frozen=model_base)
+        load_weights(self.objective, _under("objective/", resume), frozen=objective_base)
         self.optimizers.load(_under("optimizer/", resume))
         if self.ema:
             self.ema.weights = {k: laid_out(v, self.ema.weights[k]) for k, v in files["ema"].items()}
@@ -67,15 +75,67 @@ class State:
         self.step, self.best = scalars["step"], scalars["best"]
 
 
-def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Full tensors into a module that may be sharded. ValueError if names or shapes are of another network."""
-    own = module.state_dict()
-    wrong = sorted(own.keys() ^ weights.keys()) or [k for k in own if own[k].shape != weights[k].shape]
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, by name; a tied tensor once, under its first name."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors that training changes: trained parameters and persistent buffers, each tensor once.
+
+    ValueError if the module holds something that a safetensors file cannot.
+    """
+    state = module.state_dict()
+    fixed = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    seen, found = set[int](), dict[str, Tensor]()
+    own = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{name!r} is a {type(value).__name__}, and a checkpoint holds tensors only; keep it elsewhere"
+            )
+        if value.layout is not torch.strided or value.is_meta:
+            kind = "on the meta device" if value.is_meta else f"of layout {value.layout}"
+            raise ValueError(f"{name!r} is {kind}, which cannot be saved; make it a dense tensor on a device")
+        tensor = own.get(name, value)
+        if name in fixed or id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        found[name] = value
+    return found
+
+
+def frozen_fingerprint(module: nn.Module, saved: Container[str]) -> str:
+    """A hash of the parameters whose names are not in `saved`: the base that a checkpoint relies on. Empty without any."""
+    base = {name: p for name, p in module.named_parameters() if name not in saved}
+    if not base:
+        return ""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(base.items()):
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        digest.update(whole(parameter).contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor], *, frozen: str | None = None) -> None:
+    """Load full tensors into a module that may be sharded; parameters they leave out keep their values.
+
+    ValueError if names or shapes differ, or if the parameters left out do not have the fingerprint `frozen`.
+    """
+    own, parameters = module.state_dict(), dict(module.named_parameters())
+    buffers = {name for name, _ in module.named_buffers() if name in own}
+    left_out = parameters.keys() - weights.keys()
+    lacking = buffers - weights.keys() | (
+        left_out if not frozen else {n for n in left_out if parameters[n].requires_grad}
+    )
+    wrong = sorted(weights.keys() - own.keys() | lacking) or [k for k in weights if own[k].shape != weights[k].shape]
     if wrong:
         raise ValueError(
-            f"the weights are of another network: {len(wrong)} names or shapes differ, the first is {wrong[0]!r}"
+            f"the weights belong to another network: {len(wrong)} names or shapes differ, the first is {wrong[0]!r}"
         )
-    module.load_state_dict({k: laid_out(v, own[k]) for k, v in weights.items()})
+    if frozen and frozen_fingerprint(module, weights) != frozen:
+        raise ValueError("the frozen weights differ from those that the run was trained on; load the same base model")
+    module.load_state_dict({k: laid_out(v, own[k]) for k, v in weights.items()}, strict=False)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
         "state.json",
     ]
     tensors, scalars = read(path, state.files())
-    assert scalars == {"step": 3, "best": {"step": 2, "value": 0.5}, "ranks": 1}
+    assert scalars == {"step": 3, "best": {"step": 2, "value": 0.5}, "ranks": 1, "frozen": ["", ""]}
     assert_close(tensors, state.tensors(HERE), rtol=0, atol=0)
     fresh = state_after(1)
     fresh.load(tensors, scalars, HERE)

@@ -1,6 +1,7 @@
 """metrics.jsonl has no gap, no double and no torn line, whatever happened before it was opened."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monge.train.log import JSONL, Log, read_records
+from monge.train.log import JSONL, Log, _progress, read_records
 
 
 def written(path: Path, steps: range) -> None:
@@ -78,3 +79,26 @@ def test_tensorboard_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match=r"pip install 'monge\[tensorboard\]'"):
         Log(tmp_path, step=0, steps=1, title="test", tensorboard=True)
+
+
+def test_without_a_terminal_progress_is_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Log(tmp_path, step=0, steps=100, title="generate lr[/2]") as log:
+        for step in range(1, 101):
+            log.write(step, {"loss": 1 / step, "gradient": 1.0})
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("generate lr[/2]  step 1/100  ")
+    assert first.endswith("steps/s  loss 1")
+    assert last.startswith("generate lr[/2]  step 100/100  ")
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_on_a_terminal_progress_shows_name_step_and_loss_at_any_width(tmp_path: Path, monkeypatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    progress, task = _progress("generate lr[/2]", 0, 100)
+    progress.update(task, completed=7, note="loss 0.125")
+    with progress.console.capture() as shown:
+        progress.console.print(progress.get_renderable())
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.get())
+    assert all(part in text for part in ("generate lr[/2]", "7/100", "loss 0.125"))

@@ -1,0 +1,5 @@
+"""`python -m monge` is the command `monge`."""
+
+from monge.cli import run
+
+run()

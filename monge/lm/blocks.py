@@ -1,0 +1,99 @@
+"""The blocks of a transformer: listing them, replacing them, and finding them in any model."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def blocks_of(model: nn.Module) -> nn.ModuleList:
+    """The transformer blocks of a Hugging Face model: its first list of `config.num_hidden_layers` modules.
+
+    ValueError if the model has none. Works for GPT-NeoX, GPT-2, Llama, Qwen and BERT models, with or without their head.
+    """
+    depth = _depth(model)
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise ValueError(f"{type(model).__name__}: no list of {depth} blocks in it; give a transformers model")
+
+
+def block_lists(model: nn.Module) -> list[nn.ModuleList]:
+    """Every list of transformer blocks inside `model`: the lists named `blocks`, and those of Hugging Face models in it."""
+    found: dict[int, nn.ModuleList] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and name.rpartition(".")[-1] == "blocks":
+            found[id(module)] = module
+        elif _depth(module):
+            for part in module.modules():
+                if isinstance(part, nn.ModuleList) and len(part) == _depth(module):
+                    found[id(part)] = part
+                    break
+    return list(found.values())
+
+
+def _depth(module: nn.Module) -> int | None:
+    depth = getattr(getattr(module, "config", None), "num_hidden_layers", None)
+    return depth if isinstance(depth, int) else None
+
+
+def replace_blocks(model: nn.Module, start: int, end: int, *modules: nn.Module) -> nn.ModuleList:
+    """Replace blocks [start, end) of a Hugging Face model by `modules`, in place; without any, the blocks are removed.
+
+    Each module maps hidden states (B, N, D) to hidden states, and gets those of the block's keyword arguments
+    (attention_mask, position_embeddings, ...) that its forward names. The model's configuration and the cache indices of
+    the remaining blocks are updated, so that generation with a key-value cache works. Returns the removed blocks.
+    """
+    blocks = blocks_of(model)
+    if not 0 <= start < end <= len(blocks):
+        raise ValueError(
+            f"blocks [{start}, {end}): the model has {len(blocks)}; give 0 <= start < end <= {len(blocks)}"
+        )
+    removed = nn.ModuleList(list(blocks)[start:end])
+    kept = [*list(blocks)[:start], *(Graft(module, removed[0]) for module in modules), *list(blocks)[end:]]
+    if not kept:
+        raise ValueError("replace_blocks: no block would remain; leave one, or give a module in their place")
+    _set_blocks(model, blocks, kept)
+    for config in _configs(model):
+        kinds = getattr(config, "layer_types", None)
+        if isinstance(kinds, Sequence) and len(kinds) == len(blocks):
+            config.layer_types = [*kinds[:start], *(kinds[start] for _ in modules), *kinds[end:]]
+        config.num_hidden_layers = len(kept)
+    for number, block in enumerate(kept):
+        for part in block.modules():
+            if isinstance(getattr(part, "layer_idx", None), int):
+                part.layer_idx = number  # pyright: ignore[reportAttributeAccessIssue]
+    return removed
+
+
+class Graft(nn.Module):
+    """A module in the place of a transformer block, called as the block is called and returning what the block returns."""
+
+    def __init__(self, module: nn.Module, block: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        for name in ("attention_type", "layer_type"):  # some models read these off their blocks
+            if isinstance(kind := getattr(block, name, None), str):
+                setattr(self, name, kind)
+        parameters = inspect.signature(module.forward).parameters.values()
+        self._any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self._named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+
+    def forward(self, hidden_states: Tensor, *_: Any, **context: Any) -> Tensor:
+        return self.module(hidden_states, **{k: v for k, v in context.items() if self._any or k in self._named})
+
+
+def _set_blocks(model: nn.Module, old: nn.ModuleList, new: list[nn.Module]) -> None:
+    """Put a list of blocks where `old` is, under every owner."""
+    replacement = nn.ModuleList(new)
+    for owner in list(model.modules()):
+        for name, child in list(owner.named_children()):
+            if child is old:
+                setattr(owner, name, replacement)
+
+
+def _configs(model: nn.Module) -> list[Any]:
+    """The configurations of the model and its parts, each once."""
+    configs = [module.config for module in model.modules() if _depth(module)]
+    return list({id(config): config for config in configs}.values())
