@@ -1,8 +1,8 @@
 """Sequences of vectors by id in parquet: row groups streamed, the fingerprint of their model in the schema's metadata.
 
-    id: string    hidden: list<fixed_size_list<halffloat | uint16 | float>[D]>        bfloat16 is kept as its 16 bits
+    id: string    hidden: list<fixed_size_list<halffloat | uint16 | float>[D]>        bfloat16 is stored as its 16 bits
 
-Files of list<list<double>> are read as well.
+Files of list<list<double>>, and ids that are integers or dictionary-encoded, are read as well.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,8 @@ _STORED = {
 }
 GROUP = 2**25  # bytes of a row group at most
 Row = tuple[str, Tensor]
+Dropped = tuple[str, str]  # the id of a row that was left out, and the reason
+Bad = Literal["reject", "drop"]
 
 
 def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprint: dict[str, Any]) -> int:
@@ -85,20 +87,43 @@ def _table(path: Path, group: Sequence[Row], dtype: str, fingerprint: dict[str, 
     return pa.table({"id": pa.array([key for key, _ in group], pa.string()), "hidden": hidden}, metadata=metadata)
 
 
-def check(where: str, vectors: Float[Tensor, "_ D"], width: int) -> None:
-    """ValueError that begins with `where` unless there are vectors of this width, all finite and none zero."""
+def problem(vectors: Tensor, width: int) -> str | None:
+    """The reason why a sequence cannot be used; None unless it is empty, of another width, or a vector is zero or not finite."""
     if vectors.ndim != 2 or not len(vectors):
-        raise ValueError(f"{where}: no vectors; leave it out")
+        return "no vectors"
     if vectors.shape[1] != width:
-        raise ValueError(
-            f"{where}: vectors of width {vectors.shape[1]}, the others have {width}; embed all by one model"
-        )
+        return f"vectors of width {vectors.shape[1]}, the others have {width}; embed all by one model"
     sizes = vectors.float().norm(dim=-1)
     bad = (~torch.isfinite(sizes) | (sizes == 0)).nonzero()
-    if len(bad):
-        k = int(bad[0])
-        what = "zero" if sizes[k] == 0 else "not finite (for values above 65504 store bfloat16)"
-        raise ValueError(f"{where}: vector {k} is {what}; leave the row out or mend its text")
+    if not len(bad):
+        return None
+    first = vectors[k := int(bad[0])]
+    if sizes[k] == 0:
+        return f"vector {k} is zero"
+    if torch.isnan(first).any():
+        return f"vector {k} holds NaN"
+    if torch.isfinite(first).all():
+        return f"vector {k} is too large for float32 arithmetic"
+    overflow = vectors.dtype == torch.float16
+    return f"vector {k} is infinite" + (" (values above 65504 overflow float16; store bfloat16)" if overflow else "")
+
+
+def check(where: str, vectors: Float[Tensor, "_ D"], width: int) -> None:
+    """ValueError that begins with `where` if `problem` finds one."""
+    if reason := problem(vectors, width):
+        raise ValueError(f"{where}: {reason}; leave the row out or fix its text")
+
+
+def usable(rows: Iterable[Row], *, dtype: str, width: int, dropped: list[Dropped]) -> list[Row]:
+    """The rows that can be written as `dtype`, converted; the others are appended to `dropped`."""
+    kept: list[Row] = []
+    for key, vectors in rows:
+        values = vectors.detach().cpu().to(DTYPES[dtype])
+        if reason := problem(values, width):
+            dropped.append((key, reason))
+        else:
+            kept.append((key, values))
+    return kept
 
 
 @dataclass(frozen=True)
@@ -114,12 +139,12 @@ class Vectors:
         try:
             file = pq.ParquetFile(self.path)
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{self.path}: not a whole parquet file ({error}); write it anew") from error
+            raise ValueError(f"{self.path}: not a complete parquet file ({error}); write it again") from error
         names = file.schema_arrow.names
         if "id" not in names or "hidden" not in names:
             raise ValueError(f"{self.path}: columns are {', '.join(names)}; there must be id and hidden")
-        if not pa.types.is_string(kind := file.schema_arrow.field("id").type) and not pa.types.is_large_string(kind):
-            raise ValueError(f"{self.path}: ids are {kind}; give strings")
+        if not _names(kind := file.schema_arrow.field("id").type):
+            raise ValueError(f"{self.path}: ids are {kind}; give strings or integers")
         if _number(kind := file.schema_arrow.field("hidden").type) is None:
             raise ValueError(f"{self.path}: hidden is {kind}; give lists of lists of numbers")
         if not file.metadata.num_rows:
@@ -128,7 +153,7 @@ class Vectors:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What its vectors depend on; empty if the file does not say."""
+        """Everything that its vectors depend on: model, layer, dtype; empty if the file does not record it."""
         schema = self._file.schema_arrow
         try:
             found = json.loads((schema.metadata or {}).get(b"fingerprint", b"{}"))
@@ -138,11 +163,11 @@ class Vectors:
                 return found
         except (ValueError, AttributeError, TypeError):
             pass
-        raise ValueError(f"{self.path}: its fingerprint is damaged; write it anew")
+        raise ValueError(f"{self.path}: its fingerprint is damaged; write it again")
 
     @cached_property
     def dtype(self) -> str:
-        """float16, bfloat16 or float32: what the vectors are kept as. A file of doubles counts as float32."""
+        """The dtype of the vectors: float16, bfloat16 or float32. A file of doubles counts as float32."""
         return self.fingerprint.get("dtype", "float32")
 
     @cached_property
@@ -151,11 +176,16 @@ class Vectors:
         kind = self._file.schema_arrow.field("hidden").type.value_type
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
-        return next(vectors.shape[1] for _, rows in self.portions() for _, vectors in rows)
+        for _, rows in self._parsed():
+            for _, _, vectors in rows:
+                if isinstance(vectors, Tensor) and len(vectors):
+                    return vectors.shape[1]
+        raise ValueError(f"{self.path}: no row holds vectors")
 
     def ids(self) -> list[str]:
-        """All ids, in order."""
-        return [key for _, batch in self._batches("id") for key in batch.column("id").to_pylist()]
+        """All ids, in order, as strings; rows without an id are left out."""
+        keys = (key for _, batch in self._batches("id") for key in batch.column("id").to_pylist())
+        return [str(key) for key in keys if key is not None]
 
     def _batches(self, *columns: str, size: int = 128) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(row group, up to `size` of its rows): a whole group would take several times its size on disk."""
@@ -165,23 +195,47 @@ class Vectors:
                     yield number, batch
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(
-                    f"{self.path}: row group {number} cannot be read ({error}); the file is damaged, write it anew"
+                    f"{self.path}: row group {number} cannot be read ({error}); the file is damaged, write it again"
                 ) from error
 
-    def portions(self) -> Iterator[tuple[int, list[Row]]]:
-        """(row group, some of its rows (id, (n, D))); ValueError for what `check` refuses, with row group and id."""
-        width = None
-        for number, batch in self._batches("id", "hidden"):
-            where = f"{self.path}: row group {number}"
+    def portions(self, dropped: list[Dropped] | None = None) -> Iterator[tuple[int, list[Row]]]:
+        """(row group, some of its rows (id, (n, D))).
+
+        Rows without an id, or with a `problem`, are appended to `dropped`; without that list they are a ValueError, with row
+        group and id.
+        """
+        for number, parsed in self._parsed():
             rows: list[Row] = []
-            keys, vectors = batch.column("id").to_pylist(), _rows(batch.column("hidden"), self.dtype, where)
-            for key, row in zip(keys, vectors, strict=True):
+            for place, key, vectors in parsed:
+                name = f"row {place}" if key is None else key
                 if key is None:
-                    raise ValueError(f"{where}: a row has no id; give every row its own")
-                width = row.shape[-1] if width is None else width
-                check(f"{where}, id {key!r}", row, width)
-                rows.append((key, row))
+                    reason = "no id"
+                else:
+                    reason = vectors if isinstance(vectors, str) else problem(vectors, self.width)
+                if reason is None and key is not None and isinstance(vectors, Tensor):
+                    rows.append((key, vectors))
+                elif dropped is None:
+                    where = f"{self.path}: row group {number}, " + (name if key is None else f"id {key!r}")
+                    raise ValueError(f"{where}: {reason}; leave the row out, as --bad drop does")
+                else:
+                    dropped.append((name, str(reason)))
             yield number, rows
+
+    def _parsed(self) -> Iterator[tuple[int, list[tuple[int, str | None, Tensor | str]]]]:
+        """(row group, (row in the file, id, vectors or the reason why there are none) of some of its rows)."""
+        place = 0
+        for number, batch in self._batches("id", "hidden"):
+            keys = [None if key is None else str(key) for key in batch.column("id").to_pylist()]
+            vectors = _rows(batch.column("hidden"), self.dtype)
+            yield number, list(zip(range(place, place + len(keys)), keys, vectors, strict=True))
+            place += len(keys)
+
+
+def _names(kind: pa.DataType) -> bool:
+    """True for ids that are strings or integers, dictionary-encoded or not."""
+    if pa.types.is_dictionary(kind):
+        return _names(kind.value_type)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
 
 
 def _number(kind: pa.DataType) -> pa.DataType | None:
@@ -194,21 +248,39 @@ def _number(kind: pa.DataType) -> pa.DataType | None:
     return inner.value_type if pa.types.is_floating(inner.value_type) or pa.types.is_integer(inner.value_type) else None
 
 
-def _rows(hidden: pa.ListArray, dtype: str, where: str) -> Iterator[Tensor]:
+def _rows(hidden: pa.ListArray, dtype: str) -> list[Tensor | str]:
+    """The vectors of each row, or the reason why there are none."""
     offsets = hidden.offsets.to_numpy()
     inner, offsets = hidden.values.slice(offsets[0], offsets[-1] - offsets[0]), offsets - offsets[0]
-    for what, missing in (("vectors", inner.null_count), ("numbers", inner.values.null_count)):
-        if missing:  # arrow keeps no place for them: what follows would move up
-            raise ValueError(f"{where}: {missing} {what} are missing; leave their rows out")
-    if pa.types.is_fixed_size_list(inner.type):
-        width = inner.type.list_size
-    else:  # list<list<double>>: all inner lists must be of one length
-        widths = set(np.diff(inner.offsets.to_numpy()).tolist())
-        if len(widths) > 1:
-            raise ValueError(f"{where}: its vectors are of {len(widths)} widths; embed all by one model")
-        width = widths.pop() if widths else 0
+    width = _width(inner)
+    # arrow reserves no place for missing entries: later ones would move up
+    if width is None or hidden.null_count or inner.null_count or inner.values.null_count:
+        return [_row(row, dtype) for row in hidden.to_pylist()]
     matrix = inner.flatten().to_numpy(zero_copy_only=False).reshape(len(inner), width)
-    tensor = torch.from_numpy(matrix.copy())
-    tensor = tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor.to(DTYPES[dtype])
-    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
-        yield tensor[start:end]
+    tensor = _tensor(matrix.copy(), dtype)
+    return [tensor[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+
+
+def _width(inner: pa.Array) -> int | None:
+    """Entries of each vector; None if they differ."""
+    if pa.types.is_fixed_size_list(inner.type):
+        return inner.type.list_size
+    widths = set(np.diff(inner.offsets.to_numpy()).tolist()) or {0}
+    return widths.pop() if len(widths) == 1 else None
+
+
+def _row(vectors: list[list[float] | None] | None, dtype: str) -> Tensor | str:
+    if not vectors:
+        return "no vectors"
+    for k, vector in enumerate(vectors):
+        if vector is None or None in vector:
+            return f"vector {k} is missing" if vector is None else f"vector {k} has a missing number"
+    widths = {len(vector) for vector in vectors if vector is not None}
+    if len(widths) > 1:
+        return f"vectors of {len(widths)} widths; embed all by one model"
+    return _tensor(np.array(vectors, _STORED[dtype][1]), dtype)
+
+
+def _tensor(matrix: np.ndarray, dtype: str) -> Tensor:
+    tensor = torch.from_numpy(matrix)
+    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor.to(DTYPES[dtype])

@@ -184,7 +184,7 @@ def measured(pairs: Pairs, prices: Prices) -> Calibration:
         return Calibration(same, same, torch.eye(pairs.width), 1.0, 1.0)
     path = pairs.directory / "calibration.safetensors"
     if not path.exists():
-        if not len(pairs.side("train")):
+        if not len(pairs.split("train")):
             raise ValueError(f"{pairs.directory}: no training pairs; give more pairs")
         with locked(pairs.directory, wait=True):  # who comes second takes what the first has measured
             if not path.exists():
@@ -202,7 +202,7 @@ def measure(pairs: Pairs, *, sample: int = 1000) -> Calibration:
     The sample whitens; what is held of it for the rotation ends at 2^24 entries, and the means at 2^23: memory does not grow
     with the data.
     """
-    numbers = pairs.side("train")
+    numbers = pairs.split("train")
     numbers = numbers[torch.randperm(len(numbers), generator=seeded(0, 11)).numpy()]
     entries = (pairs.lengths(ENDS[0]) + pairs.lengths(ENDS[1]))[numbers[:sample]].cumsum() * pairs.width
     numbers, count = numbers.tolist(), max(1, int((entries <= 2**24).sum()))

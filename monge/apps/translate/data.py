@@ -6,7 +6,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +15,17 @@ import pyarrow.parquet as pq
 
 from monge.apps.translate.metamath import theorems
 from monge.files import atomic_write
+from monge.lm.store import Bad, Dropped
+from monge.math.random import split_of
 
-Side = Literal["train", "valid", "test"]
+Split = Literal["train", "validation", "test"]
+SHARES: dict[Split, float] = {"test": 0.10, "validation": 0.05, "train": 0.85}
+"""Expected shares of the groups. Their order decides which hashes fall into which split."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A pair of texts. Rows of one group are copies of each other, nearly, and must lie on one side of a split."""
+    """A pair of texts. Rows of one group are near-duplicates of each other and must lie in one split."""
 
     id: str
     group: str
@@ -30,10 +33,9 @@ class Text:
     formal: str
 
 
-def side_of(group: str) -> Side:
-    """train, valid or test, 85 : 5 : 10, by a hash of the group: every command finds the same side without being told."""
-    share = int.from_bytes(sha256(group.encode()).digest()[:8], "big") / 2**64
-    return "test" if share < 0.1 else "valid" if share < 0.15 else "train"
+def split_of_group(group: str) -> Split:
+    """The split of a group, by a hash of its name: every command finds the same one without being told."""
+    return split_of(group, SHARES)
 
 
 def metamath(path: Path, *, words: tuple[int, int] = (3, 60), symbols: int = 96) -> list[Text]:

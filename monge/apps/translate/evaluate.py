@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from monge.apps.translate import baselines
 from monge.apps.translate.baselines import Prediction
-from monge.apps.translate.calibrate import means, token_cost
+from monge.apps.translate.calibrate import means
 from monge.apps.translate.metrics import (
     Interval,
     chamfer_scores,
@@ -23,7 +24,8 @@ from monge.apps.translate.metrics import (
     retrieval,
     squared_w2,
 )
-from monge.apps.translate.pair import Pairs, Side
+from monge.apps.translate.data import Split
+from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translator
 from monge.math.coupling import TokenOT
 from monge.math.random import seeded
@@ -52,23 +54,23 @@ class Judge:
         """Up to `most` test pairs, and the means of up to `training` others."""
         ends = ("target", "source") if back else ("source", "target")
 
-        def drawn(side: Side, most: int) -> list[int]:
-            numbers = torch.from_numpy(pairs.side(side))
+        def drawn(split: Split, most: int) -> list[int]:
+            numbers = torch.from_numpy(pairs.split(split))
             return numbers[torch.randperm(len(numbers), generator=seeded(1781))[:most]].tolist()
 
-        test, learnt = drawn("test", most), drawn("train", training)
+        test, others = drawn("test", most), drawn("train", training)
         if len(test) < 2:
             raise ValueError(f"{pairs.directory}: {len(test)} test pairs; retrieval takes at least 2")
-        sides = [translator.calibration.side(end) for end in ends]
+        sides = [translator.space.calibration.side(end) for end in ends]
         asked, true = (
             [side.apply(pairs.sequence(end, n)) for n in test] for side, end in zip(sides, ends, strict=True)
         )
         x, y = (
-            side.apply(means(pairs, end, learnt, entries=training * pairs.width))
+            side.apply(means(pairs, end, others, entries=training * pairs.width))
             for side, end in zip(sides, ends, strict=True)
         )
-        n, m = (torch.from_numpy(pairs.lengths(end)[learnt]).long() for end in ends)
-        rotation = translator.calibration.rotation
+        n, m = (torch.from_numpy(pairs.lengths(end)[others]).long() for end in ends)
+        rotation = translator.space.calibration.rotation
         return Judge(asked, true, rotation.mT if back else rotation, (x, y), (n, m), y.mean(0))
 
     def baselines(self) -> dict[str, Prediction]:
@@ -143,19 +145,19 @@ class Found:
     """The sequences walked back."""
 
 
-def walked(translator: Translator, judge: Judge, *, back: bool, steps: int) -> Found:
-    """Walk all test sources to the other side and home again."""
+def translate_all(translator: Translator, judge: Judge, *, back: bool, steps: int) -> Found:
+    """All test sources, translated to the other side and back again."""
+    container = translator.space.container
     states = translator.walk(judge.sources, back=back, steps=steps)
-    there = translator.container.unpack(states)
-    home = translator.container.unpack(translator.walk(there, back=not back, steps=steps))
-    if translator.recipe.how == "events":
-        return Found(there, translator.container.split(states).existence, None, home)
-    pair = Pair(translator.container.pack(judge.sources), translator.container.pack(judge.targets))
-    cost = translator.calibration.cost(translator.recipe.prices, back=back)
-    couple = TokenOT(lambda pair: token_cost(translator.container, cost, pair))
+    sequences = container.unpack(states)
+    home = container.unpack(translator.walk(sequences, back=not back, steps=steps))
+    existence = container.split(states).existence
+    if not translator.recipe.method.keeps_slots:
+        return Found(sequences, existence, None, home)
+    pair = Pair(container.pack(judge.sources), container.pack(judge.targets))
+    couple = TokenOT(partial(translator.space.cost, back=back))
     parts = [couple(pair.rows(slice(k, k + 64))).x_1 for k in range(0, len(pair), 64)]
-    coupled = translator.container.active(torch.cat(parts))
-    return Found(there, translator.container.split(states).existence, coupled, home)
+    return Found(sequences, existence, container.active(torch.cat(parts)), home)
 
 
 def flow_row(judge: Judge, found: Found, *, pool: int = 1000) -> Row:
@@ -197,14 +199,14 @@ def evaluate(
 ) -> Evaluation:
     """A row for the flow, for each of `budgets` in steps, for other runs and for baselines, all on the same test pairs."""
     judge = Judge.of(pairs, translator, back=back, most=most)
-    own = walked(translator, judge, back=back, steps=steps)
+    own = translate_all(translator, judge, back=back, steps=steps)
     table = {_called(steps): flow_row(judge, own, pool=pool)}
     for budget in budgets:
         if budget != steps:
-            found = translator.container.unpack(translator.walk(judge.sources, back=back, steps=budget))
+            found = translator.space.container.unpack(translator.walk(judge.sources, back=back, steps=budget))
             table[_called(budget)] = judge.row(Prediction(sequences=found), pool=pool)
     for name, other in (beside or {}).items():
-        table[name] = flow_row(judge, walked(other, judge, back=back, steps=other.steps), pool=pool)
+        table[name] = flow_row(judge, translate_all(other, judge, back=back, steps=other.steps), pool=pool)
     if baselines:
         table |= {name: judge.row(found, pool=pool) for name, found in judge.baselines().items()}
     return Evaluation(table, lengths(judge.targets), lengths(own.sequences))

@@ -181,28 +181,28 @@ class EventMatching(Objective):
         return Loss(value, {name: term.detach() for name, term in terms.items()})
 
 
-class Walk(NamedTuple):
-    """Where a walk ended, as container states, and how many splits found no room."""
+class Simulation(NamedTuple):
+    """The end of a simulation, as container states, and the number of splits that found no free slot."""
 
     x: Float[Tensor, "B N more"]
     refused: Int[Tensor, "B"]
 
 
-def walk(
+def simulate(
     model: EventField,
     x: Float[Tensor, "B N more"],
     *,
     steps: int = 8,
     back: bool = False,
     generator: torch.Generator | None = None,
-) -> Walk:
+) -> Simulation:
     """Carry packed sequences to the other side by Euler steps, steps + 1 evaluations of the field.
 
     With a generator, events are drawn; without, there are as many as t = 0 expects, rounded (see `_planned`), evenly in time,
     and they happen to whom they are expected of most. Never more than N particles: a split without room is refused.
     """
     if steps < 1:
-        raise ValueError(f"walk: at least one step, got {steps}")
+        raise ValueError(f"simulate: at least one step, got {steps}")
     capacity, dtype = x.shape[1], x.dtype
     live, x = model.container.active(x), x[..., :-1]
     family = torch.arange(capacity, device=x.device).expand(live.shape)
@@ -237,7 +237,7 @@ def walk(
         x = x + v / steps
     existence = live[..., None].to(dtype) * model.container.gain
     x = torch.cat([x * live[..., None], existence], -1)
-    return Walk(nn.functional.pad(x, (0, 0, 0, capacity - x.shape[1])), refused)
+    return Simulation(nn.functional.pad(x, (0, 0, 0, capacity - x.shape[1])), refused)
 
 
 def _planned(births: Float[Tensor, "B N"], deaths: Float[Tensor, "B N"]) -> tuple[Tensor, Tensor]:

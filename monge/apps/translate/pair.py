@@ -1,37 +1,36 @@
 """Two files of sequences, joined by id into a directory whose rows are read at random without being held in memory.
 
-pairs/   source.bin  target.bin   all vectors, one after the other
-         index.parquet            id, group, side, and where each of the two sequences lies
-         pairs.json               widths, dtypes, fingerprints, hashes of the vectors, and what was left out
+pairs/   source/  target/   the vectors of either end, see monge.lm.ragged
+         index.parquet      id, group and split of each pair, and the numbers of its two sequences
+         pairs.json         width, dtypes, fingerprints, hashes of the vectors, and counts of rows that were left out
+         dropped.jsonl      end, id and reason of each unusable row that --bad drop left out, if there are any
 """
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from monge.apps.translate.data import Side, side_of
-from monge.files import read_json, writing
-from monge.lm.store import DTYPES, Vectors
+from monge.apps.translate.data import Split, split_of_group
+from monge.files import read_json
+from monge.lm.ragged import Ragged, atomic_directory
+from monge.lm.store import DTYPES, Bad, Dropped, Row, Vectors, check, usable
 
-Longer = Literal["refuse", "drop", "truncate"]
+Longer = Literal["reject", "drop", "truncate"]
+Dtype = Literal["float16", "bfloat16", "float32"]
 ENDS = ("source", "target")
 _INDEX = pa.schema(
-    [(name, pa.string()) for name in ("id", "group", "side")]
-    + [(f"{end}_{what}", kind) for end in ENDS for what, kind in (("offset", pa.int64()), ("length", pa.int32()))]
+    [(name, pa.string()) for name in ("id", "group", "split")] + [(end, pa.int64()) for end in ENDS],
 )
 
 
@@ -42,171 +41,199 @@ def pair(
     *,
     groups: Mapping[str, str] | None = None,
     capacity: int = 64,
-    longer: Longer = "refuse",
+    longer: Longer = "reject",
+    bad: Bad = "reject",
+    dtype: Dtype | None = None,
 ) -> dict[str, Any]:
-    """Join two files by id under `out`; return what pairs.json holds.
+    """Join two files by id under `out`, atomically; return the contents of pairs.json.
 
-    `groups` names the group of each id (its own if not said), which decides its side of the split. A sequence of more than
-    `capacity` vectors is refused, or its pair dropped, or it is cut, and counted. Of an id that comes twice the first counts.
-    Everything is written aside and renamed: `out` is whole, or not there.
+    `groups` maps ids to their groups (default: a group of its own), which decide the split. `longer` and `bad` say whether a
+    sequence of more than `capacity` vectors, or an unusable one, is an error. Of a repeated id the first usable row counts.
+    `dtype` is that of the stored vectors (default: each file's own).
     """
     if capacity < 1:
         raise ValueError(f"capacity must be at least 1, got {capacity}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: not empty; name another directory, or remove it")
     files = {"source": Vectors(source), "target": Vectors(target)}
-    if files["source"].width != files["target"].width:
+    ids = {end: Counter(file.ids()) for end, file in files.items()}
+    common = _common(files, ids, groups)
+    with atomic_directory(out) as aside:
+        chosen = {end: Selection(file, common, capacity, longer, bad, dtype) for end, file in files.items()}
+        stores = {end: selection.store(aside / end) for end, selection in chosen.items()}
+        keys = [key for key in stores["source"].ids if key in stores["target"]]
+        if not keys:
+            raise ValueError(f"{out}: no pair is left ({_reasons(chosen, capacity)})")
+        _write_index(aside / "index.parquet", keys, stores, groups or {})
+        _write_dropped(aside / "dropped.jsonl", {end: selection.dropped for end, selection in chosen.items()})
+        about = {
+            "width": files["source"].width,
+            "capacity": capacity,
+            "pairs": len(keys),
+            "unmatched": {end: len(ids[end].keys() - common) for end in ENDS},
+            "repeated": {end: sum(ids[end].values()) - len(ids[end]) for end in ENDS},
+            "longer": {end: chosen[end].long for end in ENDS},
+            "bad": {end: len(chosen[end].dropped) for end in ENDS},
+            "options": {"longer": longer, "bad": bad},
+            "ungrouped": sum(key not in (groups or {}) for key in keys),
+            "sha256": {end: stores[end].sha256 for end in ENDS},
+            "dtype": {end: stores[end].dtype for end in ENDS},
+            "fingerprint": {end: stores[end].fingerprint for end in ENDS},
+        }
+        (aside / "pairs.json").write_text(json.dumps(about, indent=2) + "\n")
+    return about
+
+
+def _common(files: Mapping[str, Vectors], ids: Mapping[str, Counter[str]], groups: Mapping[str, str] | None) -> set[str]:
+    """The ids of both files. ValueError if their vectors cannot be paired."""
+    source, target = (files[end] for end in ENDS)
+    if source.width != target.width:
         raise ValueError(
-            f"{source} has vectors of width {files['source'].width}, {target} of {files['target'].width}; "
+            f"{source.path} has vectors of width {source.width}, {target.path} of {target.width}; "
             "the flow needs one width: embed one side by another model or layer"
         )
-    ids = {end: Counter(file.ids()) for end, file in files.items()}
     common = ids["source"].keys() & ids["target"].keys()
     if not common:
         one, two = (next(iter(ids[end]), "none") for end in ENDS)
-        raise ValueError(f"{source} and {target} share no id ({one!r}, {two!r}, ...); are they of the same texts?")
+        raise ValueError(
+            f"{source.path} and {target.path} share no id ({one!r}, {two!r}, ...); are they of the same texts?"
+        )
     if groups is not None and not common & groups.keys():
         raise ValueError(
-            f"{source}: none of its ids ({next(iter(common))!r}, ...) is among the texts; give the texts that were embedded"
+            f"{source.path}: none of its ids ({next(iter(common))!r}, ...) is among the texts; give the texts that were embedded"
         )
-    with writing(out), _emptied(out.with_name(f".writing-{out.name}")) as aside:
-        laid = {end: _lay_out(file, aside / f"{end}.bin", common, capacity, longer) for end, file in files.items()}
-        kept = [key for key in laid["source"].places if key in laid["target"].places]
-        if not kept:
-            raise ValueError(f"{out}: every pair is longer than {capacity}; raise --capacity")
-        _write_index(aside / "index.parquet", kept, laid, groups or {})
-        found = {
-            "width": files["source"].width,
-            "capacity": capacity,
-            "pairs": len(kept),
-            "unmatched": {end: len(ids[end].keys() - common) for end in ENDS},
-            "repeated": {end: sum(ids[end].values()) - len(ids[end]) for end in ENDS},
-            "longer": {end: laid[end].longer for end in ENDS},
-            "what became of the longer": longer,
-            "ungrouped": sum(key not in (groups or {}) for key in kept),
-            "vectors": {end: laid[end].vectors for end in ENDS},
-            "sha256": {end: laid[end].sha256 for end in ENDS},
-            "dtype": {end: file.dtype for end, file in files.items()},
-            "fingerprint": {end: file.fingerprint for end, file in files.items()},
-        }
-        (aside / "pairs.json").write_text(json.dumps(found, indent=2) + "\n")
-        aside.replace(out)
-    return found
+    return common
 
 
-@contextmanager
-def _emptied(directory: Path) -> Iterator[Path]:
-    """A directory without what a crash left there; nothing stays in it."""
-    shutil.rmtree(directory, ignore_errors=True)
-    try:
-        directory.mkdir(parents=True)
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+@dataclass
+class Selection:
+    """The rows of one end that can be paired, as an iterator, and counts of those that cannot."""
 
+    file: Vectors
+    common: set[str]
+    capacity: int
+    longer: Longer
+    bad: Bad
+    dtype: str | None
+    long: int = 0
+    dropped: list[Dropped] = field(default_factory=list[Dropped])
 
-class _Laid(NamedTuple):
-    """What `_lay_out` wrote."""
+    def store(self, directory: Path) -> Ragged:
+        """The rows, written to `directory`. ValueError if there are none."""
+        rows, dtype = iter(self), self.dtype or self.file.dtype
+        first = next(rows, None)
+        if first is None:
+            raise ValueError(f"{self.file.path}: no row is left ({_reasons({'rows': self}, self.capacity)})")
+        return Ragged.write(directory, _chain(first, rows), dtype=dtype, fingerprint=self.file.fingerprint)
 
-    places: dict[str, tuple[int, int]]  # (offset, length) by id
-    longer: int
-    vectors: int
-    sha256: str
-
-
-def _lay_out(file: Vectors, path: Path, common: set[str], capacity: int, longer: Longer) -> _Laid:
-    """Write the sequences that are in `common`, one after the other."""
-    places: dict[str, tuple[int, int]] = {}
-    long, offset, seen, digest = 0, 0, set[str](), hashlib.sha256()
-    with path.open("wb") as out:
-        for number, rows in file.portions():
-            for key, vectors in rows:
-                if key not in common or key in seen:
+    def __iter__(self) -> Iterator[Row]:
+        seen = set[str]()
+        for number, rows in self.file.portions(self.dropped if self.bad == "drop" else None):
+            for key, vectors in self._converted(number, [row for row in rows if row[0] in self.common]):
+                if key in seen:
                     continue
                 seen.add(key)
-                if len(vectors) > capacity:
-                    if longer == "refuse":
-                        raise ValueError(
-                            f"{file.path}: row group {number}, id {key!r}: {len(vectors)} vectors do not fit {capacity}; "
-                            "raise --capacity, or say --longer drop or truncate"
-                        )
-                    long += 1
-                    if longer == "drop":
-                        continue
-                    vectors = vectors[:capacity]
-                raw = vectors.contiguous().view(torch.uint8).numpy().tobytes()
-                out.write(raw)
-                digest.update(raw)
-                places[key] = offset, len(vectors)
-                offset += len(vectors)
-    return _Laid(places, long, offset, digest.hexdigest())
+                if len(vectors) <= self.capacity:
+                    yield key, vectors
+                    continue
+                if self.longer == "reject":
+                    raise ValueError(
+                        f"{self.file.path}: row group {number}, id {key!r}: {len(vectors)} vectors do not fit "
+                        f"{self.capacity}; raise --capacity, or give --longer drop or truncate"
+                    )
+                self.long += 1
+                if self.longer == "truncate":
+                    yield key, vectors[: self.capacity]
+
+    def _converted(self, number: int, rows: list[Row]) -> list[Row]:
+        if self.dtype is None or self.dtype == self.file.dtype:
+            return rows
+        if self.bad == "drop":
+            return usable(rows, dtype=self.dtype, width=self.file.width, dropped=self.dropped)
+        converted = [(key, vectors.to(DTYPES[self.dtype])) for key, vectors in rows]
+        for key, vectors in converted:
+            check(f"{self.file.path}: row group {number}, id {key!r}", vectors, self.file.width)
+        return converted
 
 
-def _write_index(path: Path, kept: list[str], laid: Mapping[str, _Laid], groups: Mapping[str, str]) -> None:
-    named = [groups.get(key, key) for key in kept]
-    columns: dict[str, Any] = {"id": kept, "group": named, "side": [side_of(group) for group in named]}
+def _chain(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
+    yield first
+    yield from rows
+
+
+def _reasons(chosen: Mapping[str, Selection], capacity: int) -> str:
+    long, bad = (sum(count) for count in zip(*((s.long, len(s.dropped)) for s in chosen.values()), strict=True))
+    return f"{long} longer than {capacity}, {bad} unusable; raise --capacity, or fix the rows"
+
+
+def _write_index(path: Path, keys: list[str], stores: Mapping[str, Ragged], groups: Mapping[str, str]) -> None:
+    named = [groups.get(key, key) for key in keys]
+    columns: dict[str, Any] = {"id": keys, "group": named, "split": [split_of_group(group) for group in named]}
     for end in ENDS:
-        columns[f"{end}_offset"], columns[f"{end}_length"] = zip(*(laid[end].places[key] for key in kept), strict=True)
+        columns[end] = [stores[end].number(key) for key in keys]
     pq.write_table(pa.table(columns, schema=_INDEX), path)
 
 
-def digested(found: Any) -> int:
-    """64 bits that change with what JSON can say."""
-    return int.from_bytes(hashlib.sha256(json.dumps(found, sort_keys=True).encode()).digest()[:8], "big", signed=True)
+def _write_dropped(path: Path, dropped: Mapping[str, list[Dropped]]) -> None:
+    rows = [{"end": end, "id": key, "reason": reason} for end, some in dropped.items() for key, reason in some]
+    if rows:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def digested(value: Any) -> int:
+    """64 bits of a hash of a JSON value."""
+    return int.from_bytes(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()[:8], "big", signed=True)
 
 
 def origin(fingerprint: Mapping[str, Any]) -> int:
-    """Changes with the model that vectors come from and with how it was asked, not with how they are stored."""
-    return digested({name: said for name, said in fingerprint.items() if name != "dtype"})
+    """A hash of the model that vectors come from and of its settings, but not of how they are stored."""
+    return digested({name: value for name, value in fingerprint.items() if name != "dtype"})
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """A directory that `pair` made."""
+    """A directory written by `pair`."""
 
     directory: Path
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What pairs.json holds."""
+        """The contents of pairs.json."""
         path = self.directory / "pairs.json"
         if not path.exists():
             raise ValueError(f"{self.directory}: no pairs here; make them with `monge translate pair`")
+        if (self.directory / "source.bin").exists():
+            raise ValueError(f"{self.directory}: pairs of an earlier version of monge; make them again")
         try:
-            found = read_json(path, "fingerprint")
-            numbers = [found["width"], found["capacity"], *(found["vectors"][end] for end in ENDS)]
-            known = all(found["dtype"][end] in DTYPES for end in ENDS)
-            if known and all(isinstance(number, int) and number > 0 for number in numbers):
-                return found
+            about = read_json(path, "fingerprint", "dtype", "sha256")
+            if all(isinstance(about[name], int) and about[name] > 0 for name in ("width", "capacity")):
+                return about
         except (ValueError, KeyError, TypeError):
             pass
         raise self._damaged("pairs.json")
 
     @cached_property
     def _index(self) -> pa.Table:
-        for end in ENDS:
-            path, entries = self.directory / f"{end}.bin", self.about["vectors"][end] * self.width
-            if not path.exists() or path.stat().st_size != entries * DTYPES[self.about["dtype"][end]].itemsize:
-                raise self._damaged(path.name)
+        _ = self.about
         try:
-            found = pq.read_table(self.directory / "index.parquet")
-            if found.schema.equals(_INDEX):
-                return found
+            index = pq.read_table(self.directory / "index.parquet")
+            if index.schema.equals(_INDEX):
+                return index
         except (pa.ArrowException, OSError):
             pass
         raise self._damaged("index.parquet")
 
     def _damaged(self, name: str) -> ValueError:
-        return ValueError(f"{self.directory}: {name} is damaged or cut short; make the pairs anew")
+        return ValueError(f"{self.directory}: {name} is damaged or cut short; make the pairs again")
 
     @cached_property
     def fingerprint(self) -> int:
-        """Changes with any vector, with where they come from, and with which pairs there are."""
+        """A hash that changes with any vector, with the vectors' origin, and with the set of pairs."""
         columns = [column.to_pylist() for column in self._index.itercolumns()]
         return digested([self.about, *columns])
 
     def origin(self, end: str) -> int:
-        """Of a side's vectors, see `origin`."""
+        """The origin of the vectors of one end, see `origin`."""
         return origin(self.about["fingerprint"][end])
 
     @cached_property
@@ -215,10 +242,8 @@ class Pairs:
         return self._index.column("id").to_pylist()
 
     @cached_property
-    def _places(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        return {
-            end: tuple(self._index.column(f"{end}_{what}").to_numpy() for what in ("offset", "length")) for end in ENDS
-        }  # pyright: ignore[reportReturnType]
+    def _stores(self) -> dict[str, tuple[Ragged, np.ndarray]]:
+        return {end: (Ragged(self.directory / end), self._index.column(end).to_numpy()) for end in ENDS}
 
     @property
     def width(self) -> int:
@@ -227,26 +252,19 @@ class Pairs:
 
     @property
     def capacity(self) -> int:
-        """No sequence is longer."""
+        """The most vectors that a sequence may have."""
         return int(self.about["capacity"])
 
-    def side(self, side: Side) -> np.ndarray:
-        """The numbers of the pairs on this side of the split."""
-        return np.flatnonzero(np.array(self._index.column("side").to_pylist()) == side)
+    def split(self, split: Split) -> np.ndarray:
+        """The numbers of the pairs in this split."""
+        return np.flatnonzero(np.array(self._index.column("split").to_pylist()) == split)
 
     def lengths(self, end: str) -> np.ndarray:
         """The length of every sequence of `source` or `target`."""
-        return self._places[end][1]
+        store, numbers = self._stores[end]
+        return store.lengths[numbers]
 
     def sequence(self, end: str, number: int) -> Float[Tensor, "_ D"]:
-        """A sequence, read from disk, in float32."""
-        offsets, lengths = self._places[end]
-        dtype = DTYPES[self.about["dtype"][end]]
-        row = self.width * dtype.itemsize
-        # read, not mapped: pages of a mapped file count as this process's memory
-        raw = np.fromfile(
-            self.directory / f"{end}.bin", np.uint8, int(lengths[number]) * row, offset=int(offsets[number]) * row
-        )
-        if len(raw) != int(lengths[number]) * row:
-            raise self._damaged(f"{end}.bin")
-        return torch.from_numpy(raw).view(dtype).reshape(-1, self.width).float()
+        """The sequence of a pair, read from disk, in float32."""
+        store, numbers = self._stores[end]
+        return store[int(numbers[number])]

@@ -12,7 +12,7 @@ from rich.console import Console
 from monge.apps.translate.calibrate import Prices, Sample, measured
 from monge.apps.translate.couple import Packed
 from monge.apps.translate.couple import couple as solve_all
-from monge.apps.translate.data import READERS, read_texts, side_of, write_texts
+from monge.apps.translate.data import READERS, read_texts, split_of_group, write_texts
 from monge.apps.translate.embed import Embedding, cut
 from monge.apps.translate.embed import embed as embed_all
 from monge.apps.translate.metamath import INSTALLED
@@ -54,7 +54,7 @@ def data(
     if most is not None and most < len(texts):
         texts = [texts[k * len(texts) // most] for k in range(most)]
     write_texts(out, texts)
-    sides = [side_of(text.group) for text in texts]
+    sides = [split_of_group(text.group) for text in texts]
     counts = ", ".join(f"{sides.count(side)} {side}" for side in ("train", "valid", "test"))
     console.print(f"{len(texts)} pairs in {len({text.group for text in texts})} groups ({counts}): {out}")
 
@@ -74,7 +74,7 @@ def pretrain(
         resume: Go on from the last checkpoint.
     """
     lines = out.with_name(f"{out.name}.txt")
-    learnt = "".join(f"{text.formal}\n" for text in read_texts(texts) if side_of(text.group) == "train").encode()
+    learnt = "".join(f"{text.formal}\n" for text in read_texts(texts) if split_of_group(text.group) == "train").encode()
     if not lines.exists():
         with atomic_write(lines) as place:
             place.write_bytes(learnt)

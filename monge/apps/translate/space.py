@@ -1,0 +1,66 @@
+"""The space in which both sides are compared: calibrated vectors as container states, and the cost between their slots."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from monge.apps.translate.calibrate import Calibration, Prices, measured, token_cost
+from monge.apps.translate.pair import ENDS, Pairs
+from monge.math.container import Container
+from monge.math.coupling import TokenOT
+from monge.math.types import Pair
+
+
+@dataclass(frozen=True)
+class Space:
+    """Units of both sides, slots, and prices: everything that packing, coupling and unpacking sequences depend on."""
+
+    calibration: Calibration
+    container: Container
+    prices: Prices = field(default_factory=Prices)
+
+    @staticmethod
+    def measured(pairs: Pairs, prices: Prices, *, gain: float = 1.0) -> "Space":
+        """The space of these pairs; see `calibrate.measured`."""
+        return Space(measured(pairs, prices), Container(pairs.capacity, gain), prices)
+
+    @staticmethod
+    def stored(constants: Mapping[str, Tensor], prices: Prices, *, gain: float) -> "Space":
+        """The space of a run, from the run's constants."""
+        return Space(Calibration.of(dict(constants)), Container(int(constants["capacity"]), gain), prices)
+
+    @property
+    def width(self) -> int:
+        """Entries of a vector."""
+        return len(self.calibration.rotation)
+
+    def pack(self, end: str, sequences: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B N channels"]:
+        """Sequences of `source` or `target`, in the data's units, as container states."""
+        return self.container.pack([self.calibration.side(end).apply(x) for x in sequences])
+
+    def unpack(self, end: str, states: Float[Tensor, "B N channels"]) -> list[Float[Tensor, "_ D"]]:
+        """The sequences of `source` or `target`, in the data's units, that these states hold."""
+        return [self.calibration.side(end).undo(x) for x in self.container.unpack(states)]
+
+    def cost(self, pair: Pair, *, back: bool = False) -> Float[Tensor, "B N N"]:
+        """The four-block cost between the slots of x_0 and x_1; `back` if x_0 is of the target's side."""
+        return token_cost(self.container, self.calibration.cost(self.prices, back=back), pair)
+
+    @property
+    def transport(self) -> TokenOT:
+        """The exact coupling of the slots of each pair."""
+        return TokenOT(self.cost)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Pairs as container states, uncoupled; each batch is read from disk on demand."""
+
+    pairs: Pairs
+    space: Space
+
+    def __call__(self, numbers: Sequence[int]) -> Pair:
+        states = [self.space.pack(end, [self.pairs.sequence(end, number) for number in numbers]) for end in ENDS]
+        return Pair(states[0], states[1])
