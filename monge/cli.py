@@ -88,8 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import tyro
 
-        verbs = importlib.import_module(f"monge.apps.{app}.cli").VERBS
-        tyro.cli(verbs[verb], args=rest, prog=f"monge {app} {verb}")
+        cli = importlib.import_module(f"monge.apps.{app}.cli")
+        function = cli.VERBS[verb]
+        if "--resume" in rest and verb in (resumed := getattr(cli, "RESUMED", {})):
+            function = resumed[verb](rest)  # flags default to the settings of the run
+        tyro.cli(function, args=rest, prog=f"monge {app} {verb}")
     except KeyboardInterrupt:
         print(f"monge {app} {verb}: stopped; what was saved stays", file=sys.stderr)
         return 130

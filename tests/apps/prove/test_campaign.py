@@ -8,8 +8,8 @@ from toy import result
 from monge import fleet
 from monge.apps.prove.bench import Campaign, closed
 from monge.apps.prove.campaign import run, undisturbed
-from monge.apps.prove.lean.server import Died, Gone
-from monge.apps.prove.lean.session import VANISHED
+from monge.apps.prove.lean.server import ServerCrashed, ServerKilled
+from monge.apps.prove.lean.session import KILLS
 from monge.apps.prove.state import Budget, Theorem
 from monge.apps.prove.trajectories import SCHEMA, attempts, results
 from monge.apps.prove.tree import Search
@@ -91,7 +91,7 @@ class Dying:
             if task.number == 1:
                 with (function.directory / "started.txt").open("a") as file:
                     file.writelines(f"{other.number}\n" for other in shards[number : number + 2])
-                raise fleet.WorkerDied(number if self.knows else None)
+                raise fleet.WorkerCrashed(number if self.knows else None)
             yield number, (result(task.number, "out of nodes", name=task.theorem.name), SCHEMA.empty_table())
 
 
@@ -103,7 +103,7 @@ class Broken:
 
     def __call__(self, function, shards):
         (function.directory / "started.txt").write_text("".join(f"{t.number}\n" for t in shards[: self.in_hand]))
-        raise fleet.WorkerDied
+        raise fleet.WorkerCrashed
         yield
 
 
@@ -137,7 +137,7 @@ class Idle:
     def close(self): ...
 
     def prepare(self, theorem):
-        raise Died("it printed")
+        raise ServerCrashed("it printed")
 
 
 @pytest.mark.slow
@@ -150,14 +150,14 @@ def test_a_theorem_that_kills_the_judge_is_quarantined_and_ends_no_run(lean, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("killed", "ended"), [(VANISHED, "refused"), (VANISHED + 1, "quarantined")])
+@pytest.mark.parametrize(("killed", "ended"), [(KILLS, "refused"), (KILLS + 1, "quarantined")])
 def test_a_theorem_pays_late_for_what_is_killed_from_outside(lean, tmp_path, monkeypatch, killed, ended):
     left = [killed]
 
     def prepare(self, theorem):
         if left[0]:
             left[0] -= 1
-            raise Gone("it was killed")
+            raise ServerKilled("it was killed")
         raise ValueError("no statement")
 
     for name in ("LeanServer", "Judge"):

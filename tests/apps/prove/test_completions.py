@@ -10,7 +10,7 @@ from speaker import RFL, SIMP, STATES, completions
 
 from monge.apps.prove.lm.completions import HOW
 from monge.apps.prove.lm.endpoint import Endpoint
-from monge.apps.prove.lm.memory import Memory
+from monge.apps.prove.lm.cache import SuggestionCache
 from monge.apps.prove.lm.prompt import prompt
 from monge.apps.prove.tree import Suggestion
 
@@ -174,9 +174,9 @@ def test_a_file_answers_for_another_object_with_the_same_settings_only(fake, tmp
 FILL = """
 import sys
 from pathlib import Path
-from monge.apps.prove.lm.memory import Memory
+from monge.apps.prove.lm.cache import SuggestionCache
 from monge.apps.prove.tree import Suggestion
-memory = Memory(0, Path(sys.argv[1]))
+memory = SuggestionCache(0, Path(sys.argv[1]))
 for k in range(20):
     memory.put(str(k), [Suggestion(f"tactic {k}", -0.1 * k)])
     memory.put(f"{sys.argv[2]} {k}", [Suggestion("own", -1.0)])
@@ -187,7 +187,7 @@ def test_processes_share_a_file(tmp_path):
     path = tmp_path / "cache"
     running = [subprocess.Popen([sys.executable, "-c", FILL, str(path), str(number)]) for number in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
-    found = Memory(0, path)
+    found = SuggestionCache(0, path)
     assert all(found.get(str(k)) == [(f"tactic {k}", -0.1 * k)] for k in range(20))
     assert all(found.get(f"{n} {k}") == [("own", -1.0)] for n in range(3) for k in range(20))
     assert found.get("none") is None
@@ -197,4 +197,4 @@ def test_a_file_that_is_no_cache_is_named(tmp_path):
     path = tmp_path / "x"
     path.write_text("theorem t : True := trivial\n" * 100)
     with pytest.raises(ValueError, match=r"x: no cache of suggestions .*; delete it or name another"):
-        Memory(3, path)
+        SuggestionCache(3, path)

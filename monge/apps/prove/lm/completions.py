@@ -12,9 +12,9 @@ from itertools import accumulate
 from multiprocessing.pool import ThreadPool
 from typing import Any, NamedTuple
 
+from monge.apps.prove.lm.cache import SuggestionCache
 from monge.apps.prove.lm.circuit import Lost
-from monge.apps.prove.lm.endpoint import Endpoint, Line, Refused
-from monge.apps.prove.lm.memory import Memory
+from monge.apps.prove.lm.endpoint import Endpoint, HTTPClient, Refused
 from monge.apps.prove.lm.prompt import Found, fingerprint, found_in, prompt
 from monge.apps.prove.policy import merged
 from monge.apps.prove.state import Goal, State
@@ -48,8 +48,8 @@ class Completions:
     ) -> None:
         self.settings, self.seed = settings, seed
         self.missed: list[str] = []
-        self._line = Line(settings, seed, sleep=sleep, clock=clock)
-        self._memory = Memory(settings.remembered, settings.cache)
+        self._line = HTTPClient(settings, seed, sleep=sleep, clock=clock)
+        self._memory = SuggestionCache(settings.remembered, settings.cache)
         self._told = False
 
     def __call__(self, states: Sequence[State], most: int) -> list[list[Suggestion]]:

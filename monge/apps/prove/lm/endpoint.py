@@ -97,7 +97,7 @@ class _Stay(HTTPRedirectHandler):
 _OPENER = build_opener(_Stay)
 
 
-class Line:
+class HTTPClient:
     """Requests to a server, one or many at a time."""
 
     def __init__(

@@ -11,7 +11,7 @@ from threading import Lock
 from monge.apps.prove.tree import Suggestion
 
 
-class Memory:
+class SuggestionCache:
     """Suggestions by key: at most `most` in memory, the latest used; any number in `path` if there is one."""
 
     def __init__(self, most: int, path: Path | None = None) -> None:
