@@ -8,9 +8,9 @@ from dataclasses import fields
 import pytest
 from speaker import RFL, SIMP, STATES, completions
 
+from monge.apps.prove.lm.cache import SuggestionCache
 from monge.apps.prove.lm.completions import HOW
 from monge.apps.prove.lm.endpoint import Endpoint
-from monge.apps.prove.lm.cache import SuggestionCache
 from monge.apps.prove.lm.prompt import prompt
 from monge.apps.prove.tree import Suggestion
 

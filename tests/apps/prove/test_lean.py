@@ -10,14 +10,14 @@ import time
 import psutil
 import pytest
 
-from monge.apps.prove.bench import known
 from monge.apps.prove.canonical import canonical
-from monge.apps.prove.lean.server import ServerCrashed, ServerKilled, LeanServer, Limits
+from monge.apps.prove.lean.server import LeanServer, Limits, ServerCrashed, ServerKilled
 from monge.apps.prove.lean.session import Session
 from monge.apps.prove.lean.setup import embedded_root
 from monge.apps.prove.lean.toolchain import bubblewrap, confined
 from monge.apps.prove.policy import PROBES
 from monge.apps.prove.state import Budget, Failure, Proof, State, Theorem
+from monge.apps.prove.worker import known
 
 pytestmark = pytest.mark.slow
 
