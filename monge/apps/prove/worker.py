@@ -62,7 +62,7 @@ class Worker:
             return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
         session.forget()
         if missed := self._missed()[before:]:
-            note = f"{len(missed)} requests to the server came to nothing, the last with: {missed[-1]}"
+            note = f"{len(missed)} requests or answers of the model server were lost, the last: {missed[-1]}"
             outcome.error = "; ".join(filter(None, (note, outcome.error)))
         rows = table(
             outcome,

@@ -69,7 +69,9 @@ def test_a_server_that_gives_nothing_is_not_asked_for_ever(fake):
 @pytest.mark.parametrize("chat", [False, True])
 def test_without_log_probabilities_there_is_no_policy_unless_uniform_is_asked_for(fake, chat):
     fake.silent = True
-    with pytest.raises(ValueError, match=r"completions: m came without log-probabilities; .* set uniform") as stopped:
+    with pytest.raises(
+        ValueError, match=r"completions: m came without valid log-probabilities; .* set uniform"
+    ) as stopped:
         completions(fake, chat=chat)(STATES[:1], 3)
     assert fake.url in str(stopped.value)
     fake.answers = [SIMP, RFL, SIMP]
@@ -83,7 +85,7 @@ def test_an_answer_whose_log_probabilities_are_missing_is_left_out_and_asked_for
     policy(STATES[:1], 3)
     fake.answers = [[("omega", math.nan)], RFL]
     assert policy(STATES[1:2], 2) == [[("rfl", -2.0)]]
-    assert policy.missed == ["an answer came without log-probabilities"] * 2
+    assert policy.missed == ["an answer came without valid log-probabilities"] * 2
 
 
 def test_the_seed_draws(fake, tmp_path):
