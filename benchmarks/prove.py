@@ -30,13 +30,14 @@ import psutil
 import tyro
 
 from monge import fleet
-from monge.apps.prove.bench import Campaign, closed, known
 from monge.apps.prove.campaign import program, run, undisturbed
+from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import LeanServer
-from monge.apps.prove.lean.session import Session
+from monge.apps.prove.lean.session import SEARCH, Session
 from monge.apps.prove.lean.setup import embedded_lean
+from monge.apps.prove.lean.supervisor import Supervisor
 from monge.apps.prove.policy import PROBES, Names, Template
 from monge.apps.prove.report import mcnemar, share
 from monge.apps.prove.search import search
@@ -44,6 +45,7 @@ from monge.apps.prove.sources import Split, entries_of
 from monge.apps.prove.state import Budget
 from monge.apps.prove.trajectories import Result, attempts, results
 from monge.apps.prove.tree import Search
+from monge.apps.prove.worker import known
 
 ARMS: dict[str, dict[str, Any]] = {
     "probes, best-first": {"policy": "probes"},
@@ -58,11 +60,11 @@ EQUAL = Search(candidates=32, nodes=16, batch=1, seconds=60.0)
 PACKAGES = ("numpy", "pyarrow", "psutil")
 
 
-def campaign_of(arm: str, equal: Search, seed: int, tactics: tuple[str, ...]) -> Campaign:
+def config_of(arm: str, equal: Search, seed: int, tactics: tuple[str, ...]) -> SearchConfig:
     """What an arm is told."""
     how = ARMS[arm]
     order = how.get("order", "best")
-    return Campaign(replace(equal, order=order, seed=seed), policy=how.get("policy", "template"), tactics=tactics)
+    return SearchConfig(replace(equal, order=order, seed=seed), policy=how.get("policy", "template"), tactics=tactics)
 
 
 def fleets(workers: int) -> Callable[[], fleet.Fleet]:
@@ -103,8 +105,8 @@ def shares(
     for arm in arms:
         for seed in range(seeds if ARMS[arm].get("order") == "random" else 1):
             out = work / source.stem / f"{arm} {seed}".replace(", ", "-").replace(" ", "-")
-            campaign = campaign_of(arm, equal, seed, tactics)
-            found = run(campaign, theorems, out, fleets=fleets(workers), resume=out.exists())
+            config = config_of(arm, equal, seed, tactics)
+            found = run(config, theorems, out, fleets=fleets(workers), resume=out.exists())
             rows.append({**row_of(arm, seed, found), "terms": terms, **side.origin()})
             print(f"{arm}, seed {seed}: {rows[-1]['proved']}", flush=True)
             side.write_result(name, rows, packages=PACKAGES)
@@ -181,15 +183,16 @@ def steps(rounds: int = 5, nodes: int = 40) -> None:
     count = 0
     with Judge(embedded_lean()) as judge:
         for _ in range(rounds):
-            server = Recording(embedded_lean())
-            server.hello()
-            session = Session(theorem, lambda: Recording(embedded_lean()), judge, Budget(), server)
+            servers = Supervisor(lambda: Recording(embedded_lean()))
+            server = servers.ready(SEARCH)
+            session = Session(theorem, servers, judge, Budget())
             began = time.perf_counter()
             outcome = search(session, Template(Names.of(theorem.header)), how)
             ours.append(time.perf_counter() - began)
-            assert session.server is server, "a server died: these are no equal terms"
+            assert servers.current(SEARCH) is server, "a server crashed: the comparison is not fair"
+            assert isinstance(server, Recording)
             count = len(outcome.attempts)
-            server.close()
+            servers.close()
             theirs.append(bare(server.asked))
     mine, others = statistics.median(ours), statistics.median(theirs)
     row = {"steps": count, "monge steps/s": count / mine, "bare steps/s": count / others, "overhead": mine / others - 1}
@@ -224,7 +227,7 @@ def workers(rounds: int = 3, nodes: int = 24) -> None:
     family = [entry.theorem for entry in entries_of(DATA / "naturals.lean")]
     theorems = [replace(theorem, name=f"{theorem.name}_{turn}") for turn in range(2) for theorem in family]
     random.Random(0).shuffle(theorems)  # the hard ones come last in the family, and the very last is one worker's alone
-    campaign = Campaign(replace(EQUAL, nodes=nodes, seconds=600.0))
+    config = SearchConfig(replace(EQUAL, nodes=nodes, seconds=600.0))
     seen: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
     cores: list[float] = []
     for _ in range(rounds):
@@ -234,7 +237,7 @@ def workers(rounds: int = 3, nodes: int = 24) -> None:
             with TemporaryDirectory() as folder:
                 began = time.perf_counter()
                 run(
-                    campaign,
+                    config,
                     theorems,
                     Path(folder),
                     fleets=fleets(count),
@@ -291,8 +294,8 @@ def soak(
 
     threading.Thread(target=disturb, daemon=True).start()
     began = time.monotonic()
-    campaign = Campaign(replace(EQUAL, nodes=nodes, seconds=30.0))
-    found = run(campaign, entries, work, fleets=fleets(count), resume=work.exists())
+    config = SearchConfig(replace(EQUAL, nodes=nodes, seconds=30.0))
+    found = run(config, entries, work, fleets=fleets(count), resume=work.exists())
     ended.set()
     rows = attempts(work)
     keys = [key for key in rows.column("state_id").to_pylist() if key]
@@ -306,7 +309,7 @@ def soak(
         "proved": sum(r.proved for r in found),
         "false ones proved": sum(r.proved and r.signature == ": False" for r in found),
         "GB of all Leans, most": peak[0],
-        "GB, cap": 4 * count * campaign.limits.memory,
+        "GB, cap": 4 * count * config.limits.memory,
         "hours": (time.monotonic() - began) / 3600,
     }
     side.print_table("Soak", [row])
@@ -328,7 +331,4 @@ def _resident(process: psutil.Process) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        tyro.extras.subcommand_cli_from_dict({f.__name__: f for f in (shares, steps, workers, soak)})
-    finally:
-        closed()
+    tyro.extras.subcommand_cli_from_dict({f.__name__: f for f in (shares, steps, workers, soak)})

@@ -88,9 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import tyro
 
-        function = importlib.import_module(f"monge.apps.{app}.cli").VERBS[verb]
-        if "--resume" in rest:
-            function = importlib.import_module("monge.runs").with_stored_recipe(function, rest)
+        cli = importlib.import_module(f"monge.apps.{app}.cli")
+        function = cli.VERBS[verb]
+        if "--resume" in rest:  # flags default to the settings of the run
+            own = getattr(cli, "RESUMED", {}).get(verb)
+            function = own(rest) if own else importlib.import_module("monge.runs").with_stored_recipe(function, rest)
         tyro.cli(function, args=rest, prog=f"monge {app} {verb}")
     except KeyboardInterrupt as stop:
         print(f"monge {app} {verb}: {stop or 'interrupted; files saved earlier are intact'}", file=sys.stderr)

@@ -14,25 +14,26 @@ S = TypeVar("S")
 R = TypeVar("R")
 
 
-class WorkerDied(ChildProcessError):
-    """A worker is gone; `shard` is the number of what it had in hand, None where nobody knows."""
+class WorkerCrashed(ChildProcessError):
+    """A worker process ended; `shard` is the number of its shard in progress, None if unknown."""
 
     def __init__(self, shard: int | None = None) -> None:
-        super().__init__("fleet: a worker died, out of memory perhaps; use fewer workers")
+        super().__init__("fleet: a worker process ended (out of memory?); use fewer workers")
         self.shard = shard
 
 
 class Fleet(Protocol):
-    """Calls `function` on each shard and yields (shard number, result) as they are done, in any order.
+    """Calls `function` on each shard and yields (shard number, result) as they finish, in any order.
 
-    An error in the function is raised here, at its turn, with the shard's number in a note.
+    Exceptions raised by `function` propagate when that result is yielded; the shard's number is added as a note. Each process
+    receives `function` once, so what it stores on itself stays there between shards.
     """
 
     def __call__(self, function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]: ...
 
 
 def here(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
-    """The shards one after the other, in this process."""
+    """Processes the shards one after the other in this process."""
     for number, shard in enumerate(shards):
         try:
             yield number, function(shard)
@@ -44,8 +45,8 @@ def here(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int,
 def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet:
     """Up to `workers` processes on this machine; each runs `start` first. Function and shards must be picklable.
 
-    WorkerDied if a process dies (out of memory, say): the shards that were done have been yielded. They end with this process,
-    also if it is killed, and at once where the walk is left before its end (Ctrl-C, an error).
+    WorkerCrashed if a process ends (out of memory, say); finished shards have been yielded by then. The processes end with this
+    one, even if it is killed, and at once if the iteration is left early (Ctrl-C, an error).
     """
     if workers < 1:
         raise ValueError(f"fleet: at least one worker, got {workers}")
@@ -53,9 +54,9 @@ def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet
     def run(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
         # spawned, not forked: torch and numba hold threads that a fork would leave behind
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_begin, start)) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_begin, start, function)) as pool:
             try:
-                waiting = {pool.submit(function, shard): number for number, shard in enumerate(shards)}
+                waiting = {pool.submit(_call, shard): number for number, shard in enumerate(shards)}
                 for future in as_completed(waiting):
                     number = waiting.pop(future)  # nor is its result kept here
                     try:
@@ -64,7 +65,7 @@ def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet
                         error.add_note(f"fleet: in shard {number}")
                         raise
             except BrokenProcessPool as error:
-                raise WorkerDied from error
+                raise WorkerCrashed from error
             except BaseException:
                 for worker in list((pool._processes or {}).values()):  # `kill_workers` of Python 3.14
                     worker.kill()
@@ -75,8 +76,17 @@ def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet
     return run
 
 
-def _begin(start: Callable[[], None] | None) -> None:
-    """A worker's start. A thread of it waits for the parent's end: one that is killed takes nobody with it by itself."""
+_worker: dict[str, Callable[[Any], Any]] = {}
+"""In a worker process: its function, set once when the process starts."""
+
+
+def _call(shard: Any) -> Any:
+    return _worker["function"](shard)
+
+
+def _begin(start: Callable[[], None] | None, function: Callable[[Any], Any]) -> None:
+    """Start of a worker process. One of its threads waits for the parent's end, since a killed parent ends no child."""
+    _worker["function"] = function
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -90,9 +100,9 @@ def _begin(start: Callable[[], None] | None) -> None:
 
 
 def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
-    """A Ray cluster at `address`, or one started here; at most `workers` shards at once if it is said. Needs monge[ray].
+    """A Ray cluster at `address`, or one started here; at most `workers` shards at once if given. Needs monge[ray].
 
-    WorkerDied if a worker dies with a shard again and again.
+    WorkerCrashed if workers end on the same shard again and again.
     """
     try:
         import ray as cluster
@@ -105,7 +115,7 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
             settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "num_cpus": workers}
             cluster.init(address=address, **(settings if address is None else {}))
 
-        def call(shard: S) -> R:  # Ray itself takes no partial, no method and no builtin
+        def call(shard: S) -> R:  # Ray takes no partial, method or builtin; a worker unpickles this closure once
             return function(shard)
 
         remote, left = cluster.remote(call), enumerate(shards)
@@ -125,7 +135,7 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
                     cause.add_note(f"fleet: in shard {number}")
                     raise cause from None
                 except RayError as error:
-                    raise WorkerDied(number) from error
+                    raise WorkerCrashed(number) from error
         finally:
             for reference in waiting:
                 cluster.cancel(reference)

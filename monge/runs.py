@@ -62,7 +62,7 @@ class Opened:
     def rebuilt(self, kind: type[R]) -> R:
         """The run's recipe, a dataclass of this kind. ValueError if what is on disk is none."""
         try:
-            return _built(kind, self.recipe)
+            return rebuild(kind, self.recipe)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.directory}: its recipe is damaged or of another version of monge ({error})"
@@ -84,15 +84,17 @@ class Opened:
         raise ValueError(f"{self.directory}: no checkpoint {which!r}; there are last, best and steps {there}")
 
 
-def _built(kind: type[R], fields: dict[str, Any]) -> R:
-    """A dataclass from the fields that asdict and JSON made of it: nested ones, tuples and choices included."""
+def rebuild(kind: type[R], fields: dict[str, Any]) -> R:
+    """A dataclass from the fields that asdict and JSON made of it: nested ones, tuples, paths and choices included."""
     found, hints = dict(fields), get_type_hints(kind)
     for name, value in fields.items():
         hint = hints.get(name)
         if is_dataclass(hint) and isinstance(hint, type):
-            found[name] = _built(hint, value)
+            found[name] = rebuild(hint, value)
         elif get_origin(hint) is tuple:
             found[name] = tuple(value)
+        elif isinstance(value, str) and Path in (hint, *get_args(hint)):
+            found[name] = Path(value)
         elif get_origin(hint) is Literal and value not in get_args(hint):
             raise ValueError(f"{name} = {value!r}, none of {', '.join(map(repr, get_args(hint)))}")
     return kind(**found)

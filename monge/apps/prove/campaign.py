@@ -1,4 +1,4 @@
-"""Many theorems: by workers that keep their servers, recorded as they are done, to be resumed."""
+"""Search runs over many theorems: workers that keep their servers, results recorded as they come, resumable."""
 
 import hashlib
 import json
@@ -6,74 +6,80 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from monge import fleet
-from monge.apps.prove.bench import Campaign, Task, bench_of, unsearched
+from monge.apps.prove.config import SearchConfig, Source
 from monge.apps.prove.lean.toolchain import digest, sources
 from monge.apps.prove.state import Theorem
 from monge.apps.prove.trajectories import SCHEMA, Recorder, Result, results
-from monge.files import locked, write_json
+from monge.apps.prove.worker import Task, Worker, unsearched
+from monge.files import locked, read_json, write_json
+from monge.runs import check_same, rebuild
 
+SETTINGS = "settings.json"
 STARTED = "started.txt"
-"""Numbers of theorems, each written when a worker takes it up: what was in hand when one died."""
+"""Numbers of theorems, each written when a worker takes it up: those in progress when a worker crashes."""
 FATAL = 2
-"""Workers that a theorem may take down with it, alone in hand."""
+"""Workers that a theorem may crash while it is the only one in progress."""
 
 
 def run(
-    campaign: Campaign,
+    config: SearchConfig,
     theorems: Sequence[Theorem],
     directory: Path,
     *,
     fleets: Callable[[], fleet.Fleet],
+    source: Source | None = None,
     resume: bool = False,
     told: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
-    """Search for proofs of them all; what is done is on disk. ValueError if `directory` holds another run.
+    """Search for proofs of all theorems; finished ones are on disk. ValueError if `directory` holds another run.
 
-    A worker that dies is replaced with its fleet. What was in hand then is searched alone; a theorem that takes two fleets down
-    by itself is quarantined. WorkerDied if that is so of one after another, or if nothing was in hand.
+    When a worker process crashes, its fleet is replaced, and the theorems in progress are searched one at a time; a theorem
+    that crashes two fleets by itself is quarantined. WorkerCrashed if one theorem after another does so, or if none was in
+    progress. Crashes of Lean servers do not come so far: see lean/supervisor.py.
     """
     with locked(directory):
-        campaign = _begun(campaign, theorems, directory, resume=resume)
+        config = _open(config, theorems, directory, source or Source(), resume=resume)
         left = {number: Task(number, theorem) for number, theorem in enumerate(theorems)}
         for result in results(directory):
             left.pop(result.number, None)
-        deaths: Counter[int] = Counter()
+        crashes: Counter[int] = Counter()
         suspects: set[int] = set()
         together, given_up = 1, 0
-        with Recorder(directory) as recorder:
+        with _Work(config, directory.resolve()) as work, Recorder(directory) as recorder:
             while left:
                 (directory / STARTED).write_text("")
                 tasks = [left[min(suspects)]] if suspects else list(left.values())
                 try:
-                    for _, (result, rows) in fleets()(_Work(campaign, directory.resolve()), tasks):
+                    for _, (result, rows) in fleets()(work, tasks):
                         recorder.add(result, rows)
                         del left[result.number]
                         suspects.discard(result.number)
                         given_up = 0
                         told(result)
-                except fleet.WorkerDied as died:
+                except fleet.WorkerCrashed as crash:
                     begun = {int(line) for line in (directory / STARTED).read_text().split()}
-                    in_hand = (begun if died.shard is None else {tasks[died.shard].number}) & set(left)
-                    if not in_hand:
+                    in_progress = (begun if crash.shard is None else {tasks[crash.shard].number}) & set(left)
+                    if not in_progress:
                         raise
-                    print(f"{died}; what it had in hand is searched again by itself", file=sys.stderr)
-                    suspects |= in_hand
-                    together = max(together, len(in_hand))
+                    print(f"{crash}; its theorems in progress are searched again, one at a time", file=sys.stderr)
+                    suspects |= in_progress
+                    together = max(together, len(in_progress))
                     if len(tasks) > 1:
                         continue
-                    deaths.update(in_hand)
-                    for number in [n for n in in_hand if deaths[n] >= FATAL]:
-                        if given_up == together:  # nothing is finished any more: it is not theorems that workers die of
+                    crashes.update(in_progress)
+                    for number in [n for n in in_progress if crashes[n] >= FATAL]:
+                        if given_up == together:  # no theorem finishes any more, so the theorems are not the cause
                             raise
                         given_up += 1
                         suspects.discard(number)
-                        result = unsearched(left.pop(number), "quarantined", f"{FATAL} workers died of it")
+                        result = unsearched(left.pop(number), "quarantined", f"{FATAL} workers crashed on it")
                         recorder.add(result, SCHEMA.empty_table())
                         told(result)
         (directory / STARTED).unlink(missing_ok=True)
@@ -81,53 +87,79 @@ def run(
 
 
 def program() -> str:
-    """What changes when the program does."""
+    """A digest of the program's files."""
     return digest(*sources(), *sorted(Path(__file__).parent.rglob("*.py")))
 
 
+def _settings(config: SearchConfig, theorems: Sequence[Theorem], source: Source) -> dict[str, Any]:
+    """Contents of settings.json: the fields of SearchConfig, the theorems with their source, and the program's digest."""
+    named = {f"{number:05d} {theorem.name}": _digest(theorem) for number, theorem in enumerate(theorems)}
+    found = {"theorems": {**asdict(source), "texts": named}, "program": program(), **asdict(config)}
+    return json.loads(json.dumps(found, default=str))
+
+
 def _digest(theorem: Theorem) -> str:
-    """What changes when a theorem does."""
     return hashlib.blake2b(repr(theorem).encode(), digest_size=6).hexdigest()
 
 
-def _begun(campaign: Campaign, theorems: Sequence[Theorem], directory: Path, *, resume: bool) -> Campaign:
-    """The campaign as it was begun here, or begun now."""
-    path = directory / "settings.json"
-    asked = {
-        "theorems": [[theorem.name, _digest(theorem)] for theorem in theorems],
-        "program": program(),
-        **json.loads(json.dumps(asdict(campaign), default=str)),
-    }
-    if not results(directory):  # nothing, or a run that ended before its first theorem did
-        write_json(path, asked)
-        return campaign
+def _open(
+    config: SearchConfig, theorems: Sequence[Theorem], directory: Path, source: Source, *, resume: bool
+) -> SearchConfig:
+    """The settings under the id of the run in `directory`, which starts here or is resumed."""
+    path, wanted = directory / SETTINGS, _settings(config, theorems, source)
+    if not results(directory):  # no run, or one that ended before its first theorem
+        write_json(path, wanted)
+        return config
     if not path.exists():
-        raise ValueError(f"{directory}: a run without settings.json; name another directory")
+        raise ValueError(f"{directory}: a run without {SETTINGS}; restore the file, or choose another directory")
     if not resume:
-        raise ValueError(f"{directory}: a run is here already; --resume goes on with it")
-    before = json.loads(path.read_text())
-    for key in asked:
-        if key != "run" and before.get(key) != asked[key]:
-            raise ValueError(
-                f"{directory}: this run was begun with another {key}; --resume goes on with what was begun"
-            )
-    return Campaign(**{**campaign.__dict__, "run": before["run"]})
+        raise ValueError(f"{directory} already holds a run; resume it with --resume, or choose another directory")
+    before = read_json(path, "run")
+    check_same(path, before, {**wanted, "run": before["run"]})
+    return replace(config, run=before["run"])
 
 
-@dataclass(frozen=True)
+def stored(directory: Path) -> tuple[SearchConfig, Source]:
+    """The settings of the run in `directory` and the source of its theorems. ValueError if they cannot be read."""
+    path = directory / SETTINGS
+    if not path.exists():
+        raise ValueError(f"{directory}: no run of `monge prove search` here to resume")
+    found = read_json(path, "theorems", "program", "run")
+    try:
+        source = rebuild(Source, {name: value for name, value in found["theorems"].items() if name != "texts"})
+        fields = {name: value for name, value in found.items() if name not in ("theorems", "program")}
+        return rebuild(SearchConfig, fields), source
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged, or written by another version of monge ({error})") from error
+
+
 class _Work:
-    """What a worker does with a task; the worker's servers stay between tasks."""
+    """The search for one task. Each process of a fleet receives it once; its worker, with all servers, stays there."""
 
-    campaign: Campaign
-    directory: Path
+    def __init__(self, config: SearchConfig, directory: Path) -> None:
+        self.config, self.directory = config, directory
+        self._worker: Worker | None = None
 
     def __call__(self, task: Task) -> tuple[Result, pa.Table]:
         if self.directory.is_dir():  # on another machine it may not be
             with (self.directory / STARTED).open("a") as file:
                 file.write(f"{task.number}\n")
-        return bench_of(self.campaign).tried(task)
+        if self._worker is None:
+            self._worker = Worker(self.config)
+        return self._worker.search(task)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The settings alone: servers belong to the process that started them."""
+        return _Work, (self.config, self.directory)
+
+    def __enter__(self) -> "_Work":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._worker is not None:
+            self._worker.close()
 
 
 def undisturbed() -> None:
-    """A worker's start: Ctrl-C is for the process that it works for."""
+    """Start of a worker process: it ignores Ctrl-C, which its parent handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,10 +1,11 @@
 """The verbs of `monge prove`."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -12,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from monge import fleet
-from monge.apps.prove.bench import Campaign, Local, closed, known
-from monge.apps.prove.campaign import run, undisturbed
+from monge.apps.prove.campaign import run, stored, undisturbed
+from monge.apps.prove.config import Local, SearchConfig, Source
 from monge.apps.prove.exports import export_library, export_pairs, export_proofs
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
@@ -27,6 +28,7 @@ from monge.apps.prove.state import Budget, Goal, State
 from monge.apps.prove.trajectories import Result, results
 from monge.apps.prove.tree import Search
 from monge.apps.prove.view import page
+from monge.apps.prove.worker import known
 from monge.files import atomic_write, ensure_absent
 
 console = Console(soft_wrap=True)
@@ -79,12 +81,12 @@ def search(
         lean: A command of a Lean of this machine; the WebAssembly build if not said.
         workers: Processes, each with its own Lean: about 4 GB each; one if not said, with --ray one for each of its cores.
         ray: Address of a Ray cluster that runs the workers.
-        resume: Go on with what was begun in `out`.
+        resume: Resume the run in `out`. Its settings are read back; settings that are given again must agree with them.
     """
     entries = entries_of(theorems, split)[:most]
     if most is not None and most < 1:
         raise ValueError(f"--most must be at least 1, got {most}")
-    campaign = Campaign(how, budget, policy, PROBES if policy == "probes" else (), server, local, lean)
+    config = SearchConfig(how, budget, policy, PROBES if policy == "probes" else (), server, local, lean)
     if (policy == "server" and not server.model) or (policy == "local" and not local.name):
         raise ValueError(f"--policy {policy} needs --{policy}.{'model' if policy == 'server' else 'name'}")
     absent = sorted({name for entry in entries for name in entry.theorem.imports} if not lean else ())
@@ -94,27 +96,26 @@ def search(
         )
     if policy == "server":  # one that cannot be asked ends the run before it begins
         Completions(replace(server, breaker=1, cache=None))([State((Goal("True"),))], 1)
-    toolchain, fleets = campaign.toolchain(), _fleets(workers, ray)
+    toolchain, fleets = config.toolchain(), _fleets(workers, ray)
     fleets()  # what is wrong is said before anything is written
     if policy == "probes":
         with LeanServer(toolchain, entries[0].theorem.imports) as one:
-            campaign = replace(campaign, tactics=tuple(known(one, PROBES)))
-        if absent := [tactic for tactic in PROBES if tactic not in campaign.tactics]:
+            config = replace(config, tactics=tuple(known(one, PROBES)))
+        if absent := [tactic for tactic in PROBES if tactic not in config.tactics]:
             console.print(f"This Lean does not know {', '.join(absent)}: left out.")
     try:
         found = run(
-            campaign,
+            config,
             [entry.theorem for entry in entries],
             out,
             fleets=fleets,
+            source=Source(theorems.resolve(), split, most),
             resume=resume,
             told=partial(_tell, len(entries), set()),
         )
     except KeyboardInterrupt:
         console.print(f"Stopped: {len(results(out))} of {len(entries)} theorems are done; --resume goes on.")
         raise SystemExit(130) from None
-    finally:
-        closed()
     console.print(_table(found))
     console.print(f"The run: {out}. `monge prove view {out}` makes a page of it.")
 
@@ -174,7 +175,7 @@ def probe(
         most: The first of the theorems, all if not said.
         lean: A command of a Lean of this machine; the WebAssembly build if not said.
         workers: Processes, each with its own Lean.
-        resume: Go on with what was begun in `out`.
+        resume: Resume the run in `out`; its settings are read back.
     """
     search(theorems, ONE, out=out, policy="probes", split=split, most=most, lean=lean, workers=workers, resume=resume)
 
@@ -223,7 +224,7 @@ def demo(*, out: Path = Path("runs/demo-prove"), theorems: int = 30, workers: in
         out: Where everything goes, made here.
         theorems: How many.
         workers: Processes, each with its own Lean.
-        resume: Go on with what was begun in `out`.
+        resume: Resume the run in `out`; its settings are read back.
     """
     if not resume:
         ensure_absent(out)
@@ -233,6 +234,35 @@ def demo(*, out: Path = Path("runs/demo-prove"), theorems: int = 30, workers: in
     view(out)
 
 
+def resumed(verb: Callable[..., None], arguments: Sequence[str]) -> Callable[..., None]:
+    """A verb whose flags default to the settings of the run that `--out` names, once they are stored there."""
+    given: dict[str, Any] = {}
+
+    @wraps(verb)
+    def collect(*values: Any, **named: Any) -> None:
+        given.update(inspect.signature(verb).bind(*values, **named).arguments)
+
+    tyro.cli(collect, args=list(arguments))
+    parameters = inspect.signature(verb).parameters
+    out = given.get("out", parameters["out"].default)
+    if not given.get("resume") or not results(out):
+        return verb
+    config, source = stored(out)
+    own = {"split": source.split, "most": source.most, "how": config.search, "budget": config.budget}
+    own |= {name: getattr(config, name) for name in ("policy", "server", "local", "lean")}
+    own["theorems"] = source.most if verb is demo else source.path
+    changed = [p.replace(default=own[p.name]) if p.name in own else p for p in parameters.values()]
+
+    @wraps(verb)
+    def defaulted(*values: Any, **named: Any) -> None:
+        verb(*values, **named)
+
+    defaulted.__signature__ = inspect.Signature(changed)  # type: ignore[attr-defined]
+    return defaulted
+
+
+RESUMED = {verb.__name__: partial(resumed, verb) for verb in (search, probe, demo)}
+"""Verbs that take `--resume`: from their arguments to the verb with the settings of the run as defaults."""
 VERBS = {
     "setup": setup,
     "search": search,

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from monge.apps.prove.bench import Campaign
+from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.report import done
@@ -70,7 +70,7 @@ def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None
         lean: A command of a Lean of this machine; the WebAssembly build if not said.
     """
     ensure_absent(out)
-    toolchain = Campaign(lean=lean).toolchain()
+    toolchain = SearchConfig(lean=lean).toolchain()
     count = 0
     with LeanServer(toolchain, ("Init", "Std")) as server, atomic_write(out) as place, place.open("w") as file:
         for number in range(server.hello()["modules"]):

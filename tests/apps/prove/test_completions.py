@@ -8,9 +8,9 @@ from dataclasses import fields
 import pytest
 from speaker import RFL, SIMP, STATES, completions
 
+from monge.apps.prove.lm.cache import SuggestionCache
 from monge.apps.prove.lm.completions import HOW
 from monge.apps.prove.lm.endpoint import Endpoint
-from monge.apps.prove.lm.memory import Memory
 from monge.apps.prove.lm.prompt import prompt
 from monge.apps.prove.tree import Suggestion
 
@@ -69,7 +69,9 @@ def test_a_server_that_gives_nothing_is_not_asked_for_ever(fake):
 @pytest.mark.parametrize("chat", [False, True])
 def test_without_log_probabilities_there_is_no_policy_unless_uniform_is_asked_for(fake, chat):
     fake.silent = True
-    with pytest.raises(ValueError, match=r"completions: m came without log-probabilities; .* set uniform") as stopped:
+    with pytest.raises(
+        ValueError, match=r"completions: m came without valid log-probabilities; .* set uniform"
+    ) as stopped:
         completions(fake, chat=chat)(STATES[:1], 3)
     assert fake.url in str(stopped.value)
     fake.answers = [SIMP, RFL, SIMP]
@@ -83,7 +85,7 @@ def test_an_answer_whose_log_probabilities_are_missing_is_left_out_and_asked_for
     policy(STATES[:1], 3)
     fake.answers = [[("omega", math.nan)], RFL]
     assert policy(STATES[1:2], 2) == [[("rfl", -2.0)]]
-    assert policy.missed == ["an answer came without log-probabilities"] * 2
+    assert policy.missed == ["an answer came without valid log-probabilities"] * 2
 
 
 def test_the_seed_draws(fake, tmp_path):
@@ -174,9 +176,9 @@ def test_a_file_answers_for_another_object_with_the_same_settings_only(fake, tmp
 FILL = """
 import sys
 from pathlib import Path
-from monge.apps.prove.lm.memory import Memory
+from monge.apps.prove.lm.cache import SuggestionCache
 from monge.apps.prove.tree import Suggestion
-memory = Memory(0, Path(sys.argv[1]))
+memory = SuggestionCache(0, Path(sys.argv[1]))
 for k in range(20):
     memory.put(str(k), [Suggestion(f"tactic {k}", -0.1 * k)])
     memory.put(f"{sys.argv[2]} {k}", [Suggestion("own", -1.0)])
@@ -187,7 +189,7 @@ def test_processes_share_a_file(tmp_path):
     path = tmp_path / "cache"
     running = [subprocess.Popen([sys.executable, "-c", FILL, str(path), str(number)]) for number in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
-    found = Memory(0, path)
+    found = SuggestionCache(0, path)
     assert all(found.get(str(k)) == [(f"tactic {k}", -0.1 * k)] for k in range(20))
     assert all(found.get(f"{n} {k}") == [("own", -1.0)] for n in range(3) for k in range(20))
     assert found.get("none") is None
@@ -197,4 +199,4 @@ def test_a_file_that_is_no_cache_is_named(tmp_path):
     path = tmp_path / "x"
     path.write_text("theorem t : True := trivial\n" * 100)
     with pytest.raises(ValueError, match=r"x: no cache of suggestions .*; delete it or name another"):
-        Memory(3, path)
+        SuggestionCache(3, path)

@@ -10,14 +10,14 @@ import time
 import psutil
 import pytest
 
-from monge.apps.prove.bench import known
 from monge.apps.prove.canonical import canonical
-from monge.apps.prove.lean.server import Died, Gone, LeanServer, Limits
+from monge.apps.prove.lean.server import LeanServer, Limits, ServerCrashed, ServerKilled
 from monge.apps.prove.lean.session import Session
 from monge.apps.prove.lean.setup import embedded_root
 from monge.apps.prove.lean.toolchain import bubblewrap, confined
 from monge.apps.prove.policy import PROBES
 from monge.apps.prove.state import Budget, Failure, Proof, State, Theorem
+from monge.apps.prove.worker import known
 
 pytestmark = pytest.mark.slow
 
@@ -200,13 +200,13 @@ def test_a_tactic_may_leave_so_many_goals(server):
 def test_the_wall_clock_kills(lean):
     with LeanServer(lean) as server:
         state = server.start(Theorem("t", ": False"))
-        with pytest.raises(Died, match=r"no answer within 1\.5 s"):
+        with pytest.raises(ServerCrashed, match=r"no answer within 1\.5 s"):
             server.step(state, "repeat' (have := True.intro)", Budget(heartbeats=10**9, seconds=1.5))
         assert not server.alive
 
 
 def test_memory_kills(lean):
-    with pytest.raises(Died, match=r"holds more than 0\.3 GB"):
+    with pytest.raises(ServerCrashed, match=r"holds more than 0\.3 GB"):
         LeanServer(lean, limits=Limits(memory=0.3)).hello()
 
 
@@ -278,13 +278,13 @@ def test_what_a_tactic_may_do_to_its_server_is_bounded(lean, tactic, match):
         def step_twice():
             server.step(state, f"run_tac ({tactic} : IO Unit)")
             end = time.monotonic() + 120  # others may want the processor too
-            while not server.restless and time.monotonic() < end:
+            while not server.busy_while_idle and time.monotonic() < end:
                 time.sleep(0.5)
             server.step(state, "trivial")
 
-        with pytest.raises(Died, match=match) as died:
+        with pytest.raises(ServerCrashed, match=match) as died:
             step_twice()
-        assert not isinstance(died.value, Gone)
+        assert not isinstance(died.value, ServerKilled)
 
 
 def test_what_goes_to_standard_error_is_bounded(lean):

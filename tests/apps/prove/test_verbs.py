@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from monge.apps.prove import cli, exports
-from monge.apps.prove.bench import Task, result_of
 from monge.apps.prove.exports import export_library, export_proofs
 from monge.apps.prove.sources import entries_of, restated
 from monge.apps.prove.state import Theorem
 from monge.apps.prove.trajectories import SCHEMA, Recorder
+from monge.apps.prove.worker import Task, result_of
 from monge.cli import main
 
 LIAR = "instance : Add Nat := ⟨fun _ _ => 0⟩\n"
@@ -67,7 +67,7 @@ def test_the_library_that_is_written_is_searched(tmp_path, monkeypatch):
             return {"module": "Init.Data.Nat.Basic", "theorems": [dict(row) for row in rows]}
 
     monkeypatch.setattr(exports, "LeanServer", Library)
-    monkeypatch.setattr(exports, "Campaign", lambda **_: SimpleNamespace(toolchain=lambda: None))
+    monkeypatch.setattr(exports, "SearchConfig", lambda **_: SimpleNamespace(toolchain=lambda: None))
     export_library(out=tmp_path / "library.jsonl")
     (entry,) = entries_of(tmp_path / "library.jsonl")
     assert entry == restated("Nat.add_comm")

@@ -1,35 +1,35 @@
-"""Who has the last word on a proof: three processes, of which the one that decides has run no tactic.
+"""Proof checker. Three processes; the one that decides never executes tactics.
 
-1. One that has seen this header, and of proofs nothing, says what the statement means, as plain declarations.
-2. One compiles the proof as text and hands over all that it declares. Tactics run there: it is not believed.
-3. One that parses nothing as Lean takes both to the kernel, on the trusted imports: each declaration again, the theorem with
-   the type that the first process gave. Then it looks at what the proof rests on: axioms, and what is excluded.
+1. "statement" has seen this header and no proof. It elaborates the statement to plain declarations.
+2. "compile" compiles the proof as text and exports all that it declares. Tactics run there, so it is untrusted.
+3. "kernel" parses nothing as Lean. It sends both to the kernel on the trusted imports: each declaration again, the theorem with
+   the type from the first process. Then it checks what the proof depends on: axioms, and excluded names.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from monge.apps.prove.lean.server import Died, LeanServer, Limits
+from monge.apps.prove.lean.server import LeanServer, ServerCrashed
+from monge.apps.prove.lean.supervisor import lean_servers
 from monge.apps.prove.lean.toolchain import Toolchain
-from monge.apps.prove.state import Budget, Proof, Rejection, Theorem, proof_text
+from monge.apps.prove.state import Budget, Limits, Proof, Rejection, Theorem, proof_text
 
 PATIENT = Budget(heartbeats=200_000, seconds=120.0)
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What a theorem says, by a process that has seen its header and nothing else."""
+    """A statement as elaborated by a process that has seen its header and nothing else."""
 
     text: str
-    """As elaborated: without notations, with all namespaces."""
+    """Without notations, with all namespaces."""
     tells: tuple[str, ...]
-    """What the header redefines, or does besides declaring."""
+    """What the header redefines, or does in addition to declaring."""
     export: dict[str, Any]
 
 
 class Judge:
-    """Judges proofs of theorems on the same imports. Its servers are started when they are needed."""
+    """Checks proofs of theorems on the same imports. Its servers start when they are needed."""
 
     def __init__(
         self,
@@ -40,83 +40,81 @@ class Judge:
         patience: Budget = PATIENT,
     ) -> None:
         self._patience = patience
-        self._servers: dict[str, tuple[str, LeanServer]] = {}
-        self._start: Callable[[], LeanServer] = lambda: LeanServer(toolchain, imports, limits=limits)
+        self.servers = lean_servers(toolchain, imports, limits=limits)
         self._stated: dict[Theorem, Statement] = {}
-        """Of the last theorem alone."""
+        """The statement of the last theorem."""
 
-    def state(self, theorem: Theorem) -> Statement:
-        """What the theorem says. ValueError with Lean's message if it says nothing, Died if it kills the process."""
+    def state(self, theorem: Theorem, *, retries: int = 0) -> Statement:
+        """The statement as elaborated. ValueError with Lean's message if it is invalid, ServerCrashed if it crashes the
+        process, after so many retries."""
         if theorem not in self._stated:
-            server = self._server("statement", theorem.header)
-            found = server.statement(theorem, self._patience)
-            tells = server.tells[theorem.header]
-            self._stated = {theorem: Statement(found["spelt"], tells, found["export"])}
+
+            def elaborate(server: LeanServer) -> Statement:
+                found = server.statement(theorem, self._patience)
+                return Statement(found["spelt"], server.tells[theorem.header], found["export"])
+
+            statement = self.servers.ask("statement", elaborate, header=theorem.header, retries=retries)
+            self._stated = {theorem: statement}
         return self._stated[theorem]
 
+    def spawn(self, header: str) -> None:
+        """Start all processes for theorems of a header, side by side in the background."""
+        self.servers.spawn("statement", header)
+        self.servers.spawn("compile", header)
+        self.servers.spawn("kernel")
+
     def start(self, header: str) -> None:
-        """Start all processes that judging theorems of a header needs, at once. Died if one does not start."""
-        for server in self._servers_of(header):
-            server.hello()
+        """Start all processes for theorems of a header. ServerUnavailable if one does not start."""
+        self.spawn(header)
+        self.servers.ready("statement", header)
+        self.servers.ready("compile", header)
+        self.servers.ready("kernel")
 
     def prepare(self, theorem: Theorem) -> Statement:
-        """What the theorem says; its header is then known where its proofs are compiled. Errors as of `state`."""
-        self._server("compile", theorem.header).header(theorem.header, self._patience)
-        return self.state(theorem)
+        """The statement as elaborated, with its header elaborated for proofs as well. Errors as of `state`; a crash is retried
+        once."""
+        self.servers.ask(
+            "compile",
+            lambda server: server.header(theorem.header, self._patience),
+            header=theorem.header,
+            retries=1,
+        )
+        return self.state(theorem, retries=1)
 
     def __call__(self, theorem: Theorem, tactics: tuple[str, ...], *, twice: bool = False) -> Proof | Rejection:
-        """The proof if it is one. ValueError if the statement is none.
+        """The proof if the kernel accepts it. ValueError if the statement is invalid.
 
-        `twice` asks once more on a rejection, with a process to compile that no earlier proof has been in.
+        With `twice`, a rejected proof is compiled once more, in a process that has not seen an earlier proof.
         """
-        found = self._judged(theorem, tactics)
-        if twice and isinstance(found, Rejection) and "compile" in self._servers:
-            self._servers.pop("compile")[1].close()
-            found = self._judged(theorem, tactics)
+        found = self._judge(theorem, tactics)
+        if twice and isinstance(found, Rejection):
+            self.servers.restart("compile")
+            found = self._judge(theorem, tactics)
         return found
 
-    def _judged(self, theorem: Theorem, tactics: tuple[str, ...]) -> Proof | Rejection:
+    def _judge(self, theorem: Theorem, tactics: tuple[str, ...]) -> Proof | Rejection:
+        header, patience = theorem.header, self._patience
+        text = proof_text(theorem, tactics)
+        self.spawn(header)
         try:
-            _, compiler, kernel = self._servers_of(theorem.header)
             statement = self.state(theorem)
             try:
-                export = compiler.compile(theorem, proof_text(theorem, tactics), self._patience)
-            except ValueError as error:  # the header, which the statement's process took
+                export = self.servers.ask("compile", lambda s: s.compile(theorem, text, patience), header=header)
+            except ValueError as error:  # the header, although the statement's process accepted it
                 return Rejection("compile", str(error))
             if isinstance(export, Rejection):
                 return export
-            found = kernel.request(
-                "replay",
-                seconds=self._patience.seconds,
-                statement=statement.export,
-                proof=export,
-                **theorem.walls,
-            )
-        except Died as died:
-            return Rejection("died", str(died))
+            declared = {"statement": statement.export, "proof": export, **theorem.walls}
+            found = self.servers.ask("kernel", lambda s: s.request("replay", seconds=patience.seconds, **declared))
+        except ServerCrashed as error:
+            return Rejection("died", str(error))
         if "failed" in found:
             return Rejection(found["failed"], found["message"])
         return Proof(theorem, tactics, tuple(found["axioms"]), statement.text, statement.tells)
 
-    def _servers_of(self, header: str) -> tuple[LeanServer, LeanServer, LeanServer]:
-        """All three, which then start side by side."""
-        return self._server("statement", header), self._server("compile", header), self._server("kernel")
-
-    def _server(self, role: str, header: str = "") -> LeanServer:
-        """The process of that role; a new one for another header, for headers run code too."""
-        known, server = self._servers.get(role, ("", None))
-        if server is None or server.worn or known != header:
-            if server is not None:
-                server.close()
-            server = self._start()
-            self._servers[role] = (header, server)
-        return server
-
     def close(self) -> None:
         """End its servers."""
-        for _, server in self._servers.values():
-            server.close()
-        self._servers.clear()
+        self.servers.close()
 
     def __enter__(self) -> "Judge":
         return self

@@ -1,4 +1,4 @@
-"""A Lean process that answers requests: elaborates statements, steps states, checks what is finished."""
+"""One Lean process that answers requests: elaborate a statement, step a state, check a finished state."""
 
 import contextlib
 import json
@@ -13,58 +13,59 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from monge.apps.prove.lean.family import Family
+from monge.apps.prove.lean.process_tree import ProcessTree
 from monge.apps.prove.lean.toolchain import Toolchain, confined, shell
 from monge.apps.prove.state import Budget, Failure, Goal, Hypothesis, Limits, Rejection, State, Theorem
 
 
-class Died(OSError):
-    """The process is gone, or was killed because it broke a limit or the protocol."""
+class ServerCrashed(OSError):
+    """The process ended by itself, or was killed because it exceeded a limit or broke the protocol."""
 
 
-class Gone(Died):
-    """The process was killed from outside."""
+class ServerKilled(ServerCrashed):
+    """The process was killed from outside: by the OOM killer or an operator, say."""
 
 
 TRACES = ("[DEBUG", "  - /", "  mainModule?")
-"""What the build of Lean says on its own account."""
+"""Prefixes of lines that this build of Lean prints by itself."""
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
-"""How a process ends that was killed from outside, itself or under bubblewrap."""
-
-
+"""Exit codes of a process that was killed from outside, directly or under bubblewrap."""
 MANY = 500
-"""Requests after which what a server holds is that of many states, and not of one."""
-
-
+"""Requests after which a server's memory is due to many states rather than to a large one."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def answered(method: "Callable[Concatenate[LeanServer, P], T]") -> "Callable[Concatenate[LeanServer, P], T]":
-    """What an answer has not that it should have kills the process, as no answer does."""
+    """A malformed response is treated like a missing one: the process is killed."""
 
     @wraps(method)
     def understood(server: "LeanServer", *arguments: P.args, **fields: P.kwargs) -> T:
         try:
             return method(server, *arguments, **fields)
         except (KeyError, TypeError, AttributeError) as error:
-            raise server._dead(f"what it answered is no answer: {error!r}") from error
+            raise server._kill(f"it sent a malformed answer: {error!r}") from error
 
     return understood
 
 
 class LeanServer:
-    """One process. Its states are values: any of them may be stepped from, any number of times.
+    """One process. Its states are values: each may be stepped from any number of times.
 
-    Tactics are code, and this process runs them. What it says is believed of a search, never of a proof: see judge.py. Each
-    answer carries the secret that was sent for it before the first tactic ran; anything else on the stream kills the process.
+    Tactics are code, and this process executes them. Its answers guide a search and never decide about a proof: see judge.py.
+    Each answer starts with a secret that was sent before the first tactic ran; any other output kills the process.
     """
 
     def __init__(
-        self, toolchain: Toolchain, imports: tuple[str, ...] = ("Init",), *, limits: Limits | None = None
+        self,
+        toolchain: Toolchain,
+        imports: tuple[str, ...] = ("Init",),
+        *,
+        limits: Limits | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        self.imports, self.limits = imports, limits or Limits()
-        self._born = time.monotonic()
+        self.imports, self.limits, self.budget = imports, limits or Limits(), budget or Budget()
+        self._started = time.monotonic()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         self._process = subprocess.Popen(
             shell(confined(toolchain.serving(imports), toolchain.reads), processor_seconds=self.limits.processor),
@@ -80,31 +81,31 @@ class LeanServer:
         self._buffer = b""
         self._headers: dict[str, int] = {}
         self.tells: dict[str, tuple[str, ...]] = {}
-        """Of each header what it redefines, or does besides declaring."""
+        """By header: what it redefines, or does in addition to declaring."""
         self.uses = 0
         self._hello: dict[str, Any] | None = None
-        self.family = Family(self._process.pid)
+        self.processes = ProcessTree(self._process.pid)
         self._idle = (0.0, 0.0)
 
     def hello(self) -> dict[str, Any]:
-        """Lean's version and how many modules are loaded, when it is ready: it starts while others do something else."""
+        """Lean's version and its number of loaded modules. Waits until the process, started in the background, is ready."""
         if self._hello is None:
-            self._send(self._secrets, self.limits.start)  # more than a pipe holds: it waits until Lean reads
+            self._send(self._secrets, self.limits.start)  # more than a pipe holds, so this waits until Lean reads
             self._hello = self._receive(self.limits.start)
-            self._idle = (time.monotonic(), self.family.processor)
+            self._idle = (time.monotonic(), self.processes.processor)
         return self._hello
 
     @answered
     def start(self, theorem: Theorem, budget: Budget | None = None) -> State:
-        """The state before the first tactic. ValueError with Lean's message where the header or the statement is wrong."""
-        budget = budget or Budget()
+        """The state before the first tactic. ValueError with Lean's message if the header or the statement is invalid."""
+        budget = budget or self.budget
         found = self._asked("start", theorem, budget, **theorem.walls, heartbeats=budget.heartbeats)
         return State(_goals(found), (), found["state"])
 
     @answered
     def step(self, state: State, tactic: str, budget: Budget | None = None) -> State | Failure:
-        """The state after a tactic, or why there is none. Died if it took longer than the budget's wall clock."""
-        budget = budget or Budget()
+        """The state after a tactic, or the reason there is none. ServerCrashed if it exceeds the budget's wall-clock limit."""
+        budget = budget or self.budget
         spends = {"seconds": budget.seconds, "heartbeats": budget.heartbeats, "goals": budget.goals}
         found = self.request("step", state=state.number, tactic=tactic, **spends)
         if "failed" in found:
@@ -113,33 +114,33 @@ class LeanServer:
 
     @answered
     def finish(self, state: State, budget: Budget | None = None) -> Rejection | None:
-        """Why a state without goals is no proof, as far as this process can tell."""
-        budget = budget or Budget()
+        """The reason that a state without goals is no proof, as far as this process can tell."""
+        budget = budget or self.budget
         found = self.request("finish", seconds=budget.seconds, state=state.number, heartbeats=budget.heartbeats)
         return Rejection(found["failed"], found["message"]) if "failed" in found else None
 
     @answered
     def statement(self, theorem: Theorem, budget: Budget | None = None) -> dict[str, Any]:
-        """What a statement says, as text and as declarations."""
-        return self._asked("state", theorem, budget or Budget(), **theorem.walls)
+        """A statement as elaborated: its text and its declarations."""
+        return self._asked("state", theorem, budget or self.budget, **theorem.walls)
 
     @answered
     def compile(self, theorem: Theorem, text: str, budget: Budget | None = None) -> dict[str, Any] | Rejection:
-        """What a theorem's text with its proof declares, or Lean's errors."""
-        budget = budget or Budget()
+        """The declarations of a theorem's text with its proof, or Lean's errors."""
+        budget = budget or self.budget
         asked = {"header": self._header_of(theorem, budget), "name": theorem.name, "text": text}
         found = self.request("compile", seconds=budget.seconds, **asked, **theorem.walls)
         return Rejection("compile", _words(found)) if "failed" in found else found["export"]
 
     def drop(self, *states: State) -> None:
-        """Forget states; those after them stay."""
+        """Forget states; states derived from them stay."""
         self.request("drop", states=[state.number for state in states])
 
     @answered
     def header(self, text: str, budget: Budget | None = None) -> int:
-        """The number of a header, elaborated once. ValueError with Lean's messages, each with its place."""
+        """The number of a header, elaborated once. ValueError with Lean's messages and their positions."""
         if text not in self._headers:
-            found = self.request("header", seconds=6 * (budget or Budget()).seconds, text=text)
+            found = self.request("header", seconds=6 * (budget or self.budget).seconds, text=text)
             if "failed" in found:
                 raise ValueError(f"header: {_words(found)}")
             self._headers[text] = found["header"]
@@ -162,35 +163,35 @@ class LeanServer:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked again."""
+        """True while the process runs."""
         return self._process.poll() is None
 
     @property
-    def worn(self) -> bool:
-        """Whether it is better replaced before the next theorem."""
-        old = time.monotonic() - self._born > self.limits.age
-        return not self.alive or old or self.spent or self.memory > self.limits.full
+    def needs_restart(self) -> bool:
+        """True if it should be replaced before the next theorem: it ended, or is near a limit."""
+        old = time.monotonic() - self._started > self.limits.age
+        return not self.alive or old or self.exhausted or self.memory > self.limits.full
 
     @property
-    def spent(self) -> bool:
-        """Whether it is better replaced at once, although its states go with it: it may not be asked much more, or is full of
-        many. One that is full of a few would soon be so again."""
+    def exhausted(self) -> bool:
+        """True if it should be replaced even in the middle of a search, which loses its states: it is near its limit of
+        requests, or many states fill its memory. If a few states fill it, a new process would soon be full again."""
         return self.uses > 0.9 * self.limits.uses or (self.uses > MANY and self.memory > self.limits.full)
 
     @property
-    def restless(self) -> bool:
-        """Whether it has worked since its last answer: a thread that a tactic left behind."""
-        then, spent = self._idle
-        return self.family.processor - spent > 3 + (time.monotonic() - then) / 10
+    def busy_while_idle(self) -> bool:
+        """True if it has used CPU since its last answer: a tactic left a thread running."""
+        then, used = self._idle
+        return self.processes.processor - used > 3 + (time.monotonic() - then) / 10
 
     @property
     def memory(self) -> float:
-        """GB resident."""
-        return self.family.memory
+        """Resident memory in GB, child processes included."""
+        return self.processes.memory
 
     def close(self) -> None:
-        """Kill the process and what it started."""
-        self.family.kill()
+        """Kill the process and its children."""
+        self.processes.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None:
@@ -204,16 +205,16 @@ class LeanServer:
         self.close()
 
     def request(self, do: str, *, seconds: float = 60.0, **fields: Any) -> dict[str, Any]:
-        """The answer to a request. Died if there is none in time, or what comes is no answer; ValueError if it asks for what is
-        not there: a state that was dropped, say."""
+        """The answer to a request. ServerCrashed if none comes in time or it is malformed; ValueError if the request names
+        something that does not exist, such as a dropped state."""
         if self.uses >= self.limits.uses:
-            raise self._dead(f"the server has answered {self.uses} requests, as many as it may")
+            raise self._kill(f"the server reached its limit of {self.uses} requests")
         self.hello()
-        if self.restless:
-            raise self._dead("it went on working after its answer")
+        if self.busy_while_idle:
+            raise self._kill("it used CPU after its answer")
         self._send({"do": do, **fields}, seconds)
         found = self._receive(seconds)
-        self._idle = (time.monotonic(), self.family.processor)
+        self._idle = (time.monotonic(), self.processes.processor)
         if found.get("failed") == "request":
             raise ValueError(f"Lean's server: {found['message']}")
         return found
@@ -224,9 +225,9 @@ class LeanServer:
         while text:
             left = end - time.monotonic()
             if left <= 0:
-                raise self._dead(f"it read nothing for {seconds:g} s")
+                raise self._kill(f"it read nothing for {seconds:g} s")
             if not select.select([], [pipe], [], min(left, 0.25))[1]:
-                self._weigh()
+                self._check_memory()
             else:
                 try:
                     text = text[os.write(pipe, text) :]
@@ -241,7 +242,7 @@ class LeanServer:
             with contextlib.suppress(ValueError, RecursionError):
                 if isinstance(answer := json.loads(said), dict):
                     return answer
-        raise self._dead(f"what it printed is no answer: {(mark + said)[:80]!r}")
+        raise self._kill(f"its output is no answer: {(mark + said)[:80]!r}")
 
     def _line(self, end: float, seconds: float) -> bytes:
         assert self._process.stdout is not None
@@ -249,7 +250,7 @@ class LeanServer:
         while b"\n" not in self._buffer:
             left = end - time.monotonic()
             if left <= 0:
-                raise self._dead(f"no answer within {seconds:g} s")
+                raise self._kill(f"no answer within {seconds:g} s")
             if select.select([pipe], [], [], min(left, 0.25))[0]:
                 read = os.read(pipe, 1 << 20)
                 if not read:
@@ -257,34 +258,33 @@ class LeanServer:
                 self._buffer += read
             if time.monotonic() > look:
                 look = time.monotonic() + 0.25
-                self._weigh()
+                self._check_memory()
         line, _, self._buffer = self._buffer.partition(b"\n")
         if self._buffer:
-            raise self._dead("it printed more than its answer")
+            raise self._kill("it printed more than its answer")
         return line
 
-    def _weigh(self) -> None:
+    def _check_memory(self) -> None:
         if self.memory > self.limits.memory:
-            raise self._dead(f"the server holds more than {self.limits.memory:g} GB")
+            raise self._kill(f"the server holds more than {self.limits.memory:g} GB")
 
-    def _ended(self) -> Died:
-        """What to raise of a process that closed its streams."""
+    def _ended(self) -> ServerCrashed:
+        """The error to raise for a process that closed its streams."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
         killed = self._process.returncode in KILLED
-        return self._dead("the server was killed" if killed else "the server ended", Gone if killed else Died)
+        return self._kill(
+            "the server was killed" if killed else "the server ended", ServerKilled if killed else ServerCrashed
+        )
 
-    def _dead(self, why: str, kind: type[Died] = Died) -> Died:
-        """Kill the process; what to raise of it."""
+    def _kill(self, reason: str, kind: type[ServerCrashed] = ServerCrashed) -> ServerCrashed:
+        """Kill the process and return the error to raise, with the last line of its standard error."""
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, self._errors.tell() - 2000))
-        lines = [
-            line
-            for line in self._errors.read().decode(errors="replace").splitlines()
-            if line.strip() and not line.startswith(TRACES)
-        ]
+        lines = self._errors.read().decode(errors="replace").splitlines()
         self.close()
-        return kind(why + (f" ({lines[-1]})" if lines else ""))
+        lines = [line for line in lines if line.strip() and not line.startswith(TRACES)]
+        return kind(reason + (f" ({lines[-1]})" if lines else ""))
 
 
 def _words(found: dict[str, Any]) -> str:

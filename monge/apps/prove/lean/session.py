@@ -1,150 +1,141 @@
-"""One theorem on a server that may die: what is lost is stepped again on another."""
+"""The search for a proof of one theorem on a server that may crash: lost states are rebuilt on the next server."""
 
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from monge.apps.prove.lean.judge import Judge
-from monge.apps.prove.lean.server import Died, Gone, LeanServer
+from monge.apps.prove.lean.server import LeanServer, ServerCrashed, ServerKilled
+from monge.apps.prove.lean.supervisor import Supervisor
 from monge.apps.prove.state import Budget, Failure, Proof, Rejection, State, Theorem
 from monge.apps.prove.tree import Quarantined
 
 T = TypeVar("T")
-VANISHED = 3
-"""Servers in a row that may be killed from outside under the same request before it is blamed for it."""
+SEARCH = "search"
+"""Role of the server that executes the tactics of searches."""
 
 
-class Unserved(ConnectionError):
-    """No server can be had."""
+class ReplayFailed(RuntimeError):
+    """A tactic that worked on an earlier server does not work on the current one."""
 
 
-class Unrepeated(RuntimeError):
-    """A tactic that worked on one server and does not on the next."""
+class Checker(Protocol):
+    """Decides about a proof: a Judge."""
 
-
-def patient(ask: Callable[[], T], between: Callable[[], object] = lambda: None) -> T:
-    """The answer; asked for again, some times, if a server vanishes."""
-    for _ in range(VANISHED):
-        try:
-            return ask()
-        except Gone:
-            between()
-    return ask()
+    def __call__(self, theorem: Theorem, tactics: tuple[str, ...], *, twice: bool) -> Proof | Rejection: ...
 
 
 class Session:
-    """The prover of a theorem. A tactic that kills its server is a failure like another; a server that vanished is replaced.
+    """The prover of one theorem. A tactic that crashes the server fails like any other.
 
-    Unserved if it cannot be replaced. Quarantined if tactics have killed as many servers as it may spend.
+    Quarantined when tactics have crashed `crashes` servers; ServerUnavailable if no new server starts.
     """
 
     def __init__(
-        self,
-        theorem: Theorem,
-        serve: Callable[[], LeanServer],
-        judge: Judge,
-        budget: Budget,
-        server: LeanServer,
-        *,
-        servers: int = 10,
+        self, theorem: Theorem, servers: Supervisor, judge: Checker, budget: Budget, *, crashes: int = 10
     ) -> None:
-        self.theorem, self.server, self.left = theorem, server, servers
-        self._serve, self._judge, self._budget = serve, judge, budget
-        self._patient = replace(budget, seconds=2 * budget.seconds)
+        self.theorem, self.crashes_left = theorem, crashes
+        self._servers, self._judge, self._budget = servers, judge, budget
+        self._replay_budget = replace(budget, seconds=2 * budget.seconds)
+        self._server: LeanServer | None = None
+        """The server that holds the known states."""
         self._known: dict[tuple[str, ...], State] = {}
-        self._unrepeated: dict[tuple[str, ...], str] = {}
+        self._lost: dict[tuple[str, ...], str] = {}
+        """Paths that cannot be replayed, with the reason."""
 
     def start(self) -> State:
-        """The state before the first tactic. Died if no server takes the theorem, which the judge does."""
+        """The state before the first tactic. ServerCrashed if no server takes the theorem although the judge does."""
         try:
-            return self._asked(lambda: self._at(()))
+            return self._ask((), lambda _, state: state, retries=1)
         except ValueError:
-            self._again()  # what tactics of another theorem left there may be in the way
+            self._servers.restart(SEARCH)  # tactics of an earlier theorem may have changed the server
         try:
-            return self._asked(lambda: self._at(()))
+            return self._ask((), lambda _, state: state, retries=1)
         except ValueError as error:
-            raise Died(f"the judge takes the theorem, a new server does not: {error}") from error
+            raise ServerCrashed(f"the judge takes the theorem, a new server does not: {error}") from error
 
     def step(self, state: State, tactic: str) -> State | Failure:
         """The state after a tactic."""
-        if self.server.spent:
-            self._again()
         try:
-            found = self._asked(lambda: self.server.step(self._at(state.tactics), tactic, self._budget))
-        except Died as died:
-            return Failure("died", str(died))
-        except Unrepeated as lost:
-            return Failure("lost", str(lost))
+            found = self._ask(state.tactics, lambda server, before: server.step(before, tactic, self._budget))
+        except ServerCrashed as error:
+            return Failure("died", str(error))
+        except ReplayFailed as error:
+            return Failure("lost", str(error))
         if isinstance(found, State):
             self._known[found.tactics] = found
         return found
 
     def finish(self, state: State) -> Proof | Rejection:
-        """The judge's word; he is asked about what the server lets pass."""
+        """The judge's decision, once the server has no objection."""
         try:
-            rejection = self._asked(lambda: self.server.finish(self._at(state.tactics), self._budget))
-        except Died as died:
-            return Rejection("died", str(died))
-        except Unrepeated as lost:
-            return Rejection("lost", str(lost))
+            rejection = self._ask(state.tactics, lambda server, last: server.finish(last, self._budget))
+        except ServerCrashed as error:
+            return Rejection("died", str(error))
+        except ReplayFailed as error:
+            return Rejection("lost", str(error))
         return rejection or self._judge(self.theorem, state.tactics, twice=True)
 
     def forget(self) -> None:
-        """Have the server forget all its states of this theorem."""
-        with contextlib.suppress(Died):  # whoever wants it next sees that it is gone
-            self.server.drop(*self._known.values())
+        """Have the server forget all states of this theorem."""
+        server = self._servers.current(SEARCH)
+        if server is not None and server is self._server:
+            with contextlib.suppress(ServerCrashed):  # the next request finds that it crashed
+                server.drop(*self._known.values())
         self._known.clear()
 
-    def _asked(self, ask: Callable[[], T]) -> T:
-        """The answer; on a new server if the one asked has vanished. Died, on a new server too, if it cannot be had."""
+    def _ask(self, tactics: tuple[str, ...], request: Callable[[LeanServer, State], T], *, retries: int = 0) -> T:
+        """The result of a request about the state after these tactics, which is rebuilt on a new server."""
+        self._check_replay(tactics)
         try:
-            return patient(ask, self._again)
-        except Died as died:
-            self._killed(died)
+            return self._servers.ask(
+                SEARCH,
+                lambda server: request(server, self._state(server, tactics)),
+                retries=retries,
+                keep_states=True,
+                on_crash=self._count_crash,
+            )
+        except ServerCrashed:
+            self._check_replay(tactics)  # a crash during the replay is attributed to the replayed tactic
             raise
 
-    def _killed(self, died: Died) -> None:
-        self._again()
-        self.left -= 1
-        if self.left <= 0:
-            raise Quarantined(f"its tactics kill servers; the last: {died}") from died
+    def _count_crash(self, error: ServerCrashed) -> None:
+        self.crashes_left -= 1
+        if self.crashes_left <= 0:
+            raise Quarantined(f"its tactics kill servers; the last: {error}") from error
 
-    def _again(self) -> None:
-        try:
-            patient(self._new)
-        except Died as died:
-            raise Unserved(f"no new server starts: {died}") from died
-
-    def _new(self) -> None:
-        self.server.close()
-        self._known.clear()
-        self.server = self._serve()
-        self.server.hello()
-
-    def _at(self, tactics: tuple[str, ...]) -> State:
-        """The state after these tactics, as this server knows it. Unrepeated if it cannot be had any more."""
-        if tactics in self._unrepeated:
-            raise Unrepeated(self._unrepeated[tactics])
+    def _state(self, server: LeanServer, tactics: tuple[str, ...]) -> State:
+        """The state after these tactics as this server knows it. ReplayFailed if it cannot be rebuilt."""
+        if server is not self._server:
+            self._server, self._known = server, {}
         if tactics not in self._known:
-            if not tactics:
-                self._known[()] = self.server.start(self.theorem, self._budget)
+            if tactics:
+                self._known[tactics] = self._replay(server, tactics)
             else:
-                self._known[tactics] = self._repeated(tactics)
+                self._known[()] = server.start(self.theorem, self._budget)
         return self._known[tactics]
 
-    def _repeated(self, tactics: tuple[str, ...]) -> State:
-        """The state after these, the last of which worked before. What kills a server now is blamed for it, and not what was to
-        be tried after it."""
-        before = self._at(tactics[:-1])
+    def _replay(self, server: LeanServer, tactics: tuple[str, ...]) -> State:
+        """The state after tactics of which the last worked on an earlier server."""
+        before = self._state(server, tactics[:-1])
         try:
-            found = self.server.step(before, tactics[-1], self._patient)
-        except Gone:
+            found = server.step(before, tactics[-1], self._replay_budget)
+        except ServerKilled:
             raise
-        except Died as died:
-            self._killed(died)
-            found = Failure("died", str(died))
-        if isinstance(found, State):
-            return found
-        self._unrepeated[tactics] = f"{tactics[-1]!r} worked once and now does not: {found.message}"
-        raise Unrepeated(self._unrepeated[tactics])
+        except ServerCrashed as error:
+            self._lose(tactics, str(error))
+            raise
+        if isinstance(found, Failure):
+            self._lose(tactics, found.message)
+            self._check_replay(tactics)
+        assert isinstance(found, State)
+        return found
+
+    def _lose(self, tactics: tuple[str, ...], reason: str) -> None:
+        self._lost[tactics] = f"{tactics[-1]!r} worked once and now does not: {reason}"
+
+    def _check_replay(self, tactics: tuple[str, ...]) -> None:
+        """ReplayFailed if the path, or a beginning of it, could not be replayed."""
+        for end in range(1, len(tactics) + 1):
+            if tactics[:end] in self._lost:
+                raise ReplayFailed(self._lost[tactics[:end]])

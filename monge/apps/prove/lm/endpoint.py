@@ -77,8 +77,12 @@ class Endpoint:
         return f"{self.url.rstrip('/')}/{'chat/' if self.chat else ''}completions"
 
 
+RESPONSE = 16 << 20
+"""Maximum size of a response in bytes."""
+
+
 class Refused(ValueError):
-    """What the server will not answer; it may answer something else."""
+    """A request without a usable answer; other requests may have one."""
 
 
 class _Again(Exception):
@@ -97,7 +101,7 @@ class _Stay(HTTPRedirectHandler):
 _OPENER = build_opener(_Stay)
 
 
-class Line:
+class HTTPClient:
     """Requests to a server, one or many at a time."""
 
     def __init__(
@@ -154,13 +158,17 @@ class Line:
             raise _Again(str(reason) or type(reason).__name__) from error
         try:
             return json.loads(read)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{address}: the answer is no JSON; is this an OpenAI-compatible server?") from error
 
     def _read(self, response: HTTPResponse, began: float) -> bytes:
         parts: list[bytes] = []
+        size = 0
         while part := response.read1(1 << 16):
             parts.append(part)
+            size += len(part)
+            if size > RESPONSE:
+                raise Refused(f"{self.endpoint.address}: the answer has more than {RESPONSE >> 20} MiB")
             if self._clock() - began > self.endpoint.seconds:  # the socket's time-out is for each part
                 raise TimeoutError("timed out")
         if response.length:
@@ -176,7 +184,7 @@ class Line:
 
 
 def _message(error: HTTPError, secret: str) -> str:
-    """What the server says of it, in one line; some say the key back."""
+    """The server's message in one line, without the key, which some servers repeat."""
     try:
         text = error.read(1 << 16).decode(errors="replace")
     except (OSError, HTTPException):
@@ -184,15 +192,15 @@ def _message(error: HTTPError, secret: str) -> str:
     try:
         told = json.loads(text)
         told = told.get("error", told)
-        text = told if isinstance(told, str) else told.get("message") or told["detail"]
-    except (ValueError, AttributeError, KeyError):
+        text = told if isinstance(told, str) else str(told.get("message") or told["detail"])
+    except (ValueError, AttributeError, KeyError, RecursionError):
         pass
-    text = str(text).replace(secret, "(the key)") if secret else str(text)
+    text = text.replace(secret, "(the key)") if secret else text
     return " ".join(text.split())[:300] or str(error.reason)
 
 
 def _retry_after(headers: Message) -> float:
-    """The seconds that the server asks for, 0 if it does not."""
+    """Seconds that the server asks to wait; 0 if it does not."""
     said = headers.get("Retry-After", "")
     try:
         return max(0.0, float(said))
@@ -200,5 +208,5 @@ def _retry_after(headers: Message) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

@@ -6,7 +6,7 @@ import time
 
 import psutil
 
-from monge.apps.prove.lean.family import Family
+from monge.apps.prove.lean.process_tree import ProcessTree
 
 HUNGRY = "import time; held = bytearray(100_000_000); print(flush=True); time.sleep(600)"
 
@@ -17,7 +17,7 @@ def test_children_are_weighed_and_killed_with_their_parent():
     parent = subprocess.Popen(
         ["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, text=True
     )
-    family = Family(parent.pid)
+    family = ProcessTree(parent.pid)
     assert family.memory < 0.09
     assert parent.stdin is not None
     assert parent.stdout is not None

@@ -1,4 +1,4 @@
-"""A process and those below it: what they hold, what they spend, and their end."""
+"""A process and its descendants: their memory, their CPU time, and killing them."""
 
 import contextlib
 import os
@@ -9,11 +9,11 @@ from collections.abc import Callable
 import psutil
 
 FRESH = 1.0
-"""Seconds for which the list of them is good: to make it takes milliseconds."""
+"""Seconds for which the list of members is reused: listing them takes milliseconds."""
 
 
-class Family:
-    """Of a process that leads a session of its own."""
+class ProcessTree:
+    """The tree below a process that leads its own session."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._ended = pid, False
@@ -22,16 +22,16 @@ class Family:
 
     @property
     def memory(self) -> float:
-        """GB resident."""
+        """Resident memory in GB."""
         return sum(self._each(lambda process: process.memory_info().rss)) / 1e9
 
     @property
     def processor(self) -> float:
-        """Seconds of processor time so far."""
+        """CPU time so far in seconds."""
         return sum(self._each(lambda process: sum(process.cpu_times()[:2])))
 
     def members(self) -> list[psutil.Process]:
-        """The processes, as of a second ago at most."""
+        """The processes, listed at most a second ago."""
         if time.monotonic() - self._seen > FRESH or not self._members:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process = psutil.Process(self._pid)
@@ -47,7 +47,7 @@ class Family:
         return found
 
     def kill(self) -> None:
-        """Kill its group and what has left that, once: later their numbers may be others'."""
+        """Kill the process group and members that left it, once: later their numbers may belong to other processes."""
         if not self._ended:
             self._ended = True
             members = self.members()

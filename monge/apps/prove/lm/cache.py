@@ -1,4 +1,4 @@
-"""What a policy has said before, so that a server is not asked twice: the latest in memory, all of it in a file."""
+"""A cache of suggestions, so that a server is not asked twice: the latest in memory, all of them in a file."""
 
 import json
 import sqlite3
@@ -11,7 +11,7 @@ from threading import Lock
 from monge.apps.prove.tree import Suggestion
 
 
-class Memory:
+class SuggestionCache:
     """Suggestions by key: at most `most` in memory, the latest used; any number in `path` if there is one."""
 
     def __init__(self, most: int, path: Path | None = None) -> None:
@@ -35,7 +35,10 @@ class Memory:
             row = file.execute("SELECT suggestions FROM said WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        found = [Suggestion(str(tactic), float(logp)) for tactic, logp in json.loads(row[0])]
+        try:
+            found = [Suggestion(str(tactic), float(logp)) for tactic, logp in json.loads(row[0])]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.path}: a damaged cache of suggestions ({error}); delete it") from error
         self._keep(key, found)
         return found
 

@@ -1,0 +1,157 @@
+"""One worker of a search run: its Lean servers, its judge and its policy, which stay between theorems."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from monge.apps.prove.config import SearchConfig
+from monge.apps.prove.lean.judge import Judge
+from monge.apps.prove.lean.server import LeanServer, ServerCrashed
+from monge.apps.prove.lean.session import SEARCH, Session
+from monge.apps.prove.lean.supervisor import Supervisor, lean_servers
+from monge.apps.prove.lm.causal import Causal
+from monge.apps.prove.lm.completions import Completions
+from monge.apps.prove.policy import Names, Probes, Template
+from monge.apps.prove.search import Policy, search
+from monge.apps.prove.state import Failure, Theorem
+from monge.apps.prove.trajectories import SCHEMA, Result, table
+from monge.lm.load import LanguageModel, causal
+from monge.lm.store import DTYPES
+from monge.train.distributed import device_called
+
+
+@dataclass(frozen=True)
+class Task:
+    """A theorem with its position in a run."""
+
+    number: int
+    theorem: Theorem
+
+
+class Worker:
+    """Searches theorems one after the other."""
+
+    def __init__(self, config: SearchConfig) -> None:
+        self.config, self.toolchain, self._model = config, config.toolchain(), _model(config)
+        self._servers: Supervisor | None = None
+        self._judge: Judge | None = None
+        self._imports: tuple[str, ...] = ()
+
+    def search(self, task: Task) -> tuple[Result, pa.Table]:
+        """The result of a search for one proof, with the tactics tried. ServerUnavailable if no Lean starts.
+
+        A theorem that crashes a server outside of a tactic, on each of two attempts, is quarantined.
+        """
+        theorem, config = task.theorem, self.config
+        servers, judge = self._start(theorem.imports, theorem.header)
+        before = len(self._missed())
+        try:
+            stated = judge.prepare(theorem)
+        except ValueError as error:
+            return unsearched(task, "refused", str(error)), SCHEMA.empty_table()
+        except ServerCrashed as error:
+            return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
+        session = Session(theorem, servers, judge, config.budget)
+        try:
+            outcome = search(session, self._policy(task), config.search)
+        except ServerCrashed as error:
+            return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
+        session.forget()
+        if missed := self._missed()[before:]:
+            note = f"{len(missed)} requests or answers of the model server were lost, the last: {missed[-1]}"
+            outcome.error = "; ".join(filter(None, (note, outcome.error)))
+        rows = table(
+            outcome,
+            run=config.run,
+            number=task.number,
+            theorem=theorem.name,
+            worker=f"{os.uname().nodename}-{os.getpid()}",
+            seed=config.search.seed,
+        )
+        proof = outcome.proof
+        return (
+            result_of(
+                task,
+                statement=stated.text,
+                tells=stated.tells,
+                ended=outcome.ended,
+                error=outcome.error,
+                tactics=proof.tactics if proof else None,
+                axioms=proof.axioms if proof else (),
+                expanded=outcome.expanded,
+                attempts=len(outcome.attempts),
+                seconds=outcome.seconds,
+            ),
+            rows,
+        )
+
+    def _policy(self, task: Task) -> Policy:
+        """The policy for a theorem. Its draws do not depend on the worker or on the order of theorems."""
+        match self._model:
+            case LanguageModel() as model:
+                generator = torch.Generator().manual_seed(self.config.search.seed << 32 | task.number)
+                return Causal(model, generator=generator, sampling=self.config.local.sampling)
+            case None:
+                return Template(Names.of(task.theorem.header))
+            case policy:
+                return policy
+
+    def _missed(self) -> list[str]:
+        return self._model.missed if isinstance(self._model, Completions) else []
+
+    def _start(self, imports: tuple[str, ...], header: str) -> tuple[Supervisor, Judge]:
+        """The servers and the judge, with all processes running; they start side by side."""
+        if self._servers is None or self._judge is None or imports != self._imports:
+            self.close()
+            self._servers = lean_servers(self.toolchain, imports, limits=self.config.limits)
+            self._judge = Judge(self.toolchain, imports, limits=self.config.limits)
+            self._imports = imports
+        self._servers.spawn(SEARCH)
+        self._judge.start(header)
+        self._servers.ready(SEARCH)
+        return self._servers, self._judge
+
+    def close(self) -> None:
+        """End its servers."""
+        if self._servers is not None:
+            self._servers.close()
+        if self._judge is not None:
+            self._judge.close()
+        self._servers = self._judge = None
+
+
+def _model(config: SearchConfig) -> LanguageModel | Completions | Probes | None:
+    """The model or policy that a worker loads once."""
+    match config.policy:
+        case "local":
+            where = device_called(config.local.device)
+            return causal(config.local.name, dtype=DTYPES[config.local.dtype], device=where)
+        case "server":
+            return Completions(config.server, config.search.seed)
+        case "probes":
+            return Probes(config.tactics)
+        case "template":
+            return None
+
+
+def unsearched(task: Task, ended: str, error: str) -> Result:
+    """The result of a theorem that was not searched."""
+    return result_of(task, ended=ended, error=error)
+
+
+def result_of(task: Task, **fields: Any) -> Result:
+    """The result of a task, its theorem included."""
+    return Result(task.number, **asdict(task.theorem), **fields)
+
+
+def known(server: LeanServer, tactics: Sequence[str]) -> Iterator[str]:
+    """The tactics that this Lean can parse."""
+    state = server.start(Theorem("known", ": True", imports=server.imports))
+    for tactic in tactics:
+        found = server.step(state, tactic)
+        if not (isinstance(found, Failure) and found.kind == "parse"):
+            yield tactic
