@@ -108,7 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             said = f"the disk of {error.filename or 'what was being written'} is full; what was saved before stays"
         elif _bare(error):
             said = f"{error.filename2 or error.filename}: {error.strerror}; name another path"
-        print(f"monge {app} {verb}: {' '.join(said.splitlines())}", file=sys.stderr)
+        from monge.text import one_line
+
+        print(f"monge {app} {verb}: {one_line(said)}", file=sys.stderr)
         return 1 if ours else 2
     return 0
 

@@ -106,7 +106,7 @@ class Bench:
         try:
             stated = judge.prepare(theorem)
         except ValueError as error:
-            return unsearched(task, "refused", str(error)), SCHEMA.empty_table()
+            return unsearched(task, "refused", theorem.located(str(error))), SCHEMA.empty_table()
         session = Session(theorem, lambda: self._serve(theorem.imports), judge, campaign.budget, server)
         before = len(self._missed())
         try:
@@ -131,6 +131,8 @@ class Bench:
                 task,
                 statement=stated.text,
                 tells=stated.tells,
+                explicit=stated.explicit,
+                instances=stated.instances,
                 ended=outcome.ended,
                 error=outcome.error,
                 tactics=proof.tactics if proof else None,

@@ -12,7 +12,7 @@ from typing import Any
 
 from monge.apps.prove.lean.server import Died, LeanServer, Limits
 from monge.apps.prove.lean.toolchain import Toolchain
-from monge.apps.prove.state import Budget, Proof, Rejection, Theorem, proof_text
+from monge.apps.prove.state import Budget, Proof, Rejection, Theorem, judged_text
 
 PATIENT = Budget(heartbeats=200_000, seconds=120.0)
 
@@ -22,10 +22,15 @@ class Statement:
     """What a theorem says, by a process that has seen its header and nothing else."""
 
     text: str
-    """As elaborated: without notations, with all namespaces."""
+    """As elaborated: without notations, with all namespaces and the types of numerals, and with universe levels where they
+    matter."""
     tells: tuple[str, ...]
     """What the header redefines, or does besides declaring."""
     export: dict[str, Any]
+    explicit: str = ""
+    """With every argument and universe level."""
+    instances: tuple[str, ...] = ()
+    """Each instance in it that is not the library's: its class, and the instance."""
 
 
 class Judge:
@@ -51,7 +56,9 @@ class Judge:
             server = self._server("statement", theorem.header)
             found = server.statement(theorem, self._patience)
             tells = server.tells[theorem.header]
-            self._stated = {theorem: Statement(found["spelt"], tells, found["export"])}
+            self._stated = {
+                theorem: Statement(found["spelt"], tells, found["export"], found["explicit"], tuple(found["resolved"]))
+            }
         return self._stated[theorem]
 
     def start(self, header: str) -> None:
@@ -80,7 +87,7 @@ class Judge:
             _, compiler, kernel = self._servers_of(theorem.header)
             statement = self.state(theorem)
             try:
-                export = compiler.compile(theorem, proof_text(theorem, tactics), self._patience)
+                export = compiler.compile(theorem, judged_text(theorem, tactics), self._patience)
             except ValueError as error:  # the header, which the statement's process took
                 return Rejection("compile", str(error))
             if isinstance(export, Rejection):
