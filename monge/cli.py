@@ -116,7 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         elif _bare(error):
             message = f"{error.filename2 or error.filename}: {error.strerror}; name another path"
-        print(f"monge {app} {verb}: {' '.join(message.splitlines())}", file=sys.stderr)
+        from monge.text import one_line
+
+        print(f"monge {app} {verb}: {one_line(message)}", file=sys.stderr)
         return 1 if ours else 2
     return 0
 

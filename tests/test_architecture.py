@@ -12,10 +12,11 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "monge").rglob("*.py"))
 
 CORE = {"kernels", "math"}
-GROUND = CORE | {"files", "fleet"}
+GROUND = CORE | {"files", "fleet", "text"}
 MAY_USE = {
     "files": set(),
     "fleet": set(),
+    "text": set(),
     "kernels": set(),
     "math": {"kernels"},
     "nets": CORE,
@@ -26,7 +27,7 @@ MAY_USE = {
     "run": GROUND | {"nets", "objective", "lm", "train", "runs"},
     "pretrain": GROUND | {"nets", "objective", "lm", "train", "runs", "run"},
     "apps": GROUND | {"nets", "objective", "lm", "train", "runs", "run", "pretrain"},
-    "cli": {"apps", "runs"},
+    "cli": {"apps", "runs", "text"},
     "__main__": {"cli"},
 }
 OUTSIDE_OF_MATH = {"torch", "numpy", "scipy", "jaxtyping"}

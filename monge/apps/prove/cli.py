@@ -23,19 +23,18 @@ from monge.apps.prove.lm.completions import Completions
 from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.policy import PROBES
 from monge.apps.prove.report import comparison, summary_of
-from monge.apps.prove.sources import Split, entries_of
+from monge.apps.prove.sources import Reading, Split, read
 from monge.apps.prove.state import Budget, Goal, State
 from monge.apps.prove.trajectories import Result, results
 from monge.apps.prove.tree import Search
 from monge.apps.prove.view import page
 from monge.apps.prove.worker import known
 from monge.files import atomic_write, ensure_absent
+from monge.text import one_line, printable
 
 console = Console(soft_wrap=True)
 SEARCH, BUDGET, ONE = Search(), Budget(), Search(nodes=1, depth=1, candidates=64)
 SERVER, LOCAL = Endpoint(), Local()
-EMBEDDED = ("Init", "Std", "Lean")
-"""Libraries that come with Lean itself."""
 
 
 def setup(*, lean: str = "", package: Path | None = None) -> None:
@@ -69,8 +68,8 @@ def search(
     """Search for proofs; what is found is judged by the kernel in a process of its own. Every tactic tried is recorded.
 
     Args:
-        theorems: A .lean file of a family, a folder of them, a .jsonl file as of miniF2F, ProofNet, Lean-Workbook or
-            `export-library`, or a .txt file of names of the library.
+        theorems: A .lean file, a folder of them, a .jsonl file as of miniF2F, ProofNet, Lean-Workbook or `export-library`, or
+            a .txt file of names of the library.
         out: The run's folder; made here.
         policy: What to try on a state: a template that reads it, the seed's probes, what a server or a local model says.
         server: The server of `--policy server`.
@@ -83,17 +82,14 @@ def search(
         ray: Address of a Ray cluster that runs the workers.
         resume: Resume the run in `out`. Its settings are read back; settings that are given again must agree with them.
     """
-    entries = entries_of(theorems, split)[:most]
+    reading = read(theorems, split, partial(native_lean, command_of(lean)) if lean else None)
+    entries = reading.entries[:most]
     if most is not None and most < 1:
         raise ValueError(f"--most must be at least 1, got {most}")
     config = SearchConfig(how, budget, policy, PROBES if policy == "probes" else (), server, local, lean)
     if (policy == "server" and not server.model) or (policy == "local" and not local.name):
         raise ValueError(f"--policy {policy} needs --{policy}.{'model' if policy == 'server' else 'name'}")
-    absent = sorted({name for entry in entries for name in entry.theorem.imports} if not lean else ())
-    if absent := [name for name in absent if name.split(".")[0] not in EMBEDDED]:
-        raise ValueError(
-            f"{theorems}: {absent[0]} does not come with Lean in WebAssembly; name a Lean that has it: --lean 'lake env lean'"
-        )
+    _report(reading)
     if policy == "server":  # one that cannot be asked ends the run before it begins
         Completions(replace(server, breaker=1, cache=None))([State((Goal("True"),))], 1)
     toolchain, fleets = config.toolchain(), _fleets(workers, ray)
@@ -117,6 +113,8 @@ def search(
         console.print(f"Stopped: {len(results(out))} of {len(entries)} theorems are done; --resume goes on.")
         raise SystemExit(130) from None
     console.print(_table(found))
+    if reading.skipped:
+        console.print(f"{len(reading.skipped)} more could not be read: they are listed above.")
     console.print(f"The run: {out}. `monge prove view {out}` makes a page of it.")
 
 
@@ -130,18 +128,32 @@ def _fleets(workers: int | None, ray: str) -> Callable[[], fleet.Fleet]:
     return lambda: fleet.processes(workers, start=undisturbed)
 
 
+def _report(reading: Reading) -> None:
+    """Print what in the files is wrong, each at its place, and how many theorems are left out for it."""
+    if reading.skipped:
+        console.print(
+            f"{len(reading.skipped)} rows or parts of files cannot be read; {len(reading.entries)} theorems can:"
+        )
+    for flaw in reading.flaws:
+        _print(f"  {flaw}")
+
+
+def _print(text: str) -> None:
+    """Print text that others wrote, in a paragraph: no line of it looks like one of ours."""
+    console.print(printable(text).replace("\n", "\n    "), highlight=False, markup=False)
+
+
 def _tell(of: int, headers: set[str], result: Result) -> None:
-    """A line for a theorem that is done; what its header redefines, when it is the first of that header."""
-    if result.tells and result.header not in headers:  # of a theorem that is refused nothing is told
+    """A line for a theorem that is done, after remarks on its statement; those on its header for the first of that header."""
+    shown = result.header in headers
+    if result.tells:  # of a theorem that is refused nothing is known
         headers.add(result.header)
-        for tell in result.tells:
-            console.print(f"Its header: {tell}", highlight=False, markup=False)
+    for remark in result.remarks[len(result.tells) if shown else 0 :]:
+        _print(remark)
     said = "proved" if result.proved else f"not proved, {result.ended}" + (f": {result.error}" if result.error else "")
-    console.print(
+    _print(
         f"[{result.number + 1}/{of}] {result.name} : {result.statement or result.signature}: {said}; "
-        f"{result.expanded} states, {result.seconds:.1f} s",
-        highlight=False,
-        markup=False,
+        f"{result.expanded} states, {result.seconds:.1f} s"
     )
 
 
@@ -152,7 +164,9 @@ def _table(found: list[Result]) -> Table:
         table.add_column(name)
     for result in found:
         proof = "; ".join(result.tactics) if result.tactics is not None else f"({result.ended})"
-        table.add_row(escape(result.name), escape(proof), str(result.expanded), f"{result.seconds:.1f}")
+        table.add_row(
+            escape(one_line(result.name)), escape(printable(proof)), str(result.expanded), f"{result.seconds:.1f}"
+        )
     return table
 
 

@@ -11,8 +11,8 @@ from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.report import done
 from monge.apps.prove.sources import entries_of
-from monge.apps.prove.state import proof_text
 from monge.files import atomic_write, ensure_absent
+from monge.text import file_name
 
 console = Console(soft_wrap=True)
 
@@ -30,8 +30,7 @@ def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs"
         raise ValueError(f"{path}: no proof to write")
     out.mkdir(parents=True)
     for result in proved:
-        safe = "".join(c if c.isalnum() or c in "._" else "_" for c in result.name)
-        (out / f"{result.number:05d}-{safe}.lean").write_text(result.source)
+        (out / f"{result.number:05d}-{file_name(result.name)}.lean").write_text(result.source)
     console.print(f"{len(proved)} proofs: {out}")
 
 
@@ -48,7 +47,7 @@ def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Pat
             "id": entry.key,
             "group": entry.key,
             "nl": " ".join(filter(None, (entry.english, entry.informal))),
-            "formal": proof_text(entry.theorem, (entry.proof or "sorry",)),
+            "formal": entry.formal,
         }
         for entry in entries_of(theorems)
         if entry.english

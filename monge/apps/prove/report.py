@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from monge.apps.prove.state import Theorem
 from monge.apps.prove.trajectories import Result, attempts, results
+from monge.text import printable
 
 
 def share(proved: int, of: int) -> str:
@@ -45,7 +46,7 @@ def done(path: Path) -> list[Result]:
 def summary_of(path: Path) -> Table:
     """A run in numbers."""
     found, tried = done(path), attempts(path)
-    table = Table(title=str(path), show_header=False)
+    table = Table(title=escape(printable(str(path))), show_header=False)
     proved = [result for result in found if result.proved]
     table.add_row("proved, 95 % interval", share(len(proved), len(found)))
     for ended, count in Counter(result.ended for result in found).most_common():
@@ -59,9 +60,9 @@ def summary_of(path: Path) -> Table:
         table.add_row(f"  {outcome}", f"{count} ({count / len(tried):.1%})")
     labelled = zip(tried.column("label").to_pylist(), tried.column("tactic").to_pylist(), strict=True)
     for tactic, count in Counter(tactic for label, tactic in labelled if label == "positive").most_common(5):
-        table.add_row(escape(f"  in proofs: {tactic}"), str(count))
+        table.add_row(escape(printable(f"  in proofs: {tactic}")), str(count))
     for tell in sorted({tell for result in found for tell in result.tells}):
-        table.add_row("a header", escape(tell))
+        table.add_row("a header", escape(printable(tell)))
     return table
 
 
@@ -102,7 +103,7 @@ def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
     both = [(a, b) for a, b in pairs if a.proved and b.proved]
     table = Table(title=f"{len(pairs)} theorems in both" + (f"; unequal: {', '.join(differ)}" if differ else ""))
     for name in ("", str(first), str(second)):
-        table.add_column(name)
+        table.add_column(escape(printable(name)))
     if (programs := [one.get("program", "") for one in told])[0] != programs[1]:
         table.add_row("program", *programs)
     table.add_row("proved, 95 % interval", *(share(sum(pair[k].proved for pair in pairs), len(pairs)) for k in (0, 1)))

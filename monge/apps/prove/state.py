@@ -1,7 +1,25 @@
 """What a search and Lean say to each other: theorems, goals, states, and how an attempt may end."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Place(NamedTuple):
+    """A position in a text that Lean elaborates and the same position in the user's file; what follows runs in parallel."""
+
+    text: str
+    """header or statement: the name that Lean's messages give the text."""
+    line: int
+    column: int
+    where: str
+    """The user's file, and for a row its line and field."""
+    at_line: int
+    at_column: int
+
+
+PLACE = re.compile(r"<(header|statement)>:(\d+):(\d+)")
 
 
 @dataclass(frozen=True)
@@ -22,6 +40,28 @@ class Theorem:
     after: str = ""
     """A theorem of the library that this one restates: no theorem of its module may be used, and nothing that imports it. What
     comes before it in its module is out of reach as well, for the build does not say what does."""
+    places: tuple[Place, ...] = field(default=(), compare=False, repr=False)
+    """Positions of the header and the statement in the user's file; empty for a theorem that comes from no file."""
+
+    @property
+    def file(self) -> str:
+        """The user's file, and for a row its line and field; empty if there is none."""
+        return next((place.where for place in self.places if place.text == "statement"), "")
+
+    def located(self, message: str) -> str:
+        """A message of Lean's with the places of the user's file instead of those of header and statement."""
+
+        def moved(found: re.Match[str]) -> str:
+            text, line, column = found[1], int(found[2]), int(found[3])
+            before = [place for place in self.places if place.text == text and place[1:3] <= (line, column)]
+            if not before:
+                return found[0]
+            place = max(before, key=lambda place: place[1:3])
+            if line == place.line:
+                column += place.at_column - place.column
+            return f"{place.where}:{place.at_line + line - place.line}:{column}"
+
+        return PLACE.sub(moved, message)
 
     @property
     def walls(self) -> dict[str, Any]:
@@ -162,14 +202,30 @@ class Proof:
         return source_text(self.theorem, self.tactics)
 
 
-def proof_text(theorem: Theorem, tactics: tuple[str, ...]) -> str:
-    """`theorem NAME SIGNATURE := by` and a tactic a line, or lines."""
-    body = "\n".join("  " + line for tactic in tactics for line in tactic.splitlines())
+def proof_text(theorem: Theorem, tactics: Sequence[str]) -> str:
+    """`theorem NAME SIGNATURE := by` and the tactics, indented; as in `judged_text` if that would change one of them."""
+    if not all(map(_may_be_indented, tactics)):
+        return judged_text(theorem, tactics)
+    return stated_text(theorem) + "\n".join("  " + line for tactic in tactics for line in tactic.split("\n"))
+
+
+def judged_text(theorem: Theorem, tactics: Sequence[str]) -> str:
+    """The text that the judge compiles: each tactic to the letter, in the brackets in which the server stepped it."""
+    return stated_text(theorem) + "\n".join(f"(\n{tactic}\n)" for tactic in tactics)
+
+
+def stated_text(theorem: Theorem) -> str:
+    """`theorem NAME SIGNATURE := by` and a new line."""
     end = "\n" if "--" in theorem.signature.split("\n")[-1] else " "  # a comment does not swallow what follows
-    return f"theorem {theorem.name} {theorem.signature}{end}:= by\n{body}"
+    return f"theorem {theorem.name} {theorem.signature}{end}:= by\n"
 
 
-def source_text(theorem: Theorem, tactics: tuple[str, ...]) -> str:
+def _may_be_indented(tactic: str) -> bool:
+    """True if no token of a tactic, a string say, can run over more than one line."""
+    return "\n" not in tactic or not re.search("[\"'«]", tactic)
+
+
+def source_text(theorem: Theorem, tactics: Sequence[str]) -> str:
     """The whole .lean file of a theorem with its proof: imports, options as of the judge, header, theorem."""
     imports = "".join(f"import {name}\n" for name in theorem.imports if name != "Init")
     before = f"{imports}set_option autoImplicit false\n{theorem.header}".rstrip()

@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from monge.apps.prove.state import State, Theorem, source_text
+from monge.apps.prove.letters import look_alikes
+from monge.apps.prove.state import Place, Theorem, source_text
 from monge.apps.prove.tree import Attempt, Node, Outcome
 from monge.files import writing
 
@@ -77,6 +78,12 @@ class Result:
     beyond: tuple[str, ...] = ()
     after: str = ""
     """What its proof was not to use, as of a theorem."""
+    explicit: str = ""
+    """The statement as elaborated, with every argument and universe level."""
+    instances: tuple[str, ...] = ()
+    """Each instance in it that is not the library's: its class, and the instance."""
+    places: tuple[Place, ...] = ()
+    """Positions of its texts in the user's file."""
 
     @property
     def proved(self) -> bool:
@@ -87,11 +94,20 @@ class Result:
         return Theorem(**{field.name: getattr(self, field.name) for field in fields(Theorem)})
 
     @property
+    def remarks(self) -> list[str]:
+        """A line for each thing that makes the statement say something else than it seems to."""
+        return [
+            *(f"Its header: {tell}" for tell in self.tells),
+            *(f"An instance that is not the library's: {instance}" for instance in self.instances),
+            *(f"A letter that looks like another: {letter}" for letter in look_alikes(self.statement)),
+        ]
+
+    @property
     def source(self) -> str:
         """The whole .lean file of its proof, after what it says as a comment; empty if there is none."""
         if self.tactics is None:
             return ""
-        told = [f"{self.name}, as elaborated: {self.statement}", *(f"Its header: {tell}" for tell in self.tells)]
+        told = [f"{self.name}, as elaborated: {self.statement}", *self.remarks]
         if any(self.theorem.walls.values()):
             told.append(
                 "Judged where simp, ext and grind did not know what is excluded. Where they do, a step may do more than"
@@ -105,6 +121,7 @@ class Result:
         """What `asdict` and JSON made of one. ValueError if it is none."""
         try:
             found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(line).items()}
+            found["places"] = tuple(Place(*place) for place in found.get("places", ()))
             return Result(**found)
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"no line of this version of `monge prove`: {error}") from error
@@ -237,60 +254,3 @@ def attempts(directory: Path) -> pa.Table:
     if not parts:
         raise FileNotFoundError(f"{directory}: no run of `monge prove search` with a theorem that is done")
     return pa.concat_tables(pq.read_table(directory / part) for part in parts)
-
-
-OLD = ("theorem_name", "state_id", "state_pp", "tactic_applied", "parent_state_id", "label", "depth_from_root")
-OLD_MORE = ("remaining_depth", "llm_log_prob", "ebm_score", "is_proof_complete", "timestamp_ms")
-
-
-def restored(path: Path) -> pa.Table:
-    """A file of the older form, of twelve columns, as rows of SCHEMA.
-
-    There a row is a state with the tactic that led TO it, so that pairing the two of a row pairs a tactic with its result:
-    here the state before is that of the parent. A search begins with its root, a row without a parent; a root of the number
-    of a state that the theorem had already starts the count again: searches of one theorem that count alike must follow one
-    another in the file. A score is taken for minus an energy. ValueError if columns are missing, or a parent, if a number
-    stands for two states, or a state is not one tactic deeper than its parent.
-    """
-    found = pq.read_table(path)
-    if missing := [name for name in (*OLD, *OLD_MORE) if name not in found.column_names]:
-        raise ValueError(f"{path}: not a trajectory of twelve columns: it has no {missing[0]!r}")
-    rows: list[dict[str, Any]] = []
-    open_: dict[str, dict[int, tuple[int, str, int | None]]] = {}  # of each theorem its states: search, text, depth
-    searches, run = 0, path.stem
-    for row in found.to_pylist():
-        name, state, parent = row["theorem_name"], row["state_id"], row["parent_state_id"]
-        states, depth = open_.setdefault(name, {}), row["depth_from_root"]
-        if parent is None:
-            if state in states:
-                states.clear()
-            states[state] = searches, row["state_pp"], depth
-            searches += 1
-            continue
-        if parent not in states:
-            raise ValueError(f"{path}: state {state} of {name} has no parent before it")
-        search, before, above = states[parent]
-        if depth is not None and above is not None and depth != above + 1:
-            raise ValueError(f"{path}: state {state} of {name} is at depth {depth} and its parent at {above}")
-        reached = search, row["state_pp"], depth
-        if states.setdefault(state, reached) != reached:
-            raise ValueError(f"{path}: {name} has two states of number {state}")
-        closed, remaining, score = row["is_proof_complete"], row["remaining_depth"], row["ebm_score"]
-        rows.append(
-            {
-                "run": run,
-                "theorem": name,
-                "state_id": f"{run}-{search}-{state}",
-                "parent_id": f"{run}-{search}-{parent}",
-                "state_before": before,
-                "tactic": row["tactic_applied"],
-                "state_after": str(State(())) if closed else row["state_pp"],
-                "outcome": "proof" if closed else "state",
-                "log_probability": row["llm_log_prob"],
-                "energy": None if score is None else -score,
-                "depth": None if depth is None else depth - 1,
-                "remaining_depth": None if remaining is None or remaining < 0 else remaining + 1,
-                "label": row["label"],
-            }
-        )
-    return pa.Table.from_pylist(rows, SCHEMA)

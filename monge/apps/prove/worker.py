@@ -52,7 +52,7 @@ class Worker:
         try:
             stated = judge.prepare(theorem)
         except ValueError as error:
-            return unsearched(task, "refused", str(error)), SCHEMA.empty_table()
+            return unsearched(task, "refused", theorem.located(str(error))), SCHEMA.empty_table()
         except ServerCrashed as error:
             return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
         session = Session(theorem, servers, judge, config.budget)
@@ -78,6 +78,8 @@ class Worker:
                 task,
                 statement=stated.text,
                 tells=stated.tells,
+                explicit=stated.explicit,
+                instances=stated.instances,
                 ended=outcome.ended,
                 error=outcome.error,
                 tactics=proof.tactics if proof else None,

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import Countdown, all_ways, down, result, rows_of
 
+from monge.apps.prove.legacy import restored
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Rejection
-from monge.apps.prove.trajectories import SCHEMA, Recorder, attempts, restored, results, table
+from monge.apps.prove.trajectories import SCHEMA, Recorder, attempts, results, table
 from monge.apps.prove.tree import Search
 
 

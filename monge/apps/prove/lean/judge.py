@@ -12,7 +12,7 @@ from typing import Any
 from monge.apps.prove.lean.server import LeanServer, ServerCrashed
 from monge.apps.prove.lean.supervisor import lean_servers
 from monge.apps.prove.lean.toolchain import Toolchain
-from monge.apps.prove.state import Budget, Limits, Proof, Rejection, Theorem, proof_text
+from monge.apps.prove.state import Budget, Limits, Proof, Rejection, Theorem, judged_text
 
 PATIENT = Budget(heartbeats=200_000, seconds=120.0)
 
@@ -22,10 +22,15 @@ class Statement:
     """A statement as elaborated by a process that has seen its header and nothing else."""
 
     text: str
-    """Without notations, with all namespaces."""
+    """As elaborated: without notations, with all namespaces and the types of numerals, and with universe levels where they
+    matter."""
     tells: tuple[str, ...]
     """What the header redefines, or does in addition to declaring."""
     export: dict[str, Any]
+    explicit: str = ""
+    """With every argument and universe level."""
+    instances: tuple[str, ...] = ()
+    """Each instance in it that is not the library's: its class, and the instance."""
 
 
 class Judge:
@@ -51,7 +56,8 @@ class Judge:
 
             def elaborate(server: LeanServer) -> Statement:
                 found = server.statement(theorem, self._patience)
-                return Statement(found["spelt"], server.tells[theorem.header], found["export"])
+                tells, resolved = server.tells[theorem.header], tuple(found["resolved"])
+                return Statement(found["spelt"], tells, found["export"], found["explicit"], resolved)
 
             statement = self.servers.ask("statement", elaborate, header=theorem.header, retries=retries)
             self._stated = {theorem: statement}
@@ -94,7 +100,7 @@ class Judge:
 
     def _judge(self, theorem: Theorem, tactics: tuple[str, ...]) -> Proof | Rejection:
         header, patience = theorem.header, self._patience
-        text = proof_text(theorem, tactics)
+        text = judged_text(theorem, tactics)
         self.spawn(header)
         try:
             statement = self.state(theorem)

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FILES = ("Elab", "Export", "Replay", "Stated", "Serve")
+FILES = ("Elab", "Export", "Replay", "Stated", "Split", "Serve")
 """The server's modules, each after what it imports."""
 HIDDEN = ("/tmp", "/var/tmp", "/run", "/home", "/root")
 """What a confined Lean of the machine does not see: in /run are sockets of programs that would do things for it."""

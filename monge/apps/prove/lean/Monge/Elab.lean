@@ -220,24 +220,29 @@ def Source.first (s : Source) : Parser.ModuleParserState :=
   let tokens := Parser.getTokenTable s.state.env
   { pos := (Parser.whitespace.run s.context s.place tokens (Parser.mkParserState s.context.inputString)).pos }
 
+/-- Elaborate one command: the state that it leaves, its messages, and the exception that ended it, if one did. -/
+def Source.command (s : Source) (stx : Syntax) (pos : String.Pos.Raw) :
+    BaseIO (Command.State × List Message × Option String) := do
+  let cell ← IO.mkRef { s.state with messages := {} }
+  let context : Command.Context := { fileName := s.context.fileName, fileMap := s.context.fileMap, snap? := none,
+                                     cancelTk? := none, cmdPos := pos }
+  let thrown ← match ← caught (do Command.elabCommandTopLevel stx context cell; return ()) with
+    | .ok _ => pure none
+    | .error e => pure (some e)
+  let state ← cell.get
+  return ({ state with messages := {} }, state.messages.toList, thrown)
+
 /-- Elaborate commands to the end of the text: their syntax, the errors, and the state that they leave. -/
 partial def Source.all (s : Source) (parsed : Parser.ModuleParserState := s.first) (done : Array Syntax := #[])
     (failed : Array Json := #[]) : BaseIO (Array Syntax × Array Json × Command.State) := do
   let (stx, parsed, messages) := Parser.parseCommand s.context s.place parsed {}
   let failed ← errors messages.toList failed
-  let state := { s.state with messages := {} }
   if Parser.isTerminalCommand stx then
-    if stx.getKind == ``Parser.Command.eoi then return (done, failed, state)
-    return (done, failed.push (.str "no import and no #exit here"), state)
-  let cell ← IO.mkRef state
-  let context : Command.Context := { fileName := s.context.fileName, fileMap := s.context.fileMap, snap? := none,
-                                     cancelTk? := none, cmdPos := parsed.pos }
-  let failed ← match ← caught (do Command.elabCommandTopLevel stx context cell; return ()) with
-    | .ok _ => pure failed
-    | .error e => pure (failed.push (.str e))
-  let state ← cell.get
-  let failed ← errors state.messages.toList failed
-  Source.all { s with state := { state with messages := {} } } parsed (done.push stx) failed
+    if stx.getKind == ``Parser.Command.eoi then return (done, failed, { s.state with messages := {} })
+    return (done, failed.push (.str "no import and no #exit here"), { s.state with messages := {} })
+  let (state, messages, thrown) ← s.command stx parsed.pos
+  let failed ← errors messages (match thrown with | some e => failed.push (.str e) | none => failed)
+  Source.all { s with state } parsed (done.push stx) failed
 
 /-- Where a header begins. A build that takes every file for a `module` keeps what is not exposed to itself. -/
 def Repl.start (s : Repl) : BaseIO Command.State := do

@@ -5,6 +5,7 @@ public meta import Monge.Elab
 public meta import Monge.Export
 public meta import Monge.Replay
 public meta import Monge.Stated
+public meta import Monge.Split
 
 /-!
 Lean as a server: one JSON request a line on stdin, one JSON answer a line on stdout.
@@ -212,9 +213,10 @@ def Repl.state (s : Repl) (j : Json) : BaseIO Json := do
     | .ok (c, _) =>
       let x := ({} : Export).constants header.env (mentioned c.type.getUsedConstants (types header.env))
       let x := x.declaration "axiom" c.name c.levelParams [c.type]
-      match ← spelt header c with
-      | .error e => return failure "statement" e
-      | .ok text => return .mkObj [("name", .str (shown c.name)), ("spelt", .str text), ("export", x.json)]
+      match ← spelt header c, ← resolutionsOf header c with
+      | .ok (text, explicit), .ok resolved => return .mkObj [("name", .str (shown c.name)), ("spelt", .str text),
+          ("explicit", .str explicit), ("resolved", list resolved), ("export", x.json)]
+      | .error e, _ | _, .error e => return failure "statement" e
 
 /-- As it is, but for the clock: a whole proof takes what all its tactics may. -/
 def untimed (s : Command.State) : Command.State := match s.scopes with
@@ -232,7 +234,7 @@ def Repl.compile (s : Repl) (j : Json) : BaseIO Json := do
     match stxs.toList with
     | [stx] =>
       if stx[1].getKind != ``Parser.Command.theorem then return failure "compile" "the text is not one theorem" else
-      let n := (scopeOf header).currNamespace ++ (str j "name").toName
+      let n := fullName (scopeOf header) (str j "name")
       match state.env.find? n with
       | none => return failure "compile" "the text declares no such theorem"
       | some _ => return .mkObj [("export", (({} : Export).constants state.env [n]).json)]
@@ -286,6 +288,7 @@ def Repl.answer (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
   | "compile" => return (s, ← s.compile j)
   | "replay" => return (s, ← s.replay j)
   | "library" => return (s, ← s.library j)
+  | "split" => return (s, ← s.split j)
   | other => return (s, failure "request" ("no such request: " ++ other))
 
 def stamped (secret j : Json) : String := match secret with | .str s => s ++ " " ++ j.compress ++ "\n" | _ => "\n"

@@ -50,11 +50,10 @@ def types (env : Environment) : List Name := typesOfAll (declared env)
 
 /-! ## What a header redefines -/
 
-/-- Commands that declare what they say, or only say where names are looked up; all others are told of. -/
+/-- Commands that declare something, or decide where names are looked up; all others are listed. -/
 def plain : List Name := [
   ``Parser.Command.declaration, ``Parser.Command.mutual, ``Parser.Command.namespace, ``Parser.Command.section,
-  ``Parser.Command.end, ``Parser.Command.variable, ``Parser.Command.universe, ``Parser.Command.open,
-  ``Parser.Command.moduleDoc]
+  ``Parser.Command.end, ``Parser.Command.universe, ``Parser.Command.open, ``Parser.Command.moduleDoc]
 
 /-- Attributes that change what tactics do, not what a statement says. -/
 def mild : List String := ["@[simp]", "@[ext]", "@[grind]", "@[grind =]", "@[reducible]", "@[inline]", "@[refl]", "@[symm]"]
@@ -90,26 +89,71 @@ partial def shadows (env : Environment) (n scope : Name) : Option Name :=
     let short := n.replacePrefix scope .anonymous
     if short != n && (env.getModuleIdxFor? short).isSome then some short else shadows env n p
 
-/-- Does a type speak of imported constants alone? -/
-partial def foreign (env : Environment) (cs : List Name) : Bool := match cs with
-  | [] => true
-  | c :: cs => (env.getModuleIdxFor? c).isSome && foreign env cs
+/-- The same where one of some namespaces is open. -/
+partial def shadowsOpen (env : Environment) (n : Name) (l : List OpenDecl) : Option Name := match l with
+  | .simple scope _ :: l => match shadows env n scope with | some short => some short | none => shadowsOpen env n l
+  | .explicit short full :: l =>
+    if full == n && (env.getModuleIdxFor? short).isSome then some short else shadowsOpen env n l
+  | [] => none
 
-partial def redefined (env : Environment) (scope : Name) (l : List ConstantInfo) : List Json := match l with
-  | [] => []
+partial def hasNat (l : Array Nat) (k : Nat) (i : Nat := 0) : Bool :=
+  match l[i]? with | none => false | some n => n == k || hasNat l k (i + 1)
+
+def arity : DiscrTree.Key → Nat
+  | .const _ n | .fvar _ n => n
+  | .proj _ _ n => n + 1
+  | .arrow => 0
+  | _ => 0
+
+/-- Do the keys of one argument, of which `left` are to come, mention a constant that was declared since the imports? The
+answer and the place after them. Keys know no reducible definition any more. -/
+partial def ownKeys (env : Environment) (keys : Array DiscrTree.Key) (i left : Nat) : Bool × Nat :=
+  if left == 0 then (false, i) else
+  match keys[i]? with
+  | none => (false, i)
+  | some key =>
+    let own := match key with | .const n _ => (env.getModuleIdxFor? n).isNone | _ => false
+    let (more, j) := ownKeys env keys (i + 1) (left - 1 + arity key)
+    (own || more, j)
+
+/-- The same for the arguments of a class from the `k`-th on, but for those that are outputs. -/
+partial def ownArguments (env : Environment) (outputs : Array Nat) (keys : Array DiscrTree.Key) (i k : Nat) : Bool :=
+  if i ≥ keys.size then false else
+  let (own, j) := ownKeys env keys i 1
+  (own && !hasNat outputs k) || ownArguments env outputs keys j (k + 1)
+
+/-- Does an instance give a class of the library a meaning at types of the library, or at any type? Its keys say where it is
+tried. -/
+def foreign (env : Environment) (c : ConstantInfo) : BaseIO Bool := do
+  if !Meta.isInstanceCore env c.name then return false
+  let r ← Cells.of { header := "" } 0 { env } {} {}
+  match ← caught (r.run (do
+      let (_, _, type) ← forallMetaTelescopeReducing c.type
+      let keys ← DiscrTree.mkPath type
+      return keys)) with
+  | .error _ => return true
+  | .ok keys => match keys[0]? with
+    | some (DiscrTree.Key.const n _) =>
+      let outputs := match getOutParamPositions? env n with | some l => l | none => #[]
+      return (env.getModuleIdxFor? n).isSome && !ownArguments env outputs keys 1 0
+    | _ => return true
+
+partial def redefined (env : Environment) (scope : Command.Scope) (l : List ConstantInfo) : BaseIO (List Json) := do
+  match l with
+  | [] => return []
   | c :: l =>
-    let rest := redefined env scope l
-    if Meta.isInstanceCore env c.name && foreign env (mentioned c.type.getUsedConstants []) then
-      .str ("an instance for Lean's own types: " ++ shown c.name) :: rest
-    else match shadows env c.name scope with
-      | some n => .str (shown c.name ++ " stands before Lean's own " ++ shown n) :: rest
-      | none => rest
+    let rest ← redefined env scope l
+    let n := match privateToUserName? c.name with | some n => n | none => c.name
+    if ← foreign env c then return .str ("an instance for Lean's own types: " ++ shown n) :: rest
+    match shadows env n scope.currNamespace, shadowsOpen env n scope.openDecls with
+    | some short, _ | none, some short => return .str (shown n ++ " stands before Lean's own " ++ shown short) :: rest
+    | none, none => return rest
 
 def Repl.header (s : Repl) (text : String) : BaseIO (Repl × Json) := do
   let start ← s.start
   let (stxs, failed, state) ← (Source.of "<header>" text start).all
   if failed.size == 0 then
-    let tells := told text stxs.toList (redefined state.env (scopeOf state).currNamespace (declared state.env))
+    let tells := told text stxs.toList (← redefined state.env (scopeOf state) (declared state.env))
     return ({ s with headers := s.headers.push state }, .mkObj [("header", int s.headers.size), ("tells", list tells)])
   return (s, .mkObj [("failed", .str "header"), ("errors", .arr failed)])
 
@@ -156,6 +200,11 @@ partial def beforeOf (start : String.Pos.Raw) (ts : Array InfoTree) (i : Nat) : 
   | some t => match before start t with | some n => some n | none => beforeOf start ts (i + 1)
 end
 
+/-- The name of a theorem that is written so in a scope. -/
+def fullName (scope : Command.Scope) (name : String) : Name :=
+  let n := name.toName
+  if n.getRoot == `_root_ then n.replacePrefix `_root_ .anonymous else scope.currNamespace ++ n
+
 /-- A theorem without proof, elaborated as a command: its constant and how many hypotheses stand before its colon. -/
 def stated (header : Command.State) (name signature : String) : BaseIO (Except Json (ConstantVal × Nat)) := do
   let text := "theorem " ++ name ++ " " ++ signature ++ "\n"
@@ -168,21 +217,129 @@ def stated (header : Command.State) (name signature : String) : BaseIO (Except J
       let value := stx[1][3]
       if stx[1].getKind != ``Parser.Command.theorem || value.getPos? != some proof || stx[1][1][0].getId != name.toName then
         return .error (failure "statement" "the text is not the signature of one theorem")
-      match state.env.find? (scope.currNamespace ++ name.toName) with
+      match state.env.find? (fullName scope name) with
       | some c =>
         if c.type.hasSorry then return .error (failure "statement" "the statement contains sorry")
         return .ok (c.toConstantVal, (beforeAny proof state.infoState.trees).getD 0)
       | none => return .error (failure "statement" "the statement declares nothing")
     | _ => return .error (failure "statement" "the text is not the signature of one theorem")
 
-/-- A statement as elaborated: without notations, with all namespaces. -/
-def spelt (header : Command.State) (c : ConstantVal) : BaseIO (Except String String) := do
-  let scope := scopeOf header
-  let options := (scope.opts.setBool `pp.notation false).setBool `pp.fullNames true
-  let r ← Cells.of { scope with opts := options } 0 { env := header.env } {} {}
+partial def hasName (l : Array Name) (n : Name) (i : Nat := 0) : Bool :=
+  match l[i]? with | none => false | some m => m == n || hasName l n (i + 1)
+
+partial def excluding (known : Array Name) (l : List Name) : List Name := match l with
+  | [] => []
+  | n :: l => if hasName known n then excluding known l else n :: excluding known l
+
+/-- Is a universe level of a constant one that its arguments leave open? -/
+partial def openLevel (params : List Name) (type : Expr) : Bool := match type with
+  | .forallE _ d b _ => openLevel (excluding (collectLevelParams {} d).params params) b
+  | _ => match params with | [] => false | _ => true
+
+/-- Does a statement depend on universe levels that are not seen in what it prints otherwise? -/
+def levelsMatter (env : Environment) (e : Expr) : Bool := (e.find? fun
+  | .const n (_ :: _) => match env.find? n with | some c => openLevel c.levelParams c.type | none => false
+  | _ => false).isSome
+
+/-- Options of printing that hide nothing a reader would miss, whatever the header set. -/
+def open_ (universes : Bool) : Options :=
+  let o : Options := ({} : Options).setBool `pp.notation false
+  let o := ((o.setBool `pp.fullNames true).setBool `pp.privateNames true).setBool `pp.fieldNotation false
+  let o := ((o.setBool `pp.numericTypes true).setBool `pp.natLit true).setBool `pp.coercions.types true
+  let o := ((o.setBool `pp.structureInstances false).setBool `pp.deepTerms true).setNat `pp.maxSteps 200000
+  o.setBool `pp.universes universes
+
+def pretty (env : Environment) (o : Options) (e : Expr) : BaseIO (Except String String) := do
+  let r ← Cells.of { header := "", opts := o } 0 { env } {} {}
   caught (do
-    let text ← r.run (do let text ← ppExpr c.type; return text)
+    let text ← r.run (do let text ← ppExpr e; return text)
     return text.pretty 100)
+
+/-- A statement as elaborated: without notations, with all namespaces and the types of numerals, and with universe levels where
+they matter; and with every argument and level. -/
+def spelt (header : Command.State) (c : ConstantVal) : BaseIO (Except String (String × String)) := do
+  let env := header.env
+  match ← pretty env (open_ (levelsMatter env c.type)) c.type with
+  | .error e => return .error e
+  | .ok text => match ← pretty env ((open_ true).setBool `pp.explicit true) c.type with
+    | .error e => return .error e
+    | .ok explicit => return .ok (text, explicit)
+
+/-! ## Instances that a statement rests on -/
+
+partial def mentionsOwn (env : Environment) (cs : Array Name) (i : Nat := 0) : Bool := match cs[i]? with
+  | none => false
+  | some c => (env.getModuleIdxFor? c).isNone || mentionsOwn env cs (i + 1)
+
+/-- The instances among the arguments of a constant of the library that give a class a meaning at types of the library and are
+not the library's own: declared by the header, or a hypothesis about types that are no variables. -/
+partial def ownInstances (env : Environment) (params : Array ParamInfo) (args : Array Expr) (i : Nat) (found : List Expr) :
+    MetaM (List Expr) := do
+  match params[i]?, args[i]? with
+  | some p, some a =>
+    if !p.isInstImplicit then ownInstances env params args (i + 1) found else
+    let type ← instantiateMVars (← inferType a)
+    let foreign := mentionsOwn env a.getUsedConstants || (a.hasFVar && !type.hasFVar)
+    if foreign && !ownArguments env #[] (← DiscrTree.mkPath type) 1 0
+      then ownInstances env params args (i + 1) (a :: found) else ownInstances env params args (i + 1) found
+  | _, _ => return found
+
+partial def resolved (l : List Expr) (rest : List String) : MetaM (List String) := do
+  match l with
+  | [] => return rest
+  | a :: l =>
+    let type ← ppExpr (← inferType a)
+    let value ← ppExpr a
+    let text := type.pretty 100 ++ " is " ++ value.pretty 100
+    let rest ← resolved l rest
+    return if rest.contains text then rest else text :: rest
+
+/-- The arguments of an application, the last first in, before `rest`. -/
+partial def argumentsOf (e : Expr) (rest : List Expr) : List Expr :=
+  match e with | .app f a => argumentsOf f (a :: rest) | _ => rest
+
+mutual
+/-- For each instance that a statement takes from elsewhere than the library: its class, and the instance. -/
+partial def resolutions (env : Environment) (e : Expr) (found : List String) : MetaM (List String) := do
+  match e with
+  | .forallE n t b i => resolutionsUnder env n t b i (← resolutions env t found)
+  | .lam n t b i => resolutionsUnder env n t b i (← resolutions env t found)
+  | .letE n t v b _ =>
+    let found ← resolutions env v (← resolutions env t found)
+    resolutions env (b.instantiate1 v) found
+  | .mdata _ e => resolutions env e found
+  | .proj _ _ e => resolutions env e found
+  | .app .. =>
+    let args := argumentsOf e []
+    let found ← match e.getAppFn with
+      | .const n ls =>
+        if (env.getModuleIdxFor? n).isNone then pure found else
+        let info ← getFunInfoNArgs (.const n ls) args.toArray.size
+        resolved (← ownInstances env info.paramInfo args.toArray 0 []) found
+      | f => resolutions env f found
+    resolutionsAmong env args found
+  | _ => return found
+
+partial def resolutionsUnder (env : Environment) (n : Name) (t b : Expr) (i : BinderInfo) (found : List String) :
+    MetaM (List String) := do
+  let id ← mkFreshFVarId
+  let body := b.instantiate1 (.fvar id)
+  fun context => resolutions env body found { context with lctx := context.lctx.mkLocalDecl id n t i }
+
+partial def resolutionsAmong (env : Environment) (args : List Expr) (found : List String) : MetaM (List String) := do
+  match args with
+  | [] => return found
+  | a :: args => resolutionsAmong env args (← resolutions env a found)
+end
+
+def texts (l : List String) : List Json := match l with | [] => [] | s :: l => .str s :: texts l
+
+def resolutionsOf (header : Command.State) (c : ConstantVal) : BaseIO (Except String (List Json)) := do
+  let env := header.env
+  let r ← Cells.of { header := "", opts := open_ false } 0 { env } {} {}
+  caught (do
+    let found ← r.run (resolutions env c.type [])
+    return texts found)
 
 end Monge
 
