@@ -73,7 +73,7 @@ class Splitter:
         return self._server.request("split", seconds=SECONDS[complete], text=text, complete=complete)
 
     def _serve(self, toolchain: Toolchain, imports: tuple[str, ...]) -> None:
-        if self._server is None or self._server.imports != imports or self._server.worn:
+        if self._server is None or self._server.imports != imports or self._server.needs_restart:
             self.close()
             self._server = LeanServer(toolchain, imports)
             self._server.hello()
