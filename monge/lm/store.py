@@ -88,7 +88,7 @@ def _table(path: Path, group: Sequence[Row], dtype: str, fingerprint: dict[str, 
 
 
 def problem(vectors: Tensor, width: int) -> str | None:
-    """The reason why a sequence cannot be used; None unless it is empty, of another width, or a vector is zero or not finite."""
+    """The reason why a sequence cannot be used: empty, of another width, or a vector that is zero or not finite; else None."""
     if vectors.ndim != 2 or not len(vectors):
         return "no vectors"
     if vectors.shape[1] != width:
@@ -207,18 +207,15 @@ class Vectors:
         for number, parsed in self._parsed():
             rows: list[Row] = []
             for place, key, vectors in parsed:
-                name = f"row {place}" if key is None else key
-                if key is None:
-                    reason = "no id"
-                else:
-                    reason = vectors if isinstance(vectors, str) else problem(vectors, self.width)
-                if reason is None and key is not None and isinstance(vectors, Tensor):
+                reason = vectors if isinstance(vectors, str) else problem(vectors, self.width if len(vectors) else 0)
+                if key is not None and isinstance(vectors, Tensor) and reason is None:
                     rows.append((key, vectors))
-                elif dropped is None:
-                    where = f"{self.path}: row group {number}, " + (name if key is None else f"id {key!r}")
+                    continue
+                name, reason = (f"row {place}", "no id") if key is None else (f"id {key!r}", reason)
+                if dropped is None:
+                    where = f"{self.path}: row group {number}, {name}"
                     raise ValueError(f"{where}: {reason}; leave the row out, as --bad drop does")
-                else:
-                    dropped.append((name, str(reason)))
+                dropped.append((name if key is None else key, str(reason)))
             yield number, rows
 
     def _parsed(self) -> Iterator[tuple[int, list[tuple[int, str | None, Tensor | str]]]]:
@@ -235,7 +232,8 @@ def _names(kind: pa.DataType) -> bool:
     """True for ids that are strings or integers, dictionary-encoded or not."""
     if pa.types.is_dictionary(kind):
         return _names(kind.value_type)
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_text(kind) for is_text in texts) or pa.types.is_integer(kind)
 
 
 def _number(kind: pa.DataType) -> pa.DataType | None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from monge.lm.store import DTYPES, Row, Vectors, merge, write
+from monge.lm.store import DTYPES, Dropped, Row, Vectors, merge, usable, write
 
 
 def rows(*lengths: int, seed: int = 0, width: int = 6) -> list[Row]:
@@ -57,8 +57,8 @@ def test_a_file_of_lists_of_lists_of_doubles_is_read(tmp_path: Path) -> None:
     ("vector", "said"),
     [
         (torch.zeros(1, 6), "vector 0 is zero"),
-        (torch.full((1, 6), float("nan")), "vector 0 is not finite"),
-        (torch.full((1, 6), 1e6), "not finite .* store bfloat16"),
+        (torch.full((1, 6), float("nan")), "vector 0 holds NaN; leave"),
+        (torch.full((1, 6), 1e6), "vector 0 is infinite .* store bfloat16"),
         (torch.zeros(0, 6), "no vectors"),
         (torch.ones(1, 5), "width 5, the others have 6"),
     ],
@@ -73,20 +73,39 @@ def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     write(path, [rows(3)], dtype="float16", fingerprint={})
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"x.parquet: not a whole parquet file"):
+    with pytest.raises(ValueError, match=r"x.parquet: not a complete parquet file"):
         Vectors(path).ids()
 
 
 def test_vectors_that_are_not_finite_are_named_with_row_group_and_id(tmp_path: Path) -> None:
     table = pa.table({"id": ["a", "b"], "hidden": pa.array([[[1.0, 2.0]], [[float("inf"), 1.0]]])})
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=1)
-    with pytest.raises(ValueError, match="row group 1, id 'b': vector 0 is not finite"):
+    with pytest.raises(ValueError, match="row group 1, id 'b': vector 0 is infinite; leave"):
         list(Vectors(tmp_path / "x.parquet").portions())
 
 
-def test_ids_of_another_type_are_refused(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"id": [1], "hidden": pa.array([[[1.0]]])}), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="ids are int64; give strings"):
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([7, 8, 9]),
+        pa.array([7, 8, 9], pa.uint16()),
+        pa.array(["7", "8", "9"]).dictionary_encode(),
+        pa.array([7, 8, 9]).dictionary_encode(),
+        pa.array(["7", "8", "9"], pa.large_string()),
+        pa.array(["7", "8", "9"], pa.string_view()),
+    ],
+    ids=lambda ids: str(ids.type),
+)
+def test_integers_and_dictionaries_as_ids_are_strings(tmp_path: Path, ids: pa.Array) -> None:
+    pq.write_table(pa.table({"id": ids, "hidden": pa.array([[[1.0]]] * 3)}), tmp_path / "x.parquet")
+    found = Vectors(tmp_path / "x.parquet")
+    assert found.ids() == [key for _, rows in found.portions() for key, _ in rows] == ["7", "8", "9"]
+
+
+@pytest.mark.parametrize("ids", [[1.0], [True], [b"a"], [["a"]]])
+def test_ids_of_another_type_are_rejected(tmp_path: Path, ids: list) -> None:
+    pq.write_table(pa.table({"id": ids, "hidden": pa.array([[[1.0]]])}), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"ids are .*; give strings or integers"):
         Vectors(tmp_path / "x.parquet").ids()
 
 
@@ -102,17 +121,71 @@ def table(path: Path, hidden: list, kind: pa.DataType | None, said: str = "{}", 
     return Vectors(path)
 
 
-@pytest.mark.parametrize("kind", [FLOATS, pa.list_(pa.list_(pa.float16(), 2))])
-def test_missing_vectors_are_refused_and_do_not_shift_the_rows_after_them(tmp_path: Path, kind: pa.DataType) -> None:
-    found = table(tmp_path / "x.parquet", [[[1.0, 2.0], None, [3.0, 4.0]], [[5.0, 6.0]]], kind)
-    with pytest.raises(ValueError, match=r"x\.parquet: row group 0: 1 vectors are missing; leave their rows out"):
-        list(found.portions())
+NAN, INF = float("nan"), float("inf")
+UNUSABLE = {
+    "zero": ([[0.0, 0.0]], "vector 0 is zero"),
+    "nan": ([[1.0, 2.0], [1.0, NAN]], "vector 1 holds NaN"),
+    "infinite": ([[1.0, INF]], "vector 0 is infinite"),
+    "empty": ([], "no vectors"),
+    "null": (None, "no vectors"),
+    "missing vector": ([[1.0, 2.0], None], "vector 1 is missing"),
+    "missing number": ([[1.0, None]], "vector 0 has a missing number"),
+    "too large": ([[3e38, 3e38]], "vector 0 is too large"),
+    "of another width": ([[1.0, 2.0, 3.0]], "vectors of width 3, the others have 2"),
+    "of two widths": ([[1.0, 2.0], [1.0]], "vectors of 2 widths"),
+}
+FLOAT32 = pa.list_(pa.list_(pa.float32()))
 
 
-def test_missing_numbers_are_refused(tmp_path: Path) -> None:
-    found = table(tmp_path / "x.parquet", [[[1, 2], [None, 4]]], BITS, '{"dtype": "bfloat16"}')
-    with pytest.raises(ValueError, match="row group 0: 1 numbers are missing"):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, FLOATS) for name in UNUSABLE]
+    + [(name, FLOAT32) for name in UNUSABLE]
+    + [(name, pa.list_(pa.list_(pa.float16(), 2))) for name in UNUSABLE if "width" not in name and name != "too large"],
+)
+def test_an_unusable_row_is_named_or_dropped_and_shifts_none_after_it(
+    tmp_path: Path, name: str, kind: pa.DataType
+) -> None:
+    bad, reason = UNUSABLE[name]
+    rows = [[[1.0, 2.0]], bad, [[3.0, 4.0], [5.0, 6.0]]]
+    found = table(tmp_path / "x.parquet", rows, kind)
+    with pytest.raises(
+        ValueError, match=rf"x\.parquet: row group 0, id 'row-1': {reason}.*; leave the row out"
+    ) as stopped:
         list(found.portions())
+    assert "bfloat16" not in str(stopped.value) or (name == "infinite" and "halffloat" in str(kind))
+    dropped: list[Dropped] = []
+    read = [row for _, portion in found.portions(dropped) for row in portion]
+    assert [(key, x.tolist()) for key, x in read] == [("row-0", rows[0]), ("row-2", rows[2])]
+    ((key, told),) = dropped
+    assert (key, told.startswith(reason)) == ("row-1", True)
+
+
+def test_a_row_without_an_id_is_named_or_dropped(tmp_path: Path) -> None:
+    hidden = pa.array([[[1.0]], [[2.0]]])
+    pq.write_table(pa.table({"id": pa.array([None, "a"]), "hidden": hidden}), tmp_path / "x.parquet")
+    found = Vectors(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="row group 0, row 0: no id; leave the row out"):
+        list(found.portions())
+    dropped: list[Dropped] = []
+    assert [[key for key, _ in rows] for _, rows in found.portions(dropped)] == [["a"]]
+    assert (dropped, found.ids()) == ([("row 0", "no id")], ["a"])
+
+
+def test_the_width_is_that_of_the_first_row_with_vectors(tmp_path: Path) -> None:
+    assert table(tmp_path / "x.parquet", [None, [], [[1.0, 2.0]], [[1.0]]], FLOATS).width == 2
+    with pytest.raises(ValueError, match=r"y\.parquet: no row holds vectors"):
+        _ = table(tmp_path / "y.parquet", [None, []], FLOATS).width
+
+
+def test_rows_that_a_dtype_cannot_hold_are_dropped_before_they_are_written() -> None:
+    dropped: list[Dropped] = []
+    large, small = torch.full((1, 2), 1e5), torch.full((1, 2), 1e-9)
+    kept = usable([("a", torch.ones(1, 2)), ("b", large), ("c", small)], dtype="float16", width=2, dropped=dropped)
+    assert [(key, x.dtype) for key, x in kept] == [("a", torch.float16)]
+    assert [key for key, _ in dropped] == ["b", "c"]
+    assert "store bfloat16" in dropped[0][1]
+    assert dropped[1][1] == "vector 0 is zero"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +211,7 @@ def test_what_are_no_lists_of_vectors_is_named(tmp_path: Path, hidden: list, kin
     ],
 )
 def test_a_damaged_fingerprint_is_named(tmp_path: Path, said: str, kind: pa.DataType) -> None:
-    with pytest.raises(ValueError, match=r"x\.parquet: its fingerprint is damaged; write it anew"):
+    with pytest.raises(ValueError, match=r"x\.parquet: its fingerprint is damaged; write it again"):
         list(table(tmp_path / "x.parquet", [[[1, 2]]], kind, said).portions())
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from monge.apps.translate.metamath import theorems
 from monge.files import atomic_write
-from monge.lm.store import Bad, Dropped
+from monge.lm.store import Dropped
 from monge.math.random import split_of
 
 Split = Literal["train", "validation", "test"]
@@ -53,12 +53,12 @@ def metamath(path: Path, *, words: tuple[int, int] = (3, 60), symbols: int = 96)
         if not keys & seen:
             kept.append(theorem)
         seen |= keys
-    groups = alike([theorem.comment for theorem in kept])
+    groups = near_duplicates([theorem.comment for theorem in kept])
     texts = [(theorem.label, theorem.comment, " ".join(theorem.statement)) for theorem in kept]
     return [Text(label, texts[group][0], nl, formal) for (label, nl, formal), group in zip(texts, groups, strict=True)]
 
 
-def alike(texts: Sequence[str], *, threshold: float = 0.7) -> list[int]:
+def near_duplicates(texts: Sequence[str], *, threshold: float = 0.7) -> list[int]:
     """For each text the first of its group: texts are linked if their sets of words have a Jaccard index of `threshold`.
 
     Exact, by prefix filtering (Bayardo et al. 2007): sets this similar share one of their few rarest words.
@@ -79,10 +79,10 @@ def alike(texts: Sequence[str], *, threshold: float = 0.7) -> list[int]:
                 links.append((number, other))
         for word in prefix:
             index[word].append(number)
-    return linked(len(sets), links)
+    return connected_components(len(sets), links)
 
 
-def linked(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
+def connected_components(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
     """The group of each of `count` when links join them: the least number in it."""
     parent = list(range(count))
 
@@ -97,7 +97,7 @@ def linked(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
     return [first(number) for number in range(count)]
 
 
-# the public sets of pairs: what each calls its id, its natural language and its Lean
+# the public sets of pairs: the names of the id, the natural language and the Lean in each
 FIELDS = {
     "herald": ("id", "informal_theorem", "formal_theorem"),
     "proofnet": ("name", "informal_prefix", "formal_statement"),
@@ -106,33 +106,41 @@ FIELDS = {
 }
 
 
-def public(name: str, path: Path) -> list[Text]:
-    """A public set of natural language and Lean from a local .parquet or .jsonl file; near-copies are grouped."""
+def public(name: str, path: Path, dropped: list[Dropped] | None = None) -> list[Text]:
+    """A public set of natural language and Lean from a local .parquet or .jsonl file; near-duplicates are grouped.
+
+    Rows without an id or a text are appended to `dropped`; without that list they are a ValueError.
+    """
     key, nl, formal = FIELDS[name]
     rows: list[tuple[str, str, str]] = []
     first: dict[str, int] = {}
-    for number, row in enumerate(_rows(path)):
+    for line, row in _rows(path, dropped):
+        number = line - 1
         missing = [field for field in (nl, formal) if not isinstance(row.get(field), str)]
-        if missing:
+        label = row.get(key, number)  # rows of a set without ids are numbered
+        if missing and (dropped is None or not row.keys() & {nl, formal}):
             raise ValueError(
                 f"{path}: row {number} has no text {', '.join(missing)}, only {', '.join(sorted(row))}; is it {name}?"
             )
-        label = row.get(key, number)  # a set without ids is numbered
-        if label is None:
+        if label is None and dropped is None:
             raise ValueError(f"{path}: row {number} has no {key}; give every row its own")
+        if dropped is not None and (missing or label is None):
+            dropped.append((f"row {number}", f"no {missing[0] if missing else key}"))
+            continue
         if (before := first.setdefault(str(label), number)) != number:
             raise ValueError(f"{path}: row {number} has the {key} {label!r} of row {before}; give every row its own")
         rows.append((str(label), row[nl].strip(), row[formal].strip()))
     rows = [row for row in rows if row[1] and row[2]]
-    near = (enumerate(alike([row[side] for row in rows])) for side in (1, 2))
-    groups = linked(len(rows), chain(*near))
+    near = (enumerate(near_duplicates([row[side] for row in rows])) for side in (1, 2))
+    groups = connected_components(len(rows), chain(*near))
     return [Text(label, rows[group][0], nl, formal) for (label, nl, formal), group in zip(rows, groups, strict=True)]
 
 
-READERS: dict[str, Callable[[Path], list[Text]]] = {
-    "metamath": metamath,
-    **{name: lambda path, name=name: public(name, path) for name in FIELDS},
+READERS: dict[str, Callable[[Path, list[Dropped] | None], list[Text]]] = {
+    "metamath": lambda path, _: metamath(path),
+    **{name: lambda path, dropped, name=name: public(name, path, dropped) for name in FIELDS},
 }
+"""(path, list for unusable rows or None to reject them) -> texts, by the name of the data set."""
 
 
 def write_texts(path: Path, texts: Sequence[Text]) -> None:
@@ -142,47 +150,72 @@ def write_texts(path: Path, texts: Sequence[Text]) -> None:
         place.write_text(lines, encoding="utf-8")
 
 
-def read_texts(path: Path) -> list[Text]:
-    """What `write_texts` wrote; the ids must differ. ValueError, with the line, for what is none, or if there are no rows."""
+def read_texts(path: Path, dropped: list[Dropped] | None = None) -> list[Text]:
+    """Texts as `write_texts` writes them; ids must differ, and integer ids become strings.
+
+    Rows that are no texts are appended to `dropped`; without that list they are a ValueError, with the line. ValueError if no
+    rows are left.
+    """
     texts: list[Text] = []
-    for number, row in enumerate(_rows(path), 1):
+    for number, row in _rows(path, dropped):
         fields = {name: row.get(name) for name in Text.__dataclass_fields__}
+        fields |= {name: _name(fields[name]) for name in ("id", "group")}
         fields["group"] = fields["group"] or fields["id"]
         wrong = [name for name, value in fields.items() if not isinstance(value, str) or not value.strip()]
-        if wrong:
+        if not wrong:
+            texts.append(Text(**fields))  # pyright: ignore[reportArgumentType]
+        elif dropped is None:
             raise ValueError(
                 f"{path}: line {number}: {wrong[0]} is {fields[wrong[0]]!r}; give a text that is not empty"
             )
-        texts.append(Text(**fields))  # pyright: ignore[reportArgumentType]
+        else:
+            key = fields["id"] if "id" not in wrong else f"line {number}"
+            dropped.append((str(key), f"{wrong[0]} is {fields[wrong[0]]!r}"))
     if not texts:
         raise ValueError(f"{path}: no rows")
     seen = set[str]()
     for text in texts:
         if text.id in seen:
-            raise ValueError(f"{path}: the id {text.id!r} comes twice; give every row its own")
+            raise ValueError(f"{path}: the id {text.id!r} is repeated; give every row its own")
         seen.add(text.id)
     return texts
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _name(value: Any) -> Any:
+    """Integers, as ids may be, as strings."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _rows(path: Path, dropped: list[Dropped] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, row) of a .parquet file or of JSON lines, blank lines left out."""
     if not path.exists():
         raise ValueError(f"{path}: no such file")
     if path.suffix == ".parquet":
         try:
-            for batch in pq.ParquetFile(path).iter_batches(1024):
-                yield from batch.to_pylist()
+            batches = pq.ParquetFile(path).iter_batches(1024)
+            yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a whole parquet file ({error}); fetch it anew") from error
+            raise ValueError(f"{path}: not a complete parquet file ({error}); download it again") from error
         return
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
-                row = json.loads(line)
-                json.dumps(row, ensure_ascii=False).encode()  # half a character, "\ud800", passes for a string
-            except (ValueError, RecursionError) as error:
-                raise ValueError(
-                    f"{path}: line {number} is not JSON in UTF-8 ({error}); give one object a line"
-                ) from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}: line {number} is no object; give one with id, nl and formal")
-            yield row
+                yield number, _parsed(line)
+            except ValueError as error:
+                if dropped is None:
+                    raise ValueError(f"{path}: line {number} {error}") from error
+                dropped.append((f"line {number}", str(error)))
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """A line's object. ValueError, with the reason, for anything else."""
+    try:
+        row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode()  # half a character, "\ud800", passes for a string
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON in UTF-8 ({error}); give one object a line") from error
+    if not isinstance(row, dict):
+        raise ValueError("is not an object; give one with id, nl and formal")
+    return row

@@ -1,5 +1,6 @@
-"""Texts to files of hidden states: in parts that a fleet shares, that are kept when it stops, and that make one file."""
+"""Texts to files of hidden states: in parts that a fleet shares, that survive an interruption, and that make one file."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -7,78 +8,119 @@ from pathlib import Path
 
 import torch
 
+from monge.files import write_json
 from monge.fleet import Fleet
 from monge.lm.hidden import check, hidden_states, longer
 from monge.lm.load import Encoder, encoder
-from monge.lm.store import DTYPES, Row, Vectors, merge, write
+from monge.lm.store import DTYPES, Dropped, Row, Vectors, merge, usable, write
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Which vectors stand for a text."""
+    """The model and the settings that turn a text into vectors."""
 
     model: str
     layer: int
     max_length: int = 512
     dtype: str = "float16"
     tokens: int = 4096
-    """Tokens of a batch, padding included."""
+    """Tokens of a batch, including padding."""
 
     def fingerprint(self) -> dict[str, str]:
-        """What the vectors depend on. ValueError if the model cannot give them."""
+        """Everything that the vectors depend on. ValueError if the model cannot give them."""
         check(_encoder(self.model), self.layer, self.max_length)
         own = {"layer": str(self.layer), "pooling": "none", "max_length": str(self.max_length), "dtype": self.dtype}
         return {**_encoder(self.model).fingerprint(), **own}
 
 
 def cut(texts: Sequence[str], embedding: Embedding) -> int:
-    """How many texts are longer than an embedding takes."""
+    """The number of texts that are longer than an embedding takes."""
     return longer(_encoder(embedding.model), texts, embedding.max_length)
 
 
 def embed(
-    keys: Sequence[str], texts: Sequence[str], embedding: Embedding, out: Path, fleet: Fleet, *, size: int = 1024
+    keys: Sequence[str],
+    texts: Sequence[str],
+    embedding: Embedding,
+    out: Path,
+    fleet: Fleet,
+    *,
+    size: int = 1024,
+    dropped: list[Dropped] | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Write the hidden states of all texts to `out`, a row group for every `size`; yields (parts done, parts).
 
-    Parts lie in `out`.parts until all are there. ValueError if parts of another embedding or of other texts lie there.
+    Texts whose vectors cannot be used are appended to `dropped`; without that list they are a ValueError. Parts stay in
+    `out`.parts until all are done. ValueError if parts of another embedding or of other texts are there.
     """
-    parts, print_ = out.with_name(f"{out.name}.parts"), embedding.fingerprint()
+    parts, fingerprint = out.with_name(f"{out.name}.parts"), embedding.fingerprint()
     parts.mkdir(parents=True, exist_ok=True)
-    shards = [(number, keys[k : k + size], texts[k : k + size]) for number, k in enumerate(range(0, len(keys), size))]
-    left = []
-    for shard in shards:
-        path = parts / f"{shard[0]:06d}.parquet"
-        if not path.exists():
-            left.append(shard)
-        elif (part := Vectors(path)).fingerprint != print_ or part.ids() != list(shard[1]):
-            raise ValueError(
-                f"{path}: made from other texts or by another model; remove {parts}, or name another --out"
-            )
+    shards = [Shard(n, keys[k : k + size], texts[k : k + size]) for n, k in enumerate(range(0, len(keys), size))]
+    left = [shard for shard in shards if not shard.finished(parts, fingerprint, drop=dropped is not None)]
     done = len(shards) - len(left)
-    for _ in fleet(partial(_embed, embedding, print_, parts), left):
+    for _ in fleet(partial(_embed, embedding, fingerprint, parts, dropped is not None), left):
         done += 1
         yield done, len(shards)
-    found = [parts / f"{number:06d}.parquet" for number, *_ in shards]
-    merge(out, found)
-    for path in found:
+    files = [shard.path(parts) for shard in shards if shard.path(parts).exists()]
+    if not files:
+        raise ValueError(f"{out}: no text can be used ({shards[0].dropped(parts)[0][1]})")
+    if dropped is not None:
+        dropped.extend(row for shard in shards for row in shard.dropped(parts))
+    merge(out, files)
+    for path in parts.iterdir():
         path.unlink()
     parts.rmdir()
 
 
-def _embed(
-    embedding: Embedding, fingerprint: dict[str, str], parts: Path, shard: tuple[int, Sequence[str], Sequence[str]]
-) -> int:
-    number, keys, texts = shard
+@dataclass(frozen=True)
+class Shard:
+    """Texts that one worker embeds."""
+
+    number: int
+    keys: Sequence[str]
+    texts: Sequence[str]
+
+    def path(self, parts: Path) -> Path:
+        """The file of their vectors."""
+        return parts / f"{self.number:06d}.parquet"
+
+    def note(self, parts: Path) -> Path:
+        """The file that lists unusable texts, if there are any."""
+        return parts / f"{self.number:06d}.json"
+
+    def dropped(self, parts: Path) -> list[Dropped]:
+        """The unusable texts, by id and reason, as the worker has noted them."""
+        path = self.note(parts)
+        return [(key, reason) for key, reason in json.loads(path.read_text())] if path.exists() else []
+
+    def finished(self, parts: Path, fingerprint: dict[str, str], *, drop: bool) -> bool:
+        """True if an earlier command has embedded these texts. ValueError if it embedded others in their place."""
+        path, gone = self.path(parts), {key for key, _ in self.dropped(parts)}
+        if not path.exists():
+            return drop and len(gone) == len(self.keys)
+        if (part := Vectors(path)).fingerprint != fingerprint or part.ids() != [k for k in self.keys if k not in gone]:
+            raise ValueError(
+                f"{path}: made from other texts or by another model; remove {parts}, or name another --out"
+            )
+        return drop or not gone
+
+
+def _embed(embedding: Embedding, fingerprint: dict[str, str], parts: Path, drop: bool, shard: Shard) -> int:
     rows = hidden_states(
         _encoder(embedding.model),
-        texts,
+        shard.texts,
         layer=embedding.layer,
         max_length=embedding.max_length,
         tokens=embedding.tokens,
     )
-    group: list[Row] = [(key, row.to(DTYPES[embedding.dtype])) for key, row in zip(keys, rows, strict=True)]
-    return write(parts / f"{number:06d}.parquet", [group], dtype=embedding.dtype, fingerprint=fingerprint)
+    group: list[Row] = [(key, row.to(DTYPES[embedding.dtype])) for key, row in zip(shard.keys, rows, strict=True)]
+    if drop:
+        dropped: list[Dropped] = []
+        width = next((row.shape[-1] for row in rows if len(row)), 0)
+        group = usable(group, dtype=embedding.dtype, width=width, dropped=dropped)
+        if dropped:
+            write_json(shard.note(parts), dropped)
+    return write(shard.path(parts), [group], dtype=embedding.dtype, fingerprint=fingerprint) if group else 0
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from monge.apps.translate import baselines
 from monge.apps.translate.baselines import Prediction
 from monge.apps.translate.calibrate import means
+from monge.apps.translate.data import Split
 from monge.apps.translate.metrics import (
     Interval,
     chamfer_scores,
@@ -24,7 +25,6 @@ from monge.apps.translate.metrics import (
     retrieval,
     squared_w2,
 )
-from monge.apps.translate.data import Split
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translator
 from monge.math.coupling import TokenOT

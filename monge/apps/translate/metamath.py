@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INSTALLED = Path("/usr/share/metamath/databases/set.mm")
-"""Where Debian's package metamath-databases puts set.mm (CC0)."""
+"""Path of set.mm (CC0) in Debian's package metamath-databases."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def theorems(path: Path) -> Iterator[Theorem]:
         raise ValueError(f"{path}: not a Metamath database ({error})") from error
     except OSError as error:
         raise ValueError(
-            f"{path}: no Metamath database here ({error.strerror}); apt install metamath-databases, or name another by --path"
+            f"{path}: no Metamath database here ({error.strerror}); install it by `sudo apt install metamath-databases`, "
+            "or give another set.mm by --path"
         ) from error
     found, scopes, variables = False, [[]], set[str]()
     comment, end = "", 0

@@ -1,9 +1,8 @@
 """Three methods of learning a flow between container states: flow walking, flow matching, branching events."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Float
@@ -68,9 +67,7 @@ class Method(Protocol):
         """A coupled pair as the objective takes it: rows that go back are marked in cond["back"] or turned round."""
         ...
 
-    def arrive(
-        self, model: nn.Module, container: Container, x: States, *, back: bool, steps: int, step: Step
-    ) -> States:
+    def arrive(self, model: Any, container: Container, x: States, *, back: bool, steps: int, step: Step) -> States:
         """The states on the other side; `back` goes from the target's side to the source's."""
         ...
 
@@ -108,8 +105,8 @@ class Walk:
     contrast: float = 0.0
     additive: bool = False
 
-    options: ClassVar = frozenset({"walk", "contrast", "epsilon", "additive"})
-    keeps_slots: ClassVar = True
+    options: ClassVar[frozenset[str]] = frozenset({"walk", "contrast", "epsilon", "additive"})
+    keeps_slots: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -148,9 +145,7 @@ class Walk:
     def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
         return pair
 
-    def arrive(
-        self, model: nn.Module, container: Container, x: States, *, back: bool, steps: int, step: Step
-    ) -> States:
+    def arrive(self, model: Any, container: Container, x: States, *, back: bool, steps: int, step: Step) -> States:
         if self.steps == 1 and (steps > 1 or step is not euler):
             raise ValueError(
                 "this field was trained to arrive in one Euler step; for more steps train with `--walk 3` or `--how match`"
@@ -166,14 +161,18 @@ class Match:
     sigma: float = 0.0
     additive: bool = False
 
-    options: ClassVar = frozenset({"sigma", "epsilon", "additive"})
-    keeps_slots: ClassVar = True
-    solver_steps: ClassVar = 8
+    options: ClassVar[frozenset[str]] = frozenset({"sigma", "epsilon", "additive"})
+    keeps_slots: ClassVar[bool] = True
 
     @staticmethod
     def of(options: Options) -> "Match":
         """The method with the recipe's options."""
         return Match(options.shape, options.sigma, options.additive)
+
+    @property
+    def solver_steps(self) -> int:
+        """8, since training fixes no number."""
+        return 8
 
     def network(self, container: Container, width: int) -> nn.Module:
         return field(container, width, self.shape, additive=self.additive)
@@ -186,9 +185,7 @@ class Match:
         """Half of the rows train the second output layer, if there is one."""
         return pair if self.shape.ways == 1 else half_back(pair, generator)
 
-    def arrive(
-        self, model: nn.Module, container: Container, x: States, *, back: bool, steps: int, step: Step
-    ) -> States:
+    def arrive(self, model: Any, container: Container, x: States, *, back: bool, steps: int, step: Step) -> States:
         v = snap_existence(partial(model, cond=towards(x, back)), 1.0 - float(back), container.gain)
         return solve(v, x, back=back, steps=steps, step=step)
 
@@ -199,9 +196,8 @@ class Events:
 
     shape: FieldShape
 
-    options: ClassVar = frozenset[str]()
-    keeps_slots: ClassVar = False
-    solver_steps: ClassVar = 8
+    options: ClassVar[frozenset[str]] = frozenset[str]()
+    keeps_slots: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.shape.ways == 2:
@@ -211,6 +207,11 @@ class Events:
     def of(options: Options) -> "Events":
         """The method with the recipe's options."""
         return Events(options.shape)
+
+    @property
+    def solver_steps(self) -> int:
+        """8, since training fixes no number."""
+        return 8
 
     def network(self, container: Container, width: int) -> nn.Module:
         return EventField(container, width + 2, self.shape)
@@ -222,22 +223,13 @@ class Events:
         """Forests, half of them rooted in the target."""
         return Branching()(half_back(pair, generator))
 
-    def arrive(
-        self, model: nn.Module, container: Container, x: States, *, back: bool, steps: int, step: Step
-    ) -> States:
+    def arrive(self, model: Any, container: Container, x: States, *, back: bool, steps: int, step: Step) -> States:
         if step is not euler:
             raise ValueError("a field trained with --how events takes steps of its own; leave --solver out")
         return simulate(model, x, steps=steps, back=back).x
 
 
-class _Kind(Protocol):
-    options: ClassVar[frozenset[str]]
-
-    @staticmethod
-    def of(options: Options) -> Method: ...
-
-
-METHODS: Mapping[str, _Kind] = {"walk": Walk, "match": Match, "events": Events}
+METHODS: dict[str, type[Walk] | type[Match] | type[Events]] = {"walk": Walk, "match": Match, "events": Events}
 
 
 def with_ends(u: Tensor) -> Tensor:

@@ -84,7 +84,9 @@ def pair(
     return about
 
 
-def _common(files: Mapping[str, Vectors], ids: Mapping[str, Counter[str]], groups: Mapping[str, str] | None) -> set[str]:
+def _common(
+    files: Mapping[str, Vectors], ids: Mapping[str, Counter[str]], groups: Mapping[str, str] | None
+) -> set[str]:
     """The ids of both files. ValueError if their vectors cannot be paired."""
     source, target = (files[end] for end in ENDS)
     if source.width != target.width:
@@ -100,7 +102,8 @@ def _common(files: Mapping[str, Vectors], ids: Mapping[str, Counter[str]], group
         )
     if groups is not None and not common & groups.keys():
         raise ValueError(
-            f"{source.path}: none of its ids ({next(iter(common))!r}, ...) is among the texts; give the texts that were embedded"
+            f"{source.path}: none of its ids ({next(iter(common))!r}, ...) is among the texts; "
+            "give the texts that were embedded"
         )
     return common
 

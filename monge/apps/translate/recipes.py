@@ -1,5 +1,6 @@
 """The recipe of `translate`: an experiment in scalars, and a trained field as a translator."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.couple import Couplings, soft_targets
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.methods import METHODS, Method
+from monge.apps.translate.metrics import pooled, pooled_scores, ranks
 from monge.apps.translate.pair import ENDS, Pairs
 from monge.apps.translate.space import Packed, Space
 from monge.math.container import Additive, Container
@@ -55,6 +57,8 @@ class Translate:
     shape: FieldShape = field(default_factory=FieldShape)
     batch: int = 16
     """Pairs per batch."""
+    best_by: Literal["mrr", "loss"] = "mrr"
+    """Metric that selects the best checkpoint: mean reciprocal rank of held-out translations, or held-out loss."""
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=3000, lr=3e-3, optimizer="muon", save_every=500, threads=0)
     )
@@ -108,10 +112,21 @@ class Translate:
                 with torch.random.fork_rng():
                     torch.manual_seed(start)
                     total += float(objective(model, pair).value) * len(pair)
-            return {"held-out loss": total / len(held_out)}
+            loss, mrr = total / len(held_out), math.nan
+            if math.isfinite(loss):
+                mrr = mean_reciprocal_rank(Translator(model, packed.space, self, device), pairs, held_out)
+            return {"held-out loss": loss, "held-out MRR": mrr}
 
-        model = self.network(pairs.capacity, pairs.width)
-        return Run(model, objective, batches, self.train, evaluate, constants(packed))
+        return Run(
+            self.network(pairs.capacity, pairs.width),
+            objective,
+            batches,
+            self.train,
+            evaluate,
+            constants(packed),
+            best_by={"mrr": "held-out MRR", "loss": "held-out loss"}[self.best_by],
+            best_mode="max" if self.best_by == "mrr" else "min",
+        )
 
     def _coupled(self, packed: Packed) -> Callable[[Sequence[int] | np.ndarray], Pair]:
         """Pairs by their numbers, coupled."""
@@ -203,6 +218,29 @@ class Translator:
         """Each sequence of source vectors as target vectors, both in the data's own units; `solver` as in `walk`."""
         calibrate = self.space.calibration.side(ENDS[back]).apply
         return self.space.unpack(ENDS[not back], self.walk([calibrate(x) for x in sequences], back=back, **solver))
+
+
+def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarray, *, size: int = 32) -> float:
+    """Of retrieval among these pairs by the cosine of means about their centre, averaged over both directions."""
+    means: dict[bool, list[Tensor]] = {False: [], True: []}
+    true: dict[bool, list[Tensor]] = {False: [], True: []}
+    space = translator.space
+    for start in range(0, len(numbers), size):
+        sequences = [
+            [space.calibration.side(end).apply(pairs.sequence(end, n)) for n in numbers[start : start + size]]
+            for end in ENDS
+        ]
+        for back in (False, True):
+            ends = space.container.unpack(translator.walk(sequences[back], back=back))
+            means[back].append(pooled(ends, space.width))
+            true[back].append(pooled(sequences[not back], space.width))
+    total = 0.0
+    for back in (False, True):
+        queries, gallery = torch.cat(means[back]), torch.cat(true[back])
+        empty, centre = (queries == 0).all(-1, keepdim=True), gallery.mean(0)
+        scores = pooled_scores(torch.where(empty, queries, queries - centre), gallery - centre)
+        total += float((1 / ranks(scores)).mean())
+    return total / 2
 
 
 def translator_of(opened: Opened, *, which: str = "last", device: torch.device | str = "cpu") -> Translator:

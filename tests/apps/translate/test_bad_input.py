@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Prices, measured
-from monge.apps.translate.couple import Couplings, Packed, couple, shard_path
+from monge.apps.translate.calibrate import Prices
+from monge.apps.translate.couple import Couplings, couple, shard_path
 from monge.apps.translate.data import Text, write_texts
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translate
+from monge.apps.translate.space import Packed, Space
 from monge.cli import main
 from monge.files import write_json
 from monge.fleet import here
 from monge.lm.store import Vectors, write
-from monge.math.container import Container
 from monge.run import fit
 from monge.train.config import TrainConfig
 
@@ -56,7 +56,7 @@ def run(pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def packed(pairs: Pairs) -> Packed:
-    return Packed(pairs, measured(pairs, Prices()), Container(pairs.capacity))
+    return Packed(pairs, Space.measured(pairs, Prices()))
 
 
 def vectors(path: Path, *, length: int = 3, width: int = 16, model: str = "a") -> Path:
@@ -68,7 +68,7 @@ def vectors(path: Path, *, length: int = 3, width: int = 16, model: str = "a") -
     ("sizes", "said"),
     [
         ({"width": 5}, "vectors of width 5, the run's have 16; embed by the same model and layer"),
-        ({"length": 13}, "id 'x': 13 vectors do not fit 12; say --longer drop or truncate"),
+        ({"length": 13}, "row group 0, id 'x': 13 vectors do not fit 12; give --longer drop or truncate"),
         ({"model": "b"}, "these are vectors of the target; give --back"),
         ({"model": "c"}, "not made as the run's source was; embed by the same model and layer, in the same way"),
     ],
@@ -108,36 +108,36 @@ def test_a_translation_says_how_it_was_made_and_lies_on_nothing_else(
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda path: path.write_bytes(b""), "not a whole shard of 100 x 12"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-10]), "not a whole shard of 100 x 12"),
-        (lambda path: np.save(path, np.load(path)[:-1]), "not a whole shard of 100 x 12"),
-        (lambda path: np.save(path, np.load(path)[:, :-1]), "not a whole shard of 100 x 12"),
-        (lambda path: np.save(path, np.load(path).astype(np.int64)), "not a whole shard of 100 x 12"),
-        (lambda path: np.save(path, np.load(path) * 0), "the coupling of pair 100 is no permutation"),
+        (lambda path: path.write_bytes(b""), "not a complete shard of 100 x 12"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-10]), "not a complete shard of 100 x 12"),
+        (lambda path: np.save(path, np.load(path)[:-1]), "not a complete shard of 100 x 12"),
+        (lambda path: np.save(path, np.load(path)[:, :-1]), "not a complete shard of 100 x 12"),
+        (lambda path: np.save(path, np.load(path).astype(np.int64)), "not a complete shard of 100 x 12"),
+        (lambda path: np.save(path, np.load(path) * 0), "the coupling of pair 100 is not a permutation"),
     ],
 )
 def test_a_damaged_shard_of_couplings_is_named(packed: Packed, tmp_path: Path, spoil, said: str) -> None:
-    list(couple(packed, Prices(), tmp_path, here, size=100))
-    assert (Couplings.open(tmp_path, packed, Prices())([3, 239]).sort(1).values == torch.arange(12)).all()
+    list(couple(packed, tmp_path, here, size=100))
+    assert (Couplings.open(tmp_path, packed)([3, 239]).sort(1).values == torch.arange(12)).all()
     spoil(path := shard_path(tmp_path, 1))
     with pytest.raises(ValueError, match=said) as stopped:
-        Couplings.open(tmp_path, packed, Prices())([0, 100])
+        Couplings.open(tmp_path, packed)([0, 100])
     assert str(stopped.value).startswith(f"{path}: ")
 
 
 def test_a_damaged_description_of_couplings_is_named(packed: Packed, tmp_path: Path) -> None:
-    list(couple(packed, Prices(), tmp_path, here, size=100))
+    list(couple(packed, tmp_path, here, size=100))
     path = tmp_path / "couplings.json"
     write_json(path, json.loads(path.read_text()) | {"shard": 0})
     with pytest.raises(ValueError, match=r"couplings\.json: made with shard = 0"):
-        Couplings.open(tmp_path, packed, Prices())
+        Couplings.open(tmp_path, packed)
 
 
 def test_two_processes_do_not_couple_in_one_directory(packed: Packed, tmp_path: Path) -> None:
-    first = couple(packed, Prices(), tmp_path / "out", here, size=100)
+    first = couple(packed, tmp_path / "out", here, size=100)
     assert next(first) == (1, 3)
     with pytest.raises(ValueError, match="out: another process is at work here"):
-        next(couple(packed, Prices(), tmp_path / "out", here, size=100))
+        next(couple(packed, tmp_path / "out", here, size=100))
     assert list(first) == [(2, 3), (3, 3)]
 
 

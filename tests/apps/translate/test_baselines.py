@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from monge.apps.translate import baselines
-from monge.apps.translate.calibrate import Prices, measured
+from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.evaluate import Judge, evaluate
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.metrics import existence_scores, kendall_tau, pooled_scores, ranks
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translate, Translator
+from monge.apps.translate.space import Space
 
 
 def draw(seed: int, *shape: int) -> Tensor:
@@ -62,7 +63,7 @@ def translator(pairs: Pairs) -> Translator:
     recipe = Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1))
     torch.manual_seed(0)
     field = recipe.network(pairs.capacity, pairs.width)  # its output layers are zero: it stays where it is
-    return Translator(field, recipe.container(pairs.capacity), measured(pairs, Prices()), recipe)
+    return Translator(field, Space.measured(pairs, Prices(), gain=recipe.gain), recipe)
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -74,10 +75,12 @@ def test_identity_takes_the_rotation_back_and_its_own_row_does_not(
     turned = judge.baselines()["rotation of tokens"].sequences
     assert plain is not None
     assert turned is not None
-    rotation = translator.calibration.rotation
-    start = pairs.sequence("target" if back else "source", int(pairs.side("test")[0]))
-    white = replace(translator.calibration.source, matrix=translator.calibration.source.matrix @ rotation.mT)
-    side = translator.calibration.target if back else white
+    rotation = translator.space.calibration.rotation
+    start = pairs.sequence("target" if back else "source", int(pairs.split("test")[0]))
+    white = replace(
+        translator.space.calibration.source, matrix=translator.space.calibration.source.matrix @ rotation.mT
+    )
+    side = translator.space.calibration.target if back else white
     mine = [x for x in plain if len(x) == len(start)]
     expected = side.apply(start) @ (rotation if back else torch.eye(len(rotation)))
     assert min(float((x - expected).abs().max()) for x in mine) < 1e-3

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from monge.apps.translate.calibrate import token_cost
-from monge.apps.translate.events import Branching, EventField, EventMatching, kin, particles, walk
+from monge.apps.translate.events import Branching, EventField, EventMatching, kin, particles, simulate
 from monge.apps.translate.field import FieldShape
 from monge.math.container import Container
 from monge.math.cost import FourBlock
@@ -210,7 +210,7 @@ def signed(*signs: list[int]) -> Tensor:
 @pytest.mark.parametrize("draws", [None, 0])
 def test_a_walk_has_the_events_that_are_due(steps: int, draws: int | None) -> None:
     x = signed([1, -1, 3, -1], [-1, -1], [1, 2, 3, 4, 5], [])
-    found = walk(Known(2), x, steps=steps, generator=None if draws is None else generator(draws))
+    found = simulate(Known(2), x, steps=steps, generator=None if draws is None else generator(draws))
     contents = [y[:, 0].sort().values.tolist() for y in CONTAINER.unpack(found.x)]
     assert contents == [[1, 1, 3, 3], [], [1, 1, 2, 2, 3, 3, 4, 4, 5, 5], []]
     assert found.x.shape == x.shape
@@ -228,9 +228,9 @@ class Unsure(Known):
 @pytest.mark.parametrize("steps", [1, 5])
 def test_lengths_of_a_walk_are_those_expected_rounded(steps: int) -> None:
     counts = range(1, 16)
-    found = walk(Unsure(1), signed(*([1] * n for n in counts)), steps=steps)
+    found = simulate(Unsure(1), signed(*([1] * n for n in counts)), steps=steps)
     assert CONTAINER.active(found.x).sum(1).tolist() == [int(1.2 * n + 0.5) for n in counts]
-    many = walk(Unsure(1), signed([1] * 10).expand(4000, -1, -1), steps=1, generator=generator(0))
+    many = simulate(Unsure(1), signed([1] * 10).expand(4000, -1, -1), steps=1, generator=generator(0))
     assert CONTAINER.active(many.x).sum(1).float().mean() == pytest.approx(9 * 1.3, abs=0.15)
 
 
@@ -243,21 +243,21 @@ class Told(Known):
 
 def test_splits_of_one_step_go_where_most_are_expected_each_after_the_first_by_one_less() -> None:
     x = CONTAINER.pack([torch.tensor([0.2, 0.9, 2.6])[:, None] * torch.ones(D)])
-    (found,) = CONTAINER.unpack(walk(Told(1), x, steps=1).x)
+    (found,) = CONTAINER.unpack(simulate(Told(1), x, steps=1).x)
     assert found[:, 0].unique(return_counts=True)[1].tolist() == [1, 2, 4]
 
 
 def test_events_of_a_walk_come_evenly_in_time() -> None:
     model = Known(4)
-    walk(model, signed([1] * 5), steps=32)
+    simulate(model, signed([1] * 5), steps=32)
     assert all(abs(number - (5 + 15 * t)) <= 0.5 for t, number in model.seen[:-1])
     model = Known(1)
-    walk(model, signed([-1] * 10), steps=32)
+    simulate(model, signed([-1] * 10), steps=32)
     assert all(abs(number - 10 * (1 - t)) <= 0.5 for t, number in model.seen[:-1])
 
 
 def test_a_full_walk_refuses_splits_and_says_how_many() -> None:
-    found = walk(Known(4), signed([1] * 9), steps=4)
+    found = simulate(Known(4), signed([1] * 9), steps=4)
     assert CONTAINER.active(found.x).all()
     assert found.refused.tolist() == [36 - 20]
 
@@ -311,7 +311,7 @@ def test_lengths_and_contents_are_learnt(task: Callable[..., tuple[list[Tensor],
     sources, targets = task(256, generator(1))
     for draw, exact in ((None, 0.9), (generator(2), 0.8)):
         with torch.no_grad():
-            found = CONTAINER.unpack(walk(model, CONTAINER.pack(sources), steps=8, generator=draw).x)
+            found = CONTAINER.unpack(simulate(model, CONTAINER.pack(sources), steps=8, generator=draw).x)
         same = [len(x) == len(y) for x, y in zip(found, targets, strict=True)]
         assert sum(same) > exact * len(same)
         x, y = (torch.cat([z for z, ok in zip(side, same, strict=True) if ok]) for side in (found, targets))

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from monge.apps.translate.calibrate import Calibration, Prices, calibration, measure, measured, token_cost
-from monge.apps.translate.contrast import Recognised
-from monge.apps.translate.couple import Packed, couple, matches, reordered, shard_path, softened
+from monge.apps.translate.contrast import MeanInfoNCE
+from monge.apps.translate.couple import couple, shard_path, soft_targets
 from monge.apps.translate.field import Field, FieldShape, Mean
+from monge.apps.translate.methods import snap_existence
 from monge.apps.translate.metrics import (
     Interval,
     chamfer_scores,
@@ -22,7 +23,8 @@ from monge.apps.translate.metrics import (
     squared_w2,
 )
 from monge.apps.translate.pair import Pairs, pair
-from monge.apps.translate.recipes import HERMES, Translate, decided, translator_of
+from monge.apps.translate.recipes import HERMES, Translate, translator_of
+from monge.apps.translate.space import Packed, Space
 from monge.fleet import here, processes
 from monge.math.container import Container
 from monge.math.cost import Whitening
@@ -39,11 +41,11 @@ SMALL = FieldShape(width=64, depth=1)
 
 @pytest.fixture(scope="module")
 def packed(pairs: Pairs) -> Packed:
-    return Packed(pairs, measured(pairs, Prices()), Container(pairs.capacity))
+    return Packed(pairs, Space.measured(pairs, Prices()))
 
 
 def test_units_and_prices_come_back(packed: Packed) -> None:
-    found = packed.calibration
+    found = packed.space.calibration
     again = Calibration.of(found.tensors())
     assert torch.equal(again.source.matrix, found.source.matrix)
     assert again.unit == pytest.approx(found.unit)
@@ -54,10 +56,9 @@ def test_units_and_prices_come_back(packed: Packed) -> None:
 
 def test_the_way_back_costs_what_the_way_there_does(packed: Packed) -> None:
     """What is created there is deleted on the way back."""
-    pair, prices = packed(range(4)), Prices(delete=0.3, create=0.9)
-    there = token_cost(packed.container, packed.calibration.cost(prices), pair)
-    back = token_cost(packed.container, packed.calibration.cost(prices, back=True), Pair(pair.x_1, pair.x_0))
-    torch.testing.assert_close(back, there.mT, rtol=1e-3, atol=1e-3)  # in units of a cost near rounding
+    pair, space = packed(range(4)), replace(packed.space, prices=Prices(delete=0.3, create=0.9))
+    forward, reverse = space.cost(pair), space.cost(Pair(pair.x_1, pair.x_0), back=True)
+    torch.testing.assert_close(reverse, forward.mT, rtol=1e-3, atol=1e-3)  # in units of a cost near rounding
 
 
 def planted(scale: float) -> tuple[Pair, torch.Tensor, Container]:
@@ -89,23 +90,24 @@ def test_calibrated_prices_keep_planted_pairs_and_the_seed_s_delete_them() -> No
 
 def test_shards_hold_what_is_coupled_online_whoever_solves_them(packed: Packed, tmp_path: Path) -> None:
     for name, fleet in (("here", here), ("two", processes(2))):
-        *_, last = couple(packed, Prices(), tmp_path / name, fleet, size=100)
+        *_, last = couple(packed, tmp_path / name, fleet, size=100)
         assert last == (3, 3)
     for number in range(3):
         one, two = (np.load(shard_path(tmp_path / name, number)) for name in ("here", "two"))
         assert (one == two).all()
     rows = np.concatenate([np.load(shard_path(tmp_path / "here", number)) for number in range(3)])
     assert rows.shape == (240, 12)
-    assert torch.equal(torch.from_numpy(rows[37:40].astype(np.int64)), matches(packed, Prices(), packed(range(37, 40))))
+    online = packed.space.transport.permutation(packed(range(37, 40)))
+    assert torch.equal(torch.from_numpy(rows[37:40].astype(np.int64)), online)
     assert (np.sort(rows, 1) == np.arange(12)).all()
 
 
 def test_shards_that_are_there_are_kept_and_a_lost_one_is_solved_again(packed: Packed, tmp_path: Path) -> None:
-    list(couple(packed, Prices(), tmp_path, here, size=100))
+    list(couple(packed, tmp_path, here, size=100))
     whole = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("shard*")}
     shard_path(tmp_path, 1).unlink()
     (tmp_path / ".writing-shard-00001.npy").write_bytes(b"half")  # as a crash leaves it
-    assert list(couple(packed, Prices(), tmp_path, here, size=100)) == [(3, 3)]
+    assert list(couple(packed, tmp_path, here, size=100)) == [(3, 3)]
     found = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("shard*")}
     assert found.keys() == whole.keys()
     assert all(found[name][0] == whole[name][0] for name in whole)
@@ -113,7 +115,7 @@ def test_shards_that_are_there_are_kept_and_a_lost_one_is_solved_again(packed: P
 
 
 def test_stored_couplings_train_as_online_ones(packed: Packed, pairs: Pairs, tmp_path: Path) -> None:
-    list(couple(packed, Prices(), tmp_path / "shards", here))
+    list(couple(packed, tmp_path / "shards", here))
     recipe = Translate(pairs=str(pairs.directory), shape=SMALL, batch=8, train=TINY)
     online = recipe.build().batches(3)
     stored = replace(recipe, couplings=str(tmp_path / "shards")).build().batches(3)
@@ -166,15 +168,16 @@ def test_a_flow_learns_which_tokens_go_and_finds_its_targets(pairs: Pairs, tmp_p
 def test_soft_couplings_keep_every_token_and_blur_no_existence(packed: Packed, back: bool) -> None:
     pair = packed(range(6))
     pair = Pair(pair.x_1, pair.x_0) if back else pair
-    soft = softened(packed, Prices(), pair, 0.5)
-    slots, true = packed.container.split(soft.x_1), packed.container.split(pair.x_1)
+    space = packed.space
+    soft = soft_targets(space, pair, 0.5)
+    slots, true = space.container.split(soft.x_1), space.container.split(pair.x_1)
     assert ((slots.existence == 0) | (slots.existence == 1)).all()
     assert torch.equal(slots.existence.sum(1), true.existence.sum(1))
     assert (slots.content[slots.existence == 0] == 0).all()
-    hard = reordered(pair, matches(packed, Prices(), pair))
-    almost = softened(packed, Prices(), pair, 0.01)
+    hard = space.transport(pair)
+    almost = soft_targets(space, pair, 0.01)
     close = (almost.x_1 - hard.x_1).abs().amax(-1) < 0.1
-    assert close[packed.container.active(hard.x_1)].float().mean() > 0.9  # where a void goes is a tie
+    assert close[space.container.active(hard.x_1)].float().mean() > 0.9  # where a void goes is a tie
 
 
 @pytest.mark.slow
@@ -190,7 +193,7 @@ def test_every_way_to_learn_trains_reopens_and_translates(
     recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, depth=2), batch=16, train=config, **changes)
     fit(recipe, tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
-    numbers = pairs.side("test")
+    numbers = pairs.split("test")
     for back in (False, True):
         source, target = ("target", "source") if back else ("source", "target")
         found = translator.translate([pairs.sequence(source, n) for n in numbers], back=back)
@@ -212,7 +215,7 @@ def test_existence_in_doubt_is_decided_and_nothing_else_is_touched() -> None:
         return v
 
     for steps in (1, 2, 5):
-        end = integrate(decided(field, 1.0, container.gain), x, grid(steps, x), step=euler)
+        end = integrate(snap_existence(field, 1.0, container.gain), x, grid(steps, x), step=euler)
         torch.testing.assert_close(container.split(end).existence, wanted.round())
         torch.testing.assert_close(end[..., :-1], x[..., :-1] + 1)
 
@@ -281,7 +284,7 @@ def test_a_field_is_moved_by_the_mean_of_what_exists_in_it(packed: Packed) -> No
     x = packed(range(4)).x_0
     v = field(x, torch.zeros(4))
     means = torch.stack(
-        [content[exists].mean(0) for content, exists in zip(x[..., :16], packed.container.active(x), strict=True)]
+        [content[exists].mean(0) for content, exists in zip(x[..., :16], packed.space.container.active(x), strict=True)]
     )
     expected = (means @ field.mean.ends.weight[:16].mT)[:, None].expand(4, x.shape[1], 16)
     torch.testing.assert_close(v[..., :16], expected, rtol=1e-4, atol=1e-4)
@@ -326,7 +329,7 @@ def test_a_field_that_was_taught_one_step_takes_one(pairs: Pairs, tmp_path: Path
     assert translator.steps == 1
     translator.walk([torch.ones(2, 16)])
     for more in ({"steps": 2}, {"step": midpoint}):
-        with pytest.raises(ValueError, match="taught to arrive in one Euler step"):
+        with pytest.raises(ValueError, match="trained to arrive in one Euler step"):
             translator.walk([torch.ones(2, 16)], **more)
 
 
@@ -336,9 +339,9 @@ def test_contrast_counts_strangers_too() -> None:
     true = container.pack([torch.randn(4, 8, generator=draws) for _ in range(3)])
     means = true[:, :4, :8].mean(1)
     far, near = torch.randn(5, 8, generator=draws), means[:1] + 0.1 * torch.randn(5, 8, generator=draws)
-    alone, among = (float(Recognised(strangers, 0.5)(true, true)) for strangers in (far, near))
+    alone, among = (float(MeanInfoNCE(strangers, 0.5)(true, true)) for strangers in (far, near))
     assert among > alone + 0.1
-    assert float(Recognised(near, 1.0)(true, true)) == pytest.approx(2 * among)
+    assert float(MeanInfoNCE(near, 1.0)(true, true)) == pytest.approx(2 * among)
 
 
 def test_the_seed_s_recipe_has_its_parameters() -> None:
@@ -352,10 +355,10 @@ def test_the_seed_s_recipe_has_its_parameters() -> None:
 def test_what_is_created_costs_by_its_mean_square(packed: Packed) -> None:
     """In calibrated units: a vector of unit variance costs as much more as `create_norm` says, whatever its width."""
     prices = Prices(create=0.0, create_norm=2.0, turn=0.0, position=0.0)
-    cost = packed.calibration.cost(prices)
+    cost = packed.space.calibration.cost(prices)
     x, active = torch.randn(1, 1, 16), torch.ones(1, 1, dtype=torch.bool)
     created = cost(x, x, ~active, active, torch.ones(1, 1), torch.ones(1, 1))
-    assert float(created) == pytest.approx(2 * packed.calibration.price * float(x.square().mean()), rel=1e-4)
+    assert float(created) == pytest.approx(2 * packed.space.calibration.price * float(x.square().mean()), rel=1e-4)
 
 
 def test_an_empty_prediction_ranks_last() -> None:

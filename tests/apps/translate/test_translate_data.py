@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monge.apps.translate.data import alike, public, read_texts, side_of, write_texts
 from monge.apps.translate.data import metamath as pairs_of
+from monge.apps.translate.data import near_duplicates, public, read_texts, split_of_group, write_texts
 from monge.apps.translate.metamath import INSTALLED, plain, theorems
 
 SMALL = r"""
@@ -81,7 +81,7 @@ def jaccard(a: str, b: str) -> float:
     texts=st.lists(st.text("abcdef ", min_size=1).filter(str.strip).map(lambda s: " ".join(s)), min_size=1, max_size=12)
 )
 def test_texts_are_alike_as_an_exhaustive_search_says(texts: list[str]) -> None:
-    found = alike(texts)
+    found = near_duplicates(texts)
     groups = list(range(len(texts)))
     for i in range(len(texts)):
         for j in range(i):
@@ -96,7 +96,7 @@ def test_no_statement_and_no_near_copy_crosses_the_split_of_set_mm() -> None:
     texts = pairs_of(INSTALLED)
     assert len(texts) > 20_000
     assert len({text.formal for text in texts}) == len({text.nl.lower() for text in texts}) == len(texts)
-    sides = [side_of(text.group) for text in texts]
+    sides = [split_of_group(text.group) for text in texts]
     assert 0.07 < sides.count("test") / len(texts) < 0.13
     words = [frozenset(re.findall(r"\w+|[^\w\s]+", text.nl.lower())) for text in texts]
     train = [w for w, side in zip(words, sides, strict=True) if side == "train"]
@@ -117,7 +117,7 @@ def test_rows_come_back_and_ids_must_differ(tmp_path: Path, database: Path) -> N
     write_texts(path, texts)
     assert read_texts(path) == texts
     path.write_text(path.read_text() * 2)
-    with pytest.raises(ValueError, match="the id 'mp2' comes twice"):
+    with pytest.raises(ValueError, match="the id 'mp2' is repeated"):
         read_texts(path)
 
 
@@ -128,9 +128,10 @@ def test_rows_come_back_and_ids_must_differ(tmp_path: Path, database: Path) -> N
         ("[" * 100_000, "line 1 is not JSON"),
         (r'{"id": "a", "nl": "\ud800", "formal": "y"}', "line 1 is not JSON in UTF-8"),
         ('{"id": "a", "nl": "caf\xe9", "formal": "y"}', "line 1 is not JSON in UTF-8"),
-        ("[1]", "line 1 is no object"),
+        ("[1]", "line 1 is not an object"),
         ('{"id": "a", "nl": "x", "formal": " "}', "line 1: formal is ' '"),
-        ('{"id": 7, "nl": "x", "formal": "y"}', "line 1: id is 7"),
+        ('{"id": true, "nl": "x", "formal": "y"}', "line 1: id is True"),
+        ('{"id": 7, "nl": 7, "formal": "y"}', "line 1: nl is 7"),
     ],
 )
 def test_lines_that_are_no_texts_are_named(tmp_path: Path, line: str, said: str) -> None:
@@ -181,7 +182,7 @@ def test_a_parquet_file_cut_short_and_an_empty_file_are_named(tmp_path: Path) ->
     path = tmp_path / "p.parquet"
     pq.write_table(pa.table({"id": ["a"], "nl": ["x"], "formal": ["y"]}), path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"p\.parquet: not a whole parquet file"):
+    with pytest.raises(ValueError, match=r"p\.parquet: not a complete parquet file"):
         read_texts(path)
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(ValueError, match=r"empty\.jsonl: no rows"):

@@ -1,0 +1,141 @@
+"""The verb `run`: translate a file of vectors."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import tyro
+
+from monge.apps.translate.direction import direction
+from monge.apps.translate.output import console, ensure_new, listed, write_dropped
+from monge.apps.translate.pair import Dtype, Longer
+from monge.apps.translate.recipes import Translator, translator_of
+from monge.lm.store import Bad, Dropped, Row, Vectors, usable, write
+from monge.math.path import Affine
+from monge.math.solve import Step
+from monge.math.solvers import SOLVERS
+from monge.runs import reopen
+from monge.train.distributed import device_called
+
+
+@dataclass
+class Stream:
+    """Translations of a file of vectors, portion by portion, and lists of rows that have none."""
+
+    vectors: Vectors
+    translator: Translator
+    back: bool
+    steps: int
+    step: Step
+    longer: Longer
+    bad: Bad
+    dtype: str
+    dropped: list[Dropped] = field(default_factory=list[Dropped])
+    long: list[str] = field(default_factory=list[str])
+    empty: list[str] = field(default_factory=list[str])
+    repeated: list[str] = field(default_factory=list[str])
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        seen = set[str]()
+        for number, portion in self.vectors.portions(self.dropped if self.bad == "drop" else None):
+            rows: list[Row] = []
+            for key, row in portion:
+                (self.repeated.append(key) if key in seen else rows.append((key, row)))
+                seen.add(key)
+            if rows := self._fitting(number, rows):
+                yield self._translated(rows)
+
+    def _fitting(self, number: int, rows: list[Row]) -> list[Row]:
+        """The rows of at most as many vectors as the container has slots for."""
+        most = self.translator.space.container.capacity
+        for key, row in rows:
+            if len(row) > most and self.longer == "reject":
+                raise ValueError(
+                    f"{self.vectors.path}: row group {number}, id {key!r}: {len(row)} vectors do not fit {most}; "
+                    "give --longer drop or truncate"
+                )
+        self.long.extend(key for key, row in rows if len(row) > most)
+        return [(key, row[:most]) for key, row in rows if len(row) <= most or self.longer == "truncate"]
+
+    def _translated(self, rows: list[Row]) -> list[Row]:
+        sequences = [row.float() for _, row in rows]
+        ends = self.translator.translate(sequences, back=self.back, steps=self.steps, step=self.step)
+        pairs = list(zip([key for key, _ in rows], ends, strict=True))
+        self.empty.extend(key for key, row in pairs if not len(row))
+        pairs = [(key, row) for key, row in pairs if len(row)]
+        if self.bad == "reject":
+            return pairs
+        return usable(pairs, dtype=self.dtype, width=self.vectors.width, dropped=self.dropped)
+
+    @property
+    def left_out(self) -> list[Dropped]:
+        """(id, reason) of every row without a translation."""
+        long = [] if self.longer == "truncate" else [(key, "longer than the container") for key in self.long]
+        return [*self.dropped, *long, *((key, "its translation is empty") for key in self.empty)]
+
+    @property
+    def report(self) -> str:
+        """Counts and first ids of the rows that were left out, cut or repeated."""
+        parts = {
+            f"could not be used ({self.bad})": [key for key, _ in self.dropped],
+            f"were longer ({self.longer})": self.long,
+            "came out empty": self.empty,
+            "repeated an id, of which the first row counts": self.repeated,
+        }
+        return "".join(f"; {len(keys)} {what}: {listed(keys)}" for what, keys in parts.items() if keys)
+
+
+def run(
+    run: tyro.conf.Positional[Path],
+    vectors: tyro.conf.Positional[Path],
+    *,
+    out: Path,
+    back: bool = False,
+    forward: bool = False,
+    longer: Longer = "reject",
+    bad: Bad = "reject",
+    steps: int | None = None,
+    solver: Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dopri5"] = "euler",
+    dtype: Dtype = "float16",
+    checkpoint: str = "last",
+    device: str = "auto",
+) -> None:
+    """Translate a file of vectors.
+
+    Args:
+        run: Run directory.
+        vectors: Parquet file of sequences by id.
+        out: Parquet file to write. Rows without a translation are listed in OUT.dropped.jsonl.
+        back: Translate from the target's side to the source's.
+        forward: Translate from the source's side to the target's, also where the file does not show its side.
+        longer: Treatment of sequences of more vectors than the run's container holds: an error, left out, or cut.
+        bad: Treatment of unusable rows (no id, no vectors, a vector that is zero or not finite): an error, or left out.
+        steps: Steps of the solver (default: as many as in training).
+        solver: Numerical solver.
+        dtype: Type of the written vectors.
+        checkpoint: Checkpoint to use: last, best or a step.
+        device: cpu, cuda, or auto for a GPU if there is one.
+    """
+    ensure_new(out)
+    ensure_new(listing := out.with_name(f"{out.name}.dropped.jsonl"))
+    source, opened = Vectors(vectors), reopen(run, app="translate")
+    if source.width != (width := int(opened.constants["width"])):
+        raise ValueError(
+            f"{vectors}: vectors of width {source.width}, the run's have {width}; embed by the same model and layer"
+        )
+    back, note = direction(source, opened, back=back, forward=forward)
+    if note:
+        console.print(note)
+    translator = translator_of(opened, which=checkpoint, device=device_called(device))
+    steps = translator.steps if steps is None else steps
+    stream, start = (
+        Stream(source, translator, back, steps, SOLVERS[solver][0](Affine()), longer, bad, dtype),
+        perf_counter(),
+    )
+    how = {"steps": steps, "solver": solver, "back": back, "input": source.fingerprint}
+    count = write(out, stream, dtype=dtype, fingerprint={"run": str(run), "checkpoint": checkpoint, **how})
+    write_dropped(listing, ({"id": key, "reason": reason} for key, reason in stream.left_out))
+    rate = (count + len(stream.empty)) / (perf_counter() - start)
+    console.print(f"{count} translated, {rate:.0f} a second: {out}{stream.report}")
