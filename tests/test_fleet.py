@@ -26,7 +26,7 @@ DEADLY = [*SHARDS[:5], partial(os._exit, 3), *SHARDS[6:]]  # ends without a word
 
 @pytest.fixture(scope="module")
 def ray_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    cluster = pytest.importorskip("ray")
+    cluster = pytest.importorskip("ray", reason="needs Ray: pip install 'monge[ray]'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         yield fleet.ray(workers=2)

@@ -7,6 +7,7 @@ the same header follow one another. No limit is short unless the limit itself is
 from collections.abc import Callable, Iterator
 
 import pytest
+from needs import needs_node
 from speaker import Fake, serving
 from waiting import PATIENT, SLOW
 
@@ -28,10 +29,11 @@ theorem add_s (a b : N) : a + s b = s (a + b) := rfl
 @pytest.fixture(scope="session")
 def lean() -> Toolchain:
     """Lean, from the cache or fetched into it."""
+    needs_node()
     try:
         return setup_embedded()
-    except (ConnectionError, FileNotFoundError) as error:  # no network, Node or npm
-        pytest.skip(f"no Lean here: {error}")
+    except (ConnectionError, FileNotFoundError) as error:  # it is not cached, and there is no network or no npm
+        pytest.skip(f"needs Lean, which `monge prove setup` fetches: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def test_workers_are_processes(lean, tmp_path):
 
 @pytest.mark.long
 def test_workers_are_those_of_a_cluster(lean, tmp_path):
-    cluster = pytest.importorskip("ray")
+    cluster = pytest.importorskip("ray", reason="needs Ray: pip install 'monge[ray]'")
     try:
         found = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.ray(workers=2))
     finally:

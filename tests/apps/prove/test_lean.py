@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from needs import needs_bubblewrap
 from waiting import PATIENT, SLOW, until
 
 from monge.apps.prove.canonical import canonical
@@ -16,7 +17,7 @@ from monge.apps.prove.lean.server import LeanServer, Limits, ServerCrashed, Serv
 from monge.apps.prove.lean.session import SEARCH, Session
 from monge.apps.prove.lean.setup import embedded_root
 from monge.apps.prove.lean.supervisor import Supervisor
-from monge.apps.prove.lean.toolchain import bubblewrap, confined
+from monge.apps.prove.lean.toolchain import confined, node
 from monge.apps.prove.policy import PROBES
 from monge.apps.prove.state import Budget, Failure, Proof, State, Theorem
 from monge.apps.prove.worker import known
@@ -294,8 +295,7 @@ def test_a_tactic_that_attacks_its_server_crashes_it_by_itself(hostile, tactic, 
 
 def test_a_server_sees_no_other_file_and_no_network(tmp_path):
     """The wall around a Lean of the machine, where there is bubblewrap."""
-    if not bubblewrap():
-        pytest.skip("no bubblewrap here")
+    needs_bubblewrap()
     (tmp_path / "seen").mkdir()
     (tmp_path / "hidden").mkdir()
     write = f"touch {tmp_path}/seen/x || touch /usr/x || echo read-only"
@@ -308,7 +308,7 @@ def test_no_way_out_of_the_build_has_a_name(lean):
     root = embedded_root()
     ask = "const s = require(process.argv[1]); console.log(process.argv.slice(2).map((name) => s(name) > 0).join(' '))"
     names = ["lean_nat_big_add", "emscripten_run_script", "system", "dlopen", "__syscall_socket", "uv_process_kill"]
-    found = subprocess.run(["node", "-e", ask, str(root / "symbols.cjs"), *names], capture_output=True, text=True)
+    found = subprocess.run([node(), "-e", ask, str(root / "symbols.cjs"), *names], capture_output=True, text=True)
     assert found.stdout.split() == ["true", *["false"] * 5]
     script = (root / "lean.js").read_text()
     assert not re.search(r"(?<![\w$])eval\(", script)
