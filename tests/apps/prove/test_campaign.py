@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from toy import result, rows_of
+from waiting import PATIENT, SLOW
 
 from monge import fleet
 from monge.apps.prove.campaign import run, stored, undisturbed
@@ -12,7 +13,7 @@ from monge.apps.prove.lean.server import ServerCrashed, ServerKilled
 from monge.apps.prove.lean.supervisor import KILLS
 from monge.apps.prove.lm.causal import Sampling
 from monge.apps.prove.lm.endpoint import Endpoint
-from monge.apps.prove.state import Budget, Theorem
+from monge.apps.prove.state import Theorem
 from monge.apps.prove.trajectories import SCHEMA, attempts, results
 from monge.apps.prove.tree import Search
 
@@ -24,7 +25,7 @@ THEOREMS = [
     Theorem("refused", ": no such thing", NATURALS),
     Theorem("s_z", "(a : N) : add a (s z) = s a", NATURALS),
 ]
-SHORT = SearchConfig(Search(nodes=3, candidates=24, seconds=60), Budget())
+SHORT = SearchConfig(Search(nodes=3, candidates=24, seconds=3600.0), PATIENT, limits=SLOW)
 
 
 @pytest.mark.slow
@@ -71,7 +72,7 @@ def test_workers_are_processes(lean, tmp_path):
 
 @pytest.mark.long
 def test_workers_are_those_of_a_cluster(lean, tmp_path):
-    cluster = pytest.importorskip("ray")
+    cluster = pytest.importorskip("ray", reason="needs Ray: pip install 'monge[ray]'")
     try:
         found = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.ray(workers=2))
     finally:

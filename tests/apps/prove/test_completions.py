@@ -188,7 +188,7 @@ for k in range(20):
 def test_processes_share_a_file(tmp_path):
     path = tmp_path / "cache"
     running = [subprocess.Popen([sys.executable, "-c", FILL, str(path), str(number)]) for number in range(3)]
-    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert [process.wait(600) for process in running] == [0, 0, 0]
     found = SuggestionCache(0, path)
     assert all(found.get(str(k)) == [(f"tactic {k}", -0.1 * k)] for k in range(20))
     assert all(found.get(f"{n} {k}") == [("own", -1.0)] for n in range(3) for k in range(20))

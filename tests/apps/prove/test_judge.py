@@ -1,18 +1,17 @@
-"""The judge: whom it asks, what it refuses, and what the process that has the last word makes of lies."""
+"""The judge: its processes, what it rejects, and what the deciding process makes of false exports.
+
+Tests with the same header follow one another, since each new header starts processes."""
 
 import pytest
+from waiting import PATIENT, SLOW
 
 from monge.apps.prove.lean.judge import Judge
-from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.state import Proof, Rejection, Theorem
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_judge_takes_the_statement_from_elsewhere(judge, naturals):
-    """A proof of something else, a proof of nothing, and a proof that uses what it may not."""
-    assert isinstance(judge(naturals("(a : N) : a + z = a"), ("rfl",)), Proof)
-    assert isinstance(judge(naturals("(a : N) : z + a = a"), ("rfl",)), Rejection)
+def test_what_is_excluded_may_not_be_used(judge):
     excluded = Theorem("t", "(a b : Nat) : a + b = b + a", exclude=("Nat.add_comm",))
     assert judge(excluded, ("exact Nat.add_comm a b",)).kind == "excluded"
     assert isinstance(judge(Theorem("t", "(a b : Nat) : a + b = b + a"), ("exact Nat.add_comm a b",)), Proof)
@@ -22,65 +21,6 @@ def test_axioms_of_lean_are_allowed_and_named(judge):
     proof = judge(Theorem("t", "(p q : Prop) (h : p ↔ q) : p = q"), ("exact propext h",))
     assert isinstance(proof, Proof)
     assert proof.axioms == ("propext",)
-
-
-def test_a_statement_is_said_as_elaborated_and_what_its_header_redefines(judge):
-    header = """instance : Add Nat := ⟨fun _ _ => 0⟩
-local notation "five" => 4
-namespace M
-def Nat.succ (n : Nat) : Nat := n
-@[simp] theorem quiet (n : Nat) (h : n = 1) : id n = 1 := h
-@[macro_inline] def loud : Nat := 1
-notation "six" => 6 in def hidden := 1
-"""
-    found = judge.state(Theorem("t", "(a : Nat) : a + five = 0", header))
-    assert found.text == "∀ (a : Nat), Eq (HAdd.hAdd a 4) 0"
-    assert [tell for tell in found.tells if "five" in tell]
-    assert [tell for tell in found.tells if "instAddNat" in tell]
-    assert [tell for tell in found.tells if tell.endswith("Lean's own Nat.succ")]
-    assert [tell for tell in found.tells if "loud" in tell]
-    assert [tell for tell in found.tells if "six" in tell]
-    assert not [tell for tell in found.tells if "quiet" in tell]
-    assert judge.state(Theorem("t", ": True", "def f : Nat := 1\n")).tells == ()
-
-
-@pytest.mark.parametrize(
-    "theorem",
-    [
-        Theorem("t", ": True", "import Init\naxiom hidden : False"),
-        Theorem("t", ": True", "def f := 1\n#exit\naxiom hidden : False"),
-        Theorem("t", ": True", exclude=("Nat.no_such_lemma",)),
-        Theorem("t", ": True", exclude=("not a name",)),
-        Theorem("t", ": True", beyond=("Init.Nothing",)),
-    ],
-)
-def test_what_would_be_passed_over_is_refused(judge, theorem):
-    with pytest.raises(ValueError, match=r"here|there is no"):
-        judge.state(theorem)
-
-
-def test_a_theorem_of_the_library_is_not_proved_by_itself_or_what_follows(lean):
-    restated = Theorem("again", ": type_of% @List.map_map", imports=("Init", "Std"), after="List.map_map")
-    with Judge(lean, ("Init", "Std")) as judge:
-        assert judge.state(restated).text.endswith("Eq (List.map g (List.map f l)) (List.map (Function.comp g f) l)")
-        for tactic in ("exact List.map_map", "intros; simp", "intros; grind"):
-            assert isinstance(judge(restated, (tactic,)), Rejection), tactic
-        carried = Theorem(
-            "again", ": type_of% @List.Sublist.trans", imports=("Init", "Std"), after="List.Sublist.trans"
-        )
-        assert judge(carried, ("exact fun h g => Trans.trans h g",)).kind == "excluded"
-        honest = "intro β γ α g f l; induction l with\n| nil => rfl\n| cons a l ih => show _ :: _ = _; rw [ih]; rfl"
-        assert isinstance(judge(restated, (honest,)), Proof)
-        with pytest.raises(ValueError, match=r"after: there is no List\.nothing"):
-            judge.state(Theorem("t", ": True", imports=("Init", "Std"), after="List.nothing"))
-
-
-def test_a_header_has_a_process_of_its_own(judge):
-    judge.state(Theorem("t", ": True", "def a := 1"))
-    first = judge._servers["statement"][1]
-    judge.state(Theorem("t", ": True", "def b := 1"))
-    assert judge._servers["statement"][1] is not first
-    assert not first.alive
 
 
 def test_a_proof_is_one_theorem(judge):
@@ -96,11 +36,6 @@ def test_what_is_excluded_has_left_simp_when_the_proof_is_compiled(judge):
     found = judge(theorem, ("simp only [List.append_nil]",))
     assert found.kind == "excluded"
     assert isinstance(judge(theorem, ("simp",)), Proof)
-
-
-def test_a_whole_proof_may_take_what_all_its_tactics_may(judge):
-    theorem = Theorem("t", ": True", "set_option maxHeartbeats 20\n")
-    assert isinstance(judge(theorem, (*["iterate 50 (have := Nat.add_comm 1 2)"] * 6, "trivial")), Proof)
 
 
 def export(*declarations: tuple) -> dict:
@@ -133,12 +68,6 @@ def lie(name: str) -> dict:
     )
 
 
-@pytest.fixture(scope="module")
-def kernel(lean):
-    with LeanServer(lean) as server:
-        yield server
-
-
 @pytest.mark.parametrize(
     ("proof", "kind"),
     [
@@ -152,7 +81,72 @@ def kernel(lean):
         ({"names": 3}, "statement"),
     ],
 )
-def test_what_is_handed_over_is_not_believed(kernel, proof, kind):
-    statement = export(("axiom", "target", "False"))
+def test_what_is_handed_over_is_not_believed(judge, proof, kind):
+    kernel, statement = judge.servers.ready("kernel"), export(("axiom", "target", "False"))
     found = kernel.request("replay", statement=statement, proof=proof, exclude=[], beyond=[], after="")
     assert found["failed"] == kind, found
+
+
+@pytest.mark.parametrize(
+    "theorem",
+    [
+        Theorem("t", ": True", "import Init\naxiom hidden : False"),
+        Theorem("t", ": True", "def f := 1\n#exit\naxiom hidden : False"),
+        Theorem("t", ": True", exclude=("Nat.no_such_lemma",)),
+        Theorem("t", ": True", exclude=("not a name",)),
+        Theorem("t", ": True", beyond=("Init.Nothing",)),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(server, theorem):
+    with pytest.raises(ValueError, match=r"here|there is no"):
+        server.statement(theorem)
+
+
+def test_a_theorem_of_the_library_is_not_proved_by_itself_or_what_follows(lean):
+    restated = Theorem("again", ": type_of% @List.map_map", imports=("Init", "Std"), after="List.map_map")
+    with Judge(lean, ("Init", "Std"), limits=SLOW, patience=PATIENT) as judge:
+        assert judge.state(restated).text.endswith("Eq (List.map g (List.map f l)) (List.map (Function.comp g f) l)")
+        for tactic in ("exact List.map_map", "intros; simp", "intros; grind"):
+            assert isinstance(judge(restated, (tactic,)), Rejection), tactic
+        carried = Theorem(
+            "again", ": type_of% @List.Sublist.trans", imports=("Init", "Std"), after="List.Sublist.trans"
+        )
+        assert judge(carried, ("exact fun h g => Trans.trans h g",)).kind == "excluded"
+        honest = "intro β γ α g f l; induction l with\n| nil => rfl\n| cons a l ih => show _ :: _ = _; rw [ih]; rfl"
+        assert isinstance(judge(restated, (honest,)), Proof)
+        with pytest.raises(ValueError, match=r"after: there is no List\.nothing"):
+            judge.state(Theorem("t", ": True", imports=("Init", "Std"), after="List.nothing"))
+
+
+def test_a_whole_proof_may_take_what_all_its_tactics_may(judge):
+    theorem = Theorem("t", ": True", "set_option maxHeartbeats 20\n")
+    assert isinstance(judge(theorem, (*["iterate 50 (have := Nat.add_comm 1 2)"] * 6, "trivial")), Proof)
+
+
+def test_a_statement_is_said_as_elaborated_and_what_its_header_redefines(judge):
+    header = """instance : Add Nat := ⟨fun _ _ => 0⟩
+local notation "five" => 4
+namespace M
+def Nat.succ (n : Nat) : Nat := n
+@[simp] theorem quiet (n : Nat) (h : n = 1) : id n = 1 := h
+@[macro_inline] def loud : Nat := 1
+notation "six" => 6 in def hidden := 1
+"""
+    first = judge.servers.ready("statement", header)
+    found = judge.state(Theorem("t", "(a : Nat) : a + five = 0", header))
+    assert found.text == "∀ (a : Nat), Eq (HAdd.hAdd a 4) 0"
+    assert [tell for tell in found.tells if "five" in tell]
+    assert [tell for tell in found.tells if "instAddNat" in tell]
+    assert [tell for tell in found.tells if tell.endswith("Lean's own Nat.succ")]
+    assert [tell for tell in found.tells if "loud" in tell]
+    assert [tell for tell in found.tells if "six" in tell]
+    assert not [tell for tell in found.tells if "quiet" in tell]
+    assert judge.state(Theorem("t", ": True", "def f : Nat := 1\n")).tells == ()
+    assert judge.servers.current("statement") is not first  # another header has a process of its own
+    assert not first.alive
+
+
+def test_the_statement_comes_from_another_process_than_the_proof(judge, naturals):
+    """A proof of another statement, and one that proves nothing."""
+    assert isinstance(judge(naturals("(a : N) : a + z = a"), ("rfl",)), Proof)
+    assert isinstance(judge(naturals("(a : N) : z + a = a"), ("rfl",)), Rejection)

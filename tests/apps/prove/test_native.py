@@ -6,11 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from needs import needs_bubblewrap, needs_node
 
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import embedded_root, native_lean, setup_embedded
-from monge.apps.prove.lean.toolchain import bubblewrap, node
+from monge.apps.prove.lean.toolchain import node
 from monge.apps.prove.state import Proof, Rejection, State, Theorem
 
 SCRIPT = """#!/bin/sh
@@ -90,8 +91,7 @@ def test_what_another_library_leaves_open_is_no_ground(native):
 
 @pytest.mark.long
 def test_it_is_confined_where_there_is_bubblewrap(native, tmp_path):
-    if not bubblewrap():
-        pytest.skip("no bubblewrap here")
+    needs_bubblewrap()
     with LeanServer(native) as server:
         server.hello()
         inside = server._process.pid
@@ -123,6 +123,7 @@ def test_without_bubblewrap_it_says_so(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_npm_s_reason_is_said(stdout, stderr, why, monkeypatch, tmp_path):
+    needs_node()
     script = tmp_path / "npm"
     script.write_text(f"#!/bin/sh\nprintf '%s' '{stdout}'\nprintf '%s' '{stderr}' >&2\nexit 1\n")
     script.chmod(0o755)

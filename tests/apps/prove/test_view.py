@@ -1,10 +1,10 @@
 """The page of a run, opened and clicked through in headless Chromium."""
 
 import json
-import shutil
 
 import pytest
 from browser import Browser
+from needs import needs_chromium
 from toy import Countdown, all_ways
 
 from monge.apps.prove.search import search
@@ -41,8 +41,7 @@ def made(tmp_path):
 
 
 def test_the_page_can_be_clicked_through(made):
-    if not (shutil.which("chromium") or shutil.which("google-chrome")):
-        pytest.skip("no Chromium here")
+    needs_chromium()
     directory, (proved, open_) = made
     with Browser(directory / "view.html") as browser:
         count, text = "document.querySelectorAll({!r}).length".format, "document.querySelector({!r}).textContent".format

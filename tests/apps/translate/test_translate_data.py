@@ -91,7 +91,7 @@ def test_texts_are_alike_as_an_exhaustive_search_says(texts: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not INSTALLED.exists(), reason="needs the Debian package metamath-databases")
+@pytest.mark.skipif(not INSTALLED.exists(), reason="needs set.mm: apt install metamath-databases")
 def test_no_statement_and_no_near_copy_crosses_the_split_of_set_mm() -> None:
     texts = pairs_of(INSTALLED)
     assert len(texts) > 20_000
