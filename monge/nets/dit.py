@@ -22,7 +22,7 @@ class DiTShape:
     depth: int = 6
     wiring: type[Block] = SequentialBlock  # or ParallelBlock
     positions: str | None = "rotary"
-    """"additive" adds sinusoids to the tokens. With None or "none", the network is permutation-equivariant."""
+    """"rotary"; "additive" adds sinusoids to the tokens; None, or "none", is equivariant to the order of the tokens."""
     causal: bool = False
     recompute: bool = False  # activations are computed again for the gradient: less memory, a third more time
 
