@@ -16,6 +16,7 @@ from torchcfm.optimal_transport import OTPlanSampler
 
 from monge.apps.generate.toys import gaussians, moons
 from monge.kernels.assignment import assign
+from monge.kernels.rectangular import assign_rectangular
 from monge.math.ot import match
 
 POINTS = (
@@ -32,6 +33,8 @@ POINTS = (
     (2048, 784),
     (4096, 784),
 )
+SHAPES = ((512, 1024, 64), (200, 4000, 64), (4000, 200, 64), (1000, 1100, 64))
+"""Rectangular problems: rows, columns, dimension of the points."""
 SEEDS = 5
 """Instances of a row of points up to n = 1024, taken in turn round by round; above, one."""
 
@@ -166,14 +169,34 @@ def solve_alone():
             yield solve(kind, n, "", [0], [cost], seconds=1.5)
 
 
+def rectangular():
+    """Squared distances of a few points to many, every row matched, or every column where rows are more."""
+    for n, m, d in SHAPES:
+        costs = []
+        for seed in range(SEEDS):
+            rng = np.random.default_rng(seed)
+            x, y = rng.normal(size=(n, d)), rng.normal(size=(m, d))
+            costs.append((np.square(x).sum(1)[:, None] - 2 * x @ y.T + np.square(y).sum(1)).astype(np.float32))
+        solvers = {"monge": assign_rectangular, "scipy": linear_sum_assignment}
+        calls = {name: in_turn(solver, [(cost,) for cost in costs]) for name, solver in solvers.items()}
+        times = side.interleave(calls, rounds=200, seconds=3)
+        row = {"kind": "rectangular", "n": n, "m": m, "d": d, "seeds": f"0..{SEEDS - 1}", "rounds": len(times["monge"])}
+        found = [assign_rectangular(cost).permutation for cost in costs]
+        totals = [cost[f >= 0, f[f >= 0]].sum(dtype=np.float64) for cost, f in zip(costs, found, strict=True)]
+        worst = max(excess(total, optimum(cost)) for total, cost in zip(totals, costs, strict=True))
+        yield row | side.compare(times) | {"max excess / optimum": worst}
+
+
 def main():
     torch.set_num_threads(1)
     whole, alone = list(end_to_end()), []
     side.print_table("End to end: float32 points to permutation", whole)
     alone = list(solve_alone())
     side.print_table("Solve alone: float32 cost matrix to permutation", alone)
+    thin = list(rectangular())
+    side.print_table("Rectangular: float32 cost matrix to assignment", thin)
     packages = ("numpy", "numba", "torch", "torchcfm", "POT", "scipy", "lapjv")
-    side.write_result("coupling", whole + alone, packages)
+    side.write_result("coupling", whole + alone + thin, packages)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Exact assignment from any column prices: a greedy claim, then shortest augmenting paths. Jonker & Volgenant 1987.
 
+There may be more columns than rows: columns that stay free keep the price they start from, which must be the same for all
+of them and the greatest. Infinite costs are never assigned, but every row must have a finite one.
+
 Costs are read as `scale * cost` in the precision of the prices; `columns[i]` is the column of row i and `rows[j]` the
 row of column j, -1 where free. At every step an assigned row is at the least of its reduced costs, so that a full
 assignment is optimal.
@@ -17,11 +20,11 @@ def claim(cost, scale, prices, columns, rows, vacant, free, limit):
 
     They are listed in `free`. It ends once they exceed `limit`. `vacant` becomes 0 at free columns, -inf elsewhere.
     """
-    n, left = len(prices), 0
+    left = 0
     columns[:] = -1
     rows[:] = -1
     vacant[:] = prices
-    for i in range(n):
+    for i in range(len(cost)):
         least, j, second = two_smallest(cost, i, prices, scale)
         if rows[j] >= 0 and second <= least:  # a tie: any free column among the best will do
             least_vacant, candidate, _ = two_smallest(cost, i, vacant, scale)
@@ -33,17 +36,19 @@ def claim(cost, scale, prices, columns, rows, vacant, free, limit):
             if left > limit:
                 break
         else:
-            prices[j] -= second - least
+            if second < np.inf:
+                prices[j] -= second - least
             columns[i], rows[j], vacant[j] = j, i, -np.inf
-    for j in range(n):
+    for j in range(len(prices)):
         vacant[j] = 0 if rows[j] < 0 else -np.inf
     return left
 
 
 @compiled
 def extend(cost, scale, prices, columns, rows, vacant, free, reals, whole):
-    """Assign the free rows one by one along shortest paths of reduced cost, at most n scans each.
+    """Assign the free rows one by one along shortest paths of reduced cost, at most one scan for each row of the matrix.
 
+    Return False where a row cannot be assigned, since every path to a free column is infinite.
     `reals`, three rows of n in the prices' precision, and `whole`, two of int32, are room to work in.
     """
     open_prices, depth, distance = reals[0], reals[1], reals[2:]
@@ -59,6 +64,8 @@ def extend(cost, scale, prices, columns, rows, vacant, free, reals, whole):
                 nearest, candidate, _ = two_smallest(distance, 0, vacant, one)
                 if nearest <= least:
                     j = candidate
+            if not least < np.inf:
+                return False
             before = least
             closed[count], depth[count] = j, least
             if rows[j] < 0:
@@ -76,13 +83,14 @@ def extend(cost, scale, prices, columns, rows, vacant, free, reals, whole):
             columns[i], j = j, columns[i]
             if i == start:
                 break
+    return True
 
 
 @compiled
 def slack(cost, scale, prices, columns):
     """Return the sum over rows of the reduced cost paid above the least one: primal minus dual of the assignment."""
     total = 0.0
-    for i in range(len(prices)):
+    for i in range(len(columns)):
         least, _, _ = two_smallest(cost, i, prices, scale)
         total += (scale * cost[i, columns[i]] - prices[columns[i]]) - least
     return total

@@ -74,7 +74,7 @@ def match(
 
 @compiled
 def rounding(x_0, x_1, columns):
-    """Return what float32 may take from the products of matched points less their means, and what the matching costs."""
+    """Return the most that float32 rounds off the products of matched points less their means, and the matching's cost."""
     (n, d), eps = x_0.shape, 2.0**-23
     centre_0, centre_1, lengths, longest, cost = np.zeros(d), np.zeros(d), 0.0, 0.0, 0.0
     for i in range(n):
@@ -90,7 +90,7 @@ def rounding(x_0, x_1, columns):
         lengths += np.sqrt(a)
         longest = max(longest, b)
         cost += c
-    return eps * lengths * np.sqrt(longest), cost
+    return eps * lengths * np.sqrt(longest) + n * d * 2.0**-126, cost  # products below 2^-126 may be flushed to zero
 
 
 ROUNDS = 16

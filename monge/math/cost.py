@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+
+from monge.math.types import floating
 
 Cost: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # ("*b n d", "*b m d") -> "*b n m"
 
 
-def squared_euclidean(x_0: Float[Tensor, "*b n d"], x_1: Float[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
+def squared_euclidean(x_0: Shaped[Tensor, "*b n d"], x_1: Shaped[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
     """|x_0 - x_1|^2 as one matrix product. Centred first: the expansion of the square cancels badly far from the origin."""
+    x_0, x_1 = floating(x_0, x_1)
     centre = x_1.mean(-2, keepdim=True)
     x_0, x_1 = x_0 - centre, x_1 - centre
     cost = x_0 @ x_1.mT
@@ -23,17 +26,21 @@ def squared_euclidean(x_0: Float[Tensor, "*b n d"], x_1: Float[Tensor, "*b m d"]
     return cost.clamp_min_(0)
 
 
-def inner_product(x_0: Float[Tensor, "*b n d"], x_1: Float[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
+def inner_product(x_0: Shaped[Tensor, "*b n d"], x_1: Shaped[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
     """-x_0 . x_1 of centred points: half the squared distance less what depends on the row or the column alone.
 
     No permutation can see the difference, so exact couplings use it: it is cheaper and rounds less.
     """
+    x_0, x_1 = floating(x_0, x_1)
     return (x_0 - x_0.mean(-2, keepdim=True)) @ (x_1.mean(-2, keepdim=True) - x_1).mT
 
 
-def cosine(x_0: Float[Tensor, "*b n d"], x_1: Float[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
-    """1 - cos of the angle between the two; a zero vector is at right angles to everything."""
-    return 1 - torch.nn.functional.normalize(x_0, dim=-1) @ torch.nn.functional.normalize(x_1, dim=-1).mT
+def cosine(x_0: Shaped[Tensor, "*b n d"], x_1: Shaped[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
+    """1 - cos of the angle between the two, at any scale; a zero vector is at right angles to everything."""
+    # squares of very small or large entries would be 0 or infinite
+    units = [x / x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny) for x in floating(x_0, x_1)]
+    x_0, x_1 = (torch.nn.functional.normalize(x, dim=-1) for x in units)
+    return 1 - x_0 @ x_1.mT
 
 
 @dataclass(frozen=True)

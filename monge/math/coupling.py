@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from monge.math.cost import Cost, squared_euclidean
-from monge.math.ot import Plan, assignment, match, sinkhorn
+from monge.math.cost import Cost, inner_product, squared_euclidean
+from monge.math.ot import Plan, assignment, magnitude, match, sinkhorn
 from monge.math.semidiscrete import fall
-from monge.math.types import Pair
+from monge.math.types import Pair, floating
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -94,11 +94,13 @@ class MinibatchOT:
         """The target of each source, among rows of one mask."""
         x_0, x_1 = _existing(pair.x_0, pair.mask), _existing(pair.x_1, pair.mask)
         label = None if self.condition is None or not self.weight < math.inf else _entry(pair, self.condition)
-        if not x_0.numel():
+        if not x_0.numel() or len(pair) == 1:
             return torch.arange(len(pair), device=x_1.device)
         if self.cost is None and not self.epsilon and label is None:
             return match(x_0, x_1, prices=self._prices(pair))
-        cost = (self.cost or squared_euclidean)(x_0, x_1)
+        cost = self._cost(x_0, x_1)
+        if not bool(cost.any()):  # equal points: every coupling is optimal
+            return torch.arange(len(pair), device=x_1.device)
         if label is not None:
             cost = cost + self.weight * _mean(cost, "weight") * _distance(label)
         if self.epsilon:
@@ -106,6 +108,21 @@ class MinibatchOT:
             plan = converged(cost, self.epsilon * unit, self.tolerance, self.max_iterations)
             return plan.sample(generator=generator)
         return assignment(cost, prices=self._prices(pair))
+
+    def _cost(self, x_0: Tensor, x_1: Tensor) -> Tensor:
+        """The cost matrix. Points whose squares float32 cannot hold are measured in other units, which changes no plan."""
+        x_0, x_1 = floating(x_0, x_1)
+        unit = max(magnitude("x_0", x_0), magnitude("x_1", x_1))
+        fits = 1e-15 < unit < 1e15
+        if self.cost is None or self.cost in (squared_euclidean, inner_product):
+            x_0, x_1 = (x_0, x_1) if fits else (x_0.double() / unit, x_1.double() / unit)
+            return (self.cost or squared_euclidean)(x_0, x_1)
+        cost = self.cost(x_0, x_1)
+        if not fits and (not bool(torch.isfinite(cost).all()) or not bool(cost.any())):
+            raise ValueError(
+                f"coupling: the cost of points of size {unit:.0e} overflows or vanishes; rescale the points"
+            )
+        return cost
 
     def _prices(self, pair: Pair) -> Tensor | None:
         """The duals of -x_0 . x_1 that the potentials give."""

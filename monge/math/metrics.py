@@ -12,15 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monge.math.cost import squared_euclidean
-from monge.math.ot import assignment
+from monge.math.ot import match
 from monge.math.solve import grid
 from monge.math.types import Velocity
 
 
 def squared_w2(x: Float[Tensor, "n D"], y: Float[Tensor, "n D"]) -> float:
     """The squared 2-Wasserstein distance between two sets of equal size, by the exact assignment."""
-    match = assignment(squared_euclidean(x, y))
-    return float((x - y[match]).square().sum(1).mean())
+    return float((x - y[match(x, y)]).square().sum(1).mean())
 
 
 def sliced_w2(
@@ -148,8 +147,8 @@ def nmse(x: Float[Tensor, "B *s"], x_1: Float[Tensor, "B *s"], *, origin: Float[
 
 def recoupling_ratio(x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "n D"]) -> float:
     """The share of given pairs that exact OT pairs otherwise: 1 - E[tr M] / n. Wu et al. 2505.14513, eq. 7."""
-    match = assignment(squared_euclidean(x_0, x_1))
-    kept = match == torch.arange(len(match), device=match.device)
+    matched = match(x_0, x_1)
+    kept = matched == torch.arange(len(matched), device=matched.device)
     return 1 - float(kept.double().mean())
 
 

@@ -13,14 +13,15 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from monge.kernels import screen
-from monge.kernels.assignment import assign, assign_many
 from monge.kernels.sinkhorn import relaxation, sinkhorn_many
+from monge.math.assignment import assignment as assignment
+from monge.math.assignment import problems, solved
 from monge.math.cost import inner_product
-from monge.math.types import at_least_single
+from monge.math.types import floating
 
 
 @dataclass(frozen=True)
@@ -50,70 +51,73 @@ class Plan:
         return torch.multinomial(rows, 1, generator=generator).reshape(self.matrix.shape[:-1])
 
 
-def assignment(cost: Float[Tensor, "*b n n"], *, prices: Float[Tensor, "*b n"] | None = None) -> Int[Tensor, "*b n"]:
-    """The permutation p that minimises sum_i cost[i, p[i]]; `prices`, duals of the columns, are where the search starts.
-
-    Exact for the matrix given, whatever its scale. ValueError if it is not square or not finite.
-    """
-    if cost.ndim < 2 or cost.shape[-1] != cost.shape[-2]:
-        raise ValueError(f"assignment: the cost must be square, got {tuple(cost.shape)}; equal counts on both sides")
-    shape = cost.shape[:-1]
-    if not cost.numel():
-        return torch.zeros(shape, dtype=torch.long, device=cost.device)
-    if prices is None:
-        solved = assign_many(problems(cost), workers=torch.get_num_threads())
-    else:
-        starts = prices.detach().cpu().double().reshape(-1, shape[-1]).numpy()
-        solved = [assign(problem, start) for problem, start in zip(problems(cost), starts, strict=True)]
-    return torch.from_numpy(np.stack([s.permutation for s in solved])).reshape(shape).to(cost.device)
-
-
 def match(
-    x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "n D"], *, prices: Float[Tensor, "n"] | None = None
+    x_0: Shaped[Tensor, "n D"], x_1: Shaped[Tensor, "n D"], *, prices: Float[Tensor, "n"] | None = None
 ) -> Int[Tensor, "n"]:
     """The permutation p that minimises sum_i |x_0[i] - x_1[p[i]]|^2, exact up to float32 rounding of the costs.
 
-    Where that rounding is not small beside the costs, of tight clusters far apart, the products are taken in float64.
-    `prices`, duals of the columns of -x_0 . x_1, are where the search starts. Where the processor multiplies bfloat16, a
-    large float32 problem is screened by such a product, twice as fast, and only the pairs that can matter are computed in full.
+    Where that rounding is not small compared with the costs, as for tight clusters far apart or points too small or too
+    large for float32, the products are taken in float64. `prices`, duals of the columns of -x_0 . x_1, are a start for the
+    search. Where the processor multiplies bfloat16, a large float32 problem is screened by such a product, twice as fast,
+    and only the pairs that can matter are computed in full.
     """
+    if x_0.shape != x_1.shape or x_0.ndim != 2:
+        raise ValueError(f"match: x_0 has shape {tuple(x_0.shape)}, x_1 {tuple(x_1.shape)}; give (n, D) twice")
+    if not len(x_0):
+        return torch.zeros(0, dtype=torch.long, device=x_1.device)
     if _screens(x_0, x_1):
         found = screened(x_0, x_1, prices)
         if found is not None:
             return found
-    x_0, x_1 = (x.to(at_least_single(x.dtype)) for x in (x_0, x_1))
-    if prices is not None:  # the duals of the centred points
-        prices = prices + (x_1 - x_1.mean(0)) @ x_0.mean(0)
+    x_0, x_1 = floating(x_0, x_1)
+    if x_0.dtype == torch.float64:
+        return _match_double(x_0, x_1, prices)
     try:
-        found = assignment(inner_product(x_0, x_1), prices=prices)
-        if x_0.dtype == torch.float32 and _coarse(x_0, x_1, found):
-            found = assignment(inner_product(x_0.double(), x_1.double()), prices=prices)
-        return found
-    except ValueError as error:
-        for name, x in (("x_0", x_0), ("x_1", x_1)):
-            bad = (~torch.isfinite(x)).nonzero()
-            if len(bad):
-                row, entry = bad[0].tolist()
-                raise ValueError(
-                    f"match: {name}[{row}, {entry}] is {float(x[row, entry])}; give finite points"
-                ) from error
-        raise
+        found = _permutation(x_0, x_1, prices)
+        return found if not _coarse(x_0, x_1, found) else _match_double(x_0.double(), x_1.double(), prices)
+    except ValueError:
+        return _match_double(x_0.double(), x_1.double(), prices)
+
+
+def _permutation(x_0: Tensor, x_1: Tensor, prices: Tensor | None) -> Tensor:
+    start = None
+    if prices is not None:  # the duals of the centred points
+        start = (prices + (x_1 - x_1.mean(0)) @ x_0.mean(0)).detach().cpu().double()[None].numpy()
+    (found,) = solved(problems(inner_product(x_0, x_1)), start)
+    return torch.from_numpy(found.permutation).to(x_1.device)
+
+
+def _match_double(x_0: Tensor, x_1: Tensor, prices: Tensor | None) -> Tensor:
+    """`match` of float64 points, each side in units of its own, since the best permutation does not depend on them."""
+    units = [magnitude(name, x) for name, x in (("x_0", x_0), ("x_1", x_1))]
+    if all(1e-75 < unit < 1e75 for unit in units):
+        return _permutation(x_0, x_1, prices)
+    return _permutation(x_0 / units[0], x_1 / units[1], None)
+
+
+def magnitude(name: str, x: Float[Tensor, "n *s"]) -> float:
+    """The power of two next above the largest entry; 1 for zeros. ValueError where a point is not finite."""
+    largest = float(x.abs().max()) if x.numel() else 0.0
+    if not math.isfinite(largest):
+        at = tuple((~torch.isfinite(x)).nonzero()[0].tolist())
+        raise ValueError(f"match: {name}{list(at)} is {float(x[at])}; give finite points")
+    return 2.0 ** max(min(math.frexp(largest)[1], 1023), -1022) if largest else 1.0
 
 
 def _coarse(x_0: Tensor, x_1: Tensor, found: Tensor) -> bool:
-    """Whether float32 rounds products of these points by more than a thousandth of what they cost, matched like this."""
+    """True if float32 rounds products of these points by more than a thousandth of the cost of this matching."""
     x, y, columns = (part.detach().cpu().contiguous().numpy() for part in (x_0, x_1, found))
     rounding, cost = screen.rounding(x, y, columns)
-    return rounding > 1e-3 * cost
+    return 0 < 1e-3 * cost < rounding
 
 
 def _screens(x_0: Tensor, x_1: Tensor) -> bool:
-    """Whether a bfloat16 product of these points is at hand, by oneDNN, which adds up in float32, and pays.
+    """True if a bfloat16 product of these points is available, by oneDNN, which adds up in float32, and pays.
 
     The rest of the screen runs on one thread: the full product on three threads or more is faster.
     """
-    large = x_0.ndim == 2 and min(x_0.shape) >= 256 and x_0.numel() >= 200_000
-    if not large or x_0.shape != x_1.shape or any(x.dtype != torch.float32 for x in (x_0, x_1)):
+    large = min(x_0.shape) >= 256 and x_0.numel() >= 200_000
+    if not large or any(x.dtype != torch.float32 for x in (x_0, x_1)):
         return False
     if any(x.device.type != "cpu" for x in (x_0, x_1)) or torch.get_num_threads() > 2:
         return False
@@ -139,13 +143,15 @@ def screened(
 
 
 def sinkhorn(
-    cost: Float[Tensor, "*b n m"], epsilon: float, *, tolerance: float = 1e-3, max_iterations: int = 1000
+    cost: Shaped[Tensor, "*b n m"], epsilon: float, *, tolerance: float = 1e-3, max_iterations: int = 1000
 ) -> Plan:
     """The entropic plan with uniform marginals, in the log domain. Peyre & Cuturi 2019, sec. 4.4.
 
     epsilon is in units of cost. The loop ends when the marginal error is below `tolerance` or after `max_iterations`:
-    the plan says which. No gradient flows through the loop; at the optimum d(cost of the plan) = plan * d(cost).
+    the plan says which. Integer costs are solved in float64, and the plan of half-precision costs is float32. No gradient
+    flows through the loop; at the optimum d(cost of the plan) = plan * d(cost).
     """
+    cost = floating(cost)[0]
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise ValueError(f"sinkhorn: epsilon must be a positive number, got {epsilon}; for the limit 0 use assignment")
     n, m = cost.shape[-2:]
@@ -219,10 +225,3 @@ def log_plan(
 def _stacked(parts: list[np.ndarray]) -> Tensor:
     """The arrays as one tensor; a single one is not copied."""
     return torch.from_numpy(parts[0][None] if len(parts) == 1 else np.stack(parts))
-
-
-def problems(cost: Tensor) -> list[np.ndarray]:
-    """The matrices of a batch, contiguous, as numpy float32 or float64 (half precision is widened)."""
-    dtype = torch.float64 if cost.dtype == torch.float64 else torch.float32
-    flat = cost.detach().to("cpu", dtype).reshape(-1, *cost.shape[-2:]).contiguous()
-    return list(flat.numpy())

@@ -97,3 +97,10 @@ def like(t: Shaped[Tensor, "B *n"], x: Float[Tensor, "B *s"]) -> Tensor:
 def at_least_single(dtype: torch.dtype) -> torch.dtype:
     """The dtype of times that go with x of this dtype: bfloat16 has only 256 of them between 1/2 and 1."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def floating(*x: Shaped[Tensor, "..."]) -> list[Float[Tensor, "..."]]:
+    """The tensors in one dtype that computes: float64 for integers, float32 for half precision, else the wider of theirs."""
+    dtypes = [at_least_single(part.dtype) if part.is_floating_point() else torch.float64 for part in x]
+    dtype = max(dtypes, key=lambda dtype: dtype.itemsize)
+    return [part.to(dtype) for part in x]

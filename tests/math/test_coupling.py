@@ -348,3 +348,30 @@ def test_an_entropic_plan_that_did_not_get_there_is_not_drawn_from(draw):
     tokens = Pair(draw(0, 2, 64, 2), draw(1, 2, 64, 2))
     with pytest.raises(ArithmeticError, match=r"marginal error is .* after 10 iterations"):
         TokenOT(lambda p: squared_euclidean(p.x_0, p.x_1), epsilon=1e-3, max_iterations=10)(tokens)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-19, 1e20])
+@pytest.mark.parametrize("coupling", [MinibatchOT(), MinibatchOT(cost=squared_euclidean), MinibatchOT(0.05)])
+def test_points_of_any_size_are_coupled_alike(draw, coupling, scale):
+    pair = Pair(draw(0, 60, 3).float(), draw(1, 60, 3).float(), cond={"index": torch.arange(60)})
+    scaled = Pair(scale * pair.x_0, scale * pair.x_1, cond=pair.cond)
+    first, second = (coupling(p, generator=torch.Generator().manual_seed(0)).cond["index"] for p in (pair, scaled))
+    assert (first == second).double().mean() > 0.95
+
+
+def test_points_too_large_for_a_cost_of_ones_own_are_named(draw):
+    pair = Pair(1e20 * draw(0, 6, 3).float(), draw(1, 6, 3).float())
+    with pytest.raises(ValueError, match=r"cost of points of size .* overflows or vanishes; rescale the points"):
+        MinibatchOT(cost=lambda x, y: torch.cdist(x, y).square())(pair)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.05])
+@pytest.mark.parametrize("weight", [2.0, float("inf")])
+def test_equal_points_and_single_rows_may_be_coupled_in_any_way(draw, epsilon, weight):
+    label = {"label": torch.tensor([0, 1, 0, 1])}
+    for pair in (Pair(torch.ones(4, 2), torch.ones(4, 2), cond=label), Pair(draw(0, 1, 2), draw(1, 1, 2))):
+        assert len(MinibatchOT(epsilon)(pair)) == len(pair)
+    equal = Pair(torch.ones(4, 2), torch.ones(4, 2), cond=label)
+    assert len(MinibatchOT(epsilon, condition="label", weight=weight)(equal)) == 4
+    empty = Pair(torch.ones(0, 2), torch.ones(0, 2))
+    assert len(MinibatchOT(epsilon)(empty)) == 0
