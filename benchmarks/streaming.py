@@ -164,7 +164,7 @@ def main(*, work: Path, gigabytes: float = 4, rows: int = 1024, steps: int = 30,
     Args:
         work: A directory; the two parquet files stay in it for the next time.
         gigabytes: The size of both together.
-        rows: Sequences of a row group: 1024 is what `monge translate embed` writes, the seed had 128.
+        rows: Sequences of a row group: 1024 is what `monge translate embed` writes.
         steps: Training steps that count, of each run.
         rounds: Runs from disk and from memory, in turn.
     """

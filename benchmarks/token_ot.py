@@ -35,9 +35,9 @@ from sinkhorn import USUAL, Problem, Solved, marginal_error, pot
 from torch import Tensor
 
 from monge.apps.translate.calibrate import Prices, measured, token_cost
-from monge.apps.translate.couple import Packed
-from monge.apps.translate.data import Side
+from monge.apps.translate.data import Split
 from monge.apps.translate.pair import Pairs
+from monge.apps.translate.space import Packed, Space
 from monge.math.container import Container
 from monge.math.cost import FourBlock, calibrate, cosine
 from monge.math.ot import assignment, sinkhorn
@@ -83,7 +83,7 @@ class Held(Pairs):
     def about(self) -> dict[str, Any]:
         return {"width": WIDTH, "capacity": CONTAINER.capacity}
 
-    def side(self, side: Side) -> np.ndarray:
+    def split(self, split: Split) -> np.ndarray:
         return np.arange(len(self.pairs))
 
     def lengths(self, end: str) -> np.ndarray:
@@ -242,10 +242,10 @@ def loaded(instances: Sequence[Tokens], *, rounds: int) -> Iterator[dict[str, ob
 def recovered(n: int, m: int) -> Iterator[dict[str, object]]:
     """How many planted matches calibrated and raw prices keep, and the length that the coupled target has."""
     pairs = Held(Path(), [planted(n, m, number) for number in range(CALIBRATED)])
-    for name, prices in {"calibrated": Prices(), "raw": SEED}.items():
-        packed = Packed(pairs, measured(pairs, prices), CONTAINER)
+    for name, prices in {"calibrated": Prices(rule="quantile"), "raw": SEED}.items():
+        packed = Packed(pairs, Space(measured(pairs, prices), CONTAINER, prices))
         states = packed(range(SAMPLES))
-        cost = token_cost(CONTAINER, packed.calibration.cost(prices), states)
+        cost = token_cost(CONTAINER, packed.space.calibration.cost(prices), states)
         there, target = CONTAINER.active(states.x_0), CONTAINER.active(states.x_1)
         for plan in ("exact", "entropic"):
             if plan == "exact":

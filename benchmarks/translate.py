@@ -32,11 +32,12 @@ from monge.fleet import processes
 from monge.run import fit
 from monge.runs import reopen
 
+FORMER = Prices(rule="quantile")  # of the recorded table
 ARMS: dict[str, dict] = {
     "one step": {},
     "regression": {"contrast": 0.0, "shape": FieldShape(mean=False)},
     "flow matching": {"how": "match", "batch": 32},
-    "births and deaths": {"how": "events", "prices": Prices(turn=0.0), "gain": 4.0, "batch": 32},
+    "births and deaths": {"how": "events", "prices": replace(FORMER, turn=0.0), "gain": 4.0, "batch": 32},
     "flow walking": {"walk": 3},
 }
 """`one step` is a regression as well, taught by contrast too and with the mean past its blocks; `regression` has neither, nor
@@ -59,7 +60,7 @@ def learnt(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Path:
     torch.set_num_threads(1)
     name, seed = arm
     out = work / f"{name} {seed} {steps}".replace(" ", "-")
-    recipe = Translate(pairs=str(pairs), **ARMS[name])
+    recipe = Translate(pairs=str(pairs), **{"prices": FORMER, **ARMS[name]})
     config = replace(recipe.train, steps=steps, save_every=500, seed=seed, threads=1, workers=0, precision="bfloat16")
     fit(replace(recipe, train=config), out, resume=True)
     return out
@@ -115,7 +116,7 @@ def main(
         most: Theorems, all if not said.
         arms: Which of them.
     """
-    pairs = prepare.whole(work, most=most)
+    pairs = prepare.prepare_all(work, most=most)
     asked = [(name, seed) for name in arms for seed in range(seeds)]
     done: dict[int, Tables] = {}
     for number, tables in processes(workers)(partial(judged, work, pairs, steps), asked):

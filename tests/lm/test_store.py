@@ -44,7 +44,7 @@ def test_parts_become_one_file(tmp_path: Path) -> None:
 
 
 def test_a_file_of_lists_of_lists_of_doubles_is_read(tmp_path: Path) -> None:
-    """The schema of seed 000."""
+    """Files that other programs write."""
     (_, x), (_, y) = rows(3, 2)
     table = pa.table({"id": ["a", "b"], "hidden": pa.array([x.tolist(), y.tolist()], pa.list_(pa.list_(pa.float64())))})
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=1)

@@ -1,9 +1,10 @@
-"""The units of both sides and the prices of the augmented transport, measured on a sample, kept with pairs and with runs."""
+"""The units of both sides and the prices of the augmented transport, measured on a sample, stored with pairs and with runs."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -20,19 +21,27 @@ from monge.math.types import Pair
 
 @dataclass(frozen=True)
 class Prices:
-    """lambda_pos, alpha_delete, alpha_create and beta_create, in calibrated units; `raw` is the seed's way (HERMES): no units.
+    """lambda_pos, alpha_delete, alpha_create and beta_create of HERMES, in calibrated units.
 
-    Without calibration a price of 1 meets squared distances of thousands: everything is deleted and created anew. `create_norm`
-    is per mean square of what is created (raw: per squared norm). `turn` is what it costs to create or delete out of turn (see
-    FourBlock): 1 on average for each, so that above 0 only poor matches are undone; with 0 one in ten is.
+    A deletion and a creation together undo a match that costs more than both.
     """
 
     position: float = 1.0
+    """Price of a squared displacement; positions lie in (0, 1]."""
     delete: float = 1.0
+    """Price of deleting a token, relative to the calibrated price."""
     create: float = 1.0
+    """Price of creating a token, relative to the calibrated price."""
     create_norm: float = 0.0
+    """Additional price of creating a token, per mean square of its entries (with --prices.raw: per squared norm)."""
     turn: float = 1.0
+    """Average price of creating or deleting out of turn, in units of a typical match; 0 leaves the choice of voids to chance."""
+    rule: Literal["shuffled", "quantile"] = "shuffled"
+    """Calibration of the price: between the costs of matches in true pairs and in shuffled pairs, where these can be told
+    apart, or half the 90 % quantile of the costs in true pairs."""
     raw: bool = False
+    """Neither units nor calibration, as in the HERMES implementation. With the vectors of a real model every token is then
+    deleted and created again."""
 
     def __post_init__(self) -> None:
         for name in ("position", "delete", "create", "create_norm", "turn"):
@@ -42,10 +51,10 @@ class Prices:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the data fixed: how each side is brought into one space, and the content cost of a match there.
+    """Measurements of the data: the map of each side into a common space, and the content costs of matches there.
 
-    Both sides are whitened, since what tells sequences apart is faint in the states of language models; then the source is
-    rotated upon the target. `unit` is the median cost of a match, `price` half its 90 % quantile in that unit.
+    Both sides are whitened, since the directions that tell sequences apart are faint in the states of language models; then
+    the source is rotated onto the target.
     """
 
     source: Whitening
@@ -53,7 +62,11 @@ class Calibration:
     rotation: Float[Tensor, "D D"]
     """The last part of `source`."""
     unit: float
+    """Median cost of a match."""
     price: float
+    """Half the 90 % quantile of the costs of matches, in units."""
+    threshold: float = 0.0
+    """Cost, in units, that best separates matches in true pairs from those in shuffled pairs; 0 if they overlap too much."""
 
     def tensors(self) -> dict[str, Tensor]:
         """As the constants of a run."""
@@ -64,38 +77,48 @@ class Calibration:
             "rotation": self.rotation,
             "unit": torch.tensor(self.unit),
             "price": torch.tensor(self.price),
+            "threshold": torch.tensor(self.threshold),
         }
 
     @staticmethod
     def of(tensors: dict[str, Tensor]) -> "Calibration":
         """The inverse of `tensors`."""
         source, target = (Whitening(tensors[f"{end}_centre"], tensors[f"{end}_matrix"]) for end in ENDS)
-        return Calibration(source, target, tensors["rotation"], float(tensors["unit"]), float(tensors["price"]))
+        numbers = (float(tensors[name]) if name in tensors else 0.0 for name in ("unit", "price", "threshold"))
+        return Calibration(source, target, tensors["rotation"], *numbers)
 
     def side(self, end: str) -> Whitening:
-        """How vectors of `source` or `target` get into the space where both lie, and back."""
+        """The map of vectors of `source` or `target` into the common space."""
         return self.source if end == "source" else self.target
 
     def cost(self, prices: Prices, *, back: bool = False) -> FourBlock:
-        """The four blocks: between directions in units of a typical match, or with raw costs as they are.
+        """The four-block cost: between directions, in units of a typical match, or with raw prices as it is.
 
-        On the way `back` what was created is deleted, so the two prices change places.
+        On the way `back` creations become deletions, so the two prices change places.
         """
         if back:
             prices = replace(prices, delete=prices.create, create=prices.delete)
         if prices.raw:
             return FourBlock(1.0, prices.position, prices.delete, prices.create, prices.create_norm)
+        price, turn = self._price(prices)
         # positions lie in (0, 1], half a sequence apart costs a quarter; delete and create together cost a poor match
         return FourBlock(
             self.unit,
             prices.position,
-            prices.delete * self.price,
-            prices.create * self.price,
+            prices.delete * price,
+            prices.create * price,
             # of the mean square, which is about 1 where vectors are whitened; FourBlock divides by the unit
-            prices.create_norm * self.price * self.unit / len(self.rotation),
-            prices.turn,
+            prices.create_norm * price * self.unit / len(self.rotation),
+            turn,
             content=cosine,
         )
+
+    def _price(self, prices: Prices) -> tuple[float, float]:
+        """(price of a deletion or a creation, price of its turn): with the threshold both together average half of it."""
+        if prices.rule == "quantile" or not self.threshold:
+            return self.price, prices.turn
+        turn = min(prices.turn, self.threshold / 8)
+        return self.threshold / 2 - turn, turn
 
 
 @dataclass(frozen=True)
@@ -114,6 +137,11 @@ class Sample:
         cut = len(self.source) - len(self.source) // 5
         first = Sample(self.source[:cut], self.target[:cut])
         return first, Sample(self.source[cut:], self.target[cut:]) if cut < len(self.source) else first
+
+    @property
+    def shuffled(self) -> "Sample":
+        """Each source with the target of the next pair."""
+        return Sample(self.source, self.target[1:] + self.target[:1])
 
     @property
     def costs(self) -> Float[Tensor, "M"]:
@@ -160,8 +188,25 @@ def calibration(
             if cost >= last:
                 break
             last = cost
-    unit, price = calibrate(plain.turned(best).costs)
-    return Calibration(white[0].then(best), white[1], best, unit, price)
+    true = plain.turned(best)
+    unit, price = calibrate(true.costs)
+    return Calibration(white[0].then(best), white[1], best, unit, price, threshold(true.costs, true.shuffled.costs) / unit)
+
+
+def threshold(true: Float[Tensor, "n"], shuffled: Float[Tensor, "m"], *, least: float = 1 / 3) -> float:
+    """The cost that best separates matches in true pairs from those in shuffled pairs; 0 if no cost does.
+
+    It lies where the distribution functions differ most. False matches among those of true pairs, of tokens whose partner is
+    missing, lower the difference everywhere alike but do not move its maximum. The difference is flat where few costs lie, so
+    the middle of the range within a tenth of the maximum counts; below `least` there is no such cost.
+    """
+    points = torch.cat([true, shuffled]).sort().values
+    below = [torch.searchsorted(x.sort().values, points, right=True) / len(x) for x in (true, shuffled)]
+    difference = below[0] - below[1]
+    if not float(difference.max()) >= least:
+        return 0.0
+    near = points[difference >= 0.9 * difference.max()]
+    return float(near[0] + near[-1]) / 2
 
 
 def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: float = 0.0) -> Float[Tensor, "D D"]:

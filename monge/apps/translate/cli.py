@@ -151,7 +151,8 @@ def _arcs(pairs: Pairs, translator: Translator, texts: Path, *, count: int = 3) 
 def _same(path: Path, opened: Opened) -> Opened:
     """The run in `path`. ValueError unless it was trained on the same pairs in the same units."""
     other = reopen(path, app="translate")
-    for name in ("pairs", *Calibration.of(opened.constants).tensors()):
+    names = {"pairs", *Calibration.of(opened.constants).tensors()} & (opened.constants.keys() | other.constants.keys())
+    for name in sorted(names):
         one, two = (run.constants.get(name, torch.tensor(torch.nan)) for run in (other, opened))
         if one.shape != two.shape or not torch.allclose(one, two, rtol=1e-3, atol=1e-4):
             raise ValueError(f"{path}: its {name} is not that of {opened.directory}; compare runs on the same pairs")

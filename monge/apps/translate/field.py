@@ -65,7 +65,7 @@ class Field(nn.Module):
     """v(x_t, t) of states (B, N, channels). Equivariant to the order of slots, so that both ends may order them as they do.
 
     The last channel is existence, the one before a position times `span`, which attention then counts in, and the one before
-    a turn; with span 0 existence is all that is no content, as in the seed's additive form. With two ways cond["back"], (B,),
+    a turn; with span 0 existence is all that is no content, as in the additive form. With two ways cond["back"], (B,),
     says who walks from 1 to 0.
     """
 

@@ -146,7 +146,7 @@ class Translate:
 
 
 HERMES = Translate(
-    prices=Prices(delete=1.0, create=1.0, create_norm=0.1, turn=0.0),
+    prices=Prices(delete=1.0, create=1.0, create_norm=0.1, turn=0.0, rule="quantile"),
     epsilon=0.05,
     gain=1.0,
     additive=True,

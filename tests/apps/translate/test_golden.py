@@ -24,7 +24,7 @@ from monge.train.loop import prepare, train
 GOLDEN = Path(__file__).with_name("golden.json")
 WIDTH, CAPACITY = 16, 12
 TRAIN = TrainConfig(steps=20, warmup=5, lr=3e-3, optimizer="muon", device="cpu", workers=0)
-SMALL = Translate(prices=Prices(), shape=FieldShape(64, 2), batch=8, train=TRAIN)
+SMALL = Translate(prices=Prices(rule="quantile"), shape=FieldShape(64, 2), batch=8, train=TRAIN)
 RECIPES = {
     "walk": SMALL,
     "walk 3": replace(SMALL, walk=3),
@@ -36,7 +36,8 @@ RECIPES = {
     "match, noise": replace(SMALL, how="match", sigma=0.5),
     "match, two output layers": replace(SMALL, how="match", shape=FieldShape(64, 2, ways=2)),
     "match, additive and entropic": replace(SMALL, how="match", additive=True, epsilon=0.3),
-    "events": replace(SMALL, how="events", prices=Prices(turn=0.0), gain=4.0),
+    "shuffled prices": replace(SMALL, prices=Prices()),
+    "events": replace(SMALL, how="events", prices=Prices(turn=0.0, rule="quantile"), gain=4.0),
     "HERMES": replace(
         HERMES,
         shape=FieldShape(64, 2, rank=8, mean=False, recompute=True),

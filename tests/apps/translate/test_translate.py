@@ -62,7 +62,7 @@ def test_the_way_back_costs_what_the_way_there_does(packed: Packed) -> None:
 
 
 def planted(scale: float) -> tuple[Pair, torch.Tensor, Container]:
-    """Errata 000.1: sixty of sixty tokens of 2048 entries with LLM-sized norms, shuffled a little, with noise."""
+    """Sixty of sixty tokens of 2048 entries with LLM-sized norms, shuffled a little, with noise."""
     draws = torch.Generator().manual_seed(0)
     x = scale * torch.randn(60, 2048, generator=draws)
     order = torch.argsort(torch.arange(60) + 3 * torch.rand(60, generator=draws))
@@ -71,7 +71,7 @@ def planted(scale: float) -> tuple[Pair, torch.Tensor, Container]:
     return Pair(container.pack([x]), container.pack([y])), order, container
 
 
-def test_calibrated_prices_keep_planted_pairs_and_the_seed_s_delete_them() -> None:
+def test_calibrated_prices_keep_planted_pairs_and_raw_ones_delete_them() -> None:
     pair, order, container = planted(30 / 2048**0.5)
     slots = [container.split(state) for state in (pair.x_0, pair.x_1)]
     unit = float(
@@ -344,17 +344,17 @@ def test_contrast_counts_strangers_too() -> None:
     assert float(MeanInfoNCE(near, 1.0)(true, true)) == pytest.approx(2 * among)
 
 
-def test_the_seed_s_recipe_has_its_parameters() -> None:
+def test_the_recipe_of_hermes_has_its_parameters() -> None:
     with torch.device("meta"):
         field = HERMES.network(256, 2048)
     assert sum(p.numel() for p in field.parameters()) == pytest.approx(313e6, rel=0.02)
     assert (HERMES.how, HERMES.epsilon, HERMES.additive, HERMES.gain) == ("match", 0.05, True, 1.0)
-    assert HERMES.prices == Prices(delete=1.0, create=1.0, create_norm=0.1, turn=0.0)
+    assert HERMES.prices == Prices(delete=1.0, create=1.0, create_norm=0.1, turn=0.0, rule="quantile")
 
 
 def test_what_is_created_costs_by_its_mean_square(packed: Packed) -> None:
     """In calibrated units: a vector of unit variance costs as much more as `create_norm` says, whatever its width."""
-    prices = Prices(create=0.0, create_norm=2.0, turn=0.0, position=0.0)
+    prices = Prices(create=0.0, create_norm=2.0, turn=0.0, position=0.0, rule="quantile")
     cost = packed.space.calibration.cost(prices)
     x, active = torch.randn(1, 1, 16), torch.ones(1, 1, dtype=torch.bool)
     created = cost(x, x, ~active, active, torch.ones(1, 1), torch.ones(1, 1))

@@ -1,0 +1,85 @@
+"""Calibrated prices undo false matches and leave true ones, on data whose matches are planted."""
+
+import pytest
+import torch
+
+from monge.apps.translate.calibrate import Calibration, Prices, threshold
+from monge.apps.translate.pair import Pairs, pair
+from monge.apps.translate.space import Packed, Space
+from monge.lm.store import Row, write
+
+WIDTH, TYPES, COUNT, MISSING = 32, 60, 160, 0.3
+Links = list[list[int]]  # for each pair the source token of each target token, -1 for a created one
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pairs, Links]:
+    """Sequences of 60 types: the target lacks 30 % of them and has as many tokens of 60 types of its own."""
+    path, draws = tmp_path_factory.mktemp("planted"), torch.Generator().manual_seed(0)
+    own, strange = torch.randn(2, TYPES, WIDTH, generator=draws)
+    q, _ = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=draws))
+    deleted = torch.rand(TYPES, generator=draws) < MISSING
+    sides, links = (list[Row](), list[Row]()), list[list[int]]()
+    for number in range(COUNT):
+        types = torch.randint(TYPES, (int(torch.randint(8, 25, (), generator=draws)),), generator=draws)
+        x = own[types] + 0.3 * torch.randn(len(types), WIDTH, generator=draws)
+        rows, link = list[torch.Tensor](), list[int]()
+        for token, kind in enumerate(types.tolist()):
+            if not deleted[kind]:
+                rows.append(x[token] @ q + 0.3 * torch.randn(WIDTH, generator=draws))
+                link.append(token)
+            if not rows or torch.rand((), generator=draws) < MISSING:
+                kind = int(torch.randint(TYPES, (), generator=draws))
+                rows.append(strange[kind] + 0.3 * torch.randn(WIDTH, generator=draws))
+                link.append(-1)
+        for side, tokens in zip(sides, (x, torch.stack(rows)), strict=True):
+            side.append((str(number), tokens))
+        links.append(link)
+    for name, side in zip("ab", sides, strict=True):
+        write(path / name, [side], dtype="float32", fingerprint={})
+    pair(path / "a", path / "b", path / "pairs")
+    return Pairs(path / "pairs"), links
+
+
+def shares(planted: tuple[Pairs, Links], prices: Prices) -> tuple[float, float]:
+    """(share of the deleted tokens that are coupled with a token, share of the true matches that are found)."""
+    pairs, links = planted
+    space = Space.measured(pairs, prices)
+    permutations = space.transport.permutation(Packed(pairs, space)(range(COUNT)))
+    lengths, fused, deleted, found, true = pairs.lengths("source"), 0, 0, 0, 0
+    for row, length, link in zip(permutations.tolist(), lengths, links, strict=True):
+        matched = {token: place for place, token in enumerate(link) if token >= 0}
+        gone = set(range(length)) - matched.keys()
+        fused, deleted = fused + sum(row[token] < len(link) for token in gone), deleted + len(gone)
+        found, true = found + sum(row[token] == place for token, place in matched.items()), true + len(matched)
+    return fused / deleted, found / true
+
+
+def test_the_default_price_undoes_false_matches_and_keeps_true_ones(planted: tuple[Pairs, Links]) -> None:
+    fused, found = shares(planted, Prices())
+    assert fused < 0.03
+    assert found > 0.95
+    former = shares(planted, Prices(rule="quantile"))
+    assert former[0] > 0.3  # 30 % of the matches of true pairs are false, and the 90 % quantile is one of them
+
+
+def test_the_threshold_does_not_depend_on_how_many_matches_are_false() -> None:
+    draws = torch.Generator().manual_seed(0)
+    true, false = 0.2 + 0.05 * torch.randn(4000, generator=draws), 0.8 + 0.05 * torch.randn(4000, generator=draws)
+    found = [threshold(torch.cat([true[: 4000 - k], false[4000 - k :]]), false) for k in (0, 1000, 2000)]
+    assert all(0.4 < cost < 0.6 for cost in found)
+    assert threshold(false[:2000], false[2000:]) == 0
+    assert threshold(torch.cat([true[:200], false[:3800]]), false) == 0
+
+
+def test_prices_average_half_of_the_threshold_and_fall_back_to_the_quantile(planted: tuple[Pairs, Links]) -> None:
+    units = Space.measured(planted[0], Prices()).calibration
+    for turn in (0.0, 0.01, 1.0):
+        cost = units.cost(Prices(turn=turn))
+        assert cost.delete + cost.turn == pytest.approx(units.threshold / 2)
+        assert 0 <= cost.turn <= units.threshold / 8
+    tensors = units.tensors()
+    del tensors["threshold"]  # as runs of earlier versions stored it
+    earlier = Calibration.of(tensors)
+    assert earlier.cost(Prices()) == units.cost(Prices(rule="quantile"))
+    assert earlier.cost(Prices()).delete == pytest.approx(units.price)
