@@ -12,7 +12,9 @@ from monge.math.random import split_of
 
 DATA = Path(__file__).parent / "data"
 MARK = "-- theorems\n"
-FORM = re.compile(r"/-- (.*?) -/\ntheorem (\S+) (.*?) := by\n(.*?)(?=\n\n|\Z)", re.DOTALL)
+FORM = re.compile(
+    r"/-- ((?:(?!-/).)+?) -/\ntheorem (\S+) ((?:(?!\n\n|/--).)+?) := by\n((?:(?!\n\n).)+)(?=\n\n|\Z)", re.DOTALL
+)
 SHARES: dict[Literal["train", "validation", "test"], float] = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 

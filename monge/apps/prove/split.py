@@ -19,8 +19,12 @@ EMBEDDED = ("Init", "Std", "Lean")
 """Libraries that come with Lean itself."""
 ENDINGS = ("\n  sorry", "\n:= by sorry")
 """What may be missing at the end of a text: the proof after `:= by` or `:=`, or all of it."""
-HARMLESS = re.compile(r"(?:namespace|section|end|open|universe|set_option)\b[\w.«»'\s]*|\s*")
+HARMLESS = re.compile(
+    r"(?:namespace|section|end|open|universe|set_option)\b[\w.«»'\s]*"
+    r"|variable\b(?!.*(?:by|run|[%!$#`]))[^\n]*|\s*"
+)
 """Lines whose elaboration runs no code of the user's."""
+COMMENT = re.compile(r"--[^\n]*|/-.*?-/", re.DOTALL)
 SECONDS = {True: 600.0, False: 60.0}
 """Limits for a complete file and for a row."""
 
@@ -64,7 +68,7 @@ class Splitter:
                 if _unfinished(other, row.text + ending) < _unfinished(found, text):
                     text, found = row.text + ending, other
         split = _Split(row, text, found)
-        if not all(HARMLESS.fullmatch(line) for line in split.outside.split("\n")):
+        if not all(HARMLESS.fullmatch(line) for line in COMMENT.sub("", split.outside).split("\n")):
             self.close()
         yield from split.entries() if row.complete else split.entry()
 

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from monge.apps.prove.exports import export_pairs
-from monge.apps.prove.families import DATA, family
-from monge.apps.prove.sources import entries_of, restated
+from monge.apps.prove.families import DATA, family, split_by
+from monge.apps.prove.sources import entries_of, read, restated
 from monge.apps.prove.state import Proof
 from monge.apps.translate.data import read_texts
 
@@ -37,7 +37,7 @@ def test_nothing_in_it_is_given_away():
 def test_proofs_of_the_benchmark_are_proofs(judge):
     """Of a family drawn anew each time; `pytest -m long` judges them all."""
     path = random.choice(sorted(DATA.glob("*.lean")))
-    entries = family(path)
+    entries = entries_of(path)
     for entry in random.sample(entries, 12):
         assert isinstance(judge(entry.theorem, (entry.proof,)), Proof), entry.key
 
@@ -48,87 +48,102 @@ def test_all_proofs_of_the_benchmark_are_proofs(judge):
         assert isinstance(judge(entry.theorem, (entry.proof,)), Proof), entry.key
 
 
+def test_the_split_of_a_theorem_stays():
+    """Runs and reports of earlier versions count on it."""
+    assert Counter(e.split for e in entries_of(DATA)) == {"train": 371, "validation": 58, "test": 91}
+    names = [f"naturals.{name}" for name in ("add_comm", "add_assoc", "zero_add", "mul_comm", "x3", "x12")]
+    assert [split_by(name) for name in names] == ["train", "validation", "validation", "test", "train", "train"]
+
+
+FAMILY = """inductive N | z
+-- theorems
+
+/-- A. -/
+theorem a : True := by
+  trivial
+
+/-- B
+of two lines. -/
+theorem b (n : N) : n = n := by
+  skip
+  rfl
+"""
+
+
+def test_a_file_of_the_form_of_the_benchmark_needs_no_lean():
+    first, second = family(FAMILY, "mine")
+    assert (first.theorem.name, first.theorem.signature, first.proof) == ("a", ": True", "trivial")
+    assert (second.english, second.proof) == ("B of two lines.", "skip\nrfl")
+    assert second.formal == "theorem b (n : N) : n = n := by\n  skip\n  rfl"
+    assert first.theorem.header == "inductive N | z\n"
+
+
 @pytest.mark.parametrize(
-    ("text", "match"),
+    ("old", "new"),
     [
-        ("theorem t : True := trivial\n", "no line '-- theorems'"),
-        ("-- theorems\n", "no theorem"),
-        (
-            "-- theorems\n\n/-- A. -/\ntheorem a : True := by\n  trivial\n\n/-- B.\n-/\ntheorem b : True := by\n  trivial\n",
-            "2 the",
-        ),
+        ("-- theorems\n", ""),
+        ("  skip\n", "  skip\n\n"),
+        ("/-- A. -/\n", ""),
+        ("theorem a : True := by\n  trivial", "theorem a : True := trivial"),
+        ("theorem a : True", "@[simp] theorem a : True"),
+        ("  trivial\n", "  sorry\n"),
+        ("\n/-- B\n", "\ndef f := 1\n\n/-- B\n"),
+        ("theorem b (n : N) :", "theorem b (n : N := by\n  exact .z) :"),
+        ("theorem a : True := by\n  trivial\n", ""),
     ],
 )
-def test_a_file_that_is_no_family_is_said_so(tmp_path, text, match):
-    path = tmp_path / "x.lean"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=match):
-        family(path)
+def test_a_file_of_another_form_is_left_to_lean(old, new):
+    assert old in FAMILY
+    assert family(FAMILY.replace(old, new, 1), "mine") is None
 
 
-MINIF2F = {
-    "id": "mathd_algebra_10",
-    "split": "valid",
-    "header": "import Mathlib\nimport Aesop\nset_option maxHeartbeats 400000\nopen Nat Real\n",
-    "formal_statement": "theorem mathd_algebra_10 :\n  abs ((120 : ℝ) / 100 * 30) = 10 := by\nsorry",
-    "informal_stmt": "What is the difference?",
-    "informal_proof": "Compute.",
-}
-PROOFNET = {
-    "id": "Rudin|exercise_1_1a",
-    "lean4_src_header": "import Mathlib\n\nopen Filter\n",
-    "lean4_formalization": "/-- A set. -/\ndef S : Set Nat := {0}\n\ntheorem exercise_1_1a\n  (x : ℝ) (y : ℚ) :\n  "
-    "Irrational x -> Irrational (x + y) :=\nsorry",
-    "nl_statement": "If $r$ is rational ...",
-}
 WORKBOOK = {
     "natural_language_statement": "Prove it.",
     "formal_statement": "theorem lean_workbook_0 (x : ℝ) (h : 0 < x) : x ≠ 0  :=  by sorry",
 }
+LIBRARY = {"after": "Nat.add_comm", "statement": "a"}
 
 
-def test_public_sets_are_read_as_they_are(tmp_path):
+def test_rows_of_the_library_need_no_lean(tmp_path):
     path = tmp_path / "set.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in (MINIF2F, PROOFNET, WORKBOOK)) + "\n")
-    first, second, third = entries_of(path)
-    assert first.theorem.signature == ":\n  abs ((120 : ℝ) / 100 * 30) = 10"
-    assert first.theorem.imports == ("Mathlib", "Aesop")
-    assert first.theorem.header == "set_option maxHeartbeats 400000\nopen Nat Real\n"
-    assert (first.split, first.english, first.informal) == ("validation", "What is the difference?", "Compute.")
-    assert second.theorem.signature == "(x : ℝ) (y : ℚ) :\n  Irrational x -> Irrational (x + y)"
-    assert second.theorem.header == "open Filter\n/-- A set. -/\ndef S : Set Nat := {0}\n"
-    assert (third.theorem.name, third.theorem.imports, third.split) == ("lean_workbook_0", ("Mathlib",), "test")
-    assert third.theorem.signature == "(x : ℝ) (h : 0 < x) : x ≠ 0"
-    assert [e.theorem.name for e in entries_of(path, "validation")] == ["mathd_algebra_10"]
+    path.write_text("\n".join(map(json.dumps, (LIBRARY, {"x": 1}))))
+    reading = read(path)
+    assert reading.entries == [restated("Nat.add_comm", "set")]
+    assert reading.entries[0].theorem.after == "Nat.add_comm"
+    assert [flaw.place for flaw in reading.skipped] == [f"{path}, line 2"]
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfNat.add_comm\r\nNat.mul_comm\r\n")
+    assert [e.theorem.after for e in read(tmp_path / "names.txt").entries] == ["Nat.add_comm", "Nat.mul_comm"]
 
 
-WALLED = {**WORKBOOK, "exclude": ["Nat.add_comm"], "beyond": ["Init.Omega"]}
-
-
-def test_rows_say_what_is_excluded(tmp_path):
+def test_a_library_that_is_not_there_is_a_flaw_of_its_rows(tmp_path):
     path = tmp_path / "set.jsonl"
-    path.write_text("\n".join(map(json.dumps, (WALLED, {"after": "Nat.add_comm", "statement": "a"}))))
-    walled, library = (entry.theorem for entry in entries_of(path))
-    assert (walled.exclude, walled.beyond) == (("Nat.add_comm",), ("Init.Omega",))
-    assert library == restated("Nat.add_comm").theorem
-    assert library.after == "Nat.add_comm"
+    path.write_text("\n".join(map(json.dumps, (WORKBOOK, LIBRARY))))
+    (flaw,) = read(path).skipped
+    assert "line 1: Mathlib does not come with Lean in WebAssembly; name a Lean that has it" in str(flaw)
 
 
-@pytest.mark.parametrize(
-    ("row", "match"),
-    [
-        (b'{"x": 1}', "line 2: no formal_statement"),
-        (b"[1]", "line 2: no row"),
-        (b"{", "line 2: Expecting"),
-        (json.dumps({**WALLED, "exclude": "Nat.add_comm"}).encode(), "line 2: exclude must be a list"),
-        ("{é".encode("latin-1"), "no text in UTF-8"),
-    ],
-)
-def test_a_row_that_cannot_be_read_is_named(tmp_path, row, match):
+def test_a_file_without_a_row_that_can_be_read_names_the_first(tmp_path):
     path = tmp_path / "set.jsonl"
-    path.write_bytes(b'{"formal_statement": "theorem a : True := sorry"}\n' + row)
-    with pytest.raises(ValueError, match=rf"set\.jsonl.*{match}"):
+    path.write_text('{"x": 1}\n[1]\n')
+    with pytest.raises(ValueError, match=r"set\.jsonl, line 1: no formal_statement.* \(1 more cannot be read\)"):
         entries_of(path)
+
+
+def test_one_file_of_a_folder_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "a.lean").write_text(FAMILY)
+    (tmp_path / "b.lean").write_bytes(FAMILY.encode() + "é".encode("latin-1"))
+    reading = read(tmp_path)
+    assert len(reading.entries) == 2
+    assert [flaw.place for flaw in reading.skipped] == [f"{tmp_path}/b.lean"]
+
+
+@pytest.mark.slow
+def test_rows_say_what_is_excluded(tmp_path, lean):
+    row = {"header": "import Init", "formal_statement": "theorem a : 1 = 1 := sorry", "exclude": ["Nat.add_comm"]}
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps({**row, "beyond": ["Init.Omega"]}))
+    (entry,) = entries_of(path, lean=lambda: lean)
+    assert (entry.theorem.exclude, entry.theorem.beyond) == (("Nat.add_comm",), ("Init.Omega",))
 
 
 def test_an_empty_file_is_said_so(tmp_path):
