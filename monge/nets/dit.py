@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from monge.math.types import Condition
 from monge.nets.blocks import AdaLN, Block, BlockShape, SequentialBlock, attention_mask
-from monge.nets.embed import ConditionEmbedding, Rotary, sinusoidal
+from monge.nets.condition import ConditionEmbedding, Conditions, check_known
+from monge.nets.embed import Rotary, sinusoidal
 
 
 @dataclass(frozen=True)
@@ -20,31 +21,47 @@ class DiTShape:
     block: BlockShape = field(default_factory=BlockShape)
     depth: int = 6
     wiring: type[Block] = SequentialBlock  # or ParallelBlock
-    rotary: bool = True  # else sinusoidal positions are added to the tokens
+    positions: str | None = "rotary"
+    """"additive" adds sinusoids to the tokens. None, or "none": tokens are a set, and the network is equivariant to their order."""
     causal: bool = False
     recompute: bool = False  # activations are computed again for the gradient: less memory, a third more time
 
+    def __post_init__(self) -> None:
+        if self.positions not in ("rotary", "additive", "none", None):
+            raise ValueError(f"DiTShape: positions is {self.positions!r}; give 'rotary', 'additive' or None")
+
 
 class DiT(nn.Module):
-    """v(x_t, t | label, mask) on sequences of `inputs` channels. `grid` is (rows, columns) of an image's patches.
+    """v(x_t, t | conditions, mask) on sequences of `inputs` channels. `grid` is (rows, columns) of an image's patches.
 
     Without a grid, sequences are of any length, at positions 0, 1, ... or at cond["positions"], (B, N). Where
-    cond["mask"], (B, N), is False a token is neither looked at nor moved. The output layer starts at zero.
+    cond["mask"], (B, N), is False a token is neither attended to nor moved. `conditions` declares further entries of cond by
+    name: those of a sample modulate the blocks, those of a token are added to it, and one that a batch lacks counts as "no
+    condition". For example, `DiT(3, conditions={"type": Categorical(9, per_token=True), "text": Continuous(768)})`;
+    `classes=10` is short for conditions={"label": Categorical(10)}. The output layer starts at zero.
     """
 
     def __init__(
-        self, inputs: int, shape: DiTShape | None = None, *, classes: int = 0, grid: Sequence[int] | None = None
+        self,
+        inputs: int,
+        shape: DiTShape | None = None,
+        *,
+        classes: int = 0,
+        conditions: Conditions | None = None,
+        grid: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.shape = shape = shape or DiTShape()
         width = shape.block.width
-        self.condition = ConditionEmbedding(width, classes=classes)
+        self.condition = ConditionEmbedding(width, classes=classes, conditions=conditions)
+        self.placed = shape.positions in ("rotary", "additive")
+        self.known = (*self.condition.names, "mask", *(["positions"] if self.placed else []))
         self.enter = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList(shape.wiring(shape.block) for _ in range(shape.depth))
         self.norm = shape.block.norm(width)
         self.modulation = AdaLN(width, 2, shape.block.rank)
         self.leave = nn.Linear(width, inputs)
-        self.rotary = Rotary() if shape.rotary else None
+        self.rotary = Rotary() if shape.positions == "rotary" else None
         axes = [torch.arange(n, dtype=torch.float32) for n in grid or ()]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2) if axes else None
         self.register_buffer("places", places, persistent=False)
@@ -52,8 +69,8 @@ class DiT(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(
-        self, x_t: Float[Tensor, "B N inputs"], t: Float[Tensor, "B"], cond: Condition | None = None
-    ) -> Float[Tensor, "B N inputs"]:
+        self, x_t: Float[Tensor, "B *tokens"], t: Float[Tensor, "B"], cond: Condition | None = None
+    ) -> Float[Tensor, "B *tokens"]:
         return self._walk(x_t, t, cond, layer=0)[0]
 
     def with_features(
@@ -66,14 +83,14 @@ class DiT(nn.Module):
 
     def _walk(self, x_t: Tensor, t: Tensor, cond: Condition | None, layer: int) -> tuple[Tensor, Tensor]:
         cond = cond or {}
-        places = self._places(x_t, cond)
-        h = features = self.enter(x_t)
-        angles = None
-        if self.rotary is None:
-            h = h + _additive(places, h.shape[-1]).to(h.dtype)
-        else:
-            angles = self.rotary(places, self.shape.block.width // self.shape.block.heads)
-            angles = angles[:, None] if angles.ndim == 3 else angles
+        check_known("DiT", cond, self.known)
+        if x_t.ndim != 3 or x_t.shape[-1] != self.enter.in_features:
+            raise ValueError(
+                f"DiT: x has shape {tuple(x_t.shape)}; this network takes tokens (B, N, {self.enter.in_features}). "
+                "Points without tokens are for MLP, images for Patches"
+            )
+        h, angles = self._at_places(self.condition.tokens(self.enter(x_t), cond), x_t, cond)
+        features = h
         c = nn.functional.silu(self.condition(t, cond))
         mask, causal = attention_mask(cond.get("mask"), x_t.shape[1], causal=self.shape.causal)
         for number, block in enumerate(self.blocks, 1):
@@ -85,6 +102,16 @@ class DiT(nn.Module):
         scale, shift = self.modulation(c)
         v = self.leave(self.norm(h) * (1 + scale) + shift)
         return v if "mask" not in cond else v * cond["mask"][..., None], features
+
+    def _at_places(self, h: Tensor, x_t: Tensor, cond: Condition) -> tuple[Tensor, Tensor | None]:
+        """(tokens that know their positions, the angles by which attention rotates)."""
+        if not self.placed:
+            return h, None
+        places = self._places(x_t, cond)
+        if self.rotary is None:
+            return h + _additive(places, h.shape[-1]).to(h.dtype), None
+        angles = self.rotary(places, self.shape.block.width // self.shape.block.heads)
+        return h, angles[:, None] if angles.ndim == 3 else angles
 
     def _places(self, x_t: Tensor, cond: Condition) -> Tensor:
         if "positions" in cond:
@@ -98,18 +125,26 @@ class Patches(nn.Module):
     """A DiT on images (B, C, H, W), cut into squares of `patch` pixels."""
 
     def __init__(
-        self, image: tuple[int, int, int], patch: int, shape: DiTShape | None = None, *, classes: int = 0
+        self,
+        image: tuple[int, int, int],
+        patch: int,
+        shape: DiTShape | None = None,
+        *,
+        classes: int = 0,
+        conditions: Conditions | None = None,
     ) -> None:
         super().__init__()
         channels, height, width = image
         if height % patch or width % patch:
             raise ValueError(f"patches: {height} x {width} pixels do not divide into patches of {patch}")
         self.patch = patch
-        self.dit = DiT(channels * patch**2, shape, classes=classes, grid=(height // patch, width // patch))
+        grid = (height // patch, width // patch)
+        self.image = tuple(image)
+        self.dit = DiT(channels * patch**2, shape, classes=classes, conditions=conditions, grid=grid)
 
     def forward(
-        self, x_t: Float[Tensor, "B C H W"], t: Float[Tensor, "B"], cond: Condition | None = None
-    ) -> Float[Tensor, "B C H W"]:
+        self, x_t: Float[Tensor, "B *image"], t: Float[Tensor, "B"], cond: Condition | None = None
+    ) -> Float[Tensor, "B *image"]:
         return self._fold(self.dit(self._unfold(x_t), t, cond), x_t)
 
     def with_features(
@@ -120,6 +155,8 @@ class Patches(nn.Module):
         return self._fold(v, x_t), features
 
     def _unfold(self, x: Tensor) -> Tensor:
+        if x.shape[1:] != self.image:
+            raise ValueError(f"Patches: x has shape {tuple(x.shape)}; this network takes images (B, *{self.image})")
         return nn.functional.unfold(x, self.patch, stride=self.patch).mT
 
     def _fold(self, tokens: Tensor, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Embeddings of time, class and position."""
+"""Embeddings of time and position."""
 
 import math
 
@@ -6,33 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from monge.math.types import Condition
-
 
 def sinusoidal(positions: Float[Tensor, "*b"], width: int, *, longest: float = 10_000.0) -> Float[Tensor, "*b width"]:
     """cos and sin of positions at `width` / 2 frequencies, geometric from 1 to 1 / longest. Vaswani et al. 2017, sec. 3.5."""
     frequencies = torch.exp(-math.log(longest) * torch.arange(width // 2, device=positions.device) / (width // 2))
     angles = positions[..., None] * frequencies.to(positions.dtype)
     return torch.cat([angles.cos(), angles.sin()], -1)
-
-
-class ConditionEmbedding(nn.Module):
-    """Time, and a class if there are any, as one vector of `width`. Class number `classes` is "no class"."""
-
-    def __init__(self, width: int, *, classes: int = 0, frequencies: int = 128) -> None:
-        super().__init__()
-        self.classes, self.frequencies = classes, frequencies
-        self.time = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
-        self.label = nn.Embedding(classes + 1, width) if classes else None
-        if self.label is not None:
-            nn.init.normal_(self.label.weight, std=0.02)
-
-    def forward(self, t: Float[Tensor, "B"], cond: Condition | None) -> Float[Tensor, "B width"]:
-        c = self.time(sinusoidal(1000 * t, self.frequencies).to(next(self.time.parameters()).dtype))
-        if self.label is not None:
-            label = (cond or {}).get("label")
-            c = c + self.label(torch.full_like(t, self.classes, dtype=torch.long) if label is None else label)
-        return c
 
 
 class Rotary(nn.Module):

@@ -1,30 +1,42 @@
 """A residual multilayer perceptron for points, tables and small images."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from monge.math.types import Condition
-from monge.nets.embed import ConditionEmbedding
+from monge.nets.condition import ConditionEmbedding, Conditions, check_known
 
 
 class MLP(nn.Module):
-    """v(x_t, t | class) on events of any shape, flattened: `depth` residual blocks of `width`, modulated by the condition.
+    """v(x_t, t | conditions) on events of `shape`, flattened: `depth` residual blocks of `width`, modulated by the condition.
 
-    `octaves` waves of each coordinate, from frequency 1/2 by doubling, are shown beside the coordinates: without them a
-    network is slow to learn fine detail in few dimensions (Tancik et al. 2006.10739).
+    `MLP(2)` is short for `MLP((2,))`. `octaves` sinusoids of each coordinate, from frequency 1/2 by doubling, are inputs
+    next to the coordinates: without them a network is slow to learn fine detail in few dimensions (Tancik et al.
+    2006.10739). `conditions` are described in `ConditionEmbedding`; here each belongs to a sample.
     """
 
     frequencies: Tensor
 
     def __init__(
-        self, shape: tuple[int, ...], width: int = 256, depth: int = 4, *, classes: int = 0, octaves: int = 0
+        self,
+        shape: int | Sequence[int],
+        width: int = 256,
+        depth: int = 4,
+        *,
+        classes: int = 0,
+        conditions: Conditions | None = None,
+        octaves: int = 0,
     ) -> None:
         super().__init__()
-        dimension = math.prod(shape)
-        self.condition = ConditionEmbedding(width, classes=classes)
+        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        dimension = math.prod(self.shape)
+        self.condition = ConditionEmbedding(width, classes=classes, conditions=conditions)
+        if self.condition.per_token:
+            raise ValueError(f"MLP: conditions {self.condition.per_token} are per token, an MLP has none; use a DiT")
         self.register_buffer("frequencies", 2.0 ** torch.arange(-1, octaves - 1), persistent=False)
         self.enter = nn.Linear(dimension * (1 + 2 * octaves), width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
@@ -36,6 +48,9 @@ class MLP(nn.Module):
     def forward(
         self, x_t: Float[Tensor, "B *s"], t: Float[Tensor, "B"], cond: Condition | None = None
     ) -> Float[Tensor, "B *s"]:
+        check_known("MLP", cond, self.condition.names)
+        if x_t.shape[1:].numel() != self.leave.out_features:
+            raise ValueError(f"MLP: x has shape {tuple(x_t.shape)}; this network takes events of shape {self.shape}")
         c = nn.functional.silu(self.condition(t, cond))
         h = self.enter(self._features(x_t.flatten(1)))
         for block in self.blocks:

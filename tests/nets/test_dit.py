@@ -12,7 +12,7 @@ from monge.nets.dit import DiT, DiTShape, Patches
 BLOCK = BlockShape(16, 2)
 SHAPES = {
     "rotary": DiTShape(BLOCK, 2),
-    "additive": DiTShape(BLOCK, 2, rotary=False),
+    "additive": DiTShape(BLOCK, 2, positions="additive"),
     "parallel, causal, low rank": DiTShape(
         BlockShape(16, 2, norm=layer_norm, feedforward=GELU, qk_norm=False, rank=3),
         2,
@@ -170,7 +170,7 @@ def test_patches_show_features_and_refuse_what_does_not_divide(draw, stir):
 
 
 def test_additive_positions_need_a_width_that_the_axes_can_share():
-    net = DiT(4, DiTShape(BlockShape(18, 2), 1, rotary=False), grid=(2, 2))
+    net = DiT(4, DiTShape(BlockShape(18, 2), 1, positions="additive"), grid=(2, 2))
     with pytest.raises(ValueError, match="multiple of 4"):
         net(torch.zeros(1, 4, 4), torch.zeros(1))
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monge.nets.embed import ConditionEmbedding, Rotary, rotate, sinusoidal
+from monge.nets.embed import Rotary, rotate, sinusoidal
 
 seeds = st.integers(0, 2**31)
 
@@ -49,23 +49,3 @@ def test_each_axis_turns_channels_of_its_own(draw):
 def test_a_head_that_the_axes_cannot_share_is_refused():
     with pytest.raises(ValueError, match="multiple of 4"):
         Rotary()(torch.zeros(3, 2), 6)
-
-
-def test_no_label_is_the_class_after_the_last(draw):
-    embed = ConditionEmbedding(8, classes=3).double()
-    t = torch.tensor([0.2, 0.7], dtype=torch.float64)
-    silent = embed(t, None)
-    assert torch.equal(silent, embed(t, {"label": torch.tensor([3, 3])}))
-    assert (silent - embed(t, {"label": torch.tensor([0, 3])})).abs().amax(1).gt(1e-3).tolist() == [True, False]
-
-
-def test_without_classes_labels_are_not_looked_at(draw):
-    embed = ConditionEmbedding(8).double()
-    t = draw(0, 2)
-    assert torch.equal(embed(t, None), embed(t, {"label": torch.tensor([0, 1])}))
-
-
-def test_times_that_differ_are_told_apart():
-    t = torch.linspace(0, 1, 101, dtype=torch.float64)
-    c = ConditionEmbedding(64).double()(t, None)
-    assert torch.pdist(c).min() > 1e-3

@@ -1,0 +1,148 @@
+"""Named conditions of a network: their kinds, their embeddings, and a check of the names that a batch brings."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from monge.math.types import BOOKKEEPING, Condition
+from monge.nets.embed import sinusoidal
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """One of `classes` classes, an integer in each sample or, `per_token`, in each token. Number `classes` is "no class"."""
+
+    classes: int
+    per_token: bool = False
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """A vector of `width` numbers for each sample or, `per_token`, for each token. A vector of zeros is "no condition"."""
+
+    width: int
+    per_token: bool = False
+
+
+Kind: TypeAlias = Categorical | Continuous
+Conditions: TypeAlias = Mapping[str, Kind]  # by the name of their entry in cond
+RESERVED = BOOKKEEPING | {"mask", "positions"}
+
+
+class Classes(nn.Module):
+    """An embedding of classes. Without an entry in cond every sample or token has "no class"."""
+
+    def __init__(self, name: str, kind: Categorical, width: int) -> None:
+        super().__init__()
+        self.name, self.kind = name, kind
+        self.embedding = nn.Embedding(kind.classes + 1, width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def forward(self, value: Tensor | None, shape: torch.Size) -> Float[Tensor, "..."]:
+        return embedded(self.embedding, self.name, value, shape)
+
+
+class Vectors(nn.Module):
+    """A linear map of vectors, without a bias. Without an entry in cond it adds nothing."""
+
+    def __init__(self, name: str, kind: Continuous, width: int) -> None:
+        super().__init__()
+        self.name, self.kind = name, kind
+        self.linear = nn.Linear(kind.width, width, bias=False)
+
+    def forward(self, value: Tensor | None, shape: torch.Size) -> Float[Tensor, "..."]:
+        if value is None:
+            return self.linear.weight.new_zeros(())
+        if value.shape == shape and self.kind.width == 1:
+            value = value[..., None]
+        if value.shape != (*shape, self.kind.width):
+            raise ValueError(
+                f"condition: cond[{self.name!r}] has shape {tuple(value.shape)}; give {(*shape, self.kind.width)}"
+            )
+        return self.linear(value.to(self.linear.weight.dtype))
+
+
+class ConditionEmbedding(nn.Module):
+    """Time, and the conditions of each sample, as one vector of `width`; conditions of each token as one vector per token.
+
+    `classes` is short for conditions={"label": Categorical(classes)}. An entry that a batch lacks counts as "no class" or
+    "no condition", as classifier-free guidance needs it; an entry of another name is an error.
+    """
+
+    def __init__(
+        self, width: int, *, classes: int = 0, conditions: Conditions | None = None, frequencies: int = 128
+    ) -> None:
+        super().__init__()
+        conditions = dict(conditions or {})
+        if classes and "label" in conditions:
+            raise ValueError("conditions: 'label' is declared twice, by classes and by conditions; give one of them")
+        if RESERVED & conditions.keys():
+            raise ValueError(f"conditions: {sorted(RESERVED & conditions.keys())} have a fixed meaning; rename them")
+        self.classes, self.frequencies = classes, frequencies
+        self.time = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(classes + 1, width) if classes else None
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=0.02)
+        # a prefix, since a ModuleDict has no room for names of its own methods, such as "type"
+        self.more = nn.ModuleDict({f"of_{name}": _embedding(name, kind, width) for name, kind in conditions.items()})
+        self.per_sample = tuple(name for name, kind in conditions.items() if not kind.per_token)
+        self.per_token = tuple(name for name, kind in conditions.items() if kind.per_token)
+        self.names = (("label",) if classes else ()) + tuple(conditions)
+
+    def forward(self, t: Float[Tensor, "B"], cond: Condition | None) -> Float[Tensor, "B width"]:
+        """The vector of each sample."""
+        cond = cond or {}
+        c = self.time(sinusoidal(1000 * t, self.frequencies).to(next(self.time.parameters()).dtype))
+        if self.label is not None:
+            c = c + embedded(self.label, "label", cond.get("label"), t.shape)
+        for name in self.per_sample:
+            c = c + self.more[f"of_{name}"](cond.get(name), t.shape)
+        return c
+
+    def tokens(self, h: Float[Tensor, "B N width"], cond: Condition) -> Float[Tensor, "B N width"]:
+        """h plus the embeddings of the conditions of each token."""
+        for name in self.per_token:
+            h = h + self.more[f"of_{name}"](cond.get(name), h.shape[:2]).to(h.dtype)
+        return h
+
+
+def _embedding(name: str, kind: Kind, width: int) -> nn.Module:
+    return Classes(name, kind, width) if isinstance(kind, Categorical) else Vectors(name, kind, width)
+
+
+def embedded(embedding: nn.Embedding, name: str, value: Tensor | None, shape: torch.Size) -> Float[Tensor, "..."]:
+    """The embeddings of classes; the last row of the table, "no class", where there is no value."""
+    none = embedding.num_embeddings - 1
+    if value is None:
+        return embedding(torch.full(shape, none, dtype=torch.long, device=embedding.weight.device))
+    if value.shape == (*shape, 1):
+        value = value.squeeze(-1)
+    if value.shape != shape:
+        raise ValueError(f"condition: cond[{name!r}] has shape {tuple(value.shape)}; give class numbers {tuple(shape)}")
+    if value.is_floating_point() and bool((value != value.round()).any()):
+        raise ValueError(f"condition: cond[{name!r}] holds fractions; give class numbers, 0 to {none}")
+    try:
+        return embedding(value.long())
+    except IndexError as error:
+        raise ValueError(
+            f"condition: cond[{name!r}] runs from {int(value.min())} to {int(value.max())}; "
+            f"classes are 0 to {none - 1}, and {none} is no class"
+        ) from error
+
+
+def check_known(network: str, cond: Condition | None, names: Iterable[str]) -> None:
+    """ValueError if cond has an entry that the network does not know: it would be ignored, and an unconditional model trained.
+
+    `index` and `target` are for couplings and objectives, and pass.
+    """
+    unknown = [name for name in cond or () if name not in names and name not in BOOKKEEPING]
+    if unknown:
+        known = ", ".join(sorted(names)) or "none"
+        raise ValueError(
+            f"{network}: unknown condition {', '.join(unknown)}; known: {known}. "
+            "Rename the entry of cond, drop it, or declare it by classes= or conditions="
+        )
