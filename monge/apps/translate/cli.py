@@ -23,7 +23,7 @@ from monge.files import ensure_absent, write_json
 from monge.lm.load import encoder
 from monge.lm.store import Row, Vectors, write
 from monge.math.path import Affine
-from monge.math.solvers import SOLVERS
+from monge.math.solvers import SOLVERS, SolverName
 from monge.pretrain import Pretrain
 from monge.run import fit
 from monge.runs import Opened, reopen
@@ -76,7 +76,7 @@ def run(
     back: bool = False,
     longer: Longer = "refuse",
     steps: int | None = None,
-    solver: Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dopri5"] = "euler",
+    solver: SolverName = "euler",
     dtype: Literal["float16", "bfloat16", "float32"] = "float16",
     checkpoint: str = "last",
     device: str = "auto",
