@@ -109,11 +109,13 @@ def likelihood(
 
 
 def _table(rows: dict[str, Row], title: str) -> Table:
-    """The metrics as a table that wraps names in a narrow terminal and cuts nothing."""
-    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("metric", "value", "reference", "better"):
-        number = column in ("value", "reference")
-        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number)
+    """The metrics as a table. A narrow terminal breaks names between words and cuts nothing."""
+    table = Table(title=title, title_justify="left", box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    longest = max(len(word) for name in rows for word in name.split())
+    table.add_column("metric", min_width=longest)
+    for column in ("value", "reference"):
+        table.add_column(column, justify="right", no_wrap=True, overflow="fold")
+    table.add_column("better", no_wrap=True)
     for name, row in rows.items():
         table.add_row(name, f"{row.value:.4g}", f"{row.floor:.4g}", row.better)
     return table

@@ -34,7 +34,7 @@ def clouds(
     With names of `columns`, each axis has its own scale and name; without, the plane keeps its proportions.
     """
     width = states[0].x.shape[1]
-    shown = [(start, min(start + 1, width - 1)) for start in range(0, width, 2)][:pairs]
+    shown = [(start, (start + 1) % width) for start in range(0, width, 2)][:pairs]
     figure, axes = _figure(len(shown), len(states), width=3.0, height=3.2)
     for row, (first, second) in enumerate(shown):
         limits = [_limits([state.x[:, k] for state in states]) for k in (first, second)]
