@@ -1,10 +1,13 @@
 """The solvers by name."""
 
 from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 from monge.math.dopri5 import dopri5
 from monge.math.path import Affine
 from monge.math.solve import Step, adams_bashforth_2, adams_bashforth_3, dpm_solver_2m, euler, heun, midpoint, rk4
+
+SolverName: TypeAlias = Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dpm2m", "dopri5"]
 
 # name -> (the step for a path, evaluations per step)
 SOLVERS: dict[str, tuple[Callable[[Affine], Step], int]] = {

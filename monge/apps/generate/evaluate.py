@@ -1,4 +1,4 @@
-"""How good are the samples? Every number stands beside its floor: the same number between two halves of the real data."""
+"""Metrics of samples, each with its floor: the same metric between two halves of the real data."""
 
 from dataclasses import dataclass, replace
 
@@ -18,11 +18,11 @@ LOW = ("frechet", "kid x 1000", "sliced w2", "bits per dimension")
 
 @dataclass(frozen=True)
 class Row:
-    """A number, its floor, and which way is better."""
+    """A metric's value, its floor, and the direction that is better."""
 
     value: float
     floor: float
-    better: str  # "low", "high" or "floor" (as close to it as can be)
+    better: str  # "low", "high" or "floor" (as close to it as possible)
 
 
 FEWEST = 6
@@ -30,7 +30,7 @@ FEWEST = 6
 
 
 class Classifier(nn.Module):
-    """An independent judge: a small network trained on the training split alone; its last hidden layer is the feature space."""
+    """A small classifier, trained on the training split alone; its last hidden layer is the feature space of the metrics."""
 
     def __init__(self, dimension: int, classes: int, *, features: int = 64) -> None:
         super().__init__()
@@ -41,17 +41,17 @@ class Classifier(nn.Module):
         return self.head(self.body(x))
 
     def accuracy(self, x: Float[Tensor, "B D"], labels: Int[Tensor, "B"]) -> float:
-        """The share of items that are taken for what they should be."""
+        """The share of items whose predicted class is their label."""
         return float((self(x).argmax(1) == labels).double().mean())
 
 
 def train_classifier(
-    x: Float[Tensor, "n D"], labels: Int[Tensor, "n"], *, steps: int = 3000, seed: int = 0
+    x: Float[Tensor, "n D"], labels: Int[Tensor, "n"], classes: int, *, steps: int = 3000, seed: int = 0
 ) -> Classifier:
-    """A Classifier fitted to normalised, flattened data with a little noise, so that it also judges samples that are off."""
+    """A Classifier trained on normalised, flattened data with a little noise, so that it is robust to imperfect samples."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        classifier = Classifier(x.shape[1], int(labels.max()) + 1)
+        classifier = Classifier(x.shape[1], classes)
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3, weight_decay=0.01)
         for step in range(steps):
             rows = shuffled(step, 128, len(x), seed)
@@ -65,7 +65,7 @@ def train_classifier(
 
 @dataclass(frozen=True)
 class Judge:
-    """What samples are compared with. Without labels the features are the normalised data themselves."""
+    """The real data that samples are compared with. Without labels the features are the normalised data themselves."""
 
     training: Float[Tensor, "n D"]
     held_out: Float[Tensor, "m D"]
@@ -77,36 +77,36 @@ class Judge:
         """The judge of a data set, the same at every call."""
         training, held_out = data.split()
         units = data.units()
-        x, y = units.apply(training.x.flatten(1)), units.apply(held_out.x.flatten(1))
+        x, y = (part.normalised(units).flatten(1) for part in (training, held_out))
         if training.labels is None or held_out.labels is None:
             return Judge(x, y, None, float("nan"))
-        classifier = train_classifier(x, training.labels)
+        classifier = train_classifier(x, training.labels, data.classes)
         return Judge(x, y, classifier, classifier.accuracy(y, held_out.labels))
 
     def features(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B features"]:
-        """The space in which distributions are compared."""
+        """The features in which distributions are compared."""
         return x if self.classifier is None else self.classifier.body(x)
 
     def rows(self, fake: Float[Tensor, "B D"], labels: Int[Tensor, "B"] | None, *, splits: int = 4) -> dict[str, Row]:
-        """All metrics of normalised, flattened samples, each beside the same metric of as many real items.
+        """All metrics of normalised, flattened samples, each with the same metric of as many real items.
 
         Values and floors are means over `splits` random splits of the real data in halves: the samples against one half, the
         other half against the same. Both sides have equal sizes, since most of these metrics depend on them.
         """
         real = torch.cat([self.training, self.held_out])
-        found: dict[str, list[tuple[float, float]]] = {}
+        pairs: dict[str, list[tuple[float, float]]] = {}
         for split in range(splits):
             n = min(len(real) // 2, len(fake), 5000)
             order = torch.randperm(len(real), generator=seeded(1783, split))
             chosen = fake[torch.randperm(len(fake), generator=seeded(1784, split))[:n]]
             half, other = real[order[:n]], real[order[n : 2 * n]]
             for name, value in self._compare(chosen, half).items():
-                found.setdefault(name, []).append((value, 0.0))
+                pairs.setdefault(name, []).append((value, 0.0))
             for name, value in self._compare(other, half).items():
-                found[name][-1] = (found[name][-1][0], value)
+                pairs[name][-1] = (pairs[name][-1][0], value)
         rows = {}
-        for name, pairs in found.items():
-            value, floor = (sum(side) / splits for side in zip(*pairs, strict=True))
+        for name, each in pairs.items():
+            value, floor = (sum(side) / splits for side in zip(*each, strict=True))
             rows[name] = Row(value, floor, "low" if name in LOW else "high")
         rows["memorisation"] = Row(memorisation(fake, self.training, self.held_out), 1.0, "floor")
         if self.classifier is not None and labels is not None:
@@ -145,7 +145,7 @@ def evaluate(
     judge = Judge.of(data)
     labels = dealt_labels(data, n, seed) if generator.classes else None
     fake, labels = generator.sample(n, walk, labels=labels, generator=seeded(seed, 3))
-    rows = judge.rows(generator.units.apply(fake.flatten(1)), labels)
+    rows = judge.rows(generator.normalise(fake).flatten(1), labels)
     if likelihood and generator.levels:
         training, held_out = data.split()
         bits = [_bits(generator, part, likelihood) for part in (held_out, training)]
@@ -172,7 +172,7 @@ def curve(
     judge = Judge.of(data)
     n = samples or min(5_000, len(data.x))
     labels = dealt_labels(data, n, seed) if generator.classes else None
-    found: dict[str, list[tuple[int, float]]] = {}
+    lines: dict[str, list[tuple[int, float]]] = {}
     for walk in walks:
         guided = walk.guidance is not None and walk.guidance.weight != 1
         per_step = SOLVERS[walk.solver][1] * (1 + guided)  # the weak velocity is an evaluation too
@@ -181,11 +181,11 @@ def curve(
                 continue
             steps = replace(walk, steps=budget // per_step)
             fake, _ = generator.sample(n, steps, labels=labels, generator=seeded(seed, 3))
-            value = judge.rows(generator.units.apply(fake.flatten(1)), labels)[curve_metric(data)].value
-            found.setdefault(walk.solver, []).append((budget, value))
-    return found
+            value = judge.rows(generator.normalise(fake).flatten(1), labels)[curve_metric(data)].value
+            lines.setdefault(walk.solver, []).append((budget, value))
+    return lines
 
 
 def curve_metric(data: Dataset) -> str:
-    """What `curve` measures: the Frechet distance where labels train a judge, else sliced W2."""
+    """The metric of `curve`: the Frechet distance where labels train a classifier, else sliced W2."""
     return "sliced w2" if data.labels is None else "frechet"

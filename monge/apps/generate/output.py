@@ -1,43 +1,137 @@
-"""What the verbs leave on disk: written aside and renamed, so that a full disk leaves the earlier files whole."""
+"""The files of `monge generate sample`, written aside and renamed: a full disk leaves earlier files intact."""
 
+import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from monge.apps.generate import pictures
+from monge.apps.generate import arrays, sheets, tables
+from monge.apps.generate.dataset import Dataset
+from monge.apps.generate.pictures import PAIRS, Cloud, clouds
 from monge.apps.generate.sample import Generator
 from monge.files import writing
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Samples in the data's units with their labels, and the states of some of them along the flow."""
+
+    x: Tensor
+    labels: Tensor | None
+    states: Sequence[Tensor]
+
+
 def save_samples(
-    generator: Generator, final: torch.Tensor, states: Sequence[torch.Tensor], labels: torch.Tensor | None, out: Path
-) -> None:
-    """samples.npz, samples.png, and film.png of the states on the way, in `out`."""
+    generator: Generator, samples: Samples, real: Dataset | None, out: Path, *, single_images: bool = False
+) -> list[str]:
+    """Write samples, pictures next to real items, and the film of the states into `out`; returns the names of the files."""
+    image = len(generator.shape) == 3
+    if single_images and not image:
+        raise ValueError(f"--save-images: the samples are of shape {generator.shape}, no images; leave it out")
     with writing(out), tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as aside:
-        _draw(generator, final, states, labels, Path(aside))
-        for path in Path(aside).iterdir():
+        place = Path(aside)
+        names = _write_numbers(generator, samples, place)
+        if image:
+            _draw_images(generator, samples, real, place)
+        else:
+            _draw_points(generator, samples, real, place)
+        if single_images:
+            classes = _class_names(generator)
+            bounds = _bounds(generator, samples.x, real)
+            sheets.save_images(samples.x, samples.labels, classes, place / "images", bounds=bounds)
+            names.append("images/")
+        for path in place.iterdir():
+            if path.is_dir():
+                shutil.rmtree(out / path.name, ignore_errors=True)
             path.replace(out / path.name)
+    return ["samples.png", "film.png", *names]
 
 
-def _draw(
-    generator: Generator, final: torch.Tensor, states: Sequence[torch.Tensor], labels: torch.Tensor | None, out: Path
-) -> None:
-    import numpy as np
+def _write_numbers(generator: Generator, samples: Samples, out: Path) -> list[str]:
+    """Write samples.npz, and the samples in the form that the data had."""
+    found: dict[str, Any] = {"x": samples.x.numpy()}
+    layout = generator.layout
+    if samples.labels is not None:
+        found["labels"] = samples.labels.numpy()
+        if layout.classes:
+            found["class_names"] = np.array(layout.classes)
+    np.savez(out / "samples.npz", **found)
+    if layout.kind == "array":
+        np.save(out / "samples.npy", arrays.restored(samples.x, layout))
+        return ["samples.npz", "samples.npy"]
+    if layout.kind in ("table", "csv"):
+        return ["samples.npz", *tables.write(tables.restored(samples.x, samples.labels, layout), out, layout)]
+    return ["samples.npz"]
 
-    if labels is None:
-        np.savez(out / "samples.npz", x=final.numpy())
-    else:
-        np.savez(out / "samples.npz", x=final.numpy(), labels=labels.numpy())
-    panels = min(10 if generator.levels else 6, len(states))
-    stops = torch.linspace(0, len(states) - 1, panels).round().long().tolist()
-    if generator.levels:
-        columns = max(1, round(len(final) ** 0.5))
-        pictures.images(final, out / "samples.png", columns=columns, levels=generator.levels)
-        strip = torch.stack([states[stop] for stop in stops], 1).flatten(0, 1)
-        pictures.images(strip, out / "film.png", columns=len(stops), levels=generator.levels)
-    else:
-        pictures.clouds([final.flatten(1)], out / "samples.png", titles=["samples"])
-        titles = [f"t = {stop / (len(states) - 1):.2f}" for stop in stops]
-        pictures.clouds([states[stop].flatten(1) for stop in stops], out / "film.png", titles=titles)
+
+def _class_names(generator: Generator) -> tuple[str, ...]:
+    return generator.layout.classes or tuple(str(k) for k in range(generator.classes))
+
+
+def _bounds(generator: Generator, x: Tensor, real: Dataset | None) -> tuple[float, float]:
+    """The values that are drawn black and white: those of the data's range, or nearly the whole range of the real items."""
+    if generator.bounds is not None:
+        return generator.bounds
+    shown = (x if real is None else real.x)[:, :3].flatten().double()
+    low, high = (float(v) for v in torch.quantile(shown[:1_000_000], torch.tensor([0.005, 0.995]).double()))
+    return (low, high) if low < high else (low - 1, low + 1)
+
+
+def _draw_images(generator: Generator, samples: Samples, real: Dataset | None, out: Path) -> None:
+    names, labels, n = _class_names(generator), samples.labels, len(samples.x)
+    bounds = _bounds(generator, samples.x, real)
+    in_turn = labels is not None and len(labels.unique()) > 1
+    by_column = in_turn and len(names) <= min(16, n)
+    columns = len(names) if by_column else max(1, round(n**0.5))
+    legend = "" if labels is None else f", class {names[int(labels[0])]}"
+    if in_turn:
+        order = "one class per column" if by_column else "classes in turn"
+        legend = f", {order}: {', '.join(names[: min(n, 40)])}"
+    if generator.bounds is None:
+        legend += f" ({3 if generator.shape[0] >= 3 else 1} of {generator.shape[0]} channels, contrast stretched)"
+    grids = [sheets.Grid(samples.x, columns, f"generated{legend}")]
+    if real is not None and len(chosen := _counterparts(real, labels, n)):
+        grids.append(sheets.Grid(chosen, columns, "real"))
+    sheets.sheet(grids, out / "samples.png", bounds=bounds)
+    stops = _stops(len(samples.states), 10)
+    strip = torch.stack([samples.states[stop] for stop in stops], 1).flatten(0, 1)
+    sheets.sheet([sheets.Grid(strip, len(stops))], out / "film.png", bounds=bounds)
+
+
+def _counterparts(real: Dataset, labels: Tensor | None, n: int) -> Tensor:
+    """Real images in the order of the samples' classes: those of the one class, or of all classes in turn."""
+    if labels is None or real.labels is None:
+        return real.x[:n]
+    if len(labels.unique()) == 1:
+        return real.x[real.labels == labels[0]][:n]
+    rows = [(real.labels == label).nonzero()[:, 0] for label in range(int(labels.max()) + 1)]
+    full = max(1, min(map(len, rows)))
+    order = [row[k] for k in range(full) for row in rows if k < len(row)]
+    return real.x[torch.stack(order)][:n]
+
+
+def _draw_points(generator: Generator, samples: Samples, real: Dataset | None, out: Path) -> None:
+    columns, classes = generator.layout.columns, _class_names(generator)
+    generated = Cloud(samples.x.flatten(1), "generated", samples.labels)
+    shown, labels = [generated], samples.labels
+    if real is not None:
+        rows = real
+        if labels is not None and real.labels is not None and len(labels.unique()) == 1:
+            rows = real.rows(real.labels == labels[0])
+        shown = [Cloud(rows.x.flatten(1), "real", rows.labels), generated] if len(rows.x) else shown
+    clouds(shown, out / "samples.png", columns=columns, classes=classes, pairs=PAIRS if columns else 1)
+    last = len(samples.states) - 1
+    stops = _stops(len(samples.states), 6)
+    film = [Cloud(samples.states[stop].flatten(1), f"t = {stop / max(1, last):.2f}") for stop in stops]
+    clouds(film, out / "film.png", columns=columns)
+
+
+def _stops(count: int, panels: int) -> list[int]:
+    """The numbers of the states that a film shows."""
+    return torch.linspace(0, count - 1, min(panels, count)).round().long().tolist()

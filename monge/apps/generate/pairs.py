@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from monge.apps.generate.data import dealt_labels
+from monge.apps.generate.dataset import Dataset
+from monge.apps.generate.sample import Generator
 from monge.math.coupling import Coupling, given
 from monge.math.random import seeded
 from monge.math.types import Pair
@@ -18,8 +21,9 @@ from monge.train.batches import shuffled
 class NoisePairs:
     """Normalised data with fresh Gaussian noise, `size` pairs a batch.
 
-    The coupling sees `factor` batches at once and begins with batch number `after`, or the next that it sees whole. A tenth
-    of the labels, `label_dropout`, is replaced by `classes`, "no class", after coupling: classifier-free guidance needs it.
+    The coupling sees `factor` batches at once. It begins with batch number `after`, or with the next group of `factor`
+    batches. After coupling, a share `label_dropout` of the labels is replaced by `classes`, which stands for no class:
+    classifier-free guidance needs it.
     """
 
     x: Float[Tensor, "n *s"]
@@ -37,7 +41,7 @@ class NoisePairs:
     def __call__(self, number: int) -> Pair:
         if self.factor == 1:
             return self._coupled(number, number)
-        with self._lock:  # one thread couples a large batch, the others wait and take their part
+        with self._lock:  # one thread couples a group of batches; the others wait for their part
             large, part = divmod(number, self.factor)
             if large not in self._held:
                 self._held = {k: v for k, v in self._held.items() if k == large - 1}
@@ -51,14 +55,13 @@ class NoisePairs:
         cond = {"index": index} if self.labels is None else {"index": index, "label": self.labels[index]}
         pair = Pair(torch.randn(x_1.shape, generator=generator), x_1, cond=cond)
         if first >= self.after:
-            # an entropic coupling draws from its plan: with this batch's draws, whoever makes the batch
             pair = self.coupling(pair, generator=generator)
         return without_labels(pair, self.label_dropout, self.classes, generator)
 
 
 @dataclass
 class StoredPairs:
-    """Given pairs, dealt in batches and never re-coupled: reflow's teacher pairs. Liu et al. 2209.03003, alg. 1."""
+    """Given pairs in shuffled batches, never re-coupled: the pairs of reflow. Liu et al. 2209.03003, alg. 1."""
 
     pairs: Pair
     size: int
@@ -72,6 +75,13 @@ class StoredPairs:
         return without_labels(pair, self.label_dropout, self.classes, seeded(self.seed, 1, number))
 
 
+def teacher_pairs(teacher: Generator, data: Dataset, n: int, seed: int) -> tuple[Pair, Pair]:
+    """(n pairs to train on, a tenth as many held out) that a trained flow draws, with labels as frequent as in the data."""
+    count = n + -(-n // 10)
+    pairs = teacher.pairs(dealt_labels(data, count, seed), count, generator=seeded(seed, 5))
+    return pairs.rows(slice(n)), pairs.rows(slice(n, None))
+
+
 def without_labels(pair: Pair, share: float, classes: int, generator: torch.Generator) -> Pair:
     """The pair with `share` of its labels, if it has any, replaced by `classes`: no class."""
     if "label" not in pair.cond or not share:
@@ -83,7 +93,7 @@ def without_labels(pair: Pair, share: float, classes: int, generator: torch.Gene
 def held_out_pairs(
     x: Float[Tensor, "n *s"], labels: Int[Tensor, "n"] | None, coupling: Coupling, *, size: int = 512
 ) -> Pair:
-    """Held-out data with noise that is the same at every call, coupled `size` at a time."""
+    """Held-out data with noise, coupled `size` at a time; the same at every call."""
     x_0 = torch.randn(x.shape, generator=seeded(1781))
     pair = Pair(x_0, x, cond={} if labels is None else {"label": labels})
     draws = seeded(1782)
@@ -93,7 +103,7 @@ def held_out_pairs(
 
 
 def held_out_loss(pairs: Pair, loss: Callable[[Pair, Tensor], Tensor], *, size: int = 512) -> float:
-    """The mean of `loss` over the pairs with times that are spread alike in every part of `size` and at every call."""
+    """The mean of `loss` over the pairs. Times are evenly spread within each part of `size`, and the same at every call."""
     total = 0.0
     for start in range(0, len(pairs), size):
         part = pairs.rows(slice(start, start + size))

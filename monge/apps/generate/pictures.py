@@ -1,44 +1,82 @@
-"""What a run looks like: grids and film strips of images, clouds of points, curves."""
+"""Pictures of points and tables, and curves of metrics."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 LEFT, RIGHT = "#8a8f98", "#1f5fbf"  # source and target, in every picture
+PAIRS = 4  # pairs of columns that a picture of a table shows
 
 
-def images(x: Float[Tensor, "n C H W"], path: Path, *, columns: int, levels: float, side: int = 32) -> Path:
-    """A PNG grid of images with values in 0 .. levels, each enlarged to at least `side` pixels."""
-    from PIL import Image
+@dataclass(frozen=True)
+class Cloud:
+    """Points under a title, coloured by their class if they have one."""
 
-    zoom = max(1, -(-side // x.shape[-1]))
-    pixels = (x.clamp(0, levels) * (255 / levels)).round().to(torch.uint8)
-    pixels = pixels.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
-    pixels = torch.nn.functional.pad(pixels, (1, 1, 1, 1), value=96)
-    rows = -(-len(x) // columns)
-    missing = pixels.new_full((rows * columns - len(x), *pixels.shape[1:]), 96)
-    tiles = torch.cat([pixels, missing]).unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
-    sheet = tiles.reshape(tiles.shape[0], rows * tiles.shape[2], -1).numpy()
-    Image.fromarray(sheet[0] if len(sheet) == 1 else np.moveaxis(sheet[:3], 0, -1)).save(path)
-    return path
+    x: Float[Tensor, "n D"]
+    title: str
+    labels: Int[Tensor, "n"] | None = None
 
 
-def clouds(states: Sequence[Float[Tensor, "n D"]], path: Path, *, titles: Sequence[str]) -> Path:
-    """The first two coordinates of point sets, side by side on the same axes."""
-    figure, axes = _figure(len(states), width=3.0, height=3.2)
-    reach = 1.05 * max(float(state[:, :2].abs().quantile(0.999)) for state in states)
-    for number, (axis, state, title) in enumerate(zip(axes, states, titles, strict=True)):
-        colour = LEFT if number == 0 else RIGHT
-        axis.scatter(
-            state[:, 0], state[:, -1 if state.shape[1] == 1 else 1], s=2, alpha=0.5, color=colour, linewidths=0
-        )
-        axis.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
-        axis.set_title(title, fontsize=10)
+def clouds(
+    states: Sequence[Cloud],
+    path: Path,
+    *,
+    columns: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    pairs: int = 1,
+) -> Path:
+    """Point sets side by side on the same axes: the first two coordinates, or a row for each of the first `pairs` of two.
+
+    With names of `columns`, each axis has its own scale and name; without, the plane keeps its proportions.
+    """
+    width = states[0].x.shape[1]
+    shown = [(start, (start + 1) % width) for start in range(0, width, 2)][:pairs]
+    figure, axes = _figure(len(shown), len(states), width=3.0, height=3.2)
+    for row, (first, second) in enumerate(shown):
+        limits = [_limits([state.x[:, k] for state in states]) for k in (first, second)]
+        if not columns:
+            reach = max(abs(end) for pair in limits for end in pair)
+            limits = [(-reach, reach)] * 2
+        for number, state in enumerate(states):
+            axis = axes[row * len(states) + number]
+            _scatter(axis, state, first, second, classes, LEFT if number == 0 else RIGHT)
+            axis.set(xlim=limits[0], ylim=limits[1])
+            if columns:
+                axis.set(xlabel=_literal(columns[first]), ylabel=_literal(columns[second]))
+            else:
+                axis.set(xticks=[], yticks=[], aspect="equal")
+            if row == 0:
+                axis.set_title(_literal(state.title), fontsize=10)
     return _save(figure, path)
+
+
+def _scatter(axis, state: Cloud, first: int, second: int, classes: Sequence[str], colour: str) -> None:
+    style = {"s": 2, "alpha": 0.5, "linewidths": 0}
+    x, y = state.x[:, first], state.x[:, second]
+    if state.labels is None or not 1 < len(classes) <= 10:
+        axis.scatter(x, y, color=colour, **style)
+        return
+    handles = [
+        axis.scatter(x[state.labels == k], y[state.labels == k], color=f"C{k}", **style) for k in range(len(classes))
+    ]
+    axis.legend(handles, [_literal(name) for name in classes], fontsize=7, markerscale=3, frameon=False)
+
+
+def _limits(values: Sequence[Float[Tensor, "n"]]) -> tuple[float, float]:
+    """Nearly the whole range of some samples, with a margin."""
+    ends = [torch.quantile(v[:100_000].double(), torch.tensor([0.001, 0.999]).double()) for v in values]
+    low, high = min(float(end[0]) for end in ends), max(float(end[1]) for end in ends)
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _literal(text: str) -> str:
+    """Text that matplotlib prints as it is: it takes dollar signs for formulas."""
+    return text.replace("$", r"\$")
 
 
 def curves(
@@ -47,7 +85,7 @@ def curves(
     """Lines on logarithmic axes, with the floor between halves of the real data dashed."""
     from matplotlib.ticker import LogLocator
 
-    figure, (axis,) = _figure(1, width=6.0, height=4.0)
+    figure, (axis,) = _figure(1, 1, width=6.0, height=4.0)
     for name, points in lines.items():
         axis.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
     if floor is not None:
@@ -68,11 +106,11 @@ def losses(records: Sequence[Mapping[str, float]], path: Path) -> Path:
     return curves({name: points for name, points in lines.items() if points}, path, x="step", y="loss")
 
 
-def _figure(panels: int, *, width: float, height: float):
+def _figure(rows: int, columns: int, *, width: float, height: float):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * panels, height), layout="constrained")
-    return figure, [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
 
 
 def _save(figure, path: Path) -> Path:

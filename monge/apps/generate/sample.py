@@ -1,4 +1,4 @@
-"""Draw from a trained run: guidance, solvers, trajectories, likelihood."""
+"""Sampling from a trained run: guidance, solvers, trajectories, likelihood."""
 
 import math
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from monge.apps.generate.dataset import POINTS, Layout
 from monge.math.cost import Units
 from monge.math.density import Density, bits_per_dimension, log_likelihood
 from monge.math.path import Affine
@@ -28,7 +29,7 @@ class Guidance:
     interval: tuple[float, float] = (0.0, 1.0)
 
     def apply(self, strong: Velocity, weak: Velocity) -> Velocity:
-        """The guided velocity; the weak one is only evaluated where the interval asks for it."""
+        """The guided velocity; the weak one is evaluated inside the interval only."""
         low, high = self.interval
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Walk:
-    """How to go from noise to data: the number of steps, the solver that takes them, the guidance of the velocity."""
+    """The integration from noise to data: the number of steps, the solver, and the guidance of the velocity."""
 
     steps: int = 25
     solver: str = "euler"
@@ -56,7 +57,7 @@ WALK = Walk()
 
 @dataclass(frozen=True)
 class Generator:
-    """A trained network with all that it takes to draw from it. It computes on `device` and returns on the CPU."""
+    """A trained network with the units, path and layout that sampling needs. Computes on `device`, returns on the CPU."""
 
     model: nn.Module
     path: Affine
@@ -66,9 +67,10 @@ class Generator:
     levels: float
     weak: nn.Module | None = None  # for autoguidance
     device: torch.device | str = "cpu"
+    layout: Layout = POINTS
 
     def noise(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n *s"]:
-        """Where samples start."""
+        """Gaussian noise, at which samples start."""
         return torch.randn(n, *self.shape, generator=generator)
 
     def labels(self, n: int) -> Int[Tensor, "n"] | None:
@@ -123,7 +125,7 @@ class Generator:
         *,
         size: int = 512,
     ) -> Float[Tensor, "B *s"]:
-        """Where the flow carries x_0, in the network's units, `size` samples at a time."""
+        """The end of the flow from x_0, in the network's units, `size` samples at a time."""
         parts: list[Tensor] = []
         for start in range(0, len(x_0), size):
             rows = slice(start, start + size)
@@ -134,15 +136,35 @@ class Generator:
         return torch.cat(parts)
 
     def pairs(self, labels: Int[Tensor, "n"] | None, n: int, *, generator: torch.Generator) -> Pair:
-        """Where the flow carries noise, in the network's units: the pairs of reflow. Midpoint, 50 steps."""
+        """Noise and the end of its flow, in the network's units: the pairs of reflow. Midpoint, 50 steps."""
         x_0 = self.noise(n, generator=generator)
         x_1 = self.end(x_0, labels, Walk(50, "midpoint"))
         return Pair(x_0, x_1, cond={} if labels is None else {"label": labels})
 
     def restore(self, x: Float[Tensor, "B *s"]) -> Float[Tensor, "B *s"]:
-        """From the network's units back to the data's; images are clipped to their range."""
+        """Convert from the network's units to the data's; images are clipped to their range."""
         x = self.units.undo(x.flatten(1)).reshape(x.shape)
-        return x.clamp(0, self.levels) if self.levels else x
+        bounds = self.bounds
+        return x if bounds is None else x.clamp(*bounds)
+
+    def normalise(self, x: Float[Tensor, "B *s"]) -> Float[Tensor, "B *s"]:
+        """Convert from the data's units to the network's."""
+        return self.units.apply(x.flatten(1)).reshape(x.shape).float()
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The range of the data's values; None if it has none."""
+        return (0.0, self.levels) if self.levels else self.layout.bounds
+
+    def label_called(self, name: str) -> int:
+        """The label of the class with this name, or with this number where classes have no names."""
+        names = self.layout.classes or tuple(str(k) for k in range(self.classes))
+        if name in names:
+            return names.index(name)
+        if name.isdecimal() and int(name) < len(names) and not all(n.lstrip("-").isdecimal() for n in names):
+            return int(name)
+        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise ValueError(f"label {name}: the run has {self.classes} classes" + (f": {shown}" if names else ""))
 
     def log_likelihood(
         self,
@@ -154,14 +176,14 @@ class Generator:
         probes: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Density, Float[Tensor, "B"]]:
-        """(density in the data's units, bits per dimension). Images get uniform noise of one level first (dequantisation)."""
+        """(density in the data's units, bits per dimension). Pixels get uniform noise of one level first (dequantisation)."""
         if self.levels:
             x = x + torch.rand(x.shape, generator=generator) - 0.5
-        normalised = self.units.apply(x.flatten(1)).reshape(x.shape)
-        times = grid(steps, x, start=1.0, end=0.0).to(self.device)
+        normalised = self.normalise(x)
+        times = grid(steps, normalised, start=1.0, end=0.0).to(self.device)
         step, v = SOLVERS[solver][0](self.path), self.velocity(labels)
         with torch.no_grad():
-            found = log_likelihood(v, normalised.to(self.device), times, step=step, probes=probes, generator=generator)
-        log_prob = found.log_prob.cpu() - self.units.scale.log().sum()
-        density = Density(log_prob, found.standard_error.cpu(), found.x_0.cpu(), found.evaluations)
+            flow = log_likelihood(v, normalised.to(self.device), times, step=step, probes=probes, generator=generator)
+        log_prob = flow.log_prob.cpu() - self.units.scale.log().sum().float()
+        density = Density(log_prob, flow.standard_error.cpu(), flow.x_0.cpu(), flow.evaluations)
         return density, bits_per_dimension(log_prob, math.prod(self.shape))

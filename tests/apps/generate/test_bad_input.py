@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +39,48 @@ def npz(path: Path, **arrays: np.ndarray) -> Path:
 def parquet(path: Path, **columns) -> Path:
     pq.write_table(pa.table(columns), path / "x.parquet")
     return path / "x.parquet"
+
+
+def twice(path: Path) -> Path:
+    columns = [pa.array(X[:, 0]), pa.array(X[:, 1])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["a", "a"]), path / "x.parquet")
+    return path / "x.parquet"
+
+
+def csv(path: Path, text: str) -> Path:
+    (path / "x.csv").write_text(text)
+    return path / "x.csv"
+
+
+def folders(path: Path, *names: str) -> Path:
+    for name in names:
+        file = path / "images" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(file)
+    return path / "images"
+
+
+def deep(path: Path) -> Path:
+    """A PNG of 16 bits per channel, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress(b"".join(b"\0" + bytes(6 * 8) for _ in range(8)))
+    header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    path = path / "images"
+    path.mkdir()
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (path / "0.png").write_bytes(png)
+    return path
+
+
+def animation(path: Path) -> Path:
+    path = path / "images"
+    path.mkdir()
+    first, second = (Image.new("L", (8, 8), level) for level in (0, 200))
+    first.save(path / "0.gif", save_all=True, append_images=[second])
+    return path
 
 
 def cut(path: Path, part: float = 0.6) -> Path:
@@ -78,11 +122,11 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     ),
     "nan in a table": (
         lambda p: parquet(p, a=X[:, 0], b=changed(5, 1, np.nan)[:, 1]),
-        ["x.parquet", "item 5", "entry 1"],
+        ["x.parquet", "column 'b' is nan in row 5", "remove or fill"],
     ),
     "a missing entry": (
         lambda p: parquet(p, a=[1.0, None, 3.0], b=X[:3, 0]),
-        ["x.parquet", "item 1 holds nan at entry 0"],
+        ["x.parquet", "column 'a' is null in row 1, one of 1 nulls"],
     ),
     "empty folder": (lambda p: pictures(p), ["images", "no images", ".png"]),
     "torn image": (lambda p: torn(pictures(p, (64, 64), (64, 64))), ["1.png", "not a readable image", "remove it"]),
@@ -92,16 +136,15 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         lambda p: pictures(p, (8, 8), (8, 8, 1)),
         ["1.png", "8 x 8, but 0.png is 8 x 8 x 3", "one size and mode"],
     ),
-    "enormous": (lambda p: npy(p, 1e19 * X), ["x.npy", "the largest entry is", "rescale the data"]),
-    "vanishing": (lambda p: npy(p, 1e-30 * X), ["x.npy", "the largest entry is", "rescale the data"]),
-    "beyond single precision": (lambda p: npy(p, 1e300 * X), ["x.npy", "not finite in single precision", "rescale"]),
+    "beyond double precision": (lambda p: npy(p, 1e300 * X), ["x.npy", "the largest entry is", "rescale the data"]),
+    "vanishing": (lambda p: npy(p, 1e-300 * X), ["x.npy", "the largest entry is", "rescale the data"]),
     "an image beside classes": (
         lambda p: stray(pictures(p, (8, 8), (8, 8), (8, 8))),
         ["0.png", "beside subfolders", "move it"],
     ),
     "constant column": (
         lambda p: npy(p, changed(slice(None), 1, 2.5)),
-        ["x.npy", "column 1 is 2.5 in every row", "drop it"],
+        ["x.npy", "column 1 is 2.5 in every row; drop it"],
     ),
     "constant in a table": (lambda p: parquet(p, a=X[:, 0], b=[4] * 40), ["x.parquet", "column 'b' is 4.0", "drop it"]),
     "one item": (lambda p: npy(p, X[:1]), ["x.npy", "1 items are too few", "give at least 2"]),
@@ -111,13 +154,9 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "complex": (lambda p: npy(p, X + 1j), ["x.npy", "complex128"]),
     "words": (lambda p: npy(p, np.array([["a", "b"]] * 4)), ["x.npy", "<U1"]),
     "objects": (lambda p: npy(p, np.array([{}], dtype=object)), ["x.npy", "not a whole numpy file of numbers"]),
-    "images out of range": (
-        lambda p: npy(p, X[:36].reshape(9, 4, 3)),
-        ["x.npy", "images with values from -", "scale them to 0 .. 255"],
-    ),
-    "images of fractions": (
-        lambda p: npy(p, np.abs(X[:36]).reshape(9, 4, 3)),
-        ["x.npy", "images with the value 0.", "whole numbers in 0 .. 255"],
+    "integer images out of range": (
+        lambda p: npy(p, np.arange(90).reshape(5, 3, 6) * 9),
+        ["x.npy", "from 0 to 801", "scale them to 0 .. 255", "--data-range unbounded"],
     ),
     "words in a table": (
         lambda p: parquet(p, a=X[:, 0], b=["b"] * 40),
@@ -126,29 +165,51 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "only labels": (lambda p: parquet(p, label=list(range(40))), ["x.parquet", "no columns of numbers"]),
     "fractions as labels": (
         lambda p: parquet(p, a=X[:, 0], label=X[:, 1]),
-        ["x.parquet", "column 'label' is double", "whole"],
+        ["x.parquet", "'label'", "float64", "one string or whole number per item"],
     ),
     "a missing label": (
         lambda p: parquet(p, a=X[:3, 0], label=[0, None, 1]),
-        ["x.parquet", "'label'", "1 entries missing"],
+        ["x.parquet", "column 'label' is null in row 1"],
     ),
+    "two columns of one name": (
+        lambda p: twice(p),
+        ["x.parquet", "2 columns are named 'a'", "rename or drop"],
+    ),
+    "a list column": (lambda p: parquet(p, a=X[:2, 0], b=[[1], [2]]), ["x.parquet", "column 'b' is list"]),
+    "CSV without names": (lambda p: csv(p, "1,2\n3,4\n"), ["x.csv", "first line holds numbers", "column names"]),
+    "CSV with one name twice": (lambda p: csv(p, "a,a\n3,4\n"), ["x.csv", "2 columns are named 'a'"]),
+    "CSV with a hole": (lambda p: csv(p, "a,b\n3,4\n,5\n"), ["x.csv", "column 'a' is null in row 1"]),
+    "CSV with words": (lambda p: csv(p, "a,b\n3,x\n4,y\n"), ["x.csv", "column 'b' is string", "rename it to 'label'"]),
+    "CSV with short rows": (lambda p: csv(p, "a,b\n3,4\n5\n"), ["x.csv", "not a readable CSV file"]),
+    "an empty CSV": (lambda p: csv(p, ""), ["x.csv", "not a readable CSV file"]),
+    "train and val": (
+        lambda p: folders(p, "train/a/0.png", "val/a/0.png"),
+        ["look like a split", "point --data at", "images/train"],
+    ),
+    "classes one level down": (
+        lambda p: folders(p, "data/a/0.png", "data/b/0.png"),
+        ["all images lie below data", "point --data at", "images/data"],
+    ),
+    "16-bit colour": (
+        lambda p: deep(p),
+        ["0.png", "more than 8 bits per channel", "save it with 8"],
+    ),
+    "an animation": (lambda p: animation(p), ["0.gif", "2 frames", "save each"]),
     "no x": (lambda p: npz(p, y=X), ["x.npz", "no array 'x', only ['y']", "np.savez"]),
     "labels too few": (lambda p: npz(p, x=X, labels=np.arange(30)), ["x.npz", "30 labels for 40 items"]),
-    "label below zero": (lambda p: npz(p, x=X, labels=np.arange(40) - 1), ["x.npz", "labels from -1 to 38", "from 0"]),
-    "label out of range": (lambda p: npz(p, x=X, labels=np.arange(40) * 10**6), ["x.npz", "to 39000000", "from 0"]),
-    "a label that nothing has": (
-        lambda p: npz(p, x=X, labels=2 * (np.arange(40) % 2)),
-        ["x.npz", "no item has label 1, but one has 2", "without gaps"],
-    ),
-    "labels of two axes": (lambda p: npz(p, x=X, labels=np.eye(40, dtype=int)), ["x.npz", "(40, 40)", "one per item"]),
+    "labels of two axes": (lambda p: npz(p, x=X, labels=np.eye(40, dtype=int)), ["x.npz", "(40, 40)", "per item"]),
     "labels that are numbers": (
         lambda p: npz(p, x=X, labels=X[:, 0]),
-        ["x.npz", "labels are float64", "whole numbers"],
+        ["x.npz", "labels are float64", "whole number per item"],
+    ),
+    "labels twice": (
+        lambda p: npz(p, x=X, labels=np.arange(40), y=np.arange(40)),
+        ["x.npz", "'labels' and 'y' may both be labels"],
     ),
     "cut .npy": (lambda p: cut(npy(p, X)), ["x.npy", "not a whole numpy file"]),
     "cut .npz": (lambda p: cut(npz(p, x=X)), ["x.npz", "not a whole numpy file"]),
     "cut .parquet": (lambda p: cut(parquet(p, a=X[:, 0])), ["x.parquet", "not a whole parquet file"]),
-    "another ending": (lambda p: npy(p, X).rename(p / "x.csv"), ["x.csv", "cannot read .csv", ".parquet"]),
+    "another ending": (lambda p: npy(p, X).rename(p / "x.xyz"), ["x.xyz", "cannot read .xyz", ".parquet"]),
     "not there": (lambda p: p / "nowhere", ["nowhere' is no file or folder", "digits"]),
 }
 
@@ -165,7 +226,7 @@ RECIPES = {
     "ema": (["--train.ema", "0.9"], ["ema: width 0.9 must lie in (0, 0.289)"]),
     "device": (["--train.device", "tpu"], ["device tpu", "give cpu, cuda or auto"]),
     "warm start of nothing": (["--coupling", "entropic", "--ot-warm"], ["ot_warm starts exact OT", "'entropic'"]),
-    "teacher": (["--reflow", "nowhere"], ["nowhere: no run here", "name a directory"]),
+    "a range of vectors": (["--data", "moons", "--data-range", "0..1"], ["data_range 0..1 is for .npy and .npz files"]),
 }
 
 
@@ -235,7 +296,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--label", "3"], ["label 3: the run has 3 classes"]),
+        (["--label", "3"], ["label 3: the run has 3 classes: 0, 1, 2"]),
+        (["--label", "cat"], ["label cat: the run has 3 classes: 0, 1, 2"]),
+        (["--save-images"], ["--save-images", "(3,), no images"]),
         (["--label", "-1"], ["label -1: the run has 3 classes"]),
         (["--checkpoint", "77"], ["no checkpoint '77'; there are last, best and steps 2"]),
         (["--weak", "77", "--guidance", "2"], ["no checkpoint '77'"]),
@@ -289,6 +352,12 @@ def test_a_damaged_recipe_is_named(run: Path, tmp_path: Path, capsys, damage: di
         path.write_text(whole)
 
 
+def test_a_teacher_that_is_not_there_is_named(tmp_path: Path, capsys) -> None:
+    out = ["--out", str(tmp_path / "student")]
+    told(capsys, ["reflow", str(tmp_path / "nowhere"), *out], ["nowhere: no run here", "name a directory"])
+    told(capsys, ["reflow", *out], ["name the run directory of the teacher"])
+
+
 def test_checkpoints_without_a_recipe_are_left_alone(run: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run/recipe.json").unlink()
@@ -315,7 +384,7 @@ def test_data_that_moved_away_are_named(run: Path, tmp_path: Path, capsys) -> No
     data = run.parent / "x.npz"
     data.rename(tmp_path / "x.npz")
     try:
-        told(capsys, ["evaluate", str(run)], ["x.npz' is no file or folder"])
+        told(capsys, ["evaluate", str(run)], ["x.npz' is no file or folder", "--data NEWPATH"])
     finally:
         (tmp_path / "x.npz").rename(data)
 

@@ -94,7 +94,7 @@ def test_arrays_with_labels_come_back(tmp_path: Path, save) -> None:
     assert data.labels is not None
     assert data.labels.tolist() == labels.tolist()
     assert data.classes == 4
-    assert_close(data.x, torch.from_numpy(x).float())
+    assert_close(data.x, torch.from_numpy(x))
 
 
 def test_tables_come_back_in_the_order_of_their_columns(tmp_path: Path) -> None:
@@ -104,8 +104,9 @@ def test_tables_come_back_in_the_order_of_their_columns(tmp_path: Path) -> None:
     data = load(str(tmp_path / "x.parquet"))
     assert data.labels is not None
     assert data.labels.tolist() == [0, 1] * 4
-    expected = np.stack([columns["b"], columns["a"], columns["c"]], 1).astype(np.float32)
+    expected = np.stack([columns["b"], columns["a"], columns["c"]], 1)
     assert_close(data.x, torch.from_numpy(expected), rtol=0, atol=0)
+    assert data.layout.columns == ("b", "a", "c")
 
 
 def test_the_digits_are_what_they_are_known_for() -> None:
@@ -147,6 +148,23 @@ def test_the_split_is_the_same_for_all_and_parts_everything(n: int, held_out: fl
     for part in (training, rest):
         assert part.labels is not None
         assert torch.equal(part.labels.float(), part.x[:, 0])
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=9), st.integers(0, 2**31))
+def test_every_class_has_a_training_item_where_a_swap_can_give_one(counts: list[int], seed: int) -> None:
+    labels = torch.cat([torch.full((count,), k) for k, count in enumerate(counts)])
+    labels = labels[torch.randperm(len(labels), generator=seeded(seed))]
+    data = Dataset("test", torch.arange(float(len(labels)))[:, None], labels)
+    training, rest = data.split()
+    assert training.labels is not None
+    assert rest.labels is not None
+    assert sorted([*training.x.flatten().tolist(), *rest.x.flatten().tolist()]) == list(range(len(labels)))
+    assert torch.equal(labels[training.x.flatten().long()], training.labels)
+    had = torch.bincount(training.labels, minlength=len(counts))
+    assert (had > 0).all() or int(had.max()) < 2
+    plain, _ = replace(data, labels=None).split()
+    if (torch.bincount(labels[plain.x.flatten().long()], minlength=len(counts)) > 0).all():
+        assert torch.equal(training.x, plain.x)  # no swap where none is needed
 
 
 def test_units_are_one_for_all_pixels_and_one_per_column() -> None:

@@ -1,6 +1,7 @@
 """Drawing from a run: guidance, solvers, units, likelihood."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from monge.apps.generate.sample import Generator, Guidance, Walk
 from monge.math.cost import Units
 from monge.math.path import Affine
-from monge.math.solvers import SOLVERS
+from monge.math.solvers import SOLVERS, SolverName
 
 
 class Pull(nn.Module):
@@ -99,3 +100,7 @@ def test_the_likelihood_is_that_of_the_data_in_their_own_units():
     wanted = law.log_prob(x).sum(1)
     assert torch.allclose(density.log_prob, wanted, atol=1e-5)
     assert torch.allclose(bits, -wanted / 2 / math.log(2), atol=1e-5)
+
+
+def test_the_names_of_solvers_are_those_of_the_table():
+    assert list(get_args(SolverName)) == list(SOLVERS)

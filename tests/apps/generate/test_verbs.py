@@ -54,7 +54,9 @@ def test_sample_draws_the_class_it_is_asked_for_and_the_same_twice(run, tmp_path
     assert first["x"].shape == (12, 1, 8, 8)
     assert (first["x"] == second["x"]).all()
     assert 0 <= first["x"].min() < first["x"].max() <= 16
-    assert Image.open(tmp_path / "a" / "film.png").size[0] > Image.open(tmp_path / "a" / "samples.png").size[0]
+    film, grid = (Image.open(tmp_path / "a" / name).size for name in ("film.png", "samples.png"))
+    assert film[0] > grid[0]
+    assert grid[1] > 2 * 4 * 34  # four rows of generated digits, and of real ones below them
 
 
 def test_autoguidance_takes_the_early_checkpoint(run, tmp_path):

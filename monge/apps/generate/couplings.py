@@ -1,0 +1,55 @@
+"""The couplings of a recipe: one for training, and one for held-out data."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT, given
+from monge.math.random import seeded
+from monge.math.semidiscrete import semidiscrete
+from monge.math.types import Pair
+
+
+@dataclass(frozen=True)
+class Couplings:
+    """The coupling of training batches, that of held-out data, and the constants that a run stores of them."""
+
+    training: Coupling
+    held_out: Coupling
+    constants: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+def couplings(
+    name: str, x: Float[Tensor, "n *s"], labels: Int[Tensor, "n"] | None, *, warm: bool, seed: int
+) -> Couplings:
+    """The couplings of this name for normalised training data.
+
+    Semidiscrete potentials belong to the training data alone: held-out data are coupled exactly, in batches.
+    """
+    label = "label" if labels is not None and name != "ot-across" else None
+    if name == "independent":
+        return Couplings(given, given)
+    if name == "entropic":
+        entropic = MinibatchOT(epsilon=0.05, condition=label)
+        return Couplings(entropic, entropic)
+    exact = MinibatchOT(condition=label)
+    if name != "semidiscrete" and not warm:
+        return Couplings(exact, exact)
+    potentials, error = _potentials(x, None if label is None else labels, seed)
+    constants = {"potentials": potentials, "potentials_error": torch.tensor(error)}
+    if name != "semidiscrete":
+        return Couplings(MinibatchOT(condition=label, potentials=potentials), exact, constants)
+    cond = {"index": torch.arange(len(x))} | ({} if labels is None else {"label": labels})
+    return Couplings(SemidiscreteOT(Pair(x, x, cond=cond), potentials, condition=label), exact, constants)
+
+
+def _potentials(
+    x: Float[Tensor, "n *s"], groups: Int[Tensor, "n"] | None, seed: int
+) -> tuple[Float[Tensor, "n"], float]:
+    """(potentials of the semidiscrete plan from Gaussian noise, their error), within each group."""
+    generator = seeded(seed, 2)
+    return semidiscrete(
+        lambda n: torch.randn(n, x[0].numel(), generator=generator), x.flatten(1), groups=groups, generator=generator
+    )

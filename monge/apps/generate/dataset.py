@@ -1,0 +1,169 @@
+"""Data in memory: the items, their labels, and the layout in which they came."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from monge.math.cost import Units
+from monge.math.random import seeded
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The form in which data came, so that samples leave in the same one. A run stores it as JSON."""
+
+    kind: str = "points"  # points, array, table, csv or images
+    dtype: str = ""  # of an array, as numpy writes it
+    axes: str = ""  # of an array: ND, NHW, NCHW or NHWC
+    columns: tuple[str, ...] = ()  # of a table, without the label
+    schema: str = ""  # of a table with its label: Arrow's serialization in base64
+    classes: tuple[str, ...] = ()  # the name of each label
+    bounds: tuple[float, float] | None = None  # images with continuous values: samples are clipped to them
+
+    def pack(self) -> Int[Tensor, "bytes"]:
+        """The layout as a tensor of bytes, for a run's constants."""
+        return torch.tensor(list(json.dumps(asdict(self)).encode()), dtype=torch.uint8)
+
+    @staticmethod
+    def unpack(packed: Int[Tensor, "bytes"]) -> "Layout":
+        """The layout that `pack` wrote."""
+        fields: dict[str, Any] = json.loads(bytes(packed.tolist()).decode())
+        fields.update({name: tuple(value) for name, value in fields.items() if isinstance(value, list)})
+        return Layout(**fields)
+
+
+POINTS = Layout()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Items in their own units; images are (C, H, W). float64 where float32 would round the values."""
+
+    name: str
+    x: Float[Tensor, "n *s"]
+    labels: Int[Tensor, "n"] | None = None
+    levels: float | None = None  # images of whole numbers in 0 .. levels
+    layout: Layout = POINTS
+    notes: tuple[str, ...] = ()  # sentences about how the source was read
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one item."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """The number of classes; 0 without labels."""
+        return 0 if self.labels is None else int(self.labels.max()) + 1
+
+    def units(self) -> Units:
+        """Centre per feature; one scale for all pixels, one per column of a table. Over flattened items."""
+        return Units.measure(self.x.flatten(1), per_feature=self.levels is None and len(self.shape) < 3)
+
+    def normalised(self, units: Units) -> Float[Tensor, "n *s"]:
+        """The items in these units, in float32."""
+        return units.apply(self.x.flatten(1)).reshape(self.x.shape).float()
+
+    def rows(self, rows: Tensor) -> "Dataset":
+        """The items at `rows`."""
+        return replace(self, x=self.x[rows], labels=None if self.labels is None else self.labels[rows])
+
+    def without_labels(self) -> "Dataset":
+        """The same items, unlabelled."""
+        return replace(self, labels=None, layout=replace(self.layout, classes=()))
+
+    def split(self, *, held_out: float = 0.2) -> tuple["Dataset", "Dataset"]:
+        """(training, held-out), the same at every call. Every class has a training item where the counts allow it."""
+        order = torch.randperm(len(self.x), generator=seeded(1781))
+        cut = len(order) - max(1, round(len(order) * held_out))
+        if cut < 1:
+            raise ValueError(
+                f"{self.name}: {len(order)} items are too few to train on and hold one out; give at least 2"
+            )
+        training, rest = order[:cut], order[cut:]
+        if self.labels is not None:
+            training, rest = _every_class_in_training(training, rest, self.labels)
+        return self.rows(training), self.rows(rest)
+
+    def examples(self) -> "Dataset":
+        """A few items for pictures: 64 images, as many of each class as there are, or 2,000 points."""
+        image = len(self.shape) == 3
+        count = min(64 if image else 2_000, max(1, 2**22 // max(1, self.x[0].numel())))
+        if not image or self.labels is None:
+            return self.rows(torch.randperm(len(self.x), generator=seeded(1788))[:count])
+        each = -(-count // self.classes)
+        rows = [(self.labels == label).nonzero()[:each, 0] for label in range(self.classes)]
+        return self.rows(torch.cat(rows)[:count])
+
+
+def _every_class_in_training(training: Tensor, rest: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The split after swaps: an item of each class that training lacks, for one of the class that it has most of."""
+    counts = torch.bincount(labels[training], minlength=int(labels.max()) + 1)
+    training, rest = training.clone(), rest.clone()
+    for label in (counts == 0).nonzero()[:, 0].tolist():
+        most, there = int(counts.argmax()), (labels[rest] == label).nonzero()[:, 0]
+        if counts[most] < 2 or not len(there):
+            continue
+        here, there = int((labels[training] == most).nonzero()[-1]), int(there[0])
+        training[here], rest[there] = rest[there].clone(), training[here].clone()
+        counts[most] -= 1
+        counts[label] += 1
+    return training, rest
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """A sorting key by which 2 comes before 10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if number % 2 else part.lower() for number, part in enumerate(parts)], name
+
+
+def classes_of(name: str, values: np.ndarray) -> tuple[Int[Tensor, "n"], tuple[str, ...]]:
+    """(labels from 0, the name of each): strings, whole numbers or booleans of any values, one per item.
+
+    ValueError for numbers with fractions and other shapes; `name` begins its message.
+    """
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    whole = np.issubdtype(values.dtype, np.floating) and np.isfinite(values).all() and (values == values.round()).all()
+    if whole:
+        values = values.astype(np.int64)
+    if values.ndim != 1 or values.dtype.kind not in "iubUS":
+        raise ValueError(
+            f"{name} are {values.dtype} {values.shape}; give one string or whole number per item, or leave them out"
+        )
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8")
+    distinct, inverse = np.unique(values, return_inverse=True)
+    names: Sequence[str] = [str(value) for value in distinct]
+    order = (
+        sorted(range(len(names)), key=lambda k: natural(names[k])) if values.dtype.kind == "U" else range(len(names))
+    )
+    position = np.empty(len(names), dtype=np.int64)
+    position[list(order)] = np.arange(len(names))
+    return torch.from_numpy(position[inverse.reshape(-1)]), tuple(names[k] for k in order)
+
+
+def in_precision(values: np.ndarray) -> Tensor:
+    """A tensor of float32 if it holds every value exactly and their squares, else of float64."""
+    if values.dtype.itemsize <= 2:
+        return torch.from_numpy(values.astype(np.float32))
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        single = values.astype(np.float32)
+    exact = values.dtype == np.float32 or np.array_equal(single, values)
+    largest = float(np.abs(single).max(initial=0))
+    fits = not np.isfinite(largest) or largest == 0 or 1e-16 < largest < 1e16
+    return torch.from_numpy(single if exact and fits else values.astype(np.float64))
+
+
+def integers(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The nearest integers that the type holds."""
+    info = np.iinfo(dtype)
+    top = float(info.max) if int(float(info.max)) <= info.max else np.nextafter(float(info.max), 0)
+    return np.clip(np.rint(x.astype(np.float64)), float(info.min), top).astype(dtype)

@@ -1,0 +1,121 @@
+"""`monge generate evaluate` and `monge generate likelihood`."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.box import SIMPLE
+from rich.table import Table
+
+from monge.apps.generate import pictures
+from monge.apps.generate.evaluate import Row, curve, curve_metric
+from monge.apps.generate.evaluate import evaluate as evaluate_run
+from monge.apps.generate.machine import HERE, On, at_least_one, check_guidance, console, data_of
+from monge.apps.generate.sample import Guidance, Walk
+from monge.files import write_json
+from monge.math.random import seeded
+from monge.math.solvers import SolverName
+from monge.runs import reopen
+
+
+def evaluate(
+    run: tyro.conf.Positional[Path],
+    *,
+    steps: int = 20,
+    solver: SolverName = "euler",
+    samples: int | None = None,
+    guidance: float = 1.0,
+    interval: tuple[float, float] = (0.0, 1.0),
+    weak: str | None = None,
+    checkpoint: str = "last",
+    curve_: Annotated[bool, tyro.conf.arg(name="curve")] = False,
+    seed: int = 0,
+    data: Path | None = None,
+    on: On = HERE,
+) -> None:
+    """Compare samples with the real data. Each metric is shown with its floor: the same metric between halves of the data.
+
+    Args:
+        run: A run directory.
+        steps: Number of solver steps.
+        solver: Numerical solver of the flow's differential equation.
+        samples: Number of samples; default: as many as there are real items.
+        guidance: Weight of guidance; 1 is none.
+        interval: Range of t, from 0 (noise) to 1 (data), in which guidance acts.
+        weak: Step of an early checkpoint to guide by (autoguidance) instead of leaving out the class.
+        checkpoint: Checkpoint to evaluate: last, best or a step.
+        curve_: Also draw quality against evaluations of the network, by solver.
+        seed: Seed of the noise.
+        data: Present path of the run's data, if they have moved since.
+    """
+    at_least_one(samples=1 if samples is None else samples, steps=steps)
+    check_guidance(guidance, interval, weak)
+    opened = reopen(run, app="generate")
+    generator = on.generator_of(opened, which=checkpoint, weak=weak)
+    items = data_of(opened, data)
+    walk = Walk(steps, solver, Guidance(guidance, interval))
+    rows = evaluate_run(generator, items, walk, samples=samples, seed=seed)
+    options = asdict(walk) | {"samples": samples, "weak": weak, "checkpoint": checkpoint, "seed": seed}
+    write_json(run / "evaluation.json", options | {"rows": {k: asdict(v) for k, v in rows.items()}})
+    console.print(_table(rows, f"{run.resolve().name}: {solver}, {steps} steps"), soft_wrap=False)
+    if curve_:
+        walks = [replace(walk, solver=name) for name in ("euler", "midpoint", "ab2", "dpm2m")]
+        lines = curve(generator, items, [1, 2, 4, 8, 16, 32], walks, samples=samples, seed=seed)
+        write_json(run / "curve.json", lines)
+        metric = curve_metric(items)
+        path = pictures.curves(lines, run / "curve.png", x="evaluations", y=metric, floor=rows[metric].floor)
+        console.print(f"Quality against evaluations: {path}")
+
+
+def likelihood(
+    run: tyro.conf.Positional[Path],
+    *,
+    n: int = 256,
+    steps: int = 50,
+    solver: SolverName = "midpoint",
+    probes: int | None = 4,
+    checkpoint: str = "last",
+    data: Path | None = None,
+    on: On = HERE,
+) -> None:
+    """Estimate the log-likelihood of held-out data under the flow.
+
+    Args:
+        run: A run directory.
+        n: Number of held-out items.
+        steps: Number of solver steps.
+        solver: Numerical solver of the flow's differential equation.
+        probes: Number of Hutchinson probes; None computes the exact divergence.
+        checkpoint: Checkpoint to evaluate: last, best or a step.
+        data: Present path of the run's data, if they have moved since.
+    """
+    at_least_one(n=n, steps=steps, probes=1 if probes is None else probes)
+    opened = reopen(run, app="generate")
+    generator = on.generator_of(opened, which=checkpoint)
+    _, held_out = data_of(opened, data).split()
+    held_out = held_out.rows(torch.arange(min(n, len(held_out.x))))
+    labels = held_out.labels if generator.classes else None
+    density, bits = generator.log_likelihood(
+        held_out.x, labels, steps=steps, solver=solver, probes=probes, generator=seeded(1787)
+    )
+    spread = float(density.log_prob.std() / len(bits) ** 0.5) if len(bits) > 1 else float("nan")
+    console.print(
+        f"log p = {float(density.log_prob.mean()):.3f} +- {spread:.3f} nats over {len(bits)} held-out items"
+        f" (standard error of one item's estimate {float(density.standard_error.mean()):.3f});"
+        f" {float(bits.mean()):.4f} bits per dimension; {density.evaluations} evaluations"
+    )
+
+
+def _table(rows: dict[str, Row], title: str) -> Table:
+    """The metrics as a table. A narrow terminal breaks names between words and cuts nothing."""
+    table = Table(title=title, title_justify="left", box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    longest = max(len(word) for name in rows for word in name.split())
+    table.add_column("metric", min_width=longest)
+    for column in ("value", "reference"):
+        table.add_column(column, justify="right", no_wrap=True, overflow="fold")
+    table.add_column("better", no_wrap=True)
+    for name, row in rows.items():
+        table.add_row(name, f"{row.value:.4g}", f"{row.floor:.4g}", row.better)
+    return table

@@ -1,0 +1,103 @@
+"""Sheets of images: grids under a title, and single files."""
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+FRAME = 96  # grey level between tiles
+TITLE = 14  # height of a line of text in pixels
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Images in reading order, `columns` a row, under a title."""
+
+    x: Float[Tensor, "n C H W"]
+    columns: int
+    title: str = ""
+
+
+def pixels(x: Float[Tensor, "n C H W"], bounds: tuple[float, float]) -> Tensor:
+    """Levels from 0 to 255 of values in `bounds`: three channels if there are as many, else the first one."""
+    low, high = bounds
+    shown = x[:, : 3 if x.shape[1] >= 3 else 1]
+    return ((shown.clamp(low, high) - low) * (255 / (high - low))).round().to(torch.uint8)
+
+
+def sheet(grids: Sequence[Grid], path: Path, *, bounds: tuple[float, float], side: int = 32) -> Path:
+    """A PNG of grids below each other, each image enlarged to at least `side` pixels."""
+    from PIL import Image
+
+    tiles = [_tiles(grid, bounds, side) for grid in grids]
+    width, mode = max(part.shape[1] for part in tiles), "L" if tiles[0].ndim == 2 else "RGB"
+    parts = []
+    for grid, part in zip(grids, tiles, strict=True):
+        parts += [_text(grid.title, width, mode)] if grid.title else []
+        parts.append(Image.fromarray(part))
+    whole, top = Image.new(mode, (width, sum(part.height for part in parts)), "white"), 0
+    for part in parts:
+        whole.paste(part, (0, top))
+        top += part.height
+    whole.save(path)
+    return path
+
+
+def _tiles(grid: Grid, bounds: tuple[float, float], side: int) -> np.ndarray:
+    x, columns = pixels(grid.x, bounds), grid.columns
+    zoom = max(1, -(-side // x.shape[-1]))
+    x = x.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
+    x = torch.nn.functional.pad(x, (1, 1, 1, 1), value=FRAME)
+    rows = -(-len(x) // columns)
+    missing = x.new_full((rows * columns - len(x), *x.shape[1:]), FRAME)
+    tiles = torch.cat([x, missing]).unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
+    whole = tiles.reshape(tiles.shape[0], rows * tiles.shape[2], -1).numpy()
+    return whole[0] if len(whole) == 1 else np.ascontiguousarray(np.moveaxis(whole, 0, -1))
+
+
+def _text(text: str, width: int, mode: str):
+    """Lines of text as a picture of this width."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default()
+    each = max(1.0, font.getlength("abcdefghij ,0123") / 16)
+    lines = textwrap.wrap(text, max(4, int((width - 4) / each)))
+    picture = Image.new(mode, (width, TITLE * len(lines) + 2), "white")
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(picture).text((2, 1 + number * TITLE), line, fill="black", font=font)
+    return picture
+
+
+def save_images(
+    x: Float[Tensor, "n C H W"],
+    labels: Tensor | None,
+    classes: Sequence[str],
+    folder: Path,
+    *,
+    bounds: tuple[float, float],
+) -> None:
+    """Single PNG files, in a folder per class if there are labels. Four channels are written with transparency."""
+    from PIL import Image
+
+    if x.shape[1] not in (1, 3, 4):
+        raise ValueError(f"--save-images: images of {x.shape[1]} channels are no pictures; leave it out")
+    low, high = bounds
+    levels = ((x - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).numpy()
+    names = folder_names(classes)
+    for number, array in enumerate(levels):
+        where = folder if labels is None else folder / names[int(labels[number])]
+        where.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(where / f"{number:05}.png")
+
+
+def folder_names(classes: Sequence[str]) -> list[str]:
+    """Names of classes as names of folders, each of its own."""
+    names = [re.sub(r"[^\w +=@-]", "_", name)[:100].strip() or "_" for name in classes]
+    folded = [name.lower() for name in names]
+    return [name if folded.count(name.lower()) == 1 else f"{k}_{name}" for k, name in enumerate(names)]
