@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
 
 import tyro
 
@@ -15,7 +14,7 @@ from monge.apps.translate.recipes import Translator, translator_of
 from monge.lm.store import Bad, Dropped, Row, Vectors, usable, write
 from monge.math.path import Affine
 from monge.math.solve import Step
-from monge.math.solvers import SOLVERS
+from monge.math.solvers import SOLVERS, SolverName
 from monge.runs import reopen
 from monge.train.distributed import device_called
 
@@ -97,7 +96,7 @@ def run(
     longer: Longer = "reject",
     bad: Bad = "reject",
     steps: int | None = None,
-    solver: Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dopri5"] = "euler",
+    solver: SolverName = "euler",
     dtype: Dtype = "float16",
     checkpoint: str = "last",
     device: str = "auto",

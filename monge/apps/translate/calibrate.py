@@ -33,7 +33,7 @@ class Prices:
     create: float = 1.0
     """Price of creating a token, relative to the calibrated price."""
     create_norm: float = 0.0
-    """Additional price of creating a token, per mean square of its entries (with --prices.raw: per squared norm)."""
+    """Additional price of creating a token, per mean square of its entries (--prices.raw: per squared norm)."""
     turn: float = 1.0
     """Average price of creating or deleting out of turn, in units of a typical match; 0 leaves the choice of voids to chance."""
     rule: Literal["shuffled", "quantile"] = "shuffled"
@@ -190,7 +190,9 @@ def calibration(
             last = cost
     true = plain.turned(best)
     unit, price = calibrate(true.costs)
-    return Calibration(white[0].then(best), white[1], best, unit, price, threshold(true.costs, true.shuffled.costs) / unit)
+    return Calibration(
+        white[0].then(best), white[1], best, unit, price, threshold(true.costs, true.shuffled.costs) / unit
+    )
 
 
 def threshold(true: Float[Tensor, "n"], shuffled: Float[Tensor, "m"], *, least: float = 1 / 3) -> float:
