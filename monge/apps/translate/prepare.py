@@ -205,7 +205,9 @@ def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
     rotated = "no rotation" if same else "the source rotated onto the target"
     console.print(f"{rotated}; content costs of matches, 1 - cos: median {units.unit:.4g} (the unit), ", end="")
     console.print(f"90 % quantile {2 * units.price:.4g} units")
-    told = f"at {units.threshold:.4g} units" if units.threshold else "not: they overlap, and the quantile sets the price"
+    told = (
+        f"at {units.threshold:.4g} units" if units.threshold else "not: they overlap, and the quantile sets the price"
+    )
     console.print(f"matches of true and of shuffled pairs are best separated {told}")
     held_out = opened.split("validation")[:200].tolist()
     if held_out:
