@@ -269,11 +269,8 @@ def _matched(x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "m D"]) -> tuple[Tens
     content = cosine(x_0, x_1)
     n, m = content.shape
     place = [torch.arange(1, k + 1) / k for k in (n, m)]
-    square = content.new_zeros(max(n, m), max(n, m))  # the rest of the longer one is left over at no cost
-    square[:n, :m] = content + (place[0][:, None] - place[1][None]).square()
-    match = assignment(square)[:n]
-    real = match < m
-    return x_0[real], x_1[match[real]]
+    match = assignment(content + (place[0][:, None] - place[1][None]).square())
+    return x_0[match >= 0], x_1[match[match >= 0]]
 
 
 def token_cost(container: Container, cost: FourBlock, pair: Pair) -> Float[Tensor, "B N N"]:

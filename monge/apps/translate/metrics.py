@@ -1,4 +1,4 @@
-"""How well predicted sequences of vectors find, and resemble, the true ones. Everything in the target's calibrated units."""
+"""Metrics of predicted sequences of vectors: retrieval of the true ones, and likeness to them, in the target's calibrated units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,14 +84,13 @@ def retrieval(scores: Float[Tensor, "q g"], *, pool: int | None = None) -> dict[
 
 
 def matched_cosine(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
-    """The total cosine of the best matching, over the longer length: what is left unmatched counts 0."""
-    longer = max(len(x), len(y))
+    """The total cosine of the best matching, divided by the longer length: unmatched vectors count 0."""
     if not len(x) or not len(y):
         return 0.0
-    cost = torch.ones(longer, longer)
-    cost[: len(x), : len(y)] = cosine(x, y)
+    cost = cosine(x, y)
     match = assignment(cost)
-    return float((1 - cost[torch.arange(longer), match]).sum()) / longer
+    matched = match >= 0
+    return float((1 - cost[matched, match[matched]]).sum()) / max(len(x), len(y))
 
 
 def squared_w2(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
@@ -107,17 +106,14 @@ def squared_w2(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
 
 
 def kendall_tau(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
-    """Whether matched tokens come in the same order: concordant less discordant pairs, over all pairs.
+    """Rank correlation of the order of matched tokens: concordant less discordant pairs, over all pairs.
 
     nan if y has no two tokens, the worst, -1, if only x has not.
     """
-    size = max(len(x), len(y))
     if min(len(x), len(y)) < 2:
         return float("nan") if len(y) < 2 else -1.0
-    cost = torch.full((size, size), 1.0)
-    cost[: len(x), : len(y)] = cosine(x, y)
-    match = assignment(cost)[: len(x)]
-    order = match[match < len(y)]
+    match = assignment(cosine(x, y))
+    order = match[match >= 0]
     sign = torch.sign((order[:, None] - order[None]).float()).triu(1)
     pairs = len(order) * (len(order) - 1) / 2
     return float(-sign.sum() / pairs) if pairs else float("nan")
@@ -137,5 +133,5 @@ def existence_scores(
 
 
 def lengths(sequences: Sequence[Tensor]) -> Int[Tensor, "B"]:
-    """How many vectors each has."""
+    """The number of vectors of each sequence."""
     return torch.tensor([len(x) for x in sequences])
