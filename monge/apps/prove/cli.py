@@ -82,10 +82,10 @@ def search(
         ray: Address of a Ray cluster that runs the workers.
         resume: Resume the run in `out`. Its settings are read back; settings that are given again must agree with them.
     """
-    reading = read(theorems, split, partial(native_lean, command_of(lean)) if lean else None)
-    entries = reading.entries[:most]
     if most is not None and most < 1:
         raise ValueError(f"--most must be at least 1, got {most}")
+    reading = read(theorems, split, partial(native_lean, command_of(lean)) if lean else None, most=most)
+    entries = reading.entries
     config = SearchConfig(how, budget, policy, PROBES if policy == "probes" else (), server, local, lean)
     if (policy == "server" and not server.model) or (policy == "local" and not local.name):
         raise ValueError(f"--policy {policy} needs --{policy}.{'model' if policy == 'server' else 'name'}")

@@ -32,23 +32,32 @@ def entries_of(path: Path, split: Split = "all", lean: Callable[[], Toolchain] |
     return read(path, split, lean).entries
 
 
-def read(path: Path, split: Split = "all", lean: Callable[[], Toolchain] | None = None) -> Reading:
+def read(
+    path: Path, split: Split = "all", lean: Callable[[], Toolchain] | None = None, *, most: int | None = None
+) -> Reading:
     """The theorems of a .lean file, of a folder of them, of a .jsonl file, or of a .txt file of names of the library.
 
     Lean's parser splits the texts, that of WebAssembly or of the toolchain that `lean` gives; files of the benchmark's form
-    need none. A row or a file that cannot be read is a flaw among the others. ValueError if there is no theorem.
+    need none. A row or a file that cannot be read is a flaw among the others; after `most` theorems nothing more is read.
+    ValueError if there is no theorem.
     """
+    reading, others = Reading([], []), 0
     with Splitter(lean) as splitter:
-        found = list(_found(path, splitter))
-    flaws = [one for one in found if isinstance(one, Flaw)]
-    entries = [one for one in found if isinstance(one, Entry) and split in ("all", one.split)]
-    reading = Reading(entries, flaws)
-    if entries:
+        for one in _found(path, splitter):
+            if isinstance(one, Flaw):
+                reading.flaws.append(one)
+            elif split in ("all", one.split):
+                reading.entries.append(one)
+                if len(reading.entries) == most:
+                    break
+            else:
+                others += 1
+    if reading.entries:
         return reading
     if skipped := reading.skipped:
         more = f" ({len(skipped) - 1} more cannot be read)" if len(skipped) > 1 else ""
         raise ValueError(f"{skipped[0]}{more}")
-    raise ValueError(f"{path}: no theorem" + (f" in split {split}" if len(found) > len(flaws) else ""))
+    raise ValueError(f"{path}: no theorem" + (f" in split {split}" if others else ""))
 
 
 def _found(path: Path, splitter: Splitter) -> Iterator[Entry | Flaw]:

@@ -45,7 +45,12 @@ T = "(n : Nat) : n = n"
         (f"@[simp]\nprotected nonrec theorem t {T} := sorry", "t", T, ""),
         (f"public theorem t {T} := sorry", "t", T, ""),
         (f"private theorem t {T} := sorry", "t", T, ""),
-        (f"set_option maxHeartbeats 400000 in\nopen Nat in theorem t {T} := sorry", "t", T, "set_option maxHeartbeats 400000\nopen Nat\n"),
+        (
+            f"set_option maxHeartbeats 400000 in\nopen Nat in theorem t {T} := sorry",
+            "t",
+            T,
+            "set_option maxHeartbeats 400000\nopen Nat\n",
+        ),
         (f"variable (k : Nat) in\n/-- Doc. -/\ntheorem t {T} := sorry", "t", T, "variable (k : Nat)\n"),
         (f"namespace A\ntheorem t {T} := sorry\nend A", "t", T, "namespace A\n"),
         (f"section\nvariable (k : Nat)\n\ntheorem t {T} := sorry\nend", "t", T, "section\nvariable (k : Nat)\n"),
@@ -55,9 +60,19 @@ T = "(n : Nat) : n = n"
         (f"theorem _root_.t {T} := sorry", "_root_.t", T, ""),
         (f"example {T} := by sorry", "example_4", T, ""),
         (f"theorem t /- why -/ {T} -- so\n  := by sorry", "t", f"/- why -/ {T}", ""),
-        ("theorem t : ∃ s : String, s = \":= by sorry\" := sorry", "t", ": ∃ s : String, s = \":= by sorry\"", ""),
-        ("theorem t (n : Nat := by exact 1) : let m := n; m = n := sorry", "t", "(n : Nat := by exact 1) : let m := n; m = n", ""),
-        ('notation "⟪" a "⟫" => Nat.succ a\ntheorem t : ⟪0⟫ = 1 := sorry', "t", ": ⟪0⟫ = 1", 'notation "⟪" a "⟫" => Nat.succ a\n'),
+        ('theorem t : ∃ s : String, s = ":= by sorry" := sorry', "t", ': ∃ s : String, s = ":= by sorry"', ""),
+        (
+            "theorem t (n : Nat := by exact 1) : let m := n; m = n := sorry",
+            "t",
+            "(n : Nat := by exact 1) : let m := n; m = n",
+            "",
+        ),
+        (
+            'notation "⟪" a "⟫" => Nat.succ a\ntheorem t : ⟪0⟫ = 1 := sorry',
+            "t",
+            ": ⟪0⟫ = 1",
+            'notation "⟪" a "⟫" => Nat.succ a\n',
+        ),
         (f"theorem helper : 1 = 1 := rfl\n\ntheorem t {T} := by sorry", "t", T, "theorem helper : 1 = 1 := rfl\n"),
         (f"theorem t {T} := by sorry\n\ntheorem after : 1 = 1 := rfl", "t", T, ""),
         (f"theorem t {T} := by", "t", T, ""),
@@ -66,7 +81,7 @@ T = "(n : Nat) : n = n"
         (f"theorem t {T}", "t", T, ""),
         (f"theorem t {T} := by\nsorry -- to do", "t", T, ""),
     ],
-)  # fmt: skip
+)
 def test_every_form_of_a_theorem_is_read(splitter, text, name, signature, header):
     if name is None:
         (flaw,) = splitter(row(text))
@@ -79,7 +94,10 @@ def test_every_form_of_a_theorem_is_read(splitter, text, name, signature, header
 
 
 def test_lemma_of_other_libraries_is_read(splitter):
-    syntax = 'open Lean.Parser.Command in\nsyntax (name := lemma) declModifiers group("lemma " declId ppIndent(declSig) declVal) : command\n'
+    syntax = (
+        "open Lean.Parser.Command in\n"
+        'syntax (name := lemma) declModifiers group("lemma " declId ppIndent(declSig) declVal) : command\n'
+    )
     found = entry(splitter, syntax, f"/-- Doc. -/ lemma t.{{u}} {T} := by sorry")
     assert (found.theorem.name, found.theorem.signature) == ("t", ".{u} " + T)
 

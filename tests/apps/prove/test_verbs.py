@@ -1,14 +1,19 @@
 """The verbs of `monge prove`: what they say, and what they write."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
+from toy import Countdown, down
 
 from monge.apps.prove import cli, exports
 from monge.apps.prove.exports import export_library, export_proofs
-from monge.apps.prove.sources import entries_of, restated
+from monge.apps.prove.rows import Flaw
+from monge.apps.prove.search import search
+from monge.apps.prove.sources import Reading, entries_of, restated
 from monge.apps.prove.state import Theorem
-from monge.apps.prove.trajectories import SCHEMA, Recorder
+from monge.apps.prove.trajectories import SCHEMA, Recorder, results, table
+from monge.apps.prove.tree import Search
 from monge.apps.prove.worker import Task, result_of
 from monge.cli import main
 
@@ -23,6 +28,60 @@ def test_what_a_header_redefines_is_said_once_and_not_lost_to_a_refused_theorem(
     lines = capsys.readouterr().out.splitlines()
     assert [line.startswith("[") for line in lines] == [True, False, True, True]
     assert lines[1] == f"Its header: {TELL}"
+
+
+EVIL = "t\x1b]0;title\x07"
+
+
+def test_text_of_others_is_escaped_on_a_terminal(tmp_path, capsys):
+    forged = f"{EVIL}\n[1/1] u: proved"
+    done = result_of(Task(0, Theorem(EVIL, ": True")), ended="proved", tactics=(forged,), tells=(EVIL,), error=forged)
+    cli._tell(1, set(), done)
+    cli._tell(1, set(), result_of(Task(0, Theorem(EVIL, ": Νat")), ended="refused", error=forged))
+    cli.console.print(cli._table([done]))
+    cli._report(Reading([], [Flaw(EVIL, forged)]))
+    (tmp_path / "settings.json").write_text("{}")
+    rows = table(search(Countdown(1), down, Search()), run="r", number=0, theorem="t", worker="w", seed=0)
+    with Recorder(tmp_path) as recorder:
+        recorder.add(done, rows)
+    cli.summary((tmp_path,))
+    assert main(["prove", "view", str(tmp_path / EVIL)]) == 2
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "\\x1b]0;title\\x07" in out
+    assert "\\x1b]0;title\\x07" in err
+    assert not [line for line in out.splitlines() if line.startswith("[1/1] u")]
+
+
+def test_a_name_that_is_too_long_for_a_file_is_cut(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text("{}")
+    with Recorder(tmp_path / "run") as recorder:
+        for number in range(2):
+            name = "ν" * 400 + str(number)
+            recorder.add(result_of(Task(number, Theorem(name, ": True")), tactics=("trivial",)), SCHEMA.empty_table())
+    export_proofs(tmp_path / "run", out=tmp_path / "proofs")
+    assert len(list((tmp_path / "proofs").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_a_row_that_cannot_be_read_is_one_among_those_that_are_searched(lean, tmp_path, capsys):
+    rows = [
+        {"header": "import Init", "formal_statement": "set_option maxHeartbeats 4000 in\ntheorem a : True := by rfl"},
+        {"header": "import Init", "formal_statement": "theorem b : 1 = := sorry"},
+        {"header": "import Init\n\ndef f := 1", "formal_statement": "theorem c : f = g := sorry"},
+    ]
+    (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["prove", "search", str(tmp_path / "set.jsonl"), "--out", str(tmp_path / "run"), "--nodes", "1"]
+    assert main([*words, "--candidates", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "1 rows or parts of files cannot be read; 2 theorems can:" in out
+    assert f"{tmp_path}/set.jsonl, line 2, formal_statement:1:16: unexpected token ':='" in out
+    first, second = results(tmp_path / "run")
+    assert (first.name, first.ended, second.ended) == ("a", "proved", "refused")
+    assert f"{tmp_path}/set.jsonl, line 3, formal_statement:1:16: error" in second.error
+    assert second.theorem.file == f"{tmp_path}/set.jsonl, line 3, formal_statement"
+    assert "1 more could not be read" in out
 
 
 @pytest.mark.slow

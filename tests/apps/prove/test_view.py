@@ -8,6 +8,7 @@ from needs import needs_chromium
 from toy import Countdown, all_ways
 
 from monge.apps.prove.search import search
+from monge.apps.prove.state import Place
 from monge.apps.prove.trajectories import Recorder, Result, table
 from monge.apps.prove.tree import Search
 from monge.apps.prove.view import page
@@ -30,6 +31,9 @@ def made(tmp_path):
                 ended=outcome.ended,
                 statement=f"Eq {n} 0",
                 tells=("notation",) if number else (),
+                explicit=f"@Eq.{{1}} Nat {n} 0",
+                instances=("Add Nat is mine",),
+                places=(Place("statement", 1, 0, "set.jsonl, line 2, formal_statement", 1, 0),),
                 tactics=proof.tactics if proof else None,
                 expanded=outcome.expanded,
                 attempts=len(outcome.attempts),
@@ -51,6 +55,10 @@ def test_the_page_can_be_clicked_through(made):
 
         browser.run("document.querySelector('tr.row').onclick()")
         assert browser.run(text(".statement")) == "Eq 2 0"
+        assert browser.run(text(".explicit")) == "@Eq.{1} Nat 2 0"
+        detail = browser.run(text(".detail"))
+        assert "An instance that is not the library's: Add Nat is mine" in detail
+        assert "From set.jsonl, line 2, formal_statement" in detail
         assert browser.run(count(".node.path")) == len(proved.proof.tactics)  # the way to the proof lies open
         assert proved.proof.tactics[0] in browser.run(text(".copy pre"))
         browser.run("[...document.querySelectorAll('.node.path')].at(-1).click()")

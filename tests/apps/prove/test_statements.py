@@ -1,0 +1,103 @@
+"""Statements as elaborated: whatever a header or the printer could hide is shown."""
+
+import pytest
+
+from monge.apps.prove.state import Proof, State, Theorem
+
+pytestmark = pytest.mark.slow
+
+FOO = "class Foo (a : Type) where\n  x : a\ninstance : Foo Nat := ⟨0⟩\n"
+OWN = "inductive N | z\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "remark"),
+    [
+        (FOO + "instance {a : Type} [Foo a] : HAdd a a a := ⟨fun x _ => x⟩\n", "types: instHAddOfFoo"),
+        ("class Foo (a : Type) extends Add a\ninstance : Foo Nat := ⟨⟨fun x _ => x⟩⟩\n", "types: Foo.toAdd"),
+        (OWN + "abbrev P (_ : N) := Nat\ninstance : Add (P .z) := ⟨fun a _ => a⟩\n", "types: instAddPZ"),
+        (OWN + "instance : HAdd Nat Nat N := ⟨fun _ _ => .z⟩\n", "types: instHAddNatN"),
+        ("variable [Inhabited False]\n", "variable [Inhabited False]"),
+        ("variable (h : False)\ninclude h\n", "include h"),
+        ("namespace M\ndef Nat.succ := 1\nend M\nopen M\n", "stands before Lean's own Nat.succ"),
+        ("def M.five := 1\nopen M renaming five → Nat.succ\n", "stands before Lean's own Nat.succ"),
+        ("namespace M\nprivate def Nat.succ := 1\n", "stands before Lean's own Nat.succ"),
+        ("set_option pp.explicit true\n", "set_option pp.explicit true"),
+    ],
+)
+def test_whatever_gives_lean_s_own_another_meaning_is_listed(judge, header, remark):
+    assert [tell for tell in judge.state(Theorem("t", ": True", header)).tells if remark in tell]
+
+
+def test_what_a_header_declares_for_its_own_types_is_not_listed(judge):
+    header = (
+        OWN
+        + "instance : Add N := ⟨fun a _ => a⟩\ninstance : HAdd Nat N N := ⟨fun _ a => a⟩\nclass Bar (a : Type) where\n  y : a\n"
+    )
+    found = judge.state(Theorem("t", "(a : N) : a + a = a", header + "instance : Bar Nat := ⟨0⟩\n"))
+    assert (found.tells, found.instances) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("signature", "header", "instance"),
+    [
+        (
+            ": (1 : Nat) + 1 = 1",
+            FOO + "instance {a : Type} [Foo a] : HAdd a a a := ⟨fun x _ => x⟩\n",
+            "HAdd Nat Nat Nat is instHAddOfFoo",
+        ),
+        (": (1 : Nat) + 1 = 2", "variable [i : HAdd Nat Nat Nat]\n", "HAdd Nat Nat Nat is i"),
+        (
+            "(a : Nat) : ∃ b : Nat, a < b",
+            "instance (priority := 2000) mine : LT Nat := ⟨fun _ _ => False⟩\n",
+            "LT Nat is mine",
+        ),
+        (": (5 : Nat) = 4", "instance (priority := 2000) mine : OfNat Nat 5 := ⟨4⟩\n", "OfNat Nat (nat_lit 5) is mine"),
+    ],
+)
+def test_an_instance_that_is_not_the_library_s_is_named(judge, signature, header, instance):
+    assert instance in judge.state(Theorem("t", signature, header)).instances
+
+
+@pytest.mark.parametrize(
+    ("signature", "header", "text"),
+    [
+        (": (2 : Fin 2) = 0", "", "Eq (2 : Fin (2 : Nat)) (0 : Fin (2 : Nat))"),
+        (
+            ": (2 : Fin 2) = 0",
+            "set_option pp.numericTypes false\nset_option pp.maxSteps 1\n",
+            "Eq (2 : Fin (2 : Nat)) (0 : Fin (2 : Nat))",
+        ),
+        ("(n : Nat) : (n : Int) = n", "", "∀ (n : Nat), Eq (↑n : Int) (↑n : Int)"),
+        (": Nonempty PUnit.{2}", "", "Nonempty.{2} PUnit.{2}"),
+        (".{u} : Nonempty (PUnit.{u + 1})", "", "Nonempty.{u + 1} PUnit.{u + 1}"),
+        ("(l : List Nat) : l.length = 0", "", "∀ (l : List Nat), Eq (List.length l) (0 : Nat)"),
+    ],
+)
+def test_a_statement_hides_no_numeral_s_type_and_no_level_that_matters(judge, signature, header, text):
+    assert judge.state(Theorem("t", signature, header)).text == text
+
+
+def test_a_statement_is_had_with_every_argument(judge):
+    found = judge.state(Theorem("t", ": (default : Fin 2) = default"))
+    assert found.text == "Eq Inhabited.default Inhabited.default"
+    assert found.explicit.startswith("@Eq.{1} (Fin (@OfNat.ofNat.{0} Nat (nat_lit 2)")
+
+
+def test_names_of_all_forms_are_judged(judge):
+    for name in ("«it's ∀ good»", "A.b.«c d»", "_root_.A.t"):
+        theorem = Theorem(name, ".{u} (α : Type u) (a : α) : a = a", "namespace B\n")
+        assert isinstance(judge(theorem, ("rfl",)), Proof), name
+
+
+def test_what_is_stepped_is_what_is_judged_to_the_letter(judge, server):
+    theorem = Theorem("t", ': ∃ s : String, s.length = 3 ∧ s = "a\nb"')
+    tactics = ('refine ⟨"a\nb", ?_, ?_⟩', "  rfl", "-- so\nexact rfl -- done")
+    state = server.start(theorem)
+    for tactic in tactics:
+        state = server.step(state, tactic)
+        assert isinstance(state, State), state
+    proof = judge(theorem, tactics)
+    assert isinstance(proof, Proof)
+    assert tactics[0] in proof.text
+    server.header(proof.source)
