@@ -1,0 +1,137 @@
+"""Real Lean that crashes: limits hold, malformed output kills the process, and a session survives it."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import psutil
+import pytest
+from waiting import PATIENT, SLOW, until
+
+from monge.apps.prove.lean.server import LeanServer, Limits, ServerCrashed, ServerKilled
+from monge.apps.prove.lean.session import SEARCH, Session
+from monge.apps.prove.lean.supervisor import Supervisor
+from monge.apps.prove.state import Failure, Proof, State, Theorem
+
+pytestmark = pytest.mark.slow
+
+
+def test_memory_kills(lean):
+    with pytest.raises(ServerCrashed, match=r"holds more than 0\.3 GB"):
+        LeanServer(lean, limits=Limits(memory=0.3)).hello()
+
+
+ENDLESS = "repeat' (have := True.intro)"
+
+
+def test_a_session_outlives_its_servers(lean, judge):
+    """States of a lost server are rebuilt on the next; a tactic that exceeds the wall clock fails, and its server is killed."""
+    theorem = Theorem("t", "(p q : Prop) (h : p ∧ q) : q ∧ p")
+    with Supervisor(lambda: LeanServer(lean, limits=SLOW)) as servers:
+        session = Session(theorem, servers, judge, replace(PATIENT, heartbeats=10**9))
+        state = session.step(session.start(), "constructor")
+        assert isinstance(state, State)
+        first = servers.current(SEARCH)
+        below = list(first.processes.members())
+        first._process.kill()
+        first._process.wait()
+        psutil.wait_procs(below, timeout=300)
+        assert isinstance(session.step(state, "exact h.2"), State)
+        second = servers.current(SEARCH)
+        assert second is not first
+        session._budget = replace(session._budget, seconds=1.5)
+        failure = session.step(state, ENDLESS)
+        assert isinstance(failure, Failure)
+        assert (failure.kind, failure.message[:21]) == ("died", "no answer within 1.5 ")
+        assert not second.alive
+        session._budget = PATIENT
+        for tactic in ("exact h.2", "exact h.1"):
+            state = session.step(state, tactic)
+            assert isinstance(state, State)
+        assert isinstance(session.finish(state), Proof)
+        session.forget()
+        with pytest.raises(ValueError, match="no such state"):
+            servers.current(SEARCH).step(state, "trivial")
+
+
+def test_it_ends_with_its_parent(lean):
+    code = """
+    import sys
+    from monge.apps.prove.lean.server import LeanServer
+    from monge.apps.prove.lean.setup import embedded_lean
+    server = LeanServer(embedded_lean())
+    print(server._process.pid, flush=True)
+    sys.stdin.read()
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    child.wait(timeout=300)
+
+
+CODE = """def grown (s : String) : Nat → String | 0 => s | n + 1 => grown (s ++ s) n
+partial def spin (n : Nat) : BaseIO Unit := spin (n + 1)
+"""
+
+
+def run_tac(code):
+    return f"run_tac ({code} : IO Unit)"
+
+
+@pytest.fixture(scope="module")
+def hostile(lean):
+    """Servers that tactics may crash."""
+    with Supervisor(lambda: LeanServer(lean, ("Lean",), limits=SLOW, budget=PATIENT)) as servers:
+        yield servers
+
+
+def test_standard_error_is_bounded(hostile):
+    server = hostile.ready(SEARCH)
+    state = server.start(Theorem("t", ": True", CODE, ("Lean",)))
+    assert isinstance(server.step(state, run_tac('IO.eprintln (grown "x" 21)')), Failure)
+    assert os.fstat(server._errors.fileno()).st_size <= 1 << 20
+    assert server.step(state, "trivial").done
+
+
+def test_a_session_survives_what_a_tactic_of_another_theorem_left_in_the_server(hostile):
+    """A linter stays for all theorems; the session restarts the server."""
+    linter = run_tac("Lean.Elab.Command.addLinter { run := fun _ _ _ => throw (.internal ⟨0⟩ {}) }")
+    server = hostile.ready(SEARCH)
+    state = server.start(Theorem("t", ": True", imports=("Lean",)))
+    assert isinstance(server.step(state, linter), State)
+    theorem = Theorem("u", ": True", "def f := 1\n", ("Lean",))
+    with pytest.raises(ValueError, match="internal exception"):
+        server.start(theorem)
+    session = Session(theorem, hostile, None, PATIENT)
+    assert session.step(session.start(), "trivial").done
+    assert not server.alive
+
+
+@pytest.mark.parametrize(
+    ("tactic", "match"),
+    [
+        ('IO.print (grown "[" 18 ++ "\\n")', r"is no answer|more than its answer"),
+        ("IO.Process.exit 0", "ended"),
+        ("do let _ ← (spin 0).asTask .dedicated", "used CPU after its answer"),
+    ],
+)
+def test_a_tactic_that_attacks_its_server_crashes_it_by_itself(hostile, tactic, match):
+    """Such a crash is not one from outside."""
+    server = hostile.ready(SEARCH)
+    state = server.start(Theorem("t", ": True", CODE, ("Lean",)))
+
+    def step_twice():
+        server.step(state, run_tac(tactic))
+        until(lambda: server.busy_while_idle)
+        server.step(state, "trivial")
+
+    with pytest.raises(ServerCrashed, match=match) as crash:
+        step_twice()
+    assert not isinstance(crash.value, ServerKilled)
+    assert not server.alive
