@@ -1,10 +1,13 @@
 """The solvers by name."""
 
 from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 from monge.math.dopri5 import dopri5
 from monge.math.path import Affine
 from monge.math.solve import Step, adams_bashforth_2, adams_bashforth_3, dpm_solver_2m, euler, heun, midpoint, rk4
+
+SolverName: TypeAlias = Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dpm2m", "dopri5"]
 
 # name -> (the step for a path, evaluations per step)
 SOLVERS: dict[str, tuple[Callable[[Affine], Step], int]] = {
@@ -17,3 +20,10 @@ SOLVERS: dict[str, tuple[Callable[[Affine], Step], int]] = {
     "dpm2m": (dpm_solver_2m, 1),
     "dopri5": (lambda _: dopri5(), 6),
 }
+
+
+def solver(name: str, path: Affine | None = None) -> Step:
+    """The solver of this name; ValueError where it needs the path and none is given."""
+    if name == "dpm2m" and path is None:
+        raise ValueError("solver: dpm2m depends on the path; give step=dpm_solver_2m(path)")
+    return SOLVERS[name][0](path or Affine())
