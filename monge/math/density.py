@@ -1,14 +1,16 @@
-"""How dense a flow makes the data: divergence, log-likelihood, bits per dimension. Grathwohl et al. 2019 (1810.01367)."""
+"""Densities under a flow: divergence, log-likelihood, bits per dimension. Grathwohl et al. 2019 (1810.01367)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from monge.math.solve import Counted, Step, integrate
+from monge.math.solve import Counted, Knots, Step, integrate, knots_of
 from monge.math.types import Velocity
 
 
@@ -27,6 +29,20 @@ def standard_normal(x: Float[Tensor, "B *s"]) -> Float[Tensor, "B"]:
     return -(flat.square().sum(1) + flat.shape[1] * math.log(2 * math.pi)) / 2
 
 
+@contextmanager
+def _differentiable(keep: bool) -> Generator[None]:
+    """Evaluation of a velocity for derivatives: eager, since compiled code has no batched or second derivatives.
+
+    With `keep` attention runs on the math kernel: the fused ones have no second derivative.
+    """
+    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        if not keep:
+            yield
+            return
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+
+
 def divergence(
     v: Velocity, x: Float[Tensor, "B *s"], t: Float[Tensor, "B"], *, chunk: int = 64
 ) -> tuple[Tensor, Tensor]:
@@ -36,7 +52,7 @@ def divergence(
     """
     keep = torch.is_grad_enabled()
     dimension = x[0].numel()
-    with torch.enable_grad():
+    with _differentiable(keep):
         x = x if x.requires_grad else x.detach().requires_grad_()
         v_t = v(x, t)
         total = x.new_zeros(len(x))
@@ -56,7 +72,7 @@ def probed_divergence(
 ) -> tuple[Tensor, Float[Tensor, "B P"]]:
     """(v, one unbiased estimate of the divergence per probe). Hutchinson 1990: the mean of z^T J z with E[z z^T] = 1."""
     keep = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with _differentiable(keep):
         x = x if x.requires_grad else x.detach().requires_grad_()
         v_t = v(x, t)
         (gradient,) = torch.autograd.grad(
@@ -69,21 +85,23 @@ def probed_divergence(
 def log_likelihood(
     v: Velocity,
     x_1: Float[Tensor, "B *s"],
-    times: Float[Tensor, "knots"],
+    times: Knots,
     *,
-    step: Step | None = None,
+    step: Step | str | None = None,
     probes: int | None = None,
     log_source: Callable[[Tensor], Tensor] = standard_normal,
     generator: torch.Generator | None = None,
 ) -> Density:
-    """log p(x_1) under the flow from `log_source`, by walking the descending `times` from 1 to 0. 1810.01367, eq. 4.
+    """log p(x_1) under the flow from `log_source`, by integration from data to source. 1810.01367, eq. 4.
 
-    `probes` None takes the exact divergence; n takes n Rademacher probes, fixed along the path, and reports the standard
-    error over them (needs n >= 2; one probe reports nan). Differentiable where gradient is on.
+    `times` are descending knots from 1 to 0, as `integrate` takes them, or a number of equal steps. `probes` None takes
+    the exact divergence; n takes n Rademacher probes, fixed along the path, and reports the standard error over them
+    (needs n >= 2; one probe reports nan). Differentiable where gradient is on.
     """
-    if times[0] < times[-1]:
+    knots = knots_of(times, x_1, backward=True)
+    if bool((knots[0] < knots[-1]).any()):
         raise ValueError(
-            "log_likelihood walks from the data to the source: times must descend, grid(n, x, start=1, end=0)"
+            "log_likelihood runs from the data to the source: times must descend, grid(n, x, start=1, end=0)"
         )
     if torch.is_inference_mode_enabled():
         raise ValueError("log_likelihood differentiates the velocity by x: call it under no_grad, not inference_mode")
@@ -102,9 +120,9 @@ def log_likelihood(
 
     counted = Counted(augmented)
     start = torch.cat([x_1.flatten(1), x_1.new_zeros(len(x_1), columns)], 1)
-    end = integrate(counted, start, times, step=step)
+    end = integrate(counted, start, knots, step=step)
     x_0, integrals = end[:, :-columns].reshape(shape), end[:, -columns:]
-    # walking backward, the state gained minus the integral of the divergence from 0 to 1, as d log p / dt = -div v wants
+    # backward in time, the state gained minus the integral of the divergence from 0 to 1, as d log p / dt = -div v wants
     each = log_source(x_0)[:, None] + integrals
     error = torch.zeros_like(each[:, 0])
     if probes is not None:

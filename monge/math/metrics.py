@@ -60,14 +60,23 @@ def _unbiased_mmd(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tenso
 def frechet(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
     """Squared Frechet distance between the Gaussians of two sets of features. Heusel et al. 1706.08500, eq. 6.
 
-    tr sqrt(A B) is taken from the eigenvalues of the symmetric sqrt(A) B sqrt(A): singular covariances need no offset.
+    tr sqrt(A B), where A = U^T U and B = V^T V for centred and scaled features U and V, is the sum of the singular values
+    of U V^T, which is n x m. Where there are more points than features U and V are D x D roots instead: the cost is
+    min(n, D)^3, and singular covariances need no offset.
     """
+    if min(len(x), len(y)) < 2:
+        raise ValueError(f"frechet: {len(x)} and {len(y)} points have no covariance; give at least two of each")
     x, y = x.double(), y.double()
-    a, b = torch.cov(x.T).reshape(x.shape[1], -1), torch.cov(y.T).reshape(y.shape[1], -1)
-    values, vectors = torch.linalg.eigh(a)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ b @ root).clamp_min(0).sqrt().sum()
-    return float((x.mean(0) - y.mean(0)).square().sum() + a.trace() + b.trace() - 2 * cross)
+    roots = [_root(points) for points in (x, y)]
+    cross = torch.linalg.svdvals(roots[0] @ roots[1].mT).sum()
+    spread = sum(root.square().sum() for root in roots)
+    return float((x.mean(0) - y.mean(0)).square().sum() + spread - 2 * cross)
+
+
+def _root(x: Float[Tensor, "n D"]) -> Float[Tensor, "rank D"]:
+    """A matrix U of min(n, D) rows whose U^T U is the covariance."""
+    centred = (x - x.mean(0)) / math.sqrt(len(x) - 1)
+    return centred if len(x) <= x.shape[1] else torch.linalg.qr(centred, mode="r").R
 
 
 class Manifold(NamedTuple):

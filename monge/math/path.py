@@ -48,17 +48,41 @@ def trigonometric(t: Tensor) -> tuple[Tensor, Tensor]:
 
 def conditional_ot(sigma_min: float) -> Schedule:
     """(1 - (1 - sigma_min) t) x_0 + t x_1: noise of width sigma_min stays around the data. Lipman et al. 2023, eq. 20."""
-    return lambda t: (1 - (1 - sigma_min) * t, t)
+    return _ConditionalOT(sigma_min)
 
 
 def constant(sigma: float) -> Spread:
     """Gaussian noise of one width along the whole path: I-CFM of Tong et al. 2302.00482, eq. 14."""
-    return lambda t: torch.full_like(t, sigma)
+    return _Constant(sigma)
 
 
 def decreasing(sigma: float) -> Spread:
     """Gaussian noise of width sigma at the source that is gone at the target."""
-    return lambda t: sigma * (1 - t)
+    return _Decreasing(sigma)
+
+
+@dataclass(frozen=True)
+class _ConditionalOT:  # dataclasses where closures would do: they can be pickled
+    sigma_min: float
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 - (1 - self.sigma_min) * t, t
+
+
+@dataclass(frozen=True)
+class _Constant:
+    sigma: float
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.full_like(t, self.sigma)
+
+
+@dataclass(frozen=True)
+class _Decreasing:
+    sigma: float
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return self.sigma * (1 - t)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,19 @@
-"""Walk along a velocity. A step goes from t to s, per sample; `integrate` takes it from knot to knot, with gradient on.
+"""Integration of a velocity. A step goes from t to s, per sample; `integrate` repeats it from knot to knot, with gradient on.
 
-Forward (0 to 1) or backward (1 to 0) is the order of the knots. What a step remembers is passed from call to call.
+Forward (0 to 1) or backward (1 to 0) is the order of the knots. The memory of a step is passed from call to call.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+# torch's own annotations are partial
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias
+
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from monge.math.path import Affine
@@ -17,6 +22,8 @@ from monge.math.types import Velocity, at_least_single, like
 Step: TypeAlias = Callable[
     [Velocity, Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]
 ]  # (v, x, t, s, memory) -> x, memory
+# (knots,), or (knots, B) for knots per sample; or a number of equal steps
+Knots: TypeAlias = Tensor | NDArray[np.generic] | Sequence[float] | SupportsIndex
 
 
 class Solution(NamedTuple):
@@ -33,34 +40,111 @@ def grid(steps: int, like: Tensor, *, start: float = 0.0, end: float = 1.0) -> F
     return torch.linspace(start, end, steps + 1, dtype=at_least_single(like.dtype), device=like.device)
 
 
-def trajectory(v: Velocity, x: Tensor, times: Tensor | int, *, step: Step | None = None) -> Iterator[Tensor]:
-    """x at every knot, the first included. `times` is (knots,) or, with times of each sample's own, (knots, B).
-
-    A number stands for so many equal steps from 0 to 1.
-    """
-    step = step or midpoint
-    times = grid(times, x) if isinstance(times, int) else times
-    knots = times if times.ndim == 2 else times[:, None].expand(-1, len(x))
-    memory = None
+def trajectory(
+    v: Velocity,
+    x: Tensor,
+    times: Knots | None = None,
+    *,
+    steps: SupportsIndex | None = None,
+    step: Step | str | None = None,
+) -> Iterator[Tensor]:
+    """x at every knot, the first included. Arguments as for `integrate`."""
+    advance, knots, dtype, memory = step_called(step), knots_of(times, x, steps), x.dtype, None
+    checked = Checked(v, dtype)
     yield x
     for t, s in zip(knots[:-1], knots[1:], strict=True):
-        x, memory = step(v, x, t, s, memory)
+        x, memory = advance(checked, x, t, s, memory)
+        x = x.to(dtype)
         yield x
 
 
 def integrate(
-    v: Velocity, x: Float[Tensor, "B *s"], times: Tensor | int, *, step: Step | None = None
+    v: Velocity,
+    x: Float[Tensor, "B *s"],
+    times: Knots | None = None,
+    *,
+    steps: SupportsIndex | None = None,
+    step: Step | str | None = None,
 ) -> Float[Tensor, "B *s"]:
-    """x at the last knot of `times`, (knots,), (knots, B) or a number of steps from 0 to 1. Default step: midpoint."""
-    for state in trajectory(v, x, times, step=step):
+    """x at the last knot of `times`: a tensor, array or list of knots, (knots,) or, for knots per sample, (knots, B).
+
+    A number, or `steps`, is that many equal steps from 0 to 1. `step` is a solver or its name in SOLVERS; default:
+    midpoint. The velocity is called with x in its own dtype and t in float32 or wider. ValueError where a knot is not
+    finite or a velocity does not have the shape of its state.
+    """
+    for state in trajectory(v, x, times, steps=steps, step=step):
         x = state
     return x
 
 
-def solve(v: Velocity, x: Float[Tensor, "B *s"], times: Tensor | int, *, step: Step | None = None) -> Solution:
+def solve(
+    v: Velocity,
+    x: Float[Tensor, "B *s"],
+    times: Knots | None = None,
+    *,
+    steps: SupportsIndex | None = None,
+    step: Step | str | None = None,
+) -> Solution:
     """`integrate`, and the number of evaluations that it took."""
     counted = Counted(v)
-    return Solution(integrate(counted, x, times, step=step), counted.evaluations)
+    return Solution(integrate(counted, x, times, steps=steps, step=step), counted.evaluations)
+
+
+def knots_of(
+    times: Knots | None, x: Tensor, steps: SupportsIndex | None = None, *, backward: bool = False
+) -> Float[Tensor, "knots B"]:
+    """The knots of each sample, on the device of x and in its dtype; float32 where that is shorter.
+
+    A number of steps runs from 0 to 1, `backward` from 1 to 0.
+    """
+    if not x.is_floating_point():
+        raise ValueError(f"integrate: x is {x.dtype}; give states of a floating dtype, x.float()")
+    if (times is None) == (steps is None):
+        raise ValueError("integrate: give either times, the knots, or steps, a number of equal steps from 0 to 1")
+    count = steps if times is None else times
+    if isinstance(count, SupportsIndex) and not getattr(count, "ndim", 0):
+        return grid(int(count), x, start=float(backward), end=1.0 - backward)[:, None].expand(-1, len(x))
+    knots = torch.as_tensor(times)
+    if knots.ndim not in (1, 2) or not len(knots) or (knots.ndim == 2 and knots.shape[1] != len(x)):
+        raise ValueError(
+            f"integrate: times has shape {tuple(knots.shape)} for {len(x)} samples; give (knots,), or (knots, {len(x)})"
+        )
+    # on an accelerator the check waits for the device, which training must not
+    if (knots.device.type == "cpu" or not torch.is_grad_enabled()) and not bool(torch.isfinite(knots).all()):
+        at = (~torch.isfinite(knots)).nonzero()[0].tolist()
+        raise ValueError(f"integrate: times{at} is {float(knots[tuple(at)])}; give finite knots")
+    knots = knots.to(x.device, at_least_single(x.dtype))
+    return knots if knots.ndim == 2 else knots[:, None].expand(-1, len(x))
+
+
+def step_called(step: Step | str | None) -> Step:
+    """The solver, by name if need be; default: midpoint."""
+    if step is None:
+        return midpoint
+    if not isinstance(step, str):
+        return step
+    from monge.math.solvers import SOLVERS, solver  # which import the steps of this module
+
+    if step not in SOLVERS:
+        raise ValueError(f"integrate: there is no solver {step!r}; known: {', '.join(SOLVERS)}")
+    return solver(step)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A velocity that is called with states of `dtype`, and whose output must have their shape."""
+
+    v: Velocity
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        v_t = self.v(x.to(self.dtype), t)
+        if v_t.shape != x.shape:
+            raise ValueError(
+                f"integrate: the velocity has shape {tuple(v_t.shape)} for states of shape {tuple(x.shape)}; "
+                "it must have theirs"
+            )
+        return v_t
 
 
 @dataclass
@@ -151,15 +235,19 @@ def dpm_solver_2m(path: Affine) -> Step:
     inside; first order at the first two steps from t = 0 and the last one to t = 1, where a log-SNR is infinite. Runs from
     source to target only; ValueError otherwise.
     """
+    return _DPMSolver2M(path)
 
-    def step(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
+
+@dataclass(frozen=True)
+class _DPMSolver2M:
+    path: Affine
+
+    def __call__(self, v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
         if bool((s <= t).any()):
-            raise ValueError(
-                "dpm_solver_2m runs from source to target; encode with another step, adams_bashforth_2 say"
-            )
-        _, x_1 = path.endpoints(v(x, t), x, t)
-        (alpha_t, beta_t), _ = path.rates(t)
-        (alpha_s, beta_s), _ = path.rates(s)
+            raise ValueError("dpm_solver_2m runs from source to target; encode with another step, adams_bashforth_2")
+        _, x_1 = self.path.endpoints(v(x, t), x, t)
+        (alpha_t, beta_t), _ = self.path.rates(t)
+        (alpha_s, beta_s), _ = self.path.rates(s)
         snr = torch.log(beta_t / alpha_t)
         estimate = x_1
         if memory is not None:
@@ -171,5 +259,3 @@ def dpm_solver_2m(path: Affine) -> Step:
             estimate = x_1 + like(ratio, x) * (x_1 - x_1_before)
         shrink = alpha_s / alpha_t
         return like(shrink, x) * x + like(beta_s - beta_t * shrink, x) * estimate, (x_1, snr)
-
-    return step

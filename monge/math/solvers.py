@@ -20,3 +20,10 @@ SOLVERS: dict[str, tuple[Callable[[Affine], Step], int]] = {
     "dpm2m": (dpm_solver_2m, 1),
     "dopri5": (lambda _: dopri5(), 6),
 }
+
+
+def solver(name: str, path: Affine | None = None) -> Step:
+    """The solver of this name; ValueError where it needs the path and none is given."""
+    if name == "dpm2m" and path is None:
+        raise ValueError("solver: dpm2m depends on the path; give step=dpm_solver_2m(path)")
+    return SOLVERS[name][0](path or Affine())

@@ -18,13 +18,13 @@ Quantile: TypeAlias = Callable[[Tensor], Tensor]  # a non-decreasing map of [0, 
 
 
 def uniform(u: Tensor) -> Tensor:
-    """Every t alike."""
+    """The identity: every t is equally likely."""
     return u
 
 
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> Quantile:
     """sigmoid of a normal: more draws near the middle. Esser et al. 2403.03206, eq. 19."""
-    return lambda u: torch.sigmoid(mean + std * torch.special.ndtri(u))
+    return _LogitNormal(mean, std)
 
 
 def shifted(shift: float, quantile: Quantile = uniform) -> Quantile:
@@ -34,12 +34,26 @@ def shifted(shift: float, quantile: Quantile = uniform) -> Quantile:
     """
     if not (shift > 0 and math.isfinite(shift)):
         raise ValueError(f"times: shift must be a positive number, got {shift}")
+    return _Shifted(shift, quantile)
 
-    def apply(u: Tensor) -> Tensor:
-        t = quantile(u)
-        return t / (t + shift * (1 - t))
 
-    return apply
+@dataclass(frozen=True)
+class _LogitNormal:
+    mean: float
+    std: float
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
+
+
+@dataclass(frozen=True)
+class _Shifted:
+    shift: float
+    quantile: Quantile
+
+    def __call__(self, u: Tensor) -> Tensor:
+        t = self.quantile(u)
+        return t / (t + self.shift * (1 - t))
 
 
 @dataclass(frozen=True)

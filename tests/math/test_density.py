@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,8 +10,11 @@ from hypothesis import strategies as st
 
 from monge.math.density import bits_per_dimension, divergence, log_likelihood, probed_divergence, standard_normal
 from monge.math.dopri5 import dopri5
-from monge.math.solve import grid, rk4
+from monge.math.solve import euler, grid, rk4
 from monge.math.types import like
+from monge.nets.blocks import BlockShape
+from monge.nets.dit import DiT, DiTShape
+from monge.nets.mlp import MLP
 
 seeds = st.integers(0, 2**31)
 
@@ -154,3 +158,45 @@ def test_inference_mode_is_refused(draw):
     x = draw(0, 3, 2)
     with torch.inference_mode(), pytest.raises(ValueError, match="no_grad, not inference_mode"):
         log_likelihood(lambda x, t: -x, x, grid(4, x, start=1.0, end=0.0))
+
+
+@pytest.mark.parametrize("probes", [None, 2])
+def test_the_likelihood_of_a_transformer_is_differentiable(draw, stir, probes):
+    """Against differences: the fused kernels of attention have no second derivative."""
+    net, x = stir(DiT(2, DiTShape(BlockShape(8, 2), 1))), draw(0, 2, 3, 2)
+    weight, direction = net.leave.weight, draw(1, *net.leave.weight.shape)
+
+    def mean():
+        generator = torch.Generator().manual_seed(0)
+        return log_likelihood(net, x, 2, probes=probes, generator=generator).log_prob.mean()
+
+    (gradient,) = torch.autograd.grad(mean(), weight)
+    values = []
+    with torch.no_grad():
+        for shift in (1e-5, -2e-5):
+            weight += shift * direction
+            values.append(float(mean()))
+    assert (values[0] - values[1]) / 2e-5 == pytest.approx(float((gradient * direction).sum()), rel=1e-4)
+
+
+def test_a_number_of_steps_and_knots_per_sample_are_taken(draw):
+    x = draw(0, 4, 2)
+
+    def v(x, t):
+        return like(t, x) * torch.sin(x)
+
+    knots = backward(4, x)
+    expected = log_likelihood(v, x, knots).log_prob
+    for times in (4, np.int64(4), knots.numpy(), knots[:, None].expand(-1, 4).contiguous()):
+        torch.testing.assert_close(log_likelihood(v, x, times).log_prob, expected)
+    assert torch.equal(log_likelihood(v, x, knots, step="euler").log_prob, log_likelihood(v, x, 4, step=euler).log_prob)
+    with pytest.raises(ValueError, match="times must descend"):
+        log_likelihood(v, x, grid(4, x)[:, None].expand(-1, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_likelihood_of_a_compiled_network_is_that_of_the_network(draw):
+    net, x = MLP((2,), 8, 1).double(), draw(0, 4, 2)
+    compiled = torch.compile(net, backend="eager")
+    assert torch.equal(log_likelihood(compiled, x, 2).log_prob, log_likelihood(net, x, 2).log_prob)

@@ -176,3 +176,18 @@ def test_large_float32_states_are_not_recoupled_by_rounding(draw):
     h_m[:, 3] += 3000  # a massive dimension
     h_n = h_m + 4 * draw(1, 256, 512)
     assert recoupling_ratio(h_m.float(), h_n.float()) == 0
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(20, 30, 5), (5, 7, 40), (6, 60, 20), (60, 6, 20), (10, 10, 10)])
+def test_frechet_is_the_formula_of_covariances(draw, n, m, d):
+    """With fewer points than features, the D x D formula is not computed but holds."""
+    x, y = draw(0, n, d), draw(1, m, d) * draw(2, d) + 0.3
+    a, b = torch.cov(x.T).numpy(), torch.cov(y.T).numpy()
+    cross = np.linalg.eigvals(a @ b).real.clip(0)
+    mean = float((x.mean(0) - y.mean(0)).square().sum())
+    assert frechet(x, y) == pytest.approx(mean + a.trace() + b.trace() - 2 * np.sqrt(cross).sum(), rel=1e-6)
+
+
+def test_frechet_of_one_point_is_rejected(draw):
+    with pytest.raises(ValueError, match="1 and 5 points have no covariance"):
+        frechet(draw(0, 1, 3), draw(1, 5, 3))

@@ -1,7 +1,10 @@
 """Solvers: their order, their direction, and the independence of the samples."""
 
 import math
+import pickle
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -22,6 +25,7 @@ from monge.math.solve import (
     solve,
     trajectory,
 )
+from monge.math.solvers import SOLVERS, SolverName
 from monge.math.types import like
 
 ORDERS = {euler: 1, midpoint: 2, heun: 2, rk4: 4, adams_bashforth_2: 2, adams_bashforth_3: 3}
@@ -224,3 +228,84 @@ def test_dpm_solver_gets_to_the_end_in_every_precision(schedule, dtype):
 
     end = integrate(v, x_0, 40, step=dpm_solver_2m(path))
     torch.testing.assert_close(end, 2 + 0.3 * x_0, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "dpm2m"])
+def test_a_velocity_is_called_in_the_dtype_of_its_state_whatever_the_knots_are(name, per_sample, dtype):
+    seen = set()
+
+    def v(x, t):
+        seen.add((x.dtype, t.dtype))
+        return -x
+
+    x = torch.ones(3, 2, dtype=dtype)
+    knots = torch.linspace(0, 1, 5, dtype=torch.float64)
+    end = integrate(v, x, knots[:, None].expand(5, 3).contiguous() if per_sample else knots, step=name)
+    assert end.dtype == dtype
+    assert seen == {(dtype, torch.float64 if dtype == torch.float64 else torch.float32)}
+    torch.testing.assert_close(end.double(), torch.full((3, 2), 1 / math.e).double(), rtol=0.15, atol=0)
+
+
+@pytest.mark.parametrize("times", [4, np.int64(4), torch.tensor(4), [0, 0.25, 0.5, 0.75, 1], np.linspace(0, 1, 5)])
+def test_knots_come_as_people_have_them(times):
+    def v(x, t):
+        return like(t, x) * x
+
+    x = torch.ones(3, 2)
+    assert torch.equal(integrate(v, x, times), integrate(v, x, torch.linspace(0, 1, 5)))
+    assert torch.equal(integrate(v, x, steps=4), integrate(v, x, 4))
+
+
+@pytest.mark.parametrize("step", ["euler", "dopri5"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"times": [0.0, math.nan]}, r"times\[1\] is nan; give finite knots"),
+        ({"times": [[0.0, 0.0], [1.0, math.inf]]}, r"times\[1, 1\] is inf"),
+        ({"times": torch.zeros(3, 4)}, r"times has shape \(3, 4\) for 2 samples; give \(knots,\), or \(knots, 2\)"),
+        ({"times": []}, r"times has shape \(0,\)"),
+        ({"times": 4, "steps": 4}, "give either times, the knots, or steps"),
+        ({}, "give either times, the knots, or steps"),
+        ({"steps": 0}, "at least one step, got 0"),
+    ],
+)
+def test_knots_that_are_none_are_rejected(step, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        integrate(lambda x, t: -x, torch.ones(2, 3), step=step, **arguments)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_solver_may_be_named(draw, name):
+    x = draw(0, 3, 2)
+    if name == "dpm2m":
+        with pytest.raises(ValueError, match=r"depends on the path; give step=dpm_solver_2m\(path\)"):
+            integrate(lambda x, t: -x, x, 4, step=name)
+        return
+    by_hand = SOLVERS[name][0](Affine())
+    assert torch.equal(integrate(lambda x, t: -x, x, 4, step=name), integrate(lambda x, t: -x, x, 4, step=by_hand))
+
+
+def test_an_unknown_solver_is_rejected_with_the_known_ones(draw):
+    with pytest.raises(ValueError, match="no solver 'rk45'; known: euler, midpoint, heun, rk4, ab2, ab3, dpm2m, dopri5"):
+        integrate(lambda x, t: x, draw(0, 3, 2), 4, step="rk45")
+    assert get_args(SolverName) == tuple(SOLVERS)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (1, 2), ()])
+@pytest.mark.parametrize("solve", [integrate, solve])
+def test_a_velocity_of_another_shape_is_rejected(draw, solve, shape):
+    with pytest.raises(ValueError, match=r"velocity has shape .* for states of shape \(3, 2\)"):
+        solve(lambda x, t: torch.zeros(shape), draw(0, 3, 2), 4)
+
+
+def test_states_of_integers_are_rejected():
+    with pytest.raises(ValueError, match="x is torch.int64; give states of a floating dtype"):
+        integrate(lambda x, t: x, torch.ones(3, 2, dtype=torch.long), 4)
+
+
+@pytest.mark.parametrize("step", [dopri5(rtol=1e-3), dpm_solver_2m(Affine(conditional_ot(0.1)))])
+def test_a_solver_can_be_pickled(draw, step):
+    x, again = draw(0, 3, 2), pickle.loads(pickle.dumps(step))
+    assert torch.equal(integrate(lambda x, t: -x, x, 4, step=again), integrate(lambda x, t: -x, x, 4, step=step))

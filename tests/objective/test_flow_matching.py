@@ -1,12 +1,14 @@
 """Flow matching: where its minimum is, and that couplings, masks and weights mean what they say."""
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
 from monge.math.coupling import MinibatchOT, given
-from monge.math.path import Affine, linear, trigonometric
-from monge.math.times import Times, shifted
+from monge.math.path import Affine, conditional_ot, constant, decreasing, linear, trigonometric
+from monge.math.times import Times, logit_normal, shifted
 from monge.math.types import Pair, like
 from monge.nets.mlp import MLP
 from monge.objective.alignment import Alignment
@@ -242,3 +244,15 @@ def test_two_tensors_in_place_of_a_pair_are_rejected(draw):
 def test_a_velocity_of_another_shape_does_not_train(draw, shape):
     with pytest.raises(ValueError, match=r"returned shape .* for states of shape \(4, 2\)"):
         FlowMatching()(lambda x, t, cond: torch.zeros(shape), Pair(draw(0, 4, 2), draw(1, 4, 2)))
+
+
+@pytest.mark.parametrize("spread", [constant(0.3), decreasing(0.3)])
+@pytest.mark.parametrize("quantile", [logit_normal(), shifted(3.0), shifted(2.0, logit_normal(0.5))])
+def test_an_objective_can_be_pickled(draw, spread, quantile):
+    """With schedule, spread and law of t; velocities, which are forward-mode derivatives of the schedule, are the same."""
+    objective = FlowMatching(path=Affine(conditional_ot(0.1), spread), times=Times(quantile), coupling=MinibatchOT(0.1))
+    pair, losses = Pair(draw(0, 8, 2), draw(1, 8, 2)), []
+    for each in (objective, pickle.loads(pickle.dumps(objective))):
+        torch.manual_seed(0)
+        losses.append(each(lambda x, t, cond: x, pair).value)
+    assert torch.equal(*losses)
