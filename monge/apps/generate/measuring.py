@@ -6,7 +6,6 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.box import SIMPLE
 from rich.table import Table
 
 from monge.apps.generate import pictures
@@ -110,12 +109,18 @@ def likelihood(
 
 def _table(rows: dict[str, Row], title: str) -> Table:
     """The metrics as a table. A narrow terminal breaks names between words and cuts nothing."""
-    table = Table(title=title, title_justify="left", box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     longest = max(len(word) for name in rows for word in name.split())
     table.add_column("metric", min_width=longest)
     for column in ("value", "reference"):
         table.add_column(column, justify="right", no_wrap=True, overflow="fold")
     table.add_column("better", no_wrap=True)
     for name, row in rows.items():
-        table.add_row(name, f"{row.value:.4g}", f"{row.floor:.4g}", row.better)
+        table.add_row(name, _short(row.value), _short(row.floor), row.better)
     return table
+
+
+def _short(value: float) -> str:
+    """Four digits of a number, or three of one with an exponent, in at most nine characters."""
+    text = f"{value:.4g}"
+    return text if len(text) <= 9 else f"{value:.2e}"

@@ -72,6 +72,7 @@ def test_a_class_is_drawn_by_its_name_or_number(table: Path, tmp_path: Path, lab
     assert pq.read_table(tmp_path / "samples.parquet")["label"].to_pylist() == [name] * 3
 
 
+@pytest.mark.slow
 def test_classes_are_printed_and_a_run_in_brackets_is_named_as_it_is(tmp_path: Path, capsys) -> None:
     np.savez(tmp_path / "x.npz", x=DRAW.random((40, 3)), y=[["b", "a"][k % 2] for k in range(40)])
     out = tmp_path / "runs" / "lr[/2]" / "a[bold]"
@@ -150,6 +151,7 @@ def test_image_folders_keep_their_names(tmp_path: Path) -> None:
     assert np.load(out / "samples/samples.npz")["labels"].tolist() == [10] * 3
 
 
+@pytest.mark.slow
 def test_data_are_found_from_another_folder_and_where_they_have_moved(tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -173,6 +175,7 @@ def test_data_are_found_from_another_folder_and_where_they_have_moved(tmp_path: 
     assert "not the data that" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_cuts_no_name_and_a_dot_has_a_title(table: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(table)
     monkeypatch.setenv("COLUMNS", "40")
@@ -185,6 +188,7 @@ def test_a_narrow_terminal_cuts_no_name_and_a_dot_has_a_title(table: Path, monke
     assert not any("…" in word for word in words)
 
 
+@pytest.mark.slow
 def test_a_reflowed_run_samples_evaluates_and_teaches_another(table: Path, tmp_path: Path, capsys) -> None:
     student, second = tmp_path / "student", tmp_path / "second"
     run("reflow", table, "--out", student, "--steps", 2, "--pairs", 40)

@@ -1,0 +1,61 @@
+"""Each command that docs/generate.md shows runs, one after the other, on small data."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monge.cli import main
+
+PAGE = (Path(__file__).parents[3] / "docs" / "generate.md").read_text()
+BLOCKS = re.findall(r"(?:^    .*\n)+", PAGE, re.MULTILINE)
+COMMANDS = [shlex.split(line) for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+MODEL = ["--width", "16", "--depth", "1", "--batch", "16", "--train.warmup", "1", "--train.device", "cpu"]
+SMALL = {
+    "train": [*MODEL, *["--train.steps", "500", "--train.save-every", "500"]],
+    "reflow": ["--steps", "3", "--pairs", "40"],
+    "sample": ["--n", "4", "--steps", "2"],
+    "evaluate": ["--samples", "30", "--steps", "2"],
+    "likelihood": ["--n", "4", "--steps", "2"],
+}
+
+
+def test_the_page_shows_every_verb_but_the_demo() -> None:
+    shown = {words[2] for words in COMMANDS if words[0] == "monge"}
+    assert shown == set(SMALL)
+    assert {words[0] for words in COMMANDS} == {"monge", "torchrun"}
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the page names."""
+    draw = np.random.default_rng(0)
+    for number in range(20):
+        folder = tmp_path / "photos" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    np.save(tmp_path / "latents.npy", draw.standard_normal((20, 4, 4, 4)).astype(np.float32))
+    rows = [f"{x},{k % 7},{('red', 'blue')[k % 2]}" for k, x in enumerate(draw.standard_normal(40))]
+    (tmp_path / "table.csv").write_text("\n".join(["size,count,label", *rows]))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_commands_run(workplace: Path, torchrun) -> None:
+    for words in COMMANDS:
+        if words[0] == "torchrun":
+            torchrun(*words[words.index("-m") :], *MODEL, "--train.steps", "2")
+            continue
+        if "moved.csv" in words and not Path("moved.csv").exists():
+            shutil.move("table.csv", "moved.csv")
+        if words[2] == "reflow" and not Path("table.csv").exists():
+            shutil.move("moved.csv", "table.csv")
+        more = ["--train.steps", "500"] if "digits" in words else []  # the page guides by its step 500
+        assert main([*words[1:], *SMALL[words[2]], *(more if words[2] == "train" else [])]) == 0, words
+    for name in ("straight", "two", "unbounded", "reflowed", "photos/samples/images/cat", "table/evaluation.json"):
+        assert (workplace / "runs" / name).exists(), name
