@@ -249,7 +249,7 @@ def demo(*, out: Path = Path("runs/demo-prove"), theorems: int = 30, workers: in
 
 
 def resumed(verb: Callable[..., None], arguments: Sequence[str]) -> Callable[..., None]:
-    """A verb whose flags default to the settings of the run that `--out` names, once they are stored there."""
+    """A verb whose flags default to the settings of the run that `--out` names. ValueError if there is no run."""
     given: dict[str, Any] = {}
 
     @wraps(verb)
@@ -259,7 +259,7 @@ def resumed(verb: Callable[..., None], arguments: Sequence[str]) -> Callable[...
     tyro.cli(collect, args=list(arguments))
     parameters = inspect.signature(verb).parameters
     out = given.get("out", parameters["out"].default)
-    if not given.get("resume") or not results(out):
+    if not given.get("resume"):
         return verb
     config, source = stored(out)
     own = {"split": source.split, "most": source.most, "how": config.search, "budget": config.budget}

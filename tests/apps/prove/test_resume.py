@@ -96,7 +96,14 @@ def test_without_resume_a_run_is_left_alone(search, capsys):
     assert "already holds a run; resume it with --resume" in capsys.readouterr().err
 
 
-def test_a_run_without_results_takes_other_settings(search, tmp_path):
+def test_a_run_without_results_is_resumed_too_and_takes_other_settings(search, tmp_path):
     assert search(*BEGUN, most=0) == 130
-    assert search("some.jsonl", "--resume") == 0
+    assert search("--resume", most=0) == 130
+    assert search("--resume", "--most", "4") == 0
     assert len(results(tmp_path / "run")) == 4
+
+
+def test_where_there_is_no_run_there_is_none_to_resume(search, tmp_path, capsys):
+    assert search("some.jsonl", "--resume") == 2
+    assert "no run of `monge prove search` here to resume" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ import pytest
 from toy import Countdown, down
 
 from monge.apps.prove import cli, exports
+from monge.apps.prove.config import SearchConfig, Source
 from monge.apps.prove.exports import export_library, export_proofs
 from monge.apps.prove.rows import Flaw
 from monge.apps.prove.search import search
@@ -140,10 +141,11 @@ def test_a_library_that_this_lean_has_not_is_named_before_anything_is_written(tm
 
 
 @pytest.mark.parametrize("verb", ["probe", "demo"])
-def test_what_can_be_stopped_can_be_gone_on_with(verb, tmp_path, monkeypatch):
+def test_a_run_of_another_verb_can_be_resumed(verb, tmp_path, monkeypatch):
     asked = []
     for name in ("setup_embedded", "view"):
         monkeypatch.setattr(cli, name, lambda *_: None)
-    monkeypatch.setattr(cli, "search", lambda *_, resume, **__: asked.append(resume))
+    monkeypatch.setattr(cli, "stored", lambda _: (SearchConfig(), Source(tmp_path, "all", 7)))
+    monkeypatch.setattr(cli, "search", lambda *_, resume, most, **__: asked.append((resume, most)))
     assert main(["prove", verb, "--out", str(tmp_path), "--resume"]) == 0
-    assert asked == [True]
+    assert asked == [(True, 7)]
