@@ -1,6 +1,7 @@
 """The verbs of `monge prove` that write what there is in other forms: proofs, pairs for translation, the library."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import tyro
@@ -10,9 +11,10 @@ from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.report import done
+from monge.apps.prove.rows import Flaw, json_rows
 from monge.apps.prove.sources import entries_of
 from monge.files import atomic_write, ensure_absent
-from monge.text import file_name
+from monge.text import file_name, printable
 
 console = Console(soft_wrap=True)
 
@@ -38,25 +40,34 @@ def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Pat
     """Write theorems and their proofs, in English and in Lean, as the texts that `monge translate` reads.
 
     Args:
-        theorems: As of `search`.
+        theorems: As of `search`. The libraries that a .jsonl file imports need not be installed.
         out: The .jsonl file, {id, group, nl, formal} a line.
     """
     ensure_absent(out)
     rows = [
-        {
-            "id": entry.key,
-            "group": entry.key,
-            "nl": " ".join(filter(None, (entry.english, entry.informal))),
-            "formal": entry.formal,
-        }
-        for entry in entries_of(theorems)
-        if entry.english
+        {"id": key, "group": key, "nl": " ".join(filter(None, (english, informal))), "formal": formal}
+        for key, english, informal, formal in (_rows if theorems.suffix == ".jsonl" else _entries)(theorems)
+        if english
     ]
     if not rows:
         raise ValueError(f"{theorems}: no theorem with its English")
     with atomic_write(out) as file:
         file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     console.print(f"{len(rows)} pairs: {out}")
+
+
+def _entries(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    for entry in entries_of(path):
+        yield entry.key, entry.english, entry.informal, entry.formal
+
+
+def _rows(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Rows of a .jsonl file with their text as it is: it need not be split, so its libraries need not be here."""
+    for row in json_rows(path):
+        if isinstance(row, Flaw):
+            console.print(printable(f"Left out: {row}"), highlight=False, markup=False)
+        elif row.pieces:
+            yield f"{row.source}.{row.number}", row.english, row.informal, row.pieces[-1].text.strip()
 
 
 def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None:

@@ -77,7 +77,7 @@ def test_a_row_that_cannot_be_read_is_one_among_those_that_are_searched(lean, tm
     assert main([*words, "--candidates", "3"]) == 0
     out = capsys.readouterr().out
     assert "1 rows or parts of files cannot be read; 2 theorems can:" in out
-    assert f"{tmp_path}/set.jsonl, line 2, formal_statement:1:16: unexpected token ':='" in out
+    assert f"{tmp_path}/set.jsonl, line 2, formal_statement:1:15: unexpected token ':='" in out
     first, second = results(tmp_path / "run")
     assert (first.name, first.ended, second.ended) == ("a", "proved", "refused")
     assert f"{tmp_path}/set.jsonl, line 3, formal_statement:1:16: error" in second.error
