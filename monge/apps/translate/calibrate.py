@@ -35,7 +35,7 @@ class Prices:
     create_norm: float = 0.0
     """Additional price of creating a token, per mean square of its entries (with --prices.raw: per squared norm)."""
     turn: float = 1.0
-    """Average price of creating or deleting out of turn, in units of a typical match; 0 leaves the choice of voids to chance."""
+    """Average price of creating or deleting out of turn, in units of a typical match; 0 leaves voids to chance."""
     rule: Literal["shuffled", "quantile"] = "shuffled"
     """Calibration of the price: between the costs of matches in true pairs and in shuffled pairs, where these can be told
     apart, or half the 90 % quantile of the costs in true pairs."""

@@ -1,4 +1,4 @@
-"""Metrics of predicted sequences of vectors: retrieval of the true ones, and likeness to them, in the target's calibrated units."""
+"""Metrics of predicted sequences of vectors: retrieval of the true ones, and likeness to them, in the target's units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
