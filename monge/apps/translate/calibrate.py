@@ -167,8 +167,8 @@ def calibration(
     """The whitening of both sides, the rotation of the source onto the target, and the costs of matches after both.
 
     Candidates are no rotation, Procrustes on the means of the sequences, and its refinement by up to `rounds` of matching and
-    rotating. They are fitted on four fifths of the pairs and on `more`, means of the sequences of other pairs; the result is that
-    under which the matches of the last fifth are cheapest.
+    rotating, fitted on four fifths of the pairs and on `more`, means of the sequences of other pairs. The candidate with the
+    cheapest matches in the last fifth wins.
     """
     white = white or (Whitening.measure(source), Whitening.measure(target))
     plain = Sample(*([side.apply(x) for x in rows] for side, rows in zip(white, (source, target), strict=True)))
