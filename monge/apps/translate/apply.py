@@ -41,8 +41,11 @@ class Stream:
         for number, portion in self.vectors.portions(self.dropped if self.bad == "drop" else None):
             rows: list[Row] = []
             for key, row in portion:
-                (self.repeated.append(key) if key in seen else rows.append((key, row)))
+                if key in seen:
+                    self.repeated.append(key)
+                    continue
                 seen.add(key)
+                rows.append((key, row))
             if rows := self._fitting(number, rows):
                 yield self._translated(rows)
 
@@ -129,10 +132,8 @@ def run(
         console.print(note)
     translator = translator_of(opened, which=checkpoint, device=device_called(device))
     steps = translator.steps if steps is None else steps
-    stream, start = (
-        Stream(source, translator, back, steps, SOLVERS[solver][0](Affine()), longer, bad, dtype),
-        perf_counter(),
-    )
+    step, start = SOLVERS[solver][0](Affine()), perf_counter()
+    stream = Stream(source, translator, back, steps, step, longer, bad, dtype)
     how = {"steps": steps, "solver": solver, "back": back, "input": source.fingerprint}
     count = write(out, stream, dtype=dtype, fingerprint={"run": str(run), "checkpoint": checkpoint, **how})
     write_dropped(listing, ({"id": key, "reason": reason} for key, reason in stream.left_out))

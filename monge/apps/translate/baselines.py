@@ -1,4 +1,4 @@
-"""What a flow must beat: predictions from the training pairs that know less, or do without a flow."""
+"""Baselines for a flow: predictions from the training pairs that use less information, or no flow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Sequences = Sequence[Float[Tensor, "_ D"]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Sequences, or only what stands for them: pooled vectors, lengths. What is None is not predicted."""
+    """Predicted sequences, or only their pooled vectors or lengths; a field that is None is not predicted."""
 
     sequences: Sequences | None = None
     pooled: Float[Tensor, "B D"] | None = None
@@ -66,7 +66,7 @@ def canonical(
 ) -> Prediction:
     """The linear map that retrieves best: each canonical direction weighs as much as it correlates. Hotelling 1936.
 
-    What it predicts is no mean of a target but a vector whose cosine with it is large.
+    The prediction is not the mean of a target but a vector whose cosine with that mean is large.
     """
     x, y = (Whitening.measure(side, floor=floor) for side in (source, target))
     u, correlation, v = torch.linalg.svd(x.apply(source).mT @ y.apply(target) / len(source))

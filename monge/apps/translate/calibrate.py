@@ -164,11 +164,11 @@ def calibration(
     white: tuple[Whitening, Whitening] | None = None,
     rounds: int = 3,
 ) -> Calibration:
-    """How the vectors of pairs are whitened, the rotation that lays the source upon the target, and what matches then cost.
+    """The whitening of both sides, the rotation of the source onto the target, and the costs of matches after both.
 
-    Candidates are no rotation, Procrustes on the means of the sequences, and what `rounds` of match and rotate make of it while
-    that helps. They are learnt on four fifths of the pairs and on `more`, means of the sequences of other pairs; the one stays
-    under which the matches of the last fifth are cheapest.
+    Candidates are no rotation, Procrustes on the means of the sequences, and its refinement by up to `rounds` of matching and
+    rotating, fitted on four fifths of the pairs and on `more`, means of the sequences of other pairs. The candidate with the
+    cheapest matches in the last fifth wins.
     """
     white = white or (Whitening.measure(source), Whitening.measure(target))
     plain = Sample(*([side.apply(x) for x in rows] for side, rows in zip(white, (source, target), strict=True)))
@@ -214,7 +214,7 @@ def threshold(true: Float[Tensor, "n"], shuffled: Float[Tensor, "m"], *, least: 
 def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: float = 0.0) -> Float[Tensor, "D D"]:
     """The orthogonal matrix that carries rows x_0 nearest to rows x_1. Schoenemann 1966.
 
-    With `inertia`, relative to what the rows say most clearly, what they do not speak of stays where it is.
+    With `inertia`, relative to the largest singular value, directions that the rows hardly determine are not rotated.
     """
     together = x_0.mT @ x_1
     u, _, v = torch.linalg.svd(together + inertia * torch.linalg.matrix_norm(together, 2) * torch.eye(len(together)))
@@ -222,9 +222,9 @@ def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: f
 
 
 def measured(pairs: Pairs, prices: Prices) -> Calibration:
-    """The calibration of pairs, measured once and kept with them; with raw prices the one that changes nothing.
+    """The calibration of pairs, measured once and stored with them; with raw prices the identity.
 
-    Measured twice it would not be the same: what the means hardly speak of the rotation turns as the last digits say.
+    A second measurement would differ: in directions that the means hardly determine, the rotation depends on rounding.
     """
     if prices.raw:
         same = Whitening(torch.zeros(pairs.width), torch.eye(pairs.width))
@@ -233,21 +233,21 @@ def measured(pairs: Pairs, prices: Prices) -> Calibration:
     if not path.exists():
         if not len(pairs.split("train")):
             raise ValueError(f"{pairs.directory}: no training pairs; give more pairs")
-        with locked(pairs.directory, wait=True):  # who comes second takes what the first has measured
+        with locked(pairs.directory, wait=True):  # a second process uses the first one's measurement
             if not path.exists():
                 with atomic_write(path) as place:
                     write_tensors(place, measure(pairs).tensors())
     try:
         return Calibration.of(read_tensors(path))
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{path}: no calibration ({error}); remove it, and it is measured anew") from error
+        raise ValueError(f"{path}: no calibration ({error}); remove it, and it is measured again") from error
 
 
 def measure(pairs: Pairs, *, sample: int = 1000) -> Calibration:
     """The calibration of a sample of the training pairs and the means of others.
 
-    The sample whitens; what is held of it for the rotation ends at 2^24 entries, and the means at 2^23: memory does not grow
-    with the data.
+    The whole sample is whitened, at most 2^24 entries of it are kept for the rotation, and 2^23 of the means: memory does not
+    grow with the data.
     """
     numbers = pairs.split("train")
     numbers = numbers[torch.randperm(len(numbers), generator=seeded(0, 11)).numpy()]
@@ -260,7 +260,7 @@ def measure(pairs: Pairs, *, sample: int = 1000) -> Calibration:
 
 
 def means(pairs: Pairs, end: str, numbers: Sequence[int], *, entries: int = 2**23) -> Float[Tensor, "n D"]:
-    """The mean of each sequence of a side, as they are on disk, of as many pairs as `entries` have room for."""
+    """The mean of each sequence of a side, uncalibrated, of as many pairs as fit into `entries` numbers."""
     found = [pairs.sequence(end, number).mean(0) for number in numbers[: entries // pairs.width]]
     return torch.stack(found) if found else torch.zeros(0, pairs.width)
 

@@ -1,4 +1,4 @@
-"""The table of a translation: retrieval, lengths, existence, likeness, order and cycle, beside its baselines."""
+"""The table of a translation: retrieval, lengths, existence, likeness, order and cycle, next to its baselines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Judge:
     sources: list[Float[Tensor, "_ D"]]
     targets: list[Float[Tensor, "_ D"]]
     rotation: Float[Tensor, "D D"]
-    """What the calibration did to the sources, relative to the targets."""
+    """The rotation that the calibration applied to the sources, relative to the targets."""
     training: tuple[Float[Tensor, "n D"], Float[Tensor, "n D"]]
     """The means of training pairs' sequences."""
     counts: tuple[Int[Tensor, "n"], Int[Tensor, "n"]]
@@ -135,14 +135,14 @@ def _median(values: Tensor, *, draws: int = 1000) -> Interval:
 
 @dataclass(frozen=True)
 class Found:
-    """What a flow made of test pairs, in calibrated units."""
+    """Translations of the test pairs, in calibrated units."""
 
     sequences: list[Float[Tensor, "_ D"]]
     existence: Float[Tensor, "B N"]
     coupled: Bool[Tensor, "B N"] | None
-    """Which slots would exist had the pairs been coupled as in training; None where tokens keep no slots (events)."""
+    """Slots that exist when the pairs are coupled as in training; None where tokens keep no slots (events)."""
     home: list[Float[Tensor, "_ D"]]
-    """The sequences walked back."""
+    """The sequences, translated back."""
 
 
 def translate_all(translator: Translator, judge: Judge, *, back: bool, steps: int) -> Found:

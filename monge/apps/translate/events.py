@@ -26,7 +26,7 @@ from monge.objective.flow_matching import masked_mean
 
 @dataclass(frozen=True)
 class Branching:
-    """Who descends from whom: container states whose slots are matched by `tokens`, laid out as a forest's leaves.
+    """Ancestry of tokens: container states whose slots are matched by `tokens`, arranged as the leaves of a forest.
 
     A leaf is a target token, with its ancestor in x_0, or a source token that dies, which x_1 leaves in its place without
     existence. A target token without a match descends from the source of the matched one next to it, the later of two as
@@ -74,12 +74,12 @@ def _ancestors(place_0: Tensor, place_1: Tensor, is_0: Tensor, is_1: Tensor) -> 
 
 
 class Particles(NamedTuple):
-    """What lives at time t, a slot for each leaf: a particle in the slot of its first leaf, the others dead."""
+    """Particles alive at time t, a slot for each leaf: a particle in the slot of its first leaf, the other slots empty."""
 
     x_t: Float[Tensor, "B N channels"]
     live: Bool[Tensor, "B N"]
-    anchor: Float[Tensor, "B N channels"]  # where it is bound for: the mean of its descendants
-    splits: Float[Tensor, "B N"]  # that it and its descendants have before them
+    anchor: Float[Tensor, "B N channels"]  # its destination: the mean of its descendants
+    splits: Float[Tensor, "B N"]  # left for it and its descendants
     dies: Bool[Tensor, "B N"]
 
 
@@ -121,8 +121,8 @@ def kin(live: Bool[Tensor, "B N"], family: Int[Tensor, "B N"]) -> Float[Tensor, 
 class EventField(nn.Module):
     """Velocity, log expected splits to come and logit of dying, for particles (B, N, channels): 2 channels more.
 
-    Particles are container states without existence. cond holds "mask", who lives, "kin", and "back", (B,), if the field was
-    taught both ways. Equivariant to the order of slots.
+    Particles are container states without existence. cond holds "mask", the live particles, "kin", and "back", (B,), if the
+    field was trained in both directions. Equivariant to the order of slots.
     """
 
     def __init__(self, container: Container, channels: int, shape: FieldShape) -> None:
@@ -198,8 +198,8 @@ def simulate(
 ) -> Simulation:
     """Carry packed sequences to the other side by Euler steps, steps + 1 evaluations of the field.
 
-    With a generator, events are drawn; without, there are as many as t = 0 expects, rounded (see `_planned`), evenly in time,
-    and they happen to whom they are expected of most. Never more than N particles: a split without room is refused.
+    With a generator, events are drawn; without, their number is the expectation at t = 0, rounded (see `_planned`), they come
+    evenly in time, and the particles with the highest expectations get them. A split beyond N particles is rejected.
     """
     if steps < 1:
         raise ValueError(f"simulate: at least one step, got {steps}")
@@ -251,13 +251,13 @@ def _planned(births: Float[Tensor, "B N"], deaths: Float[Tensor, "B N"]) -> tupl
 
 
 def _drawn(rate: Float[Tensor, "B N"], generator: torch.Generator) -> Int[Tensor, "B N"]:
-    """Counts of these means, and as even as can be."""
+    """Integer counts with these means and the least variance."""
     u = torch.rand(rate.shape, generator=generator, dtype=rate.dtype, device=rate.device)
     return (rate + u).floor().long()
 
 
 def _awarded(due: Float[Tensor, "B"], rate: Float[Tensor, "B N"], live: Bool[Tensor, "B N"]) -> Int[Tensor, "B N"]:
-    """So many events of each row as are due: each goes to whom most are expected of, after one there by one less."""
+    """The due number of events of each row, awarded to the highest expectations; each award lowers one by 1."""
     again = torch.arange(int(rate.max()) + 2, device=rate.device)
     claims = (rate[..., None] - again).masked_fill(~live[..., None], -torch.inf).flatten(1)
     rank = claims.argsort(dim=1, descending=True, stable=True).argsort(1)
@@ -266,7 +266,7 @@ def _awarded(due: Float[Tensor, "B"], rate: Float[Tensor, "B N"], live: Bool[Ten
 
 
 def _laid_out(counts: Int[Tensor, "B N"]) -> tuple[Int[Tensor, "B M"], Bool[Tensor, "B M"]]:
-    """(whom each slot comes from, whether there is anybody) when slot i is to be there counts[i] times, side by side."""
+    """(source of each slot, True where there is one) when slot i is repeated counts[i] times, side by side."""
     ends = counts.cumsum(1)
     slots = torch.arange(max(1, int(ends[:, -1].max())), device=counts.device).expand(len(counts), -1).contiguous()
     return torch.searchsorted(ends, slots, right=True).clamp_max(counts.shape[1] - 1), slots < ends[:, -1:]

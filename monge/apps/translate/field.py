@@ -43,9 +43,9 @@ class FieldShape:
 
 
 class Mean(nn.Module):
-    """What moves all slots alike: the mean of a sequence's content by a matrix for each end of time, zero at first.
+    """A skip path for the sequence mean: one zero-initialised matrix per time endpoint, the same shift for every slot.
 
-    What a mean says of the other side's is faint in each channel, and would have to pass through the width of the blocks.
+    The mean's information about the other side is faint in each channel; here it need not pass through the blocks.
     """
 
     def __init__(self, width: int) -> None:
@@ -66,7 +66,7 @@ class Field(nn.Module):
 
     The last channel is existence, the one before a position times `span`, which attention then counts in, and the one before
     a turn; with span 0 existence is all that is no content, as in the additive form. With two ways cond["back"], (B,),
-    says who walks from 1 to 0.
+    marks rows that go from 1 to 0.
     """
 
     def __init__(self, channels: int, shape: FieldShape, *, span: float) -> None:

@@ -1,4 +1,4 @@
-"""What a translation looks like: which token goes to which, how a run went, and which lengths it finds."""
+"""Pictures of a translation: couplings of tokens, losses of a run, and predicted lengths."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class Arcs:
 
     @staticmethod
     def of(key: str, pair: Pair, container: Container, match: Int[Tensor, "N"], texts: Sequence[list[str]]) -> "Arcs":
-        """Those of a packed pair of one row, in calibrated units. Of more tokens than there are slots the first were kept."""
+        """The arcs of a packed pair of one row, in calibrated units. Tokens beyond the capacity were cut."""
         a, b = container.split(pair.x_0), container.split(pair.x_1)
         position, existence = torch.cat([a.position, b.position]), torch.cat([a.existence, b.existence])
         similarity = torch.nn.functional.cosine_similarity(a.content[0], b.content[0, match], dim=-1)
@@ -51,7 +51,7 @@ class Arcs:
         return Arcs(key, source, target, position, existence > 0.5, match, similarity)
 
     def moves(self) -> list[tuple[str, int, int]]:
-        """(match, deletion or creation, from slot, to slot); what stays void is left out."""
+        """(match, deletion or creation, from slot, to slot); voids that stay void are left out."""
         named = {(True, True): "match", (True, False): "deletion", (False, True): "creation"}
         ends = zip(self.exists[0].tolist(), self.exists[1][self.match].tolist(), strict=True)
         return [(named[both], i, int(self.match[i])) for i, both in enumerate(ends) if any(both)]
@@ -85,7 +85,7 @@ def plan(path: Path, rows: Sequence[Arcs], *, columns: int = 4, most: int = 40) 
 
 
 def drawn(rows: Sequence[Arcs], *, columns: int = 4, most: int = 40) -> Any:
-    """The figure of `plan`: tokens at their positions, the source's on the left, and beside them the voids on their bench."""
+    """The figure of `plan`: tokens at their positions, the source's on the left, and next to them the voids."""
     from matplotlib.figure import Figure
 
     words = [[readable(tokens) for tokens in (row.source, row.target)] for row in rows]

@@ -1,0 +1,150 @@
+"""Options that a method does not have are rejected, and the metric that selects the best checkpoint is the one named."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from monge.apps.translate.data import Text, public, read_texts, write_texts
+from monge.apps.translate.embed import Embedding, embed
+from monge.apps.translate.field import FieldShape
+from monge.apps.translate.methods import METHODS, Events, Match, Walk
+from monge.apps.translate.metrics import Interval
+from monge.apps.translate.output import ensure_writable, listed
+from monge.apps.translate.pair import Pairs
+from monge.apps.translate.recipes import Translate
+from monge.apps.translate.tables import table
+from monge.cli import main
+from monge.fleet import here
+from monge.lm.store import Dropped, Vectors
+from monge.run import fit
+from monge.train.config import TrainConfig
+
+SHAPE = FieldShape(64, 1)
+TINY = TrainConfig(steps=4, warmup=1, save_every=2, device="cpu", workers=0)
+
+
+def test_a_recipe_names_its_method_with_its_options() -> None:
+    assert Translate(shape=SHAPE, walk=3).method == Walk(SHAPE, 3, 0.1)
+    assert Translate(shape=SHAPE, how="match", sigma=0.5, additive=True).method == Match(SHAPE, 0.5, additive=True)
+    assert Translate(shape=SHAPE, how="events").method == Events(SHAPE)
+    assert [Translate(how=how).method.solver_steps for how in ("walk", "match", "events")] == [1, 8, 8]
+    assert METHODS.keys() == {"walk", "match", "events"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"sigma": 0.5}, "sigma 0.5 has no effect with --how walk; it takes --how match"),
+        ({"how": "match", "walk": 3}, "walk 3 has no effect with --how match; it takes --how walk"),
+        ({"how": "match", "contrast": 0.3}, "contrast 0.3 has no effect with --how match"),
+        (
+            {"how": "events", "epsilon": 0.1},
+            "epsilon 0.1 has no effect with --how events; it takes --how walk or match",
+        ),
+        ({"how": "events", "additive": True}, "additive True has no effect with --how events"),
+        ({"how": "events", "shape": FieldShape(ways=2)}, "shape.ways 2 has no effect with --how events"),
+        ({"walk": 0}, "walk must be at least 1 step, got 0"),
+        ({"additive": True}, "set contrast to 0"),
+        ({"sigma": -1.0}, "sigma must not be negative"),
+        ({"couplings": "c", "epsilon": 0.1}, "give one of the two"),
+    ],
+)
+def test_an_option_without_effect_is_rejected(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Translate(**options)
+
+
+@pytest.mark.parametrize(("best_by", "metric", "pick"), [("mrr", "held-out MRR", max), ("loss", "held-out loss", min)])
+def test_the_best_checkpoint_is_the_best_by_the_metric_named(
+    pairs: Pairs, tmp_path: Path, best_by: Any, metric: str, pick: Any
+) -> None:
+    recipe = Translate(pairs=str(pairs.directory), shape=SHAPE, batch=8, best_by=best_by, train=TINY)
+    state = fit(recipe, tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    values = {record["step"]: record[metric] for record in records if metric in record}
+    assert values.keys() == {2, 4}
+    assert all(0 < record["held-out MRR"] <= 1 for record in records if metric in record)
+    assert state.best["value"] == pytest.approx(pick(values.values()))
+
+
+def test_a_table_fits_80_columns_and_cuts_no_name() -> None:
+    names = ("R@1 of 1000", "R@1 of 2000", "Chamfer R@1 of 1000", "length error", "matched cosine", "Kendall tau")
+    cells = {name: Interval(0.123456, 0.1, 0.15) for name in names}
+    rows = {"flow, 1 step": cells, "canonical correlations, pooled": {"R@1 of 1000": cells["R@1 of 1000"]}}
+    for width in (80, 40):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(table(rows, "run: source to target"))
+        lines = console.file.getvalue().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
+        assert sum("canonical correlations, pooled" in line for line in lines) == 1
+        assert all(len(line) <= width and "…" not in line for line in lines)
+    assert sum("0.12 ±0.03" in line or "0.12 ±0.02" in line for line in lines) == 6
+    assert not any("Kendall" in line for line in lines)
+
+
+def test_a_check_of_a_path_leaves_nothing_behind(tmp_path: Path) -> None:
+    ensure_writable(tmp_path / "a" / "b" / "c.parquet")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/x: cannot be written \(Not a directory\); name another path"):
+        ensure_writable(tmp_path / "file" / "x")
+    assert listed(["a", "b", "c"], count=2) == "a, b and 1 more"
+
+
+def test_the_demo_says_how_to_get_its_data_and_takes_a_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monge.apps.translate.prepare.INSTALLED", tmp_path / "nowhere.mm")
+    assert main(["translate", "demo", "--out", str(tmp_path / "demo")]) == 2
+    said = capsys.readouterr().err
+    assert "install it by `sudo apt install metamath-databases`" in said
+    assert "--path" in said
+    (tmp_path / "other.mm").write_text("no theorem")
+    assert main(["translate", "demo", "--out", str(tmp_path / "demo"), "--path", str(tmp_path / "other.mm")]) == 2
+    assert "other.mm: no theorem with a comment in it" in capsys.readouterr().err
+
+
+def test_texts_that_cannot_be_used_are_dropped_and_integers_are_ids(tmp_path: Path) -> None:
+    path, dropped = tmp_path / "texts.jsonl", list[Dropped]()
+    write_texts(path, [Text("a", "g", "x", "y")])
+    more = [
+        '{"id": 7, "nl": "x", "formal": "y"}',
+        "",
+        '{"id": "b", "nl": " ", "formal": "y"}',
+        '{"nl": "x"}',
+        "{",
+        "[1]",
+    ]
+    path.write_text(path.read_text() + "\n".join(more) + "\n")
+    assert [(text.id, text.group) for text in read_texts(path, dropped)] == [("a", "g"), ("7", "7")]
+    assert [key for key, _ in dropped] == ["b", "line 5", "line 6", "line 7"]
+    with pytest.raises(ValueError, match="line 4: nl is ' '"):
+        read_texts(path)
+
+
+def test_rows_of_a_public_set_without_a_text_are_dropped(tmp_path: Path) -> None:
+    path, dropped = tmp_path / "p.jsonl", list[Dropped]()
+    rows = [{"name": f"t{k}", "informal_prefix": f"x {k}", "formal_statement": f"t {k}"} for k in range(3)]
+    rows[1]["formal_statement"] = None  # pyright: ignore[reportArgumentType]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [text.id for text in public("proofnet", path, dropped)] == ["t0", "t2"]
+    assert dropped == [("row 1", "no formal_statement")]
+    with pytest.raises(ValueError, match="informal_theorem"):
+        public("herald", path, dropped)
+
+
+def test_texts_without_vectors_are_dropped_from_an_embedding(language_model: Path, tmp_path: Path) -> None:
+    keys, texts = [f"id-{k}" for k in range(5)], ["A e. B", "( ph -> ps )", "", "A", ""]
+    embedding, out, dropped = Embedding(str(language_model), 1), tmp_path / "x.parquet", list[Dropped]()
+    with pytest.raises(ValueError, match="id 'id-2': no vectors"):
+        list(embed(keys, texts, embedding, tmp_path / "y.parquet", here, size=2))
+    steps = embed(keys, texts, embedding, out, here, size=2, dropped=dropped)
+    assert next(steps) == (1, 3)
+    steps.close()
+    assert list(embed(keys, texts, embedding, out, here, size=2, dropped=dropped)) == [(2, 3), (3, 3)]
+    assert Vectors(out).ids() == ["id-0", "id-1", "id-3"]
+    assert [key for key, _ in dropped] == ["id-2", "id-4"]
+    assert [path.name for path in tmp_path.iterdir() if "x" in path.name] == ["x.parquet"]
