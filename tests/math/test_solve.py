@@ -288,7 +288,9 @@ def test_a_solver_may_be_named(draw, name):
 
 
 def test_an_unknown_solver_is_rejected_with_the_known_ones(draw):
-    with pytest.raises(ValueError, match="no solver 'rk45'; known: euler, midpoint, heun, rk4, ab2, ab3, dpm2m, dopri5"):
+    with pytest.raises(
+        ValueError, match="no solver 'rk45'; known: euler, midpoint, heun, rk4, ab2, ab3, dpm2m, dopri5"
+    ):
         integrate(lambda x, t: x, draw(0, 3, 2), 4, step="rk45")
     assert get_args(SolverName) == tuple(SOLVERS)
 
