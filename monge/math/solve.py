@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -60,7 +60,7 @@ def trajectory(
 
 def integrate(
     v: Velocity,
-    x: Float[Tensor, "B *s"],
+    x: Shaped[Tensor, "B *s"],  # a ValueError names other dtypes than floating ones
     times: Knots | None = None,
     *,
     steps: SupportsIndex | None = None,
