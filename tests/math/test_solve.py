@@ -303,7 +303,7 @@ def test_a_velocity_of_another_shape_is_rejected(draw, solve, shape):
 
 
 def test_states_of_integers_are_rejected():
-    with pytest.raises(ValueError, match="x is torch.int64; give states of a floating dtype"):
+    with pytest.raises(ValueError, match=r"x is torch\.int64; give states of a floating dtype"):
         integrate(lambda x, t: x, torch.ones(3, 2, dtype=torch.long), 4)
 
 
