@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from monge.files import write_json
 from monge.fleet import Fleet
@@ -106,13 +107,7 @@ class Shard:
 
 
 def _embed(embedding: Embedding, fingerprint: dict[str, str], parts: Path, drop: bool, shard: Shard) -> int:
-    rows = hidden_states(
-        _encoder(embedding.model),
-        shard.texts,
-        layer=embedding.layer,
-        max_length=embedding.max_length,
-        tokens=embedding.tokens,
-    )
+    rows = _hidden(embedding, shard.texts)
     group: list[Row] = [(key, row.to(DTYPES[embedding.dtype])) for key, row in zip(shard.keys, rows, strict=True)]
     if drop:
         dropped: list[Dropped] = []
@@ -121,6 +116,27 @@ def _embed(embedding: Embedding, fingerprint: dict[str, str], parts: Path, drop:
         if dropped:
             write_json(shard.note(parts), dropped)
     return write(shard.path(parts), [group], dtype=embedding.dtype, fingerprint=fingerprint) if group else 0
+
+
+def _hidden(embedding: Embedding, texts: Sequence[str]) -> list[Tensor]:
+    """The hidden states of each text; none for a text without tokens, which a model cannot take."""
+    model, rows = _encoder(embedding.model), [torch.empty(0, 0)] * len(texts)
+    tokens = model.tokenizer(list(texts), truncation=True, max_length=embedding.max_length)["input_ids"]
+    some = [number for number, ids in enumerate(tokens) if len(ids)]
+    states = (
+        []
+        if not some
+        else hidden_states(
+            model,
+            [texts[number] for number in some],
+            layer=embedding.layer,
+            max_length=embedding.max_length,
+            tokens=embedding.tokens,
+        )
+    )
+    for number, state in zip(some, states, strict=True):
+        rows[number] = state
+    return rows
 
 
 @lru_cache(maxsize=1)

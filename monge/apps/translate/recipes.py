@@ -77,10 +77,11 @@ class Translate:
 
     def _check_options(self) -> None:
         """ValueError for an option that has no effect with this method, or that the method rejects."""
+        method = self.method  # its own checks
         for name in sorted(set[str]().union(*(method.options for method in METHODS.values()))):
             value = getattr(self, name)
-            if value and value != type(self).__dataclass_fields__[name].default and name not in self.method.options:
-                others = " or ".join(how for how, method in METHODS.items() if name in method.options)
+            if value and value != type(self).__dataclass_fields__[name].default and name not in method.options:
+                others = " or ".join(how for how, other in METHODS.items() if name in other.options)
                 raise ValueError(f"{name} {value} has no effect with --how {self.how}; it takes --how {others}")
 
     @property

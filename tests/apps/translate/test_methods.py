@@ -79,7 +79,9 @@ def test_a_table_fits_80_columns_and_cuts_no_name() -> None:
         console = Console(file=io.StringIO(), width=width)
         console.print(table(rows, "run: source to target"))
         lines = console.file.getvalue().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
-        assert sum("canonical correlations, pooled" in line for line in lines) == 1
+        assert sum("canonical correlations, pooled" in line for line in lines) == (
+            width == 80
+        )  # folded where it is narrower
         assert all(len(line) <= width and "…" not in line for line in lines)
     assert sum("0.12 ±0.03" in line or "0.12 ±0.02" in line for line in lines) == 6
     assert not any("Kendall" in line for line in lines)
