@@ -37,8 +37,9 @@ def inner_product(x_0: Shaped[Tensor, "*b n d"], x_1: Shaped[Tensor, "*b m d"]) 
 
 def cosine(x_0: Shaped[Tensor, "*b n d"], x_1: Shaped[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
     """1 - cos of the angle between the two, at any scale; a zero vector is at right angles to everything."""
-    # squares of very small or large entries would be 0 or infinite
-    units = [x / x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny) for x in floating(x_0, x_1)]
+    # squares of very small or large entries would be 0 or infinite; a power of two changes no other bit
+    exponents = [torch.frexp(x.abs().amax(-1, keepdim=True)).exponent.clamp(-126, 126) for x in floating(x_0, x_1)]
+    units = [torch.ldexp(x, -exponent) for x, exponent in zip(floating(x_0, x_1), exponents, strict=True)]
     x_0, x_1 = (torch.nn.functional.normalize(x, dim=-1) for x in units)
     return 1 - x_0 @ x_1.mT
 

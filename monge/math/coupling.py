@@ -94,12 +94,12 @@ class MinibatchOT:
         """The target of each source, among rows of one mask."""
         x_0, x_1 = _existing(pair.x_0, pair.mask), _existing(pair.x_1, pair.mask)
         label = None if self.condition is None or not self.weight < math.inf else _entry(pair, self.condition)
-        if not x_0.numel() or len(pair) == 1:
+        if not x_0.numel():
             return torch.arange(len(pair), device=x_1.device)
         if self.cost is None and not self.epsilon and label is None:
             return match(x_0, x_1, prices=self._prices(pair))
         cost = self._cost(x_0, x_1)
-        if not bool(cost.any()):  # equal points: every coupling is optimal
+        if not bool(cost.any()) or (len(pair) == 1 and float(cost) < 0):  # every coupling is optimal
             return torch.arange(len(pair), device=x_1.device)
         if label is not None:
             cost = cost + self.weight * _mean(cost, "weight") * _distance(label)

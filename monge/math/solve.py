@@ -23,7 +23,7 @@ Step: TypeAlias = Callable[
     [Velocity, Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]
 ]  # (v, x, t, s, memory) -> x, memory
 # (knots,), or (knots, B) for knots per sample; or a number of equal steps
-Knots: TypeAlias = Tensor | NDArray[np.generic] | Sequence[float] | SupportsIndex
+Knots: TypeAlias = Tensor | NDArray[np.generic] | Sequence[float] | Sequence[Sequence[float]] | SupportsIndex
 
 
 class Solution(NamedTuple):

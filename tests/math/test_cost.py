@@ -229,3 +229,12 @@ def test_a_constant_feature_stays_faint_when_whitened_and_comes_back(draw):
     torch.testing.assert_close(found.undo(found.apply(x)), x)
     with pytest.raises(ValueError, match="all vectors are the same"):
         Whitening.measure(torch.ones(4, 3))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1e19, 1e37])
+def test_the_cosine_does_not_depend_on_the_lengths(draw, scale):
+    """A power of two changes no bit; other scales, where squares leave float32, change the last one."""
+    x, y = draw(0, 5, 3).float(), draw(1, 6, 3).float()
+    assert torch.equal(cosine(2.0**100 * x, 2.0**-100 * y), cosine(x, y))
+    torch.testing.assert_close(cosine(scale * x, y), cosine(x, y))
+    torch.testing.assert_close(cosine(torch.zeros(1, 3), y), torch.ones(1, 6))

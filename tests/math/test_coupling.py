@@ -375,3 +375,13 @@ def test_equal_points_and_single_rows_may_be_coupled_in_any_way(draw, epsilon, w
     assert len(MinibatchOT(epsilon, condition="label", weight=weight)(equal)) == 4
     empty = Pair(torch.ones(0, 2), torch.ones(0, 2))
     assert len(MinibatchOT(epsilon)(empty)) == 0
+
+
+def test_a_row_alone_in_its_class_draws_as_the_others_do(draw):
+    """Draws of a seeded run do not depend on how many rows a class has: each row takes one."""
+    pair = Pair(draw(0, 3, 2), draw(1, 3, 2), cond={"label": torch.arange(3)})
+    used, expected = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+    MinibatchOT(0.1, condition="label")(pair, generator=used)
+    for _ in range(3):
+        torch.multinomial(torch.ones(1, 1), 1, generator=expected)
+    assert torch.equal(used.get_state(), expected.get_state())
