@@ -1,10 +1,21 @@
 """Statements as elaborated: whatever a header or the printer could hide is shown."""
 
 import pytest
+from waiting import PATIENT
 
+from monge.apps.prove.lean.judge import Statement
+from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.state import Proof, State, Theorem
 
 pytestmark = pytest.mark.slow
+
+
+def stated(server: LeanServer, theorem: Theorem) -> Statement:
+    """The statement by a server that all these tests share; a judge would start two processes for each header."""
+    found = server.statement(theorem, PATIENT)
+    tells = server.tells[theorem.header]
+    return Statement(found["spelt"], tells, found["export"], found["explicit"], tuple(found["resolved"]))
+
 
 FOO = "class Foo (a : Type) where\n  x : a\ninstance : Foo Nat := ⟨0⟩\n"
 OWN = "inductive N | z\n"
@@ -14,7 +25,7 @@ OWN = "inductive N | z\n"
     ("header", "remark"),
     [
         (FOO + "instance {a : Type} [Foo a] : HAdd a a a := ⟨fun x _ => x⟩\n", "types: instHAddOfFoo"),
-        ("class Foo (a : Type) extends Add a\ninstance : Foo Nat := ⟨⟨fun x _ => x⟩⟩\n", "types: Foo.toAdd"),
+        ("class Foo (a : Type) extends Add a\ninstance : Foo Nat := { add := fun x _ => x }\n", "types: Foo.toAdd"),
         (OWN + "abbrev P (_ : N) := Nat\ninstance : Add (P .z) := ⟨fun a _ => a⟩\n", "types: instAddPZ"),
         (OWN + "instance : HAdd Nat Nat N := ⟨fun _ _ => .z⟩\n", "types: instHAddNatN"),
         ("variable [Inhabited False]\n", "variable [Inhabited False]"),
@@ -25,16 +36,16 @@ OWN = "inductive N | z\n"
         ("set_option pp.explicit true\n", "set_option pp.explicit true"),
     ],
 )
-def test_whatever_gives_lean_s_own_another_meaning_is_listed(judge, header, remark):
-    assert [tell for tell in judge.state(Theorem("t", ": True", header)).tells if remark in tell]
+def test_whatever_gives_lean_s_own_another_meaning_is_listed(server, header, remark):
+    assert [tell for tell in stated(server, Theorem("t", ": True", header)).tells if remark in tell]
 
 
-def test_what_a_header_declares_for_its_own_types_is_not_listed(judge):
+def test_what_a_header_declares_for_its_own_types_is_not_listed(server):
     header = (
         OWN
         + "instance : Add N := ⟨fun a _ => a⟩\ninstance : HAdd Nat N N := ⟨fun _ a => a⟩\nclass Bar (a : Type) where\n  y : a\n"
     )
-    found = judge.state(Theorem("t", "(a : N) : a + a = a", header + "instance : Bar Nat := ⟨0⟩\n"))
+    found = stated(server, Theorem("t", "(a : N) : a + a = a", header + "instance : Bar Nat := ⟨0⟩\n"))
     assert (found.tells, found.instances) == ((), ())
 
 
@@ -55,8 +66,8 @@ def test_what_a_header_declares_for_its_own_types_is_not_listed(judge):
         (": (5 : Nat) = 4", "instance (priority := 2000) mine : OfNat Nat 5 := ⟨4⟩\n", "OfNat Nat (nat_lit 5) is mine"),
     ],
 )
-def test_an_instance_that_is_not_the_library_s_is_named(judge, signature, header, instance):
-    assert instance in judge.state(Theorem("t", signature, header)).instances
+def test_an_instance_that_is_not_the_library_s_is_named(server, signature, header, instance):
+    assert instance in stated(server, Theorem("t", signature, header)).instances
 
 
 @pytest.mark.parametrize(
@@ -74,12 +85,12 @@ def test_an_instance_that_is_not_the_library_s_is_named(judge, signature, header
         ("(l : List Nat) : l.length = 0", "", "∀ (l : List Nat), Eq (List.length l) (0 : Nat)"),
     ],
 )
-def test_a_statement_hides_no_numeral_s_type_and_no_level_that_matters(judge, signature, header, text):
-    assert judge.state(Theorem("t", signature, header)).text == text
+def test_a_statement_hides_no_numeral_s_type_and_no_level_that_matters(server, signature, header, text):
+    assert stated(server, Theorem("t", signature, header)).text == text
 
 
-def test_a_statement_is_had_with_every_argument(judge):
-    found = judge.state(Theorem("t", ": (default : Fin 2) = default"))
+def test_a_statement_is_had_with_every_argument(server):
+    found = stated(server, Theorem("t", ": (default : Fin 2) = default"))
     assert found.text == "Eq Inhabited.default Inhabited.default"
     assert found.explicit.startswith("@Eq.{1} (Fin (@OfNat.ofNat.{0} Nat (nat_lit 2)")
 
