@@ -121,6 +121,6 @@ def _table(rows: dict[str, Row], title: str) -> Table:
 
 
 def _short(value: float) -> str:
-    """Four digits of a number, or three of one with an exponent, in at most nine characters."""
+    """Four digits of a number, or two of one with an exponent, in at most eight characters."""
     text = f"{value:.4g}"
-    return text if len(text) <= 9 else f"{value:.2e}"
+    return text if len(text) <= 8 else f"{value:.1e}"

@@ -1,4 +1,4 @@
-"""`monge prove search --resume` needs the run alone; settings that are given again must agree. No Lean starts here."""
+"""`monge prove search --resume` needs the run alone; settings that are given again must agree. One Lean reads all theorems."""
 
 import json
 from contextlib import nullcontext
@@ -6,11 +6,13 @@ from contextlib import nullcontext
 import pytest
 from toy import result
 
-from monge.apps.prove import cli
+from monge.apps.prove import cli, sources
 from monge.apps.prove.config import SearchConfig
+from monge.apps.prove.split import Splitter
 from monge.apps.prove.trajectories import SCHEMA, results
 from monge.cli import main
 
+pytestmark = pytest.mark.slow
 ROWS = [{"formal_statement": f"theorem t{k} : {k} = {k} := by sorry", "header": "import Init"} for k in range(4)]
 
 
@@ -27,9 +29,16 @@ class Half:
             yield number, (result(task.number, "out of nodes", name=task.theorem.name), SCHEMA.empty_table())
 
 
+@pytest.fixture(scope="module")
+def splitter(lean):
+    with Splitter(lambda: lean) as splitter:
+        yield splitter
+
+
 @pytest.fixture
-def search(tmp_path, monkeypatch):
+def search(tmp_path, monkeypatch, splitter):
     """search(*flags, most=...): the exit code of a search that is interrupted after so many theorems."""
+    monkeypatch.setattr(sources, "Splitter", lambda lean: nullcontext(splitter))
     monkeypatch.setattr(SearchConfig, "toolchain", lambda self: None)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

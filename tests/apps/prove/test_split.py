@@ -1,9 +1,11 @@
 """Texts of users, split by Lean's parser: every form of a theorem, proofs cut off, places, complete files."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 
+from monge.apps.prove import sources
 from monge.apps.prove.rows import Flaw, Piece, Row
 from monge.apps.prove.sources import read
 from monge.apps.prove.split import Splitter
@@ -16,6 +18,12 @@ pytestmark = pytest.mark.slow
 def splitter(lean):
     with Splitter(lambda: lean) as splitter:
         yield splitter
+
+
+@pytest.fixture
+def one_lean(splitter, monkeypatch):
+    """`read` splits by the splitter that these tests share."""
+    monkeypatch.setattr(sources, "Splitter", lambda lean: nullcontext(splitter))
 
 
 def row(*texts, **fields):
@@ -209,9 +217,9 @@ theorem unread : True := trivial
 """
 
 
-def test_every_theorem_of_a_file_is_read_and_nothing_is_cut_in_silence(tmp_path, lean, judge):
+def test_every_theorem_of_a_file_is_read_and_nothing_is_cut_in_silence(tmp_path, one_lean, judge):
     (tmp_path / "mine.lean").write_text(FILE)
-    reading = read(tmp_path / "mine.lean", lean=lambda: lean)
+    reading = read(tmp_path / "mine.lean")
     entries = {e.theorem.name: e for e in reading.entries}
     assert list(entries) == ["first", "false_", "last", "example_20"]
     assert entries["first"].written == ":= by\n  skip\n\n  rfl"
@@ -228,7 +236,7 @@ def test_every_theorem_of_a_file_is_read_and_nothing_is_cut_in_silence(tmp_path,
             assert isinstance(judge(entry.theorem, (entry.proof,)), Proof), entry.theorem
 
 
-def test_a_family_in_another_form_rests_on_its_definitions_alone(tmp_path, lean):
+def test_a_family_in_another_form_rests_on_its_definitions_alone(tmp_path, one_lean):
     head = "\ufeffinductive N where\n  | z\n\n-- theorems\n\n"
     texts = [
         "/-- A. -/\n@[simp] theorem a (n : N) : n = n := by rfl\n",
@@ -236,7 +244,7 @@ def test_a_family_in_another_form_rests_on_its_definitions_alone(tmp_path, lean)
         "example : N.z = N.z := rfl",
     ]
     (tmp_path / "mine.lean").write_text(head + "\n\n".join(texts))
-    entries = read(tmp_path / "mine.lean", lean=lambda: lean).entries
+    entries = read(tmp_path / "mine.lean").entries
     assert [e.theorem.name for e in entries] == ["a", "b", "example_12"]
     assert {e.theorem.header.rstrip("-\n theorms") for e in entries} == {"inductive N where\n  | z"}
 
@@ -278,4 +286,3 @@ def test_public_sets_are_read_as_they_are(tmp_path, lean):
     assert second.theorem.header == "open Nat\n\n/-- A number. -/\ndef S : Nat := 0\n"
     assert (third.theorem.name, third.theorem.imports, third.split) == ("lean_workbook_0", ("Init",), "test")
     assert third.theorem.signature == "(x : Nat) (h : 0 < x) : x ≠ 0"
-    assert [e.theorem.name for e in read(path, "validation", lambda: lean).entries] == ["mathd_algebra_10"]
