@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +28,15 @@ from monge.train.state import State, trained
 
 
 class Recipe(Protocol):
-    """A frozen dataclass of scalars that says all about an experiment; `app` names the application it belongs to."""
+    """A frozen dataclass of scalars that describes an experiment in full; `app` names the application it belongs to.
 
-    @property
-    def app(self) -> str: ...
+    A recipe may have a class attribute `relocatable`, the names of fields that locate files. They may change when a run is
+    resumed: the constants of its Run hold a fingerprint of what the files contain.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    app: ClassVar[str]
+
     @property
     def train(self) -> TrainConfig: ...
     def build(self) -> Run[Any]: ...
@@ -45,11 +50,12 @@ class Interrupted(KeyboardInterrupt):
         self.code = 128 + number
 
 
-def fit(recipe: Any, directory: Path, *, resume: bool = False, tensorboard: bool = False) -> State:
+def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: bool = False) -> State:
     """Train `recipe` in `directory`, from its last checkpoint if `resume`. The files on disk are complete at any moment.
 
     Ctrl-C and SIGTERM save a checkpoint and raise Interrupted. ValueError for a directory that is in use, that holds the run
-    of another recipe (a resumed one may change the settings in RESUMABLE), or that holds a run while `resume` is off.
+    of another recipe (a resumed one may change the settings in RESUMABLE and in the recipe's `relocatable`), or that holds a
+    run while `resume` is off.
     """
     with (
         _threads(recipe.train.threads),
@@ -175,7 +181,7 @@ RESUMABLE = frozenset(
 """Settings that may change when a run is resumed: how long it trains, how often it saves and logs, and where it runs."""
 
 
-def _store(directory: Path, recipe: Any) -> None:
+def _store(directory: Path, recipe: Recipe) -> None:
     """Write recipe.json. It comes last: a recipe that cannot be built leaves the directory free."""
     write_json(directory / "recipe.json", _described(recipe))
 
@@ -214,7 +220,7 @@ def fingerprint(*tensors: Tensor) -> Tensor:
     return torch.tensor(int.from_bytes(digest.digest()[:8], "big", signed=True))
 
 
-def _described(recipe: Any) -> dict[str, Any]:
+def _described(recipe: Recipe) -> dict[str, Any]:
     return {"monge": monge.__version__, "app": recipe.app, "recipe": asdict(recipe)}
 
 
@@ -251,7 +257,7 @@ def _copy_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 @contextmanager
-def claimed(directory: Path, recipe: Any, *, resume: bool, where: Ranks) -> Iterator[None]:
+def claimed(directory: Path, recipe: Recipe, *, resume: bool, where: Ranks) -> Iterator[None]:
     """Hold `directory` for this recipe: made if new, checked if old, locked against a second process until the end."""
     if not where.first:
         yield
@@ -261,7 +267,8 @@ def claimed(directory: Path, recipe: Any, *, resume: bool, where: Ranks) -> Iter
         if path.exists():
             if not resume:
                 raise ValueError(f"{directory}: there is a run already; go on with --resume or name another directory")
-            check_same(path, read_json(path), _described(recipe), free=RESUMABLE)
+            places = {f"recipe.{name}" for name in getattr(recipe, "relocatable", ())}
+            check_same(path, read_json(path), _described(recipe), free=RESUMABLE | places)
         elif checkpoint.steps(directory / "checkpoints"):
             raise ValueError(f"{path} is missing, but there are checkpoints; restore it, or name another directory")
         yield

@@ -60,7 +60,12 @@ class Opened:
         return model.eval()
 
     def rebuilt(self, kind: type[R]) -> R:
-        """The run's recipe, a dataclass of this kind. ValueError if what is on disk is none."""
+        """The run's recipe, a dataclass of this kind. ValueError if the run is of another kind, or its file damaged."""
+        if others := sorted(self.recipe.keys() - get_type_hints(kind)):
+            raise ValueError(
+                f"{self.directory}: not a run of {kind.__name__} (its recipe has {', '.join(others)}); "
+                "use the command that began it"
+            )
         try:
             return rebuild(kind, self.recipe)
         except (TypeError, ValueError) as error:

@@ -26,7 +26,11 @@ def hidden_at(
         raise ValueError(
             f"hidden_at: layers {list(layers)} of a model of {len(blocks)} blocks; give 0 to {len(blocks)}"
         )
-    device = next(model.parameters()).device
+    weights = next(model.parameters())
+    if not ids.numel():  # transformers' own reshaping fails here
+        width: int = model.config.hidden_size  # pyright: ignore[reportAssignmentType, reportAttributeAccessIssue]
+        return [weights.new_empty((*ids.shape, width)) for _ in layers]
+    device = weights.device
     with _captured(model, set(layers)) as states, suppress(_Enough):
         model(input_ids=ids.to(device), attention_mask=None if mask is None else mask.to(device, ids.dtype))
     return [states[layer] for layer in layers]

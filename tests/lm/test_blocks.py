@@ -75,6 +75,12 @@ def test_padding_leaves_the_states_of_tokens_alone_and_gradients_flow() -> None:
     assert model.get_input_embeddings().weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_without_tokens_has_states_without_rows(family: str) -> None:
+    states = hidden_at(model_of(family), IDS[:, :0], [0, 4])
+    assert [state.shape for state in states] == [(2, 0, 32)] * 2
+
+
 @pytest.mark.parametrize("layers", [[], [5], [-1, 2]])
 def test_layers_outside_of_the_model_are_rejected(layers: list[int]) -> None:
     with pytest.raises(ValueError, match="of a model of 4 blocks; give 0 to 4"):

@@ -59,6 +59,7 @@ def reflow(
     out: Path,
     steps: int | None = None,
     pairs: int | None = None,
+    data: Path | None = None,
     resume: bool = False,
 ) -> None:
     """Straighten a trained flow: train another one on pairs that it draws (rectified flow).
@@ -68,17 +69,19 @@ def reflow(
         out: Run directory of the student.
         steps: Training steps of the student; default: 4000.
         pairs: Number of pairs that the teacher draws; default: 10000.
+        data: Present path of the teacher's data, if they have moved since.
         resume: Continue from the student's last checkpoint, with its settings where no others are given.
     """
     at_least_one(steps=1 if steps is None else steps, pairs=1 if pairs is None else pairs)
-    recipe = None
     if resume and (out / "recipe.json").exists():
         recipe = reopen(out, app="generate").rebuilt(Reflow)
         recipe = replace(recipe, teacher=str(run.resolve()) if run else recipe.teacher, pairs=pairs or recipe.pairs)
         recipe = replace(recipe, train=replace(recipe.train, steps=steps or recipe.train.steps))
     elif run is None:
         raise ValueError("reflow: name the run directory of the teacher, as in monge generate reflow RUN --out OUT")
-    _fit(recipe or Reflow.of(run or out, steps=steps or 4000, pairs=pairs or 10_000), out, resume=resume)
+    else:
+        recipe = Reflow.of(run, steps=steps or 4000, pairs=pairs or 10_000)
+    _fit(replace(recipe, data=str(data)) if data else recipe, out, resume=resume)
 
 
 def demo(*, out: Path = Path("runs/demo"), steps: int = 3000) -> None:

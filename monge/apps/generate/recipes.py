@@ -38,6 +38,7 @@ class Settings:
     """The data, the network and the loss: the settings that all recipes share."""
 
     app: ClassVar[str] = "generate"
+    relocatable: ClassVar[frozenset[str]] = frozenset({"data"})
 
     data: str = "digits"
     """digits; gaussians, moons, checkerboard, circles, spirals; or a path: image folder, .npy, .npz, .parquet, .csv."""
@@ -154,6 +155,8 @@ class Generate(Settings):
 @dataclass(frozen=True)
 class Reflow(Settings):
     """Straighten a trained flow: train another one on pairs that it draws. Rectified flow, Liu et al. 2209.03003, alg. 1."""
+
+    relocatable: ClassVar[frozenset[str]] = Settings.relocatable | {"teacher"}
 
     teacher: str = ""
     """Run directory of the flow that draws the pairs."""

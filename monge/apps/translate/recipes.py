@@ -33,6 +33,7 @@ class Translate:
     """Learn a flow from sequences of vectors to sequences of vectors of other lengths, both ways."""
 
     app: ClassVar[str] = "translate"
+    relocatable: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
     pairs: str = "pairs"
     """Directory written by `monge translate pair`."""

@@ -206,3 +206,27 @@ def test_a_reflowed_run_samples_evaluates_and_teaches_another(table: Path, tmp_p
     capsys.readouterr()
     assert main(["generate", "reflow", str(table), "--out", str(student), "--steps", "2"]) == 2
     assert "there is a run already" in capsys.readouterr().err
+    assert main(["generate", "train", "--resume", "--out", str(student)]) == 2
+    assert (
+        "not a run of Generate (its recipe has pairs, teacher); use the command that began it"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.slow
+def test_files_may_move_before_a_run_is_resumed_but_not_change(tmp_path: Path, capsys) -> None:
+    here, there = tmp_path / "here.npy", tmp_path / "there.npy"
+    np.save(here, DRAW.normal(size=(60, 2)))
+    teacher, student = trained(tmp_path / "old", here), tmp_path / "student"
+    run("reflow", teacher, "--out", student, "--steps", 2, "--pairs", 40)
+    here.rename(there)
+    teacher = teacher.rename(tmp_path / "teacher")
+    capsys.readouterr()
+    assert main(["generate", "reflow", "--resume", "--out", str(student), "--steps", "3"]) == 2
+    assert "here.npy" in capsys.readouterr().err
+    run("reflow", teacher, "--data", there, "--resume", "--out", student, "--steps", 3)
+    run("train", "--resume", "--out", teacher, "--data", there, "--train.steps", 3)
+    assert json.loads((teacher / "recipe.json").read_text())["recipe"]["data"] == str(there)
+    np.save(there, DRAW.normal(size=(60, 2)))
+    assert main(["generate", "train", "--resume", "--out", str(teacher), "--train.steps", "4"]) == 2
+    assert "does not match the current data; restore the original data or start a new run" in capsys.readouterr().err
