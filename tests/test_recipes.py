@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from monge.apps.generate import couplings
 from monge.apps.generate.recipes import Generate
+from monge.run import fingerprint
 from monge.train.config import TrainConfig
 from monge.train.distributed import Ranks
 from monge.train.loop import prepare, train
@@ -39,6 +41,22 @@ def losses(recipe: Generate) -> list[float]:
     here, run = Ranks(0, 1, torch.device("cpu")), recipe.build()
     state, step = prepare(run, here)
     return [float(metrics["loss"]) for _, metrics in train(run, state, step, here)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def potentials_once():
+    """Fit semidiscrete potentials once: they take twenty seconds, and depend on the data and the seed alone."""
+    fitted, fit = {}, couplings._potentials
+
+    def once(x, groups, seed):
+        key = int(fingerprint(x, *([] if groups is None else [groups]))), seed
+        if key not in fitted:
+            fitted[key] = fit(x, groups, seed)
+        return fitted[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(couplings, "_potentials", once)
+        yield
 
 
 @pytest.mark.parametrize("name", RECIPES)

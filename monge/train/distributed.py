@@ -5,16 +5,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from monge.lm.blocks import block_lists
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
 
 def _never_freed(group: object) -> None:
@@ -89,6 +91,8 @@ def share(step: nn.Module, model: nn.Module, how: str, world: int) -> nn.Module:
         return step
     if how == "ddp":
         return DistributedDataParallel(step)
+    from torch.distributed.fsdp import fully_shard  # a second to import, for torchrun alone
+
     for blocks in block_lists(model):
         for block in blocks:
             fully_shard(block)
@@ -99,10 +103,10 @@ def share(step: nn.Module, model: nn.Module, how: str, world: int) -> nn.Module:
 @contextmanager
 def without_sync(step: nn.Module) -> Iterator[None]:
     """Accumulate gradients on each rank without exchanging them."""
-    if isinstance(step, FSDPModule):
-        step.set_requires_gradient_sync(False)
+    if sharded := _sharded(step):
+        sharded.set_requires_gradient_sync(False)
         yield
-        step.set_requires_gradient_sync(True)
+        sharded.set_requires_gradient_sync(True)
     else:
         with step.no_sync() if isinstance(step, DistributedDataParallel) else nullcontext():
             yield
@@ -111,18 +115,45 @@ def without_sync(step: nn.Module) -> Iterator[None]:
 @contextmanager
 def gathered(step: nn.Module) -> Iterator[None]:
     """The model inside `step` can be called by itself: FSDP2 gathers for it what otherwise only `step` would."""
-    if isinstance(step, FSDPModule):
-        step.unshard()
+    if sharded := _sharded(step):
+        sharded.unshard()
         yield
-        step.reshard()
+        sharded.reshard()
     else:
         yield
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The full tensor behind a shard, on the CPU; every rank must ask for it."""
-    tensor = tensor.detach()
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+# fully_shard makes the classes of what it returns, so they need not be imported, which takes a second, to be recognised
+
+
+def _sharded(step: nn.Module) -> "FSDPModule | None":
+    return cast("FSDPModule", step) if hasattr(step, "set_requires_gradient_sync") else None
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """True for the shard of a tensor (a DTensor)."""
+    return hasattr(tensor, "full_tensor")
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The tensor behind a shard; every rank must call this."""
+    return cast("DTensor", tensor).full_tensor() if is_sharded(tensor) else tensor
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """The tensor behind a shard, detached and on the CPU; every rank must call this."""
+    return full(tensor.detach()).cpu()
+
+
+def placed_as(value: Tensor, like: Tensor) -> Tensor:
+    """A full tensor on the device of `like`, and sharded as `like` is if it has its shape."""
+    value = value.to(like.device)
+    if not is_sharded(like) or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    shard = cast("DTensor", like)
+    return distribute_tensor(value, shard.device_mesh, shard.placements)
 
 
 def averaged(value: float, world: int) -> float:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from monge.lm.blocks import block_lists
 from monge.train.config import TrainConfig
+from monge.train.distributed import full, is_sharded, placed_as
 
 
 class Optimizers:
@@ -37,7 +37,7 @@ class Optimizers:
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        fused = not any(isinstance(p, DTensor) for p in rest)
+        fused = not any(map(is_sharded, rest))
         self.all: list[torch.optim.Optimizer] = [
             torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=fused)
         ]
@@ -58,7 +58,7 @@ class Optimizers:
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return full(norm)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor of every parameter's state, by "parameter/key"."""
@@ -75,16 +75,7 @@ class Optimizers:
         for key, value in state.items():
             name, field = key.rsplit("/", 1)
             parameter = self.named[name]
-            owner[id(parameter)].state[parameter][field] = laid_out(value, parameter)
-
-
-def laid_out(value: Tensor, like: Tensor) -> Tensor:
-    """A full tensor, sharded and placed as `like` is if it has its shape; a counter goes to its device."""
-    if value.shape != like.shape:
-        return value.to(like.device)
-    if isinstance(like, DTensor):
-        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-    return value.to(like.device)
+            owner[id(parameter)].state[parameter][field] = placed_as(value, parameter)
 
 
 def schedule(step: int, config: TrainConfig) -> float:

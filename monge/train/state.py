@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from monge.train.config import TrainConfig
-from monge.train.distributed import Ranks, whole
-from monge.train.optim import EMA, Optimizers, laid_out
+from monge.train.distributed import Ranks, on_cpu, placed_as
+from monge.train.optim import EMA, Optimizers
 
 
 @dataclass
@@ -41,12 +41,12 @@ class State:
 
     def tensors(self, where: Ranks) -> dict[str, dict[str, Tensor]]:
         """Files of tensors: the weights, their EMA, and what only resuming needs. Every rank must call it."""
-        resume = {f"optimizer/{k}": whole(v) for k, v in self.optimizers.state().items()}
-        resume |= {f"objective/{k}": whole(v) for k, v in weights_of(self.objective).items()}
+        resume = {f"optimizer/{k}": on_cpu(v) for k, v in self.optimizers.state().items()}
+        resume |= {f"objective/{k}": on_cpu(v) for k, v in weights_of(self.objective).items()}
         resume |= {f"rng/{k}": v for k, v in _random_states(where).items()}
-        files = {"model": {k: whole(v) for k, v in weights_of(self.model).items()}, "resume": resume}
+        files = {"model": {k: on_cpu(v) for k, v in weights_of(self.model).items()}, "resume": resume}
         if self.ema:
-            files["ema"] = {k: whole(v) for k, v in self.ema.weights.items()}
+            files["ema"] = {k: on_cpu(v) for k, v in self.ema.weights.items()}
         return files
 
     def files(self) -> list[str]:
@@ -70,7 +70,7 @@ class State:
         load_weights(self.objective, _under("objective/", resume), frozen=objective_base)
         self.optimizers.load(_under("optimizer/", resume))
         if self.ema:
-            self.ema.weights = {k: laid_out(v, self.ema.weights[k]) for k, v in files["ema"].items()}
+            self.ema.weights = {k: placed_as(v, self.ema.weights[k]) for k, v in files["ema"].items()}
         _set_random_states(_under("rng/", resume), where)
         self.step, self.best = scalars["step"], scalars["best"]
 
@@ -113,7 +113,7 @@ def frozen_fingerprint(module: nn.Module, saved: Container[str]) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(base.items()):
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        digest.update(whole(parameter).contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(on_cpu(parameter).contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 
@@ -135,7 +135,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], *, frozen: str |
         )
     if frozen and frozen_fingerprint(module, weights) != frozen:
         raise ValueError("the frozen weights differ from those that the run was trained on; load the same base model")
-    module.load_state_dict({k: laid_out(v, own[k]) for k, v in weights.items()}, strict=False)
+    module.load_state_dict({k: placed_as(v, own[k]) for k, v in weights.items()}, strict=False)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -35,8 +35,11 @@ def converged(cost, epsilon, iterations=3000):
     """The log-domain iterations of Peyre & Cuturi 2019, remark 4.22, in float64."""
     (n, m), f, g = cost.shape, np.zeros(cost.shape[0]), np.zeros(cost.shape[1])
     for _ in range(iterations):
+        before = g
         f = -epsilon * (logsumexp((g - cost) / epsilon, 1) - np.log(m))
         g = -epsilon * (logsumexp((f[:, None] - cost) / epsilon, 0) - np.log(n))
+        if np.abs(g - before).max() < 1e-10 * epsilon:
+            break
     return np.exp((f[:, None] + g - cost) / epsilon) / (n * m)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
-from scipy.stats import binomtest
 
 from monge.apps.prove.state import Theorem
 from monge.apps.prove.trajectories import Result, attempts, results
@@ -17,6 +16,8 @@ from monge.text import printable
 
 def share(proved: int, of: int) -> str:
     """A share with its 95 % interval, Wilson 1927."""
+    from scipy.stats import binomtest  # a second to import
+
     found = binomtest(proved, of).proportion_ci(method="wilson")
     return f"{proved} of {of}, {proved / of:.1%} ({found.low:.1%} to {found.high:.1%})"
 
@@ -124,6 +125,8 @@ def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
 
 def mcnemar(first: int, second: int) -> float:
     """p of the exact two-sided test that what one run alone proves is as often the first's. McNemar 1947."""
+    from scipy.stats import binomtest
+
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 

@@ -68,7 +68,7 @@ class Splitter:
                 if _unfinished(other, row.text + ending) < _unfinished(found, text):
                     text, found = row.text + ending, other
         split = _Split(row, text, found)
-        if not all(HARMLESS.fullmatch(line) for line in COMMENT.sub("", split.outside).split("\n")):
+        if row.complete or not all(HARMLESS.fullmatch(line) for line in COMMENT.sub("", split.elaborated).split("\n")):
             self.close()
         yield from split.entries() if row.complete else split.entry()
 
@@ -115,9 +115,10 @@ class _Split:
         self._first = list(accumulate((piece.text.count("\n") + 1 for piece in row.pieces), initial=0))
 
     @property
-    def outside(self) -> str:
-        """The text without its theorems."""
-        return self._without([parts["range"] for parts in self.theorems])
+    def elaborated(self) -> str:
+        """The text of a row without its theorems and without what does not parse, neither of which Lean elaborates."""
+        unread = [flaw["range"] for flaw in self.flaws if flaw["kind"] in ("syntax", "end")]
+        return self._without([parts["range"] for parts in self.theorems] + unread)
 
     def entry(self) -> Iterator[Entry | Flaw]:
         """The theorem of a row: the last without a proof, or the last if all have one."""

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
+from monge.apps.generate import evaluate
 from monge.cli import main
+from monge.run import fingerprint
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -80,6 +83,22 @@ class Kill:
 
     def alive(self) -> bool:
         return self.process.is_alive() if isinstance(self.process, BaseProcess) else self.process.poll() is None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def train_classifier() -> Iterator[Callable[..., evaluate.Classifier]]:
+    """The training of the metrics' classifier, which all other tests run once for the same data: it takes eight seconds."""
+    trained, train = {}, evaluate.train_classifier
+
+    def once(x: Tensor, labels: Tensor, classes: int, **more: int) -> evaluate.Classifier:
+        key = int(fingerprint(x, labels)), classes, *more.items()
+        if key not in trained:
+            trained[key] = train(x, labels, classes, **more)
+        return trained[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "train_classifier", once)
+        yield train
 
 
 @pytest.fixture(scope="session")

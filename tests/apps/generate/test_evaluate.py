@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from monge.apps.generate import evaluate
 from monge.apps.generate.data import digits, load
 from monge.apps.generate.evaluate import Judge
 
@@ -29,7 +30,8 @@ def test_the_classifier_knows_digits_that_it_has_not_seen(judge):
     assert judge.held_out_accuracy > 0.97
 
 
-def test_the_judge_is_the_same_at_every_call(judge):
+def test_the_judge_is_the_same_at_every_call(judge, train_classifier, monkeypatch):
+    monkeypatch.setattr(evaluate, "train_classifier", train_classifier)
     other = Judge.of(digits())
     assert torch.equal(judge.features(judge.held_out), other.features(other.held_out))
 

@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"(?:^    .*\n)+", PAGE, re.MULTILINE)
 COMMANDS = [shlex.split(line) for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 MODEL = ["--width", "16", "--depth", "1", "--batch", "16", "--train.warmup", "1", "--train.device", "cpu"]
 SMALL = {
-    "train": [*MODEL, *["--train.steps", "500", "--train.save-every", "500"]],
+    "train": [*MODEL, *["--train.steps", "3", "--train.save-every", "500"]],
     "reflow": ["--steps", "3", "--pairs", "40"],
     "sample": ["--n", "4", "--steps", "2"],
     "evaluate": ["--samples", "30", "--steps", "2"],

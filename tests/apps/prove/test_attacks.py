@@ -20,7 +20,7 @@ def test_there_are_at_least_a_hundred():
 
 def refused(lean, imports, attacks, seconds=60.0):
     with Judge(lean, imports, limits=Limits(memory=2.5), patience=Budget(seconds=seconds)) as judge:
-        for attack in attacks:
+        for attack in sorted(attacks, key=lambda attack: attack.theorem.header):  # two new Leans for each header
             if attack.imports == imports:
                 try:
                     found = judge(attack.theorem, attack.tactics)
@@ -38,9 +38,9 @@ def refused(lean, imports, attacks, seconds=60.0):
 
 @pytest.mark.parametrize("imports", [("Init",), ("Lean",)], ids=lambda imports: imports[0])
 def test_no_attack_is_a_proof(lean, imports):
-    """What has worked once, and a tenth of the rest, drawn anew; `pytest -m long` tries them all."""
+    """Those that worked once, and a random twentieth of the rest; `pytest -m long` tries them all."""
     mild = [a for a in ATTACKS if not a.deadly and a not in KERNEL]
-    refused(lean, imports, [*KERNEL, *random.sample(mild, len(mild) // 10)])
+    refused(lean, imports, [*KERNEL, *random.sample(mild, len(mild) // 20)])
 
 
 @pytest.mark.long
