@@ -82,6 +82,7 @@ def test_a_word_that_is_not_there_is_named(words: list[str], capsys: pytest.Capt
     assert shown.err.startswith(f"monge: no {' '.join(words[:2])!r}; there are:")
 
 
+@pytest.mark.slow
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
     script = "import sys; sys.modules['psutil'] = None; from monge.cli import main; sys.exit(main(['prove', 'setup']))"
     done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)

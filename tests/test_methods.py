@@ -199,6 +199,7 @@ def test_the_table_of_the_readme_is_this_one() -> None:
     assert [*dict.fromkeys(name.partition(", margin")[0] for name in METHODS)] == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_trains_is_saved_reopened_and_used(tmp_path: Path, name: str) -> None:
     state = fit(Method_(name), tmp_path)

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_python_trains_and_samples():
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     scope: dict = {}

@@ -59,6 +59,7 @@ def potentials_once():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_losses_are_the_golden_ones(name):
     # bit-identical on one machine; other processors round products otherwise, and training amplifies it, most where a
@@ -67,6 +68,7 @@ def test_the_losses_are_the_golden_ones(name):
     assert losses(RECIPES[name]) == pytest.approx(json.loads(GOLDEN.read_text())[name], rel=near)
 
 
+@pytest.mark.slow
 def test_a_warm_start_changes_no_pair():
     warm, cold = (RECIPES[name].build().batches(3) for name in ("warm", "default"))
     assert torch.equal(warm.cond["index"], cold.cond["index"])

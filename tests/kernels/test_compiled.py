@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROBE = """
 import sys
 import monge.kernels.compiled as home
@@ -14,6 +16,7 @@ print(sum(double.stats.cache_hits.values()), sum(double.stats.cache_misses.value
 """
 
 
+@pytest.mark.slow
 def test_a_kernel_is_loaded_from_disk_until_a_source_changes(tmp_path):
     (tmp_path / "probe.py").write_text(
         "from monge.kernels.compiled import compiled\n\n\n@compiled\ndef double(x):\n    return x + x\n",

@@ -25,6 +25,7 @@ def elementwise(x, t):
     return torch.sin(5 * x) * like(1 + t, x) - x * x * x
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(seed=seeds)
 def test_it_arrives_where_torchdiffeq_does(draw, seed):
@@ -50,6 +51,7 @@ def test_a_tighter_tolerance_takes_more_evaluations(draw):
     assert counts[0] < counts[1] < counts[2] < 1000
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(seed=seeds)
 def test_who_shares_the_batch_changes_no_bit(draw, seed):

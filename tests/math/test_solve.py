@@ -174,6 +174,7 @@ def test_dpm_solver_is_exact_where_the_predicted_target_is_constant(draw, path, 
     torch.testing.assert_close(found, path(x_0, x_1, torch.ones(3, dtype=torch.float64)).x_t)
 
 
+@pytest.mark.slow
 @every_path
 def test_dpm_solver_is_of_second_order_inside(draw, path):
     x = draw(0, 3, 2)

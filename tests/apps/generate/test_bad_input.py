@@ -248,6 +248,7 @@ def test_bad_data_are_named(tmp_path: Path, capsys, make: Callable[[Path], Path]
     assert not [path for path in out.rglob("*") if path.name != "lock"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "parts"), RECIPES.values(), ids=RECIPES.keys())
 def test_a_bad_recipe_is_named_and_leaves_the_directory_to_a_good_one(
     tmp_path: Path, capsys, options: list[str], parts: list[str]
@@ -389,6 +390,7 @@ def test_data_that_moved_away_are_named(run: Path, tmp_path: Path, capsys) -> No
         (tmp_path / "x.npz").rename(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--batch", "100"], ["--batch", "1"], ["--batch", "7", "--ot-factor", "9"]])
 @pytest.mark.parametrize("coupling", ["ot", "entropic", "independent"])
 def test_batches_may_span_epochs_or_hold_one_item(tmp_path: Path, options: list[str], coupling: str) -> None:

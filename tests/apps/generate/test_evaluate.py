@@ -9,6 +9,8 @@ from monge.apps.generate import evaluate
 from monge.apps.generate.data import digits, load
 from monge.apps.generate.evaluate import Judge
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:

@@ -70,6 +70,7 @@ def test_threads_change_nothing(make: Callable[[], NoisePairs]) -> None:
             assert same(found, wanted[number]), number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coupling", ["independent", "ot", "ot-across", "entropic", "semidiscrete"])
 def test_every_coupling_of_the_recipe_is_a_function_of_the_number(tmp_path: Path, coupling: str) -> None:
     generator = np.random.default_rng(0)

@@ -54,6 +54,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(path, path / "x.csv")
 
 
+@pytest.mark.slow
 def test_a_table_leaves_with_its_columns_and_types(table: Path, tmp_path: Path) -> None:
     run("sample", table, "--n", 8, "--steps", 2, "--out", tmp_path)
     found = pq.read_table(tmp_path / "samples.parquet")
@@ -66,6 +67,7 @@ def test_a_table_leaves_with_its_columns_and_types(table: Path, tmp_path: Path) 
     assert csv.read_csv(tmp_path / "samples.csv")["id"].to_pylist() == found["id"].to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("label", "name"), [("10", "10"), ("dog", "dog"), ("1", "10")])
 def test_a_class_is_drawn_by_its_name_or_number(table: Path, tmp_path: Path, label: str, name: str) -> None:
     run("sample", table, "--n", 3, "--steps", 2, "--label", label, "--out", tmp_path)
@@ -106,6 +108,7 @@ ARRAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x", ARRAYS.values(), ids=ARRAYS.keys())
 def test_an_array_leaves_with_its_type_axes_and_range(tmp_path: Path, x: np.ndarray) -> None:
     np.save(tmp_path / "x.npy", x)

@@ -51,6 +51,7 @@ def responses(draw, chat):
     return draw(broken({"choices": choices}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uniform", [False, True])
 @pytest.mark.parametrize("chat", [False, True])
 @given(data=st.data())

@@ -79,6 +79,7 @@ def direct(model: LanguageModel, before: list[int], after: list[int]) -> float:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"temperature": 2.0}, {"top_p": 0.9, "temperature": 1.5}], ids=str)
 def test_the_log_probability_is_that_of_the_tactic_and_its_end_whatever_the_temperature(model, how):
     found = policy(model, max_new_tokens=5, **how)(STATES, 6)
@@ -94,6 +95,7 @@ def test_the_log_probability_is_that_of_the_tactic_and_its_end_whatever_the_temp
     assert min(lengths) < max(lengths) == 5
 
 
+@pytest.mark.slow
 def test_who_shares_the_batch_changes_nothing(model):
     together = policy(model, max_new_tokens=5, tokens=100_000)(STATES, 5)
     for tokens in (1, 700):
@@ -123,6 +125,7 @@ def test_the_generator_decides_alone(llama):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.7)])
 def test_tactics_are_as_frequent_as_they_are_likely(llama, temperature, top_p):
     draws = 1500

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 from waiting import until
 
 from monge.apps.prove.lean.process_tree import ProcessTree
@@ -11,6 +12,7 @@ from monge.apps.prove.lean.process_tree import ProcessTree
 HUNGRY = "import time; held = bytearray(100_000_000); print(flush=True); time.sleep(600)"
 
 
+@pytest.mark.slow
 def test_children_are_measured_and_killed_with_their_parent():
     """Including one that left the process group."""
     script = f"read go; {sys.executable} -c '{HUNGRY}' & setsid sleep 600 & wait"

@@ -85,6 +85,7 @@ def golden(recipe: Translate, pairs: Path) -> dict[str, list[float]]:
     return {"losses": losses, "held-out loss": [held_out], "translations": sizes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_losses_of_a_recipe_are_the_golden_ones(name: str, pairs: Path) -> None:
     """Bit-identical on one machine; another processor rounds products differently, and training amplifies it."""

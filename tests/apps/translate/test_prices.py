@@ -55,6 +55,7 @@ def shares(planted: tuple[Pairs, Links], prices: Prices) -> tuple[float, float]:
     return fused / deleted, found / true
 
 
+@pytest.mark.slow
 def test_the_default_price_undoes_false_matches_and_keeps_true_ones(planted: tuple[Pairs, Links]) -> None:
     fused, found = shares(planted, Prices())
     assert fused < 0.03

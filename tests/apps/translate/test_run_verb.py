@@ -59,6 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path / "run"
 
 
+@pytest.mark.slow
 def test_the_run_knows_its_sides_by_their_statistics(run: Path, tmp_path: Path, verb: Verb) -> None:
     source, target = plain(tmp_path / "s", drawn(50, 1, seed=2)), plain(tmp_path / "t", drawn(-400, 3, seed=3))
     assert verb("run", run, source, "--out", tmp_path / "1")[0] == 0

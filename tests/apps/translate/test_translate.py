@@ -88,6 +88,7 @@ def test_calibrated_prices_keep_planted_pairs_and_raw_ones_delete_them() -> None
     assert kept(Prices(raw=True)) == 0
 
 
+@pytest.mark.slow
 def test_shards_hold_what_is_coupled_online_whoever_solves_them(packed: Packed, tmp_path: Path) -> None:
     for name, fleet in (("here", here), ("two", processes(2))):
         *_, last = couple(packed, tmp_path / name, fleet, size=100)
@@ -220,6 +221,7 @@ def test_existence_in_doubt_is_decided_and_nothing_else_is_touched() -> None:
         torch.testing.assert_close(end[..., :-1], x[..., :-1] + 1)
 
 
+@pytest.mark.slow
 def test_a_rotation_is_found_and_what_has_none_is_left_alone() -> None:
     draws = torch.Generator().manual_seed(0)
     q, _ = torch.linalg.qr(torch.randn(64, 64, generator=draws))
@@ -233,6 +235,7 @@ def test_a_rotation_is_found_and_what_has_none_is_left_alone() -> None:
     assert calibration(few, noisy(few)).unit < 0.05
 
 
+@pytest.mark.slow
 def test_pairs_are_measured_once_and_whoever_comes_later_agrees(files: tuple[Path, Path], tmp_path: Path) -> None:
     pair(*files, tmp_path / "pairs", capacity=12)
     pairs = Pairs(tmp_path / "pairs")
@@ -248,6 +251,7 @@ def test_pairs_are_measured_once_and_whoever_comes_later_agrees(files: tuple[Pat
     assert float(measured(pairs, Prices(raw=True)).unit) == 1
 
 
+@pytest.mark.slow
 def test_the_means_of_other_pairs_find_a_rotation_that_a_sample_cannot() -> None:
     """Forty noisy pairs of 64 entries say little, the means of 4,000 others nearly all."""
     draws = torch.Generator().manual_seed(0)
