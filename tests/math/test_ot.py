@@ -63,8 +63,9 @@ def test_swapping_the_sides_transposes_the_plan(draw, seed, n, m):
 def test_what_depends_on_the_row_or_the_column_alone_changes_nothing(draw, seed, n, m):
     cost = clouds(draw, seed, n, m)
     tilted = cost + 3 * draw(seed + 2, n)[:, None] + 3 * draw(seed + 3, m)[None, :]
-    plans = [sinkhorn(c, 0.1, tolerance=1e-9, max_iterations=20_000).matrix for c in (cost, tilted)]
-    torch.testing.assert_close(*plans, rtol=0, atol=1e-8)
+    plain, moved = (sinkhorn(c, 0.1, tolerance=1e-9, max_iterations=20_000) for c in (cost, tilted))
+    unconverged = float(plain.marginal_error + moved.marginal_error)
+    torch.testing.assert_close(plain.matrix, moved.matrix, rtol=0, atol=1e-8 + unconverged)
 
 
 @given(seed=seeds, n=sizes, m=sizes, epsilon=epsilons)
@@ -72,8 +73,9 @@ def test_at_the_optimum_the_dual_equals_the_primal(draw, seed, n, m, epsilon):
     cost = clouds(draw, seed, n, m)
     plan = sinkhorn(cost, epsilon, tolerance=1e-9, max_iterations=20_000)
     entropy = (plan.matrix * (plan.log_plan + math.log(n * m))).sum()
+    off = float(plan.marginal_error) * float(torch.cat([plan.f, plan.g]).abs().max())  # what the error of a marginal adds
     torch.testing.assert_close(
-        plan.f.mean() + plan.g.mean(), (plan.matrix * cost).sum() + epsilon * entropy, rtol=0, atol=1e-7
+        plan.f.mean() + plan.g.mean(), (plan.matrix * cost).sum() + epsilon * entropy, rtol=0, atol=1e-7 + off
     )
 
 
