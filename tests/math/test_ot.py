@@ -73,7 +73,9 @@ def test_at_the_optimum_the_dual_equals_the_primal(draw, seed, n, m, epsilon):
     cost = clouds(draw, seed, n, m)
     plan = sinkhorn(cost, epsilon, tolerance=1e-9, max_iterations=20_000)
     entropy = (plan.matrix * (plan.log_plan + math.log(n * m))).sum()
-    off = float(plan.marginal_error) * float(torch.cat([plan.f, plan.g]).abs().max())  # what the error of a marginal adds
+    off = float(plan.marginal_error) * float(
+        torch.cat([plan.f, plan.g]).abs().max()
+    )  # what the error of a marginal adds
     torch.testing.assert_close(
         plan.f.mean() + plan.g.mean(), (plan.matrix * cost).sum() + epsilon * entropy, rtol=0, atol=1e-7 + off
     )

@@ -59,6 +59,7 @@ def test_sharded_weights_are_the_replicated_ones(runs: dict[str, Path]) -> None:
         assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 def test_it_resumes_bit_for_bit(torchrun: Callable[..., None], runs: dict[str, Path]) -> None:
     run = runs["ddp"]
     last, log = run / "checkpoints/step-00000008", (run / "metrics.jsonl").read_bytes()

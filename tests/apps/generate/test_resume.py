@@ -70,7 +70,7 @@ def test_killed_again_and_again_is_never_interrupted(tmp_path: Path, monge, kill
     assert on_disk(cut) == on_disk(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("data", ["checkerboard", "digits"])
+@pytest.mark.parametrize("data", ["checkerboard", pytest.param("digits", marks=pytest.mark.long)])
 def test_the_command_itself_is_killed_and_resumed(tmp_path: Path, monge, kill, data: str) -> None:
     words = ["train", *TINY, *TRAIN, "--data", data, "--out"]
     whole, cut = monge.fork(*words, tmp_path / "whole"), tmp_path / "cut"

@@ -102,6 +102,7 @@ def test_what_would_be_passed_over_is_refused(server, theorem):
         server.statement(theorem)
 
 
+@pytest.mark.long
 def test_a_theorem_of_the_library_is_not_proved_by_itself_or_what_follows(lean):
     restated = Theorem("again", ": type_of% @List.map_map", imports=("Init", "Std"), after="List.map_map")
     with Judge(lean, ("Init", "Std"), limits=SLOW, patience=PATIENT) as judge:
@@ -118,6 +119,7 @@ def test_a_theorem_of_the_library_is_not_proved_by_itself_or_what_follows(lean):
             judge.state(Theorem("t", ": True", imports=("Init", "Std"), after="List.nothing"))
 
 
+@pytest.mark.long
 def test_a_whole_proof_may_take_what_all_its_tactics_may(judge):
     theorem = Theorem("t", ": True", "set_option maxHeartbeats 20\n")
     assert isinstance(judge(theorem, (*["iterate 50 (have := Nat.add_comm 1 2)"] * 6, "trivial")), Proof)

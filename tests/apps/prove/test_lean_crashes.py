@@ -91,6 +91,7 @@ def hostile(lean):
         yield servers
 
 
+@pytest.mark.long
 def test_standard_error_is_bounded(hostile):
     server = hostile.ready(SEARCH)
     state = server.start(Theorem("t", ": True", CODE, ("Lean",)))
@@ -99,6 +100,7 @@ def test_standard_error_is_bounded(hostile):
     assert server.step(state, "trivial").done
 
 
+@pytest.mark.long
 def test_a_session_survives_what_a_tactic_of_another_theorem_left_in_the_server(hostile):
     """A linter stays for all theorems; the session restarts the server."""
     linter = run_tac("Lean.Elab.Command.addLinter { run := fun _ _ _ => throw (.internal ⟨0⟩ {}) }")
@@ -113,6 +115,7 @@ def test_a_session_survives_what_a_tactic_of_another_theorem_left_in_the_server(
     assert not server.alive
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tactic", "match"),
     [

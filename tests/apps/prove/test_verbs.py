@@ -70,7 +70,7 @@ def test_a_row_that_cannot_be_read_is_one_among_those_that_are_searched(lean, tm
     rows = [
         {"header": "import Init", "formal_statement": "set_option maxHeartbeats 4000 in\ntheorem a : True := by rfl"},
         {"header": "import Init", "formal_statement": "theorem b : 1 = := sorry"},
-        {"header": "import Init\n\ndef f := 1", "formal_statement": "theorem c : f = g := sorry"},
+        {"header": "import Init", "formal_statement": "set_option maxHeartbeats 4000 in\ntheorem c : 1 = g := sorry"},
     ]
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, rows)))
     words = ["prove", "search", str(tmp_path / "set.jsonl"), "--out", str(tmp_path / "run"), "--nodes", "1"]
@@ -80,7 +80,7 @@ def test_a_row_that_cannot_be_read_is_one_among_those_that_are_searched(lean, tm
     assert f"{tmp_path}/set.jsonl, line 2, formal_statement:1:15: unexpected token ':='" in out
     first, second = results(tmp_path / "run")
     assert (first.name, first.ended, second.ended) == ("a", "proved", "refused")
-    assert f"{tmp_path}/set.jsonl, line 3, formal_statement:1:16: error" in second.error
+    assert f"{tmp_path}/set.jsonl, line 3, formal_statement:2:16: error" in second.error
     assert second.theorem.file == f"{tmp_path}/set.jsonl, line 3, formal_statement"
     assert "1 more could not be read" in out
 

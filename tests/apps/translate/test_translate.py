@@ -153,7 +153,7 @@ def test_a_run_resumes_bit_for_bit(pairs: Pairs, tmp_path: Path, ways: Literal[1
 def test_a_flow_learns_which_tokens_go_and_finds_its_targets(pairs: Pairs, tmp_path: Path) -> None:
     from monge.apps.translate.evaluate import evaluate
 
-    config = replace(TINY, steps=400, save_every=400, lr=2e-3)
+    config = replace(TINY, steps=200, save_every=200, lr=2e-3)
     recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, depth=2), batch=32, train=config)
     fit(recipe, tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
@@ -190,7 +190,7 @@ def test_soft_couplings_keep_every_token_and_blur_no_existence(packed: Packed, b
 def test_every_way_to_learn_trains_reopens_and_translates(
     pairs: Pairs, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    config = replace(TINY, steps=300, save_every=300, warmup=30, lr=3e-3)
+    config = replace(TINY, steps=120, save_every=120, warmup=12, lr=3e-3)
     recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, depth=2), batch=16, train=config, **changes)
     fit(recipe, tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
