@@ -21,6 +21,7 @@ settings.register_profile("monge", deadline=None, max_examples=20)
 settings.load_profile("monge")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deal tests to workers by file, but all that run Lean to one: it starts each of the Leans that they share once."""
     for item in items:
