@@ -21,14 +21,6 @@ settings.register_profile("monge", deadline=None, max_examples=20)
 settings.load_profile("monge")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal tests to workers by file, but all that run Lean to one: it starts each of the Leans that they share once."""
-    for item in items:
-        lean = "lean" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("lean" if lean else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def draw() -> Callable[..., Tensor]:
     """draw(seed, *shape): float64 normals, the same for the same seed."""
