@@ -111,7 +111,7 @@ def test_sharded_weights_step_as_replicated_ones(wholes: dict[str, Path]) -> Non
         assert_close(one, two, rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.long), "fsdp"])
 def test_ranks_that_are_stopped_go_on_bit_for_bit(
     regress: Callable[..., None], tmp_path: Path, wholes: dict[str, Path], parallel: str
 ) -> None:
@@ -125,7 +125,7 @@ def test_ranks_that_are_stopped_go_on_bit_for_bit(
     assert not list((cut / "checkpoints").glob(".writing-*"))
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.long), "fsdp"])
 def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(
     regress: Callable[..., None], tmp_path: Path, parallel: str
 ) -> None:

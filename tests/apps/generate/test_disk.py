@@ -78,6 +78,7 @@ def test_a_full_disk(monge, small: Path, tmp_path: Path) -> None:
     assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.long
 def test_a_limit_on_the_size_of_files(monge, kill, tmp_path: Path) -> None:
     whole, run = monge.fork(*WORDS, "--out", tmp_path / "whole"), tmp_path / "run"
     first = run / "checkpoints" / "step-00000002"

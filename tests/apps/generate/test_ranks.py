@@ -13,7 +13,7 @@ from monge.math.random import seeded
 from monge.runs import reopen
 from monge.train.log import read_records
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long  # tests/train/test_distributed.py has the same for a smaller run
 WORDS = [
     "-m",
     "monge.cli",
@@ -59,7 +59,6 @@ def test_sharded_weights_are_the_replicated_ones(runs: dict[str, Path]) -> None:
         assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.long
 def test_it_resumes_bit_for_bit(torchrun: Callable[..., None], runs: dict[str, Path]) -> None:
     run = runs["ddp"]
     last, log = run / "checkpoints/step-00000008", (run / "metrics.jsonl").read_bytes()

@@ -54,7 +54,13 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, id=name, marks=[pytest.mark.long] if name in ("entropic", "accumulated") else [])
+        for name, options in VARIANTS.items()
+    ],
+)
 def test_killed_again_and_again_is_never_interrupted(tmp_path: Path, monge, kill, options: list) -> None:
     words = ["train", *TINY, *TRAIN, *options, "--resume", "--out"]
     whole = monge.fork(*words, tmp_path / "whole")

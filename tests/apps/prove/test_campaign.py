@@ -28,7 +28,7 @@ THEOREMS = [
 SHORT = SearchConfig(Search(nodes=3, candidates=24, seconds=3600.0), PATIENT, limits=SLOW)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_run_is_resumed(lean, tmp_path):
     """Ctrl-C after two theorems, then --resume: every theorem once, and each state's id once."""
 

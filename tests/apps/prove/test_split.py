@@ -251,7 +251,7 @@ def test_a_family_in_another_form_rests_on_its_definitions_alone(tmp_path, one_l
 MINIF2F = {
     "id": "mathd_algebra_10",
     "split": "valid",
-    "header": "import Init\nimport Init.Core\nset_option maxHeartbeats 400000\nopen Nat\n",
+    "header": "import Init\nset_option maxHeartbeats 400000\nopen Nat\n",
     "formal_statement": "theorem mathd_algebra_10 :\n  ((120 : Nat) / 100 * 30) = 10 := by\nsorry",
     "informal_stmt": "What is the difference?",
     "informal_proof": "Compute.",
@@ -278,7 +278,7 @@ def test_public_sets_are_read_as_they_are(tmp_path, one_lean):
         f"{path}, line 3: no formal_statement and no lean4_formalization"
     ]
     assert first.theorem.signature == ":\n  ((120 : Nat) / 100 * 30) = 10"
-    assert first.theorem.imports == ("Init", "Init.Core")
+    assert first.theorem.imports == ("Init",)
     assert first.theorem.header == "set_option maxHeartbeats 400000\nopen Nat\n"
     assert (first.split, first.english, first.informal) == ("validation", "What is the difference?", "Compute.")
     assert second.theorem.signature == "(x : Nat) (y : Int) :\n  x = S -> y = x"

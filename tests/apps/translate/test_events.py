@@ -294,7 +294,7 @@ def halved(size: int, draws: torch.Generator) -> tuple[list[Tensor], list[Tensor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", [doubled, halved])
+@pytest.mark.parametrize("task", [doubled, pytest.param(halved, marks=pytest.mark.long)])
 def test_lengths_and_contents_are_learnt(task: Callable[..., tuple[list[Tensor], list[Tensor]]]) -> None:
     torch.manual_seed(0)
     draws, couple, steps = generator(0), coupling(price=8.0), 400
