@@ -112,7 +112,7 @@ class MinibatchOT:
     def _cost(self, x_0: Tensor, x_1: Tensor) -> Tensor:
         """The cost matrix. Points whose squares float32 cannot hold are measured in other units, which changes no plan."""
         x_0, x_1 = floating(x_0, x_1)
-        unit = max(magnitude("x_0", x_0), magnitude("x_1", x_1))
+        unit = max(magnitude("coupling: x_0", x_0), magnitude("coupling: x_1", x_1))
         fits = 1e-15 < unit < 1e15
         if self.cost is None or self.cost in (squared_euclidean, inner_product):
             x_0, x_1 = (x_0, x_1) if fits else (x_0.double() / unit, x_1.double() / unit)

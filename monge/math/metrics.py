@@ -8,42 +8,68 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from monge.math.cost import squared_euclidean
-from monge.math.ot import match
+from monge.math.ot import magnitude, match
 from monge.math.solve import grid
-from monge.math.types import Velocity
+from monge.math.types import Velocity, floating
 
 
-def squared_w2(x: Float[Tensor, "n D"], y: Float[Tensor, "n D"]) -> float:
+def _points(name: str, *sets: Shaped[Tensor, "..."]) -> tuple[list[Tensor], float]:
+    """Sets of points in a dtype that computes, and their unit: 1, or the size of points whose squares float32 cannot hold.
+
+    ValueError if a point is not finite or the sets differ in their dimension.
+    """
+    if len({points.shape[1:] for points in sets}) > 1 or any(points.ndim != 2 for points in sets):
+        shapes = " and ".join(str(tuple(points.shape)) for points in sets)
+        raise ValueError(f"{name}: points of shape {shapes}; give sets of points (n, D) of one dimension")
+    points = floating(*sets)
+    size = max(magnitude(f"{name}: set {k}", one) for k, one in enumerate(points))
+    if 1e-15 < size < 1e15:
+        return points, 1.0
+    return [one.double() / size for one in points], size
+
+
+def squared_w2(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "n D"]) -> float:
     """The squared 2-Wasserstein distance between two sets of equal size, by the exact assignment."""
-    return float((x - y[match(x, y)]).square().sum(1).mean())
+    (x, y), unit = _points("squared_w2", x, y)
+    return float((x - y[match(x, y)]).square().sum(1).mean()) * unit**2
 
 
 def sliced_w2(
-    x: Float[Tensor, "n D"], y: Float[Tensor, "n D"], *, slices: int = 256, generator: torch.Generator | None = None
+    x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "n D"], *, slices: int = 256, generator: torch.Generator | None = None
 ) -> float:
     """Root mean squared W2 of `slices` random one-dimensional projections. Bonneel et al. 2015. Equal sizes."""
     if len(x) != len(y):
         raise ValueError(f"sliced_w2: {len(x)} points against {len(y)}; take as many on both sides")
-    directions = torch.randn(x.shape[1], slices, generator=generator, dtype=x.dtype, device=x.device)
+    dtype = floating(x, y)[0].dtype
+    (x, y), unit = _points("sliced_w2", x, y)
+    directions = torch.randn(x.shape[1], slices, generator=generator, dtype=dtype, device=x.device).to(x.dtype)
     directions = directions / directions.norm(dim=0)
-    return float(((x @ directions).sort(0).values - (y @ directions).sort(0).values).square().mean().sqrt())
+    return float(((x @ directions).sort(0).values - (y @ directions).sort(0).values).square().mean().sqrt()) * unit
 
 
-def mmd(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"], *, bandwidth: float | None = None) -> float:
+def mmd(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"], *, bandwidth: float | None = None) -> float:
     """Squared maximum mean discrepancy, unbiased, Gaussian kernel. Gretton et al. 2012, eq. 3.
 
     `bandwidth` defaults to the median distance between y's points, so give the reference set second.
     """
-    width = bandwidth or float(torch.pdist(y[:1000]).median())
+    (x, y), unit = _points("mmd", x, y)
+    width = bandwidth / unit if bandwidth else float(torch.pdist(y[:1000]).median())
+    if not width > 0:
+        raise ValueError(f"mmd: the bandwidth is {width:g}; give a positive one, most of y's points coincide")
     return _unbiased_mmd(x, y, lambda a, b: torch.exp(-squared_euclidean(a, b) / (2 * width**2)))
 
 
-def kernel_distance(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
+def kernel_distance(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"]) -> float:
     """KID on given features: squared MMD, unbiased, kernel (a . b / D + 1)^3. Binkowski et al. 1801.01401."""
+    (x, y), unit = _points("kernel_distance", x, y)
+    if unit != 1:
+        raise ValueError(
+            f"kernel_distance: features of size {unit:.0e}; rescale them, the kernel depends on their scale"
+        )
     return _unbiased_mmd(x, y, lambda a, b: (a @ b.mT / a.shape[1] + 1) ** 3)
 
 
@@ -57,7 +83,7 @@ def _unbiased_mmd(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tenso
     return float(within(x) + within(y) - 2 * kernel(x, y).mean())
 
 
-def frechet(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
+def frechet(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"]) -> float:
     """Squared Frechet distance between the Gaussians of two sets of features. Heusel et al. 1706.08500, eq. 6.
 
     tr sqrt(A B), where A = U^T U and B = V^T V for centred and scaled features U and V, is the sum of the singular values
@@ -66,11 +92,11 @@ def frechet(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
     """
     if min(len(x), len(y)) < 2:
         raise ValueError(f"frechet: {len(x)} and {len(y)} points have no covariance; give at least two of each")
-    x, y = x.double(), y.double()
+    (x, y), unit = _points("frechet", x.double(), y.double())
     roots = [_root(points) for points in (x, y)]
     cross = torch.linalg.svdvals(roots[0] @ roots[1].mT).sum()
     spread = sum(root.square().sum() for root in roots)
-    return float((x.mean(0) - y.mean(0)).square().sum() + spread - 2 * cross)
+    return float((x.mean(0) - y.mean(0)).square().sum() + spread - 2 * cross) * unit**2
 
 
 def _root(x: Float[Tensor, "n D"]) -> Float[Tensor, "rank D"]:
@@ -88,8 +114,9 @@ class Manifold(NamedTuple):
     coverage: float
 
 
-def manifold(real: Float[Tensor, "n D"], fake: Float[Tensor, "m D"], *, k: int = 5) -> Manifold:
+def manifold(real: Shaped[Tensor, "n D"], fake: Shaped[Tensor, "m D"], *, k: int = 5) -> Manifold:
     """How much of `fake` lies among the real points, and of `real` among the fake ones: balls to the k-th neighbour."""
+    (real, fake), _ = _points("manifold", real, fake)
     real_ball, fake_ball = _ball(real, k), _ball(fake, k)
     distance = torch.cdist(real, fake)
     inside = distance <= real_ball[:, None]
@@ -107,11 +134,13 @@ def _ball(points: Tensor, k: int) -> Tensor:
     return torch.cdist(points, points).kthvalue(k + 1, dim=1).values  # the nearest point is the point itself
 
 
-def memorisation(fake: Float[Tensor, "n D"], train: Float[Tensor, "m D"], held_out: Float[Tensor, "l D"]) -> float:
+def memorisation(fake: Shaped[Tensor, "n D"], train: Shaped[Tensor, "m D"], held_out: Shaped[Tensor, "l D"]) -> float:
     """Median distance of `fake` to its nearest training point, over that of unseen real points: 1 as new as real, 0 a copy.
 
     nan where most real points have a copy among the training points.
     """
+
+    (fake, train, held_out), _ = _points("memorisation", fake, train, held_out)
 
     def nearest(x: Tensor) -> float:
         size = max(1, 2**24 // max(len(train), 1))  # distances of 64 MB at a time

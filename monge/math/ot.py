@@ -89,7 +89,7 @@ def _permutation(x_0: Tensor, x_1: Tensor, prices: Tensor | None) -> Tensor:
 
 def _match_double(x_0: Tensor, x_1: Tensor, prices: Tensor | None) -> Tensor:
     """`match` of float64 points, each side in units of its own, since the best permutation does not depend on them."""
-    units = [magnitude(name, x) for name, x in (("x_0", x_0), ("x_1", x_1))]
+    units = [magnitude(name, x) for name, x in (("match: x_0", x_0), ("match: x_1", x_1))]
     if all(1e-75 < unit < 1e75 for unit in units):
         return _permutation(x_0, x_1, prices)
     return _permutation(x_0 / units[0], x_1 / units[1], None)
@@ -100,7 +100,7 @@ def magnitude(name: str, x: Float[Tensor, "n *s"]) -> float:
     largest = float(x.abs().max()) if x.numel() else 0.0
     if not math.isfinite(largest):
         at = tuple((~torch.isfinite(x)).nonzero()[0].tolist())
-        raise ValueError(f"match: {name}{list(at)} is {float(x[at])}; give finite points")
+        raise ValueError(f"{name}{list(at)} is {float(x[at])}; give finite points")
     return 2.0 ** max(min(math.frexp(largest)[1], 1023), -1022) if largest else 1.0
 
 

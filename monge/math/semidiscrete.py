@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.kernels.assignment import assign
-from monge.math.ot import problems
+from monge.math.ot import magnitude, problems
 
 
 def semidiscrete(
@@ -32,7 +32,13 @@ def semidiscrete(
     stochastic ascent on the semidual, whose gradient is 1 / N less the frequency of j (Genevay et al. 1605.08527, alg. 2;
     Mousavi-Hosseini et al. 2509.25519). The error is the L1 distance between the frequencies and uniform on 64 N draws
     of their own (at least 4,096 and at most 100,000), above what draws of a perfect fit would show (Poisson counts).
+    ValueError for data that are not finite, or of a size whose squares float32 cannot hold.
     """
+    unit = magnitude("semidiscrete: data", data)
+    if not 1e-15 < unit < 1e15:
+        raise ValueError(
+            f"semidiscrete: the data are of size {unit:.0e}, whose squares float32 cannot hold; rescale them"
+        )
     group_of = torch.zeros(len(data), dtype=torch.long, device=data.device) if groups is None else groups
 
     def frequencies(n: int, at: Tensor) -> Tensor:

@@ -101,7 +101,11 @@ def knots_of(
         raise ValueError(f"integrate: x is {x.dtype}; give states of a floating dtype, x.float()")
     if (times is None) == (steps is None):
         raise ValueError("integrate: give either times, the knots, or steps, a number of equal steps from 0 to 1")
+    if not x.ndim:
+        raise ValueError("integrate: x is a single number; give a batch of states, (B, ...)")
     count = steps if times is None else times
+    if isinstance(count, str | bool) or (isinstance(count, float) and not isinstance(count, SupportsIndex)):
+        raise ValueError(f"integrate: {count!r} is no number of steps; give an integer, or the knots as a sequence")
     if isinstance(count, SupportsIndex) and not getattr(count, "ndim", 0):
         return grid(int(count), x, start=float(backward), end=1.0 - backward)[:, None].expand(-1, len(x))
     knots = torch.as_tensor(times)

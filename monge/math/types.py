@@ -48,6 +48,12 @@ class Pair:
     cond: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def __post_init__(self) -> None:
+        parts = {"x_0": self.x_0, "x_1": self.x_1, "mask": self.mask, **self.cond}
+        for name, part in parts.items():
+            if not isinstance(part, Tensor) and (name != "mask" or part is not None):
+                raise ValueError(
+                    f"Pair: {name} is a {type(part).__name__}; give tensors, as torch.as_tensor makes them"
+                )
         if self.x_0.shape != self.x_1.shape:
             raise ValueError(
                 f"Pair: x_0 has shape {tuple(self.x_0.shape)}, x_1 {tuple(self.x_1.shape)}; give one source per target"

@@ -146,3 +146,11 @@ def check_known(network: str, cond: Condition | None, names: Iterable[str]) -> N
             f"{network}: unknown condition {', '.join(unknown)}; known: {known}. "
             "Rename the entry of cond, drop it, or declare it by classes= or conditions="
         )
+
+
+def check_dtype(network: str, x: Tensor, weight: Tensor) -> None:
+    """ValueError if the states are not in the dtype of the weights, outside of autocast."""
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(
+            f"{network}: x is {x.dtype}, the weights are {weight.dtype}; convert x, as by x.to({weight.dtype}), or the network"
+        )

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from monge.math.types import Condition
 from monge.nets.blocks import AdaLN, Block, BlockShape, SequentialBlock, attention_mask
-from monge.nets.condition import ConditionEmbedding, Conditions, check_known
+from monge.nets.condition import ConditionEmbedding, Conditions, check_dtype, check_known
 from monge.nets.embed import Rotary, sinusoidal
 
 
@@ -89,6 +89,7 @@ class DiT(nn.Module):
                 f"DiT: x has shape {tuple(x_t.shape)}; this network takes tokens (B, N, {self.enter.in_features}). "
                 "Points without tokens are for MLP, images for Patches"
             )
+        check_dtype("DiT", x_t, self.enter.weight)
         h, angles = self._at_places(self.condition.tokens(self.enter(x_t), cond), x_t, cond)
         features = h
         c = nn.functional.silu(self.condition(t, cond))

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from monge.math.types import Condition
-from monge.nets.condition import ConditionEmbedding, Conditions, check_known
+from monge.nets.condition import ConditionEmbedding, Conditions, check_dtype, check_known
 
 
 class MLP(nn.Module):
@@ -51,6 +51,7 @@ class MLP(nn.Module):
         check_known("MLP", cond, self.condition.names)
         if x_t.shape[1:].numel() != self.leave.out_features:
             raise ValueError(f"MLP: x has shape {tuple(x_t.shape)}; this network takes events of shape {self.shape}")
+        check_dtype("MLP", x_t, self.enter.weight)
         c = nn.functional.silu(self.condition(t, cond))
         h = self.enter(self._features(x_t.flatten(1)))
         for block in self.blocks:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from monge.math.coupling import MinibatchOT
 from monge.math.metrics import (
+    _points,
     frechet,
     kernel_distance,
     manifold,
@@ -191,3 +192,44 @@ def test_frechet_is_the_formula_of_covariances(draw, n, m, d):
 def test_frechet_of_one_point_is_rejected(draw):
     with pytest.raises(ValueError, match="1 and 5 points have no covariance"):
         frechet(draw(0, 1, 3), draw(1, 5, 3))
+
+
+SETS = {
+    "squared_w2": squared_w2,
+    "sliced_w2": lambda x, y: sliced_w2(x, y, generator=torch.Generator().manual_seed(0)),
+    "mmd": mmd,
+    "kernel_distance": kernel_distance,
+    "frechet": frechet,
+    "manifold": manifold,
+    "memorisation": lambda x, y: memorisation(x, y, y.flip(1)),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16, torch.bfloat16])
+def test_any_number_type_is_measured_as_its_values_in_a_wide_one(draw, name, dtype):
+    x, y = ((5 * draw(seed, 12, 3)).abs().to(dtype) for seed in (0, 1))
+    wide = torch.float32 if dtype.is_floating_point else torch.float64
+    assert SETS[name](x, y) == SETS[name](x.to(wide), y.to(wide))
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_points_that_are_not_finite_are_named(draw, name, bad):
+    x, y = draw(0, 12, 3), draw(1, 12, 3)
+    y[4, 1] = bad
+    with pytest.raises(ValueError, match=r"set 1\[4, 1\] is (nan|inf); give finite points"):
+        SETS[name](x, y)
+
+
+def test_sets_of_other_dimensions_are_rejected(draw):
+    with pytest.raises(ValueError, match=r"frechet: points of shape \(12, 3\) and \(12, 2\); give sets of points"):
+        _points("frechet", draw(0, 12, 3), draw(1, 12, 2))
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_distances_have_the_scale_of_their_points(draw, scale):
+    x, y = draw(0, 12, 3).float(), draw(1, 12, 3).float()
+    for name, power in (("squared_w2", 2), ("sliced_w2", 1), ("frechet", 2), ("mmd", 0)):
+        found, expected = SETS[name](scale * x, scale * y), scale**power * SETS[name](x, y)
+        assert found == pytest.approx(expected, rel=1e-4), name

@@ -78,3 +78,11 @@ def test_a_group_that_the_data_lack_is_refused(draw):
 def test_the_floor_of_the_error_is_the_mean_deviation_of_poisson_counts(mean):
     counts = torch.poisson(torch.full((400_000,), mean), generator=torch.Generator().manual_seed(0))
     assert _poisson_deviation(mean) == pytest.approx(float((counts - mean).abs().mean()), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"), [(1e20, "size 1e"), (1e-30, "size"), (float("nan"), "give finite points")]
+)
+def test_data_that_float32_cannot_square_are_rejected(scale, message):
+    with pytest.raises(ValueError, match=f"semidiscrete: data.*{message}|semidiscrete: the data are of {message}"):
+        semidiscrete(lambda n: torch.randn(n, 2), scale * torch.ones(4, 2))

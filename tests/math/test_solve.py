@@ -270,6 +270,7 @@ def test_knots_come_as_people_have_them(times):
         ({"times": 4, "steps": 4}, "give either times, the knots, or steps"),
         ({}, "give either times, the knots, or steps"),
         ({"steps": 0}, "at least one step, got 0"),
+        ({"steps": True}, "True is no number of steps"),
     ],
 )
 def test_knots_that_are_none_are_rejected(step, arguments, message):

@@ -184,3 +184,14 @@ def test_states_of_another_shape_are_rejected_with_the_shape_that_is_wanted():
         DiT(3, SHAPE)(torch.zeros(4, 5, 2), t)
     with pytest.raises(ValueError, match=r"takes images \(B, \*\(1, 4, 4\)\)"):
         Patches((1, 4, 4), 2, SHAPE)(torch.zeros(4, 1, 8, 8), t)
+
+
+@pytest.mark.parametrize(
+    ("network", "x"), [(MLP((3,), 8, 1), torch.zeros(2, 3)), (DiT(3, SHAPE), torch.zeros(2, 4, 3))]
+)
+def test_states_of_another_dtype_than_the_weights_are_named(network, x):
+    t = torch.zeros(2)
+    with pytest.raises(ValueError, match=r"x is torch.float64, the weights are torch.float32; convert x"):
+        network(x.double(), t)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert network(x, t).shape == x.shape

@@ -1,0 +1,37 @@
+"""Arguments of types that the annotations forbid, in a process that does not check annotations, as users run it."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import numpy as np
+import torch
+from monge import Pair, integrate
+
+x = torch.zeros(2, 3)
+for call in (
+    lambda: Pair([[1.0]], x),
+    lambda: Pair(x, x, cond={"label": np.zeros(2)}),
+    lambda: integrate(lambda x, t: x, x, 4.0),
+    lambda: integrate(lambda x, t: x, x, "4"),
+    lambda: integrate(lambda x, t: x, x.sum(), 4),
+):
+    try:
+        call()
+    except ValueError as error:
+        print(error)
+"""
+EXPECTED = """Pair: x_0 is a list; give tensors, as torch.as_tensor makes them
+Pair: label is a ndarray; give tensors, as torch.as_tensor makes them
+integrate: 4.0 is no number of steps; give an integer, or the knots as a sequence
+integrate: '4' is no number of steps; give an integer, or the knots as a sequence
+integrate: x is a single number; give a batch of states, (B, ...)
+"""
+
+
+@pytest.mark.slow
+def test_what_no_annotation_allows_is_rejected_in_a_sentence() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (EXPECTED, "")
