@@ -142,7 +142,14 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         hint = "rename it to 'label' if it holds classes, or " if pa.types.is_string(kind) else ""
         raise ValueError(f"{path}: column {name!r} is {kind}; {hint}keep columns of numbers only")
-    values = column.to_numpy().astype(np.float64)
+    exact = column.to_numpy()
+    values = exact.astype(np.float64)
+    large = exact.dtype.kind in "iu" and np.abs(values).max(initial=0) > 2**53
+    if large and len(np.unique(values)) < len(np.unique(exact)):
+        raise ValueError(
+            f"{path}: column {name!r} holds numbers about {values[0]:.0f} that differ by less than float64 can tell; "
+            "drop it if it identifies the rows, or subtract an offset"
+        )
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise ValueError(
