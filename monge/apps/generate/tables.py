@@ -147,7 +147,7 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
     large = exact.dtype.kind in "iu" and np.abs(values).max(initial=0) > 2**53
     if large and len(np.unique(values)) < len(np.unique(exact)):
         raise ValueError(
-            f"{path}: column {name!r} holds numbers about {values[0]:.0f} that differ by less than float64 can tell; "
+            f"{path}: column {name!r} holds numbers about {values[0]:.0f} that float64 cannot tell apart; "
             "drop it if it identifies the rows, or subtract an offset"
         )
     wrong = np.flatnonzero(~np.isfinite(values))

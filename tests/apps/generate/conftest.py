@@ -104,3 +104,18 @@ def train_classifier() -> Iterator[Callable[..., evaluate.Classifier]]:
 @pytest.fixture(scope="session")
 def kill() -> type[Kill]:
     return Kill
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str], list[str]], None]:
+    """told(words, parts): the command ends with exit code 2 and one line on stderr, which holds these parts."""
+
+    def check(words: list[str], parts: list[str]) -> None:
+        assert main(["generate", *words]) == 2
+        shown = capsys.readouterr().err
+        assert shown.startswith(f"monge generate {words[0]}: ")
+        assert shown.count("\n") == 1
+        for part in parts:
+            assert part in shown
+
+    return check
