@@ -1,4 +1,4 @@
-"""Mistakes in options, recipes and run directories: one sentence that says where, what and what to do; exit code 2; no damage."""
+"""Mistakes in options, recipes and run directories: one line that names the place, the problem and the remedy; exit code 2."""
 
 import json
 import shutil
