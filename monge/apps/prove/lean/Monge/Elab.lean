@@ -1,6 +1,9 @@
 module
-public meta import Lean
-public import Lean
+public meta import Lean.Elab.Frontend
+public meta import Lean.Compiler.LCNF.PhaseExt
+public meta import Lean.Compiler.IR.CompilerM
+public import Lean.Elab.Frontend
+public import Lean.Compiler.IR.CompilerM
 
 /-!
 Commands and goals by Lean's elaborator, from values to values.

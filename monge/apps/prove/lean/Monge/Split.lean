@@ -1,6 +1,6 @@
 module
-public meta import Lean
-public import Lean
+public meta import Lean.Elab.Frontend
+public import Lean.Elab.Frontend
 public meta import Monge.Elab
 
 /-!
