@@ -4,6 +4,7 @@ import ast
 import errno
 import importlib
 import importlib.metadata
+import io
 import os
 import re
 import signal
@@ -19,8 +20,18 @@ MISTAKES = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryEr
 """Errors of the operating system that the user can fix, by another path or other permissions."""
 
 
+def _is_mistake(error: Exception) -> bool:
+    return isinstance(error, MISTAKES) or (isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG)
+
+
 def _bare(error: Exception) -> TypeGuard[OSError]:
-    return isinstance(error, MISTAKES) and error.filename is not None
+    return isinstance(error, OSError) and _is_mistake(error) and error.filename is not None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """True for Python's MemoryError and what torch raises on a CPU or a GPU, recognised without importing torch."""
+    torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return torchs or isinstance(error, MemoryError)
 
 
 def _extra(module: str | None) -> str | None:
@@ -105,10 +116,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"monge {app} {verb}: {error.name} is not installed; pip install 'monge[{extra}]'", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error) or os.environ.get("MONGE_TRACE"):
+            raise
+        print(
+            f"monge {app} {verb}: out of memory; files saved earlier are intact. Use a smaller batch or network",
+            file=sys.stderr,
+        )
+        return 1
     except (ValueError, OSError, ArithmeticError) as error:
         if os.environ.get("MONGE_TRACE"):
             raise
-        ours = isinstance(error, OSError) and not isinstance(error, MISTAKES)
+        ours = isinstance(error, OSError) and not _is_mistake(error)
         message = str(error)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             message = (
@@ -133,8 +152,19 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def _open_streams() -> None:
+    """Make both output streams usable: a closed one discards text, and characters outside its encoding are escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller, as by a daemon or `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the life of the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run() -> None:
     """Run the command line and end the process with its exit code."""
+    _open_streams()
     try:
         code = main()
         sys.stdout.flush()

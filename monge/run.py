@@ -81,7 +81,7 @@ def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: b
             for _ in _loop(run, state, step, where, checkpoints, None):
                 pass
             return state
-        title = f"{recipe.app} {directory.name}"
+        title = f"{recipe.app} {directory.resolve().name}"
         with Log(directory, step=state.step, steps=run.train.steps, title=title, tensorboard=tensorboard) as log:
             for number in _loop(run, state, step, where, checkpoints, log):
                 log.advance(number)

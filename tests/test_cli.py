@@ -3,10 +3,12 @@
 import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
+import torch
 
 import monge
 from monge.cli import APPS, main, verbs_of
@@ -137,6 +139,38 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert main(["generate", "train"]) == 1
     said = capsys.readouterr().err
     assert said == "monge generate train: the disk of what was being written is full; files saved earlier are intact\n"
+
+
+def test_a_name_that_is_too_long_is_the_user_s_to_change(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.delenv("MONGE_TRACE", raising=False)
+    assert main(["generate", "sample", "x" * 300]) == 2
+    assert "File name too long" in capsys.readouterr().err
+
+
+def test_a_lack_of_memory_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def verb() -> None:
+        torch.empty(2**50)
+
+    monkeypatch.setitem(importlib.import_module("monge.apps.generate.cli").VERBS, "demo", verb)
+    monkeypatch.delenv("MONGE_TRACE", raising=False)
+    assert main(["generate", "demo"]) == 1
+    said = "monge generate demo: out of memory; files saved earlier are intact. Use a smaller batch or network\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_output_that_is_closed_is_no_error(number: int) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m monge --version {number}>&-"
+    done = subprocess.run(["sh", "-c", command], text=True, capture_output=True)
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_a_terminal_without_a_character_shows_its_code() -> None:
+    script = "import monge.cli; monge.cli.main = lambda: print('runs/\u00e9') or 0; monge.cli.run()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], text=True, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("runs/\\xe9\n", "", 0)
 
 
 def test_the_whole_trace_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,11 @@ class TrainConfig:
         for name in ("warmup", "final", "weight_decay", "clip", "ema", "workers", "threads"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("workers", "threads"):
+            if getattr(self, name) > 1024:
+                raise ValueError(f"train.{name} must be at most 1024, got {getattr(self, name)}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"train.seed must fit in 64 bits, got {self.seed}")
         if any(step < 1 for step in self.milestones):
             raise ValueError(f"train.milestones are steps from 1 on, got {self.milestones}")
         if not 0 < self.lr < float("inf"):

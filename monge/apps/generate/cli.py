@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import tyro
@@ -50,7 +51,7 @@ def _fit(recipe: Generate | Reflow, out: Path, *, resume: bool, tensorboard: boo
     if classes:
         more = f", ... ({len(classes)} in all)" if len(classes) > 20 else ""
         console.print(f"Classes: {', '.join(map(repr, classes[:20]))}{more}")
-    console.print(f"Trained. The run is in {out}; next: monge generate evaluate {out}")
+    console.print(f"Trained. The run is in {out}; next: monge generate evaluate {quote(str(out))}")
 
 
 def reflow(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -115,7 +116,7 @@ def search(
     console.print(_table(found))
     if reading.skipped:
         console.print(f"{len(reading.skipped)} more could not be read: they are listed above.")
-    console.print(f"The run: {out}. `monge prove view {out}` makes a page of it.")
+    console.print(f"The run: {out}. `monge prove view {quote(str(out))}` makes a page of it.")
 
 
 def _fleets(workers: int | None, ray: str) -> Callable[[], fleet.Fleet]:

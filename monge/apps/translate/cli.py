@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import torch
@@ -43,7 +44,7 @@ def train(
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
     if is_first():
         console.print(f"Trained; the best checkpoint is the best by held-out {recipe.best_by.upper()}.")
-        console.print(f"The run is in {out}; next: monge translate evaluate {out}")
+        console.print(f"The run is in {out}; next: monge translate evaluate {quote(str(out))}")
 
 
 def hermes(

@@ -68,6 +68,21 @@ def test_numbers_below_zero_are_named(option: str, capsys: pytest.CaptureFixture
     assert "must not be negative" in said or "are steps from 1 on" in said
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--train.seed=99999999999999999999", "train.seed must fit in 64 bits"),
+        ("--train.threads=1000000", "train.threads must be at most 1024"),
+        ("--train.workers=100000", "train.workers must be at most 1024"),
+    ],
+)
+def test_numbers_too_large_are_named(option: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["generate", "train", option])
+    assert stopped.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_file_where_the_run_should_be_is_named(tmp_path: Path, told) -> None:
     (tmp_path / "run").write_text("")
     told(["train", *TINY, "--out", str(tmp_path / "run")], ["run: a file is in the way", "another directory"])

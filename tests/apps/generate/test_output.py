@@ -77,15 +77,15 @@ def test_a_class_is_drawn_by_its_name_or_number(table: Path, tmp_path: Path, lab
 @pytest.mark.slow
 def test_classes_are_printed_and_a_run_in_brackets_is_named_as_it_is(tmp_path: Path, capsys) -> None:
     np.savez(tmp_path / "x.npz", x=DRAW.random((40, 3)), y=[["b", "a"][k % 2] for k in range(40)])
-    out = tmp_path / "runs" / "lr[/2]" / "a[bold]"
+    out = tmp_path / "runs" / "lr[/2]" / "a [bold]"
     run("train", "--data", tmp_path / "x.npz", *TINY, "--out", out)
     run("sample", out, "--n", 2, "--steps", 1)
     run("evaluate", out, "--steps", 1, "--samples", 8)
     printed = capsys.readouterr().out
     assert "Classes: 'a', 'b'" in printed
-    assert f"The run is in {out};" in printed
+    assert f"The run is in {out}; next: monge generate evaluate '{out}'" in printed
     assert f"in {out}/samples:" in printed
-    assert "a[bold]: euler, 1 steps" in printed
+    assert "a [bold]: euler, 1 steps" in printed
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
