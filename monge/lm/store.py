@@ -99,7 +99,7 @@ def problem(vectors: Tensor, width: int) -> str | None:
         return None
     first = vectors[k := int(bad[0])]
     if sizes[k] == 0:
-        return f"vector {k} is zero"
+        return f"vector {k} is " + ("too small for float32 arithmetic" if first.any() else "zero")
     if torch.isnan(first).any():
         return f"vector {k} holds NaN"
     if torch.isfinite(first).all():

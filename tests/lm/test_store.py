@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from monge.lm.store import DTYPES, Dropped, Row, Vectors, merge, usable, write
+from monge.lm.store import DTYPES, Dropped, Row, Vectors, merge, problem, usable, write
 
 
 def rows(*lengths: int, seed: int = 0, width: int = 6) -> list[Row]:
@@ -67,6 +67,11 @@ def test_what_must_not_be_there_is_refused_by_id(tmp_path: Path, vector: torch.T
     with pytest.raises(ValueError, match=f"id 'bad': .*{said}"):
         write(tmp_path / "x.parquet", [rows(2), [("bad", vector)]], dtype="float16", fingerprint={})
     assert not list(tmp_path.iterdir())
+
+
+def test_vectors_without_a_norm_in_float32_are_told_from_zeros() -> None:
+    assert problem(torch.full((1, 6), 1e-40), 6) == "vector 0 is too small for float32 arithmetic"
+    assert problem(torch.full((1, 6), 1e38), 6) == "vector 0 is too large for float32 arithmetic"
 
 
 def test_a_file_cut_short_is_named(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Stream:
     repeated: list[str] = field(default_factory=list[str])
 
     def __iter__(self) -> Iterator[list[Row]]:
-        seen = set[str]()
+        seen, translated = set[str](), 0
         for number, portion in self.vectors.portions(self.dropped if self.bad == "drop" else None):
             rows: list[Row] = []
             for key, row in portion:
@@ -47,7 +47,11 @@ class Stream:
                 seen.add(key)
                 rows.append((key, row))
             if rows := self._fitting(number, rows):
-                yield self._translated(rows)
+                ends = self._translated(rows)
+                translated += len(ends)
+                yield ends
+        if not translated:
+            raise ValueError(f"{self.vectors.path}: no row was translated{self.report}")
 
     def _fitting(self, number: int, rows: list[Row]) -> list[Row]:
         """The rows of at most as many vectors as the container has slots for."""

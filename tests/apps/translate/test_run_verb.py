@@ -122,6 +122,13 @@ def test_unusable_rows_are_rejected_or_dropped_and_listed(run: Path, tmp_path: P
     assert Vectors(tmp_path / "y").ids() == [f"t{k}" for k in range(4)]
 
 
+def test_a_file_of_which_nothing_is_left_is_named(run: Path, tmp_path: Path, verb: Verb) -> None:
+    source = plain(tmp_path / "x", [sequence * 4 for sequence in drawn(50, 1, count=3)])
+    code, said = verb("run", run, source, "--out", tmp_path / "y", "--longer", "drop")
+    assert (code, "x: no row was translated; 3 were longer (drop): t0, t1, t2" in said) == (2, True)
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_pairs_of_unusable_rows_are_left_out_and_listed(tmp_path: Path, verb: Verb) -> None:
     rows = drawn(50, 1, count=20)
     a, b = (
