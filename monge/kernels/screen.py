@@ -73,23 +73,38 @@ def match(
 
 
 @compiled
-def rounding(x_0, x_1, columns):
-    """Return the most that float32 rounds off the products of matched points less their means, and the matching's cost."""
+def centre(x):
+    """Return the mean of some 64 points, and whether subtracting it halves their squares."""
+    (n, d), squares = x.shape, 0.0
+    mean, stride, origin = np.zeros(d), max(n // 64, 1), np.zeros(d)
+    for i in range(0, n, stride):
+        squares += _squared_distance(x[i], origin)
+        _add(x[i], mean)
+    count = (n - 1) // stride + 1
+    for k in range(d):
+        mean[k] /= count
+    return mean, 2 * count * _squared_distance(mean, origin) > squares
+
+
+def _squared_distance(x, y):
+    total = 0.0
+    for k in range(len(x)):
+        total += (np.float64(x[k]) - np.float64(y[k])) ** 2
+    return total
+
+
+_squared_distance = compiled(_squared_distance, fastmath={"reassoc", "contract"})
+
+
+@compiled
+def rounding(x_0, x_1, centre_0, centre_1, columns):
+    """Return the most that float32 rounds off the products of matched points less the centres, and the matching's cost."""
     (n, d), eps = x_0.shape, 2.0**-23
-    centre_0, centre_1, lengths, longest, cost = np.zeros(d), np.zeros(d), 0.0, 0.0, 0.0
+    lengths, longest, cost = 0.0, 0.0, 0.0
     for i in range(n):
-        for k in range(d):
-            centre_0[k] += x_0[i, k] / n
-            centre_1[k] += x_1[i, k] / n
-    for i in range(n):
-        a, b, c = 0.0, 0.0, 0.0
-        for k in range(d):
-            a += (x_0[i, k] - centre_0[k]) ** 2
-            b += (x_1[i, k] - centre_1[k]) ** 2
-            c += (np.float64(x_0[i, k]) - x_1[columns[i], k]) ** 2
-        lengths += np.sqrt(a)
-        longest = max(longest, b)
-        cost += c
+        lengths += np.sqrt(_squared_distance(x_0[i], centre_0))
+        longest = max(longest, _squared_distance(x_1[i], centre_1))
+        cost += _squared_distance(x_0[i], x_1[columns[i]])
     return eps * lengths * np.sqrt(longest) + n * d * 2.0**-126, cost  # products below 2^-126 may be flushed to zero
 
 

@@ -20,7 +20,6 @@ from monge.kernels import screen
 from monge.kernels.sinkhorn import relaxation, sinkhorn_many
 from monge.math.assignment import assignment as assignment
 from monge.math.assignment import problems, solved
-from monge.math.cost import inner_product
 from monge.math.types import floating
 
 
@@ -72,27 +71,41 @@ def match(
     x_0, x_1 = floating(x_0, x_1)
     if x_0.dtype == torch.float64:
         return _match_double(x_0, x_1, prices)
+    centres = _centre(x_0), _centre(x_1)
     try:
-        found = _permutation(x_0, x_1, prices)
-        return found if not _coarse(x_0, x_1, found) else _match_double(x_0.double(), x_1.double(), prices)
+        found = _permutation(x_0, x_1, prices, centres)
+        return found if not _coarse(x_0, x_1, found, centres) else _match_double(x_0.double(), x_1.double(), prices)
     except ValueError:
         return _match_double(x_0.double(), x_1.double(), prices)
 
 
-def _permutation(x_0: Tensor, x_1: Tensor, prices: Tensor | None) -> Tensor:
+def _centre(x: Float[Tensor, "n D"]) -> Float[Tensor, "D"] | None:
+    """The mean of some points; None if they are so near the origin that subtracting it would not halve their squares."""
+    points = x.detach().cpu().contiguous().numpy()
+    centre, halved = screen.centre(points)
+    return torch.from_numpy(centre).to(x) if halved else None
+
+
+def _permutation(
+    x_0: Tensor, x_1: Tensor, prices: Tensor | None, centres: tuple[Tensor | None, Tensor | None]
+) -> Tensor:
+    """The permutation by the products of the points less these centres, which no permutation can see."""
+    c_0, c_1 = centres
+    y_0, y_1 = x_0 if c_0 is None else x_0 - c_0, x_1 if c_1 is None else x_1 - c_1
     start = None
-    if prices is not None:  # the duals of the centred points
-        start = (prices + (x_1 - x_1.mean(0)) @ x_0.mean(0)).detach().cpu().double()[None].numpy()
-    (found,) = solved(problems(inner_product(x_0, x_1)), start)
+    if prices is not None:
+        duals = prices if c_0 is None else prices + y_1 @ c_0
+        start = duals.detach().cpu().double()[None].numpy()
+    (found,) = solved(problems((y_0 @ y_1.mT).neg_()), start)
     return torch.from_numpy(found.permutation).to(x_1.device)
 
 
 def _match_double(x_0: Tensor, x_1: Tensor, prices: Tensor | None) -> Tensor:
     """`match` of float64 points, each side in units of its own, since the best permutation does not depend on them."""
     units = [magnitude(name, x) for name, x in (("match: x_0", x_0), ("match: x_1", x_1))]
-    if all(1e-75 < unit < 1e75 for unit in units):
-        return _permutation(x_0, x_1, prices)
-    return _permutation(x_0 / units[0], x_1 / units[1], None)
+    if not all(1e-75 < unit < 1e75 for unit in units):
+        x_0, x_1, prices = x_0 / units[0], x_1 / units[1], None
+    return _permutation(x_0, x_1, prices, (_centre(x_0), _centre(x_1)))
 
 
 def magnitude(name: str, x: Float[Tensor, "n *s"]) -> float:
@@ -104,10 +117,11 @@ def magnitude(name: str, x: Float[Tensor, "n *s"]) -> float:
     return 2.0 ** max(min(math.frexp(largest)[1], 1023), -1022) if largest else 1.0
 
 
-def _coarse(x_0: Tensor, x_1: Tensor, found: Tensor) -> bool:
-    """True if float32 rounds products of these points by more than a thousandth of the cost of this matching."""
+def _coarse(x_0: Tensor, x_1: Tensor, found: Tensor, centres: tuple[Tensor | None, Tensor | None]) -> bool:
+    """True if float32 rounds products of points less their centres by more than a thousandth of the cost of this matching."""
     x, y, columns = (part.detach().cpu().contiguous().numpy() for part in (x_0, x_1, found))
-    rounding, cost = screen.rounding(x, y, columns)
+    about = (torch.zeros(x_0.shape[1]) if c is None else c.detach().cpu() for c in centres)
+    rounding, cost = screen.rounding(x, y, *(c.numpy() for c in about), columns)
     return 0 < 1e-3 * cost < rounding
 
 
