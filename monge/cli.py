@@ -46,7 +46,7 @@ def _extra(module: str | None) -> str | None:
 def verbs_of(app: str) -> dict[str, str]:
     """Each verb of an application with the first sentence of its docstring, read from the source without importing it."""
     folder = Path(__file__).parent / "apps" / app
-    tree = ast.parse((folder / "cli.py").read_text())
+    tree = ast.parse((folder / "cli.py").read_text(encoding="utf-8"))
     homes = {
         alias.asname or alias.name: (node.module or "").rpartition(".")[-1]
         for node in tree.body
@@ -67,7 +67,11 @@ def verbs_of(app: str) -> dict[str, str]:
 
 
 def _docstring(path: Path, function: str) -> str:
-    (node,) = (n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef) and n.name == function)
+    (node,) = (
+        n
+        for n in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(n, ast.FunctionDef) and n.name == function
+    )
     return ast.get_docstring(node) or ""
 
 
@@ -157,7 +161,7 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller, as by a daemon or `>&-`
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the life of the process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the life of the process
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

@@ -1,12 +1,14 @@
 """A small GPT-NeoX, trained from nothing on a file of texts: next-token prediction in the one training loop."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import nn
+from tyro.conf import Suppress
 
 from monge.objective.next_token import NextToken, Tokens
 from monge.run import fingerprint, fit
@@ -23,9 +25,10 @@ class Pretrain:
     """A GPT-NeoX and its tokenizer, learnt from texts."""
 
     app: ClassVar[str] = "pretrain"
+    relocatable: ClassVar[frozenset[str]] = frozenset({"texts"})
 
-    texts: str = ""
-    """A file with one text a line."""
+    texts: Annotated[str, Suppress] = ""
+    """A file with one text a line; in a .jsonl file, each line is a JSON string."""
     vocabulary: int = 2048
     width: int = 384
     depth: int = 4
@@ -38,6 +41,8 @@ class Pretrain:
     )
 
     def __post_init__(self) -> None:
+        if self.texts:
+            object.__setattr__(self, "texts", str(Path(self.texts).resolve()))
         for name, least in (("vocabulary", 1), ("width", 1), ("depth", 1), ("heads", 1), ("length", 2), ("batch", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -128,13 +133,24 @@ def tokenizer_of(lines: Sequence[str], vocabulary: int) -> Any:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty. ValueError if there are none."""
+    """The texts of a file, one a line, that are not empty. ValueError if there are none."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give one text a line")
     lines = [line for line in _stripped(path) if line]
+    if path.suffix == ".jsonl":
+        lines = [_string(path, number, line) for number, line in enumerate(lines, 1)]
     if not lines:
         raise ValueError(f"{path}: no text in it")
     return lines
+
+
+def _string(path: Path, number: int, line: str) -> str:
+    try:
+        if isinstance(text := json.loads(line), str):
+            return text.strip()
+    except json.JSONDecodeError:
+        pass
+    raise ValueError(f"{path}: line {number} is not a JSON string")
 
 
 def _stripped(path: Path) -> Iterator[str]:

@@ -3,7 +3,7 @@
 runs/NAME/   recipe.json   constants.safetensors   metrics.jsonl   checkpoints/step-*/   and what the app adds
 """
 
-import hashlib
+import logging
 import math
 import signal
 import threading
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import monge
-from monge.files import locked, read_json, read_tensors, write_json, write_tensors
+from monge.files import atomic_write, locked, read_json, read_tensors, tensor_hash, write_json, write_tensors
 from monge.runs import check_same
 from monge.train import checkpoint
 from monge.train.config import TrainConfig
@@ -73,7 +73,8 @@ def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: b
             _check_length(directory, state, run.train)
         elif where.first:
             _draw_first(run)
-            write_tensors(directory / "constants.safetensors", run.constants)
+            with atomic_write(directory / "constants.safetensors") as place:
+                write_tensors(place, run.constants)
         if where.first:
             _store(directory, recipe)
             _prune(checkpoints, state, run.train)  # left by a crash
@@ -198,26 +199,25 @@ def _check_constants(path: Path, run: Run[Any]) -> None:
     stored = read_tensors(path)
     for name in sorted(stored.keys() | run.constants.keys()):
         was, now = stored.get(name), run.constants.get(name)
-        if was is None or now is None or not _same(was, now):
+        if was is None or now is None or not same_constant(was, now):
             raise ValueError(
                 f"{path}: {name} does not match the current data; restore the original data or start a new run"
             )
 
 
-def _same(was: Tensor, now: Tensor) -> bool:
-    """Equal; floats nearly, because other threads add in another order."""
+def same_constant(was: Tensor, now: Tensor) -> bool:
+    """True for equal tensors; floats may differ by a thousandth, because other threads add in another order."""
     if was.shape != now.shape or was.dtype != now.dtype:
         return False
-    return torch.allclose(was, now, rtol=1e-3, atol=1e-4) if was.is_floating_point() else torch.equal(was, now)
+    if not was.is_floating_point() or not was.numel():
+        return torch.equal(was, now)
+    return torch.allclose(was, now, rtol=1e-3, atol=1e-4 * float(was.abs().max()))
 
 
 def fingerprint(*tensors: Tensor) -> Tensor:
     """One number that changes with any entry, to be stored among a run's constants."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return torch.tensor(int.from_bytes(digest.digest()[:8], "big", signed=True))
+    digest = tensor_hash(("", tensor) for tensor in tensors)
+    return torch.tensor(int.from_bytes(digest[:8], "big", signed=True))
 
 
 def _described(recipe: Recipe) -> dict[str, Any]:
@@ -271,4 +271,6 @@ def claimed(directory: Path, recipe: Recipe, *, resume: bool, where: Ranks) -> I
             check_same(path, read_json(path), _described(recipe), free=RESUMABLE | places)
         elif checkpoint.steps(directory / "checkpoints"):
             raise ValueError(f"{path} is missing, but there are checkpoints; restore it, or name another directory")
+        elif resume:
+            logging.getLogger(__name__).warning("%s: no run to resume; starting a new one", directory)
         yield

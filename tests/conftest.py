@@ -21,6 +21,18 @@ settings.register_profile("monge", deadline=None, max_examples=20)
 settings.load_profile("monge")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """All tests of `prove` go to one process, so that they share one Lean server and one judge; others go file by file."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByLean(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "prove" if nodeid.startswith("tests/apps/prove/") else super()._split_scope(nodeid)
+
+    return ByLean(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.fixture(scope="session")
 def draw() -> Callable[..., Tensor]:
     """draw(seed, *shape): float64 normals, the same for the same seed."""

@@ -1,10 +1,11 @@
 """A small language model: sizes that fit each other, and a run that goes on with its own texts only."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from monge.pretrain import Pretrain
+from monge.pretrain import Pretrain, read_lines
 from monge.run import fit
 from monge.train.config import TrainConfig
 
@@ -33,6 +34,18 @@ def test_a_run_goes_on_with_its_own_texts_only(tmp_path: Path) -> None:
     recipe = Pretrain(str(texts), vocabulary=300, width=16, depth=1, heads=2, length=8, batch=2, train=config)
     fit(recipe, tmp_path / "run")
     assert fit(recipe, tmp_path / "run", resume=True).step == 2
+    texts = texts.rename(tmp_path / "moved")
+    recipe = replace(recipe, texts=str(texts))
+    assert fit(recipe, tmp_path / "run", resume=True).step == 2
     texts.write_text(texts.read_text().replace("A e. B", "B e. A", 1))
     with pytest.raises(ValueError, match="texts does not match the current data; restore the original data"):
         fit(recipe, tmp_path / "run", resume=True)
+
+
+def test_a_text_may_span_lines_as_a_json_string(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('"theorem t :\\n  True"\n\n"A e. B"\n')
+    assert read_lines(path) == ["theorem t :\n  True", "A e. B"]
+    path.write_text('"A e. B"\n{"formal": 1}\n')
+    with pytest.raises(ValueError, match=r"texts.jsonl: line 2 is not a JSON string"):
+        read_lines(path)

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from monge import files
 from monge.math.types import Pair
-from monge.run import Interrupted, _same, fit
+from monge.run import Interrupted, fit, same_constant
 from monge.runs import check_same, reopen
 from monge.train import checkpoint
 from monge.train.config import TrainConfig
@@ -168,8 +168,17 @@ def test_constants_may_differ_by_what_other_threads_round_and_no_more(tmp_path: 
 
 def test_whole_numbers_among_the_constants_must_be_equal() -> None:
     number = torch.tensor(2**62)
-    assert _same(number, number.clone())
-    assert not _same(number, number + 1)
+    assert same_constant(number, number.clone())
+    assert not same_constant(number, number + 1)
+    assert not same_constant(torch.tensor([1e-6]), torch.tensor([1e-5]))
+
+
+def test_resuming_where_there_is_no_run_is_said(tmp_path: Path, caplog) -> None:
+    assert fit(RECIPE, tmp_path / "run", resume=True).step == 6
+    assert f"{tmp_path / 'run'}: no run to resume; starting a new one" in caplog.text
+    caplog.clear()
+    fit(RECIPE, tmp_path / "run", resume=True)
+    assert not caplog.text
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ for call in (
     lambda: Pair(x, x, cond={"label": np.zeros(2)}),
     lambda: integrate(lambda x, t: x, x, 4.0),
     lambda: integrate(lambda x, t: x, x, "4"),
+    lambda: integrate(lambda x, t: x, x, steps=[0.0, 0.5, 1.0]),
     lambda: integrate(lambda x, t: x, x.sum(), 4),
 ):
     try:
@@ -27,6 +28,7 @@ EXPECTED = """Pair: x_0 is a list; give tensors, as torch.as_tensor makes them
 Pair: label is a ndarray; give tensors, as torch.as_tensor makes them
 integrate: 4.0 is no number of steps; give an integer, or the knots as a sequence
 integrate: '4' is no number of steps; give an integer, or the knots as a sequence
+integrate: [0.0, 0.5, 1.0] is no number of steps; give an integer, or the knots as a sequence
 integrate: x is a single number; give a batch of states, (B, ...)
 """
 

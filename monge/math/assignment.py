@@ -39,7 +39,7 @@ def assignment(cost: Shaped[Tensor, "*b n m"], *, prices: Float[Tensor, "*b m"] 
     costs = problems(cost if whole is None else whole)
     start = None if prices is None else prices.detach().cpu().double().reshape(-1, m).numpy()
     found = _each(costs) if n != m else _square(costs, start)
-    if whole is not None and int(whole.max()) > _EXACT // (4 * max(n, m)):
+    if whole is not None and int(whole.abs().max()) > _EXACT // (4 * max(n, m)):
         for matrix, solution in zip(whole.cpu().reshape(-1, n, m).numpy(), found, strict=True):
             _certify(matrix, solution)
     return torch.from_numpy(np.stack([f.permutation for f in found])).reshape(shape).to(cost.device)

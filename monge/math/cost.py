@@ -37,11 +37,21 @@ def inner_product(x_0: Shaped[Tensor, "*b n d"], x_1: Shaped[Tensor, "*b m d"]) 
 
 def cosine(x_0: Shaped[Tensor, "*b n d"], x_1: Shaped[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
     """1 - cos of the angle between the two, at any scale; a zero vector is at right angles to everything."""
-    # squares of very small or large entries would be 0 or infinite; a power of two changes no other bit
-    exponents = [torch.frexp(x.abs().amax(-1, keepdim=True)).exponent.clamp(-126, 126) for x in floating(x_0, x_1)]
-    units = [torch.ldexp(x, -exponent) for x, exponent in zip(floating(x_0, x_1), exponents, strict=True)]
-    x_0, x_1 = (torch.nn.functional.normalize(x, dim=-1) for x in units)
-    return 1 - x_0 @ x_1.mT
+    (x_0, norm_0), (x_1, norm_1) = (_with_norm(x) for x in floating(x_0, x_1))
+    norms = norm_0[..., :, None] * norm_1[..., None, :]
+    return torch.addcdiv(norms.new_ones(()), x_0 @ x_1.mT, norms, value=-1)
+
+
+def _with_norm(x: Float[Tensor, "*b n d"]) -> tuple[Float[Tensor, "*b n d"], Float[Tensor, "*b n"]]:
+    """Vectors and their norms, 1 for zeros. Those whose squares leave the dtype are multiplied by powers of two first."""
+    norm = torch.linalg.vector_norm(x, dim=-1)
+    strange = ~((norm > 1e-15) & (norm < 1e15))
+    if bool(strange.any()) and bool((x[strange] != 0).any()):
+        largest = x.abs().amax(-1, keepdim=True)
+        scale = (torch.frexp(largest).mantissa / largest).clamp_max(1 / torch.finfo(x.dtype).tiny)
+        x = x * torch.where(strange[..., None] & (largest > 0), scale, 1)
+        norm = torch.linalg.vector_norm(x, dim=-1)
+    return x, torch.where(norm > 0, norm, 1)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def _points(name: str, *sets: Shaped[Tensor, "..."]) -> tuple[list[Tensor], floa
 def squared_w2(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "n D"]) -> float:
     """The squared 2-Wasserstein distance between two sets of equal size, by the exact assignment."""
     (x, y), unit = _points("squared_w2", x, y)
-    return float((x - y[match(x, y)]).square().sum(1).mean()) * unit**2
+    return float((x - y[match(x, y)]).square().sum(1).mean()) * unit * unit
 
 
 def sliced_w2(
@@ -57,7 +57,7 @@ def mmd(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"], *, bandwidth: float 
     `bandwidth` defaults to the median distance between y's points, so give the reference set second.
     """
     (x, y), unit = _points("mmd", x, y)
-    width = bandwidth / unit if bandwidth else float(torch.pdist(y[:1000]).median())
+    width = bandwidth / unit if bandwidth is not None else float(torch.pdist(y[:1000]).median())
     if not width > 0:
         raise ValueError(f"mmd: the bandwidth is {width:g}; give a positive one, most of y's points coincide")
     return _unbiased_mmd(x, y, lambda a, b: torch.exp(-squared_euclidean(a, b) / (2 * width**2)))
@@ -96,7 +96,7 @@ def frechet(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"]) -> float:
     roots = [_root(points) for points in (x, y)]
     cross = torch.linalg.svdvals(roots[0] @ roots[1].mT).sum()
     spread = sum(root.square().sum() for root in roots)
-    return float((x.mean(0) - y.mean(0)).square().sum() + spread - 2 * cross) * unit**2
+    return float((x.mean(0) - y.mean(0)).square().sum() + spread - 2 * cross) * unit * unit
 
 
 def _root(x: Float[Tensor, "n D"]) -> Float[Tensor, "rank D"]:

@@ -6,6 +6,7 @@ Forward (0 to 1) or backward (1 to 0) is the order of the knots. The memory of a
 # torch's own annotations are partial
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, SupportsIndex, TypeAlias
@@ -103,11 +104,9 @@ def knots_of(
         raise ValueError("integrate: give either times, the knots, or steps, a number of equal steps from 0 to 1")
     if not x.ndim:
         raise ValueError("integrate: x is a single number; give a batch of states, (B, ...)")
-    count = steps if times is None else times
-    if isinstance(count, str | bool) or (isinstance(count, float) and not isinstance(count, SupportsIndex)):
-        raise ValueError(f"integrate: {count!r} is no number of steps; give an integer, or the knots as a sequence")
-    if isinstance(count, SupportsIndex) and not getattr(count, "ndim", 0):
-        return grid(int(count), x, start=float(backward), end=1.0 - backward)[:, None].expand(-1, len(x))
+    if times is None or isinstance(times, str) or not (isinstance(times, Sequence) or getattr(times, "ndim", 0)):
+        count = _number_of_steps(steps if times is None else times)
+        return grid(count, x, start=float(backward), end=1.0 - backward)[:, None].expand(-1, len(x))
     knots = torch.as_tensor(times)
     if knots.ndim not in (1, 2) or not len(knots) or (knots.ndim == 2 and knots.shape[1] != len(x)):
         raise ValueError(
@@ -119,6 +118,15 @@ def knots_of(
         raise ValueError(f"integrate: times{at} is {float(knots[tuple(at)])}; give finite knots")
     knots = knots.to(x.device, at_least_single(x.dtype))
     return knots if knots.ndim == 2 else knots[:, None].expand(-1, len(x))
+
+
+def _number_of_steps(count: object) -> int:
+    try:
+        if not isinstance(count, bool):
+            return operator.index(count)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        pass
+    raise ValueError(f"integrate: {count!r} is no number of steps; give an integer, or the knots as a sequence")
 
 
 def step_called(step: Step | str | None) -> Step:

@@ -20,7 +20,7 @@ class Objective(nn.Module, ABC):
     def __call__(self, model: Any, batch: Any, *more: object) -> Loss:
         if more:
             name = type(self).__name__
-            raise TypeError(f"{name} takes a model and one batch; call {name}()(model, Pair(x_0, x_1))")
+            raise TypeError(f"{name} takes a model and one batch; call {name}()(model, batch), as with Pair(x_0, x_1)")
         return super().__call__(model, batch)
 
     @abstractmethod

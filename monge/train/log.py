@@ -24,12 +24,12 @@ class JSONL:
             )
         aside = path.with_suffix(".tmp")
         with writing(path):
-            with aside.open("w") as file:
+            with aside.open("w", encoding="utf-8") as file:
                 file.write("".join(json.dumps(record) + "\n" for record in kept))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, path)
-        self.file: TextIO = path.open("a")
+        self.file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, record: Mapping[str, Any]) -> None:
         """One more line, on disk when this returns: a checkpoint that is there later finds its line."""
@@ -47,7 +47,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl; a last line cut short by a crash does not count."""
     records: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:

@@ -3,7 +3,6 @@
 The step is also the position in the data and in the couplings, since batches are functions of their number.
 """
 
-import hashlib
 from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monge.files import tensor_hash
 from monge.train.config import TrainConfig
 from monge.train.distributed import Ranks, on_cpu, placed_as
 from monge.train.optim import EMA, Optimizers
@@ -25,7 +25,7 @@ class State:
     optimizers: Optimizers
     ema: EMA | None
     step: int = 0
-    # {"step": ..., "value": ...} of the lowest evaluation
+    # {"step": ..., "value": ...} of the best evaluation
     best: dict[str, float] = field(default_factory=dict[str, float])
     # fingerprints of the frozen weights of model and objective, which no checkpoint holds
     frozen: list[str] = field(default_factory=list[str])
@@ -110,11 +110,7 @@ def frozen_fingerprint(module: nn.Module, saved: Container[str]) -> str:
     base = {name: p for name, p in module.named_parameters() if name not in saved}
     if not base:
         return ""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(base.items()):
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        digest.update(on_cpu(parameter).contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+    return tensor_hash((name, on_cpu(parameter)) for name, parameter in sorted(base.items())).hex()[:16]
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], *, frozen: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """Assignments of any shape: golden values of scipy, forbidden pairs, exact integers, scales."""
 
 import doctest
+import itertools
 
 import numpy as np
 import pytest
@@ -145,6 +146,20 @@ def test_integers_beyond_float64_are_solved_exactly_where_their_differences_fit(
         assert "too large to be solved exactly" in message or "differ by more" in message
         return
     assert paid_exactly(small, found) == paid_exactly(small, assignment(small))
+
+
+@settings(max_examples=50)
+@given(seed=seeds, n=st.integers(2, 5))
+def test_large_negative_integers_are_solved_exactly_or_rejected(seed, n):
+    cost = -torch.from_numpy(np.random.default_rng(seed).integers(2**53 - 5, 2**53, (n, n)))
+    try:
+        found = assignment(cost)
+    except ValueError as error:
+        message = str(error)
+        assert "too large to be solved exactly" in message
+        return
+    every = (sum(int(cost[i, j]) for i, j in enumerate(p)) for p in itertools.permutations(range(n)))
+    assert paid_exactly(cost, found) == min(every)
 
 
 def test_integers_one_apart_beyond_float64_are_told_apart():

@@ -238,3 +238,10 @@ def test_the_cosine_does_not_depend_on_the_lengths(draw, scale):
     assert torch.equal(cosine(2.0**100 * x, 2.0**-100 * y), cosine(x, y))
     torch.testing.assert_close(cosine(scale * x, y), cosine(x, y))
     torch.testing.assert_close(cosine(torch.zeros(1, 3), y), torch.ones(1, 6))
+
+
+@pytest.mark.parametrize("exponent", [-1070, -1000, -600, 600, 1020])
+def test_the_cosine_does_not_depend_on_the_lengths_in_float64(draw, exponent):
+    x, y = draw(0, 5, 3), draw(1, 6, 3)
+    tolerance = 0.2 if exponent == -1070 else 1e-14  # subnormal numbers have few digits
+    torch.testing.assert_close(cosine(x * 2.0**exponent, y), cosine(x, y), rtol=0, atol=tolerance)

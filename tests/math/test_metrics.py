@@ -69,6 +69,8 @@ def test_mmd_of_two_pairs_by_hand():
     y = torch.tensor([[0.0], [2.0]], dtype=torch.float64)
     k = {d: math.exp(-(d**2) / 2) for d in (0, 1, 2)}
     cross = (k[0] + k[2] + k[1] + k[1]) / 4
+    with pytest.raises(ValueError, match="the bandwidth is 0; give a positive one"):
+        mmd(x, y, bandwidth=0.0)
     assert mmd(x, y, bandwidth=1.0) == pytest.approx(k[1] + k[2] - 2 * cross)
 
 

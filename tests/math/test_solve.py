@@ -271,6 +271,9 @@ def test_knots_come_as_people_have_them(times):
         ({}, "give either times, the knots, or steps"),
         ({"steps": 0}, "at least one step, got 0"),
         ({"steps": True}, "True is no number of steps"),
+        ({"steps": torch.tensor([0.0, 1.0])}, "no number of steps"),
+        ({"times": torch.tensor(3.7)}, r"tensor\(3.7000\) is no number of steps"),
+        ({"times": np.array(3.7)}, r"array\(3.7\) is no number of steps"),
     ],
 )
 def test_knots_that_are_none_are_rejected(step, arguments, message):

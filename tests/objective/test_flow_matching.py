@@ -236,7 +236,7 @@ def test_arguments_are_given_by_name():
 
 def test_two_tensors_in_place_of_a_pair_are_rejected(draw):
     net, x = MLP((2,), 8, 1).double(), draw(0, 4, 2)
-    with pytest.raises(TypeError, match=r"call FlowMatching\(\)\(model, Pair\(x_0, x_1\)\)"):
+    with pytest.raises(TypeError, match=r"call FlowMatching\(\)\(model, batch\), as with Pair\(x_0, x_1\)"):
         FlowMatching()(net, x, x)
 
 

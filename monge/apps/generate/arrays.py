@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from monge.apps.generate.dataset import Dataset, Layout, classes_of, in_precision, integers
+from monge.apps.generate.dataset import Dataset, Layout, check_distinct, classes_of, in_precision, integers
 from monge.apps.generate.images import Range, value_range
 
 X, LABELS = ("x", "X"), ("labels", "label", "y", "Y")
@@ -27,6 +27,7 @@ def numpy_array(path: Path, asked: Range = "auto") -> Dataset:
         raise ValueError(
             f"{path}: an array of {array.dtype} {array.shape}; give numbers of (n, D), (n, H, W) or (n, C, H, W)"
         )
+    check_distinct(f"{path}: the array", array)
     labels, classes = (None, ()) if values is None else classes_of(f"{path}: labels", values)
     axes = _axes(array.shape)
     if not array.size or (axes == "ND" and asked == "auto"):

@@ -150,6 +150,18 @@ def classes_of(name: str, values: np.ndarray) -> tuple[Int[Tensor, "n"], tuple[s
     return torch.from_numpy(position[inverse.reshape(-1)]), tuple(names[k] for k in order)
 
 
+def check_distinct(where: str, values: np.ndarray) -> None:
+    """ValueError if float64, in which data are read, merges different integers of these."""
+    if values.dtype.kind not in "iu":
+        return
+    rounded = values.astype(np.float64)
+    if np.abs(rounded).max(initial=0) > 2**53 and len(np.unique(rounded)) < len(np.unique(values)):
+        raise ValueError(
+            f"{where} holds numbers about {rounded.flat[0]:.0f} that float64 cannot tell apart; "
+            "drop it if it identifies the rows, or subtract an offset"
+        )
+
+
 def in_precision(values: np.ndarray) -> Tensor:
     """A tensor of float32 if it holds every value exactly and their squares, else of float64."""
     if values.dtype.itemsize <= 2:

@@ -13,7 +13,7 @@ from monge.apps.generate.evaluate import Row, curve, curve_metric
 from monge.apps.generate.evaluate import evaluate as evaluate_run
 from monge.apps.generate.machine import HERE, On, at_least_one, check_guidance, console, data_of
 from monge.apps.generate.sample import Guidance, Walk
-from monge.files import write_json
+from monge.files import strict, write_json
 from monge.math.random import seeded
 from monge.math.solvers import SolverName
 from monge.runs import reopen
@@ -57,7 +57,7 @@ def evaluate(
     walk = Walk(steps, solver, Guidance(guidance, interval))
     rows = evaluate_run(generator, items, walk, samples=samples, seed=seed)
     options = asdict(walk) | {"samples": samples, "weak": weak, "checkpoint": checkpoint, "seed": seed}
-    write_json(run / "evaluation.json", options | {"rows": {k: asdict(v) for k, v in rows.items()}})
+    write_json(run / "evaluation.json", strict(options | {"rows": {k: asdict(v) for k, v in rows.items()}}))
     console.print(_table(rows, f"{run.resolve().name}: {solver}, {steps} steps"), soft_wrap=False)
     if curve_:
         walks = [replace(walk, solver=name) for name in ("euler", "midpoint", "ab2", "dpm2m")]

@@ -99,5 +99,6 @@ def save_images(
 def folder_names(classes: Sequence[str]) -> list[str]:
     """Names of classes as names of folders, each of its own."""
     names = [re.sub(r"[^\w +=@-]", "_", name)[:100].strip() or "_" for name in classes]
-    folded = [name.lower() for name in names]
-    return [name if folded.count(name.lower()) == 1 else f"{k}_{name}" for k, name in enumerate(names)]
+    folded, numbered = [name.lower() for name in names], [f"{k}_{name}" for k, name in enumerate(names)]
+    some = [name if folded.count(name.lower()) == 1 else other for name, other in zip(names, numbered, strict=True)]
+    return some if len({name.lower() for name in some}) == len(some) else numbered

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from monge.apps.generate.dataset import Dataset, Layout, classes_of, in_precision, integers
+from monge.apps.generate.dataset import Dataset, Layout, check_distinct, classes_of, in_precision, integers
 
 LABEL = "label"
 
@@ -143,13 +143,8 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
         hint = "rename it to 'label' if it holds classes, or " if pa.types.is_string(kind) else ""
         raise ValueError(f"{path}: column {name!r} is {kind}; {hint}keep columns of numbers only")
     exact = column.to_numpy()
+    check_distinct(f"{path}: column {name!r}", exact)
     values = exact.astype(np.float64)
-    large = exact.dtype.kind in "iu" and np.abs(values).max(initial=0) > 2**53
-    if large and len(np.unique(values)) < len(np.unique(exact)):
-        raise ValueError(
-            f"{path}: column {name!r} holds numbers about {values[0]:.0f} that float64 cannot tell apart; "
-            "drop it if it identifies the rows, or subtract an offset"
-        )
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise ValueError(

@@ -228,7 +228,7 @@ def view(path: tyro.conf.Positional[Path], *, out: Path | None = None) -> None:
     text = page(path)
     place = out or path / "view.html"
     with atomic_write(place) as file:
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
     console.print(f"The page: {place} ({len(text) / 1e6:.1f} MB)")
 
 

@@ -32,7 +32,7 @@ def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs"
         raise ValueError(f"{path}: no proof to write")
     out.mkdir(parents=True)
     for result in proved:
-        (out / f"{result.number:05d}-{file_name(result.name)}.lean").write_text(result.source)
+        (out / f"{result.number:05d}-{file_name(result.name)}.lean").write_text(result.source, encoding="utf-8")
     console.print(f"{len(proved)} proofs: {out}")
 
 
@@ -52,7 +52,7 @@ def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Pat
     if not rows:
         raise ValueError(f"{theorems}: no theorem with its English")
     with atomic_write(out) as file:
-        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     console.print(f"{len(rows)} pairs: {out}")
 
 
@@ -81,12 +81,13 @@ def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None
     """
     ensure_absent(out)
     toolchain = SearchConfig(lean=lean).toolchain()
-    count = 0
-    with LeanServer(toolchain, ("Init", "Std")) as server, atomic_write(out) as place, place.open("w") as file:
+    lines: list[str] = []
+    with LeanServer(toolchain, ("Init", "Std")) as server:
         for number in range(server.hello()["modules"]):
             found = server.request("library", seconds=120.0, module=number)
             for row in found["theorems"]:
-                count += 1
                 row |= {"module": found["module"], "after": row["name"]}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    console.print(f"{count} theorems: {out}")
+                lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    with atomic_write(out) as file:
+        file.write_text("".join(lines), encoding="utf-8")
+    console.print(f"{len(lines)} theorems: {out}")

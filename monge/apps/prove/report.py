@@ -28,7 +28,7 @@ def settings(path: Path) -> dict[str, Any]:
     if not file.exists():
         raise FileNotFoundError(f"{path}: no run of `monge prove search` here")
     try:
-        told = json.loads(file.read_text())
+        told = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     if not isinstance(told, dict):

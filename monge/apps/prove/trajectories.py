@@ -216,7 +216,7 @@ class Recorder:
                 file.flush()
                 os.fsync(file.fileno())
             attempts.rename(part)
-            with place.open("w") as file:
+            with place.open("w", encoding="utf-8") as file:
                 for result, _ in self._waiting:
                     file.write(json.dumps({**asdict(result), "part": part.name}) + "\n")
                 file.flush()
@@ -242,7 +242,7 @@ def results(directory: Path) -> list[Result]:
     found: list[Result] = []
     for file in sorted(directory.glob("part-*.jsonl")):
         try:
-            found += [Result.read(line) for line in file.read_text().split("\n") if line]
+            found += [Result.read(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
     return sorted(found, key=lambda result: result.number)

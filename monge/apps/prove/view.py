@@ -35,7 +35,7 @@ def page(path: Path) -> str:
             by_theorem.setdefault(row["parent_id"].split("-")[1], []).append(row)
         for result in mine:
             trees[result.number] = _packed(_tree(by_theorem.get(str(result.number), [])))
-    text = PAGE.read_text()
+    text = PAGE.read_text(encoding="utf-8")
     text = text.replace("/*TREES*/null", _json(trees))  # base64: no text of a theorem stands for the other place
     return text.replace("/*HEAD*/null", _json(head))
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.lean.judge import Judge
@@ -21,6 +20,7 @@ from monge.apps.prove.state import Failure, Theorem
 from monge.apps.prove.trajectories import SCHEMA, Result, table
 from monge.lm.load import LanguageModel, causal
 from monge.lm.store import DTYPES
+from monge.math.random import seeded
 from monge.train.distributed import device_called
 
 
@@ -48,7 +48,7 @@ class Worker:
         """
         theorem, config = task.theorem, self.config
         servers, judge = self._start(theorem.imports, theorem.header)
-        before = len(self._missed())
+        self._missed().clear()
         try:
             stated = judge.prepare(theorem)
         except ValueError as error:
@@ -61,7 +61,7 @@ class Worker:
         except ServerCrashed as error:
             return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
         session.forget()
-        if missed := self._missed()[before:]:
+        if missed := self._missed():
             note = f"{len(missed)} requests or answers of the model server were lost, the last: {missed[-1]}"
             outcome.error = "; ".join(filter(None, (note, outcome.error)))
         rows = table(
@@ -95,7 +95,7 @@ class Worker:
         """The policy for a theorem. Its draws do not depend on the worker or on the order of theorems."""
         match self._model:
             case LanguageModel() as model:
-                generator = torch.Generator().manual_seed(self.config.search.seed << 32 | task.number)
+                generator = seeded(self.config.search.seed, task.number)
                 return Causal(model, generator=generator, sampling=self.config.local.sampling)
             case None:
                 return Template(Names.of(task.theorem.header))

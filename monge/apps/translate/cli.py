@@ -18,10 +18,10 @@ from monge.apps.translate.pair import ENDS, Pairs
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored, translator_of
 from monge.apps.translate.space import Packed
 from monge.apps.translate.tables import table as _table
-from monge.files import write_json
+from monge.files import strict, write_json
 from monge.lm.load import encoder
 from monge.pretrain import Pretrain
-from monge.run import fit
+from monge.run import fit, same_constant
 from monge.runs import Opened, reopen
 from monge.train.distributed import device_called, is_first
 from monge.train.log import read_records
@@ -65,6 +65,7 @@ hermes.__doc__ = f"{hermes.__doc__}\n\n{_ARGUMENTS}"
 def evaluate(
     run: tyro.conf.Positional[Path],
     *,
+    pairs: Path | None = None,
     steps: int | None = None,
     budgets: tuple[int, ...] | None = None,
     beside: tuple[Path, ...] = (),
@@ -77,7 +78,8 @@ def evaluate(
     """Translate the test pairs both ways and compare with the truth, next to baselines without a flow.
 
     Args:
-        run: Run directory; its pairs must still be where they were.
+        run: Run directory.
+        pairs: Directory of the pairs that the run was trained on, if it has moved.
         steps: Solver steps of the flow (default: as many as in training).
         budgets: Other numbers of steps to show (default: 1, 2, 4 and 16, or none if training took one step).
         beside: Other runs on the same pairs, for a row each.
@@ -97,16 +99,12 @@ def evaluate(
         raise ValueError(f"--pool {pool}: a retrieval takes at least 2 candidates")
     if len({path.name for path in beside} | {run.name}) <= len(beside):
         raise ValueError("--beside: runs of one name cannot be told apart in a table; rename one")
-    pairs = Pairs(Path(stored(opened).pairs))
-    if pairs.fingerprint != int(opened.constants.get("pairs", torch.tensor(0))):
-        raise ValueError(
-            f"{pairs.directory}: not the pairs that {run} was trained on; restore them, or train a new run"
-        )
+    on = Pairs(pairs or Path(stored(opened).pairs))
+    if on.fingerprint != int(opened.constants.get("pairs", torch.tensor(0))):
+        raise ValueError(f"{on.directory}: not the pairs that {run} was trained on; restore them, or train a new run")
     others = {path.name: translator_of(_same(path, opened), device=device_called(device)) for path in beside}
     tables = {
-        name: evaluate_run(
-            pairs, translator, back=back, most=most, steps=steps, budgets=budgets, beside=others, pool=pool
-        )
+        name: evaluate_run(on, translator, back=back, most=most, steps=steps, budgets=budgets, beside=others, pool=pool)
         for name, back in (("source to target", False), ("target to source", True))
     }
     for name, table in tables.items():
@@ -115,11 +113,11 @@ def evaluate(
         name: {row: {k: asdict(v) for k, v in cells.items()} for row, cells in t.rows.items()}
         for name, t in tables.items()
     }
-    write_json(run / "evaluation.json", {"steps": steps, "checkpoint": checkpoint, "tables": written})
+    write_json(run / "evaluation.json", strict({"steps": steps, "checkpoint": checkpoint, "tables": written}))
     seen = {name: (table.true, table.found) for name, table in tables.items()}
     drawn = [pictures.curves(run / "curves.png", read_records(run / "metrics.jsonl"), seen)]
     if texts is not None:
-        drawn.append(pictures.plan(run / "plan.png", _arcs(pairs, translator, texts)))
+        drawn.append(pictures.plan(run / "plan.png", _arcs(on, translator, texts)))
     console.print(
         f"All metrics with their intervals: {run / 'evaluation.json'}; pictures: {', '.join(map(str, drawn))}"
     )
@@ -154,8 +152,8 @@ def _same(path: Path, opened: Opened) -> Opened:
     other = reopen(path, app="translate")
     names = {"pairs", *Calibration.of(opened.constants).tensors()} & (opened.constants.keys() | other.constants.keys())
     for name in sorted(names):
-        one, two = (run.constants.get(name, torch.tensor(torch.nan)) for run in (other, opened))
-        if one.shape != two.shape or not torch.allclose(one, two, rtol=1e-3, atol=1e-4):
+        one, two = (run.constants.get(name) for run in (other, opened))
+        if one is None or two is None or not same_constant(one, two):
             raise ValueError(f"{path}: its {name} is not that of {opened.directory}; compare runs on the same pairs")
     return other
 

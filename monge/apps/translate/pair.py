@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monge.apps.translate.data import Split, split_of_group
-from monge.files import read_json
-from monge.lm.ragged import Ragged, atomic_directory
+from monge.files import atomic_directory, read_json
+from monge.lm.ragged import Ragged
 from monge.lm.store import DTYPES, Bad, Dropped, Row, Vectors, check, usable
 
 Longer = Literal["reject", "drop", "truncate"]

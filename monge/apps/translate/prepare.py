@@ -1,5 +1,6 @@
 """The verbs of `monge translate` that come before training: texts, vectors, pairs, couplings."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,9 +77,9 @@ def pretrain(
         out: Run directory; the model is written to its folder model.
         resume: Continue from the last checkpoint.
     """
-    lines = out.with_name(f"{out.name}.txt")
+    lines = out.with_name(f"{out.name}.texts.jsonl")
     split = [text.formal for text in read_texts(texts) if split_of_group(text.group) == "train"]
-    training = "".join(f"{formal}\n" for formal in split).encode()
+    training = "".join(json.dumps(formal) + "\n" for formal in split).encode()  # a text may span lines
     if not lines.exists():
         with atomic_write(lines) as place:
             place.write_bytes(training)

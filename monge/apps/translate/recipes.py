@@ -33,7 +33,7 @@ class Translate:
     """Learn a flow from sequences of vectors to sequences of vectors of other lengths, both ways."""
 
     app: ClassVar[str] = "translate"
-    relocatable: ClassVar[frozenset[str]] = frozenset({"pairs"})
+    relocatable: ClassVar[frozenset[str]] = frozenset({"pairs", "couplings"})
 
     pairs: str = "pairs"
     """Directory written by `monge translate pair`."""
@@ -65,6 +65,9 @@ class Translate:
     )
 
     def __post_init__(self) -> None:
+        for name in self.relocatable:  # found again from any working directory
+            if place := getattr(self, name):
+                object.__setattr__(self, name, str(Path(place).resolve()))
         if self.batch < 1:
             raise ValueError(f"batch must be at least 1, got {self.batch}")
         for name in ("epsilon", "sigma", "contrast"):

@@ -60,3 +60,4 @@ def test_titles_stand_above_their_grids(tmp_path):
 
 def test_class_names_become_folders_of_their_own():
     assert folder_names(["a/b", "a b", "Cat", "cat", "..", ""]) == ["a_b", "a b", "2_Cat", "3_cat", "__", "_"]
+    assert folder_names(["a/b", "a_b", "1_a_b"]) == ["0_a_b", "1_a_b", "2_1_a_b"]

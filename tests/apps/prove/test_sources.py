@@ -1,7 +1,10 @@
 """Theorems from files: the families that come with the project, and other people's jsonl."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -151,6 +154,14 @@ def test_an_empty_file_is_said_so(tmp_path):
     path.write_text("")
     with pytest.raises(ValueError, match="no theorem"):
         entries_of(path)
+
+
+def test_files_are_in_utf_8_whatever_the_locale(tmp_path):
+    where = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "monge", "prove", "export-pairs", "--out", str(tmp_path / "texts.jsonl")]
+    done = subprocess.run(command, env={**os.environ, **where}, capture_output=True, text=True)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert "∀" in (tmp_path / "texts.jsonl").read_text(encoding="utf-8")
 
 
 def test_translate_reads_them_as_pairs(tmp_path):

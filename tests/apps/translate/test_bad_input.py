@@ -156,7 +156,7 @@ def test_a_model_is_not_pretrained_on_other_texts_than_it_began_with(tmp_path: P
     before = everything(tmp_path)
     other = texts(tmp_path / "other.jsonl", formal="B e. A")
     code, said = translate("pretrain", other, "--out", out, *LM, "--resume")
-    assert (code, f"{out}.txt: not the formal texts of {other}" in said) == (2, True)
+    assert (code, f"{out}.texts.jsonl: not the formal texts of {other}" in said) == (2, True)
     assert everything(tmp_path).items() >= before.items()
 
 

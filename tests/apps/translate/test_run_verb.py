@@ -1,6 +1,7 @@
 """`monge translate run` and `pair` on files as people have them: unusable rows, repeated ids, no fingerprint, odd paths."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +101,24 @@ def test_of_a_repeated_id_the_first_row_counts(run: Path, tmp_path: Path, verb: 
     )
     assert list(found) == ["7", "8", "9"]
     assert torch.equal(found["7"], alone["7"])
+
+
+def test_pairs_are_found_from_any_folder_and_where_they_have_moved(
+    run: Path, tmp_path: Path, verb: Verb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = run.parent / "pairs"
+    monkeypatch.chdir(run.parent)
+    relative = Translate(pairs="pairs", shape=FieldShape(64, 1), batch=8, train=TINY)
+    assert relative.pairs == str(pairs)
+    moved = shutil.copytree(pairs, tmp_path / "moved")
+    other = shutil.copytree(run, tmp_path / "run")
+    stored = json.loads((other / "recipe.json").read_text())
+    stored["recipe"]["pairs"] = str(tmp_path / "gone")
+    (other / "recipe.json").write_text(json.dumps(stored))
+    code, said = verb("evaluate", other)
+    assert (code, "gone: no pairs here" in said) == (2, True)
+    assert verb("evaluate", other, "--pairs", moved)[0] == 0
+    json.loads((other / "evaluation.json").read_text(), parse_constant=pytest.fail)
 
 
 NAN = float("nan")
