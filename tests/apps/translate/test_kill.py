@@ -111,6 +111,7 @@ def test_couplings_killed_five_times_are_those_of_an_undisturbed_run(many: Path,
     assert (np.sort(rows, 1) == np.arange(CAPACITY)).all()
 
 
+@pytest.mark.long  # the loop is that of generate, whose kills are tested each time
 @pytest.mark.parametrize("seed", [1])
 def test_a_training_killed_five_times_has_the_weights_of_an_undisturbed_one(
     pairs: Pairs, tmp_path: Path, seed: int
