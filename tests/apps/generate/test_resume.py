@@ -57,7 +57,7 @@ VARIANTS = {
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param(options, id=name, marks=[] if name in ("muon in bfloat16", "dit") else [pytest.mark.long])
+        pytest.param(options, id=name, marks=[] if name == "dit" else [pytest.mark.long])
         for name, options in VARIANTS.items()
     ],
 )

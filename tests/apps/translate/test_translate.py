@@ -184,7 +184,13 @@ def test_soft_couplings_keep_every_token_and_blur_no_existence(packed: Packed, b
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
-    [{"how": "match"}, {"walk": 3}, {"how": "events"}, {"additive": True, "contrast": 0.0}, {"epsilon": 0.3}],
+    [
+        {"how": "match"},
+        pytest.param({"walk": 3}, id="walk3", marks=pytest.mark.long),
+        {"how": "events"},
+        {"additive": True, "contrast": 0.0},
+        {"epsilon": 0.3},
+    ],
     ids=lambda changes: next(iter(changes)) + str(next(iter(changes.values()))),
 )
 def test_every_way_to_learn_trains_reopens_and_translates(
