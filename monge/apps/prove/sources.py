@@ -70,6 +70,8 @@ def _found(path: Path, splitter: Splitter) -> Iterator[Entry | Flaw]:
     elif path.suffix == ".jsonl":
         for row in json_rows(path):
             yield from [row] if isinstance(row, Flaw) else _entries(row, splitter)
+    elif path.is_file() and path.suffix != ".lean":
+        raise ValueError(f"{path}: give a .lean file, a folder of them, a .jsonl file, or a .txt file of names")
     else:
         for file in sorted(path.glob("*.lean")) if path.is_dir() else [path]:
             yield from _of_file(file, splitter)

@@ -156,6 +156,13 @@ def test_an_empty_file_is_said_so(tmp_path):
         entries_of(path)
 
 
+def test_a_file_of_another_kind_is_rejected(tmp_path):
+    path = tmp_path / "theorems.csv"
+    path.write_text("name,statement\nt,True\n")
+    with pytest.raises(ValueError, match=r"theorems.csv: give a .lean file, a folder of them"):
+        read(path)
+
+
 def test_files_are_in_utf_8_whatever_the_locale(tmp_path):
     where = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     command = [sys.executable, "-m", "monge", "prove", "export-pairs", "--out", str(tmp_path / "texts.jsonl")]
