@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.pair import Pairs, pair
+from monge.apps.translate.space import Packed, Space
 from monge.lm.store import Row, write
 
 WIDTH = 16
@@ -34,3 +36,8 @@ def pairs(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
     out = tmp_path_factory.mktemp("pairs") / "pairs"
     pair(*files, out, capacity=12)
     return Pairs(out)
+
+
+@pytest.fixture(scope="session")
+def packed(pairs: Pairs) -> Packed:
+    return Packed(pairs, Space.measured(pairs, Prices()))

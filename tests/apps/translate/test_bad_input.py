@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.couple import Couplings, couple, shard_path
 from monge.apps.translate.data import Text, write_texts
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translate
-from monge.apps.translate.space import Packed, Space
+from monge.apps.translate.space import Packed
 from monge.cli import main
 from monge.files import write_json
 from monge.fleet import here
@@ -52,11 +51,6 @@ def run(pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run") / "run"
     fit(Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1), walk=2, batch=8, train=TINY), directory)
     return directory
-
-
-@pytest.fixture(scope="module")
-def packed(pairs: Pairs) -> Packed:
-    return Packed(pairs, Space.measured(pairs, Prices()))
 
 
 def vectors(path: Path, *, length: int = 3, width: int = 16, model: str = "a") -> Path:

@@ -8,27 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Calibration, Prices, calibration, measure, measured, token_cost
+from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.contrast import MeanInfoNCE
 from monge.apps.translate.couple import couple, shard_path, soft_targets
 from monge.apps.translate.field import Field, FieldShape, Mean
 from monge.apps.translate.methods import snap_existence
 from monge.apps.translate.metrics import (
-    Interval,
-    chamfer_scores,
-    kendall_tau,
     matched_cosine,
-    pooled_scores,
-    ranks,
-    squared_w2,
 )
-from monge.apps.translate.pair import Pairs, pair
+from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import HERMES, Translate, translator_of
-from monge.apps.translate.space import Packed, Space
+from monge.apps.translate.space import Packed
 from monge.fleet import here, processes
 from monge.math.container import Container
-from monge.math.cost import Whitening
-from monge.math.ot import assignment
 from monge.math.solve import euler, grid, integrate, midpoint
 from monge.math.types import Pair
 from monge.run import fit
@@ -37,55 +29,6 @@ from monge.train.config import TrainConfig
 
 TINY = TrainConfig(steps=6, warmup=1, save_every=3, log_every=1, device="cpu", workers=0)
 SMALL = FieldShape(width=64, depth=1)
-
-
-@pytest.fixture(scope="module")
-def packed(pairs: Pairs) -> Packed:
-    return Packed(pairs, Space.measured(pairs, Prices()))
-
-
-def test_units_and_prices_come_back(packed: Packed) -> None:
-    found = packed.space.calibration
-    again = Calibration.of(found.tensors())
-    assert torch.equal(again.source.matrix, found.source.matrix)
-    assert again.unit == pytest.approx(found.unit)
-    x = torch.randn(5, 16)
-    for end in ("source", "target"):
-        torch.testing.assert_close(found.side(end).undo(found.side(end).apply(x)), x, rtol=1e-4, atol=1e-5)
-
-
-def test_the_way_back_costs_what_the_way_there_does(packed: Packed) -> None:
-    """What is created there is deleted on the way back."""
-    pair, space = packed(range(4)), replace(packed.space, prices=Prices(delete=0.3, create=0.9))
-    forward, reverse = space.cost(pair), space.cost(Pair(pair.x_1, pair.x_0), back=True)
-    torch.testing.assert_close(reverse, forward.mT, rtol=1e-3, atol=1e-3)  # in units of a cost near rounding
-
-
-def planted(scale: float) -> tuple[Pair, torch.Tensor, Container]:
-    """Sixty of sixty tokens of 2048 entries with LLM-sized norms, shuffled a little, with noise."""
-    draws = torch.Generator().manual_seed(0)
-    x = scale * torch.randn(60, 2048, generator=draws)
-    order = torch.argsort(torch.arange(60) + 3 * torch.rand(60, generator=draws))
-    y = x[order] + 0.3 * scale * torch.randn(60, 2048, generator=draws)
-    container = Container(256)
-    return Pair(container.pack([x]), container.pack([y])), order, container
-
-
-def test_calibrated_prices_keep_planted_pairs_and_raw_ones_delete_them() -> None:
-    pair, order, container = planted(30 / 2048**0.5)
-    slots = [container.split(state) for state in (pair.x_0, pair.x_1)]
-    unit = float(
-        1 - torch.nn.functional.cosine_similarity(slots[0].content[0][order], slots[1].content[0][:60]).median()
-    )
-    plain = Whitening(torch.zeros(2048), torch.eye(2048))
-    calibrated = Calibration(plain, plain, torch.eye(2048), unit, 1.0)
-
-    def kept(prices: Prices) -> int:
-        match = assignment(token_cost(container, calibrated.cost(prices), pair))[0]
-        return int((match[order] == torch.arange(60)).sum())
-
-    assert kept(Prices()) >= 58
-    assert kept(Prices(raw=True)) == 0
 
 
 @pytest.mark.slow
@@ -227,52 +170,6 @@ def test_existence_in_doubt_is_decided_and_nothing_else_is_touched() -> None:
         torch.testing.assert_close(end[..., :-1], x[..., :-1] + 1)
 
 
-@pytest.mark.slow
-def test_a_rotation_is_found_and_what_has_none_is_left_alone() -> None:
-    draws = torch.Generator().manual_seed(0)
-    q, _ = torch.linalg.qr(torch.randn(64, 64, generator=draws))
-
-    def noisy(rows: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [x + 0.1 * torch.randn(x.shape, generator=draws) for x in rows]
-
-    own = [torch.randn(6, 64, generator=draws) for _ in range(300)]
-    assert calibration(own, noisy([x @ q for x in own])).unit < 0.05  # of strangers it is 1
-    few = own[:20]  # less than what a rotation takes
-    assert calibration(few, noisy(few)).unit < 0.05
-
-
-@pytest.mark.slow
-def test_pairs_are_measured_once_and_whoever_comes_later_agrees(files: tuple[Path, Path], tmp_path: Path) -> None:
-    pair(*files, tmp_path / "pairs", capacity=12)
-    pairs = Pairs(tmp_path / "pairs")
-    first = measured(pairs, Prices())
-    path = tmp_path / "pairs" / "calibration.safetensors"
-    kept = path.read_bytes()
-    assert torch.equal(measured(pairs, Prices()).rotation, first.rotation)
-    torch.testing.assert_close(first.source.matrix, measure(pairs).source.matrix)
-    assert path.read_bytes() == kept
-    path.write_bytes(kept[:100])
-    with pytest.raises(ValueError, match=r"no calibration .*; remove it"):
-        measured(pairs, Prices())
-    assert float(measured(pairs, Prices(raw=True)).unit) == 1
-
-
-@pytest.mark.slow
-def test_the_means_of_other_pairs_find_a_rotation_that_a_sample_cannot() -> None:
-    """Forty noisy pairs of 64 entries say little, the means of 4,000 others nearly all."""
-    draws = torch.Generator().manual_seed(0)
-    q, _ = torch.linalg.qr(torch.randn(64, 64, generator=draws))
-    own = [torch.randn(6, 64, generator=draws) for _ in range(4000)]
-    other = [x @ q + torch.randn(x.shape, generator=draws) for x in own]
-    means = torch.stack([x.mean(0) for x in own[80:]]), torch.stack([x.mean(0) for x in other[80:]])
-
-    def strangeness(found: Calibration) -> float:
-        x, y = (side.apply(torch.cat(rows[40:80])) for side, rows in ((found.source, own), (found.target, other)))
-        return float(1 - torch.nn.functional.cosine_similarity(x, y).mean())
-
-    assert strangeness(calibration(own[:40], other[:40], means)) < 0.4 < strangeness(calibration(own[:40], other[:40]))
-
-
 def test_the_mean_of_what_exists_moves_all_slots_by_the_matrix_of_each_end() -> None:
     mean, draws = Mean(4), torch.Generator().manual_seed(0)
     x = torch.randn(2, 5, 4, generator=draws)
@@ -360,44 +257,3 @@ def test_the_recipe_of_hermes_has_its_parameters() -> None:
     assert sum(p.numel() for p in field.parameters()) == pytest.approx(313e6, rel=0.02)
     assert (HERMES.how, HERMES.epsilon, HERMES.additive, HERMES.gain) == ("match", 0.05, True, 1.0)
     assert HERMES.prices == Prices(delete=1.0, create=1.0, create_norm=0.1, turn=0.0, rule="quantile")
-
-
-def test_what_is_created_costs_by_its_mean_square(packed: Packed) -> None:
-    """In calibrated units: a vector of unit variance costs as much more as `create_norm` says, whatever its width."""
-    prices = Prices(create=0.0, create_norm=2.0, turn=0.0, position=0.0, rule="quantile")
-    cost = packed.space.calibration.cost(prices)
-    x, active = torch.randn(1, 1, 16), torch.ones(1, 1, dtype=torch.bool)
-    created = cost(x, x, ~active, active, torch.ones(1, 1), torch.ones(1, 1))
-    assert float(created) == pytest.approx(2 * packed.space.calibration.price * float(x.square().mean()), rel=1e-4)
-
-
-def test_an_empty_prediction_ranks_last() -> None:
-    scores = pooled_scores(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.eye(2))
-    assert ranks(scores).tolist() == [1, 2]
-    assert chamfer_scores([torch.zeros(0, 2)], [torch.ones(1, 2)]).tolist() == [[-2.0]]
-
-
-def test_a_pool_holds_the_true_one_and_as_many_as_it_may() -> None:
-    scores = torch.full((40, 40), 1.0) + torch.eye(40)
-    assert (ranks(scores, pool=10) == 1).all()
-    assert (ranks(-scores, pool=10) >= 9).all()
-    assert (ranks(-scores, pool=10) <= 10).all()
-    assert (ranks(-scores) == 40).all()
-
-
-def test_intervals_hold_the_mean_and_shrink() -> None:
-    few, many = (Interval.of(torch.randn(n, generator=torch.Generator().manual_seed(n)) + 3) for n in (20, 2000))
-    for found in (few, many):
-        assert found.low < found.value < found.high
-    assert many.high - many.low < 0.3 * (few.high - few.low)
-
-
-def test_likeness_is_one_for_the_same_tokens_and_pays_for_each_that_is_missing() -> None:
-    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
-    assert matched_cosine(x, x) == pytest.approx(1, abs=1e-5)
-    assert matched_cosine(x[:3], x) == pytest.approx(0.5, abs=1e-5)
-    assert matched_cosine(x[:0], x) == 0
-    assert squared_w2(x, x[[3, 1, 0, 5, 2, 4]]) == pytest.approx(0, abs=1e-4)
-    assert squared_w2(x[:2], x[[0, 0, 0, 1, 1, 1]]) == pytest.approx(0, abs=1e-4)
-    assert kendall_tau(x, x) == 1
-    assert kendall_tau(x.flip(0), x) == -1
