@@ -9,6 +9,7 @@ Forward (0 to 1) or backward (1 to 0) is the order of the knots. The memory of a
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
 import numpy as np
@@ -53,7 +54,7 @@ def trajectory(
     advance, knots, dtype, memory = step_called(step), knots_of(times, x, steps), x.dtype, None
     checked = Checked(v, dtype)
     yield x
-    for t, s in zip(knots[:-1], knots[1:], strict=True):
+    for t, s in pairwise(knots.unbind()):
         x, memory = advance(checked, x, t, s, memory)
         x = x if x.dtype == dtype else x.to(dtype)  # a call that changes nothing takes a microsecond
         yield x
@@ -174,7 +175,7 @@ class Counted:
 def gap(t: Float[Tensor, "B"], s: Float[Tensor, "B"], x: Float[Tensor, "B *s"]) -> Tensor:
     """s - t, ready to multiply x; a plain scalar where all samples share their knots, which is cheaper."""
     shared = len(t) > 0 and t.stride() == s.stride() == (0,)
-    return s[0] - t[0] if shared else like(s - t, x)
+    return (s - t)[0] if shared else like(s - t, x)
 
 
 def euler(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
