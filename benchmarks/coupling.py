@@ -17,7 +17,7 @@ from torchcfm.optimal_transport import OTPlanSampler
 from monge.apps.generate.toys import gaussians, moons
 from monge.kernels.assignment import assign
 from monge.kernels.rectangular import assign_rectangular
-from monge.math.ot import match
+from monge.math.ot import optimal_permutation
 
 POINTS = (
     (16, 2),
@@ -129,7 +129,7 @@ def excess_of_pairs(pairs):
     for x, y in pairs:
         cost = torch.cdist(x.double(), y.double()).square_().numpy()
         best = optimum(cost)
-        ours.append(excess((x.double() - y[match(x, y)].double()).square().sum().item(), best))
+        ours.append(excess((x.double() - y[optimal_permutation(x, y)].double()).square().sum().item(), best))
         theirs.append(excess(len(x) * (OTPlanSampler("exact").get_map(x, y) * cost).sum(), best))
     return {"monge max excess / optimum": max(ours), "torchcfm max excess / optimum": max(theirs)}
 
@@ -138,7 +138,7 @@ def end_to_end():
     sample = OTPlanSampler("exact").sample_plan
     for n, d in POINTS:
         pairs = [points(n, d, seed) for seed in seeds(n)]
-        calls = {"monge": in_turn(match, pairs), "torchcfm": in_turn(sample, pairs)}
+        calls = {"monge": in_turn(optimal_permutation, pairs), "torchcfm": in_turn(sample, pairs)}
         times = side.interleave(calls, rounds=2000 if n < 256 else 200, seconds=8)
         row = {"kind": "end to end", "n": n, "d": d, "seeds": spelled(seeds(n)), "rounds": len(times["monge"])}
         yield row | side.compare(times) | excess_of_pairs(pairs)

@@ -24,7 +24,7 @@ from monge.apps.generate.data import Dataset, dealt_labels, digits
 from monge.apps.generate.evaluate import Judge
 from monge.apps.generate.pairs import StoredPairs
 from monge.apps.generate.recipes import PATHS, Generate
-from monge.apps.generate.sample import Generator, Walk
+from monge.apps.generate.sample import Generator, Sampling
 from monge.fleet import processes
 from monge.math.cost import Units
 from monge.math.random import seeded
@@ -60,7 +60,7 @@ class Arm:
         return KEPT / f"{kind} {self.name} {self.seed} {self.steps}.json".replace(" ", "-")
 
     def recipe(self, **changes) -> Generate:
-        config = TrainConfig(steps=self.steps, seed=self.seed, workers=0)
+        config = TrainConfig(steps=self.steps, seed=self.seed, loader_threads=0)
         return Generate(conditional=self.conditional, train=config, **changes)
 
 
@@ -160,7 +160,7 @@ def run(arm: Arm) -> dict[str, dict[str, float]]:
         noise = generator.noise(n, generator=seeded(arm.seed, 3))
         for name, solver, budgets in (("euler", "euler", BUDGETS), ("heun", "heun", (50,))):
             for budget in budgets:
-                x = generator.end(noise, labels, Walk(budget // (1 + (name == "heun")), solver))
+                x = generator.end(noise, labels, Sampling(budget // (1 + (name == "heun")), solver))
                 record(f"{name} {budget}", x, generator)
     arm.path.parent.mkdir(parents=True, exist_ok=True)
     arm.path.write_text(json.dumps(found))

@@ -16,7 +16,7 @@ from side_by_side import print_table, write_result
 from monge.math.cost import squared_euclidean
 from monge.math.coupling import MinibatchOT
 from monge.math.ot import assignment, sinkhorn
-from monge.math.solve import grid, integrate
+from monge.math.solve import integrate, time_grid
 from monge.math.types import Pair
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiTShape, Patches
@@ -100,8 +100,8 @@ def agreement() -> list[dict[str, object]]:
         torch.nn.init.normal_(parameter, std=0.05)
     x_0 = torch.randn(64, 1, 8, 8)
     with torch.no_grad():
-        here = integrate(net, x_0, grid(20, x_0))
-        there = integrate(net.cuda(), x_0.cuda(), grid(20, x_0.cuda())).cpu()
+        here = integrate(net, x_0, time_grid(20, x_0))
+        there = integrate(net.cuda(), x_0.cuda(), time_grid(20, x_0.cuda())).cpu()
     return [{"samples, max |CPU - GPU| / max |x|": float((here - there).abs().max() / here.abs().max())}]
 
 

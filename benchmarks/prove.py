@@ -55,7 +55,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "template, random order": {"order": "random"},
 }
 """Only the last draws anything: the others are run once."""
-EQUAL = Search(candidates=32, nodes=16, batch=1, seconds=60.0)
+EQUAL = Search(candidates=32, nodes=16, batch_size=1, seconds=60.0)
 """States decide, not seconds, which the machine's load changes; one at a time, so that the order has its say."""
 PACKAGES = ("numpy", "pyarrow", "psutil")
 

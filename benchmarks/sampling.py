@@ -27,12 +27,12 @@ from monge.math.solve import (
     adams_bashforth_3,
     dpm_solver_2m,
     euler,
-    grid,
     heun,
     integrate,
     midpoint,
     rk4,
     solve,
+    time_grid,
 )
 from monge.math.types import Pair, Velocity
 from monge.objective.flow_matching import FlowMatching
@@ -87,17 +87,17 @@ def quality(net: Field) -> list[dict[str, object]]:
         "dpm-solver++ 2m": (dpm_solver_2m(Affine()), 1),
     }
     x_0, x_1 = torch.randn(1024, 2, generator=seeded(2)), moons(1024, seeded(3))
-    reference = integrate(net, x_0, grid(1, x_0), step=dopri5(rtol=1e-7, atol=1e-7))
+    reference = integrate(net, x_0, time_grid(1, x_0), step=dopri5(rtol=1e-7, atol=1e-7))
     rows: list[dict[str, object]] = []
     for name, (step, each) in steps.items():
         row: dict[str, object] = {"solver": name}
         for budget in (4, 8, 16, 32, 64):
-            x = integrate(net, x_0, grid(budget // each, x_0), step=step)
+            x = integrate(net, x_0, time_grid(budget // each, x_0), step=step)
             row[f"error at {budget}"] = float((x - reference).norm(dim=1).median())
             row[f"W2^2 at {budget}"] = squared_w2(x, x_1)
         rows.append(row)
     for tolerance in (1e-2, 1e-3, 1e-4):
-        x, evaluations = solve(net, x_0, grid(1, x_0), step=dopri5(rtol=tolerance, atol=tolerance))
+        x, evaluations = solve(net, x_0, time_grid(1, x_0), step=dopri5(rtol=tolerance, atol=tolerance))
         error = float((x - reference).norm(dim=1).median())
         rows.append(
             {"solver": f"dopri5 {tolerance:g}", "evaluations": evaluations, "error": error, "W2^2": squared_w2(x, x_1)}

@@ -128,7 +128,7 @@ def training(directory: Path, steps: int, rounds: int) -> tuple[list[dict[str, o
             arms["memory"] += walked(run)
             batches["memory"] += making(run)
     ms = {f"a batch from {name} ms": 1e3 * statistics.median(times) for name, times in batches.items()}
-    return memory, {"batch": recipe.batch, "steps": len(arms["disk"]), **side.compare(arms, ours="memory"), **ms}
+    return memory, {"batch": recipe.batch_size, "steps": len(arms["disk"]), **side.compare(arms, ours="memory"), **ms}
 
 
 def walked(run: Run[Any], cold: Path | None = None) -> list[float]:

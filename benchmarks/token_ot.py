@@ -49,7 +49,7 @@ NOISE = 0.5
 """Of a copy, per entry of variance one. Below 0.34 the seed's prices keep matches: creating costs a tenth of a squared norm."""
 SETS, CALIBRATED = ((60, 60), (60, 120), (196, 120)), 100
 """Lengths of source and target, and how many such pairs the calibration sees; the first SAMPLES of them are judged."""
-SEED = Prices(create_norm=0.1, turn=0.0, raw=True)
+SEED = Prices(create_norm=0.1, priority=0.0, raw=True)
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def problems(*, default: bool) -> list[Tokens]:
         n, m = torch.randint(40, 201, (2,), generator=seeded(1, number)).tolist()
         pair = planted(n, m, number)
         unit, price = calibrate(1 - torch.nn.functional.cosine_similarity(pair.source[pair.i], pair.target[pair.j]))
-        price, turn = (price, Prices().turn) if default else (1.0, 0.0)
-        blocks = FourBlock(unit, delete=price, create=price, turn=turn, content=cosine)
+        price, priority = (price, Prices().priority) if default else (1.0, 0.0)
+        blocks = FourBlock(unit, delete=price, create=price, priority=priority, content=cosine)
         states, double = (
             Pair(CONTAINER.pack([pair.source.to(dtype)]), CONTAINER.pack([pair.target.to(dtype)]))
             for dtype in (torch.float32, torch.float64)

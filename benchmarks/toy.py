@@ -20,10 +20,10 @@ from torch import Tensor
 
 from monge.apps.generate.toys import TOYS
 from monge.fleet import processes
-from monge.math.coupling import MinibatchOT, given
+from monge.math.coupling import MinibatchOT, identity
 from monge.math.metrics import normalised_path_energy, path_energy, squared_w2
 from monge.math.random import seeded
-from monge.math.solve import euler, grid, integrate
+from monge.math.solve import euler, integrate, time_grid
 from monge.math.types import Condition, Pair
 from monge.objective.flow_matching import FlowMatching
 
@@ -64,7 +64,7 @@ def loss_of(name: str) -> Callable[[Field, Tensor, Tensor], Tensor]:
     """The loss of an arm as a function of network, sources and targets."""
     library, coupling = name.split()
     if library == "monge":
-        objective = FlowMatching(coupling=MinibatchOT() if coupling == "OT" else given)
+        objective = FlowMatching(coupling=MinibatchOT() if coupling == "OT" else identity)
         return lambda field, x_0, x_1: objective(field, Pair(x_0, x_1)).value
     from torchcfm import ConditionalFlowMatcher, ExactOptimalTransportConditionalFlowMatcher
 
@@ -105,7 +105,7 @@ def measure(field: Field, source, target, draws: torch.Generator, *, n: int = 20
         _, energy = path_energy(field, x_0, steps=100)
         found = {"path energy": normalised_path_energy(energy, squared_w2(x_0, x_1))}
         for budget in BUDGETS:
-            x = integrate(field, x_0, grid(budget, x_0), step=euler)
+            x = integrate(field, x_0, time_grid(budget, x_0), step=euler)
             found[f"W2^2, {budget} steps"] = squared_w2(x, x_1)
     return found | {"W2^2 floor": squared_w2(other, x_1)}
 

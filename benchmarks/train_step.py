@@ -16,7 +16,7 @@ from torchcfm import ConditionalFlowMatcher, ExactOptimalTransportConditionalFlo
 from toy import Field
 
 from monge.apps.generate.toys import gaussians, moons
-from monge.math.coupling import Coupling, MinibatchOT, given
+from monge.math.coupling import Coupling, MinibatchOT, identity
 from monge.math.random import seeded
 from monge.math.types import Pair
 from monge.objective.flow_matching import FlowMatching
@@ -56,7 +56,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pairs = {
         "OT-CFM": (ours(MinibatchOT()), theirs(ExactOptimalTransportConditionalFlowMatcher(sigma=0.0))),
-        "I-CFM": (ours(given), theirs(ConditionalFlowMatcher(sigma=0.0))),
+        "I-CFM": (ours(identity), theirs(ConditionalFlowMatcher(sigma=0.0))),
     }
     rows = []
     for name, (monge, torchcfm) in pairs.items():

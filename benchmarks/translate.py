@@ -36,9 +36,14 @@ FORMER = Prices(rule="quantile")  # of the recorded table
 ARMS: dict[str, dict] = {
     "one step": {},
     "regression": {"contrast": 0.0, "shape": FieldShape(mean=False)},
-    "flow matching": {"how": "match", "batch": 32},
-    "births and deaths": {"how": "events", "prices": replace(FORMER, turn=0.0), "gain": 4.0, "batch": 32},
-    "flow walking": {"walk": 3},
+    "flow matching": {"method": "flow-matching", "batch_size": 32},
+    "births and deaths": {
+        "method": "branching-flows",
+        "prices": replace(FORMER, priority=0.0),
+        "aux_scale": 4.0,
+        "batch_size": 32,
+    },
+    "flow walking": {"walking_steps": 3},
 }
 """`one step` is a regression as well, taught by contrast too and with the mean past its blocks; `regression` has neither, nor
 have flow matching and events. They see as many rows in a step as a walk of one step does, which goes both ways with each of
@@ -61,7 +66,9 @@ def learnt(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Path:
     name, seed = arm
     out = work / f"{name} {seed} {steps}".replace(" ", "-")
     recipe = Translate(pairs=str(pairs), **{"prices": FORMER, **ARMS[name]})
-    config = replace(recipe.train, steps=steps, save_every=500, seed=seed, threads=1, workers=0, precision="bfloat16")
+    config = replace(
+        recipe.train, steps=steps, save_every=500, seed=seed, threads=1, loader_threads=0, precision="bfloat16"
+    )
     fit(replace(recipe, train=config), out, resume=True)
     return out
 
@@ -75,11 +82,18 @@ def judged(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Tables:
     name, run = arm[0], learnt(work, pairs, steps, arm)
     if not (run / "judged.json").exists():
         flow, first = translator_of(reopen(run, app="translate")), arm == (next(iter(ARMS)), 0)
-        budgets = BUDGETS if flow.steps > 1 and name != "births and deaths" else ()
+        sweep_steps = BUDGETS if flow.steps > 1 and name != "births and deaths" else ()
         found: dict[str, dict[str, Any]] = {}
-        for direction, back in (("English to Metamath", False), ("Metamath to English", True)):
+        for direction, reverse in (("English to Metamath", False), ("Metamath to English", True)):
             table = evaluate(
-                Pairs(pairs), flow, back=back, most=POOL, steps=flow.steps, budgets=budgets, baselines=first, pool=POOL
+                Pairs(pairs),
+                flow,
+                reverse=reverse,
+                limit=POOL,
+                steps=flow.steps,
+                sweep_steps=sweep_steps,
+                baselines=first,
+                pool=POOL,
             )
             found[direction] = {
                 row.replace("flow,", f"{name},"): {key: asdict(cell) for key, cell in cells.items()}
@@ -103,7 +117,7 @@ def main(
     seeds: int = 3,
     steps: int = 2000,
     workers: int = 2,
-    most: int | None = None,
+    limit: int | None = None,
     arms: tuple[str, ...] = tuple(ARMS),
 ) -> None:
     """Run arms and print the tables.
@@ -116,7 +130,7 @@ def main(
         most: Theorems, all if not said.
         arms: Which of them.
     """
-    pairs = prepare.prepare_all(work, most=most)
+    pairs = prepare.prepare_all(work, limit=limit)
     asked = [(name, seed) for name in arms for seed in range(seeds)]
     done: dict[int, Tables] = {}
     for number, tables in processes(workers)(partial(judged, work, pairs, steps), asked):

@@ -12,10 +12,15 @@ from .math.path import Affine as Affine, Path as Path, conditional_ot as conditi
 from .math.path import decreasing as decreasing, linear as linear, trigonometric as trigonometric
 from .math.times import Times as Times, logit_normal as logit_normal, shifted as shifted, uniform as uniform
 from .math.coupling import Coupling as Coupling, MinibatchOT as MinibatchOT, SemidiscreteOT as SemidiscreteOT
-from .math.coupling import TokenOT as TokenOT, given as given
-from .math.ot import Plan as Plan, assignment as assignment, match as match, sinkhorn as sinkhorn
+from .math.coupling import TokenOT as TokenOT, identity as identity
+from .math.ot import (
+    Plan as Plan,
+    assignment as assignment,
+    optimal_permutation as optimal_permutation,
+    sinkhorn as sinkhorn,
+)
 from .math.semidiscrete import semidiscrete as semidiscrete
-from .math.solve import grid as grid, integrate as integrate, solve as solve, trajectory as trajectory
+from .math.solve import time_grid as time_grid, integrate as integrate, solve as solve, trajectory as trajectory
 from .math.solve import adams_bashforth_2 as adams_bashforth_2, adams_bashforth_3 as adams_bashforth_3
 from .math.solve import dpm_solver_2m as dpm_solver_2m, euler as euler, heun as heun, midpoint as midpoint, rk4 as rk4
 from .math.dopri5 import dopri5 as dopri5
@@ -31,7 +36,7 @@ from .objective.flow_matching import FlowMatching as FlowMatching
 from .objective.flow_walking import FlowWalking as FlowWalking
 from .objective.alignment import Alignment as Alignment, CachedTargets as CachedTargets, Unconditional as Unconditional
 from .objective.frozen import Frozen as Frozen
-from .objective.contrastive import Contrast as Contrast, InfoNCE as InfoNCE, Margin as Margin
+from .objective.contrastive import Candidates as Candidates, InfoNCE as InfoNCE, Margin as Margin
 from .objective.next_token import NextToken as NextToken, Tokens as Tokens
 from .train.config import TrainConfig as TrainConfig
 from .train.loop import Run as Run

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import nn
-from tyro.conf import Suppress
+from tyro.conf import OmitArgPrefixes, Suppress
 
 from monge.objective.next_token import NextToken, Tokens
 from monge.run import fingerprint, fit
@@ -35,15 +35,24 @@ class Pretrain:
     heads: int = 6
     length: int = 128
     """Tokens of a training sequence; texts are laid end to end."""
-    batch: int = 16
-    train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=600, warmup=50, save_every=300, weight_decay=0.1, threads=0, ema=0.0)
+    batch_size: int = 16
+    train: OmitArgPrefixes[TrainConfig] = field(
+        default_factory=lambda: TrainConfig(
+            steps=600, warmup_steps=50, save_every=300, weight_decay=0.1, threads=0, ema_width=0.0
+        )
     )
 
     def __post_init__(self) -> None:
         if self.texts:
             object.__setattr__(self, "texts", str(Path(self.texts).resolve()))
-        for name, least in (("vocabulary", 1), ("width", 1), ("depth", 1), ("heads", 1), ("length", 2), ("batch", 1)):
+        for name, least in (
+            ("vocabulary", 1),
+            ("width", 1),
+            ("depth", 1),
+            ("heads", 1),
+            ("length", 2),
+            ("batch_size", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.width % (2 * self.heads):
@@ -59,18 +68,18 @@ class Pretrain:
         stream = torch.tensor([token for row in tokenizer.encode_batch(lines) for token in [*row.ids, end]])
         blocks = stream[: len(stream) // self.length * self.length].reshape(-1, self.length)
         held_out = max(1, len(blocks) // 50)
-        if len(blocks) < 2 * self.batch:
+        if len(blocks) < 2 * self.batch_size:
             raise ValueError(f"{self.texts}: {len(blocks)} sequences of {self.length} tokens; give more text")
         learnt, kept = blocks[held_out:], blocks[:held_out]
         model = neox(tokenizer.get_vocab_size(), self.width, self.depth, self.heads, self.length, end)
 
         def batches(number: int) -> Tokens:
-            return Tokens(learnt[shuffled(number, self.batch, len(learnt), self.train.seed)])
+            return Tokens(learnt[shuffled(number, self.batch_size, len(learnt), self.train.seed)])
 
         def evaluate(model: nn.Module) -> dict[str, float]:
             device = next(model.parameters()).device
-            losses = [NextToken()(model, Tokens(part).to(device)).value for part in kept.split(self.batch)]
-            sizes = [len(part) for part in kept.split(self.batch)]
+            losses = [NextToken()(model, Tokens(part).to(device)).value for part in kept.split(self.batch_size)]
+            sizes = [len(part) for part in kept.split(self.batch_size)]
             total = sum(float(loss) * size for loss, size in zip(losses, sizes, strict=True))
             return {"held-out loss": total / len(kept)}
 

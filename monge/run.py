@@ -177,7 +177,17 @@ def _draw_first(run: Run[Any]) -> None:
 
 RESUMABLE = frozenset(
     f"recipe.train.{name}"
-    for name in ("steps", "save_every", "keep", "milestones", "log_every", "workers", "threads", "device", "compile")
+    for name in (
+        "steps",
+        "save_every",
+        "keep_last",
+        "milestones",
+        "log_every",
+        "loader_threads",
+        "threads",
+        "device",
+        "compile",
+    )
 )
 """Settings that may change when a run is resumed: how long it trains, how often it saves and logs, and where it runs."""
 
@@ -226,7 +236,7 @@ def _described(recipe: Recipe) -> dict[str, Any]:
 
 def _prune(checkpoints: Path, state: State, config: TrainConfig) -> None:
     best = {int(state.best["step"])} if state.best else set[int]()
-    checkpoint.prune(checkpoints, keep=config.keep, also=best | set(config.milestones))
+    checkpoint.prune(checkpoints, keep=config.keep_last, also=best | set(config.milestones))
 
 
 def _evaluated(run: Run[Any], state: State, step: nn.Module) -> dict[str, float]:

@@ -51,7 +51,7 @@ class Opened:
         """`model` with the run's weights: `which` is last, best or a step; averaged are those of the EMA if there is one."""
         path = self.checkpoint(which)
         tensors, frozen = read_tensors(path / "model.safetensors"), read_json(path / "state.json").get("frozen")
-        if averaged and self.recipe["train"].get("ema"):
+        if averaged and self.recipe["train"].get("ema_width"):
             tensors |= read_tensors(path / "ema.safetensors")
         try:
             load_weights(model, tensors, frozen=frozen[0] if frozen else None)

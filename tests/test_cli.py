@@ -99,7 +99,7 @@ def test_an_app_without_a_verb_shows_the_verbs(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     "words",
-    [["generate", "train", "--no-such-option"], ["generate", "train", "--batch", "many"], ["generate", "sample"]],
+    [["generate", "train", "--no-such-option"], ["generate", "train", "--batch-size", "many"], ["generate", "sample"]],
 )
 def test_a_bad_option_exits_with_two(words: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -24,7 +24,7 @@ LABELS = torch.arange(64) % 2
 SMALL = DiTShape(monge.BlockShape(16, 2), depth=2)
 
 
-def noise_and_data(number: int, *, coupling: monge.Coupling = monge.given) -> Pair:
+def noise_and_data(number: int, *, coupling: monge.Coupling = monge.identity) -> Pair:
     """16 points with fresh noise, their rows and labels."""
     index = torch.randperm(64, generator=seeded(2, number))[:16]
     x_0 = torch.randn(16, 2, generator=seeded(3, number))
@@ -61,12 +61,12 @@ def masked(number: int) -> Pair:
     return monge.MinibatchOT()(Pair(torch.randn(8, 5, 6, generator=seeded(9, number)), x, mask=mask))
 
 
-def candidates(number: int) -> monge.Contrast:
+def candidates(number: int) -> monge.Candidates:
     """Four candidates per row; the first has the largest sum."""
     x = torch.randn(8, 4, 3, generator=seeded(10, number))
     best = x.sum(-1).argmax(1, keepdim=True)
     order = (torch.arange(4) + best) % 4
-    return monge.Contrast(x.gather(1, order[..., None].expand_as(x)))
+    return monge.Candidates(x.gather(1, order[..., None].expand_as(x)))
 
 
 class Quadratic(nn.Module):
@@ -168,7 +168,9 @@ class Method_:
     app: ClassVar[str] = "method"
     name: str
     train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=30, lr=5e-3, warmup=0, save_every=15, device="cpu", log_every=30)
+        default_factory=lambda: TrainConfig(
+            steps=30, lr=5e-3, warmup_steps=0, save_every=15, device="cpu", log_every=30
+        )
     )
 
     def build(self) -> Run[Any]:
@@ -180,7 +182,7 @@ def used(name: str, model: nn.Module) -> Tensor:
     """The trained model at work: energies of candidates, or the end of the flow."""
     batch = METHODS[name][2](1000)
     with torch.no_grad():
-        if isinstance(batch, monge.Contrast):
+        if isinstance(batch, monge.Candidates):
             return batch.energies(model)
         return integrate(lambda x, t: model(x, t, batch.condition), batch.x_0, 4)
 

@@ -15,7 +15,7 @@ from monge.train.config import TrainConfig
     [
         *(
             ({name: 0}, f"{name} must be at least 1, got 0")
-            for name in ("vocabulary", "width", "depth", "heads", "batch")
+            for name in ("vocabulary", "width", "depth", "heads", "batch_size")
         ),
         ({"length": 1}, "length must be at least 2, got 1"),
         ({"width": 100}, "width 100 is not 6 heads of an even width; give a multiple of 12"),
@@ -30,8 +30,8 @@ def test_sizes_that_make_no_model_are_refused(sizes: dict[str, int], said: str) 
 def test_a_run_goes_on_with_its_own_texts_only(tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.write_text("( ph -> ps )\nA e. B\n" * 40)
-    config = TrainConfig(steps=2, save_every=1, warmup=0, device="cpu", ema=0.0, workers=0)
-    recipe = Pretrain(str(texts), vocabulary=300, width=16, depth=1, heads=2, length=8, batch=2, train=config)
+    config = TrainConfig(steps=2, save_every=1, warmup_steps=0, device="cpu", ema_width=0.0, loader_threads=0)
+    recipe = Pretrain(str(texts), vocabulary=300, width=16, depth=1, heads=2, length=8, batch_size=2, train=config)
     fit(recipe, tmp_path / "run")
     assert fit(recipe, tmp_path / "run", resume=True).step == 2
     texts = texts.rename(tmp_path / "moved")

@@ -29,7 +29,7 @@ def test_the_python_trains_and_samples():
 
 
 COMMANDS = [words for line in re.findall(r"`(monge [^`]+)`", README) if "APP" not in (words := shlex.split(line))]
-SMALL = {"generate": "--steps 60", "translate": "--pairs 300 --steps 10 --lm-steps 5", "prove": "--theorems 2"}
+SMALL = {"generate": "--steps 60", "translate": "--limit 300 --steps 10 --lm-steps 5", "prove": "--theorems 2"}
 LEFT = {"generate": "samples/samples.png", "translate": "run/evaluation.json", "prove": "view.html"}
 
 

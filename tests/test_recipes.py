@@ -18,7 +18,7 @@ from monge.train.distributed import Ranks
 from monge.train.loop import prepare, train
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
-SMALL = Generate(width=32, depth=2, batch=32, train=TrainConfig(steps=20, warmup=5, workers=0))
+SMALL = Generate(width=32, depth=2, batch_size=32, train=TrainConfig(steps=20, warmup_steps=5, loader_threads=0))
 RECIPES = {
     "default": SMALL,
     "independent": replace(SMALL, coupling="independent"),
@@ -30,7 +30,7 @@ RECIPES = {
     "dit": replace(SMALL, network="dit", width=64),
     "trigonometric target": replace(SMALL, path="trigonometric", predicts="target", times="logit-normal"),
     "source": replace(SMALL, predicts="source"),
-    "toy": replace(SMALL, data="checkerboard", coupling="independent", batch=256),
+    "toy": replace(SMALL, data="checkerboard", coupling="independent", batch_size=256),
     "muon": replace(SMALL, network="dit", width=64, train=replace(SMALL.train, optimizer="muon")),
     "bfloat16": replace(SMALL, network="dit", width=64, train=replace(SMALL.train, precision="bfloat16")),
 }

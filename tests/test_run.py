@@ -26,7 +26,7 @@ TRAIN = Path(__file__).parent / "train"
 sys.path.insert(0, str(TRAIN))
 from regression import Network, Regression  # noqa: E402
 
-RECIPE = Regression(TrainConfig(steps=6, warmup=0, save_every=2, device="cpu", milestones=(2,)))
+RECIPE = Regression(TrainConfig(steps=6, warmup_steps=0, save_every=2, device="cpu", milestones=(2,)))
 
 
 def with_train(**changes) -> Regression:
@@ -67,7 +67,7 @@ def test_checkpoints_are_named_last_best_or_by_their_step(tmp_path: Path) -> Non
 
 def test_evaluation_sees_the_averaged_weights_and_leaves_the_run_alone(tmp_path: Path) -> None:
     often, seldom = tmp_path / "often", tmp_path / "seldom"
-    fit(with_train(save_every=1, keep=9), often)
+    fit(with_train(save_every=1, keep_last=9), often)
     fit(with_train(save_every=6), seldom)
     for name in ("model", "ema", "resume"):
         one, two = (files.read_tensors(d / f"checkpoints/step-00000006/{name}.safetensors") for d in (often, seldom))
@@ -100,9 +100,9 @@ def test_resuming_what_is_done_changes_nothing(tmp_path: Path) -> None:
     ("other", "named"),
     [
         (with_train(lr=0.5), "recipe.train.lr = 0.001, not 0.5"),
-        (with_train(warmup=3), "recipe.train.warmup = 0, not 3"),
+        (with_train(warmup_steps=3), "recipe.train.warmup_steps = 0, not 3"),
         (replace(RECIPE, size=9), "recipe.size = 8, not 9"),
-        (replace(with_train(lr=0.5, warmup=7), size=9), "recipe.size = 8, not 9"),
+        (replace(with_train(lr=0.5, warmup_steps=7), size=9), "recipe.size = 8, not 9"),
     ],
 )
 def test_another_recipe_is_refused_by_its_first_difference(tmp_path: Path, other: Regression, named: str) -> None:
@@ -125,7 +125,7 @@ def test_versions_may_differ_and_missing_fields_count() -> None:
 
 def test_a_recipe_that_cannot_be_built_leaves_the_directory_free(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ema: width 0\.9"):
-        fit(with_train(ema=0.9), tmp_path)
+        fit(with_train(ema_width=0.9), tmp_path)
     assert not (tmp_path / "recipe.json").exists()
     assert fit(RECIPE, tmp_path).step == 6
 
@@ -231,7 +231,7 @@ def test_leftovers_of_a_crash_are_swept_when_it_goes_on(tmp_path: Path) -> None:
 
 
 def test_no_ema_and_no_evaluation_are_fine(tmp_path: Path) -> None:
-    fit(with_train(ema=0.0), tmp_path)
+    fit(with_train(ema_width=0.0), tmp_path)
     assert not list(tmp_path.rglob("ema.safetensors"))
     assert reopen(tmp_path, app="regression").weights(Network()) is not None
 
@@ -256,7 +256,7 @@ def test_a_directory_that_did_not_come_to_a_run_is_removed_and_nothing_else_is(t
     (tmp_path / "kept" / "notes").write_text("mine")
     for name in ("new", "kept"):
         with pytest.raises(ValueError, match="width"):
-            fit(with_train(ema=0.9), tmp_path / name)
+            fit(with_train(ema_width=0.9), tmp_path / name)
     assert not (tmp_path / "new").exists()
     assert (tmp_path / "kept" / "notes").read_text() == "mine"
 
@@ -273,7 +273,7 @@ def test_a_damaged_run_is_named(tmp_path: Path) -> None:
 
 def test_a_resumed_run_may_train_for_longer_but_not_for_less(tmp_path: Path) -> None:
     fit(with_train(steps=4), tmp_path)
-    assert fit(with_train(steps=8, keep=5), tmp_path, resume=True).step == 8
+    assert fit(with_train(steps=8, keep_last=5), tmp_path, resume=True).step == 8
     assert json.loads((tmp_path / "recipe.json").read_text())["recipe"]["train"]["steps"] == 8
     assert [record["step"] for record in read_records(tmp_path / "metrics.jsonl")] == [2, 4, 6, 8]
     with pytest.raises(ValueError, match=r"train.steps is 6, but the run is at step 8; give at least as many"):
@@ -294,7 +294,7 @@ def test_a_signal_saves_a_checkpoint_and_resuming_ends_in_the_same_weights(
                 signal.raise_signal(number)
             return super().batch(number_)
 
-    recipe = Signalled(with_train(workers=0, milestones=(), save_every=100).train)
+    recipe = Signalled(with_train(loader_threads=0, milestones=(), save_every=100).train)
     before = signal.getsignal(number)
     Signalled.sent.clear()
     with pytest.raises(Interrupted, match=r"interrupted at step 4; .*continue with --resume") as stop:

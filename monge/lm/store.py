@@ -30,7 +30,7 @@ _STORED = {
 GROUP = 2**25  # bytes of a row group at most
 Row = tuple[str, Tensor]
 Dropped = tuple[str, str]  # the id of a row that was left out, and the reason
-Bad = Literal["reject", "drop"]
+OnBadRows = Literal["error", "drop"]
 
 
 def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprint: dict[str, Any]) -> int:
@@ -214,7 +214,7 @@ class Vectors:
                 name, reason = (f"row {place}", "no id") if key is None else (f"id {key!r}", reason)
                 if dropped is None:
                     where = f"{self.path}: row group {number}, {name}"
-                    raise ValueError(f"{where}: {reason}; leave the row out, as --bad drop does")
+                    raise ValueError(f"{where}: {reason}; leave the row out, as --on-bad-rows drop does")
                 dropped.append((name if key is None else key, str(reason)))
             yield number, rows
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from monge.math.cost import turns
+from monge.math.cost import void_order
 from monge.math.ot import assignment
 
 
@@ -17,7 +17,7 @@ class Slots(NamedTuple):
     """What a container state means: content, where in the sequence, and whether there is a token at all."""
 
     content: Float[Tensor, "B N D"]
-    turn: Float[Tensor, "B N"]  # in [0, 1): when it is called among those of its kind, see cost.turns
+    priority: Float[Tensor, "B N"]  # in [0, 1): when it is called among those of its kind, see cost.void_order
     position: Float[Tensor, "B N"]  # in (0, 1]
     existence: Float[Tensor, "B N"]  # 1 active, 0 void; in between only along a flow
 
@@ -27,11 +27,11 @@ class Container:
     """`capacity` slots of D content channels, and one each of turn, position and existence.
 
     Position has a channel of its own: added into the content it can neither be told from it nor be undone. The last three
-    channels are multiplied by `gain`, so that they weigh against D of content.
+    channels are multiplied by `aux_scale`, so that they weigh against D of content.
     """
 
     capacity: int
-    gain: float = 1.0
+    aux_scale: float = 1.0
 
     def pack(self, sequences: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B N D+3"]:
         """Tokens first, in order, at positions i/n; then the voids, at k/(N - n): a reserve bench along the whole sequence."""
@@ -50,16 +50,16 @@ class Container:
         n = lengths[:, None].to(content.dtype)
         voids = (self.capacity - n).clamp_min(1)
         position = torch.where(active, slot / n.clamp_min(1), (slot - n) / voids).to(content.dtype)
-        return self.join(Slots(content, turns(active).to(content.dtype), position, active.to(content.dtype)))
+        return self.join(Slots(content, void_order(active).to(content.dtype), position, active.to(content.dtype)))
 
     def join(self, slots: Slots) -> Float[Tensor, "B N channels"]:
         """The state whose slots these are."""
-        extra = torch.stack([slots.turn, slots.position, slots.existence], -1) * self.gain
+        extra = torch.stack([slots.priority, slots.position, slots.existence], -1) * self.aux_scale
         return torch.cat([slots.content, extra], -1)
 
     def split(self, state: Float[Tensor, "B N channels"]) -> Slots:
         """The slots of a state, also half-way along a flow."""
-        return Slots(state[..., :-3], *(state[..., -3:] / self.gain).unbind(-1))
+        return Slots(state[..., :-3], *(state[..., -3:] / self.aux_scale).unbind(-1))
 
     def active(self, state: Float[Tensor, "B N channels"]) -> Bool[Tensor, "B N"]:
         """Which slots hold a token: existence above one half."""
@@ -91,7 +91,7 @@ class Additive:
 
         The position of a void cannot be told, nor a turn; they are 0.
         """
-        content, existence = state[..., :-1], state[..., -1] / self.container.gain
+        content, existence = state[..., :-1], state[..., -1] / self.container.aux_scale
         position = torch.zeros_like(existence)
         plain = torch.zeros_like(content)
         for row, active in enumerate(existence > 0.5):

@@ -143,7 +143,7 @@ def _gathered(blocks: Iterable[Float[Tensor, "_ D"]]) -> Iterator[Float[Tensor, 
         yield torch.cat(held)
 
 
-def turns(active: Bool[Tensor, "*b N"]) -> Float[Tensor, "*b N"]:
+def void_order(active: Bool[Tensor, "*b N"]) -> Float[Tensor, "*b N"]:
     """When each slot's turn comes among those of its kind, in [0, 1): in van der Corput's order the first few lie evenly."""
     index = torch.where(active, active.cumsum(-1), (~active).cumsum(-1)) - 1
     mirrored = [(index >> bit & 1) / 2 ** (bit + 1) for bit in range(max(1, active.shape[-1].bit_length()))]
@@ -164,7 +164,7 @@ class FourBlock:
     delete: float = 0.5  # alpha_delete: active -> void
     create: float = 0.5  # alpha_create: void -> active
     create_norm: float = 0.0  # beta_create: void -> active, per squared norm of what is created
-    turn: float = 0.0
+    priority: float = 0.0
     content: Cost = squared_euclidean
 
     def __call__(
@@ -181,11 +181,11 @@ class FourBlock:
         create = self.create + self.create_norm * x_1.square().sum(-1)[..., None, :] / self.unit
         from_active, to_active = active_0[..., :, None], active_1[..., None, :]
         delete = match.new_tensor(self.delete)
-        if self.turn:
-            turn_0, turn_1 = turns(active_0)[..., :, None], turns(active_1)[..., None, :]
+        if self.priority:
+            turn_0, turn_1 = void_order(active_0)[..., :, None], void_order(active_1)[..., None, :]
             # voids are called in turn; of tokens the last called is the first to go. Never below the plain price
-            create = create + self.turn * (1 + turn_0 - turn_1)
-            delete = delete + self.turn * (1 + turn_1 - turn_0)
+            create = create + self.priority * (1 + turn_0 - turn_1)
+            delete = delete + self.priority * (1 + turn_1 - turn_0)
         content = torch.where(from_active, torch.where(to_active, match, delete), create)
         moved = self.position * (position_0[..., :, None] - position_1[..., None, :]).square()
         return torch.where(from_active | to_active, content + moved, content.new_zeros(()))

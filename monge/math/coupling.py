@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.math.cost import Cost, inner_product, squared_euclidean
-from monge.math.ot import Plan, assignment, magnitude, match, sinkhorn
-from monge.math.semidiscrete import fall
+from monge.math.ot import Plan, assignment, magnitude, optimal_permutation, sinkhorn
+from monge.math.semidiscrete import semidiscrete_assign
 from monge.math.types import Pair, floating
 
 P = ParamSpec("P")
@@ -29,7 +29,7 @@ class Coupling(Protocol):
     def __call__(self, pair: Pair, /, *, generator: torch.Generator | None = None) -> Pair: ...
 
 
-def given(pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
+def identity(pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
     """The pair unchanged: independent draws, or pairs that belong together and must never be re-coupled."""
     return pair
 
@@ -97,7 +97,7 @@ class MinibatchOT:
         if not x_0.numel():
             return torch.arange(len(pair), device=x_1.device)
         if self.cost is None and not self.epsilon and label is None:
-            return match(x_0, x_1, prices=self._prices(pair))
+            return optimal_permutation(x_0, x_1, prices=self._prices(pair))
         cost = self._cost(x_0, x_1)
         if not bool(cost.any()) or (len(pair) == 1 and float(cost) < 0):  # every coupling is optimal
             return torch.arange(len(pair), device=x_1.device)
@@ -105,7 +105,7 @@ class MinibatchOT:
             cost = cost + self.weight * _mean(cost, "weight") * _distance(label)
         if self.epsilon:
             unit = _mean(cost, "epsilon")
-            plan = converged(cost, self.epsilon * unit, self.tolerance, self.max_iterations)
+            plan = converged_plan(cost, self.epsilon * unit, self.tolerance, self.max_iterations)
             return plan.sample(generator=generator)
         return assignment(cost, prices=self._prices(pair))
 
@@ -148,7 +148,7 @@ class SemidiscreteOT:
         group = None if self.condition is None else _entry(pair, self.condition)
         groups = None if self.condition is None else _entry(self.data, self.condition)
         x_0, x_1 = pair.x_0.flatten(1), self.data.x_1.flatten(1)
-        j = fall(x_0, x_1, self.potentials, groups=groups, group=group)
+        j = semidiscrete_assign(x_0, x_1, self.potentials, groups=groups, group=group)
         chosen = self.data.take(j, j)
         return replace(chosen, x_0=pair.x_0)
 
@@ -171,7 +171,7 @@ class TokenOT:
     def __call__(self, pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
         if not self.epsilon:
             return self.apply(pair, self.permutation(pair))
-        plan = converged(self.cost(pair), self.epsilon, self.tolerance, self.max_iterations)
+        plan = converged_plan(self.cost(pair), self.epsilon, self.tolerance, self.max_iterations)
         return replace(pair, x_1=plan.barycentre(pair.x_1))
 
     @_in_full_precision
@@ -191,7 +191,9 @@ class TokenOT:
         return replace(pair, x_1=pair.x_1.gather(1, index), mask=mask)
 
 
-def converged(cost: Float[Tensor, "*b n m"], epsilon: float, tolerance: float, max_iterations: int = 10_000) -> Plan:
+def converged_plan(
+    cost: Float[Tensor, "*b n m"], epsilon: float, tolerance: float, max_iterations: int = 10_000
+) -> Plan:
     """The entropic plan, epsilon in units of cost. ArithmeticError if its marginal error stays above `tolerance`."""
     plan = sinkhorn(cost, epsilon, tolerance=tolerance, max_iterations=max_iterations)
     error = float(plan.marginal_error.max())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from monge.math.solve import Step
-from monge.math.types import Velocity, at_least_single, like
+from monge.math.types import Velocity, at_least_single, pad_like
 
 # Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, table II.5.2
 _NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
@@ -77,8 +77,8 @@ class _DormandPrince:
             scale = atol + rtol * torch.maximum(x.detach().abs(), x_new.detach().abs())
             off = _norm(error / scale)
             accept = going & (off <= 1)
-            x = torch.where(like(accept, x), x_new, x)
-            v_t = torch.where(like(accept, x), v_new, v_t)
+            x = torch.where(pad_like(accept, x), x_new, x)
+            v_t = torch.where(pad_like(accept, x), v_new, v_t)
             done = torch.where(accept, torch.where(last, whole.abs(), done + size), done)
             # a non-finite error shrinks the step, which may have left the domain of the velocity; a step cut short by the
             # knot does not shrink the next one
@@ -111,7 +111,7 @@ def _norm(x: Tensor) -> Tensor:
 
 def _attempt(v: Velocity, x: Tensor, t: Tensor, v_t: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The fifth-order result, the velocity there, and the difference to the embedded fourth-order result."""
-    step = like(h, x)
+    step = pad_like(h, x)
     slopes, x_new = [v_t], x
     for node, row in zip(_NODES, _STAGES, strict=True):
         x_new = x + step * sum(weight * slope for weight, slope in zip(row, slopes, strict=True) if weight)
@@ -125,7 +125,7 @@ def _first_step(v: Velocity, x: Tensor, t: Tensor, v_t: Tensor, sign: Tensor, rt
     scale = atol + rtol * x.detach().abs()
     d_0, d_1 = _norm(x / scale), _norm(v_t / scale)
     h_0 = torch.where((d_0 < 1e-5) | (d_1 < 1e-5), torch.full_like(d_0, 1e-6), 0.01 * d_0 / d_1.clamp_min(1e-30))
-    guess = x + like(sign * h_0, x) * v_t
+    guess = x + pad_like(sign * h_0, x) * v_t
     d_2 = _norm((v(guess, t + sign * h_0) - v_t) / scale) / h_0
     steepest = torch.maximum(d_1, d_2)
     h_1 = torch.where(steepest <= 1e-15, (h_0 * 1e-3).clamp_min(1e-6), (0.01 / steepest.clamp_min(1e-30)) ** 0.2)

@@ -12,8 +12,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from monge.math.cost import squared_euclidean
-from monge.math.ot import magnitude, match
-from monge.math.solve import grid
+from monge.math.ot import magnitude, optimal_permutation
+from monge.math.solve import time_grid
 from monge.math.types import Velocity, floating
 
 
@@ -35,7 +35,7 @@ def _points(name: str, *sets: Shaped[Tensor, "..."]) -> tuple[list[Tensor], floa
 def squared_w2(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "n D"]) -> float:
     """The squared 2-Wasserstein distance between two sets of equal size, by the exact assignment."""
     (x, y), unit = _points("squared_w2", x, y)
-    return float((x - y[match(x, y)]).square().sum(1).mean()) * unit * unit
+    return float((x - y[optimal_permutation(x, y)]).square().sum(1).mean()) * unit * unit
 
 
 def sliced_w2(
@@ -156,7 +156,7 @@ def path_energy(v: Velocity, x_0: Float[Tensor, "B *s"], *, steps: int = 100) ->
     Normalised by squared W2 between the ends, energy / w2 - 1 is the path energy of Tong et al. 2302.00482, eq. 20: 0 for OT.
     """
     x, energy = x_0, 0.0
-    knots = grid(steps, x)
+    knots = time_grid(steps, x)
     for t, s in zip(knots[:-1], knots[1:], strict=True):
         v_t = v(x, t.expand(len(x)))
         energy += float(v_t.square().flatten(1).sum(1).mean()) * float(s - t)
@@ -167,7 +167,7 @@ def path_energy(v: Velocity, x_0: Float[Tensor, "B *s"], *, steps: int = 100) ->
 def straightness(v: Velocity, x_0: Float[Tensor, "B *s"], *, steps: int = 100) -> float:
     """Mean of |(x_1 - x_0) - v_t|^2 along the flow: 0 when every walk is a straight line. Liu et al. 2209.03003, eq. 4."""
     x, squares, sum_v = x_0, torch.zeros(()), torch.zeros_like(x_0)
-    knots = grid(steps, x)
+    knots = time_grid(steps, x)
     for t in knots[:-1]:
         v_t = v(x, t.expand(len(x)))
         x = x + v_t / steps
@@ -185,7 +185,7 @@ def nmse(x: Float[Tensor, "B *s"], x_1: Float[Tensor, "B *s"], *, origin: Float[
 
 def recoupling_ratio(x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "n D"]) -> float:
     """The share of given pairs that exact OT pairs otherwise: 1 - E[tr M] / n. Wu et al. 2505.14513, eq. 7."""
-    matched = match(x_0, x_1)
+    matched = optimal_permutation(x_0, x_1)
     kept = matched == torch.arange(len(matched), device=matched.device)
     return 1 - float(kept.double().mean())
 

@@ -50,7 +50,7 @@ class Plan:
         return torch.multinomial(rows, 1, generator=generator).reshape(self.matrix.shape[:-1])
 
 
-def match(
+def optimal_permutation(
     x_0: Shaped[Tensor, "n D"], x_1: Shaped[Tensor, "n D"], *, prices: Float[Tensor, "n"] | None = None
 ) -> Int[Tensor, "n"]:
     """The permutation p that minimises sum_i |x_0[i] - x_1[p[i]]|^2, exact up to float32 rounding of the costs.

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from monge.math.types import like
+from monge.math.types import pad_like
 
 Schedule: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]  # t -> alpha, beta of x_t = alpha x_0 + beta x_1
 Spread: TypeAlias = Callable[[Tensor], Tensor]  # t -> sigma, the standard deviation of noise added around the path
@@ -101,12 +101,12 @@ class Affine:
         generator: torch.Generator | None = None,
     ) -> PathPoint:
         (alpha, beta), (d_alpha, d_beta) = self.rates(t)
-        x_t = like(alpha, x_0) * x_0 + like(beta, x_1) * x_1
-        u_t = like(d_alpha, x_0) * x_0 + like(d_beta, x_1) * x_1
+        x_t = pad_like(alpha, x_0) * x_0 + pad_like(beta, x_1) * x_1
+        u_t = pad_like(d_alpha, x_0) * x_0 + pad_like(d_beta, x_1) * x_1
         if self.spread is not None:
             z = torch.randn(x_1.shape, generator=generator, dtype=x_1.dtype, device=x_1.device)
             (sigma,), (d_sigma,) = _jvp(lambda t, spread=self.spread: (spread(t),), t)
-            x_t, u_t = x_t + like(sigma, z) * z, u_t + like(d_sigma, z) * z
+            x_t, u_t = x_t + pad_like(sigma, z) * z, u_t + pad_like(d_sigma, z) * z
         return PathPoint(t, x_t, u_t)
 
     def rates(self, t: Float[Tensor, "*b"]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -115,18 +115,18 @@ class Affine:
 
     def endpoints(self, v: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The (x_0, x_1) whose path, without spread, passes x_t at speed v."""
-        (alpha, beta), (d_alpha, d_beta) = [[like(r, x_t) for r in pair] for pair in self.rates(t)]
+        (alpha, beta), (d_alpha, d_beta) = [[pad_like(r, x_t) for r in pair] for pair in self.rates(t)]
         wronskian = alpha * d_beta - d_alpha * beta
         return (d_beta * x_t - beta * v) / wronskian, (alpha * v - d_alpha * x_t) / wronskian
 
     def velocity_from_target(self, x_1: Tensor, x_t: Tensor, t: Tensor, *, floor: float = 0.0) -> Tensor:
         """The velocity at x_t, given (a prediction of) x_1. alpha, which vanishes at t = 1, is kept above `floor`."""
-        (alpha, beta), (d_alpha, d_beta) = [[like(r, x_t) for r in pair] for pair in self.rates(t)]
+        (alpha, beta), (d_alpha, d_beta) = [[pad_like(r, x_t) for r in pair] for pair in self.rates(t)]
         return d_beta * x_1 + d_alpha * (x_t - beta * x_1) / alpha.clamp_min(floor)
 
     def velocity_from_source(self, x_0: Tensor, x_t: Tensor, t: Tensor, *, floor: float = 0.0) -> Tensor:
         """The velocity at x_t, given (a prediction of) x_0, the noise. beta, which vanishes at t = 0, is kept above `floor`."""
-        (alpha, beta), (d_alpha, d_beta) = [[like(r, x_t) for r in pair] for pair in self.rates(t)]
+        (alpha, beta), (d_alpha, d_beta) = [[pad_like(r, x_t) for r in pair] for pair in self.rates(t)]
         return d_alpha * x_0 + d_beta * (x_t - alpha * x_0) / beta.clamp_min(floor)
 
 

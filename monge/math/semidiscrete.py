@@ -46,7 +46,7 @@ def semidiscrete(
         for start in range(0, n, size):
             part = min(size, n - start)
             dealt = torch.randint(len(data), (part,), generator=generator).to(data.device)
-            hit = fall(noise(part), data, at, groups=group_of, group=group_of[dealt])
+            hit = semidiscrete_assign(noise(part), data, at, groups=group_of, group=group_of[dealt])
             counts += torch.bincount(hit, minlength=len(data))
         return counts / n
 
@@ -98,7 +98,7 @@ def _mean_duals(noise: Callable[[int], Tensor], data: Tensor, *, rounds: int) ->
     return (total / rounds).to(data) + data.square().sum(-1) / 2
 
 
-def fall(
+def semidiscrete_assign(
     x_0: Float[Tensor, "B D"],
     data: Float[Tensor, "N D"],
     potentials: Float[Tensor, "N"],

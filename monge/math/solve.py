@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monge.math.path import Affine
-from monge.math.types import Velocity, at_least_single, like
+from monge.math.types import Velocity, at_least_single, pad_like
 
 Step: TypeAlias = Callable[
     [Velocity, Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]
@@ -35,7 +35,7 @@ class Solution(NamedTuple):
     evaluations: int
 
 
-def grid(steps: int, like: Tensor, *, start: float = 0.0, end: float = 1.0) -> Float[Tensor, "knots"]:
+def time_grid(steps: int, like: Tensor, *, start: float = 0.0, end: float = 1.0) -> Float[Tensor, "knots"]:
     """`steps` equal steps from start to end on the device of `like` and in its dtype; float32 where that is shorter."""
     if steps < 1:
         raise ValueError(f"grid: at least one step, got {steps}")
@@ -107,7 +107,7 @@ def knots_of(
         raise ValueError("integrate: x is a single number; give a batch of states, (B, ...)")
     if times is None or isinstance(times, str) or not (isinstance(times, Sequence) or getattr(times, "ndim", 0)):
         count = _number_of_steps(steps if times is None else times)
-        return grid(count, x, start=float(backward), end=1.0 - backward)[:, None].expand(-1, len(x))
+        return time_grid(count, x, start=float(backward), end=1.0 - backward)[:, None].expand(-1, len(x))
     knots = torch.as_tensor(times)
     if knots.ndim not in (1, 2) or not len(knots) or (knots.ndim == 2 and knots.shape[1] != len(x)):
         raise ValueError(
@@ -175,7 +175,7 @@ class Counted:
 def gap(t: Float[Tensor, "B"], s: Float[Tensor, "B"], x: Float[Tensor, "B *s"]) -> Tensor:
     """s - t, ready to multiply x; a plain scalar where all samples share their knots, which is cheaper."""
     shared = len(t) > 0 and t.stride() == s.stride() == (0,)
-    return (s - t)[0] if shared else like(s - t, x)
+    return (s - t)[0] if shared else pad_like(s - t, x)
 
 
 def euler(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
@@ -208,7 +208,7 @@ def rk4(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tup
 
 def _since(before: Tensor, t: Tensor, x: Tensor) -> Tensor:
     """t - before, ready to divide a difference that is zero where the knots repeat."""
-    passed = like(t - before, x)
+    passed = pad_like(t - before, x)
     return torch.where(passed == 0, torch.ones_like(passed), passed)
 
 
@@ -269,6 +269,6 @@ class _DPMSolver2M:
             # a log-SNR may be infinite, or finite by rounding alone: in float64 cos(pi / 2) is 6e-17
             rounding = 8 * torch.finfo(alpha_s.dtype).eps
             ratio = torch.where(torch.isfinite(ratio) & (alpha_s > rounding), ratio, torch.zeros_like(ratio))
-            estimate = x_1 + like(ratio, x) * (x_1 - x_1_before)
+            estimate = x_1 + pad_like(ratio, x) * (x_1 - x_1_before)
         shrink = alpha_s / alpha_t
-        return like(shrink, x) * x + like(beta_s - beta_t * shrink, x) * estimate, (x_1, snr)
+        return pad_like(shrink, x) * x + pad_like(beta_s - beta_t * shrink, x) * estimate, (x_1, snr)

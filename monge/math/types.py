@@ -95,7 +95,7 @@ class Pair:
         return self.cond if self.mask is None else {**self.cond, "mask": self.mask}
 
 
-def like(t: Shaped[Tensor, "B *n"], x: Float[Tensor, "B *s"]) -> Tensor:
+def pad_like(t: Shaped[Tensor, "B *n"], x: Float[Tensor, "B *s"]) -> Tensor:
     """t with as many trailing axes of length one as it takes to multiply x."""
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
 

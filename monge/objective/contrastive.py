@@ -11,7 +11,7 @@ from monge.objective.base import Loss, Objective
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Candidates:
     """K candidates per row, of which the first is right. `mask` is False where a row has fewer.
 
     Entries of `cond` describe each candidate, (B, K, ...), and are given to the energy model by name; cond["mask"],
@@ -38,10 +38,10 @@ class Contrast:
     def __len__(self) -> int:
         return len(self.x)
 
-    def to(self, device: torch.device | str) -> "Contrast":
+    def to(self, device: torch.device | str) -> "Candidates":
         """The same batch on `device`."""
         mask = None if self.mask is None else self.mask.to(device)
-        return Contrast(self.x.to(device), mask, {name: value.to(device) for name, value in self.cond.items()})
+        return Candidates(self.x.to(device), mask, {name: value.to(device) for name, value in self.cond.items()})
 
     def energies(self, model: Energy) -> Float[Tensor, "B K"]:
         """Each candidate's energy, model(x) or, with conditions, model(x, cond); infinite where there is no candidate."""
@@ -89,7 +89,7 @@ class InfoNCE(Objective):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, model: Energy, batch: Contrast) -> Loss:
+    def forward(self, model: Energy, batch: Candidates) -> Loss:
         energy = batch.energies(model)
         value = -nn.functional.log_softmax(-energy / self.temperature, 1)[:, 0].mean()
         return Loss(value, _metrics(value, energy))
@@ -102,7 +102,7 @@ class Margin(Objective):
         super().__init__()
         self.margin = margin
 
-    def forward(self, model: Energy, batch: Contrast) -> Loss:
+    def forward(self, model: Energy, batch: Candidates) -> Loss:
         energy = batch.energies(model)
         missing = torch.relu(self.margin + energy[:, :1] - energy[:, 1:])
         there = torch.isfinite(energy[:, 1:])

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from monge.math.coupling import Coupling, given
+from monge.math.coupling import Coupling, identity
 from monge.math.path import Affine, Path
 from monge.math.times import Times
-from monge.math.types import Pair, VelocityModel, like
+from monge.math.types import Pair, VelocityModel, pad_like
 from monge.objective.alignment import Alignment
 from monge.objective.base import Loss, Objective
 
@@ -25,7 +25,7 @@ class FlowMatching(Objective):
         self,
         *positional: object,
         path: Path | None = None,
-        coupling: Coupling = given,
+        coupling: Coupling = identity,
         times: Times | None = None,
         weight: Callable[[Tensor], Tensor] | None = None,
         align: Alignment | None = None,
@@ -52,7 +52,7 @@ class FlowMatching(Objective):
         if self.contrast:
             error = error - self.contrast * (v - u_t.roll(1, 0)).square()
         if self.weight is not None:
-            error = error * like(self.weight(t), error)
+            error = error * pad_like(self.weight(t), error)
         value = masked_mean(error, pair.mask)
         if aligned is None or self.align is None:
             return Loss(value, {"loss": value.detach()})
@@ -73,5 +73,5 @@ def masked_mean(error: Float[Tensor, "B *s"], mask: Bool[Tensor, "B N"] | None) 
     """The mean over all entries, or over those of the tokens that exist."""
     if mask is None:
         return error.mean()
-    weight = like(mask.to(error.dtype), error)
+    weight = pad_like(mask.to(error.dtype), error)
     return (error * weight).sum() / weight.expand_as(error).sum().clamp_min(torch.finfo(error.dtype).tiny)

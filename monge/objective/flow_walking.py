@@ -22,26 +22,26 @@ class FlowWalking(Objective):
         *,
         steps: int = 3,
         step: Step = midpoint,
-        back: bool = False,
-        also: Callable[[Tensor, Tensor], Tensor] | None = None,
+        reverse: bool = False,
+        endpoint_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         if steps < 1:
             raise ValueError(f"flow walking: at least one step, got {steps}")
-        self.steps, self.step, self.back, self.also = steps, step, back, also
+        self.steps, self.step, self.reverse, self.endpoint_loss = steps, step, reverse, endpoint_loss
 
     def forward(self, model: VelocityModel, batch: Pair) -> Loss:
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             return model(x, t, batch.condition)
 
-        x_0, x_1 = (batch.x_1, batch.x_0) if self.back else (batch.x_0, batch.x_1)
+        x_0, x_1 = (batch.x_1, batch.x_0) if self.reverse else (batch.x_0, batch.x_1)
         dtype = at_least_single(x_0.dtype)
         inner = torch.rand(self.steps - 1, len(x_0), dtype=dtype, device=x_0.device).sort(0).values
         knots = torch.cat([inner.new_zeros(1, len(x_0)), inner, inner.new_ones(1, len(x_0))])
-        end = integrate(velocity, x_0, 1 - knots if self.back else knots, step=self.step)
+        end = integrate(velocity, x_0, 1 - knots if self.reverse else knots, step=self.step)
         value = masked_mean((end - x_1).square(), batch.mask)
-        if self.also is None:
+        if self.endpoint_loss is None:
             return Loss(value, {"loss": value.detach()})
-        more = self.also(end, x_1)
+        more = self.endpoint_loss(end, x_1)
         total = value + more
-        return Loss(total, {"loss": total.detach(), "walk": value.detach(), "also": more.detach()})
+        return Loss(total, {"loss": total.detach(), "walk": value.detach(), "endpoint_loss": more.detach()})

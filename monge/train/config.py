@@ -1,4 +1,4 @@
-"""How to train, in scalars."""
+"""Training hyperparameters, all scalars."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,58 +6,62 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. Every application's recipe has one of these under `train`."""
+    """Training hyperparameters. Every recipe holds one as `train`."""
 
     steps: int = 10_000
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     lr: float = 1e-3
     """Peak learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon takes the matrices inside blocks; the rest stays with AdamW."""
-    warmup: int = 200
-    """Steps of linear warm-up; a cosine takes the rate to `final` of its peak afterwards."""
-    final: float = 0.0
-    """What is left of the learning rate at the last step."""
+    """Optimizer; muon updates the matrices inside blocks and leaves all other parameters to AdamW."""
+    warmup_steps: int = 200
+    """Steps of linear learning-rate warm-up; cosine decay follows."""
+    final_lr_fraction: float = 0.0
+    """Learning rate of the last step as a fraction of the peak."""
     weight_decay: float = 0.0
-    clip: float = 1.0
-    """Largest gradient norm; 0 for none."""
-    accumulate: int = 1
+    """Decoupled weight decay of matrices; vectors such as biases have none."""
+    max_grad_norm: float = 1.0
+    """Gradient norm above which gradients are scaled down; 0 disables clipping."""
+    gradient_accumulation: int = 1
     """Batches per optimizer step."""
-    ema: float = 0.05
-    """Width of the EMA's power-function profile, relative to the steps so far; 0 for none."""
+    ema_width: float = 0.05
+    """Relative width of the power-function EMA of the weights, below 0.289; 0 disables the EMA."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of autocast; weights stay in float32."""
     compile: bool = False
-    """torch.compile the model: pays on a GPU, costs up to a minute at start."""
+    """Compile the model with torch.compile: faster on a GPU, but starts up to a minute later."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """How ranks share the work under torchrun."""
+    """Data parallelism under torchrun: replicated weights (ddp) or sharded ones (fsdp)."""
     seed: int = 0
+    """Seed of the weights, the batches and the noise."""
     save_every: int = 1000
-    """Steps between checkpoints; each is evaluated."""
-    keep: int = 2
-    """How many of the last checkpoints stay; the best and the milestones stay besides."""
+    """Number of steps between checkpoints, each with an evaluation."""
+    keep_last: int = 2
+    """Number of recent checkpoints to keep, in addition to the best one and the milestones."""
     milestones: tuple[int, ...] = ()
-    """Steps whose checkpoints stay: autoguidance wants an early one."""
+    """Steps whose checkpoints are always kept; autoguidance uses an early one."""
     log_every: int = 50
-    workers: int = 1
-    """Threads that make and couple the next batches while the step runs; 0 for none."""
+    """Number of steps between log entries."""
+    loader_threads: int = 1
+    """Threads that load and couple the next batches during a step; 0 disables prefetching."""
     threads: int = 1
-    """Torch's threads per operation on the CPU: one is fastest for small networks. 0 leaves torch's own choice."""
+    """Torch threads per operation on the CPU; small networks run fastest with one. 0 keeps torch's default."""
     device: str = "auto"
-    """cpu, cuda, or auto: a GPU if there is one."""
+    """Device: cpu, cuda, or auto for a GPU if there is one."""
 
     def __post_init__(self) -> None:
-        for name, low in {"steps": 1, "accumulate": 1, "save_every": 1, "log_every": 1, "keep": 1}.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"train.{name} must be at least {low}, got {getattr(self, name)}")
-        for name in ("warmup", "final", "weight_decay", "clip", "ema", "workers", "threads"):
+        for name in ("steps", "gradient_accumulation", "save_every", "log_every", "keep_last"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("warmup_steps", "final_lr_fraction", "weight_decay", "max_grad_norm", "ema_width"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}")
-        for name in ("workers", "threads"):
-            if getattr(self, name) > 1024:
-                raise ValueError(f"train.{name} must be at most 1024, got {getattr(self, name)}")
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("loader_threads", "threads"):
+            if not 0 <= getattr(self, name) <= 1024:
+                raise ValueError(f"{name} must be between 0 and 1024, got {getattr(self, name)}")
         if not -(2**63) <= self.seed < 2**63:
-            raise ValueError(f"train.seed must fit in 64 bits, got {self.seed}")
+            raise ValueError(f"seed must fit in 64 bits, got {self.seed}")
         if any(step < 1 for step in self.milestones):
-            raise ValueError(f"train.milestones are steps from 1 on, got {self.milestones}")
+            raise ValueError(f"milestones must be steps from 1 on, got {self.milestones}")
         if not 0 < self.lr < float("inf"):
-            raise ValueError(f"train.lr must be positive and finite, got {self.lr}")
+            raise ValueError(f"lr must be positive and finite, got {self.lr}")

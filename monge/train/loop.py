@@ -66,9 +66,9 @@ def train(
     Metrics are detached tensors and numbers of this rank: reading them, which waits for the device, is up to the caller.
     """
     config = run.train
-    rounds = range(state.step * config.accumulate, config.steps * config.accumulate)
+    rounds = range(state.step * config.gradient_accumulation, config.steps * config.gradient_accumulation)
     numbers = (n * where.world + where.rank for n in rounds)
-    batches = prefetched(run.batches, numbers, workers=config.workers)
+    batches = prefetched(run.batches, numbers, workers=config.loader_threads)
     autocast = torch.autocast(where.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
     step.train()
 
@@ -76,13 +76,13 @@ def train(
         batch = next(batches).to(where.device)
         with autocast:
             loss: Loss = step(batch)
-        (loss.value / config.accumulate).backward()
+        (loss.value / config.gradient_accumulation).backward()
         for name, value in loss.metrics.items():
-            metrics[name] = metrics.get(name, 0.0) + value / config.accumulate
+            metrics[name] = metrics.get(name, 0.0) + value / config.gradient_accumulation
 
     while state.step < config.steps:
         metrics: dict[str, Any] = {}
-        for _ in range(config.accumulate - 1):
+        for _ in range(config.gradient_accumulation - 1):
             with without_sync(step):
                 backward(metrics)
         backward(metrics)

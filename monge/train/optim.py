@@ -51,7 +51,7 @@ class Optimizers:
 
     def step(self, step: int) -> Tensor:
         """Clip, take optimizer step number `step` (from 0), clear the gradients; returns the norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.max_grad_norm or math.inf)
         rate = self.config.lr * schedule(step, self.config)
         for optimizer in self.all:
             for group in optimizer.param_groups:
@@ -80,10 +80,10 @@ class Optimizers:
 
 def schedule(step: int, config: TrainConfig) -> float:
     """The learning rate of `step` over its peak: linear warm-up, then a cosine down to `final` at the last step."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - 1 - config.warmup)
-    return config.final + (1 - config.final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - 1 - config.warmup_steps)
+    return config.final_lr_fraction + (1 - config.final_lr_fraction) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
 def power_exponent(width: float) -> float:

@@ -33,7 +33,7 @@ class State:
     @staticmethod
     def start(model: nn.Module, objective: nn.Module, config: TrainConfig) -> "State":
         """A run that has not moved yet. Call it when the model is on its device and sharded."""
-        ema = EMA(trained(model).items(), config.ema) if config.ema else None
+        ema = EMA(trained(model).items(), config.ema_width) if config.ema_width else None
         state = State(model, objective, Optimizers({"model": model, "objective": objective}, config), ema)
         for module in (model, objective):
             state.frozen.append(frozen_fingerprint(module, set(weights_of(module))))

@@ -11,10 +11,10 @@ CAPACITY = 8
 lengths = st.lists(st.integers(0, CAPACITY), min_size=1, max_size=5)
 
 
-@given(seed=st.integers(0, 2**31), lengths=lengths, gain=st.sampled_from([0.1, 1.0, 7.0]))
-def test_what_is_packed_can_be_unpacked(draw, seed, lengths, gain):
+@given(seed=st.integers(0, 2**31), lengths=lengths, aux_scale=st.sampled_from([0.1, 1.0, 7.0]))
+def test_what_is_packed_can_be_unpacked(draw, seed, lengths, aux_scale):
     sequences = [draw(seed + k, n, 3) for k, n in enumerate(lengths)]
-    container = Container(CAPACITY, gain)
+    container = Container(CAPACITY, aux_scale)
     state = container.pack(sequences)
     assert state.shape == (len(lengths), CAPACITY, 6)
     for found, sequence in zip(container.unpack(state), sequences, strict=True):
@@ -37,9 +37,9 @@ def test_tokens_and_voids_are_each_spread_over_the_whole_sequence(draw):
     assert (slots.content[0, 4:] == 0).all()
 
 
-@given(seed=st.integers(0, 2**31), gain=st.sampled_from([0.1, 1.0, 7.0]))
-def test_split_and_join_are_inverse_half_way_along_a_flow(draw, seed, gain):
-    container, state = Container(4, gain), draw(seed, 2, 4, 5)
+@given(seed=st.integers(0, 2**31), aux_scale=st.sampled_from([0.1, 1.0, 7.0]))
+def test_split_and_join_are_inverse_half_way_along_a_flow(draw, seed, aux_scale):
+    container, state = Container(4, aux_scale), draw(seed, 2, 4, 5)
     torch.testing.assert_close(container.join(container.split(state)), state)
 
 
@@ -53,7 +53,7 @@ def test_position_leaves_the_content_alone(draw):
 
 def test_a_slot_that_half_exists_is_decided_at_one_half(draw):
     existence = torch.tensor([[0.49, 0.51, 1.2, -0.3]], dtype=torch.float64)
-    container = Container(4, gain=3.0)
+    container = Container(4, aux_scale=3.0)
     state = container.join(Slots(draw(0, 1, 4, 2), *torch.rand(2, 1, 4).double(), existence))
     assert container.active(state).tolist() == [[False, True, True, False]]
 
@@ -63,10 +63,10 @@ def test_too_long_a_sequence_is_named_with_its_numbers(draw):
         Container(CAPACITY).pack([draw(0, 3, 2), draw(1, 9, 2)])
 
 
-@given(seed=st.integers(0, 2**31), lengths=lengths, gain=st.sampled_from([0.1, 1.0, 7.0]))
-def test_positions_that_were_added_into_the_content_are_found_and_taken_out(draw, seed, lengths, gain):
+@given(seed=st.integers(0, 2**31), lengths=lengths, aux_scale=st.sampled_from([0.1, 1.0, 7.0]))
+def test_positions_that_were_added_into_the_content_are_found_and_taken_out(draw, seed, lengths, aux_scale):
     """In any order of slots: the content of 64 channels is small beside a wave of norm 5.7."""
-    container = Container(CAPACITY, gain)
+    container = Container(CAPACITY, aux_scale)
     sequences = [0.1 * draw(seed + k, n, 64) for k, n in enumerate(lengths)]
     order = torch.randperm(CAPACITY, generator=torch.Generator().manual_seed(seed))
     state = Additive(container).apply(container.pack(sequences))[:, order]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monge.math.cost import FourBlock, Units, Whitening, calibrate, cosine, inner_product, squared_euclidean, turns
+from monge.math.cost import FourBlock, Units, Whitening, calibrate, cosine, inner_product, squared_euclidean, void_order
 from monge.math.ot import assignment
 
 seeds = st.integers(0, 2**31)
@@ -160,9 +160,9 @@ def test_turns_go_round_and_the_first_few_lie_evenly(seed, count):
     draws = torch.Generator().manual_seed(seed)
     active = torch.rand(count, generator=draws) < 0.5
     for kind in (active, ~active):
-        order = turns(active)[kind].argsort()
+        order = void_order(active)[kind].argsort()
         size = len(order)
-        assert turns(active)[kind].unique().numel() == size
+        assert void_order(active)[kind].unique().numel() == size
         if size >= 8:
             for few in (2, 4, 8):
                 assert torch.bincount(order[:few] * few // size, minlength=few).max() <= 2
@@ -171,21 +171,23 @@ def test_turns_go_round_and_the_first_few_lie_evenly(seed, count):
 def test_out_of_turn_costs_more_and_in_turn_never_less_than_the_plain_price(draw):
     args = [*tokens(draw, active=5, seed=0), *tokens(draw, active=3, seed=1)]
     x_0, active_0, position_0, x_1, active_1, position_1 = args
-    prices = FourBlock(position=0.0, create=0.4, delete=0.7, turn=2.0)
+    prices = FourBlock(position=0.0, create=0.4, delete=0.7, priority=2.0)
     cost = prices(x_0, x_1, active_0, active_1, position_0, position_1)[0]
     assert (cost[:5, 3:] > 0.7).all()
     assert (cost[5:, :3] > 0.4).all()
     voids = [torch.zeros_like(active_0), position_0]
     created = prices(x_0, x_1, voids[0], active_1, voids[1], position_1)[0]
-    assert torch.equal(created[:, 0].argsort(), turns(voids[0])[0].argsort())
-    turn = turns(active_1)[0]
-    assert torch.equal(cost[0, 3:].argsort(), turn[3:].argsort())  # whichever token goes, voids are called in turn
-    assert torch.equal(cost[:5, 3].argsort(), turns(active_0)[0][:5].argsort(descending=True))  # last come, first to go
+    assert torch.equal(created[:, 0].argsort(), void_order(voids[0])[0].argsort())
+    priority = void_order(active_1)[0]
+    assert torch.equal(cost[0, 3:].argsort(), priority[3:].argsort())  # whichever token goes, voids are called in turn
+    assert torch.equal(
+        cost[:5, 3].argsort(), void_order(active_0)[0][:5].argsort(descending=True)
+    )  # last come, first to go
 
 
 def test_slots_called_for_a_small_change_of_length_are_called_for_a_larger(draw):
     """So that whether a slot is created, or deleted, says whether there are at least so many, whatever the contents."""
-    cost = FourBlock(turn=50.0, create=100.0, delete=100.0)
+    cost = FourBlock(priority=50.0, create=100.0, delete=100.0)
     few, many = tokens(draw, active=4, capacity=12), tokens(draw, active=12, capacity=12)
     created, deleted = [], []
     for number in range(4, 13):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from monge.math.density import bits_per_dimension, divergence, log_likelihood, probed_divergence, standard_normal
 from monge.math.dopri5 import dopri5
-from monge.math.solve import euler, grid, rk4
-from monge.math.types import like
+from monge.math.solve import euler, rk4, time_grid
+from monge.math.types import pad_like
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiT, DiTShape
 from monge.nets.mlp import MLP
@@ -20,7 +20,7 @@ seeds = st.integers(0, 2**31)
 
 
 def backward(steps, x):
-    return grid(steps, x, start=1, end=0)
+    return time_grid(steps, x, start=1, end=0)
 
 
 @given(seed=seeds, shape=st.sampled_from([(5,), (2, 3), (2, 2, 3)]), chunk=st.sampled_from([1, 4, 64]))
@@ -29,7 +29,7 @@ def test_the_divergence_of_a_linear_field_is_its_trace(draw, seed, shape, chunk)
     a, x, t = draw(seed, size, size), draw(seed + 1, 4, *shape), draw(seed + 2, 4)
 
     def v(x, t):
-        return like(t, x) * (x.flatten(1) @ a.T).reshape(x.shape)
+        return pad_like(t, x) * (x.flatten(1) @ a.T).reshape(x.shape)
 
     v_t, found = divergence(v, x, t, chunk=chunk)
     torch.testing.assert_close(found, t * a.trace())
@@ -96,7 +96,7 @@ def test_the_likelihood_of_images_is_that_of_their_pixels(draw):
 
 def test_a_flow_in_one_dimension_has_mass_one():
     x_1 = torch.linspace(-12, 12, 4001, dtype=torch.float64)[:, None]
-    density = log_likelihood(lambda x, t: torch.sin(2 * x) * like(1 + t, x), x_1, backward(60, x_1), step=rk4)
+    density = log_likelihood(lambda x, t: torch.sin(2 * x) * pad_like(1 + t, x), x_1, backward(60, x_1), step=rk4)
     mass = torch.trapezoid(density.log_prob.exp(), x_1[:, 0])
     assert float(mass.detach()) == pytest.approx(1, abs=1e-4)
 
@@ -144,7 +144,7 @@ def test_the_standard_normal_over_all_axes(draw, seed):
 
 def test_times_must_descend(draw):
     with pytest.raises(ValueError, match="times must descend"):
-        log_likelihood(lambda x, t: x, draw(0, 2, 2), grid(3, draw(0, 1)))
+        log_likelihood(lambda x, t: x, draw(0, 2, 2), time_grid(3, draw(0, 1)))
 
 
 def test_a_fair_byte_has_eight_bits():
@@ -157,7 +157,7 @@ def test_a_fair_byte_has_eight_bits():
 def test_inference_mode_is_refused(draw):
     x = draw(0, 3, 2)
     with torch.inference_mode(), pytest.raises(ValueError, match="no_grad, not inference_mode"):
-        log_likelihood(lambda x, t: -x, x, grid(4, x, start=1.0, end=0.0))
+        log_likelihood(lambda x, t: -x, x, time_grid(4, x, start=1.0, end=0.0))
 
 
 @pytest.mark.parametrize("probes", [None, 2])
@@ -183,7 +183,7 @@ def test_a_number_of_steps_and_knots_per_sample_are_taken(draw):
     x = draw(0, 4, 2)
 
     def v(x, t):
-        return like(t, x) * torch.sin(x)
+        return pad_like(t, x) * torch.sin(x)
 
     knots = backward(4, x)
     expected = log_likelihood(v, x, knots).log_prob
@@ -191,7 +191,7 @@ def test_a_number_of_steps_and_knots_per_sample_are_taken(draw):
         torch.testing.assert_close(log_likelihood(v, x, times).log_prob, expected)
     assert torch.equal(log_likelihood(v, x, knots, step="euler").log_prob, log_likelihood(v, x, 4, step=euler).log_prob)
     with pytest.raises(ValueError, match="times must descend"):
-        log_likelihood(v, x, grid(4, x)[:, None].expand(-1, 4))
+        log_likelihood(v, x, time_grid(4, x)[:, None].expand(-1, 4))
 
 
 @pytest.mark.slow

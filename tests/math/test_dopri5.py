@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monge.math.dopri5 import dopri5
-from monge.math.solve import Counted, grid, integrate, solve, trajectory
-from monge.math.types import like
+from monge.math.solve import Counted, integrate, solve, time_grid, trajectory
+from monge.math.types import pad_like
 
 TIGHT = dopri5(rtol=1e-9, atol=1e-9)
 seeds = st.integers(0, 2**31)
@@ -22,7 +22,7 @@ def pendulum(x, t):
 
 
 def elementwise(x, t):
-    return torch.sin(5 * x) * like(1 + t, x) - x * x * x
+    return torch.sin(5 * x) * pad_like(1 + t, x) - x * x * x
 
 
 @pytest.mark.slow
@@ -40,14 +40,14 @@ def test_it_arrives_where_torchdiffeq_does(draw, seed):
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-8])
 def test_the_error_follows_the_tolerance(draw, tolerance):
     x = draw(0, 4, 2)
-    found = integrate(pendulum, x, grid(1, x), step=dopri5(rtol=tolerance, atol=tolerance))
-    off = (found - integrate(pendulum, x, grid(1, x), step=TIGHT)).abs().max()
+    found = integrate(pendulum, x, time_grid(1, x), step=dopri5(rtol=tolerance, atol=tolerance))
+    off = (found - integrate(pendulum, x, time_grid(1, x), step=TIGHT)).abs().max()
     assert off < 30 * tolerance
 
 
 def test_a_tighter_tolerance_takes_more_evaluations(draw):
     x = draw(0, 4, 2)
-    counts = [solve(pendulum, x, grid(1, x), step=dopri5(rtol=r, atol=r)).evaluations for r in (1e-3, 1e-6, 1e-9)]
+    counts = [solve(pendulum, x, time_grid(1, x), step=dopri5(rtol=r, atol=r)).evaluations for r in (1e-3, 1e-6, 1e-9)]
     assert counts[0] < counts[1] < counts[2] < 1000
 
 
@@ -56,31 +56,31 @@ def test_a_tighter_tolerance_takes_more_evaluations(draw):
 @given(seed=seeds)
 def test_who_shares_the_batch_changes_no_bit(draw, seed):
     x = draw(seed, 5, 3) * torch.tensor([0.01, 1.0, 3.0, 1.0, 10.0], dtype=torch.float64)[:, None]
-    together = integrate(elementwise, x, grid(3, x), step=dopri5())
+    together = integrate(elementwise, x, time_grid(3, x), step=dopri5())
     for k in range(5):
-        assert torch.equal(together[k : k + 1], integrate(elementwise, x[k : k + 1], grid(3, x), step=dopri5()))
-    assert torch.equal(together.flip(0), integrate(elementwise, x.flip(0), grid(3, x), step=dopri5()))
+        assert torch.equal(together[k : k + 1], integrate(elementwise, x[k : k + 1], time_grid(3, x), step=dopri5()))
+    assert torch.equal(together.flip(0), integrate(elementwise, x.flip(0), time_grid(3, x), step=dopri5()))
 
 
 @settings(max_examples=5)
 @given(seed=seeds)
 def test_there_and_back_is_where_it_began(draw, seed):
     x = draw(seed, 3, 2)
-    there = integrate(pendulum, x, grid(1, x), step=TIGHT)
-    back = integrate(pendulum, there, grid(1, x, start=1, end=0), step=TIGHT)
+    there = integrate(pendulum, x, time_grid(1, x), step=TIGHT)
+    back = integrate(pendulum, there, time_grid(1, x, start=1, end=0), step=TIGHT)
     torch.testing.assert_close(back, x, rtol=1e-6, atol=1e-6)
 
 
 def test_many_knots_change_the_result_by_no_more_than_the_tolerance(draw):
     x = draw(0, 3, 2)
-    few, many = (integrate(pendulum, x, grid(n, x), step=TIGHT) for n in (1, 50))
+    few, many = (integrate(pendulum, x, time_grid(n, x), step=TIGHT) for n in (1, 50))
     torch.testing.assert_close(few, many, rtol=0, atol=1e-7)
 
 
 def test_a_knot_just_ahead_does_not_shorten_the_steps_after_it(draw):
     x = draw(0, 1, 2)
     with_knot = torch.tensor([0.0, 0.5, 0.5 + 1e-9, 1.0], dtype=torch.float64)
-    without, more = (solve(pendulum, x, times, step=dopri5()).evaluations for times in (grid(1, x), with_knot))
+    without, more = (solve(pendulum, x, times, step=dopri5()).evaluations for times in (time_grid(1, x), with_knot))
     assert more <= without + 24
 
 
@@ -97,40 +97,40 @@ def test_samples_can_have_knots_of_their_own(draw, seed):
 
 def test_a_field_at_rest_stays_and_a_constant_one_moves_straight(draw):
     x = draw(0, 3, 2)
-    assert torch.equal(integrate(lambda x, t: torch.zeros_like(x), x, grid(2, x), step=dopri5()), x)
-    torch.testing.assert_close(integrate(lambda x, t: torch.ones_like(x), x, grid(2, x), step=dopri5()), x + 1)
+    assert torch.equal(integrate(lambda x, t: torch.zeros_like(x), x, time_grid(2, x), step=dopri5()), x)
+    torch.testing.assert_close(integrate(lambda x, t: torch.ones_like(x), x, time_grid(2, x), step=dopri5()), x + 1)
 
 
 def test_gradient_flows_through_the_adaptive_steps():
     rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     x = torch.tensor([[0.3, 1.1]], dtype=torch.float64, requires_grad=True)
-    end = integrate(lambda x, t: rate * x, x, grid(1, x), step=TIGHT)
+    end = integrate(lambda x, t: rate * x, x, time_grid(1, x), step=TIGHT)
     by_rate, by_x = torch.autograd.grad(end.sum(), (rate, x))
     torch.testing.assert_close(by_rate, (x.sum() * rate.exp()).detach(), rtol=1e-6, atol=0)
     torch.testing.assert_close(by_x, rate.exp().detach().expand(1, 2), rtol=1e-6, atol=0)
 
 
 def to_nan(x, t):
-    return torch.where(like(t > 0.5, x), torch.nan, 1.0).expand_as(x)
+    return torch.where(pad_like(t > 0.5, x), torch.nan, 1.0).expand_as(x)
 
 
 @pytest.mark.parametrize(
     "v",
     [
         pytest.param(lambda x, t: x * x, id="a pole before the end"),
-        pytest.param(lambda x, t: -1e7 * (x - like(t, x).cos()), id="too stiff"),
+        pytest.param(lambda x, t: -1e7 * (x - pad_like(t, x).cos()), id="too stiff"),
     ],
 )
 def test_what_cannot_be_integrated_ends_with_an_error(v):
     x = torch.full((2, 1), 2.0, dtype=torch.float64)
     with pytest.raises(ArithmeticError, match=r"300 steps did not bring 2 of 2 samples|not finite for 2 of 2 samples"):
-        integrate(v, x, grid(1, x), step=dopri5(max_steps=300))
+        integrate(v, x, time_grid(1, x), step=dopri5(max_steps=300))
 
 
 def test_the_error_counts_only_those_who_are_late():
     x = torch.tensor([[0.1], [5.0], [0.2]], dtype=torch.float64)  # x' = x^2 has its pole at 1 / x_0
     with pytest.raises(ArithmeticError, match=r"bring 1 of 3 samples|not finite for 1 of 3 samples, rows 1,"):
-        integrate(lambda x, t: x * x, x, grid(1, x), step=dopri5(max_steps=300))
+        integrate(lambda x, t: x * x, x, time_grid(1, x), step=dopri5(max_steps=300))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_error_counts_only_those_who_are_late():
         pytest.param(lambda x, t: torch.where(x > 1, torch.nan, -x), 2, id="never finite"),
         pytest.param(lambda x, t: torch.where(x > 1, to_nan(x, t), -x), 600, id="not finite from half-way"),
         pytest.param(
-            lambda x, t: torch.where((x > 1) & like(t > 0, x), torch.nan, -x), 200, id="finite at the start only"
+            lambda x, t: torch.where((x > 1) & pad_like(t > 0, x), torch.nan, -x), 200, id="finite at the start only"
         ),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_velocity_that_is_not_finite_ends_it_at_once_and_says_whose(v, most):
     x[2] = 2.0
     counted = Counted(v)
     with pytest.raises(ArithmeticError, match=r"not finite for 1 of 4 samples, rows 2, near t = 0(\.|;)"):
-        integrate(counted, x, grid(1, x), step=dopri5())
+        integrate(counted, x, time_grid(1, x), step=dopri5())
     assert counted.evaluations <= most
 
 
@@ -169,7 +169,7 @@ def test_half_precision_arrives_within_its_own_precision(dtype):
         return -x
 
     x = torch.tensor([[1.0], [2.0]], dtype=dtype)
-    solution = solve(v, x, grid(2, x), step=dopri5())
+    solution = solve(v, x, time_grid(2, x), step=dopri5())
     assert solution.x.dtype == dtype
     torch.testing.assert_close(solution.x.float(), x.float() * math.exp(-1), rtol=0.02, atol=0)
     assert seen == {(dtype, torch.float32)}

@@ -62,7 +62,7 @@ def test_screened_is_optimal_or_declines(seed, kind, n, d, scale, offset):
     found = ot.screened(x_0, x_1)
     if found is not None:
         assert_optimal(x_0, x_1, found, rounding=2.0**-22)
-    assert_optimal(x_0, x_1, ot.match(x_0, x_1), rounding=2.0**-19)
+    assert_optimal(x_0, x_1, ot.optimal_permutation(x_0, x_1), rounding=2.0**-19)
 
 
 @settings(max_examples=10, deadline=None)
@@ -112,7 +112,7 @@ def test_a_wrong_matched_entry_is_made_exact_and_solved_again(monkeypatch):
 
 @pytest.mark.parametrize("n", [1, 2, 300])
 def test_equal_points(n):
-    assert sorted(ot.match(torch.ones(n, 784), torch.ones(n, 784)).tolist()) == list(range(n))
+    assert sorted(ot.optimal_permutation(torch.ones(n, 784), torch.ones(n, 784)).tolist()) == list(range(n))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_names_what_is_not_finite(bad, named):
     x_0[7] = bad
     assert ot.screened(x_0, x_1) is None
     with pytest.raises(ValueError, match=named):
-        ot.match(x_0, x_1)
+        ot.optimal_permutation(x_0, x_1)
 
 
 @pytest.mark.parametrize("separation", [1e3, 1e5])
@@ -133,14 +133,14 @@ def test_tight_clusters_far_apart_are_matched_as_in_float64(draw, separation):
     x_0, x_1 = (draw(k, 128, 2).float() + centres[torch.arange(128) % 2] for k in (0, 1))
     cost = torch.cdist(x_0.double(), x_1.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
     rows, columns = linear_sum_assignment(cost.numpy())
-    found = ot.match(x_0, x_1)
+    found = ot.optimal_permutation(x_0, x_1)
     assert float(cost[torch.arange(128), found].sum()) == pytest.approx(float(cost[rows, columns].sum()), rel=1e-6)
 
 
 def test_half_precision_is_widened_before_it_is_multiplied(draw):
     centres = torch.tensor([[0.0, 0.0], [100.0, 0.0]])
     x_0, x_1 = ((draw(k, 128, 2).float() + centres[torch.arange(128) % 2]).half() for k in (0, 1))
-    assert torch.equal(ot.match(x_0, x_1), ot.match(x_0.double(), x_1.double()))
+    assert torch.equal(ot.optimal_permutation(x_0, x_1), ot.optimal_permutation(x_0.double(), x_1.double()))
 
 
 @pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-25, 1e-19, 1e-10, 1e10, 1e20, 1e37])
@@ -148,8 +148,8 @@ def test_half_precision_is_widened_before_it_is_multiplied(draw):
 def test_points_of_any_size_have_the_same_optimum(draw, n, d, scale):
     """Their products leave float32 at both ends."""
     x_0, x_1 = (draw(k, n, d).float() * scale for k in range(2))
-    found = ot.match(x_0, x_1)
-    exact = ot.match(x_0.double() / scale, x_1.double() / scale)
+    found = ot.optimal_permutation(x_0, x_1)
+    exact = ot.optimal_permutation(x_0.double() / scale, x_1.double() / scale)
     paid, best = (((x_0.double() - x_1.double()[p]) / scale).square().sum() for p in (found, exact))
     assert sorted(found.tolist()) == list(range(n))
     assert float(paid) == pytest.approx(float(best), rel=1e-6)
@@ -158,20 +158,20 @@ def test_points_of_any_size_have_the_same_optimum(draw, n, d, scale):
 @pytest.mark.parametrize(("left", "right"), [(1e-200, 1e-200), (1e200, 1e200), (1e-200, 1e200), (1e-300, 1.0)])
 def test_the_sides_may_have_sizes_of_their_own(draw, left, right):
     x_0, x_1 = draw(0, 40, 3), draw(1, 40, 3)
-    assert torch.equal(ot.match(left * x_0, right * x_1), ot.match(x_0, x_1))
+    assert torch.equal(ot.optimal_permutation(left * x_0, right * x_1), ot.optimal_permutation(x_0, x_1))
 
 
 def test_one_huge_point_is_matched_as_in_float64(draw):
     x_0, x_1 = draw(0, 100, 3).float(), draw(1, 100, 3).float()
     x_0[7] = 3e38
-    assert torch.equal(ot.match(x_0, x_1), ot.match(x_0.double(), x_1.double()))
+    assert torch.equal(ot.optimal_permutation(x_0, x_1), ot.optimal_permutation(x_0.double(), x_1.double()))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
 def test_integer_points_are_matched_as_in_float64(draw, dtype):
     x_0, x_1 = ((50 * draw(k, 40, 3).abs()).to(dtype) for k in range(2))
-    assert torch.equal(ot.match(x_0, x_1), ot.match(x_0.double(), x_1.double()))
+    assert torch.equal(ot.optimal_permutation(x_0, x_1), ot.optimal_permutation(x_0.double(), x_1.double()))
 
 
 def test_no_points_have_an_empty_matching():
-    assert ot.match(torch.zeros(0, 3), torch.zeros(0, 3)).shape == (0,)
+    assert ot.optimal_permutation(torch.zeros(0, 3), torch.zeros(0, 3)).shape == (0,)

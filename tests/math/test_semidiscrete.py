@@ -7,7 +7,7 @@ import torch
 
 from monge.math.cost import squared_euclidean
 from monge.math.ot import assignment
-from monge.math.semidiscrete import _poisson_deviation, fall, semidiscrete
+from monge.math.semidiscrete import _poisson_deviation, semidiscrete, semidiscrete_assign
 
 
 def ring(n):
@@ -26,7 +26,7 @@ def test_semidiscrete_potentials_share_the_noise_out_evenly():
     potentials, error = semidiscrete(noise_from(0), data, steps=600)
 
     def shares(potentials):
-        return torch.bincount(fall(draws, data, potentials), minlength=13).double() / len(draws)
+        return torch.bincount(semidiscrete_assign(draws, data, potentials), minlength=13).double() / len(draws)
 
     even = torch.full((13,), 1 / 13, dtype=torch.float64)
     assert (shares(torch.zeros_like(potentials)) - even).abs().sum() > 0.3
@@ -38,14 +38,14 @@ def test_points_that_coincide_still_get_their_shares_together():
     data = torch.tensor([[0.0, 0.0]] * 3 + [[2.0, 1.0]])
     generator = torch.Generator().manual_seed(0)
     potentials, _ = semidiscrete(lambda n: torch.randn(n, 2, generator=generator), data, generator=generator)
-    hit = fall(torch.randn(20_000, 2, generator=generator), data, potentials)
+    hit = semidiscrete_assign(torch.randn(20_000, 2, generator=generator), data, potentials)
     assert abs(float((hit == 3).double().mean()) - 0.25) < 0.02
 
 
 def test_no_map_with_the_same_shares_is_cheaper_than_the_semidiscrete_one():
     data, x_0 = ring(12), noise_from(2)(13 * 20)
     potentials, _ = semidiscrete(noise_from(0), data, steps=600)
-    fallen = data[fall(x_0, data, potentials)]
+    fallen = data[semidiscrete_assign(x_0, data, potentials)]
     exact = data.repeat(20, 1)
     exact = exact[assignment(squared_euclidean(x_0, exact))]
     costs = [float((x_0 - x).square().sum(1).mean()) for x in (fallen, exact)]
@@ -59,13 +59,13 @@ def test_with_groups_every_draw_falls_into_its_own(draw):
     potentials, error = semidiscrete(noise_from(0), data, groups=groups, steps=600, generator=generator)
     assert error < 0.06
     group = torch.arange(2000) % 2
-    found = fall(draw(0, 2000, 2), data, potentials, groups=groups, group=group)
+    found = semidiscrete_assign(draw(0, 2000, 2), data, potentials, groups=groups, group=group)
     assert torch.equal(groups[found], group)
 
 
 def test_a_group_that_the_data_lack_is_refused(draw):
     with pytest.raises(ValueError, match=r"group \[2\]"):
-        fall(
+        semidiscrete_assign(
             draw(0, 2, 2),
             ring(3),
             torch.zeros(4).double(),

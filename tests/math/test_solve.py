@@ -17,16 +17,16 @@ from monge.math.solve import (
     adams_bashforth_3,
     dpm_solver_2m,
     euler,
-    grid,
     heun,
     integrate,
     midpoint,
     rk4,
     solve,
+    time_grid,
     trajectory,
 )
 from monge.math.solvers import SOLVERS, SolverName
-from monge.math.types import like
+from monge.math.types import pad_like
 
 ORDERS = {euler: 1, midpoint: 2, heun: 2, rk4: 4, adams_bashforth_2: 2, adams_bashforth_3: 3}
 every_step = pytest.mark.parametrize("step", ORDERS, ids=lambda step: step.__name__)
@@ -35,11 +35,11 @@ ONE = torch.ones(1, 1, dtype=torch.float64)
 
 def logistic(x, t):
     """x' = x (1 - x) cos t, solved by the logistic function of sin t + logit x_0."""
-    return x * (1 - x) * like(torch.cos(t), x)
+    return x * (1 - x) * pad_like(torch.cos(t), x)
 
 
 def logistic_at(x_0, start, end):
-    return torch.sigmoid(x_0.logit() + like(torch.sin(end) - torch.sin(start), x_0))
+    return torch.sigmoid(x_0.logit() + pad_like(torch.sin(end) - torch.sin(start), x_0))
 
 
 def error(step, times):
@@ -56,7 +56,9 @@ def uneven(steps):
 
 
 @every_step
-@pytest.mark.parametrize("knots", [lambda n: grid(n, ONE, end=3), uneven, lambda n: grid(n, ONE, start=3, end=0)])
+@pytest.mark.parametrize(
+    "knots", [lambda n: time_grid(n, ONE, end=3), uneven, lambda n: time_grid(n, ONE, start=3, end=0)]
+)
 def test_halving_the_steps_divides_the_error_by_two_to_the_order(step, knots):
     errors = [error(step, knots(n)) for n in (64, 128)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[step], abs=0.35)
@@ -75,7 +77,7 @@ def test_a_multistep_method_keeps_its_order_when_steps_alternate(step):
 @pytest.mark.parametrize(("step", "degree"), [(euler, 0), (midpoint, 1), (heun, 1), (rk4, 3)])
 def test_polynomials_in_t_below_the_order_are_integrated_exactly(step, degree):
     def v(x, t):
-        return like((degree + 1) * t**degree, x).expand_as(x)
+        return pad_like((degree + 1) * t**degree, x).expand_as(x)
 
     x = integrate(v, ONE, torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64), step=step)
     torch.testing.assert_close(x, 2 * ONE)
@@ -106,8 +108,8 @@ def test_samples_with_times_of_their_own_walk_as_if_alone(draw, step, seed):
 @every_step
 def test_descending_times_walk_back(draw, step):
     x = draw(0, 4, 2).sigmoid()
-    there = integrate(logistic, x, grid(256, x), step=step)
-    back = integrate(logistic, there, grid(256, x, start=1, end=0), step=step)
+    there = integrate(logistic, x, time_grid(256, x), step=step)
+    back = integrate(logistic, there, time_grid(256, x, start=1, end=0), step=step)
     torch.testing.assert_close(back, x, rtol=0, atol=1e-3)
     assert (there - x).abs().max() > 0.05
 
@@ -115,7 +117,7 @@ def test_descending_times_walk_back(draw, step):
 @every_step
 def test_gradient_flows_through_start_parameters_and_times(step):
     def end(x, rate, times):
-        return integrate(lambda x, t: rate * torch.sin(x) + like(t, x), x, times, step=step)
+        return integrate(lambda x, t: rate * torch.sin(x) + pad_like(t, x), x, times, step=step)
 
     x = torch.tensor([[0.3], [1.0]], dtype=torch.float64, requires_grad=True)
     rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
@@ -128,13 +130,13 @@ def test_gradient_flows_through_start_parameters_and_times(step):
     [(None, 8), (euler, 4), (midpoint, 8), (heun, 8), (rk4, 16), (adams_bashforth_2, 4), (adams_bashforth_3, 5)],
 )
 def test_evaluations_are_counted(step, expected):
-    solution = solve(logistic, ONE / 2, grid(4, ONE), step=step)
+    solution = solve(logistic, ONE / 2, time_grid(4, ONE), step=step)
     assert solution.evaluations == expected
-    torch.testing.assert_close(solution.x, integrate(logistic, ONE / 2, grid(4, ONE), step=step))
+    torch.testing.assert_close(solution.x, integrate(logistic, ONE / 2, time_grid(4, ONE), step=step))
 
 
 def test_a_trajectory_shows_every_knot(draw):
-    x, times = draw(0, 3, 2).sigmoid(), grid(5, ONE)
+    x, times = draw(0, 3, 2).sigmoid(), time_grid(5, ONE)
     states = list(trajectory(logistic, x, times, step=rk4))
     assert len(states) == 6
     for t, state in zip(times, states, strict=True):
@@ -144,14 +146,16 @@ def test_a_trajectory_shows_every_knot(draw):
 def test_times_keep_single_precision_where_the_state_does_not():
     x = torch.ones(2, 3, dtype=torch.bfloat16)
     end = integrate(lambda x, t: x * t.to(x.dtype)[:, None], x, 400, step=euler)
-    assert grid(400, x).unique().numel() == 401
+    assert time_grid(400, x).unique().numel() == 401
     assert end.dtype == torch.bfloat16
 
 
 def test_a_grid_has_equal_steps_and_at_least_one():
-    torch.testing.assert_close(grid(4, ONE, start=1, end=0), torch.tensor([1, 0.75, 0.5, 0.25, 0], dtype=torch.float64))
+    torch.testing.assert_close(
+        time_grid(4, ONE, start=1, end=0), torch.tensor([1, 0.75, 0.5, 0.25, 0], dtype=torch.float64)
+    )
     with pytest.raises(ValueError, match="at least one step"):
-        grid(0, ONE)
+        time_grid(0, ONE)
 
 
 PATHS = {
@@ -170,7 +174,7 @@ def test_dpm_solver_is_exact_where_the_predicted_target_is_constant(draw, path, 
     def v(x, t):
         return path.velocity_from_target(x_1, x, t)
 
-    found = integrate(v, x_0, grid(steps, x_0), step=dpm_solver_2m(path))
+    found = integrate(v, x_0, time_grid(steps, x_0), step=dpm_solver_2m(path))
     torch.testing.assert_close(found, path(x_0, x_1, torch.ones(3, dtype=torch.float64)).x_t)
 
 
@@ -180,12 +184,12 @@ def test_dpm_solver_is_of_second_order_inside(draw, path):
     x = draw(0, 3, 2)
 
     def v(x, t):
-        return path.velocity_from_target(torch.tanh(2 * x) + like(t, x), x, t)
+        return path.velocity_from_target(torch.tanh(2 * x) + pad_like(t, x), x, t)
 
     def at(steps):
-        return integrate(v, x, grid(steps, x, start=0.1, end=0.9), step=dpm_solver_2m(path))
+        return integrate(v, x, time_grid(steps, x, start=0.1, end=0.9), step=dpm_solver_2m(path))
 
-    true = integrate(v, x, grid(100, x, start=0.1, end=0.9), step=rk4)
+    true = integrate(v, x, time_grid(100, x, start=0.1, end=0.9), step=rk4)
     errors = [float((at(n) - true).abs().max()) for n in (32, 64)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.35)
 
@@ -206,14 +210,14 @@ def test_dpm_solver_gives_each_sample_its_own_times(draw):
 
 def test_dpm_solver_refuses_to_encode(draw):
     with pytest.raises(ValueError, match="from source to target"):
-        integrate(logistic, ONE, grid(3, ONE, start=1, end=0), step=dpm_solver_2m(Affine()))
+        integrate(logistic, ONE, time_grid(3, ONE, start=1, end=0), step=dpm_solver_2m(Affine()))
 
 
 def test_the_solvers_agree_on_where_a_flow_ends(draw):
     x = draw(0, 5, 3).sigmoid()
-    reference = integrate(logistic, x, grid(1, x), step=dopri5(rtol=1e-10, atol=1e-10))
+    reference = integrate(logistic, x, time_grid(1, x), step=dopri5(rtol=1e-10, atol=1e-10))
     for step in ORDERS:
-        torch.testing.assert_close(integrate(logistic, x, grid(200, x), step=step), reference, rtol=0, atol=2e-3)
+        torch.testing.assert_close(integrate(logistic, x, time_grid(200, x), step=step), reference, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("schedule", [linear, trigonometric])
@@ -223,7 +227,7 @@ def test_dpm_solver_gets_to_the_end_in_every_precision(schedule, dtype):
     path, x_0 = Affine(schedule), torch.linspace(-2, 2, 9, dtype=dtype)[:, None]
 
     def v(x, t):  # of N(0, 1) carried onto N(2, 0.3^2)
-        (alpha, beta), (d_alpha, d_beta) = ([like(r, x) for r in pair] for pair in path.rates(t))
+        (alpha, beta), (d_alpha, d_beta) = ([pad_like(r, x) for r in pair] for pair in path.rates(t))
         spread = alpha**2 + 0.09 * beta**2
         return 2 * d_beta + (alpha * d_alpha + 0.09 * beta * d_beta) / spread * (x - 2 * beta)
 
@@ -252,7 +256,7 @@ def test_a_velocity_is_called_in_the_dtype_of_its_state_whatever_the_knots_are(n
 @pytest.mark.parametrize("times", [4, np.int64(4), torch.tensor(4), [0, 0.25, 0.5, 0.75, 1], np.linspace(0, 1, 5)])
 def test_knots_come_as_people_have_them(times):
     def v(x, t):
-        return like(t, x) * x
+        return pad_like(t, x) * x
 
     x = torch.ones(3, 2)
     assert torch.equal(integrate(v, x, times), integrate(v, x, torch.linspace(0, 1, 5)))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monge.math.types import Pair, like
+from monge.math.types import Pair, pad_like
 
 
 def some_pair(draw):
@@ -41,7 +41,7 @@ def test_like_scales_each_row_of_any_event(draw):
     t = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
     for shape in [(3,), (3, 2), (3, 2, 4, 4)]:
         x = draw(0, *shape)
-        scaled = like(t, x) * x
+        scaled = pad_like(t, x) * x
         assert scaled.shape == x.shape
         for row in range(3):
             assert torch.equal(scaled[row], row * x[row])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monge.objective.contrastive import Contrast, InfoNCE, Margin, info_nce
+from monge.objective.contrastive import Candidates, InfoNCE, Margin, info_nce
 
 
 def energy(x):
@@ -16,12 +16,12 @@ def energy(x):
 
 
 def contrast(*rows, mask=None):
-    return Contrast(torch.tensor(rows, dtype=torch.float64)[..., None], mask)
+    return Candidates(torch.tensor(rows, dtype=torch.float64)[..., None], mask)
 
 
 @pytest.mark.parametrize("candidates", [2, 5, 100])
 def test_an_energy_that_knows_nothing_costs_log_k(candidates):
-    loss = InfoNCE()(energy, Contrast(torch.zeros(3, candidates, 2, dtype=torch.float64)))
+    loss = InfoNCE()(energy, Candidates(torch.zeros(3, candidates, 2, dtype=torch.float64)))
     assert float(loss.value) == pytest.approx(math.log(candidates))
     assert float(loss.metrics["accuracy"]) == 0
 
@@ -30,7 +30,7 @@ def test_an_energy_that_knows_nothing_costs_log_k(candidates):
 def test_infonce_is_the_cross_entropy_of_the_first(draw, seed):
     x = draw(seed, 4, 6, 3)
     expected = torch.nn.functional.cross_entropy(-x.sum(-1) / 0.3, torch.zeros(4, dtype=torch.long))
-    torch.testing.assert_close(InfoNCE(temperature=0.3)(energy, Contrast(x)).value, expected)
+    torch.testing.assert_close(InfoNCE(temperature=0.3)(energy, Candidates(x)).value, expected)
 
 
 @pytest.mark.parametrize("objective", [InfoNCE(), Margin()], ids=["infonce", "margin"])
@@ -38,7 +38,7 @@ def test_infonce_is_the_cross_entropy_of_the_first(draw, seed):
 def test_candidates_that_are_not_there_change_nothing(draw, objective, seed):
     x = draw(seed, 3, 5, 2)
     mask = torch.tensor([[True, True, False, True, False]]).expand(3, 5)
-    with_absent, without = objective(energy, Contrast(x, mask)), objective(energy, Contrast(x[:, [0, 1, 3]]))
+    with_absent, without = objective(energy, Candidates(x, mask)), objective(energy, Candidates(x[:, [0, 1, 3]]))
     torch.testing.assert_close(with_absent.value, without.value)
     assert with_absent.metrics["accuracy"] == without.metrics["accuracy"]
 
@@ -73,7 +73,7 @@ def test_accuracy_is_the_share_of_rows_whose_right_candidate_is_lowest():
 def test_a_step_lowers_the_right_energy_and_raises_the_others(objective):
     x = torch.zeros(2, 3, 1, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    objective(energy, Contrast(x, mask)).value.backward()
+    objective(energy, Candidates(x, mask)).value.backward()
     assert (x.grad[:, 0] > 0).all()
     assert (x.grad[:, 1] < 0).all()
     assert x.grad[0, 2] < 0
@@ -83,7 +83,7 @@ def test_a_step_lowers_the_right_energy_and_raises_the_others(objective):
 def test_a_row_without_a_right_candidate_is_named():
     mask = torch.tensor([[True, True], [True, False], [False, True]])
     with pytest.raises(ValueError, match="row 2 has no right candidate"):
-        Contrast(torch.zeros(3, 2, 1), mask)
+        Candidates(torch.zeros(3, 2, 1), mask)
 
 
 @given(seed=st.integers(0, 2**31))
@@ -92,7 +92,7 @@ def test_infonce_of_vectors_is_that_of_the_energies_of_all_pairs(draw, seed):
     q, k = draw(seed, 5, 3), draw(seed + 1, 5, 3)
     turned = torch.stack([k.roll(-row, 0) for row in range(5)])
     energy = 1 - torch.nn.functional.cosine_similarity(q[:, None], turned, dim=-1)
-    expected = InfoNCE(temperature=0.2)(lambda x: x.flatten(), Contrast(energy[..., None])).value
+    expected = InfoNCE(temperature=0.2)(lambda x: x.flatten(), Candidates(energy[..., None])).value
     torch.testing.assert_close(info_nce(q, k, temperature=0.2), expected)
     torch.testing.assert_close(info_nce(7 * q, 0.1 * k, temperature=0.2), expected)
 
@@ -121,7 +121,7 @@ def test_conditions_and_token_masks_follow_their_candidates(draw):
     def model(x, cond):
         return (x.sum(-1) * cond["mask"]).sum(-1) * cond["kind"]
 
-    energies = Contrast(x, cond={"mask": mask, "kind": kind}).energies(model)
+    energies = Candidates(x, cond={"mask": mask, "kind": kind}).energies(model)
     for row in range(3):
         for k in range(4):
             expected = x[row, k][mask[row, k]].sum() * kind[row, k]
@@ -129,7 +129,7 @@ def test_conditions_and_token_masks_follow_their_candidates(draw):
 
 
 def test_a_contrast_moves_whole(draw):
-    batch = Contrast(draw(0, 3, 4, 2), torch.ones(3, 4, dtype=torch.bool), {"kind": torch.zeros(3, 4)}).to("cpu")
+    batch = Candidates(draw(0, 3, 4, 2), torch.ones(3, 4, dtype=torch.bool), {"kind": torch.zeros(3, 4)}).to("cpu")
     assert len(batch) == 3
     assert set(batch.cond) == {"kind"}
     assert batch.to("cpu").mask is not None
@@ -137,6 +137,6 @@ def test_a_contrast_moves_whole(draw):
 
 def test_a_contrast_whose_parts_do_not_fit_is_rejected(draw):
     with pytest.raises(ValueError, match=r"kind has shape \(3,\) for \(3, 4\) candidates"):
-        Contrast(draw(0, 3, 4, 2), cond={"kind": torch.zeros(3)})
+        Candidates(draw(0, 3, 4, 2), cond={"kind": torch.zeros(3)})
     with pytest.raises(ValueError, match=r"returned \(12, 2\) for 12 candidates"):
-        Contrast(draw(0, 3, 4, 2)).energies(lambda x: x)
+        Candidates(draw(0, 3, 4, 2)).energies(lambda x: x)

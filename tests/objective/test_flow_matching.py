@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from monge.math.coupling import MinibatchOT, given
+from monge.math.coupling import MinibatchOT, identity
 from monge.math.path import Affine, conditional_ot, constant, decreasing, linear, trigonometric
 from monge.math.times import Times, logit_normal, shifted
-from monge.math.types import Pair, like
+from monge.math.types import Pair, pad_like
 from monge.nets.mlp import MLP
 from monge.objective.alignment import Alignment
 from monge.objective.flow_matching import FlowMatching, masked_mean
@@ -32,7 +32,7 @@ def two_points(draw, n=200_000):
 
 def expected_velocity(x_t, t, cond=None):
     """(E[x_1 | x_t] - x_t) / (1 - t): given x_t, x_1 is a sign whose log-odds are 2 t x_t / (1 - t)^2."""
-    t = like(t, x_t)
+    t = pad_like(t, x_t)
     return (torch.tanh(t * x_t / (1 - t) ** 2) - x_t) / (1 - t)
 
 
@@ -90,7 +90,7 @@ def test_coupling_lowers_what_a_network_cannot_know(draw):
         objective = FlowMatching(coupling=coupling, times=at(0.0))
         return float(objective(lambda x, t, cond: x.sign() - x, pair).value)
 
-    assert loss(given) > 1.5
+    assert loss(identity) > 1.5
     assert loss(MinibatchOT()) < 0.3
 
 

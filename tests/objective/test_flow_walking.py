@@ -7,7 +7,7 @@ import torch
 
 from monge.math.solve import euler, midpoint, rk4
 from monge.math.times import Times
-from monge.math.types import Pair, like
+from monge.math.types import Pair, pad_like
 from monge.nets.mlp import MLP
 from monge.objective.flow_matching import FlowMatching
 from monge.objective.flow_walking import FlowWalking
@@ -30,7 +30,7 @@ def test_any_walk_along_a_field_of_time_alone_arrives(draw):
     """The midpoint rule is exact for v = 2 t whatever the knots are, and Euler's is not."""
     x_0 = draw(0, 8, 3)
     losses = [
-        float(FlowWalking(step=step)(lambda x, t, cond: like(2 * t, x).expand_as(x), Pair(x_0, x_0 + 1)).value)
+        float(FlowWalking(step=step)(lambda x, t, cond: pad_like(2 * t, x).expand_as(x), Pair(x_0, x_0 + 1)).value)
         for step in (midpoint, euler)
     ]
     assert losses[0] == pytest.approx(0, abs=1e-25)
@@ -99,15 +99,15 @@ def test_the_way_back_is_the_way_there_with_ends_and_time_reversed(draw):
     pair, swapped = Pair(draw(0, 8, 3), draw(1, 8, 3)), Pair(draw(1, 8, 3), draw(0, 8, 3))
 
     def field(x, t, cond):
-        return x + like(t, x)
+        return x + pad_like(t, x)
 
     def loss(objective, v, batch):
         torch.manual_seed(3)
         return float(objective(v, batch).value)
 
-    back = loss(FlowWalking(step=euler, back=True), field, pair)
-    assert back == pytest.approx(loss(FlowWalking(step=euler), lambda x, t, c: -field(x, 1 - t, c), swapped))
-    assert back != pytest.approx(loss(FlowWalking(step=euler), field, pair))
+    reverse = loss(FlowWalking(step=euler, reverse=True), field, pair)
+    assert reverse == pytest.approx(loss(FlowWalking(step=euler), lambda x, t, c: -field(x, 1 - t, c), swapped))
+    assert reverse != pytest.approx(loss(FlowWalking(step=euler), field, pair))
 
 
 def test_what_else_is_asked_of_the_end_is_added_and_logged(draw):
@@ -116,11 +116,11 @@ def test_what_else_is_asked_of_the_end_is_added_and_logged(draw):
     def still(x, t, cond):
         return torch.zeros_like(x)
 
-    def also(end, x_1):
+    def endpoint_loss(end, x_1):
         torch.testing.assert_close(end, pair.x_0)
         assert x_1 is pair.x_1
         return end.new_tensor(2.0)
 
-    loss, plain = FlowWalking(also=also)(still, pair), FlowWalking()(still, pair).value
+    loss, plain = FlowWalking(endpoint_loss=endpoint_loss)(still, pair), FlowWalking()(still, pair).value
     assert float(loss.value) == pytest.approx(float(plain) + 2)
-    assert (float(loss.metrics["walk"]), float(loss.metrics["also"])) == pytest.approx((float(plain), 2))
+    assert (float(loss.metrics["walk"]), float(loss.metrics["endpoint_loss"])) == pytest.approx((float(plain), 2))

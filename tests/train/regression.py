@@ -53,7 +53,7 @@ class Regression:
 
     app: ClassVar[str] = "regression"
 
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=4, warmup=0, save_every=2))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=4, warmup_steps=0, save_every=2))
     size: int = 8
     blur: float = 0.0
     stop_at: int = -1  # the number of a batch before which its rank gets SIGTERM

@@ -19,7 +19,7 @@ from monge.train.log import read_records
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("regression.py")
-TRAIN = {"steps": 4, "warmup": 0, "save_every": 2, "keep": 9, "device": "cpu", "log_every": 1}
+TRAIN = {"steps": 4, "warmup_steps": 0, "save_every": 2, "keep_last": 9, "device": "cpu", "log_every": 1}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def weights(directory: Path, step: int, name: str = "model") -> dict[str, torch.
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One process that accumulates the two batches that two ranks would share."""
     directory = tmp_path_factory.mktemp("alone") / "run"
-    fit(Regression(TrainConfig(**{**TRAIN, "accumulate": 2})), directory)
+    fit(Regression(TrainConfig(**{**TRAIN, "gradient_accumulation": 2})), directory)
     return directory
 
 
@@ -95,7 +95,7 @@ def wholes(regress: Callable[..., None], tmp_path_factory: pytest.TempPathFactor
 
 
 def richer(parallel: str) -> dict[str, Any]:
-    return {"train": {"parallel": parallel, "accumulate": 2, "optimizer": "muon"}, "blur": 0.3}
+    return {"train": {"parallel": parallel, "gradient_accumulation": 2, "optimizer": "muon"}, "blur": 0.3}
 
 
 def test_sharded_weights_step_as_replicated_ones(wholes: dict[str, Path]) -> None:
@@ -129,7 +129,7 @@ def test_ranks_that_are_stopped_go_on_bit_for_bit(
 def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(
     regress: Callable[..., None], tmp_path: Path, parallel: str
 ) -> None:
-    settings = {"parallel": parallel, "steps": 40, "save_every": 40, "log_every": 5, "workers": 0}
+    settings = {"parallel": parallel, "steps": 40, "save_every": 40, "log_every": 5, "loader_threads": 0}
     regress(tmp_path / "run", train=settings, stop_at=2 * 6 + 1)  # in step 7 of the second rank
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
     assert saved.name == "step-00000010"

@@ -63,7 +63,7 @@ class Adapt:
     kind: str = "gpt2"
     seed: int = 0
     frozen: bool = True
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=4, warmup=0, save_every=2, device="cpu"))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=4, warmup_steps=0, save_every=2, device="cpu"))
 
     def model(self) -> nn.Module:
         return adapted(self.kind, self.seed) if self.frozen else BASES[self.kind]()
@@ -110,8 +110,8 @@ def test_tied_weights_are_stored_once_and_stay_tied(tmp_path: Path, kind: str) -
 
 def test_a_resumed_run_of_adapters_ends_in_the_same_weights(tmp_path: Path) -> None:
     straight = fit(Adapt(), tmp_path / "straight")
-    short = TrainConfig(steps=2, warmup=0, save_every=2, device="cpu", final=1.0)
-    full = TrainConfig(steps=4, warmup=0, save_every=2, device="cpu", final=1.0)
+    short = TrainConfig(steps=2, warmup_steps=0, save_every=2, device="cpu", final_lr_fraction=1.0)
+    full = TrainConfig(steps=4, warmup_steps=0, save_every=2, device="cpu", final_lr_fraction=1.0)
     straight = fit(Adapt(train=full), tmp_path / "constant")
     fit(Adapt(train=short), tmp_path / "short")
     longer = fit(Adapt(train=full), tmp_path / "short", resume=True)

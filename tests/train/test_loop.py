@@ -21,7 +21,7 @@ HERE = Ranks(0, 1, torch.device("cpu"))
 
 def recipe(**settings) -> Regression:
     fields = {name: settings.pop(name) for name in ("size", "blur") if name in settings}
-    return Regression(TrainConfig(**{"steps": 8, "warmup": 2, **settings}), **fields)
+    return Regression(TrainConfig(**{"steps": 8, "warmup_steps": 2, **settings}), **fields)
 
 
 def walked(wanted: Regression, steps: int | None = None, into: Path | None = None) -> tuple[State, list[float]]:
@@ -41,10 +41,10 @@ VARIANTS = {
     "plain": {},
     "muon": {"optimizer": "muon"},
     "bfloat16": {"precision": "bfloat16"},
-    "accumulated": {"accumulate": 3},
-    "no ema": {"ema": 0.0},
-    "two workers": {"workers": 2},
-    "decay and no clip": {"weight_decay": 0.1, "clip": 0.0},
+    "accumulated": {"gradient_accumulation": 3},
+    "no ema": {"ema_width": 0.0},
+    "two workers": {"loader_threads": 2},
+    "decay and no clip": {"weight_decay": 0.1, "max_grad_norm": 0.0},
 }
 
 
@@ -67,19 +67,19 @@ def test_a_run_cut_into_pieces_is_the_run_in_one_bit_for_bit(tmp_path: Path, set
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_the_number_of_workers_changes_nothing(workers: int) -> None:
-    alone, losses = walked(recipe(workers=0, blur=0.3))
-    helped, found = walked(recipe(workers=workers, blur=0.3))
+    alone, losses = walked(recipe(loader_threads=0, blur=0.3))
+    helped, found = walked(recipe(loader_threads=workers, blur=0.3))
     assert found == losses
     assert_close(helped.tensors(HERE), alone.tensors(HERE), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_two_batches_of_n_are_one_of_2n(optimizer: str) -> None:
-    two, losses = walked(recipe(accumulate=2, size=8, optimizer=optimizer))
-    one, found = walked(recipe(accumulate=1, size=16, optimizer=optimizer))
+    two, losses = walked(recipe(gradient_accumulation=2, size=8, optimizer=optimizer))
+    one, found = walked(recipe(gradient_accumulation=1, size=16, optimizer=optimizer))
     assert_close(losses, found, rtol=1e-5, atol=0)
     assert_close(two.tensors(HERE)["model"], one.tensors(HERE)["model"], rtol=1e-4, atol=1e-6)
-    fewer, _ = walked(recipe(accumulate=1, size=8, optimizer=optimizer))
+    fewer, _ = walked(recipe(gradient_accumulation=1, size=8, optimizer=optimizer))
     difference = one.model.enter.weight - fewer.model.enter.weight
     assert difference.abs().max() > 1e-4  # the law is not empty
 
@@ -99,7 +99,7 @@ def test_the_caller_steps_stops_and_goes_on() -> None:
 
 
 def test_a_batch_that_fails_ends_the_run_with_its_own_error() -> None:
-    run = recipe(workers=2).build()
+    run = recipe(loader_threads=2).build()
     batches = run.batches
 
     def failing(number: int):
@@ -122,7 +122,7 @@ def test_the_objective_has_weights_of_its_own_that_are_trained_averaged_over_rou
 
 
 def test_metrics_are_means_over_the_rounds_of_a_step() -> None:
-    wanted = recipe(steps=1, accumulate=4)
+    wanted = recipe(steps=1, gradient_accumulation=4)
     _, (mean,) = walked(wanted)
     torch.manual_seed(wanted.train.seed)
     run = wanted.build()
@@ -139,10 +139,12 @@ def test_weighted_objectives_train_through_the_loop() -> None:
     assert_close(metrics[0]["loss"], metrics[0]["a/loss"] + 0.5 * metrics[0]["b/loss"])
 
 
-@pytest.mark.parametrize("settings", [{"steps": 0}, {"accumulate": 0}, {"keep": 0}, {"lr": 0.0}, {"save_every": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"steps": 0}, {"gradient_accumulation": 0}, {"keep_last": 0}, {"lr": 0.0}, {"save_every": 0}]
+)
 def test_settings_that_cannot_be_are_named(settings: dict) -> None:
     (name,) = settings
-    with pytest.raises(ValueError, match=rf"train\.{name} must be .*, got 0"):
+    with pytest.raises(ValueError, match=rf"{name} must be .*, got 0"):
         TrainConfig(**settings)
 
 

@@ -60,7 +60,7 @@ def test_a_constant_is_its_own_average_and_names_keep_tensors_apart() -> None:
 
 @given(st.integers(1, 50), st.integers(60, 400), st.floats(0, 1))
 def test_the_rate_rises_in_a_line_and_falls_in_a_cosine(warmup: int, steps: int, final: float) -> None:
-    config = TrainConfig(steps=steps, warmup=warmup, final=final)
+    config = TrainConfig(steps=steps, warmup_steps=warmup, final_lr_fraction=final)
     rates = [schedule(step, config) for step in range(steps)]
     assert_close(rates[warmup - 1], 1.0)
     assert_close([b - a for a, b in zip(rates[:warmup], rates[1:warmup], strict=False)], [1 / warmup] * (warmup - 1))
@@ -73,7 +73,7 @@ def test_the_rate_rises_in_a_line_and_falls_in_a_cosine(warmup: int, steps: int,
 
 
 def test_no_warm_up_starts_at_the_peak() -> None:
-    assert schedule(0, TrainConfig(warmup=0)) == 1
+    assert schedule(0, TrainConfig(warmup_steps=0)) == 1
 
 
 class Blocks(nn.Module):
@@ -87,7 +87,7 @@ class Blocks(nn.Module):
 
 def stepped(model: nn.Module, scale: float, **settings) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """(what a step changed by name, the gradient's norm) for gradients that are normal draws times `scale`."""
-    optimizers = Optimizers({"model": model}, TrainConfig(warmup=0, **settings))
+    optimizers = Optimizers({"model": model}, TrainConfig(warmup_steps=0, **settings))
     generator = torch.Generator().manual_seed(1)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for p in model.parameters():
@@ -98,8 +98,8 @@ def stepped(model: nn.Module, scale: float, **settings) -> tuple[dict[str, torch
 
 
 def test_muon_takes_the_matrices_in_blocks_and_leaves_the_rest_to_adam() -> None:
-    adam, _ = stepped(Blocks(), 1.0, clip=0.0)
-    muon, _ = stepped(Blocks(), 1.0, clip=0.0, optimizer="muon")
+    adam, _ = stepped(Blocks(), 1.0, max_grad_norm=0.0)
+    muon, _ = stepped(Blocks(), 1.0, max_grad_norm=0.0, optimizer="muon")
     changed = {name for name in adam if not torch.equal(adam[name], muon[name])}
     assert changed == {"blocks.0.weight"}
     # an orthogonalised step: all singular values alike (Newton-Schulz brings them to 0.7 .. 1.2)
@@ -125,7 +125,7 @@ def test_clipping_bounds_the_norm_and_reports_it_as_it_was() -> None:
     moved = {}
     for clip in (0.0, 0.5, 1e9):
         model = Blocks()
-        optimizers = Optimizers({"model": model}, TrainConfig(warmup=0, lr=1.0, clip=clip))
+        optimizers = Optimizers({"model": model}, TrainConfig(warmup_steps=0, lr=1.0, max_grad_norm=clip))
         optimizers.all = [
             Plain(model.parameters(), lr=1.0)
         ]  # its step is the gradient: the clipped norm can be read off
@@ -142,7 +142,7 @@ def test_clipping_bounds_the_norm_and_reports_it_as_it_was() -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_state_goes_into_a_fresh_optimizer_and_back(optimizer: str) -> None:
     one, two = Blocks(), Blocks()
-    config = TrainConfig(optimizer=optimizer, warmup=0)
+    config = TrainConfig(optimizer=optimizer, warmup_steps=0)
     first, second = Optimizers({"model": one}, config), Optimizers({"model": two}, config)
 
     def walk(model: nn.Module, optimizers: Optimizers, steps: range) -> None:

@@ -59,7 +59,7 @@ def reflow(
     *,
     out: Path,
     steps: int | None = None,
-    pairs: int | None = None,
+    num_pairs: int | None = None,
     data: Path | None = None,
     resume: bool = False,
 ) -> None:
@@ -69,19 +69,21 @@ def reflow(
         run: Run directory of the teacher; not needed with --resume.
         out: Run directory of the student.
         steps: Training steps of the student; default: 4000.
-        pairs: Number of pairs that the teacher draws; default: 10000.
+        num_pairs: Number of pairs drawn from the teacher; default: 10000.
         data: Present path of the teacher's data, if they have moved since.
         resume: Continue from the student's last checkpoint, with its settings where no others are given.
     """
-    at_least_one(steps=1 if steps is None else steps, pairs=1 if pairs is None else pairs)
+    at_least_one(steps=1 if steps is None else steps, num_pairs=1 if num_pairs is None else num_pairs)
     if resume and (out / "recipe.json").exists():
         recipe = reopen(out, app="generate").rebuilt(Reflow)
-        recipe = replace(recipe, teacher=str(run.resolve()) if run else recipe.teacher, pairs=pairs or recipe.pairs)
+        recipe = replace(
+            recipe, teacher=str(run.resolve()) if run else recipe.teacher, num_pairs=num_pairs or recipe.num_pairs
+        )
         recipe = replace(recipe, train=replace(recipe.train, steps=steps or recipe.train.steps))
     elif run is None:
         raise ValueError("reflow: name the run directory of the teacher, as in monge generate reflow RUN --out OUT")
     else:
-        recipe = Reflow.of(run, steps=steps or 4000, pairs=pairs or 10_000)
+        recipe = Reflow.of(run, steps=steps or 4000, num_pairs=num_pairs or 10_000)
     _fit(replace(recipe, data=str(data)) if data else recipe, out, resume=resume)
 
 
@@ -95,7 +97,7 @@ def demo(*, out: Path = Path("runs/demo"), steps: int = 3000) -> None:
     recipe = Generate(train=replace(Generate().train, steps=steps))
     console.print("monge: learning to turn noise into handwritten digits (OT-CFM, 1,437 images, 2 cores are enough)")
     train(recipe, out=out, resume=(out / "recipe.json").exists())
-    sample(out, n=100)
+    sample(out)
     evaluate(out)
     console.print(
         f"The picture is {out}/samples/samples.png; {out}/samples/film.png shows the flow from noise to digits"

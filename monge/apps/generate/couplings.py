@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT, given
+from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT, identity
 from monge.math.random import seeded
 from monge.math.semidiscrete import semidiscrete
 from monge.math.types import Pair
@@ -30,7 +30,7 @@ def couplings(
     """
     label = "label" if labels is not None and name != "ot-across" else None
     if name == "independent":
-        return Couplings(given, given)
+        return Couplings(identity, identity)
     if name == "entropic":
         entropic = MinibatchOT(epsilon=0.05, condition=label)
         return Couplings(entropic, entropic)

@@ -9,7 +9,7 @@ import tyro
 from monge.apps.generate.machine import HERE, On, at_least_one, check_guidance, console
 from monge.apps.generate.output import Samples, save_samples
 from monge.apps.generate.prepared import examples_of
-from monge.apps.generate.sample import Guidance, Walk
+from monge.apps.generate.sample import Guidance, Sampling
 from monge.math.random import seeded
 from monge.math.solvers import SolverName
 from monge.runs import reopen
@@ -18,8 +18,8 @@ from monge.runs import reopen
 def sample(
     run: tyro.conf.Positional[Path],
     *,
-    n: int = 100,
-    steps: int = 25,
+    num_samples: int = 100,
+    solver_steps: int = 25,
     solver: SolverName = "euler",
     label: str | None = None,
     guidance: float = 1.0,
@@ -35,8 +35,8 @@ def sample(
 
     Args:
         run: A run directory.
-        n: Number of samples.
-        steps: Number of solver steps.
+        num_samples: Number of samples.
+        solver_steps: Number of solver steps.
         solver: Numerical solver of the flow's differential equation.
         label: Draw this class only: its name, or its number where classes have no names.
         guidance: Weight of guidance; 1 is none.
@@ -47,24 +47,28 @@ def sample(
         out: Directory for the files; default: RUN/samples.
         save_images: Also write each image as a PNG file, in folders by class.
     """
-    at_least_one(n=n, steps=steps)
+    at_least_one(num_samples=num_samples, solver_steps=solver_steps)
     check_guidance(guidance, interval, weak)
     opened = reopen(run, app="generate")
     generator = on.generator_of(opened, which=checkpoint, weak=weak)
     if label is not None and not generator.classes:
         raise ValueError(f"label {label}: the run has no classes; leave --label out")
-    labels = generator.labels(n) if label is None else torch.full((n,), generator.label_called(label))
+    labels = (
+        generator.labels(num_samples) if label is None else torch.full((num_samples,), generator.label_called(label))
+    )
     out = out or run / "samples"
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    x_0 = generator.noise(n, generator=seeded(seed, 3))
-    walk = Walk(steps, solver, Guidance(guidance, interval))
-    x = generator.restore(generator.end(x_0, labels, walk))
+    x_0 = generator.noise(num_samples, generator=seeded(seed, 3))
+    sampling = Sampling(solver_steps, solver, Guidance(guidance, interval))
+    x = generator.restore(generator.end(x_0, labels, sampling))
     seconds = time.perf_counter() - started
     shown = slice(8 if len(generator.shape) == 3 else 2000)
     film = [
         generator.restore(state)
-        for state in generator.states(x_0[shown], None if labels is None else labels[shown], walk)
+        for state in generator.states(x_0[shown], None if labels is None else labels[shown], sampling)
     ]
     names = save_samples(generator, Samples(x, labels, film), examples_of(opened), out, single_images=save_images)
-    console.print(f"{n} samples in {seconds:.2f} s ({n / seconds:.0f}/s) in {out}: {', '.join(names)}")
+    console.print(
+        f"{num_samples} samples in {seconds:.2f} s ({num_samples / seconds:.0f}/s) in {out}: {', '.join(names)}"
+    )

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from monge.apps.generate.data import Dataset, dealt_labels
-from monge.apps.generate.sample import Generator, Walk
+from monge.apps.generate.sample import Generator, Sampling
 from monge.math.metrics import frechet, kernel_distance, manifold, memorisation, sliced_w2
 from monge.math.random import seeded
 from monge.math.solvers import SOLVERS
@@ -129,7 +129,7 @@ class Judge:
 def evaluate(
     generator: Generator,
     data: Dataset,
-    walk: Walk,
+    sampling: Sampling,
     *,
     samples: int | None = None,
     seed: int = 0,
@@ -144,7 +144,7 @@ def evaluate(
         raise ValueError(f"{n} samples against {len(data.x)} items: at least {FEWEST} and {2 * FEWEST} can be compared")
     judge = Judge.of(data)
     labels = dealt_labels(data, n, seed) if generator.classes else None
-    fake, labels = generator.sample(n, walk, labels=labels, generator=seeded(seed, 3))
+    fake, labels = generator.sample(n, sampling, labels=labels, generator=seeded(seed, 3))
     rows = judge.rows(generator.normalise(fake).flatten(1), labels)
     if likelihood and generator.levels:
         training, held_out = data.split()
@@ -163,7 +163,7 @@ def curve(
     generator: Generator,
     data: Dataset,
     budgets: list[int],
-    walks: list[Walk],
+    samplings: list[Sampling],
     *,
     samples: int | None = None,
     seed: int = 0,
@@ -173,16 +173,16 @@ def curve(
     n = samples or min(5_000, len(data.x))
     labels = dealt_labels(data, n, seed) if generator.classes else None
     lines: dict[str, list[tuple[int, float]]] = {}
-    for walk in walks:
-        guided = walk.guidance is not None and walk.guidance.weight != 1
-        per_step = SOLVERS[walk.solver][1] * (1 + guided)  # the weak velocity is an evaluation too
+    for sampling in samplings:
+        guided = sampling.guidance is not None and sampling.guidance.weight != 1
+        per_step = SOLVERS[sampling.solver][1] * (1 + guided)  # the weak velocity is an evaluation too
         for budget in budgets:
             if budget % per_step:
                 continue
-            steps = replace(walk, steps=budget // per_step)
+            steps = replace(sampling, steps=budget // per_step)
             fake, _ = generator.sample(n, steps, labels=labels, generator=seeded(seed, 3))
             value = judge.rows(generator.normalise(fake).flatten(1), labels)[curve_metric(data)].value
-            lines.setdefault(walk.solver, []).append((budget, value))
+            lines.setdefault(sampling.solver, []).append((budget, value))
     return lines
 
 

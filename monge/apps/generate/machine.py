@@ -45,7 +45,7 @@ def at_least_one(**numbers: int) -> None:
     """ValueError for an option below 1."""
     for name, number in numbers.items():
         if number < 1:
-            raise ValueError(f"--{name} {number}: give at least 1")
+            raise ValueError(f"--{name.replace('_', '-')} {number}: give at least 1")
 
 
 def check_guidance(weight: float, interval: tuple[float, float], weak: str | None) -> None:

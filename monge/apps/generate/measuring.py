@@ -12,7 +12,7 @@ from monge.apps.generate import pictures
 from monge.apps.generate.evaluate import Row, curve, curve_metric
 from monge.apps.generate.evaluate import evaluate as evaluate_run
 from monge.apps.generate.machine import HERE, On, at_least_one, check_guidance, console, data_of
-from monge.apps.generate.sample import Guidance, Walk
+from monge.apps.generate.sample import Guidance, Sampling
 from monge.files import strict, write_json
 from monge.math.random import seeded
 from monge.math.solvers import SolverName
@@ -22,9 +22,9 @@ from monge.runs import reopen
 def evaluate(
     run: tyro.conf.Positional[Path],
     *,
-    steps: int = 20,
+    solver_steps: int = 20,
     solver: SolverName = "euler",
-    samples: int | None = None,
+    num_samples: int | None = None,
     guidance: float = 1.0,
     interval: tuple[float, float] = (0.0, 1.0),
     weak: str | None = None,
@@ -38,9 +38,9 @@ def evaluate(
 
     Args:
         run: A run directory.
-        steps: Number of solver steps.
+        solver_steps: Number of solver steps.
         solver: Numerical solver of the flow's differential equation.
-        samples: Number of samples; default: as many as there are real items.
+        num_samples: Number of samples; default: as many as there are real items.
         guidance: Weight of guidance; 1 is none.
         interval: Range of t, from 0 (noise) to 1 (data), in which guidance acts.
         weak: Step of an early checkpoint to guide by (autoguidance) instead of leaving out the class.
@@ -49,19 +49,19 @@ def evaluate(
         seed: Seed of the noise.
         data: Present path of the run's data, if they have moved since.
     """
-    at_least_one(samples=1 if samples is None else samples, steps=steps)
+    at_least_one(num_samples=1 if num_samples is None else num_samples, solver_steps=solver_steps)
     check_guidance(guidance, interval, weak)
     opened = reopen(run, app="generate")
     generator = on.generator_of(opened, which=checkpoint, weak=weak)
     items = data_of(opened, data)
-    walk = Walk(steps, solver, Guidance(guidance, interval))
-    rows = evaluate_run(generator, items, walk, samples=samples, seed=seed)
-    options = asdict(walk) | {"samples": samples, "weak": weak, "checkpoint": checkpoint, "seed": seed}
+    sampling = Sampling(solver_steps, solver, Guidance(guidance, interval))
+    rows = evaluate_run(generator, items, sampling, samples=num_samples, seed=seed)
+    options = asdict(sampling) | {"samples": num_samples, "weak": weak, "checkpoint": checkpoint, "seed": seed}
     write_json(run / "evaluation.json", strict(options | {"rows": {k: asdict(v) for k, v in rows.items()}}))
-    console.print(_table(rows, f"{run.resolve().name}: {solver}, {steps} steps"), soft_wrap=False)
+    console.print(_table(rows, f"{run.resolve().name}: {solver}, {solver_steps} steps"), soft_wrap=False)
     if curve_:
-        walks = [replace(walk, solver=name) for name in ("euler", "midpoint", "ab2", "dpm2m")]
-        lines = curve(generator, items, [1, 2, 4, 8, 16, 32], walks, samples=samples, seed=seed)
+        samplings = [replace(sampling, solver=name) for name in ("euler", "midpoint", "ab2", "dpm2m")]
+        lines = curve(generator, items, [1, 2, 4, 8, 16, 32], samplings, samples=num_samples, seed=seed)
         write_json(run / "curve.json", lines)
         metric = curve_metric(items)
         path = pictures.curves(lines, run / "curve.png", x="evaluations", y=metric, floor=rows[metric].floor)
@@ -71,8 +71,8 @@ def evaluate(
 def likelihood(
     run: tyro.conf.Positional[Path],
     *,
-    n: int = 256,
-    steps: int = 50,
+    limit: int = 256,
+    solver_steps: int = 50,
     solver: SolverName = "midpoint",
     probes: int | None = 4,
     checkpoint: str = "last",
@@ -83,21 +83,21 @@ def likelihood(
 
     Args:
         run: A run directory.
-        n: Number of held-out items.
-        steps: Number of solver steps.
+        limit: Maximum number of held-out items.
+        solver_steps: Number of solver steps.
         solver: Numerical solver of the flow's differential equation.
         probes: Number of Hutchinson probes; None computes the exact divergence.
         checkpoint: Checkpoint to evaluate: last, best or a step.
         data: Present path of the run's data, if they have moved since.
     """
-    at_least_one(n=n, steps=steps, probes=1 if probes is None else probes)
+    at_least_one(limit=limit, solver_steps=solver_steps, probes=1 if probes is None else probes)
     opened = reopen(run, app="generate")
     generator = on.generator_of(opened, which=checkpoint)
     _, held_out = data_of(opened, data).split()
-    held_out = held_out.rows(torch.arange(min(n, len(held_out.x))))
+    held_out = held_out.rows(torch.arange(min(limit, len(held_out.x))))
     labels = held_out.labels if generator.classes else None
     density, bits = generator.log_likelihood(
-        held_out.x, labels, steps=steps, solver=solver, probes=probes, generator=seeded(1787)
+        held_out.x, labels, steps=solver_steps, solver=solver, probes=probes, generator=seeded(1787)
     )
     spread = float(density.log_prob.std() / len(bits) ** 0.5) if len(bits) > 1 else float("nan")
     console.print(

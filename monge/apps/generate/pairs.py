@@ -11,7 +11,7 @@ from torch import Tensor
 from monge.apps.generate.data import dealt_labels
 from monge.apps.generate.dataset import Dataset
 from monge.apps.generate.sample import Generator
-from monge.math.coupling import Coupling, given
+from monge.math.coupling import Coupling, identity
 from monge.math.random import seeded
 from monge.math.types import Pair
 from monge.train.batches import shuffled
@@ -29,7 +29,7 @@ class NoisePairs:
     x: Float[Tensor, "n *s"]
     labels: Int[Tensor, "n"] | None
     size: int
-    coupling: Coupling = given
+    coupling: Coupling = identity
     factor: int = 1
     after: int = 0
     classes: int = 0

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
+from tyro.conf import OmitArgPrefixes
 
 from monge.apps.generate.couplings import couplings
 from monge.apps.generate.data import load, located
@@ -61,12 +62,12 @@ class Settings:
     """Meaning of the network's output. The loss is that of the velocity; for source, the noise, it is that of the noise."""
     times: Literal["uniform", "logit-normal"] = "uniform"
     """Distribution of training times."""
-    batch: int = 128
+    batch_size: int = 128
     """Examples per batch."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", located(self.data))
-        for name in ("width", "depth", "patch", "batch"):
+        for name in ("width", "depth", "patch", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -118,7 +119,9 @@ class Generate(Settings):
     """Start exact OT from semidiscrete potentials, fitted once: the same pairs, found sooner where batches are large."""
     ot_after: int = 0
     """Number of first batches that are left uncoupled."""
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=3000, save_every=500, milestones=(500,)))
+    train: OmitArgPrefixes[TrainConfig] = field(
+        default_factory=lambda: TrainConfig(steps=3000, save_every=500, milestones=(500,))
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,7 +141,7 @@ class Generate(Settings):
         batches = NoisePairs(
             x,
             labels,
-            self.batch,
+            self.batch_size,
             pairing.training,
             factor=self.ot_factor,
             after=self.ot_after,
@@ -160,26 +163,26 @@ class Reflow(Settings):
 
     teacher: str = ""
     """Run directory of the flow that draws the pairs."""
-    pairs: int = 10_000
+    num_pairs: int = 10_000
     """Number of pairs to train on; a tenth as many are held out."""
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=4000, save_every=500))
+    train: OmitArgPrefixes[TrainConfig] = field(default_factory=lambda: TrainConfig(steps=4000, save_every=500))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pairs < 1:
-            raise ValueError(f"pairs must be at least 1, got {self.pairs}")
+        if self.num_pairs < 1:
+            raise ValueError(f"num_pairs must be at least 1, got {self.num_pairs}")
         if self.path != "linear":
             raise ValueError(f"path {self.path!r}: a reflowed flow has the linear path; leave it out")
 
     @staticmethod
-    def of(teacher: Path, *, steps: int, pairs: int) -> "Reflow":
+    def of(teacher: Path, *, steps: int, num_pairs: int) -> "Reflow":
         """The recipe with the data, network and training settings of this run."""
         recipe = stored(reopen(teacher, app=Reflow.app))
         shared: dict[str, Any] = {item.name: getattr(recipe, item.name) for item in fields(Settings)} | {
             "path": "linear"
         }
         config = replace(recipe.train, steps=steps, milestones=())
-        return Reflow(**shared, teacher=str(teacher.resolve()), pairs=pairs, train=config)
+        return Reflow(**shared, teacher=str(teacher.resolve()), num_pairs=num_pairs, train=config)
 
     def build(self) -> Run[Pair]:
         """Draw the teacher's pairs and put the experiment together. The student of a linear path starts with its weights."""
@@ -191,8 +194,8 @@ class Reflow(Settings):
         constants = prepared.constants | {"teacher": fingerprint(*teacher.model.state_dict().values())}
         if stored(opened).path == self.path:
             model.load_state_dict(teacher.model.state_dict())
-        training, held_out = teacher_pairs(teacher, data, self.pairs, seed)
-        batches = StoredPairs(training, self.batch, classes=data.classes, seed=seed)
+        training, held_out = teacher_pairs(teacher, data, self.num_pairs, seed)
+        batches = StoredPairs(training, self.batch_size, classes=data.classes, seed=seed)
         evaluate = held_out_evaluation(held_out, PATHS[self.path])
         return Run(model, self.objective(), batches, self.train, evaluate, constants)
 

@@ -12,9 +12,9 @@ from monge.apps.generate.dataset import POINTS, Layout
 from monge.math.cost import Units
 from monge.math.density import Density, bits_per_dimension, log_likelihood
 from monge.math.path import Affine
-from monge.math.solve import grid, integrate, trajectory
+from monge.math.solve import integrate, time_grid, trajectory
 from monge.math.solvers import SOLVERS
-from monge.math.types import Pair, Velocity, like
+from monge.math.types import Pair, Velocity, pad_like
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Guidance:
             if self.weight == 1 or not bool(inside.any()):
                 return v
             weak_v = weak(x, t)
-            return torch.where(like(inside, x), weak_v + self.weight * (v - weak_v), v)
+            return torch.where(pad_like(inside, x), weak_v + self.weight * (v - weak_v), v)
 
         return guided
 
 
 @dataclass(frozen=True)
-class Walk:
+class Sampling:
     """The integration from noise to data: the number of steps, the solver, and the guidance of the velocity."""
 
     steps: int = 25
@@ -52,7 +52,7 @@ class Walk:
     guidance: Guidance | None = None
 
 
-WALK = Walk()
+SAMPLING = Sampling()
 
 
 @dataclass(frozen=True)
@@ -96,18 +96,18 @@ class Generator:
         return guidance.apply(strong, weak)
 
     def states(
-        self, x_0: Float[Tensor, "B *s"], labels: Int[Tensor, "B"] | None, walk: Walk = WALK
+        self, x_0: Float[Tensor, "B *s"], labels: Int[Tensor, "B"] | None, sampling: Sampling = SAMPLING
     ) -> Iterator[Float[Tensor, "B *s"]]:
         """The states along the flow, from x_0 on, in the network's units."""
-        v, x_0 = self.velocity(labels, walk.guidance), x_0.to(self.device)
+        v, x_0 = self.velocity(labels, sampling.guidance), x_0.to(self.device)
         with torch.no_grad():
-            for x in trajectory(v, x_0, walk.steps, step=SOLVERS[walk.solver][0](self.path)):
+            for x in trajectory(v, x_0, sampling.steps, step=SOLVERS[sampling.solver][0](self.path)):
                 yield x.cpu()
 
     def sample(
         self,
         n: int,
-        walk: Walk = WALK,
+        sampling: Sampling = SAMPLING,
         *,
         labels: Int[Tensor, "n"] | None = None,
         generator: torch.Generator | None = None,
@@ -115,13 +115,13 @@ class Generator:
         """(samples in the data's own units, their labels); labels default to all classes in turn."""
         labels = self.labels(n) if labels is None else labels
         x_0 = self.noise(n, generator=generator)
-        return self.restore(self.end(x_0, labels, walk)), labels
+        return self.restore(self.end(x_0, labels, sampling)), labels
 
     def end(
         self,
         x_0: Float[Tensor, "B *s"],
         labels: Int[Tensor, "B"] | None,
-        walk: Walk = WALK,
+        sampling: Sampling = SAMPLING,
         *,
         size: int = 512,
     ) -> Float[Tensor, "B *s"]:
@@ -129,16 +129,16 @@ class Generator:
         parts: list[Tensor] = []
         for start in range(0, len(x_0), size):
             rows = slice(start, start + size)
-            x, v = x_0[rows].to(self.device), self.velocity(None if labels is None else labels[rows], walk.guidance)
+            x, v = x_0[rows].to(self.device), self.velocity(None if labels is None else labels[rows], sampling.guidance)
             with torch.no_grad():
-                x = integrate(v, x, walk.steps, step=SOLVERS[walk.solver][0](self.path))
+                x = integrate(v, x, sampling.steps, step=SOLVERS[sampling.solver][0](self.path))
             parts.append(x.cpu())
         return torch.cat(parts)
 
     def pairs(self, labels: Int[Tensor, "n"] | None, n: int, *, generator: torch.Generator) -> Pair:
         """Noise and the end of its flow, in the network's units: the pairs of reflow. Midpoint, 50 steps."""
         x_0 = self.noise(n, generator=generator)
-        x_1 = self.end(x_0, labels, Walk(50, "midpoint"))
+        x_1 = self.end(x_0, labels, Sampling(50, "midpoint"))
         return Pair(x_0, x_1, cond={} if labels is None else {"label": labels})
 
     def restore(self, x: Float[Tensor, "B *s"]) -> Float[Tensor, "B *s"]:
@@ -180,7 +180,7 @@ class Generator:
         if self.levels:
             x = x + torch.rand(x.shape, generator=generator) - 0.5
         normalised = self.normalise(x)
-        times = grid(steps, normalised, start=1.0, end=0.0).to(self.device)
+        times = time_grid(steps, normalised, start=1.0, end=0.0).to(self.device)
         step, v = SOLVERS[solver][0](self.path), self.velocity(labels)
         with torch.no_grad():
             flow = log_likelihood(v, normalised.to(self.device), times, step=step, probes=probes, generator=generator)

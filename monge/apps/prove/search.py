@@ -44,7 +44,9 @@ class _Run:
         frontier = frontier_of(how)
         frontier.add(root)
         try:
-            while outcome.proof is None and (chosen := frontier.take(min(how.batch, how.nodes - outcome.expanded))):
+            while outcome.proof is None and (
+                chosen := frontier.take(min(how.batch_size, how.nodes - outcome.expanded))
+            ):
                 if not self.expand(chosen, frontier):
                     break
                 if outcome.expanded >= how.nodes and frontier:

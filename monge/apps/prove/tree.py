@@ -31,7 +31,7 @@ class Search:
     its own end."""
     candidates: int = 8
     """Tactics tried on a state."""
-    batch: int = 8
+    batch_size: int = 8
     """States expanded at once: one call of the policy and one of the energy for all."""
     order: Literal["best", "breadth", "random", "puct"] = "best"
     """Which state comes next: that of the best score, the oldest, any, or the one that PUCT finds from the root."""
@@ -52,7 +52,15 @@ class Search:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("nodes", "depth", "seconds", "candidates", "batch", "policy_temperature", "energy_temperature"):
+        for name in (
+            "nodes",
+            "depth",
+            "seconds",
+            "candidates",
+            "batch_size",
+            "policy_temperature",
+            "energy_temperature",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.harvest < 0 or self.exploration < 0:

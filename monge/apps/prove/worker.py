@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from monge.apps.prove.config import SearchConfig
+from monge.apps.prove.lean.crashes import ServerCrashed
 from monge.apps.prove.lean.judge import Judge
-from monge.apps.prove.lean.server import LeanServer, ServerCrashed
+from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.session import SEARCH, Session
 from monge.apps.prove.lean.supervisor import Supervisor, lean_servers
 from monge.apps.prove.lm.causal import Causal

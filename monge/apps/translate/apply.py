@@ -9,9 +9,9 @@ import tyro
 
 from monge.apps.translate.direction import direction
 from monge.apps.translate.output import console, ensure_new, listed, write_dropped
-from monge.apps.translate.pair import Dtype, Longer
+from monge.apps.translate.pair import Dtype, OnLongRows
 from monge.apps.translate.recipes import Translator, translator_of
-from monge.lm.store import Bad, Dropped, Row, Vectors, usable, write
+from monge.lm.store import Dropped, OnBadRows, Row, Vectors, usable, write
 from monge.math.path import Affine
 from monge.math.solve import Step
 from monge.math.solvers import SOLVERS, SolverName
@@ -25,11 +25,11 @@ class Stream:
 
     vectors: Vectors
     translator: Translator
-    back: bool
+    reverse: bool
     steps: int
     step: Step
-    longer: Longer
-    bad: Bad
+    on_long_rows: OnLongRows
+    on_bad_rows: OnBadRows
     dtype: str
     dropped: list[Dropped] = field(default_factory=list[Dropped])
     long: list[str] = field(default_factory=list[str])
@@ -38,7 +38,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[list[Row]]:
         seen, translated = set[str](), 0
-        for number, portion in self.vectors.portions(self.dropped if self.bad == "drop" else None):
+        for number, portion in self.vectors.portions(self.dropped if self.on_bad_rows == "drop" else None):
             rows: list[Row] = []
             for key, row in portion:
                 if key in seen:
@@ -57,36 +57,36 @@ class Stream:
         """The rows of at most as many vectors as the container has slots for."""
         most = self.translator.space.container.capacity
         for key, row in rows:
-            if len(row) > most and self.longer == "reject":
+            if len(row) > most and self.on_long_rows == "error":
                 raise ValueError(
                     f"{self.vectors.path}: row group {number}, id {key!r}: {len(row)} vectors do not fit {most}; "
-                    "give --longer drop or truncate"
+                    "give --on-long-rows drop or truncate"
                 )
         self.long.extend(key for key, row in rows if len(row) > most)
-        return [(key, row[:most]) for key, row in rows if len(row) <= most or self.longer == "truncate"]
+        return [(key, row[:most]) for key, row in rows if len(row) <= most or self.on_long_rows == "truncate"]
 
     def _translated(self, rows: list[Row]) -> list[Row]:
         sequences = [row.float() for _, row in rows]
-        ends = self.translator.translate(sequences, back=self.back, steps=self.steps, step=self.step)
+        ends = self.translator.translate(sequences, reverse=self.reverse, steps=self.steps, step=self.step)
         pairs = list(zip([key for key, _ in rows], ends, strict=True))
         self.empty.extend(key for key, row in pairs if not len(row))
         pairs = [(key, row) for key, row in pairs if len(row)]
-        if self.bad == "reject":
+        if self.on_bad_rows == "error":
             return pairs
         return usable(pairs, dtype=self.dtype, width=self.vectors.width, dropped=self.dropped)
 
     @property
     def left_out(self) -> list[Dropped]:
         """(id, reason) of every row without a translation."""
-        long = [] if self.longer == "truncate" else [(key, "longer than the container") for key in self.long]
+        long = [] if self.on_long_rows == "truncate" else [(key, "longer than the container") for key in self.long]
         return [*self.dropped, *long, *((key, "its translation is empty") for key in self.empty)]
 
     @property
     def report(self) -> str:
         """Counts and first ids of the rows that were left out, cut or repeated."""
         parts = {
-            f"could not be used ({self.bad})": [key for key, _ in self.dropped],
-            f"were longer ({self.longer})": self.long,
+            f"could not be used ({self.on_bad_rows})": [key for key, _ in self.dropped],
+            f"were longer ({self.on_long_rows})": self.long,
             "came out empty": self.empty,
             "repeated an id, of which the first row counts": self.repeated,
         }
@@ -98,11 +98,11 @@ def run(
     vectors: tyro.conf.Positional[Path],
     *,
     out: Path,
-    back: bool = False,
+    reverse: bool = False,
     forward: bool = False,
-    longer: Longer = "reject",
-    bad: Bad = "reject",
-    steps: int | None = None,
+    on_long_rows: OnLongRows = "error",
+    on_bad_rows: OnBadRows = "error",
+    solver_steps: int | None = None,
     solver: SolverName = "euler",
     dtype: Dtype = "float16",
     checkpoint: str = "last",
@@ -114,11 +114,11 @@ def run(
         run: Run directory.
         vectors: Parquet file of sequences by id.
         out: Parquet file to write. Rows without a translation are listed in OUT.dropped.jsonl.
-        back: Translate from the target's side to the source's.
+        reverse: Translate from the target's side to the source's.
         forward: Translate from the source's side to the target's, also where the file does not show its side.
-        longer: Treatment of sequences of more vectors than the run's container holds: an error, left out, or cut.
-        bad: Treatment of unusable rows (no id, no vectors, a vector that is zero or not finite): an error, or left out.
-        steps: Steps of the solver (default: as many as in training).
+        on_long_rows: Treatment of sequences of more vectors than the run's container holds: an error, left out, or cut.
+        on_bad_rows: Treatment of unusable rows (no id, no vectors, a vector that is zero or not finite): an error, or left out.
+        solver_steps: Steps of the solver (default: as many as in training).
         solver: Numerical solver.
         dtype: Type of the written vectors.
         checkpoint: Checkpoint to use: last, best or a step.
@@ -131,14 +131,14 @@ def run(
         raise ValueError(
             f"{vectors}: vectors of width {source.width}, the run's have {width}; embed by the same model and layer"
         )
-    back, note = direction(source, opened, back=back, forward=forward)
+    reverse, note = direction(source, opened, reverse=reverse, forward=forward)
     if note:
         console.print(note)
     translator = translator_of(opened, which=checkpoint, device=device_called(device))
-    steps = translator.steps if steps is None else steps
+    steps = translator.steps if solver_steps is None else solver_steps
     step, start = SOLVERS[solver][0](Affine()), perf_counter()
-    stream = Stream(source, translator, back, steps, step, longer, bad, dtype)
-    how = {"steps": steps, "solver": solver, "back": back, "input": source.fingerprint}
+    stream = Stream(source, translator, reverse, steps, step, on_long_rows, on_bad_rows, dtype)
+    how = {"steps": steps, "solver": solver, "reverse": reverse, "input": source.fingerprint}
     count = write(out, stream, dtype=dtype, fingerprint={"run": str(run), "checkpoint": checkpoint, **how})
     write_dropped(listing, ({"id": key, "reason": reason} for key, reason in stream.left_out))
     rate = (count + len(stream.empty)) / (perf_counter() - start)

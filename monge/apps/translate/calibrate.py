@@ -34,7 +34,7 @@ class Prices:
     """Price of creating a token, relative to the calibrated price."""
     create_norm: float = 0.0
     """Additional price of creating a token, per mean square of its entries (--prices.raw: per squared norm)."""
-    turn: float = 1.0
+    priority: float = 1.0
     """Average price of creating or deleting out of turn, in units of a typical match; 0 leaves the choice to chance."""
     rule: Literal["shuffled", "quantile"] = "shuffled"
     """Calibration of the price: between the costs of matches in true pairs and in shuffled pairs, where these can be told
@@ -44,7 +44,7 @@ class Prices:
     deleted and created again."""
 
     def __post_init__(self) -> None:
-        for name in ("position", "delete", "create", "create_norm", "turn"):
+        for name in ("position", "delete", "create", "create_norm", "priority"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"prices.{name} must be finite and not negative, got {getattr(self, name)}")
 
@@ -91,16 +91,16 @@ class Calibration:
         """The map of vectors of `source` or `target` into the common space."""
         return self.source if end == "source" else self.target
 
-    def cost(self, prices: Prices, *, back: bool = False) -> FourBlock:
+    def cost(self, prices: Prices, *, reverse: bool = False) -> FourBlock:
         """The four-block cost: between directions, in units of a typical match, or with raw prices as it is.
 
         On the way `back` creations become deletions, so the two prices change places.
         """
-        if back:
+        if reverse:
             prices = replace(prices, delete=prices.create, create=prices.delete)
         if prices.raw:
             return FourBlock(1.0, prices.position, prices.delete, prices.create, prices.create_norm)
-        price, turn = self._price(prices)
+        price, priority = self._price(prices)
         # positions lie in (0, 1], half a sequence apart costs a quarter; delete and create together cost a poor match
         return FourBlock(
             self.unit,
@@ -109,16 +109,16 @@ class Calibration:
             prices.create * price,
             # of the mean square, which is about 1 where vectors are whitened; FourBlock divides by the unit
             prices.create_norm * price * self.unit / len(self.rotation),
-            turn,
+            priority,
             content=cosine,
         )
 
     def _price(self, prices: Prices) -> tuple[float, float]:
         """(price of a deletion or a creation, price of its turn): with the threshold both together average half of it."""
         if prices.rule == "quantile" or not self.threshold:
-            return self.price, prices.turn
-        turn = min(prices.turn, self.threshold / 8)
-        return self.threshold / 2 - turn, turn
+            return self.price, prices.priority
+        priority = min(prices.priority, self.threshold / 8)
+        return self.threshold / 2 - priority, priority
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Sample:
     source: list[Float[Tensor, "_ D"]]
     target: list[Float[Tensor, "_ D"]]
 
-    def turned(self, rotation: Float[Tensor, "D D"]) -> "Sample":
+    def rotated(self, rotation: Float[Tensor, "D D"]) -> "Sample":
         """The source rotated."""
         return Sample([x @ rotation for x in self.source], self.target)
 
@@ -178,17 +178,17 @@ def calibration(
         x_0, x_1 = (torch.cat([x, side.apply(y)]) for x, side, y in zip((x_0, x_1), white, more, strict=True))
     best, least = torch.eye(x_0.shape[-1]), float(kept.costs.mean())
     for inertia in (0.0, 0.1):
-        turn, last = rotation(x_0 - x_0.mean(0), x_1 - x_1.mean(0), inertia=inertia), math.inf
+        rotated_by, last = rotation(x_0 - x_0.mean(0), x_1 - x_1.mean(0), inertia=inertia), math.inf
         for number in range(rounds + 1):
             if number:
-                turn = turn @ rotation(*learnt.turned(turn).matched, inertia=inertia)
-            cost = float(kept.turned(turn).costs.mean())
+                rotated_by = rotated_by @ rotation(*learnt.rotated(rotated_by).matched, inertia=inertia)
+            cost = float(kept.rotated(rotated_by).costs.mean())
             if cost < least:
-                best, least = turn, cost
+                best, least = rotated_by, cost
             if cost >= last:
                 break
             last = cost
-    true = plain.turned(best)
+    true = plain.rotated(best)
     unit, price = calibrate(true.costs)
     return Calibration(
         white[0].then(best), white[1], best, unit, price, threshold(true.costs, true.shuffled.costs) / unit

@@ -66,11 +66,11 @@ def evaluate(
     run: tyro.conf.Positional[Path],
     *,
     pairs: Path | None = None,
-    steps: int | None = None,
-    budgets: tuple[int, ...] | None = None,
-    beside: tuple[Path, ...] = (),
+    solver_steps: int | None = None,
+    sweep_steps: tuple[int, ...] | None = None,
+    compare_with: tuple[Path, ...] = (),
     texts: Path | None = None,
-    most: int = 1000,
+    limit: int = 1000,
     pool: int = 1000,
     checkpoint: str = "last",
     device: str = "auto",
@@ -80,11 +80,11 @@ def evaluate(
     Args:
         run: Run directory.
         pairs: Directory of the pairs that the run was trained on, if it has moved.
-        steps: Solver steps of the flow (default: as many as in training).
-        budgets: Other numbers of steps to show (default: 1, 2, 4 and 16, or none if training took one step).
-        beside: Other runs on the same pairs, for a row each.
+        solver_steps: Solver steps of the flow (default: as many as in training).
+        sweep_steps: Further numbers of solver steps to evaluate (default: 1, 2, 4 and 16, or none if training took one step).
+        compare_with: Other runs on the same pairs, one row each.
         texts: File written by `monge translate data` (nl to formal), for a picture of some couplings with their words.
-        most: Maximum number of test pairs.
+        limit: Maximum number of test pairs.
         pool: Candidates of a retrieval.
         checkpoint: Checkpoint to use: last, best or a step.
         device: cpu, cuda, or auto for a GPU if there is one.
@@ -92,20 +92,29 @@ def evaluate(
     opened = reopen(run, app="translate")
     ensure_writable(run / "evaluation.json")
     translator = translator_of(opened, which=checkpoint, device=device_called(device))
-    steps = translator.steps if steps is None else steps
-    if budgets is None:
-        budgets = () if translator.steps == 1 else (1, 2, 4, 16)
+    steps = translator.steps if solver_steps is None else solver_steps
+    if sweep_steps is None:
+        sweep_steps = () if translator.steps == 1 else (1, 2, 4, 16)
     if pool < 2:
         raise ValueError(f"--pool {pool}: a retrieval takes at least 2 candidates")
-    if len({path.name for path in beside} | {run.name}) <= len(beside):
-        raise ValueError("--beside: runs of one name cannot be told apart in a table; rename one")
+    if len({path.name for path in compare_with} | {run.name}) <= len(compare_with):
+        raise ValueError("--compare-with: runs of one name cannot be told apart in a table; rename one")
     on = Pairs(pairs or Path(stored(opened).pairs))
     if on.fingerprint != int(opened.constants.get("pairs", torch.tensor(0))):
         raise ValueError(f"{on.directory}: not the pairs that {run} was trained on; restore them, or train a new run")
-    others = {path.name: translator_of(_same(path, opened), device=device_called(device)) for path in beside}
+    others = {path.name: translator_of(_same(path, opened), device=device_called(device)) for path in compare_with}
     tables = {
-        name: evaluate_run(on, translator, back=back, most=most, steps=steps, budgets=budgets, beside=others, pool=pool)
-        for name, back in (("source to target", False), ("target to source", True))
+        name: evaluate_run(
+            on,
+            translator,
+            reverse=reverse,
+            limit=limit,
+            steps=steps,
+            sweep_steps=sweep_steps,
+            compare_with=others,
+            pool=pool,
+        )
+        for name, reverse in (("source to target", False), ("target to source", True))
     }
     for name, table in tables.items():
         console.print(_table(table.rows, f"{run.resolve().name}: {name}"))
@@ -161,8 +170,8 @@ def _same(path: Path, opened: Opened) -> Opened:
 def demo(
     *,
     out: Path = Path("runs/demo-translate"),
-    path: Path | None = None,
-    pairs: int = 2000,
+    input: Path | None = None,
+    limit: int = 2000,
     steps: int = 400,
     lm_steps: int = 200,
 ) -> None:
@@ -170,16 +179,16 @@ def demo(
 
     Args:
         out: Directory of all results.
-        path: Metamath database (default: set.mm of the installed package metamath-databases).
-        pairs: Number of theorems.
+        input: Metamath database (default: set.mm of the installed package metamath-databases).
+        limit: Number of theorems.
         steps: Training steps of the flow.
         lm_steps: Training steps of the formal side's language model.
     """
     console.print("monge: learning a flow from English comments to Metamath statements (vectors to vectors, not text)")
     lm = Pretrain(
-        train=replace(Pretrain().train, steps=lm_steps, save_every=max(1, lm_steps // 2), warmup=lm_steps // 10)
+        train=replace(Pretrain().train, steps=lm_steps, save_every=max(1, lm_steps // 2), warmup_steps=lm_steps // 10)
     )
-    recipe = Translate(pairs=str(prepare.prepare_all(out, path=path, most=pairs, recipe=lm)))
+    recipe = Translate(pairs=str(prepare.prepare_all(out, input=input, limit=limit, recipe=lm)))
     recipe = replace(recipe, train=replace(recipe.train, steps=steps, save_every=max(1, steps // 2)))
     train(recipe, out=out / "run", resume=(out / "run" / "recipe.json").exists())
     evaluate(out / "run", texts=out / "texts.jsonl")

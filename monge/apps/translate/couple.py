@@ -14,7 +14,7 @@ from monge.apps.translate.space import Packed, Space
 from monge.files import atomic_write, locked, read_json, write_json
 from monge.fleet import Fleet
 from monge.math.container import Slots
-from monge.math.coupling import converged
+from monge.math.coupling import converged_plan
 from monge.math.types import Pair
 from monge.runs import check_same
 
@@ -28,7 +28,7 @@ def soft_targets(space: Space, pair: Pair, epsilon: float, *, tolerance: float =
     taken among tokens alone, or among voids. ArithmeticError if the plan's marginal error stays above `tolerance`.
     """
     container = space.container
-    plan = converged(space.cost(pair), epsilon, tolerance)
+    plan = converged_plan(space.cost(pair), epsilon, tolerance)
     target = container.split(pair.x_1)
     mass = (plan.matrix @ target.existence[..., None]).squeeze(-1)
     rank = mass.argsort(dim=1, descending=True).argsort(dim=1)
@@ -36,8 +36,8 @@ def soft_targets(space: Space, pair: Pair, epsilon: float, *, tolerance: float =
     same = exists[:, :, None] == (target.existence > 0.5)[:, None]
     weights = torch.where(same, plan.matrix, 0.0)
     weights = weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-    turn, position = (weights @ torch.stack([target.turn, target.position], -1)).unbind(-1)
-    soft = Slots(weights @ target.content, turn, position, exists.to(mass.dtype))
+    priority, position = (weights @ torch.stack([target.priority, target.position], -1)).unbind(-1)
+    soft = Slots(weights @ target.content, priority, position, exists.to(mass.dtype))
     return replace(pair, x_1=container.join(soft))
 
 

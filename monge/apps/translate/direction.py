@@ -55,38 +55,39 @@ def likeness(sequences: Sequence[Float[Tensor, "_ D"]], calibration: Calibration
     return Likeness(share, float(ratio.abs().mean()), float(nearer.mean()))
 
 
-def direction(vectors: Vectors, opened: Opened, *, back: bool, forward: bool, sample: int = 256) -> tuple[bool, str]:
+def direction(vectors: Vectors, opened: Opened, *, reverse: bool, forward: bool, sample: int = 256) -> tuple[bool, str]:
     """(True to translate from the target's side, a note for the user). ValueError if the file is not of the side asked for.
 
     Fingerprints decide where those of the run's sides differ. Elsewhere a flag decides, and without one the statistics of the
     first `sample` usable sequences must be clear.
     """
-    if back and forward:
-        raise ValueError("--forward and --back exclude each other; give one")
+    if reverse and forward:
+        raise ValueError("--forward and --reverse exclude each other; give one")
     made, origins = origin(vectors.fingerprint), [int(opened.constants[f"{end}_origin"]) for end in ENDS]
-    start, end = ENDS[back], ENDS[not back]
+    start, end = ENDS[reverse], ENDS[not reverse]
     if made not in origins:
         named = f"the run's {start} was" if origins[0] != origins[1] else "the run's sides were"
         raise ValueError(f"{vectors.path}: not made as {named}; embed by the same model and layer, in the same way")
     if origins[0] != origins[1]:
-        if made != origins[back]:
+        if made != origins[reverse]:
             raise ValueError(
-                f"{vectors.path}: these are vectors of the {end}; " + ("leave out --back" if back else "give --back")
+                f"{vectors.path}: these are vectors of the {end}; "
+                + ("leave out --reverse" if reverse else "give --reverse")
             )
-        return back, ""
+        return reverse, ""
     rows = (row.float() for _, portion in vectors.portions([]) for _, row in portion)
     if not (sequences := list(islice(rows, sample))):
         raise ValueError(f"{vectors.path}: no row can be used")
     seen = likeness(sequences, Calibration.of(opened.constants))
-    if back or forward:
+    if reverse or forward:
         doubt = seen.end not in (None, start)
-        return back, f"note: these look like vectors of the {end}" if doubt else ""
+        return reverse, f"note: these look like vectors of the {end}" if doubt else ""
     if seen.end is None:
         raise ValueError(
-            f"{vectors.path}: no fingerprint tells the side of these vectors, and {seen.reason}; give --forward or --back"
+            f"{vectors.path}: no fingerprint tells the side of these vectors, and {seen.reason}; give --forward or --reverse"
         )
     if seen.end == "target":
         raise ValueError(
-            f"{vectors.path}: these look like vectors of the target; give --back, or --forward if they are of the source"
+            f"{vectors.path}: these look like vectors of the target; give --reverse, or --forward if they are of the source"
         )
     return False, ""

@@ -50,15 +50,15 @@ class Judge:
     """The mean pooled training target: scores are cosines about it."""
 
     @staticmethod
-    def of(pairs: Pairs, translator: Translator, *, back: bool, most: int, training: int = 20_000) -> "Judge":
+    def of(pairs: Pairs, translator: Translator, *, reverse: bool, limit: int, training: int = 20_000) -> "Judge":
         """Up to `most` test pairs, and the means of up to `training` others."""
-        ends = ("target", "source") if back else ("source", "target")
+        ends = ("target", "source") if reverse else ("source", "target")
 
-        def drawn(split: Split, most: int) -> list[int]:
+        def drawn(split: Split, limit: int) -> list[int]:
             numbers = torch.from_numpy(pairs.split(split))
-            return numbers[torch.randperm(len(numbers), generator=seeded(1781))[:most]].tolist()
+            return numbers[torch.randperm(len(numbers), generator=seeded(1781))[:limit]].tolist()
 
-        test, others = drawn("test", most), drawn("train", training)
+        test, others = drawn("test", limit), drawn("train", training)
         if len(test) < 2:
             raise ValueError(f"{pairs.directory}: {len(test)} test pairs; retrieval takes at least 2")
         sides = [translator.space.calibration.side(end) for end in ends]
@@ -71,7 +71,7 @@ class Judge:
         )
         n, m = (torch.from_numpy(pairs.lengths(end)[others]).long() for end in ends)
         rotation = translator.space.calibration.rotation
-        return Judge(asked, true, rotation.mT if back else rotation, (x, y), (n, m), y.mean(0))
+        return Judge(asked, true, rotation.mT if reverse else rotation, (x, y), (n, m), y.mean(0))
 
     def baselines(self) -> dict[str, Prediction]:
         """Predictions that take no flow."""
@@ -145,17 +145,17 @@ class Found:
     """The sequences, translated back."""
 
 
-def translate_all(translator: Translator, judge: Judge, *, back: bool, steps: int) -> Found:
+def translate_all(translator: Translator, judge: Judge, *, reverse: bool, steps: int) -> Found:
     """All test sources, translated to the other side and back again."""
     container = translator.space.container
-    states = translator.walk(judge.sources, back=back, steps=steps)
+    states = translator.carry(judge.sources, reverse=reverse, steps=steps)
     sequences = container.unpack(states)
-    home = container.unpack(translator.walk(sequences, back=not back, steps=steps))
+    home = container.unpack(translator.carry(sequences, reverse=not reverse, steps=steps))
     existence = container.split(states).existence
-    if not translator.recipe.method.keeps_slots:
+    if not translator.recipe.trainer.keeps_slots:
         return Found(sequences, existence, None, home)
     pair = Pair(container.pack(judge.sources), container.pack(judge.targets))
-    couple = TokenOT(partial(translator.space.cost, back=back))
+    couple = TokenOT(partial(translator.space.cost, reverse=reverse))
     parts = [couple(pair.rows(slice(k, k + 64))).x_1 for k in range(0, len(pair), 64)]
     return Found(sequences, existence, container.active(torch.cat(parts)), home)
 
@@ -189,24 +189,24 @@ def evaluate(
     pairs: Pairs,
     translator: Translator,
     *,
-    back: bool,
-    most: int,
+    reverse: bool,
+    limit: int,
     steps: int,
-    budgets: Sequence[int] = (),
-    beside: Mapping[str, Translator] | None = None,
+    sweep_steps: Sequence[int] = (),
+    compare_with: Mapping[str, Translator] | None = None,
     baselines: bool = True,
     pool: int = 1000,
 ) -> Evaluation:
     """A row for the flow, for each of `budgets` in steps, for other runs and for baselines, all on the same test pairs."""
-    judge = Judge.of(pairs, translator, back=back, most=most)
-    own = translate_all(translator, judge, back=back, steps=steps)
+    judge = Judge.of(pairs, translator, reverse=reverse, limit=limit)
+    own = translate_all(translator, judge, reverse=reverse, steps=steps)
     table = {_called(steps): flow_row(judge, own, pool=pool)}
-    for budget in budgets:
+    for budget in sweep_steps:
         if budget != steps:
-            found = translator.space.container.unpack(translator.walk(judge.sources, back=back, steps=budget))
+            found = translator.space.container.unpack(translator.carry(judge.sources, reverse=reverse, steps=budget))
             table[_called(budget)] = judge.row(Prediction(sequences=found), pool=pool)
-    for name, other in (beside or {}).items():
-        table[name] = flow_row(judge, translate_all(other, judge, back=back, steps=other.steps), pool=pool)
+    for name, other in (compare_with or {}).items():
+        table[name] = flow_row(judge, translate_all(other, judge, reverse=reverse, steps=other.steps), pool=pool)
     if baselines:
         table |= {name: judge.row(found, pool=pool) for name, found in judge.baselines().items()}
     return Evaluation(table, lengths(judge.targets), lengths(own.sequences))

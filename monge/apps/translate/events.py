@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from monge.apps.translate.field import FieldShape, Mean
 from monge.math.container import Container
-from monge.math.coupling import Coupling, given
+from monge.math.coupling import Coupling, identity
 from monge.math.times import Times
-from monge.math.types import Condition, Pair, like
+from monge.math.types import Condition, Pair, pad_like
 from monge.objective.base import Loss, Objective
 from monge.objective.flow_matching import masked_mean
 
@@ -35,12 +35,14 @@ class Branching:
     x_1 to x_0. The mask says where there are leaves, as many slots as the longest row needs.
     """
 
-    tokens: Coupling = given
+    tokens: Coupling = identity
 
     def __call__(self, pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
         pair = self.tokens(pair, generator=generator)
-        back = pair.cond.get("back", torch.zeros(len(pair), dtype=torch.bool, device=pair.x_0.device))
-        x_0, x_1 = (torch.where(like(back, pair.x_0), *ends) for ends in ((pair.x_1, pair.x_0), (pair.x_0, pair.x_1)))
+        reverse = pair.cond.get("reverse", torch.zeros(len(pair), dtype=torch.bool, device=pair.x_0.device))
+        x_0, x_1 = (
+            torch.where(pad_like(reverse, pair.x_0), *ends) for ends in ((pair.x_1, pair.x_0), (pair.x_0, pair.x_1))
+        )
         is_0, is_1 = x_0[..., -1] > 0, x_1[..., -1] > 0
         if bool((is_1.any(1) & ~is_0.any(1)).any()):
             raise ValueError("branching: an empty source has no token to split; leave pairs with an empty side out")
@@ -134,12 +136,12 @@ class EventField(nn.Module):
     def forward(
         self, x_t: Float[Tensor, "B N channels"], t: Float[Tensor, "B"], cond: Condition
     ) -> Float[Tensor, "B N more"]:
-        gain = self.container.gain
-        told = {"mask": cond["mask"], "positions": self.container.capacity / gain * x_t[..., -1]}
-        told["label"] = cond["back"].long() if "back" in cond else torch.zeros_like(t, dtype=torch.long)
-        found = self.dit(torch.cat([x_t, gain * cond["kin"].to(x_t.dtype)], -1), t, told)
+        aux_scale = self.container.aux_scale
+        told = {"mask": cond["mask"], "positions": self.container.capacity / aux_scale * x_t[..., -1]}
+        told["label"] = cond["reverse"].long() if "reverse" in cond else torch.zeros_like(t, dtype=torch.long)
+        found = self.dit(torch.cat([x_t, aux_scale * cond["kin"].to(x_t.dtype)], -1), t, told)
         # to be alive, and whole, at t is evidence: by a Poisson law and by Bayes' rule it divides expectation and odds by this
-        evidence = like((1 - t).clamp_min(1 / 64).log(), found).expand_as(found[..., -2:])
+        evidence = pad_like((1 - t).clamp_min(1 / 64).log(), found).expand_as(found[..., -2:])
         moved = torch.zeros_like(x_t[:, :1, :-2])
         if self.mean is not None:
             start = torch.where(told["label"] == 1, 1 - t, t)  # each end has its matrix, wherever the walk begins
@@ -158,7 +160,7 @@ class EventMatching(Objective):
     The velocity (anchor - x_t) / (1 - t) has no second moment, since splits may come late; weighted by 1 - t it has.
     """
 
-    def __init__(self, *, coupling: Coupling = given, times: Times | None = None, weight: float = 1.0) -> None:
+    def __init__(self, *, coupling: Coupling = identity, times: Times | None = None, weight: float = 1.0) -> None:
         super().__init__()
         self.coupling, self.times, self.weight = coupling, times or Times(from_the_start, stratified=True), weight
 
@@ -170,7 +172,7 @@ class EventMatching(Objective):
         """The loss of a coupled pair at these times."""
         x_t, live, anchor, splits, dies = particles(pair, t, generator=generator)
         found = model(x_t, t, {**pair.cond, "mask": live, "kin": kin(live, pair.cond["family"])}).float()
-        left = like(1 - t, x_t)
+        left = pad_like(1 - t, x_t)
         error = (x_t + left * found[..., :-2] - anchor).square() / left.clamp_min(1 / 64)
         velocity = masked_mean(error, live)
         births = masked_mean(nn.functional.poisson_nll_loss(found[..., -2], splits, reduction="none"), live)
@@ -193,7 +195,7 @@ def simulate(
     x: Float[Tensor, "B N more"],
     *,
     steps: int = 8,
-    back: bool = False,
+    reverse: bool = False,
     generator: torch.Generator | None = None,
 ) -> Simulation:
     """Carry packed sequences to the other side by Euler steps, steps + 1 evaluations of the field.
@@ -207,11 +209,11 @@ def simulate(
     live, x = model.container.active(x), x[..., :-1]
     family = torch.arange(capacity, device=x.device).expand(live.shape)
     refused = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    label = torch.full((len(x),), back, device=x.device)
+    label = torch.full((len(x),), reverse, device=x.device)
     plan = None
 
     def predict(t: float) -> Tensor:
-        cond = {"mask": live, "kin": kin(live, family), "back": label}
+        cond = {"mask": live, "kin": kin(live, family), "reverse": label}
         return model(x, torch.full((len(x),), t, dtype=x.dtype, device=x.device), cond)
 
     for step in range(steps):
@@ -235,7 +237,7 @@ def simulate(
         if step == steps - 1:
             v = predict(step / steps)[..., :-2]  # those born last have yet to part
         x = x + v / steps
-    existence = live[..., None].to(dtype) * model.container.gain
+    existence = live[..., None].to(dtype) * model.container.aux_scale
     x = torch.cat([x * live[..., None], existence], -1)
     return Simulation(nn.functional.pad(x, (0, 0, 0, capacity - x.shape[1])), refused)
 

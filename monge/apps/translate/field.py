@@ -75,10 +75,10 @@ class Field(nn.Module):
         self.content = channels - 3 if span else channels - 1
         self.dit = shape.dit(channels)
         self.mean = Mean(self.content) if shape.mean else None
-        self.back = nn.Linear(channels, channels) if shape.ways == 2 else None
-        if self.back is not None:
-            nn.init.eye_(self.back.weight)
-            nn.init.zeros_(self.back.bias)
+        self.reverse = nn.Linear(channels, channels) if shape.ways == 2 else None
+        if self.reverse is not None:
+            nn.init.eye_(self.reverse.weight)
+            nn.init.zeros_(self.reverse.bias)
 
     def forward(
         self, x_t: Float[Tensor, "B N channels"], t: Float[Tensor, "B"], cond: Condition | None = None
@@ -88,7 +88,7 @@ class Field(nn.Module):
         if self.mean is not None:
             moved = self.mean(x_t[..., : self.content], x_t[..., -1].clamp_min(0), t)
             v = v + nn.functional.pad(moved, (0, x_t.shape[-1] - self.content))
-        back = None if cond is None else cond.get("back")
-        if self.back is None or back is None:
+        reverse = None if cond is None else cond.get("reverse")
+        if self.reverse is None or reverse is None:
             return v
-        return torch.where(back[:, None, None], self.back(v), v)
+        return torch.where(reverse[:, None, None], self.reverse(v), v)

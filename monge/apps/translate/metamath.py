@@ -38,7 +38,7 @@ def theorems(path: Path) -> Iterator[Theorem]:
     except OSError as error:
         raise ValueError(
             f"{path}: no Metamath database here ({error.strerror}); install it by `sudo apt install metamath-databases`, "
-            "or give another set.mm by --path"
+            "or give another set.mm by --input"
         ) from error
     found, scopes, variables = False, [[]], set[str]()
     comment, end = "", 0

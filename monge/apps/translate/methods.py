@@ -17,7 +17,7 @@ from monge.apps.translate.space import Packed
 from monge.math.container import Container
 from monge.math.path import Affine, constant
 from monge.math.random import seeded
-from monge.math.solve import Step, euler, grid, integrate
+from monge.math.solve import Step, euler, integrate, time_grid
 from monge.math.times import Times
 from monge.math.types import Pair, Velocity, VelocityModel
 from monge.objective.base import Loss, Objective, Weighted
@@ -33,7 +33,7 @@ class Options(Protocol):
     @property
     def shape(self) -> FieldShape: ...
     @property
-    def walk(self) -> int: ...
+    def walking_steps(self) -> int: ...
     @property
     def contrast(self) -> float: ...
     @property
@@ -67,7 +67,7 @@ class Method(Protocol):
         """A coupled pair as the objective takes it: rows that go back are marked in cond["back"] or turned round."""
         ...
 
-    def arrive(self, model: Any, container: Container, x: States, *, back: bool, steps: int, step: Step) -> States:
+    def arrive(self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step) -> States:
         """The states on the other side; `back` goes from the target's side to the source's."""
         ...
 
@@ -76,24 +76,24 @@ def field(container: Container, width: int, shape: FieldShape, *, additive: bool
     """The field on states with positions in a channel of their own, or added into the content."""
     if additive:
         return Field(width + 1, shape, span=0.0)
-    return Field(width + 3, shape, span=container.capacity / container.gain)
+    return Field(width + 3, shape, span=container.capacity / container.aux_scale)
 
 
-def solve(v: Velocity, x: States, *, back: bool, steps: int, step: Step) -> States:
+def solve(v: Velocity, x: States, *, reverse: bool, steps: int, step: Step) -> States:
     """The end of the flow from t = 0 to 1, or `back` from 1 to 0."""
-    return integrate(v, x, grid(steps, x, start=float(back), end=1.0 - float(back)), step=step)
+    return integrate(v, x, time_grid(steps, x, start=float(reverse), end=1.0 - float(reverse)), step=step)
 
 
-def towards(x: States, back: bool) -> dict[str, Tensor]:
+def towards(x: States, reverse: bool) -> dict[str, Tensor]:
     """The condition that marks every row's direction."""
-    return {"back": torch.full((len(x),), back, device=x.device)}
+    return {"reverse": torch.full((len(x),), reverse, device=x.device)}
 
 
 class OneWay(FlowWalking):
     """Flow walking in one direction, which the field sees in cond["back"]."""
 
     def forward(self, model: VelocityModel, batch: Pair) -> Loss:
-        return super().forward(model, replace(batch, cond={**batch.cond, **towards(batch.x_0, self.back)}))
+        return super().forward(model, replace(batch, cond={**batch.cond, **towards(batch.x_0, self.reverse)}))
 
 
 @dataclass(frozen=True)
@@ -105,19 +105,19 @@ class Walk:
     contrast: float = 0.0
     additive: bool = False
 
-    options: ClassVar[frozenset[str]] = frozenset({"walk", "contrast", "epsilon", "additive"})
+    options: ClassVar[frozenset[str]] = frozenset({"walking_steps", "contrast", "epsilon", "additive"})
     keeps_slots: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"walk must be at least 1 step, got {self.steps}")
+            raise ValueError(f"walking_steps must be at least 1, got {self.steps}")
         if self.additive and self.contrast:
             raise ValueError("contrast compares means of contents, which additive positions shift; set contrast to 0")
 
     @staticmethod
     def of(options: Options) -> "Walk":
         """The method with the recipe's options."""
-        return Walk(options.shape, options.walk, options.contrast, options.additive)
+        return Walk(options.shape, options.walking_steps, options.contrast, options.additive)
 
     @property
     def solver_steps(self) -> int:
@@ -129,8 +129,13 @@ class Walk:
 
     def objective(self, packed: Packed) -> Objective:
         to_target, to_source = (
-            OneWay(steps=self.steps, step=euler, back=back, also=self._endpoint_loss(packed, ENDS[not back]))
-            for back in (False, True)
+            OneWay(
+                steps=self.steps,
+                step=euler,
+                reverse=reverse,
+                endpoint_loss=self._endpoint_loss(packed, ENDS[not reverse]),
+            )
+            for reverse in (False, True)
         )
         return Weighted(to_target=(0.5, to_target), to_source=(0.5, to_source))
 
@@ -145,12 +150,13 @@ class Walk:
     def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
         return pair
 
-    def arrive(self, model: Any, container: Container, x: States, *, back: bool, steps: int, step: Step) -> States:
+    def arrive(self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step) -> States:
         if self.steps == 1 and (steps > 1 or step is not euler):
             raise ValueError(
-                "this field was trained to arrive in one Euler step; for more steps train with `--walk 3` or `--how match`"
+                "this field was trained for a single Euler step; for more steps, train with `--walking-steps 3` or "
+                "`--method flow-matching`"
             )
-        return solve(partial(model, cond=towards(x, back)), x, back=back, steps=steps, step=step)
+        return solve(partial(model, cond=towards(x, reverse)), x, reverse=reverse, steps=steps, step=step)
 
 
 @dataclass(frozen=True)
@@ -183,11 +189,11 @@ class Match:
 
     def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
         """Half of the rows train the second output layer, if there is one."""
-        return pair if self.shape.ways == 1 else half_back(pair, generator)
+        return pair if self.shape.ways == 1 else half_reversed(pair, generator)
 
-    def arrive(self, model: Any, container: Container, x: States, *, back: bool, steps: int, step: Step) -> States:
-        v = snap_existence(partial(model, cond=towards(x, back)), 1.0 - float(back), container.gain)
-        return solve(v, x, back=back, steps=steps, step=step)
+    def arrive(self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step) -> States:
+        v = snap_existence(partial(model, cond=towards(x, reverse)), 1.0 - float(reverse), container.aux_scale)
+        return solve(v, x, reverse=reverse, steps=steps, step=step)
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,9 @@ class Events:
 
     def __post_init__(self) -> None:
         if self.shape.ways == 2:
-            raise ValueError("shape.ways 2 has no effect with --how events; its field is told the direction")
+            raise ValueError(
+                "shape.ways 2 has no effect with --method branching-flows; its field is told the direction"
+            )
 
     @staticmethod
     def of(options: Options) -> "Events":
@@ -221,15 +229,19 @@ class Events:
 
     def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
         """Forests, half of them rooted in the target."""
-        return Branching()(half_back(pair, generator))
+        return Branching()(half_reversed(pair, generator))
 
-    def arrive(self, model: Any, container: Container, x: States, *, back: bool, steps: int, step: Step) -> States:
+    def arrive(self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step) -> States:
         if step is not euler:
-            raise ValueError("a field trained with --how events takes steps of its own; leave --solver out")
-        return simulate(model, x, steps=steps, back=back).x
+            raise ValueError("a field trained with --method branching-flows takes steps of its own; leave --solver out")
+        return simulate(model, x, steps=steps, reverse=reverse).x
 
 
-METHODS: dict[str, type[Walk] | type[Match] | type[Events]] = {"walk": Walk, "match": Match, "events": Events}
+METHODS: dict[str, type[Walk] | type[Match] | type[Events]] = {
+    "flow-walking": Walk,
+    "flow-matching": Match,
+    "branching-flows": Events,
+}
 
 
 def with_ends(u: Tensor) -> Tensor:
@@ -237,13 +249,13 @@ def with_ends(u: Tensor) -> Tensor:
     return (2 * u - 0.5).clamp(0, 1)
 
 
-def half_back(pair: Pair, generator: torch.Generator) -> Pair:
+def half_reversed(pair: Pair, generator: torch.Generator) -> Pair:
     """The pair with a random half of its rows marked in cond["back"]."""
-    return replace(pair, cond={"back": torch.rand(len(pair), generator=generator) < 0.5})
+    return replace(pair, cond={"reverse": torch.rand(len(pair), generator=generator) < 0.5})
 
 
-def snap_existence(v: Velocity, end: float, gain: float) -> Velocity:
-    """The velocity v, except that existence, the last channel, heads for 0 or `gain`, whichever is nearer to where v leads.
+def snap_existence(v: Velocity, end: float, aux_scale: float) -> Velocity:
+    """The velocity v with existence, the last channel, redirected to 0 or `aux_scale`, whichever v's prediction is nearer.
 
     In training every slot is on its way to one of the two: uncertain slots would drift to intermediate existence and be
     dropped at decoding. The clamping trick of Li et al. 2205.14217, sec. 4.4.
@@ -252,7 +264,7 @@ def snap_existence(v: Velocity, end: float, gain: float) -> Velocity:
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         predicted = v(x, t)
         left = (end - t)[:, None]
-        bound = gain * ((x[..., -1] + left * predicted[..., -1]) > gain / 2)
+        bound = aux_scale * ((x[..., -1] + left * predicted[..., -1]) > aux_scale / 2)
         existence = torch.where(left == 0, predicted[..., -1], (bound - x[..., -1]) / left)
         return torch.cat([predicted[..., :-1], existence[..., None]], -1)
 

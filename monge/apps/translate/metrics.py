@@ -37,8 +37,8 @@ def chamfer_scores(
             continue
         near = (normalize(query, dim=-1) @ tokens).numpy()
         there = np.maximum.reduceat(near, starts, axis=1).mean(0)
-        back = np.add.reduceat(near.max(0), starts) / lengths.numpy()
-        scores[row] = torch.from_numpy((there + back) / 2)
+        reverse = np.add.reduceat(near.max(0), starts) / lengths.numpy()
+        scores[row] = torch.from_numpy((there + reverse) / 2)
     return scores
 
 

@@ -3,7 +3,7 @@
 pairs/   source/  target/   the vectors of either end, see monge.lm.ragged
          index.parquet      id, group and split of each pair, and the numbers of its two sequences
          pairs.json         width, dtypes, fingerprints, hashes of the vectors, and counts of rows that were left out
-         dropped.jsonl      end, id and reason of each unusable row that --bad drop left out, if there are any
+         dropped.jsonl      end, id and reason of each unusable row that --on-bad-rows drop left out, if there are any
 """
 
 import hashlib
@@ -24,9 +24,9 @@ from torch import Tensor
 from monge.apps.translate.data import Split, split_of_group
 from monge.files import atomic_directory, read_json
 from monge.lm.ragged import Ragged
-from monge.lm.store import DTYPES, Bad, Dropped, Row, Vectors, check, usable
+from monge.lm.store import DTYPES, Dropped, OnBadRows, Row, Vectors, check, usable
 
-Longer = Literal["reject", "drop", "truncate"]
+OnLongRows = Literal["error", "drop", "truncate"]
 Dtype = Literal["float16", "bfloat16", "float32"]
 ENDS = ("source", "target")
 _INDEX = pa.schema(
@@ -41,8 +41,8 @@ def pair(
     *,
     groups: Mapping[str, str] | None = None,
     capacity: int = 64,
-    longer: Longer = "reject",
-    bad: Bad = "reject",
+    on_long_rows: OnLongRows = "error",
+    on_bad_rows: OnBadRows = "error",
     dtype: Dtype | None = None,
 ) -> dict[str, Any]:
     """Join two files by id under `out`, atomically; return the contents of pairs.json.
@@ -59,7 +59,9 @@ def pair(
     ids = {end: Counter(file.ids()) for end, file in files.items()}
     common = _common(files, ids, groups)
     with atomic_directory(out) as aside:
-        chosen = {end: Selection(file, common, capacity, longer, bad, dtype) for end, file in files.items()}
+        chosen = {
+            end: Selection(file, common, capacity, on_long_rows, on_bad_rows, dtype) for end, file in files.items()
+        }
         stores = {end: selection.store(aside / end) for end, selection in chosen.items()}
         keys = [key for key in stores["source"].ids if key in stores["target"]]
         if not keys:
@@ -74,7 +76,7 @@ def pair(
             "repeated": {end: sum(ids[end].values()) - len(ids[end]) for end in ENDS},
             "longer": {end: chosen[end].long for end in ENDS},
             "bad": {end: len(chosen[end].dropped) for end in ENDS},
-            "options": {"longer": longer, "bad": bad},
+            "options": {"on_long_rows": on_long_rows, "on_bad_rows": on_bad_rows},
             "ungrouped": sum(key not in (groups or {}) for key in keys),
             "sha256": {end: stores[end].sha256 for end in ENDS},
             "dtype": {end: stores[end].dtype for end in ENDS},
@@ -115,8 +117,8 @@ class Selection:
     file: Vectors
     common: set[str]
     capacity: int
-    longer: Longer
-    bad: Bad
+    on_long_rows: OnLongRows
+    on_bad_rows: OnBadRows
     dtype: str | None
     long: int = 0
     dropped: list[Dropped] = field(default_factory=list[Dropped])
@@ -131,7 +133,7 @@ class Selection:
 
     def __iter__(self) -> Iterator[Row]:
         seen = set[str]()
-        for number, rows in self.file.portions(self.dropped if self.bad == "drop" else None):
+        for number, rows in self.file.portions(self.dropped if self.on_bad_rows == "drop" else None):
             for key, vectors in self._converted(number, [row for row in rows if row[0] in self.common]):
                 if key in seen:
                     continue
@@ -139,19 +141,19 @@ class Selection:
                 if len(vectors) <= self.capacity:
                     yield key, vectors
                     continue
-                if self.longer == "reject":
+                if self.on_long_rows == "error":
                     raise ValueError(
                         f"{self.file.path}: row group {number}, id {key!r}: {len(vectors)} vectors do not fit "
-                        f"{self.capacity}; raise --capacity, or give --longer drop or truncate"
+                        f"{self.capacity}; raise --capacity, or give --on-long-rows drop or truncate"
                     )
                 self.long += 1
-                if self.longer == "truncate":
+                if self.on_long_rows == "truncate":
                     yield key, vectors[: self.capacity]
 
     def _converted(self, number: int, rows: list[Row]) -> list[Row]:
         if self.dtype is None or self.dtype == self.file.dtype:
             return rows
-        if self.bad == "drop":
+        if self.on_bad_rows == "drop":
             return usable(rows, dtype=self.dtype, width=self.file.width, dropped=self.dropped)
         converted = [(key, vectors.to(DTYPES[self.dtype])) for key, vectors in rows]
         for key, vectors in converted:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from monge import fleet
 from monge.apps.translate.calibrate import Prices, Sample, measured
 from monge.apps.translate.couple import couple as solve_all
 from monge.apps.translate.data import READERS, SHARES, read_texts, split_of_group, write_texts
@@ -16,12 +17,11 @@ from monge.apps.translate.embed import Embedding, cut
 from monge.apps.translate.embed import embed as embed_all
 from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.output import console, ensure_new, ensure_writable, listed, write_dropped
-from monge.apps.translate.pair import ENDS, Dtype, Longer, Pairs
+from monge.apps.translate.pair import ENDS, Dtype, OnLongRows, Pairs
 from monge.apps.translate.pair import pair as join
 from monge.apps.translate.space import Packed, Space
 from monge.files import atomic_write
-from monge.fleet import Fleet, here, processes, ray
-from monge.lm.store import Bad, Dropped
+from monge.lm.store import Dropped, OnBadRows
 from monge.pretrain import Pretrain
 
 SMALL = Pretrain()
@@ -32,30 +32,30 @@ def data(
     name: tyro.conf.Positional[Literal["metamath", "herald", "proofnet", "minif2f", "numina"]],
     *,
     out: Path,
-    path: Path | None = None,
-    most: int | None = None,
-    bad: Bad = "reject",
+    input: Path | None = None,
+    limit: int | None = None,
+    on_bad_rows: OnBadRows = "error",
 ) -> None:
     """Read a set of natural-language and formal texts into rows {id, group, nl, formal}.
 
     Args:
         name: metamath (English and Metamath), or a public set of English and Lean by its own field names.
         out: JSON lines file to write.
-        path: File of the data set (default: for metamath that of the installed package metamath-databases).
-        most: Maximum number of texts, spread evenly over the set (default: all).
-        bad: Treatment of rows without an id or a text in a public set: an error, or left out.
+        input: File of the data set (default: for metamath that of the installed package metamath-databases).
+        limit: Maximum number of texts, spread evenly over the set (default: all).
+        on_bad_rows: Treatment of rows without an id or a text in a public set: an error, or left out.
     """
-    if path is None and name != "metamath":
-        raise ValueError(f"--path: give the file of {name}, .parquet or .jsonl")
-    if most is not None and most < 1:
-        raise ValueError(f"--most {most}: keep at least 1")
+    if input is None and name != "metamath":
+        raise ValueError(f"--input: give the file of {name}, .parquet or .jsonl")
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit {limit}: keep at least 1")
     ensure_new(out)
     dropped: list[Dropped] = []
-    texts = READERS[name](path or INSTALLED, dropped if bad == "drop" else None)
+    texts = READERS[name](input or INSTALLED, dropped if on_bad_rows == "drop" else None)
     if not texts:
-        raise ValueError(f"{path or INSTALLED}: no pairs in it")
-    if most is not None and most < len(texts):
-        texts = [texts[k * len(texts) // most] for k in range(most)]
+        raise ValueError(f"{input or INSTALLED}: no pairs in it")
+    if limit is not None and limit < len(texts):
+        texts = [texts[k * len(texts) // limit] for k in range(limit)]
     write_texts(out, texts)
     splits = [split_of_group(text.group) for text in texts]
     counts = ", ".join(f"{splits.count(split)} {split}" for split in reversed(SHARES))
@@ -101,9 +101,9 @@ def embed(
     field: Literal["nl", "formal"] = "nl",
     max_length: int = 512,
     dtype: Dtype = "float16",
-    bad: Bad = "reject",
+    on_bad_rows: OnBadRows = "error",
     workers: int = 1,
-    cluster: str | None = None,
+    ray: str | None = None,
 ) -> None:
     """Write the hidden states of a language model, token by token.
 
@@ -115,18 +115,18 @@ def embed(
         field: Side to embed.
         max_length: Maximum number of tokens of a text; longer texts are cut.
         dtype: Type of the written vectors.
-        bad: Treatment of texts that are missing, or whose vectors are zero or not finite: an error, or left out and listed in
-            OUT.dropped.jsonl.
+        on_bad_rows: For texts that are missing, or whose vectors are zero or not finite: stop with an error, or leave them out
+            and list them in OUT.dropped.jsonl.
         workers: Number of processes.
-        cluster: Address of a Ray cluster to use.
+        ray: Address of a Ray cluster to use.
     """
     ensure_new(out)
     ensure_new(listing := out.with_name(f"{out.name}.dropped.jsonl"))
-    dropped: list[Dropped] | None = [] if bad == "drop" else None
+    dropped: list[Dropped] | None = [] if on_bad_rows == "drop" else None
     rows = read_texts(texts, dropped)
     keys, lines = [row.id for row in rows], [getattr(row, field) for row in rows]
     how = Embedding(model, layer, max_length, dtype)
-    _progress(embed_all(keys, lines, how, out, _fleet(workers, cluster), dropped=dropped), "embedding")
+    _progress(embed_all(keys, lines, how, out, _fleet(workers, ray), dropped=dropped), "embedding")
     write_dropped(listing, ({"id": key, "reason": reason} for key, reason in dropped or []))
     long = cut(lines, how)
     console.print(f"{len(rows)} texts, {long} of them cut after {max_length} tokens: {out}{_left_out(dropped)}")
@@ -139,8 +139,8 @@ def pair(
     out: Path = Path("pairs"),
     texts: Path | None = None,
     capacity: int = 64,
-    longer: Longer = "reject",
-    bad: Bad = "reject",
+    on_long_rows: OnLongRows = "error",
+    on_bad_rows: OnBadRows = "error",
     dtype: Dtype | None = None,
 ) -> None:
     """Join two files of vectors by id, split them by group, and store them for reading at random.
@@ -149,22 +149,31 @@ def pair(
         source: Parquet file to translate from.
         target: Parquet file to translate to.
         out: Directory to make.
-        texts: File written by `monge translate data`, for the groups (default: each id is a group of its own).
+        texts: File written by `monge translate data`, for the groups (default: one group per id).
         capacity: Slots of the container.
-        longer: Treatment of sequences of more vectors than the capacity: an error, the pair left out, or cut.
-        bad: Treatment of unusable rows (no id, no vectors, a vector that is zero or not finite): an error, or left out and
-            listed in OUT/dropped.jsonl.
+        on_long_rows: For sequences longer than the capacity: stop with an error, leave the pair out, or truncate.
+        on_bad_rows: For unusable rows (no id, no vectors, a vector that is zero or not finite): stop with an error, or leave
+            them out and list them in OUT/dropped.jsonl.
         dtype: Type of the stored vectors (default: that of each file; float32 for a file of doubles).
     """
     ensure_writable(out)
-    unread: list[Dropped] | None = [] if bad == "drop" else None
+    unread: list[Dropped] | None = [] if on_bad_rows == "drop" else None
     groups = None if texts is None else {text.id: text.group for text in read_texts(texts, unread)}
-    about = join(source, target, out, groups=groups, capacity=capacity, longer=longer, bad=bad, dtype=dtype)
+    about = join(
+        source,
+        target,
+        out,
+        groups=groups,
+        capacity=capacity,
+        on_long_rows=on_long_rows,
+        on_bad_rows=on_bad_rows,
+        dtype=dtype,
+    )
     console.print(f"{about['pairs']} pairs of width {about['width']}: {out}")
     for name, reason in {
         "unmatched": "have no partner",
         "repeated": "repeat an id, of which the first counts",
-        "longer": f"are longer than {capacity} ({longer})",
+        "longer": f"are longer than {capacity} ({on_long_rows})",
         "bad": f"cannot be used; listed in {out / 'dropped.jsonl'}",
     }.items():
         if any(about[name].values()):
@@ -173,11 +182,11 @@ def pair(
         console.print(f"{about['ungrouped']} pairs have no group in {texts}")
 
 
-def prepare_all(out: Path, *, path: Path | None = None, most: int | None = None, recipe: Pretrain = SMALL) -> Path:
+def prepare_all(out: Path, *, input: Path | None = None, limit: int | None = None, recipe: Pretrain = SMALL) -> Path:
     """Pairs of set.mm's comments and statements in `out`, by all steps before training; completed steps are kept."""
     texts, formal, pairs = out / "texts.jsonl", out / "formal", out / "pairs"
     if not texts.exists():
-        data("metamath", out=texts, path=path, most=most)
+        data("metamath", out=texts, input=input, limit=limit)
     if not (out / "nl.parquet").exists():
         embed(texts, model="all-MiniLM-L6-v2", layer=6, out=out / "nl.parquet", field="nl")
     if not (formal / "model").exists():
@@ -185,7 +194,7 @@ def prepare_all(out: Path, *, path: Path | None = None, most: int | None = None,
     if not (out / "formal.parquet").exists():
         embed(texts, model=str(formal / "model"), layer=3, out=out / "formal.parquet", field="formal")
     if not (pairs / "pairs.json").exists():
-        pair(out / "nl.parquet", out / "formal.parquet", out=pairs, texts=texts, longer="drop")
+        pair(out / "nl.parquet", out / "formal.parquet", out=pairs, texts=texts, on_long_rows="drop")
     return pairs
 
 
@@ -223,7 +232,7 @@ def couple(
     out: Path = Path("couplings"),
     prices: Prices = CALIBRATED,
     workers: int = 1,
-    cluster: str | None = None,
+    ray: str | None = None,
 ) -> None:
     """Solve the four-block transport of every pair ahead of training; completed shards are kept.
 
@@ -231,11 +240,11 @@ def couple(
         pairs: Directory written by `monge translate pair`.
         out: Directory of shards.
         workers: Number of processes.
-        cluster: Address of a Ray cluster to use.
+        ray: Address of a Ray cluster to use.
     """
     opened = Pairs(pairs)
     packed = Packed(opened, Space.measured(opened, prices))
-    _progress(solve_all(packed, out, _fleet(workers, cluster)), "coupling")
+    _progress(solve_all(packed, out, _fleet(workers, ray)), "coupling")
     console.print(f"{len(opened.ids)} couplings: {out}")
 
 
@@ -243,10 +252,10 @@ def _left_out(dropped: list[Dropped] | None) -> str:
     return f"; {len(dropped)} left out: {listed([f'{key} ({reason})' for key, reason in dropped])}" if dropped else ""
 
 
-def _fleet(workers: int, cluster: str | None) -> Fleet:
-    if cluster is not None:
-        return ray(cluster)
-    return here if workers == 1 else processes(workers)
+def _fleet(workers: int, ray: str | None) -> fleet.Fleet:
+    if ray is not None:
+        return fleet.ray(ray)
+    return fleet.here if workers == 1 else fleet.processes(workers)
 
 
 def _progress(parts: Iterator[tuple[int, int]], title: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from tyro.conf import OmitArgPrefixes
 
 from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.couple import Couplings, soft_targets
@@ -42,25 +43,25 @@ class Translate:
     prices: Prices = field(default_factory=Prices)
     epsilon: float = 0.0
     """0 couples by the exact assignment; above 0, targets are barycentres of the entropic plan (epsilon in units of cost)."""
-    gain: float = 12.0
+    aux_scale: float = 12.0
     """Weight of an entry of position or existence relative to an entry of content."""
     additive: bool = False
     """Add positions into the content as sinusoids, as HERMES does, instead of giving them a channel of their own."""
     sigma: float = 0.0
-    """Standard deviation of Gaussian noise around the path (only with `--how match`)."""
-    how: Literal["walk", "match", "events"] = "walk"
-    """Training method: walk regresses endpoints (flow walking), match regresses the velocity on the straight path (flow
-    matching), events lets tokens split and die at random times (branching flows)."""
-    walk: int = 1
-    """Steps of flow walking: 1 regresses each end on the other, 3 is flow walking proper (only with `--how walk`)."""
+    """Standard deviation of Gaussian noise around the path (only with `--method flow-matching`)."""
+    method: Literal["flow-walking", "flow-matching", "branching-flows"] = "flow-walking"
+    """Training method: flow-walking regresses endpoints, flow-matching regresses velocities on the straight path,
+    branching-flows lets tokens split and die at random times."""
+    walking_steps: int = 1
+    """Number of flow-walking steps; 1 is direct regression of the endpoint (only with `--method flow-walking`)."""
     contrast: float = 0.1
-    """Weight of an InfoNCE loss between predicted and true mean embeddings; 0 disables it (only with `--how walk`)."""
-    shape: FieldShape = field(default_factory=FieldShape)
-    batch: int = 16
+    """Weight of an InfoNCE loss on mean embeddings; 0 disables it (only with `--method flow-walking`)."""
+    shape: OmitArgPrefixes[FieldShape] = field(default_factory=FieldShape)
+    batch_size: int = 16
     """Pairs per batch."""
     best_by: Literal["mrr", "loss"] = "mrr"
     """Metric that selects the best checkpoint: mean reciprocal rank of held-out translations, or held-out loss."""
-    train: TrainConfig = field(
+    train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(steps=3000, lr=3e-3, optimizer="muon", save_every=500, threads=0)
     )
 
@@ -68,52 +69,52 @@ class Translate:
         for name in self.relocatable:  # found again from any working directory
             if place := getattr(self, name):
                 object.__setattr__(self, name, str(Path(place).resolve()))
-        if self.batch < 1:
-            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         for name in ("epsilon", "sigma", "contrast"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not self.gain > 0:
-            raise ValueError(f"gain must be above 0, got {self.gain}")
+        if not self.aux_scale > 0:
+            raise ValueError(f"aux_scale must be above 0, got {self.aux_scale}")
         if self.couplings and self.epsilon:
             raise ValueError("couplings on disk are exact, epsilon couples during training; give one of the two")
         self._check_options()
 
     def _check_options(self) -> None:
         """ValueError for an option that has no effect with this method, or that the method rejects."""
-        method = self.method  # its own checks
+        method = self.trainer  # its own checks
         for name in sorted(set[str]().union(*(method.options for method in METHODS.values()))):
             value = getattr(self, name)
             if value and value != type(self).__dataclass_fields__[name].default and name not in method.options:
-                others = " or ".join(how for how, other in METHODS.items() if name in other.options)
-                raise ValueError(f"{name} {value} has no effect with --how {self.how}; it takes --how {others}")
+                others = " or ".join(other for other, kind in METHODS.items() if name in kind.options)
+                raise ValueError(f"{name} {value} has no effect with --method {self.method}; use --method {others}")
 
     @property
-    def method(self) -> Method:
-        """The training method called `how`, with its options."""
-        return METHODS[self.how].of(self)
+    def trainer(self) -> Method:
+        """The training method with its options."""
+        return METHODS[self.method].of(self)
 
     def network(self, capacity: int, width: int) -> nn.Module:
         """The field, with weights drawn from torch's global generator."""
-        return self.method.network(Container(capacity, self.gain), width)
+        return self.trainer.network(Container(capacity, self.aux_scale), width)
 
     def build(self) -> Run[Pair]:
         """Open the pairs, measure their units, and put the experiment together."""
-        pairs, method = Pairs(Path(self.pairs)), self.method
-        packed = Packed(pairs, Space.measured(pairs, self.prices, gain=self.gain))
+        pairs, method = Pairs(Path(self.pairs)), self.trainer
+        packed = Packed(pairs, Space.measured(pairs, self.prices, aux_scale=self.aux_scale))
         training, held_out = pairs.split("train"), pairs.split("validation")[:256]
         if not len(held_out):
             raise ValueError(f"{self.pairs}: no pairs to validate on; give more pairs")
         coupled, objective = self._coupled(packed), method.objective(packed)
 
         def batches(number: int) -> Pair:
-            index = training[shuffled(number, self.batch, len(training), self.train.seed).numpy()]
+            index = training[shuffled(number, self.batch_size, len(training), self.train.seed).numpy()]
             return method.prepare(coupled(index), seeded(self.train.seed, 1, number))
 
         def evaluate(model: nn.Module) -> dict[str, float]:
             device, total = next(model.parameters()).device, 0.0
-            for start in range(0, len(held_out), self.batch):
-                pair = method.prepare(coupled(held_out[start : start + self.batch]), seeded(start)).to(device)
+            for start in range(0, len(held_out), self.batch_size):
+                pair = method.prepare(coupled(held_out[start : start + self.batch_size]), seeded(start)).to(device)
                 with torch.random.fork_rng():
                     torch.manual_seed(start)
                     total += float(objective(model, pair).value) * len(pair)
@@ -151,11 +152,11 @@ class Translate:
 
 
 HERMES = Translate(
-    prices=Prices(delete=1.0, create=1.0, create_norm=0.1, turn=0.0, rule="quantile"),
+    prices=Prices(delete=1.0, create=1.0, create_norm=0.1, priority=0.0, rule="quantile"),
     epsilon=0.05,
-    gain=1.0,
+    aux_scale=1.0,
     additive=True,
-    how="match",
+    method="flow-matching",
     contrast=0.0,
     shape=FieldShape(width=2048, depth=6, head=256, rank=32, mean=False, recompute=True),
     train=TrainConfig(steps=10_000, lr=5e-4, precision="bfloat16", threads=0),
@@ -191,13 +192,13 @@ class Translator:
     @property
     def steps(self) -> int:
         """Solver steps by default: as many as in training, or 8."""
-        return self.recipe.method.solver_steps
+        return self.recipe.trainer.solver_steps
 
-    def walk(
+    def carry(
         self,
         sequences: Sequence[Float[Tensor, "_ D"]],
         *,
-        back: bool = False,
+        reverse: bool = False,
         steps: int | None = None,
         step: Step = euler,
         size: int = 64,
@@ -206,23 +207,25 @@ class Translator:
         steps = self.steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-        container, method = self.space.container, self.recipe.method
+        container, method = self.space.container, self.recipe.trainer
         form = Additive(container) if self.recipe.additive else None
         ends: list[Tensor] = []
         for start in range(0, len(sequences), size):
             x = container.pack(sequences[start : start + size]).to(self.device)
             x = form.apply(x) if form else x
             with torch.no_grad():
-                x = method.arrive(self.model, container, x, back=back, steps=steps, step=step)
+                x = method.arrive(self.model, container, x, reverse=reverse, steps=steps, step=step)
             ends.append((form.undo(x) if form else x).cpu())
         return torch.cat(ends)
 
     def translate(
-        self, sequences: Sequence[Float[Tensor, "_ D"]], *, back: bool = False, **solver: Any
+        self, sequences: Sequence[Float[Tensor, "_ D"]], *, reverse: bool = False, **solver: Any
     ) -> list[Float[Tensor, "_ D"]]:
         """Each sequence of source vectors as target vectors, both in the data's own units; `solver` as in `walk`."""
-        calibrate = self.space.calibration.side(ENDS[back]).apply
-        return self.space.unpack(ENDS[not back], self.walk([calibrate(x) for x in sequences], back=back, **solver))
+        calibrate = self.space.calibration.side(ENDS[reverse]).apply
+        return self.space.unpack(
+            ENDS[not reverse], self.carry([calibrate(x) for x in sequences], reverse=reverse, **solver)
+        )
 
 
 def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarray, *, size: int = 32) -> float:
@@ -235,13 +238,13 @@ def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarr
             [space.calibration.side(end).apply(pairs.sequence(end, n)) for n in numbers[start : start + size]]
             for end in ENDS
         ]
-        for back in (False, True):
-            ends = space.container.unpack(translator.walk(sequences[back], back=back))
-            means[back].append(pooled(ends, space.width))
-            true[back].append(pooled(sequences[not back], space.width))
+        for reverse in (False, True):
+            ends = space.container.unpack(translator.carry(sequences[reverse], reverse=reverse))
+            means[reverse].append(pooled(ends, space.width))
+            true[reverse].append(pooled(sequences[not reverse], space.width))
     total = 0.0
-    for back in (False, True):
-        queries, gallery = torch.cat(means[back]), torch.cat(true[back])
+    for reverse in (False, True):
+        queries, gallery = torch.cat(means[reverse]), torch.cat(true[reverse])
         empty, centre = (queries == 0).all(-1, keepdim=True), gallery.mean(0)
         scores = pooled_scores(torch.where(empty, queries, queries - centre), gallery - centre)
         total += float((1 / ranks(scores)).mean())
@@ -251,6 +254,6 @@ def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarr
 def translator_of(opened: Opened, *, which: str = "last", device: torch.device | str = "cpu") -> Translator:
     """The run's field with the averaged weights of checkpoint `which`."""
     recipe = stored(opened)
-    space = Space.stored(opened.constants, recipe.prices, gain=recipe.gain)
+    space = Space.stored(opened.constants, recipe.prices, aux_scale=recipe.aux_scale)
     model = recipe.network(space.container.capacity, int(opened.constants["width"]))
     return Translator(opened.weights(model, which=which).to(device), space, recipe, device)

@@ -22,14 +22,14 @@ class Space:
     prices: Prices = field(default_factory=Prices)
 
     @staticmethod
-    def measured(pairs: Pairs, prices: Prices, *, gain: float = 1.0) -> "Space":
+    def measured(pairs: Pairs, prices: Prices, *, aux_scale: float = 1.0) -> "Space":
         """The space of these pairs; see `calibrate.measured`."""
-        return Space(measured(pairs, prices), Container(pairs.capacity, gain), prices)
+        return Space(measured(pairs, prices), Container(pairs.capacity, aux_scale), prices)
 
     @staticmethod
-    def stored(constants: Mapping[str, Tensor], prices: Prices, *, gain: float) -> "Space":
+    def stored(constants: Mapping[str, Tensor], prices: Prices, *, aux_scale: float) -> "Space":
         """The space of a run, from the run's constants."""
-        return Space(Calibration.of(dict(constants)), Container(int(constants["capacity"]), gain), prices)
+        return Space(Calibration.of(dict(constants)), Container(int(constants["capacity"]), aux_scale), prices)
 
     @property
     def width(self) -> int:
@@ -44,9 +44,9 @@ class Space:
         """The sequences of `source` or `target`, in the data's units, that these states hold."""
         return [self.calibration.side(end).undo(x) for x in self.container.unpack(states)]
 
-    def cost(self, pair: Pair, *, back: bool = False) -> Float[Tensor, "B N N"]:
+    def cost(self, pair: Pair, *, reverse: bool = False) -> Float[Tensor, "B N N"]:
         """The four-block cost between the slots of x_0 and x_1; `back` if x_0 is of the target's side."""
-        return token_cost(self.container, self.calibration.cost(self.prices, back=back), pair)
+        return token_cost(self.container, self.calibration.cost(self.prices, reverse=reverse), pair)
 
     @property
     def transport(self) -> TokenOT:

@@ -212,5 +212,5 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
 @pytest.mark.parametrize(("make", "parts"), DATA.values(), ids=DATA.keys())
 def test_bad_data_are_named(tmp_path: Path, told, make: Callable[[Path], Path], parts: list[str]) -> None:
     out = tmp_path / "run"
-    told(["train", "--data", str(make(tmp_path)), "--train.steps", "2", "--out", str(out)], parts)
+    told(["train", "--data", str(make(tmp_path)), "--steps", "2", "--out", str(out)], parts)
     assert not [path for path in out.rglob("*") if path.name != "lock"]

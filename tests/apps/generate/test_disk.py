@@ -15,8 +15,8 @@ from monge.runs import reopen
 from monge.train import checkpoint
 
 pytestmark = pytest.mark.slow
-WORDS = ["train", "--data", "digits", "--width", "64", "--depth", "2", "--batch", "16", "--train.device", "cpu"]
-WORDS += ["--train.steps", "10", "--train.save-every", "2", "--train.keep", "9", "--train.warmup", "2"]
+WORDS = ["train", "--data", "digits", "--width", "64", "--depth", "2", "--batch-size", "16", "--device", "cpu"]
+WORDS += ["--steps", "10", "--save-every", "2", "--keep-last", "9", "--warmup-steps", "2"]
 
 
 def files(run: Path) -> dict[str, bytes]:

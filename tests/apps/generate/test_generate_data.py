@@ -184,8 +184,8 @@ def test_samples_of_a_run_come_in_the_units_of_its_data(tmp_path: Path) -> None:
     generator = np.random.default_rng(7)
     x = generator.standard_normal((400, 2)) * [0.1, 50] + [1000, -3]
     np.save(tmp_path / "x.npy", x)
-    config = TrainConfig(steps=300, warmup=10, lr=3e-3, save_every=300, device="cpu")
-    recipe = Generate(data=str(tmp_path / "x.npy"), width=32, depth=1, batch=64, train=config)
+    config = TrainConfig(steps=300, warmup_steps=10, lr=3e-3, save_every=300, device="cpu")
+    recipe = Generate(data=str(tmp_path / "x.npy"), width=32, depth=1, batch_size=64, train=config)
     fit(recipe, tmp_path / "run")
     drawn, labels = generator_of(reopen(tmp_path / "run", app="generate")).sample(2000, generator=seeded(1))
     assert labels is None
@@ -198,7 +198,7 @@ def test_samples_of_a_run_come_in_the_units_of_its_data(tmp_path: Path) -> None:
 
 def test_labels_are_left_out_when_they_are_not_wanted(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(8).standard_normal((30, 2)), labels=np.arange(30) % 3)
-    recipe = Generate(data=str(tmp_path / "x.npz"), width=8, depth=1, batch=4)
+    recipe = Generate(data=str(tmp_path / "x.npz"), width=8, depth=1, batch_size=4)
     assert recipe.build().constants["classes"] == 3
     blind = replace(recipe, conditional=False).build()
     assert blind.constants["classes"] == 0

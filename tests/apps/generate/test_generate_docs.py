@@ -14,13 +14,13 @@ from monge.cli import main
 PAGE = (Path(__file__).parents[3] / "docs" / "generate.md").read_text()
 BLOCKS = re.findall(r"(?:^    .*\n)+", PAGE, re.MULTILINE)
 COMMANDS = [shlex.split(line) for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
-MODEL = ["--width", "16", "--depth", "1", "--batch", "16", "--train.warmup", "1", "--train.device", "cpu"]
+MODEL = ["--width", "16", "--depth", "1", "--batch-size", "16", "--warmup-steps", "1", "--device", "cpu"]
 SMALL = {
-    "train": [*MODEL, *["--train.steps", "3", "--train.save-every", "500"]],
-    "reflow": ["--steps", "3", "--pairs", "40"],
-    "sample": ["--n", "4", "--steps", "2"],
-    "evaluate": ["--samples", "30", "--steps", "2"],
-    "likelihood": ["--n", "4", "--steps", "2"],
+    "train": [*MODEL, *["--steps", "3", "--save-every", "500"]],
+    "reflow": ["--steps", "3", "--num-pairs", "40"],
+    "sample": ["--num-samples", "4", "--solver-steps", "2"],
+    "evaluate": ["--num-samples", "30", "--solver-steps", "2"],
+    "likelihood": ["--limit", "4", "--solver-steps", "2"],
 }
 
 
@@ -49,13 +49,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_commands_run(workplace: Path, torchrun) -> None:
     for words in COMMANDS:
         if words[0] == "torchrun":
-            torchrun(*words[words.index("-m") :], *MODEL, "--train.steps", "2")
+            torchrun(*words[words.index("-m") :], *MODEL, "--steps", "2")
             continue
         if "moved.csv" in words and not Path("moved.csv").exists():
             shutil.move("table.csv", "moved.csv")
         if words[2] == "reflow" and not Path("table.csv").exists():
             shutil.move("moved.csv", "table.csv")
-        more = ["--train.steps", "500"] if "digits" in words else []  # the page guides by its step 500
+        more = ["--steps", "500"] if "digits" in words else []  # the page guides by its step 500
         assert main([*words[1:], *SMALL[words[2]], *(more if words[2] == "train" else [])]) == 0, words
     for name in ("straight", "two", "unbounded", "reflowed", "photos/samples/images/cat", "table/evaluation.json"):
         assert (workplace / "runs" / name).exists(), name

@@ -15,8 +15,7 @@ from torch.testing import assert_close
 
 from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_loss, held_out_pairs
 from monge.apps.generate.recipes import Generate
-from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT
-from monge.math.coupling import given as as_given
+from monge.math.coupling import Coupling, MinibatchOT, SemidiscreteOT, identity
 from monge.math.random import seeded
 from monge.math.types import Pair
 
@@ -24,7 +23,7 @@ seeds = st.integers(0, 2**31)
 
 
 def noise_pairs(
-    coupling: Coupling = as_given, *, n: int = 23, size: int = 8, labels: bool = True, **more
+    coupling: Coupling = identity, *, n: int = 23, size: int = 8, labels: bool = True, **more
 ) -> NoisePairs:
     """23 points on three far-away lines, one for each class."""
     label = torch.arange(n) % 3
@@ -75,7 +74,7 @@ def test_threads_change_nothing(make: Callable[[], NoisePairs]) -> None:
 def test_every_coupling_of_the_recipe_is_a_function_of_the_number(tmp_path: Path, coupling: str) -> None:
     generator = np.random.default_rng(0)
     np.savez(tmp_path / "data.npz", x=generator.standard_normal((60, 2)), labels=np.arange(60) % 3)
-    recipe = Generate(data=str(tmp_path / "data.npz"), coupling=coupling, width=8, depth=1, batch=16)
+    recipe = Generate(data=str(tmp_path / "data.npz"), coupling=coupling, width=8, depth=1, batch_size=16)
     wanted, pairs = recipe.build().batches, recipe.build().batches
     forward = [wanted(number) for number in range(5)]
     torch.rand(7)  # torch's own generator is no part of it: threads would race for it
@@ -150,7 +149,7 @@ def test_a_batch_larger_than_the_data_spans_epochs() -> None:
 
 
 def test_a_batch_of_one_is_coupled_with_itself() -> None:
-    for coupling in (as_given, MinibatchOT(), MinibatchOT(condition="label"), MinibatchOT(epsilon=0.1)):
+    for coupling in (identity, MinibatchOT(), MinibatchOT(condition="label"), MinibatchOT(epsilon=0.1)):
         assert len(noise_pairs(coupling, size=1)(3)) == 1
 
 
@@ -197,12 +196,12 @@ def test_the_held_out_loss_weighs_every_item_alike(size: int) -> None:
         assert ((t > 0) & (t < 1)).all()
         return pair.x_1.mean()
 
-    assert_close(held_out_loss(held_out_pairs(x, labels, as_given), loss, size=size), 24.5)
+    assert_close(held_out_loss(held_out_pairs(x, labels, identity), loss, size=size), 24.5)
 
 
 def test_held_out_pairs_are_coupled_like_the_training_pairs_within_their_class_and_alike_every_time() -> None:
     x, labels = torch.randn(60, 2, generator=seeded(3)), torch.arange(60) % 2
-    free = held_out_pairs(x, labels, as_given)
+    free = held_out_pairs(x, labels, identity)
     coupled = held_out_pairs(x, labels, MinibatchOT(condition="label"), size=25)
     assert torch.equal(coupled.x_0, free.x_0)
     assert torch.equal(coupled.cond["label"], labels)

@@ -13,13 +13,13 @@ from monge.cli import main
 from monge.train.log import read_records
 
 pytestmark = pytest.mark.slow
-TRAIN = ["--data", "gaussians", "--width", "16", "--depth", "1", "--batch", "32", "--train.log-every", "5"]
+TRAIN = ["--data", "gaussians", "--width", "16", "--depth", "1", "--batch-size", "32", "--log-every", "5"]
 TRAIN += [
-    "--train.save-every",
+    "--save-every",
     "1000000",
-    "--train.steps",
+    "--steps",
     "1000000",
-    "--train.lr",
+    "--lr",
     "0.002",
     "--coupling",
     "independent",
@@ -44,7 +44,7 @@ def test_an_interrupted_run_saves_and_resumes_without_flags(tmp_path: Path, numb
     assert out.startswith(f"generate {run.name}  step 5/1000000  ")
     assert (run / "checkpoints" / f"step-{step:08d}" / "model.safetensors").exists()
 
-    assert main(["generate", "train", "--resume", "--out", str(run), "--train.steps", str(step + 5)]) == 0
+    assert main(["generate", "train", "--resume", "--out", str(run), "--steps", str(step + 5)]) == 0
     recipe = json.loads((run / "recipe.json").read_text())["recipe"]
     assert (recipe["train"]["steps"], recipe["train"]["lr"], recipe["width"]) == (step + 5, 0.002, 16)
     assert read_records(run / "metrics.jsonl")[-1]["step"] == step + 5

@@ -19,13 +19,13 @@ TINY = [
     "8",
     "--depth",
     "1",
-    "--batch",
+    "--batch-size",
     "16",
-    "--train.steps",
+    "--steps",
     "2",
-    "--train.warmup",
+    "--warmup-steps",
     "1",
-    "--train.device",
+    "--device",
     "cpu",
 ]
 DRAW = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_a_table_leaves_with_its_columns_and_types(table: Path, tmp_path: Path) -> None:
-    run("sample", table, "--n", 8, "--steps", 2, "--out", tmp_path)
+    run("sample", table, "--num-samples", 8, "--solver-steps", 2, "--out", tmp_path)
     found = pq.read_table(tmp_path / "samples.parquet")
     assert found.column_names == ["time", "id", "label", "flag"]
     assert found.schema.types == [pa.int64(), pa.int64(), pa.string(), pa.bool_()]
@@ -70,7 +70,7 @@ def test_a_table_leaves_with_its_columns_and_types(table: Path, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize(("label", "name"), [("10", "10"), ("dog", "dog"), ("1", "10")])
 def test_a_class_is_drawn_by_its_name_or_number(table: Path, tmp_path: Path, label: str, name: str) -> None:
-    run("sample", table, "--n", 3, "--steps", 2, "--label", label, "--out", tmp_path)
+    run("sample", table, "--num-samples", 3, "--solver-steps", 2, "--label", label, "--out", tmp_path)
     assert pq.read_table(tmp_path / "samples.parquet")["label"].to_pylist() == [name] * 3
 
 
@@ -79,8 +79,8 @@ def test_classes_are_printed_and_a_run_in_brackets_is_named_as_it_is(tmp_path: P
     np.savez(tmp_path / "x.npz", x=DRAW.random((40, 3)), y=[["b", "a"][k % 2] for k in range(40)])
     out = tmp_path / "runs" / "lr[/2]" / "a [bold]"
     run("train", "--data", tmp_path / "x.npz", *TINY, "--out", out)
-    run("sample", out, "--n", 2, "--steps", 1)
-    run("evaluate", out, "--steps", 1, "--samples", 8)
+    run("sample", out, "--num-samples", 2, "--solver-steps", 1)
+    run("evaluate", out, "--solver-steps", 1, "--num-samples", 8)
     printed = capsys.readouterr().out
     assert "Classes: 'a', 'b'" in printed
     assert f"The run is in {out}; next: monge generate evaluate '{out}'" in printed
@@ -114,7 +114,7 @@ def test_an_array_leaves_with_its_type_axes_and_range(tmp_path: Path, x: np.ndar
     np.save(tmp_path / "x.npy", x)
     more = ["--network", "dit", "--width", "16"] if x.ndim == 4 else []
     out = trained(tmp_path, tmp_path / "x.npy", *more)
-    run("sample", out, "--n", 5, "--steps", 2)
+    run("sample", out, "--num-samples", 5, "--solver-steps", 2)
     found = np.load(out / "samples/samples.npy")
     assert found.dtype == x.dtype
     assert found.shape == (5, *x.shape[1:])
@@ -124,14 +124,14 @@ def test_an_array_leaves_with_its_type_axes_and_range(tmp_path: Path, x: np.ndar
     drawn = np.asarray(Image.open(out / "samples/samples.png").convert("L"))
     assert drawn.min() < 60
     assert drawn.max() > 180
-    run("evaluate", out, "--steps", 1, "--samples", 8)
+    run("evaluate", out, "--solver-steps", 1, "--num-samples", 8)
 
 
 def test_images_of_zeros_and_ones_are_visible_and_saved_one_by_one(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=(DRAW.random((40, 8, 8)) < 0.5).astype(np.uint8), labels=["a/b", "c"] * 20)
     out = trained(tmp_path, tmp_path / "x.npz")
     for n in (6, 4):  # the second time replaces the first
-        run("sample", out, "--n", n, "--steps", 2, "--save-images")
+        run("sample", out, "--num-samples", n, "--solver-steps", 2, "--save-images")
     files = sorted(str(path.relative_to(out / "samples/images")) for path in out.glob("samples/images/*/*"))
     assert files == ["a_b/00000.png", "a_b/00002.png", "c/00001.png", "c/00003.png"]
     image = np.asarray(Image.open(out / "samples/images/c/00001.png"))
@@ -149,7 +149,7 @@ def test_image_folders_keep_their_names(tmp_path: Path) -> None:
         pixels = DRAW.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
     out = trained(tmp_path, tmp_path / "images")
-    run("sample", out, "--n", 3, "--steps", 2, "--label", 10, "--save-images")
+    run("sample", out, "--num-samples", 3, "--solver-steps", 2, "--label", 10, "--save-images")
     assert [path.name for path in (out / "samples/images").iterdir()] == ["10"]
     assert np.load(out / "samples/samples.npz")["labels"].tolist() == [10] * 3
 
@@ -163,7 +163,7 @@ def test_data_are_found_from_another_folder_and_where_they_have_moved(tmp_path: 
     run("train", "--data", "./x.npy", *TINY, "--out", "run", "--resume")
     monkeypatch.chdir(tmp_path)
     assert json.loads(Path("here/run/recipe.json").read_text())["recipe"]["data"] == str(tmp_path / "here/x.npy")
-    run("likelihood", "here/run", "--n", 4, "--steps", 2)
+    run("likelihood", "here/run", "--limit", 4, "--solver-steps", 2)
     shutil.move("here/x.npy", "moved.npy")
     capsys.readouterr()
     for verb in ("evaluate", "likelihood"):
@@ -171,8 +171,8 @@ def test_data_are_found_from_another_folder_and_where_they_have_moved(tmp_path: 
         assert "--data NEWPATH" in capsys.readouterr().err
         assert main(["generate", verb, "here/run", "--data", "nowhere"]) == 2
         assert "--data nowhere: no file or folder" in capsys.readouterr().err
-    run("evaluate", "here/run", "--data", "moved.npy", "--samples", 8, "--steps", 1)
-    run("likelihood", "here/run", "--data", "moved.npy", "--n", 4, "--steps", 2)
+    run("evaluate", "here/run", "--data", "moved.npy", "--num-samples", 8, "--solver-steps", 1)
+    run("likelihood", "here/run", "--data", "moved.npy", "--limit", 4, "--solver-steps", 2)
     np.save("moved.npy", DRAW.standard_normal((40, 2)))
     assert main(["generate", "evaluate", "here/run", "--data", "moved.npy"]) == 2
     assert "not the data that" in capsys.readouterr().err
@@ -182,7 +182,7 @@ def test_data_are_found_from_another_folder_and_where_they_have_moved(tmp_path: 
 def test_a_narrow_terminal_cuts_no_name_and_a_dot_has_a_title(table: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(table)
     monkeypatch.setenv("COLUMNS", "40")
-    run("evaluate", ".", "--steps", 1, "--samples", 8)
+    run("evaluate", ".", "--solver-steps", 1, "--num-samples", 8)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("run: euler, 1 steps")
     assert max(map(len, lines)) <= 40
@@ -194,18 +194,18 @@ def test_a_narrow_terminal_cuts_no_name_and_a_dot_has_a_title(table: Path, monke
 @pytest.mark.slow
 def test_a_reflowed_run_samples_evaluates_and_teaches_another(table: Path, tmp_path: Path, capsys) -> None:
     student, second = tmp_path / "student", tmp_path / "second"
-    run("reflow", table, "--out", student, "--steps", 2, "--pairs", 40)
+    run("reflow", table, "--out", student, "--steps", 2, "--num-pairs", 40)
     stored = json.loads((student / "recipe.json").read_text())["recipe"]
     assert stored["teacher"] == str(table.resolve())
     assert "coupling" not in stored
     run("reflow", "--out", student, "--resume", "--steps", 3)
     assert read_tensors(student / "checkpoints/step-00000003/model.safetensors")
-    run("sample", student, "--n", 4, "--steps", 1, "--label", "cat")
+    run("sample", student, "--num-samples", 4, "--solver-steps", 1, "--label", "cat")
     assert pq.read_table(student / "samples/samples.parquet")["label"].to_pylist() == ["cat"] * 4
-    run("evaluate", student, "--steps", 1, "--samples", 8)
-    run("likelihood", student, "--n", 4, "--steps", 2)
-    run("reflow", student, "--out", second, "--steps", 2, "--pairs", 40)
-    run("sample", second, "--n", 4, "--steps", 1)
+    run("evaluate", student, "--solver-steps", 1, "--num-samples", 8)
+    run("likelihood", student, "--limit", 4, "--solver-steps", 2)
+    run("reflow", student, "--out", second, "--steps", 2, "--num-pairs", 40)
+    run("sample", second, "--num-samples", 4, "--solver-steps", 1)
     capsys.readouterr()
     assert main(["generate", "reflow", str(table), "--out", str(student), "--steps", "2"]) == 2
     assert "there is a run already" in capsys.readouterr().err
@@ -221,15 +221,15 @@ def test_files_may_move_before_a_run_is_resumed_but_not_change(tmp_path: Path, c
     here, there = tmp_path / "here.npy", tmp_path / "there.npy"
     np.save(here, DRAW.normal(size=(60, 2)))
     teacher, student = trained(tmp_path / "old", here), tmp_path / "student"
-    run("reflow", teacher, "--out", student, "--steps", 2, "--pairs", 40)
+    run("reflow", teacher, "--out", student, "--steps", 2, "--num-pairs", 40)
     here.rename(there)
     teacher = teacher.rename(tmp_path / "teacher")
     capsys.readouterr()
     assert main(["generate", "reflow", "--resume", "--out", str(student), "--steps", "3"]) == 2
     assert "here.npy" in capsys.readouterr().err
     run("reflow", teacher, "--data", there, "--resume", "--out", student, "--steps", 3)
-    run("train", "--resume", "--out", teacher, "--data", there, "--train.steps", 3)
+    run("train", "--resume", "--out", teacher, "--data", there, "--steps", 3)
     assert json.loads((teacher / "recipe.json").read_text())["recipe"]["data"] == str(there)
     np.save(there, DRAW.normal(size=(60, 2)))
-    assert main(["generate", "train", "--resume", "--out", str(teacher), "--train.steps", "4"]) == 2
+    assert main(["generate", "train", "--resume", "--out", str(teacher), "--steps", "4"]) == 2
     assert "does not match the current data; restore the original data or start a new run" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 from torch.testing import assert_close
 
 from monge.apps.generate.recipes import generator_of
-from monge.apps.generate.sample import Walk
+from monge.apps.generate.sample import Sampling
 from monge.files import read_tensors
 from monge.math.random import seeded
 from monge.runs import reopen
@@ -25,12 +25,12 @@ WORDS = [
     "16",
     "--depth",
     "2",
-    "--batch",
+    "--batch-size",
     "16",
-    "--train.steps",
+    "--steps",
     "8",
 ]
-WORDS += ["--train.save-every", "4", "--train.log-every", "2", "--train.warmup", "2", "--train.device", "cpu"]
+WORDS += ["--save-every", "4", "--log-every", "2", "--warmup-steps", "2", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def runs(torchrun: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
     """One run for each way in which ranks share."""
     directories = {how: tmp_path_factory.mktemp(how) / "run" for how in ("ddp", "fsdp")}
     for how, directory in directories.items():
-        torchrun(*WORDS, "--train.parallel", how, "--out", directory)
+        torchrun(*WORDS, "--parallel", how, "--out", directory)
     return directories
 
 
@@ -48,7 +48,7 @@ def test_it_trains_and_what_it_saved_opens_in_one_process(runs: dict[str, Path],
     assert [record["step"] for record in records] == [2, 4, 6, 8]
     assert records[-1]["held-out loss"] < records[1]["held-out loss"]
     generator = generator_of(reopen(runs[how], app="generate"))
-    x, _ = generator.sample(3, Walk(2), generator=seeded(0))
+    x, _ = generator.sample(3, Sampling(2), generator=seeded(0))
     assert x.shape == (3, 1, 8, 8)
     assert ((x >= 0) & (x <= 16)).all()
 
@@ -64,6 +64,6 @@ def test_it_resumes_bit_for_bit(torchrun: Callable[..., None], runs: dict[str, P
     last, log = run / "checkpoints/step-00000008", (run / "metrics.jsonl").read_bytes()
     before = {path.name: path.read_bytes() for path in last.iterdir()}
     last.rename(last.with_name(".writing-step-00000008"))  # as a crash leaves it
-    torchrun(*WORDS, "--train.parallel", "ddp", "--out", run, "--resume")
+    torchrun(*WORDS, "--parallel", "ddp", "--out", run, "--resume")
     assert {path.name: path.read_bytes() for path in last.iterdir()} == before
     assert (run / "metrics.jsonl").read_bytes() == log

@@ -12,9 +12,9 @@ from monge.train.log import read_records
 pytestmark = pytest.mark.slow
 WALL_CLOCK = {"seconds", "time", "per second"}  # what a line may say about the clock; the rest must be the same
 STEPS = 84
-TINY = ["--width", 16, "--depth", 2, "--batch", 24]
-TRAIN = ["--train.steps", STEPS, "--train.warmup", 5, "--train.save-every", 7, "--train.log-every", 3]
-TRAIN += ["--train.milestones", 14, 30, "--train.device", "cpu"]
+TINY = ["--width", 16, "--depth", 2, "--batch-size", 24]
+TRAIN = ["--steps", STEPS, "--warmup-steps", 5, "--save-every", 7, "--log-every", 3]
+TRAIN += ["--milestones", 14, 30, "--device", "cpu"]
 
 
 def on_disk(run: Path) -> dict[str, object]:
@@ -47,10 +47,10 @@ def moments(run: Path, seed: int) -> Iterator[tuple[Callable[[], bool], float]]:
 
 VARIANTS = {
     "ot of three, later": ["--data", "gaussians", "--ot-factor", 3, "--ot-after", 10],
-    "entropic": ["--data", "moons", "--coupling", "entropic", "--train.workers", 0],
-    "muon in bfloat16": ["--data", "digits", "--train.optimizer", "muon", "--train.precision", "bfloat16"],
-    "accumulated": ["--data", "digits", "--train.accumulate", 2, "--train.workers", 2],
-    "dit": ["--data", "digits", "--network", "dit", "--patch", 4, "--path", "trigonometric", "--train.ema", 0.0],
+    "entropic": ["--data", "moons", "--coupling", "entropic", "--loader-threads", 0],
+    "muon in bfloat16": ["--data", "digits", "--optimizer", "muon", "--precision", "bfloat16"],
+    "accumulated": ["--data", "digits", "--gradient-accumulation", 2, "--loader-threads", 2],
+    "dit": ["--data", "digits", "--network", "dit", "--patch", 4, "--path", "trigonometric", "--ema-width", 0.0],
 }
 
 
@@ -90,7 +90,7 @@ def test_the_command_itself_is_killed_and_resumed(tmp_path: Path, monge, kill, d
 
 def test_the_last_the_best_and_the_milestones_stay(tmp_path: Path, monge) -> None:
     # a rate that rises to ruin: the best is neither among the last nor a milestone
-    words = ["train", *TINY, *TRAIN, "--data", "gaussians", "--train.lr", "1.0", "--train.warmup", 1000]
+    words = ["train", *TINY, *TRAIN, "--data", "gaussians", "--lr", "1.0", "--warmup-steps", 1000]
     monge.fork(*words, "--out", tmp_path).join()
     records = [record for record in read_records(tmp_path / "metrics.jsonl") if "held-out loss" in record]
     best = min(records, key=lambda record: record["held-out loss"])["step"]
@@ -107,10 +107,10 @@ def test_the_log_has_every_window_once(tmp_path: Path, monge) -> None:
 
 @pytest.mark.parametrize("options", [["--ot-factor", 2, "--ot-after", 3], ["--coupling", "entropic"]])
 def test_the_number_of_workers_changes_nothing(tmp_path: Path, monge, options: list) -> None:
-    short = ["--train.steps", 12, "--train.save-every", 12, "--train.ema", 0.1]
+    short = ["--steps", 12, "--save-every", 12, "--ema-width", 0.1]
     runs = {workers: tmp_path / str(workers) for workers in (0, 1, 2)}
     processes = [
-        monge.fork("train", *TINY, *short, *options, "--train.workers", workers, "--out", out)
+        monge.fork("train", *TINY, *short, *options, "--loader-threads", workers, "--out", out)
         for workers, out in runs.items()
     ]
     for process in processes:

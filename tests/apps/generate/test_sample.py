@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from monge.apps.generate.sample import Generator, Guidance, Walk
+from monge.apps.generate.sample import Generator, Guidance, Sampling
 from monge.math.cost import Units
 from monge.math.path import Affine
 from monge.math.solvers import SOLVERS, SolverName
@@ -44,7 +44,7 @@ class Decay(Pull):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_ends_where_the_flow_of_the_class_does_in_the_data_s_units(solver):
     generator, seed = generator_of(Decay(POINTS)), torch.Generator().manual_seed
-    x, labels = generator.sample(6, Walk(8, solver), generator=seed(0))
+    x, labels = generator.sample(6, Sampling(8, solver), generator=seed(0))
     assert labels is not None
     assert labels.tolist() == [0, 1, 2, 0, 1, 2]
     ends = POINTS[labels] + (generator.noise(6, generator=seed(0)) - POINTS[labels]) / math.e
@@ -55,8 +55,8 @@ def test_every_solver_ends_where_the_flow_of_the_class_does_in_the_data_s_units(
 def test_the_end_does_not_depend_on_how_many_are_walked_together():
     generator = generator_of(Pull(POINTS))
     x_0, labels = generator.noise(7, generator=torch.Generator().manual_seed(0)), generator.labels(7)
-    alone = generator.end(x_0, labels, Walk(4), size=2)
-    *_, together = generator.states(x_0, labels, Walk(4))
+    alone = generator.end(x_0, labels, Sampling(4), size=2)
+    *_, together = generator.states(x_0, labels, Sampling(4))
     assert torch.equal(alone, together)
 
 

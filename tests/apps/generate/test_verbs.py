@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "teacher"
-    words = "--width 64 --depth 2 --train.steps 300 --train.save-every 100 --train.milestones 100"
+    words = "--width 64 --depth 2 --steps 300 --save-every 100 --milestones 100"
     assert main(["generate", "train", *words.split(), "--out", str(out)]) == 0
     return out
 
@@ -36,11 +36,11 @@ def test_sample_draws_the_class_it_is_asked_for_and_the_same_twice(run, tmp_path
         "generate",
         "sample",
         str(run),
-        "--n",
+        "--num-samples",
         "12",
         "--label",
         "3",
-        "--steps",
+        "--solver-steps",
         "5",
         "--guidance",
         "2",
@@ -60,7 +60,7 @@ def test_sample_draws_the_class_it_is_asked_for_and_the_same_twice(run, tmp_path
 
 
 def test_autoguidance_takes_the_early_checkpoint(run, tmp_path):
-    words = ["generate", "sample", str(run), "--n", "6", "--steps", "4", "--guidance", "1.5"]
+    words = ["generate", "sample", str(run), "--num-samples", "6", "--solver-steps", "4", "--guidance", "1.5"]
     assert main([*words, "--out", str(tmp_path / "class")]) == 0
     assert main([*words, "--weak", "100", "--out", str(tmp_path / "auto")]) == 0
     first, second = (np.load(tmp_path / name / "samples.npz")["x"] for name in ("class", "auto"))
@@ -68,8 +68,8 @@ def test_autoguidance_takes_the_early_checkpoint(run, tmp_path):
 
 
 def test_evaluate_and_likelihood_print_their_numbers(run, capsys):
-    assert main(["generate", "evaluate", str(run), "--steps", "4", "--samples", "200", "--curve"]) == 0
-    assert main(["generate", "likelihood", str(run), "--n", "16", "--steps", "4"]) == 0
+    assert main(["generate", "evaluate", str(run), "--solver-steps", "4", "--num-samples", "200", "--curve"]) == 0
+    assert main(["generate", "likelihood", str(run), "--limit", "16", "--solver-steps", "4"]) == 0
     printed = capsys.readouterr().out
     for word in ("frechet", "kid", "recall", "memorisation", "class accuracy", "bits per dimension", "curve.png"):
         assert word in printed
@@ -80,11 +80,11 @@ def test_evaluate_and_likelihood_print_their_numbers(run, capsys):
 
 def test_a_run_that_ignores_the_labels_is_judged_in_the_same_space(run, tmp_path):
     blind = tmp_path / "blind"
-    words = "--no-conditional --width 16 --depth 1 --train.steps 2 --train.milestones 1"
+    words = "--no-conditional --width 16 --depth 1 --steps 2 --milestones 1"
     assert main(["generate", "train", *words.split(), "--out", str(blind)]) == 0
     floors = []
     for directory in (run, blind):
-        assert main(["generate", "evaluate", str(directory), "--steps", "2", "--samples", "100"]) == 0
+        assert main(["generate", "evaluate", str(directory), "--solver-steps", "2", "--num-samples", "100"]) == 0
         floors.append(json.loads((directory / "evaluation.json").read_text())["rows"]["frechet"]["floor"])
     assert floors[0] == floors[1]
 
@@ -92,7 +92,7 @@ def test_a_run_that_ignores_the_labels_is_judged_in_the_same_space(run, tmp_path
 def test_other_data_than_the_run_s_are_refused(tmp_path, capsys):
     data, rng = tmp_path / "x.npy", np.random.default_rng(0)
     np.save(data, rng.standard_normal((60, 3)))
-    words = f"--data {data} --width 16 --depth 1 --train.steps 2 --train.milestones 1 --out {tmp_path / 'run'}"
+    words = f"--data {data} --width 16 --depth 1 --steps 2 --milestones 1 --out {tmp_path / 'run'}"
     assert main(["generate", "train", *words.split()]) == 0
     np.save(data, 100 * rng.standard_normal((60, 3)))
     for verb in ("evaluate", "likelihood"):
@@ -101,10 +101,10 @@ def test_other_data_than_the_run_s_are_refused(tmp_path, capsys):
 
 
 def test_the_student_of_a_curved_teacher_walks_straight(tmp_path):
-    words = "--path trigonometric --width 16 --depth 1 --train.steps 2 --train.milestones 1 --data moons"
+    words = "--path trigonometric --width 16 --depth 1 --steps 2 --milestones 1 --data moons"
     teacher, student = tmp_path / "teacher", tmp_path / "student"
     assert main(["generate", "train", *words.split(), "--out", str(teacher)]) == 0
-    assert main(["generate", "reflow", str(teacher), "--out", str(student), "--steps", "2", "--pairs", "50"]) == 0
+    assert main(["generate", "reflow", str(teacher), "--out", str(student), "--steps", "2", "--num-pairs", "50"]) == 0
     assert json.loads((student / "recipe.json").read_text())["recipe"]["path"] == "linear"
     assert "teacher" in load_file(student / "constants.safetensors")
 
@@ -117,7 +117,7 @@ def test_reflow_straightens(run, tmp_path):
     from monge.runs import reopen
 
     student = tmp_path / "student"
-    assert main(["generate", "reflow", str(run), "--out", str(student), "--steps", "300", "--pairs", "2000"]) == 0
+    assert main(["generate", "reflow", str(run), "--out", str(student), "--steps", "300", "--num-pairs", "2000"]) == 0
     bends = []
     for path in (run, student):
         generator = generator_of(reopen(Path(path), app="generate"))
@@ -129,7 +129,7 @@ def test_reflow_straightens(run, tmp_path):
 
 def test_semidiscrete_potentials_are_stored_with_the_run_and_their_error_is_said(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((200, 2)))
-    words = f"--coupling semidiscrete --width 16 --depth 1 --train.steps 2 --train.milestones 1 --data {tmp_path}/x.npy"
+    words = f"--coupling semidiscrete --width 16 --depth 1 --steps 2 --milestones 1 --data {tmp_path}/x.npy"
     assert main(["generate", "train", *words.split(), "--out", str(tmp_path / "run")]) == 0
     assert "off by 0." in capsys.readouterr().out
     constants = load_file(tmp_path / "run" / "constants.safetensors")

@@ -9,7 +9,7 @@ from waiting import PATIENT, SLOW
 from monge import fleet
 from monge.apps.prove.campaign import run, stored, undisturbed
 from monge.apps.prove.config import Local, SearchConfig, Source
-from monge.apps.prove.lean.server import ServerCrashed, ServerKilled
+from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
 from monge.apps.prove.lean.supervisor import KILLS
 from monge.apps.prove.lm.causal import Sampling
 from monge.apps.prove.lm.endpoint import Endpoint

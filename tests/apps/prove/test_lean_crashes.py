@@ -10,7 +10,8 @@ import psutil
 import pytest
 from waiting import PATIENT, SLOW, until
 
-from monge.apps.prove.lean.server import LeanServer, Limits, ServerCrashed, ServerKilled
+from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
+from monge.apps.prove.lean.server import LeanServer, Limits
 from monge.apps.prove.lean.session import SEARCH, Session
 from monge.apps.prove.lean.supervisor import Supervisor
 from monge.apps.prove.state import Failure, Proof, State, Theorem
@@ -77,6 +78,7 @@ def test_it_ends_with_its_parent(lean):
 
 CODE = """def grown (s : String) : Nat → String | 0 => s | n + 1 => grown (s ++ s) n
 partial def spin (n : Nat) : BaseIO Unit := spin (n + 1)
+partial def spinUntil (ms : Nat) : BaseIO Unit := do if (← IO.monoMsNow) < ms then spinUntil ms
 """
 
 
@@ -138,3 +140,15 @@ def test_a_tactic_that_attacks_its_server_crashes_it_by_itself(hostile, tactic, 
         step_twice()
     assert not isinstance(crash.value, ServerKilled)
     assert not server.alive
+    with pytest.raises(ServerCrashed, match="closed after an earlier failure"):
+        server.step(state, "trivial")
+
+
+@pytest.mark.long
+def test_background_work_that_ends_is_waited_for(hostile):
+    """V8 compiles hot functions for seconds after an answer, and for longer on a busy machine."""
+    server = hostile.ready(SEARCH)
+    state = server.start(Theorem("t", ": True", CODE, ("Lean",)))
+    server.step(state, run_tac("do let _ ← (spinUntil ((← IO.monoMsNow) + 6000)).asTask .dedicated"))
+    until(lambda: server.busy_while_idle)
+    assert server.step(state, "trivial").done

@@ -23,7 +23,7 @@ def energy(states):
 @pytest.mark.parametrize("order", ["best", "breadth", "random", "puct"])
 @pytest.mark.parametrize("batch", [1, 8])
 def test_a_proof_is_found_and_replays(order, batch):
-    outcome = search(Countdown(13), down, Search(order=order, batch=batch), energy)
+    outcome = search(Countdown(13), down, Search(order=order, batch_size=batch), energy)
     assert outcome.ended == "proved"
     toy = Countdown(13)
     state = toy.start()
@@ -33,13 +33,13 @@ def test_a_proof_is_found_and_replays(order, batch):
 
 
 def test_breadth_first_finds_a_shortest_proof():
-    outcome = search(Countdown(10), all_ways, Search(order="breadth", batch=1))
+    outcome = search(Countdown(10), all_ways, Search(order="breadth", batch_size=1))
     assert len(outcome.proof.tactics) == 4
 
 
 def test_the_energy_guides():
-    blind = search(Countdown(40), all_ways, Search(order="breadth", batch=1, nodes=5000))
-    guided = search(Countdown(40), all_ways, Search(batch=1, beta=1.0, alpha=0.01, nodes=5000), energy)
+    blind = search(Countdown(40), all_ways, Search(order="breadth", batch_size=1, nodes=5000))
+    guided = search(Countdown(40), all_ways, Search(batch_size=1, beta=1.0, alpha=0.01, nodes=5000), energy)
     assert guided.proof
     assert guided.expanded < blind.expanded / 2
 
@@ -80,10 +80,10 @@ def test_harvesting_ends_in_time_and_is_not_the_proofs(monkeypatch):
             return super().step(state, tactic)
 
     monkeypatch.setattr("monge.apps.prove.search.time.monotonic", lambda: now[0])
-    plain = search(Slow(9), down, Search(batch=1))
+    plain = search(Slow(9), down, Search(batch_size=1))
     budget = plain.seconds + 1.5
     now[0] = 0.0
-    harvested = search(Slow(9), down, Search(batch=1, harvest=9, seconds=budget))
+    harvested = search(Slow(9), down, Search(batch_size=1, harvest=9, seconds=budget))
     assert harvested.seconds == plain.seconds
     assert len(harvested.attempts) == len(plain.attempts) + 2
 
@@ -110,7 +110,7 @@ def test_paths_score_as_they_say():
 
     first = {}
     for path in ("sum", "normalised", "last"):
-        outcome = search(Countdown(8), of, Search(path=path, batch=1, nodes=3))
+        outcome = search(Countdown(8), of, Search(path=path, batch_size=1, nodes=3))
         first[path] = [a.parent.state.goals[0].target for a in outcome.attempts]
     assert first["sum"] == ["8", "8", "7", "5"]
     assert first["normalised"] == first["last"] == ["8", "8", "7", "6"]
@@ -124,10 +124,10 @@ def test_puct_explores_and_closes_what_is_spent():
         said = {**trap, **{str(k): [Suggestion("3", -0.1)] for k in range(3, 27, 3)}}
         return [said.get(s.goals[0].target, [Suggestion("1", -0.5), Suggestion("double", -0.5)]) for s in states]
 
-    found = search(Countdown(30), of, Search(order="puct", batch=2, nodes=400, depth=12))
+    found = search(Countdown(30), of, Search(order="puct", batch_size=2, nodes=400, depth=12))
     assert found.ended == "proved"
     assert len(found.proof.tactics) == 10
-    ended = search(Countdown(9, accept=False), down, Search(order="puct", batch=3))
+    ended = search(Countdown(9, accept=False), down, Search(order="puct", batch_size=3))
     assert ended.ended == "nothing left to try"
     reached = {a.child.state.goals[0].target for a in ended.attempts if a.outcome == "state"}
     assert reached == {"1", "2", "3", "4", "5", "6", "7", "8"}
@@ -145,9 +145,9 @@ def test_the_fallback_is_tried_where_nothing_worked():
 
 
 def test_harvesting_expands_the_siblings_of_the_proof():
-    plain = search(Countdown(9), down, Search(batch=1))
+    plain = search(Countdown(9), down, Search(batch_size=1))
     path = {node.text for node in plain.found[0].path()}
-    harvested = search(Countdown(9), down, Search(batch=1, harvest=2))
+    harvested = search(Countdown(9), down, Search(batch_size=1, harvest=2))
     more = harvested.attempts[len(plain.attempts) :]
     parents = {a.parent for a in more}
     assert len(parents) == 2
@@ -165,7 +165,7 @@ def test_loops_and_no_progress_are_told_apart():
     def of(states, most):
         return [[Suggestion(t, -1.0) for t in ("stay", "on", "aside")] for _ in states]
 
-    kinds = [a.outcome for a in search(Ring(1), of, Search(order="breadth", batch=1, nodes=4)).attempts]
+    kinds = [a.outcome for a in search(Ring(1), of, Search(order="breadth", batch_size=1, nodes=4)).attempts]
     assert kinds[:6] == ["no progress", "state", "state", "no progress", "state", "duplicate"]
     assert "loop" in kinds
 
@@ -270,5 +270,5 @@ def test_a_state_at_the_greatest_depth_does_not_stand_in_the_way_of_a_shorter_pa
     def of(states, most):
         return [[Suggestion(*one) for one in said[s.goals[0].target]] for s in states]
 
-    outcome = search(Countdown(9), of, Search(depth=3, batch=1, order=order))
+    outcome = search(Countdown(9), of, Search(depth=3, batch_size=1, order=order))
     assert outcome.proof.tactics == ("-3", "6", "6")

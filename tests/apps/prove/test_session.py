@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from monge.apps.prove.lean.server import LeanServer, ServerCrashed, ServerKilled
+from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
+from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.session import SEARCH, Session
 from monge.apps.prove.lean.supervisor import KILLS, ServerUnavailable, Supervisor
 from monge.apps.prove.state import Budget, Failure, Goal, Limits, Rejection, State, Theorem

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monge.apps.prove.lean.server import ServerCrashed, ServerKilled
+from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
 from monge.apps.prove.lean.supervisor import KILLS, ServerUnavailable, Supervisor
 
 

@@ -41,7 +41,7 @@ def test_a_rejected_proof_is_negative_where_there_is_another():
         def finish(self, state):
             return super().finish(state) if len(state.tactics) > 1 else Rejection("axiom", "no")
 
-    outcome = search(Picky(3), all_ways, Search(batch=1))
+    outcome = search(Picky(3), all_ways, Search(batch_size=1))
     rows = table(outcome, run="r", number=0, theorem="3", worker="w", seed=0).to_pylist()
     assert {row["label"] for row in rows if row["outcome"] == "rejected"} == {"negative"}
     assert {row["label"] for row in rows if row["outcome"] == "proof"} == {"positive"}
@@ -52,7 +52,7 @@ def test_a_proof_that_no_judge_saw_is_no_negative_example():
         def finish(self, state):
             return Rejection("died", "both times") if len(state.tactics) == 1 else super().finish(state)
 
-    outcome = search(Forgetful(3), all_ways, Search(batch=1))
+    outcome = search(Forgetful(3), all_ways, Search(batch_size=1))
     rows = table(outcome, run="r", number=0, theorem="3", worker="w", seed=0).to_pylist()
     assert outcome.proof
     assert [row["label"] for row in rows if row["outcome"] == "died"] == ["unknown"]

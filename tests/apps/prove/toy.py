@@ -41,7 +41,7 @@ def down(states, most):
 
 
 def rows_of(n: int, number: int = 0, policy=down, **fields) -> pa.Table:
-    outcome = search(Countdown(n), policy, Search(batch=1, **fields))
+    outcome = search(Countdown(n), policy, Search(batch_size=1, **fields))
     return table(outcome, run="r", number=number, theorem=str(n), worker="w", seed=0)
 
 

@@ -26,8 +26,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     lengths = torch.randint(3, 13, (240,), generator=draws).tolist()
     rows = [(f"row-{k}", torch.randn(n, WIDTH, generator=draws)) for k, n in enumerate(lengths)]
     write(path / "a.parquet", [rows[:100], rows[100:]], dtype="float16", fingerprint={"model": "a"})
-    back = turned(rows)[::-1]
-    write(path / "b.parquet", [back[:50], back[50:]], dtype="bfloat16", fingerprint={"model": "b"})
+    reverse = turned(rows)[::-1]
+    write(path / "b.parquet", [reverse[:50], reverse[50:]], dtype="bfloat16", fingerprint={"model": "b"})
     return path / "a.parquet", path / "b.parquet"
 
 

@@ -22,9 +22,9 @@ from monge.lm.store import Vectors, write
 from monge.run import fit
 from monge.train.config import TrainConfig
 
-TINY = TrainConfig(steps=1, warmup=0, save_every=1, device="cpu", workers=0)
-LM = ["--vocabulary", 300, "--width", 16, "--depth", 1, "--heads", 2, "--length", 8, "--batch", 2]
-LM += ["--train.steps", 1, "--train.warmup", 0, "--train.save-every", 1, "--train.device", "cpu"]
+TINY = TrainConfig(steps=1, warmup_steps=0, save_every=1, device="cpu", loader_threads=0)
+LM = ["--vocabulary", 300, "--width", 16, "--depth", 1, "--heads", 2, "--length", 8, "--batch-size", 2]
+LM += ["--steps", 1, "--warmup-steps", 0, "--save-every", 1, "--device", "cpu"]
 Translated = Callable[..., tuple[int, str]]
 
 
@@ -49,7 +49,10 @@ def everything(directory: Path) -> dict[Path, bytes]:
 @pytest.fixture(scope="module")
 def run(pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run") / "run"
-    fit(Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1), walk=2, batch=8, train=TINY), directory)
+    fit(
+        Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1), walking_steps=2, batch_size=8, train=TINY),
+        directory,
+    )
     return directory
 
 
@@ -62,8 +65,8 @@ def vectors(path: Path, *, length: int = 3, width: int = 16, model: str = "a") -
     ("sizes", "said"),
     [
         ({"width": 5}, "vectors of width 5, the run's have 16; embed by the same model and layer"),
-        ({"length": 13}, "row group 0, id 'x': 13 vectors do not fit 12; give --longer drop or truncate"),
-        ({"model": "b"}, "these are vectors of the target; give --back"),
+        ({"length": 13}, "row group 0, id 'x': 13 vectors do not fit 12; give --on-long-rows drop or truncate"),
+        ({"model": "b"}, "these are vectors of the target; give --reverse"),
         ({"model": "c"}, "not made as the run's source was; embed by the same model and layer, in the same way"),
     ],
 )
@@ -90,12 +93,14 @@ def test_a_translation_says_how_it_was_made_and_lies_on_nothing_else(
         code, said = translate("run", run, source, "--out", taken)
         assert (code, "there already; name another file" in said) == (2, True)
     assert everything(tmp_path) == before
-    assert translate("run", run, source, "--out", out, "--steps", 0)[1].endswith("steps must be at least 1, got 0\n")
+    assert translate("run", run, source, "--out", out, "--solver-steps", 0)[1].endswith(
+        "steps must be at least 1, got 0\n"
+    )
     source = vectors(tmp_path / "b", model="b")
-    words = ("run", run, source, "--out", out, "--steps", 2, "--solver", "heun", "--back")
+    words = ("run", run, source, "--out", out, "--solver-steps", 2, "--solver", "heun", "--reverse")
     assert translate(*words) == (0, "")
     found = Vectors(out).fingerprint
-    assert (found["steps"], found["solver"], found["back"]) == (2, "heun", True)
+    assert (found["steps"], found["solver"], found["reverse"]) == (2, "heun", True)
     assert found["input"] == Vectors(source).fingerprint
 
 
@@ -157,9 +162,9 @@ def test_a_model_is_not_pretrained_on_other_texts_than_it_began_with(tmp_path: P
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["data", "minif2f", "--path", "rows", "--most", 0, "--out", "new"], "--most 0: keep at least 1"),
-        (["data", "minif2f", "--path", "blank", "--out", "new"], "blank: no pairs in it"),
-        (["data", "minif2f", "--path", "rows", "--out", "taken"], "taken: there already; name another file"),
+        (["data", "minif2f", "--input", "rows", "--limit", 0, "--out", "new"], "--limit 0: keep at least 1"),
+        (["data", "minif2f", "--input", "blank", "--out", "new"], "blank: no pairs in it"),
+        (["data", "minif2f", "--input", "rows", "--out", "taken"], "taken: there already; name another file"),
         (["embed", "rows", "--model", "m", "--layer", 1, "--out", "taken"], "taken: there already; name another file"),
         (["embed", "none", "--model", "m", "--layer", 1, "--out", "new"], "none: no rows"),
         (["embed", "rows", "--model", "./m", "--layer", 1, "--out", "new"], "./m: no whole Hugging Face model here"),

@@ -63,32 +63,32 @@ def translator(pairs: Pairs) -> Translator:
     recipe = Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1))
     torch.manual_seed(0)
     field = recipe.network(pairs.capacity, pairs.width)  # its output layers are zero: it stays where it is
-    return Translator(field, Space.measured(pairs, Prices(), gain=recipe.gain), recipe)
+    return Translator(field, Space.measured(pairs, Prices(), aux_scale=recipe.aux_scale), recipe)
 
 
-@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
 def test_identity_takes_the_rotation_back_and_its_own_row_does_not(
-    pairs: Pairs, translator: Translator, back: bool
+    pairs: Pairs, translator: Translator, reverse: bool
 ) -> None:
-    judge = Judge.of(pairs, translator, back=back, most=20)
+    judge = Judge.of(pairs, translator, reverse=reverse, limit=20)
     plain = judge.baselines()["identity"].sequences
     turned = judge.baselines()["rotation of tokens"].sequences
     assert plain is not None
     assert turned is not None
     rotation = translator.space.calibration.rotation
-    start = pairs.sequence("target" if back else "source", int(pairs.split("test")[0]))
+    start = pairs.sequence("target" if reverse else "source", int(pairs.split("test")[0]))
     white = replace(
         translator.space.calibration.source, matrix=translator.space.calibration.source.matrix @ rotation.mT
     )
-    side = translator.space.calibration.target if back else white
+    side = translator.space.calibration.target if reverse else white
     mine = [x for x in plain if len(x) == len(start)]
-    expected = side.apply(start) @ (rotation if back else torch.eye(len(rotation)))
+    expected = side.apply(start) @ (rotation if reverse else torch.eye(len(rotation)))
     assert min(float((x - expected).abs().max()) for x in mine) < 1e-3
     assert not torch.allclose(plain[0], turned[0], atol=1e-2)
 
 
 def test_a_field_that_stays_is_the_rotation_alone_and_comes_home(pairs: Pairs, translator: Translator) -> None:
-    table = evaluate(pairs, translator, back=False, most=20, steps=1, pool=20).rows
+    table = evaluate(pairs, translator, reverse=False, limit=20, steps=1, pool=20).rows
     flow, same = table["flow, 1 step"], table["rotation of tokens"]
     assert {name: flow[name] for name in same} == same
     assert flow["cycle error"].value == pytest.approx(0, abs=1e-5)

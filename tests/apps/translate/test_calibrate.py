@@ -28,7 +28,7 @@ def test_units_and_prices_come_back(packed: Packed) -> None:
 def test_the_way_back_costs_what_the_way_there_does(packed: Packed) -> None:
     """What is created there is deleted on the way back."""
     pair, space = packed(range(4)), replace(packed.space, prices=Prices(delete=0.3, create=0.9))
-    forward, reverse = space.cost(pair), space.cost(Pair(pair.x_1, pair.x_0), back=True)
+    forward, reverse = space.cost(pair), space.cost(Pair(pair.x_1, pair.x_0), reverse=True)
     torch.testing.assert_close(reverse, forward.mT, rtol=1e-3, atol=1e-3)  # in units of a cost near rounding
 
 
@@ -107,7 +107,7 @@ def test_the_means_of_other_pairs_find_a_rotation_that_a_sample_cannot() -> None
 
 def test_what_is_created_costs_by_its_mean_square(packed: Packed) -> None:
     """In calibrated units: a vector of unit variance costs as much more as `create_norm` says, whatever its width."""
-    prices = Prices(create=0.0, create_norm=2.0, turn=0.0, position=0.0, rule="quantile")
+    prices = Prices(create=0.0, create_norm=2.0, priority=0.0, position=0.0, rule="quantile")
     cost = packed.space.calibration.cost(prices)
     x, active = torch.randn(1, 1, 16), torch.ones(1, 1, dtype=torch.bool)
     created = cost(x, x, ~active, active, torch.ones(1, 1), torch.ones(1, 1))

@@ -25,8 +25,8 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def packed(source: list[Tensor], target: list[Tensor], back: Tensor | None = None) -> Pair:
-    return Pair(CONTAINER.pack(source), CONTAINER.pack(target), cond={} if back is None else {"back": back})
+def packed(source: list[Tensor], target: list[Tensor], reverse: Tensor | None = None) -> Pair:
+    return Pair(CONTAINER.pack(source), CONTAINER.pack(target), cond={} if reverse is None else {"reverse": reverse})
 
 
 def coupling(*, price: float) -> Branching:
@@ -90,11 +90,11 @@ def test_a_born_token_descends_from_its_neighbours_source_and_without_matches_fr
 def test_the_way_back_turns_the_same_matches_round() -> None:
     source, target = drawn(5)
     target = [y if len(y) else y.new_ones(1, D) for y in target]
-    back = torch.arange(6) % 2 == 0
-    found = coupling(price=8.0)(packed(source, target, back))
+    reverse = torch.arange(6) % 2 == 0
+    found = coupling(price=8.0)(packed(source, target, reverse))
     there, home = coupling(price=8.0)(packed(source, target)), coupling(price=8.0)(packed(target, source))
     for row in range(6):
-        expected = home if back[row] else there
+        expected = home if reverse[row] else there
         for name in ("x_0", "x_1"):
             one, two = (getattr(pair, name)[row, pair.condition["mask"][row]] for pair in (found, expected))
             torch.testing.assert_close(one, two)
@@ -183,7 +183,7 @@ def test_the_field_does_not_care_for_the_order_of_slots(stir: Callable[..., nn.M
     # what is dead is not looked at, and the way back is another
     moved = torch.where(at.live[..., None], at.x_t, 7.0)
     torch.testing.assert_close(field(moved, t, cond), out)
-    assert not torch.allclose(field(at.x_t, t, {**cond, "back": torch.ones(6, dtype=torch.bool)}), out)
+    assert not torch.allclose(field(at.x_t, t, {**cond, "reverse": torch.ones(6, dtype=torch.bool)}), out)
 
 
 class Known(EventField):

@@ -23,25 +23,25 @@ from monge.train.loop import prepare, train
 
 GOLDEN = Path(__file__).with_name("golden.json")
 WIDTH, CAPACITY = 16, 12
-TRAIN = TrainConfig(steps=20, warmup=5, lr=3e-3, optimizer="muon", device="cpu", workers=0)
-SMALL = Translate(prices=Prices(rule="quantile"), shape=FieldShape(64, 2), batch=8, train=TRAIN)
+TRAIN = TrainConfig(steps=20, warmup_steps=5, lr=3e-3, optimizer="muon", device="cpu", loader_threads=0)
+SMALL = Translate(prices=Prices(rule="quantile"), shape=FieldShape(64, 2), batch_size=8, train=TRAIN)
 RECIPES = {
     "walk": SMALL,
-    "walk 3": replace(SMALL, walk=3),
+    "walk 3": replace(SMALL, walking_steps=3),
     "walk, two output layers": replace(SMALL, shape=FieldShape(64, 2, ways=2)),
     "regression": replace(SMALL, contrast=0.0, shape=FieldShape(64, 2, mean=False)),
     "walk, entropic": replace(SMALL, epsilon=0.3),
     "walk, additive": replace(SMALL, additive=True, contrast=0.0),
-    "match": replace(SMALL, how="match"),
-    "match, noise": replace(SMALL, how="match", sigma=0.5),
-    "match, two output layers": replace(SMALL, how="match", shape=FieldShape(64, 2, ways=2)),
-    "match, additive and entropic": replace(SMALL, how="match", additive=True, epsilon=0.3),
+    "match": replace(SMALL, method="flow-matching"),
+    "match, noise": replace(SMALL, method="flow-matching", sigma=0.5),
+    "match, two output layers": replace(SMALL, method="flow-matching", shape=FieldShape(64, 2, ways=2)),
+    "match, additive and entropic": replace(SMALL, method="flow-matching", additive=True, epsilon=0.3),
     "shuffled prices": replace(SMALL, prices=Prices()),
-    "events": replace(SMALL, how="events", prices=Prices(turn=0.0, rule="quantile"), gain=4.0),
+    "events": replace(SMALL, method="branching-flows", prices=Prices(priority=0.0, rule="quantile"), aux_scale=4.0),
     "HERMES": replace(
         HERMES,
         shape=FieldShape(64, 2, rank=8, mean=False, recompute=True),
-        batch=8,
+        batch_size=8,
         train=replace(TRAIN, precision="bfloat16"),
     ),
 }
@@ -75,13 +75,13 @@ def golden(recipe: Translate, pairs: Path) -> dict[str, list[float]]:
     state, step = prepare(run, here)
     losses = [float(metrics["loss"]) for _, metrics in train(run, state, step, here)]
     assert run.evaluate is not None
-    space = Space.stored(run.constants, recipe.prices, gain=recipe.gain)
+    space = Space.stored(run.constants, recipe.prices, aux_scale=recipe.aux_scale)
     flow = Translator(run.model.eval(), space, recipe)
     draws = torch.Generator().manual_seed(4)
     sequences = [torch.randn(n, WIDTH, generator=draws) for n in (5, 9)]
     with torch.no_grad():
         held_out = float(run.evaluate(run.model)["held-out loss"])
-        sizes = [float(flow.walk(sequences, back=back).norm()) for back in (False, True)]
+        sizes = [float(flow.carry(sequences, reverse=reverse).norm()) for reverse in (False, True)]
     return {"losses": losses, "held-out loss": [held_out], "translations": sizes}
 
 

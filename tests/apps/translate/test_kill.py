@@ -19,19 +19,19 @@ from monge.lm.store import write
 
 pytestmark = pytest.mark.slow
 KILLS, COUNT, CAPACITY = 5, 7000, 24
-TRAIN = ["--shape.width", 64, "--shape.depth", 1, "--batch", 8, "--train.warmup", 5]
+TRAIN = ["--shape.width", 64, "--shape.depth", 1, "--batch-size", 8, "--warmup-steps", 5]
 TRAIN += [
-    "--train.device",
+    "--device",
     "cpu",
-    "--train.threads",
+    "--threads",
     1,
-    "--train.steps",
+    "--steps",
     120,
-    "--train.save-every",
+    "--save-every",
     8,
-    "--train.log-every",
+    "--log-every",
     1,
-    "--train.keep",
+    "--keep-last",
     99,
     "--resume",
 ]

@@ -24,30 +24,40 @@ from monge.run import fit
 from monge.train.config import TrainConfig
 
 SHAPE = FieldShape(64, 1)
-TINY = TrainConfig(steps=4, warmup=1, save_every=2, device="cpu", workers=0)
+TINY = TrainConfig(steps=4, warmup_steps=1, save_every=2, device="cpu", loader_threads=0)
 
 
 def test_a_recipe_names_its_method_with_its_options() -> None:
-    assert Translate(shape=SHAPE, walk=3).method == Walk(SHAPE, 3, 0.1)
-    assert Translate(shape=SHAPE, how="match", sigma=0.5, additive=True).method == Match(SHAPE, 0.5, additive=True)
-    assert Translate(shape=SHAPE, how="events").method == Events(SHAPE)
-    assert [Translate(how=how).method.solver_steps for how in ("walk", "match", "events")] == [1, 8, 8]
-    assert METHODS.keys() == {"walk", "match", "events"}
+    assert Translate(shape=SHAPE, walking_steps=3).trainer == Walk(SHAPE, 3, 0.1)
+    assert Translate(shape=SHAPE, method="flow-matching", sigma=0.5, additive=True).trainer == Match(
+        SHAPE, 0.5, additive=True
+    )
+    assert Translate(shape=SHAPE, method="branching-flows").trainer == Events(SHAPE)
+    assert [
+        Translate(method=method).trainer.solver_steps for method in ("flow-walking", "flow-matching", "branching-flows")
+    ] == [1, 8, 8]
+    assert METHODS.keys() == {"flow-walking", "flow-matching", "branching-flows"}
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"sigma": 0.5}, "sigma 0.5 has no effect with --how walk; it takes --how match"),
-        ({"how": "match", "walk": 3}, "walk 3 has no effect with --how match; it takes --how walk"),
-        ({"how": "match", "contrast": 0.3}, "contrast 0.3 has no effect with --how match"),
+        ({"sigma": 0.5}, "sigma 0.5 has no effect with --method flow-walking; use --method flow-matching"),
         (
-            {"how": "events", "epsilon": 0.1},
-            "epsilon 0.1 has no effect with --how events; it takes --how walk or match",
+            {"method": "flow-matching", "walking_steps": 3},
+            "walking_steps 3 has no effect with --method flow-matching; use --method flow-walking",
         ),
-        ({"how": "events", "additive": True}, "additive True has no effect with --how events"),
-        ({"how": "events", "shape": FieldShape(ways=2)}, "shape.ways 2 has no effect with --how events"),
-        ({"walk": 0}, "walk must be at least 1 step, got 0"),
+        ({"method": "flow-matching", "contrast": 0.3}, "contrast 0.3 has no effect with --method flow-matching"),
+        (
+            {"method": "branching-flows", "epsilon": 0.1},
+            "epsilon 0.1 has no effect with --method branching-flows; use --method flow-walking or flow-matching",
+        ),
+        ({"method": "branching-flows", "additive": True}, "additive True has no effect with --method branching-flows"),
+        (
+            {"method": "branching-flows", "shape": FieldShape(ways=2)},
+            "shape.ways 2 has no effect with --method branching-flows",
+        ),
+        ({"walking_steps": 0}, "walking_steps must be at least 1, got 0"),
         ({"additive": True}, "set contrast to 0"),
         ({"sigma": -1.0}, "sigma must not be negative"),
         ({"couplings": "c", "epsilon": 0.1}, "give one of the two"),
@@ -62,7 +72,7 @@ def test_an_option_without_effect_is_rejected(options: dict[str, Any], reason: s
 def test_the_best_checkpoint_is_the_best_by_the_metric_named(
     pairs: Pairs, tmp_path: Path, best_by: Any, metric: str, pick: Any
 ) -> None:
-    recipe = Translate(pairs=str(pairs.directory), shape=SHAPE, batch=8, best_by=best_by, train=TINY)
+    recipe = Translate(pairs=str(pairs.directory), shape=SHAPE, batch_size=8, best_by=best_by, train=TINY)
     state = fit(recipe, tmp_path / "run")
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     values = {record["step"]: record[metric] for record in records if metric in record}
@@ -103,9 +113,9 @@ def test_the_demo_says_how_to_get_its_data_and_takes_a_path(
     assert main(["translate", "demo", "--out", str(tmp_path / "demo")]) == 2
     said = capsys.readouterr().err
     assert "install it by `sudo apt install metamath-databases`" in said
-    assert "--path" in said
+    assert "--input" in said
     (tmp_path / "other.mm").write_text("no theorem")
-    assert main(["translate", "demo", "--out", str(tmp_path / "demo"), "--path", str(tmp_path / "other.mm")]) == 2
+    assert main(["translate", "demo", "--out", str(tmp_path / "demo"), "--input", str(tmp_path / "other.mm")]) == 2
     assert "other.mm: no theorem with a comment in it" in capsys.readouterr().err
 
 

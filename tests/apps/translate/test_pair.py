@@ -42,17 +42,17 @@ def test_what_has_no_partner_or_comes_twice_is_counted(tmp_path: Path) -> None:
     assert found["repeated"] == {"source": 1, "target": 0}
 
 
-@pytest.mark.parametrize(("longer", "lengths"), [("drop", None), ("truncate", [3])])
-def test_what_is_longer_than_the_container_is_dealt_with_as_said(tmp_path: Path, longer, lengths) -> None:
+@pytest.mark.parametrize(("on_long_rows", "lengths"), [("drop", None), ("truncate", [3])])
+def test_what_is_longer_than_the_container_is_dealt_with_as_said(tmp_path: Path, on_long_rows, lengths) -> None:
     a, b = some(tmp_path / "a", "x", length=5), some(tmp_path / "b", "x")
     with pytest.raises(ValueError, match="a: row group 0, id 'x': 5 vectors do not fit 3; raise --capacity"):
         pair(a, b, tmp_path / "refused", capacity=3)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
     if lengths is None:
         with pytest.raises(ValueError, match=r"a: no row is left \(1 longer than 3, 0 unusable; raise --capacity"):
-            pair(a, b, tmp_path / "pairs", capacity=3, longer=longer)
+            pair(a, b, tmp_path / "pairs", capacity=3, on_long_rows=on_long_rows)
         return
-    assert pair(a, b, tmp_path / "pairs", capacity=3, longer=longer)["longer"] == {"source": 1, "target": 0}
+    assert pair(a, b, tmp_path / "pairs", capacity=3, on_long_rows=on_long_rows)["longer"] == {"source": 1, "target": 0}
     assert Pairs(tmp_path / "pairs").lengths("source").tolist() == lengths
 
 

@@ -22,7 +22,7 @@ TEXTS = ["( ph -> ps )", "A e. B", "∀ x ∈ A", "(ph->ps) & -. ch"]
 
 def arcs(n: int, m: int, *, capacity: int = 64, texts: tuple[list[str], list[str]] | None = None) -> Arcs:
     """n tokens of noise, coupled with m by the four-block transport at prices that leave some out."""
-    draws, container = torch.Generator().manual_seed(n + 100 * m), Container(capacity, gain=4.0)
+    draws, container = torch.Generator().manual_seed(n + 100 * m), Container(capacity, aux_scale=4.0)
     pair = Pair(*(container.pack([torch.randn(k, 8, generator=draws)]) for k in (n, m)))
     match = assignment(token_cost(container, FourBlock(delete=0.25, create=0.25, content=cosine), pair))[0]
     names = texts or ([f"s{k}" for k in range(n)], [f"t{k}" for k in range(m)])
@@ -182,11 +182,11 @@ def test_curves_hold_the_losses_and_every_length(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (kept.append(self), save(self, *a, **k)))
     records = [{"step": 10, "loss": 0.5}, {"step": 20, "loss": 0.4, "held-out loss": 0.45}]
     true, guess = torch.tensor([3, 3, 7, 5]), torch.tensor([3, 4, 7, 0])
-    path = pictures.curves(tmp_path / "curves.png", records, {"there": (true, guess), "back": (guess, true)})
+    path = pictures.curves(tmp_path / "curves.png", records, {"there": (true, guess), "reverse": (guess, true)})
     assert Image.open(path).width > 1000
-    losses, there, back = (axis for axis in kept[0].axes if axis.get_xlabel())
+    losses, there, reverse = (axis for axis in kept[0].axes if axis.get_xlabel())
     assert [line.get_xydata().tolist() for line in losses.lines] == [[[10, 0.5], [20, 0.4]], [[20, 0.45]]]
-    for axis, (x, y) in ((there, (true, guess)), (back, (guess, true))):
+    for axis, (x, y) in ((there, (true, guess)), (reverse, (guess, true))):
         counts = np.ma.filled(axis.collections[0].get_array().astype(float), np.nan)
         cells = {(int(a), int(b)): counts[b, a] for b, a in zip(*np.nonzero(counts > 0), strict=True)}
         assert cells == {(int(a), int(b)): 1 for a, b in zip(x, y, strict=True)}

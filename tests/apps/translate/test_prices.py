@@ -75,10 +75,10 @@ def test_the_threshold_does_not_depend_on_how_many_matches_are_false() -> None:
 
 def test_prices_average_half_of_the_threshold_and_fall_back_to_the_quantile(planted: tuple[Pairs, Links]) -> None:
     units = Space.measured(planted[0], Prices()).calibration
-    for turn in (0.0, 0.01, 1.0):
-        cost = units.cost(Prices(turn=turn))
-        assert cost.delete + cost.turn == pytest.approx(units.threshold / 2)
-        assert 0 <= cost.turn <= units.threshold / 8
+    for priority in (0.0, 0.01, 1.0):
+        cost = units.cost(Prices(priority=priority))
+        assert cost.delete + cost.priority == pytest.approx(units.threshold / 2)
+        assert 0 <= cost.priority <= units.threshold / 8
     tensors = units.tensors()
     del tensors["threshold"]  # as runs of earlier versions stored it
     earlier = Calibration.of(tensors)

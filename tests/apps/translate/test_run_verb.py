@@ -18,7 +18,7 @@ from monge.lm.store import Vectors
 from monge.run import fit
 from monge.train.config import TrainConfig
 
-TINY = TrainConfig(steps=1, warmup=0, save_every=1, device="cpu", workers=0)
+TINY = TrainConfig(steps=1, warmup_steps=0, save_every=1, device="cpu", loader_threads=0)
 WIDTH, COUNT = 8, 60
 Verb = Callable[..., tuple[int, str]]
 Numbers = list[list[list[float] | None] | None]
@@ -56,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("apart")
     files = plain(path / "a", drawn(50, 1)), plain(path / "b", drawn(-400, 3, seed=1))
     pair(*files, path / "pairs", capacity=8)
-    fit(Translate(pairs=str(path / "pairs"), shape=FieldShape(64, 1), batch=8, train=TINY), path / "run")
+    fit(Translate(pairs=str(path / "pairs"), shape=FieldShape(64, 1), batch_size=8, train=TINY), path / "run")
     return path / "run"
 
 
@@ -65,27 +65,27 @@ def test_the_run_knows_its_sides_by_their_statistics(run: Path, tmp_path: Path, 
     source, target = plain(tmp_path / "s", drawn(50, 1, seed=2)), plain(tmp_path / "t", drawn(-400, 3, seed=3))
     assert verb("run", run, source, "--out", tmp_path / "1")[0] == 0
     code, said = verb("run", run, target, "--out", tmp_path / "2")
-    assert (code, "t: these look like vectors of the target; give --back" in said) == (2, True)
+    assert (code, "t: these look like vectors of the target; give --reverse" in said) == (2, True)
     assert not (tmp_path / "2").exists()
-    assert verb("run", run, target, "--out", tmp_path / "2", "--back")[0] == 0
-    code, said = verb("run", run, source, "--out", tmp_path / "3", "--back")
+    assert verb("run", run, target, "--out", tmp_path / "2", "--reverse")[0] == 0
+    code, said = verb("run", run, source, "--out", tmp_path / "3", "--reverse")
     assert (code, "note: these look like vectors of the source" in said) == (0, True)
     for centre, why in ((1e4, "like neither side"), (-100.0, "like neither side")):
         far = plain(tmp_path / f"far{centre}", drawn(centre, 1))
         code, said = verb("run", run, far, "--out", tmp_path / "4")
-        assert (code, why in said, said.endswith("give --forward or --back")) == (2, True, True)
+        assert (code, why in said, said.endswith("give --forward or --reverse")) == (2, True, True)
     assert verb("run", run, far, "--out", tmp_path / "4", "--forward")[0] == 0
-    code, said = verb("run", run, source, "--out", tmp_path / "5", "--forward", "--back")
+    code, said = verb("run", run, source, "--out", tmp_path / "5", "--forward", "--reverse")
     assert (code, "exclude each other" in said) == (2, True)
 
 
 def test_sides_that_are_alike_must_be_named(tmp_path: Path, verb: Verb) -> None:
     a, b = plain(tmp_path / "a", drawn(0, 1)), plain(tmp_path / "b", drawn(0, 1, seed=1))
     pair(a, b, tmp_path / "pairs", capacity=8)
-    recipe = Translate(pairs=str(tmp_path / "pairs"), shape=FieldShape(64, 1), batch=8, train=TINY)
+    recipe = Translate(pairs=str(tmp_path / "pairs"), shape=FieldShape(64, 1), batch_size=8, train=TINY)
     fit(recipe, tmp_path / "run")
     code, said = verb("run", tmp_path / "run", a, "--out", tmp_path / "o")
-    assert (code, "could be of either side; give --forward or --back" in said) == (2, True)
+    assert (code, "could be of either side; give --forward or --reverse" in said) == (2, True)
     assert verb("run", tmp_path / "run", a, "--out", tmp_path / "o", "--forward")[0] == 0
 
 
@@ -108,7 +108,7 @@ def test_pairs_are_found_from_any_folder_and_where_they_have_moved(
 ) -> None:
     pairs = run.parent / "pairs"
     monkeypatch.chdir(run.parent)
-    relative = Translate(pairs="pairs", shape=FieldShape(64, 1), batch=8, train=TINY)
+    relative = Translate(pairs="pairs", shape=FieldShape(64, 1), batch_size=8, train=TINY)
     assert relative.pairs == str(pairs)
     moved = shutil.copytree(pairs, tmp_path / "moved")
     other = shutil.copytree(run, tmp_path / "run")
@@ -128,9 +128,9 @@ BAD: Numbers = [[[0.0] * WIDTH], [[NAN] * WIDTH], [], None, [[1.0] * 7 + [float(
 def test_unusable_rows_are_rejected_or_dropped_and_listed(run: Path, tmp_path: Path, verb: Verb) -> None:
     source = plain(tmp_path / "x", [*drawn(50, 1, count=4), *BAD])
     code, said = verb("run", run, source, "--out", tmp_path / "y")
-    assert (code, "id 't4': vector 0 is zero; leave the row out, as --bad drop does" in said) == (2, True)
+    assert (code, "id 't4': vector 0 is zero; leave the row out, as --on-bad-rows drop does" in said) == (2, True)
     assert not (tmp_path / "y").exists()
-    code, said = verb("run", run, source, "--out", tmp_path / "y", "--bad", "drop")
+    code, said = verb("run", run, source, "--out", tmp_path / "y", "--on-bad-rows", "drop")
     assert (code, "4 translated" in said, "6 could not be used (drop): t4, t5, t6, t7, t8 and 1 more" in said) == (
         0,
         True,
@@ -143,7 +143,7 @@ def test_unusable_rows_are_rejected_or_dropped_and_listed(run: Path, tmp_path: P
 
 def test_a_file_of_which_nothing_is_left_is_named(run: Path, tmp_path: Path, verb: Verb) -> None:
     source = plain(tmp_path / "x", [sequence * 4 for sequence in drawn(50, 1, count=3)])
-    code, said = verb("run", run, source, "--out", tmp_path / "y", "--longer", "drop")
+    code, said = verb("run", run, source, "--out", tmp_path / "y", "--on-long-rows", "drop")
     assert (code, "x: no row was translated; 3 were longer (drop): t0, t1, t2" in said) == (2, True)
     assert list(tmp_path.iterdir()) == [source]
 
@@ -156,7 +156,7 @@ def test_pairs_of_unusable_rows_are_left_out_and_listed(tmp_path: Path, verb: Ve
     )
     code, said = verb("pair", a, b, "--out", tmp_path / "p")
     assert (code, "id 't14': vector 0 is zero" in said, "bfloat16" in said) == (2, True, False)
-    code, said = verb("pair", a, b, "--out", tmp_path / "p", "--bad", "drop")
+    code, said = verb("pair", a, b, "--out", tmp_path / "p", "--on-bad-rows", "drop")
     assert (code, "14 pairs of width 8" in said, "6 source and 0 target rows cannot be used" in said) == (0, True, True)
     listed = [json.loads(line) for line in (tmp_path / "p" / "dropped.jsonl").read_text().splitlines()]
     assert [(row["end"], row["id"]) for row in listed] == [("source", f"t{k}") for k in range(14, 20)]
@@ -179,7 +179,7 @@ def test_values_that_a_dtype_cannot_hold_are_named_or_dropped(tmp_path: Path, ve
     a, b = plain(tmp_path / "a", [*rows[:3], [[1e5] * WIDTH]]), plain(tmp_path / "b", rows)
     code, said = verb("pair", a, b, "--out", tmp_path / "p", "--dtype", "float16")
     assert (code, "a: row group 0, id 't3': vector 0 is infinite" in said, "store bfloat16" in said) == (2, True, True)
-    assert verb("pair", a, b, "--out", tmp_path / "q", "--dtype", "float16", "--bad", "drop")[0] == 0
+    assert verb("pair", a, b, "--out", tmp_path / "q", "--dtype", "float16", "--on-bad-rows", "drop")[0] == 0
     assert verb("pair", a, b, "--out", tmp_path / "r", "--dtype", "bfloat16")[0] == 0
 
 

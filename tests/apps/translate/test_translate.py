@@ -21,13 +21,13 @@ from monge.apps.translate.recipes import HERMES, Translate, translator_of
 from monge.apps.translate.space import Packed
 from monge.fleet import here, processes
 from monge.math.container import Container
-from monge.math.solve import euler, grid, integrate, midpoint
+from monge.math.solve import euler, integrate, midpoint, time_grid
 from monge.math.types import Pair
 from monge.run import fit
 from monge.runs import reopen
 from monge.train.config import TrainConfig
 
-TINY = TrainConfig(steps=6, warmup=1, save_every=3, log_every=1, device="cpu", workers=0)
+TINY = TrainConfig(steps=6, warmup_steps=1, save_every=3, log_every=1, device="cpu", loader_threads=0)
 SMALL = FieldShape(width=64, depth=1)
 
 
@@ -60,7 +60,7 @@ def test_shards_that_are_there_are_kept_and_a_lost_one_is_solved_again(packed: P
 
 def test_stored_couplings_train_as_online_ones(packed: Packed, pairs: Pairs, tmp_path: Path) -> None:
     list(couple(packed, tmp_path / "shards", here))
-    recipe = Translate(pairs=str(pairs.directory), shape=SMALL, batch=8, train=TINY)
+    recipe = Translate(pairs=str(pairs.directory), shape=SMALL, batch_size=8, train=TINY)
     online = recipe.build().batches(3)
     stored = replace(recipe, couplings=str(tmp_path / "shards")).build().batches(3)
     assert torch.equal(online.x_0, stored.x_0)
@@ -80,7 +80,7 @@ def test_the_field_does_not_care_for_the_order_of_slots(packed: Packed) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ways", [1, 2])
 def test_a_run_resumes_bit_for_bit(pairs: Pairs, tmp_path: Path, ways: Literal[1, 2]) -> None:
-    recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, ways=ways), batch=8, train=TINY)
+    recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, ways=ways), batch_size=8, train=TINY)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for directory in (whole, cut):
         fit(recipe, directory)
@@ -97,10 +97,10 @@ def test_a_flow_learns_which_tokens_go_and_finds_its_targets(pairs: Pairs, tmp_p
     from monge.apps.translate.evaluate import evaluate
 
     config = replace(TINY, steps=200, save_every=200, lr=2e-3)
-    recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, depth=2), batch=32, train=config)
+    recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, depth=2), batch_size=32, train=config)
     fit(recipe, tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
-    table = evaluate(pairs, translator, back=False, most=50, steps=1, pool=20).rows
+    table = evaluate(pairs, translator, reverse=False, limit=50, steps=1, pool=20).rows
     flow, known = table["flow, 1 step"], table["identity"]
     (best,) = (name for name in flow if name.startswith("R@1 of ") and name != "R@1 of 20")
     assert flow[best].value > known[best].value + 0.3
@@ -108,10 +108,10 @@ def test_a_flow_learns_which_tokens_go_and_finds_its_targets(pairs: Pairs, tmp_p
     assert flow["matched cosine"].value > known["matched cosine"].value + 0.2
 
 
-@pytest.mark.parametrize("back", [False, True])
-def test_soft_couplings_keep_every_token_and_blur_no_existence(packed: Packed, back: bool) -> None:
+@pytest.mark.parametrize("reverse", [False, True])
+def test_soft_couplings_keep_every_token_and_blur_no_existence(packed: Packed, reverse: bool) -> None:
     pair = packed(range(6))
-    pair = Pair(pair.x_1, pair.x_0) if back else pair
+    pair = Pair(pair.x_1, pair.x_0) if reverse else pair
     space = packed.space
     soft = soft_targets(space, pair, 0.5)
     slots, true = space.container.split(soft.x_1), space.container.split(pair.x_1)
@@ -128,9 +128,9 @@ def test_soft_couplings_keep_every_token_and_blur_no_existence(packed: Packed, b
 @pytest.mark.parametrize(
     "changes",
     [
-        {"how": "match"},
-        pytest.param({"walk": 3}, id="walk3", marks=pytest.mark.long),
-        {"how": "events"},
+        {"method": "flow-matching"},
+        pytest.param({"walking_steps": 3}, id="walk3", marks=pytest.mark.long),
+        {"method": "branching-flows"},
         {"additive": True, "contrast": 0.0},
         {"epsilon": 0.3},
     ],
@@ -140,13 +140,15 @@ def test_every_way_to_learn_trains_reopens_and_translates(
     pairs: Pairs, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     config = replace(TINY, steps=120, save_every=120, warmup=12, lr=3e-3)
-    recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, depth=2), batch=16, train=config, **changes)
+    recipe = Translate(
+        pairs=str(pairs.directory), shape=replace(SMALL, depth=2), batch_size=16, train=config, **changes
+    )
     fit(recipe, tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
     numbers = pairs.split("test")
-    for back in (False, True):
-        source, target = ("target", "source") if back else ("source", "target")
-        found = translator.translate([pairs.sequence(source, n) for n in numbers], back=back)
+    for reverse in (False, True):
+        source, target = ("target", "source") if reverse else ("source", "target")
+        found = translator.translate([pairs.sequence(source, n) for n in numbers], reverse=reverse)
         true = [pairs.sequence(target, n) for n in numbers]
         likeness = torch.tensor([matched_cosine(x, y) for x, y in zip(found, true, strict=True)])
         other = torch.tensor([matched_cosine(x, y) for x, y in zip(found, true[1:] + true[:1], strict=True)])
@@ -155,7 +157,7 @@ def test_every_way_to_learn_trains_reopens_and_translates(
 
 def test_existence_in_doubt_is_decided_and_nothing_else_is_touched() -> None:
     """Walked in any number of steps a slot ends as a token or as a void, whichever is nearer to where the field leads."""
-    container = Container(4, gain=3.0)
+    container = Container(4, aux_scale=3.0)
     x = container.pack([torch.zeros(2, 5)])
     wanted = torch.tensor([[0.6, 0.4, 0.6, 0.4]])  # of existence, at the end
 
@@ -165,7 +167,7 @@ def test_existence_in_doubt_is_decided_and_nothing_else_is_touched() -> None:
         return v
 
     for steps in (1, 2, 5):
-        end = integrate(snap_existence(field, 1.0, container.gain), x, grid(steps, x), step=euler)
+        end = integrate(snap_existence(field, 1.0, container.aux_scale), x, time_grid(steps, x), step=euler)
         torch.testing.assert_close(container.split(end).existence, wanted.round())
         torch.testing.assert_close(end[..., :-1], x[..., :-1] + 1)
 
@@ -201,18 +203,18 @@ def test_a_field_is_moved_by_the_mean_of_what_exists_in_it(packed: Packed) -> No
 @pytest.mark.parametrize("steps", [1, 3])
 def test_walks_tell_the_field_which_way_they_go(pairs: Pairs, steps: int) -> None:
     """Each end's time has one way out, so that two heads share no walk."""
-    run = Translate(pairs=str(pairs.directory), walk=steps, shape=replace(SMALL, ways=2), train=TINY).build()
+    run = Translate(pairs=str(pairs.directory), walking_steps=steps, shape=replace(SMALL, ways=2), train=TINY).build()
     seen: list[tuple[bool, float]] = []
 
     def field(x: torch.Tensor, t: torch.Tensor, cond: dict[str, torch.Tensor]) -> torch.Tensor:
-        (back,) = cond["back"].unique().tolist()
-        seen.extend((back, float(time)) for time in t)
+        (reverse,) = cond["reverse"].unique().tolist()
+        seen.extend((reverse, float(time)) for time in t)
         return torch.zeros_like(x)
 
     with torch.no_grad():
         run.objective(field, run.batches(0))
-    assert {back for back, time in seen if time == 0} == {False}
-    assert {back for back, time in seen if time == 1} == {True}
+    assert {reverse for reverse, time in seen if time == 0} == {False}
+    assert {reverse for reverse, time in seen if time == 1} == {True}
 
 
 def test_contrast_asks_that_means_find_their_own(pairs: Pairs) -> None:
@@ -234,10 +236,10 @@ def test_a_field_that_was_taught_one_step_takes_one(pairs: Pairs, tmp_path: Path
     fit(Translate(pairs=str(pairs.directory), shape=SMALL, train=TINY), tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
     assert translator.steps == 1
-    translator.walk([torch.ones(2, 16)])
+    translator.carry([torch.ones(2, 16)])
     for more in ({"steps": 2}, {"step": midpoint}):
-        with pytest.raises(ValueError, match="trained to arrive in one Euler step"):
-            translator.walk([torch.ones(2, 16)], **more)
+        with pytest.raises(ValueError, match="trained for a single Euler step"):
+            translator.carry([torch.ones(2, 16)], **more)
 
 
 def test_contrast_counts_strangers_too() -> None:
@@ -255,5 +257,5 @@ def test_the_recipe_of_hermes_has_its_parameters() -> None:
     with torch.device("meta"):
         field = HERMES.network(256, 2048)
     assert sum(p.numel() for p in field.parameters()) == pytest.approx(313e6, rel=0.02)
-    assert (HERMES.how, HERMES.epsilon, HERMES.additive, HERMES.gain) == ("match", 0.05, True, 1.0)
-    assert HERMES.prices == Prices(delete=1.0, create=1.0, create_norm=0.1, turn=0.0, rule="quantile")
+    assert (HERMES.method, HERMES.epsilon, HERMES.additive, HERMES.aux_scale) == ("flow-matching", 0.05, True, 1.0)
+    assert HERMES.prices == Prices(delete=1.0, create=1.0, create_norm=0.1, priority=0.0, rule="quantile")

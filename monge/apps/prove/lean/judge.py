@@ -9,7 +9,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from monge.apps.prove.lean.server import LeanServer, ServerCrashed
+from monge.apps.prove.lean.crashes import ServerCrashed
+from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.supervisor import lean_servers
 from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.state import Budget, Limits, Proof, Rejection, Theorem, judged_text

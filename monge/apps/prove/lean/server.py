@@ -2,10 +2,10 @@
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import select
-import signal
 import subprocess
 import tempfile
 import time
@@ -13,25 +13,15 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from monge.apps.prove.lean.crashes import KILLED, ServerCrashed, ServerKilled, last_line
 from monge.apps.prove.lean.process_tree import ProcessTree
 from monge.apps.prove.lean.toolchain import Toolchain, confined, shell
 from monge.apps.prove.state import Budget, Failure, Goal, Hypothesis, Limits, Rejection, State, Theorem
 
-
-class ServerCrashed(OSError):
-    """The process ended by itself, or was killed because it exceeded a limit or broke the protocol."""
-
-
-class ServerKilled(ServerCrashed):
-    """The process was killed from outside: by the OOM killer or an operator, say."""
-
-
-TRACES = ("[DEBUG", "  - /", "  mainModule?")
-"""Prefixes of lines that this build of Lean prints by itself."""
-KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
-"""Exit codes of a process that was killed from outside, directly or under bubblewrap."""
 MANY = 500
 """Requests after which a server's memory is due to many states rather than to a large one."""
+BACKGROUND = 15.0
+"""Maximum CPU time in seconds between an answer and the next request. V8 compiles hot functions in the meantime."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -211,7 +201,7 @@ class LeanServer:
             raise self._kill(f"the server reached its limit of {self.uses} requests")
         self.hello()
         if self.busy_while_idle:
-            raise self._kill("it used CPU after its answer")
+            self._wait_until_idle()
         self._send({"do": do, **fields}, seconds)
         found = self._receive(seconds)
         self._idle = (time.monotonic(), self.processes.processor)
@@ -219,8 +209,20 @@ class LeanServer:
             raise ValueError(f"Lean's server: {found['message']}")
         return found
 
+    def _wait_until_idle(self) -> None:
+        """Wait for V8's compiler, until the process uses no more CPU. ServerCrashed above BACKGROUND seconds of it."""
+        before = -math.inf
+        while (now := self.processes.processor) - before > 0.05:
+            if now - self._idle[1] > BACKGROUND:
+                raise self._kill("it used CPU after its answer")
+            before = now
+            time.sleep(0.5)
+        self._idle = (time.monotonic(), now)
+
     def _send(self, what: object, seconds: float) -> None:
         assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            raise ServerCrashed("the server was closed after an earlier failure; start another one")
         pipe, text, end = self._process.stdin.fileno(), json.dumps(what).encode() + b"\n", time.monotonic() + seconds
         while text:
             left = end - time.monotonic()
@@ -279,12 +281,9 @@ class LeanServer:
 
     def _kill(self, reason: str, kind: type[ServerCrashed] = ServerCrashed) -> ServerCrashed:
         """Kill the process and return the error to raise, with the last line of its standard error."""
-        self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, self._errors.tell() - 2000))
-        lines = self._errors.read().decode(errors="replace").splitlines()
+        line = last_line(self._errors)
         self.close()
-        lines = [line for line in lines if line.strip() and not line.startswith(TRACES)]
-        return kind(reason + (f" ({lines[-1]})" if lines else ""))
+        return kind(reason + (f" ({line})" if line else ""))
 
 
 def _words(found: dict[str, Any]) -> str:

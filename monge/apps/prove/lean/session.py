@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from monge.apps.prove.lean.server import LeanServer, ServerCrashed, ServerKilled
+from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
+from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.supervisor import Supervisor
 from monge.apps.prove.state import Budget, Failure, Proof, Rejection, State, Theorem
 from monge.apps.prove.tree import Quarantined

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from monge.apps.prove.lean.server import LeanServer, ServerCrashed, ServerKilled
+from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
+from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.state import Limits
 
