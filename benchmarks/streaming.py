@@ -1,13 +1,13 @@
-"""Four gigabytes of vectors, paired and trained from, on disk: resident memory, and a step's time beside data held in memory.
+"""Four gigabytes of vectors paired and trained from on disk: resident memory, and step time compared with data in memory.
 
-    python benchmarks/streaming.py --work DIRECTORY [--gigabytes 4]        # 9 GB of disk, of which 4 stay for the next time
+    python benchmarks/streaming.py --work DIRECTORY [--gigabytes 4]        # 9 GB of disk, of which 4 stay for the next run
 
-Bars: under 1.5 GB resident in pairing and in training; a step within 10 % of one whose pairs are held in memory. Random float16
-vectors of width 2048, 40 to 120 in a sequence, the target a noisy copy in a file of the reverse order. The field is small, so
-that data show. What is trained from disk is dropped from the page cache first.
+Targets: under 1.5 GB resident in pairing and in training; a step within 10 % of one with pairs in memory. Vectors are random,
+float16, of width 2048, 40 to 120 per sequence; the target file holds noisy copies in reverse order. The field is small, so that
+the cost of the data is visible. Before training from disk, the vectors are dropped from the page cache.
 """
 
-import side_by_side as side  # it sets one thread
+import side_by_side as side  # sets one thread
 
 # isort: split
 
@@ -44,21 +44,21 @@ GB = 1e9
 
 
 def sequence(end: str, number: int) -> Tensor:
-    """A sequence of the source, or of the target: as far as both go, a noisy copy of it."""
+    """A sequence of the source, or of the target: a noisy copy up to the shorter length."""
     draws = seeded(0, number)
     n, m = torch.randint(LENGTHS[0], LENGTHS[1] + 1, (2,), generator=draws).tolist()
     x = torch.randn(max(n, m), WIDTH, generator=draws)
     return x[:n] if end == "source" else x[:m] + 0.5 * torch.randn(m, WIDTH, generator=draws)
 
 
-def made(path: Path, count: int, rows: int) -> Path:
-    """The file of `count` sequences in row groups of `rows`, written if it is not there."""
+def ensure_file(path: Path, count: int, rows: int) -> Path:
+    """The file of `count` sequences in row groups of `rows`, written if it does not exist."""
     end, numbers = path.name.split("-")[0], range(count)
 
     def groups() -> Iterator[list[Row]]:
         for start in range(0, count, rows):
-            found = numbers[start : start + rows] if end == "source" else numbers[::-1][start : start + rows]
-            yield [(f"pair {number}", sequence(end, number).half()) for number in found]
+            group = numbers[start : start + rows] if end == "source" else numbers[::-1][start : start + rows]
+            yield [(f"pair {number}", sequence(end, number).half()) for number in group]
 
     if not path.exists():
         write(path, groups(), dtype="float16", fingerprint={"model": "random, seed 0"})
@@ -66,14 +66,14 @@ def made(path: Path, count: int, rows: int) -> Path:
 
 
 def peak() -> float:
-    """The most memory that was resident since the last call, in GB."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is resident now
-    return int(found[1]) * 1024 / GB if found else float("nan")
+    """Peak resident memory since the last call, in GB."""
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current value
+    return int(match[1]) * 1024 / GB if match else float("nan")
 
 
-def alone(function: Callable[..., Any], *words: object) -> Any:
-    """What a fresh process returns."""
+def in_fresh_process(function: Callable[..., Any], *words: object) -> Any:
+    """The result of the function in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *words).result()
 
@@ -81,16 +81,16 @@ def alone(function: Callable[..., Any], *words: object) -> Any:
 def pairing(source: Path, target: Path, out: Path) -> list[dict[str, object]]:
     """Memory and time of `pair`."""
     imported, begin = peak(), time.perf_counter()
-    found = pair(source, target, out, capacity=CAPACITY)
+    summary = pair(source, target, out, capacity=CAPACITY)
     taken = time.perf_counter() - begin
     return [
         {"what": "import", "peak GB": imported},
-        {"what": "pair", "peak GB": peak(), "seconds": taken, "pairs": found["pairs"]},
+        {"what": "pair", "peak GB": peak(), "seconds": taken, "pairs": summary["pairs"]},
     ]
 
 
 def calibrating(directory: Path) -> list[dict[str, object]]:
-    """Memory and time of the calibration, which stays with the pairs, as `monge translate calibrate` or `couple` leave it."""
+    """Memory and time of the calibration, which is stored with the pairs, as by `monge translate calibrate` or `couple`."""
     torch.set_num_threads(1)
     imported, begin = peak(), time.perf_counter()
     measured(Pairs(directory), Prices())
@@ -99,50 +99,50 @@ def calibrating(directory: Path) -> list[dict[str, object]]:
 
 
 def training(directory: Path, steps: int, rounds: int) -> tuple[list[dict[str, object]], dict[str, object]]:
-    """Memory of what a run from disk does, one after the other, and then its step beside one with the same pairs in memory."""
+    """Memory of each stage of a run from disk, and its step time compared with that of the same pairs in memory."""
     torch.set_num_threads(1)
     memory: list[dict[str, object]] = [{"what": "import", "peak GB": peak()}]
     config = TrainConfig(steps=steps, threads=1, device="cpu")
-    recipe = Translate(pairs=str(directory), shape=FieldShape(width=64, depth=1, mean=False), train=config)
+    recipe = Translate(pairs=str(directory), shape=FieldShape(width=64, depth=1, mean_skip=False), train=config)
 
-    def watched(what: str, call: Callable[[], Any]) -> Any:
+    def measure(stage: str, call: Callable[[], Any]) -> Any:
         begin = time.perf_counter()
-        found = call()
-        memory.append({"what": what, "peak GB": peak(), "seconds": time.perf_counter() - begin})
-        return found
+        result = call()
+        memory.append({"what": stage, "peak GB": peak(), "seconds": time.perf_counter() - begin})
+        return result
 
     torch.manual_seed(0)
-    run = watched("build", recipe.build)
-    watched(f"train {steps} steps", lambda: walked(run, directory))
+    run = measure("build", recipe.build)
+    measure(f"train {steps} steps", lambda: step_times(run, directory))
     with torch.no_grad():
-        watched("evaluate", lambda: run.evaluate(run.model))
+        measure("evaluate", lambda: run.evaluate(run.model))
     arms: dict[str, list[float]] = {"disk": [], "memory": []}
     batches = {name: list(times) for name, times in arms.items()}
     held = cache(Pairs.sequence)
     for number in range(rounds):
-        arms["disk"] += walked(run, directory)
-        batches["disk"] += making(run, directory)
+        arms["disk"] += step_times(run, directory)
+        batches["disk"] += batch_times(run, directory)
         with mock.patch.object(Pairs, "sequence", held):
             if not number:
-                making(run, steps=steps)
-            arms["memory"] += walked(run)
-            batches["memory"] += making(run)
+                batch_times(run, steps=steps)
+            arms["memory"] += step_times(run)
+            batches["memory"] += batch_times(run)
     ms = {f"a batch from {name} ms": 1e3 * statistics.median(times) for name, times in batches.items()}
     return memory, {"batch": recipe.batch_size, "steps": len(arms["disk"]), **side.compare(arms, ours="memory"), **ms}
 
 
-def walked(run: Run[Any], cold: Path | None = None) -> list[float]:
-    """The seconds of each step of a training run after the first few."""
-    forget(cold)
+def step_times(run: Run[Any], cold: Path | None = None) -> list[float]:
+    """Seconds of each step of a training run after the first few."""
+    drop_from_page_cache(cold)
     with ranks("cpu") as where:
         state, step = prepare(run, where)
         ticks = [time.perf_counter() for _ in train(run, state, step, where)]
     return [end - begin for begin, end in pairwise(ticks)][WARM:]
 
 
-def making(run: Run[Any], cold: Path | None = None, *, steps: int = 8) -> list[float]:
-    """The seconds it takes to read, calibrate and couple a batch."""
-    forget(cold)
+def batch_times(run: Run[Any], cold: Path | None = None, *, steps: int = 8) -> list[float]:
+    """Seconds to read, calibrate and couple each batch."""
+    drop_from_page_cache(cold)
     times: list[float] = []
     for number in range(steps):
         begin = time.perf_counter()
@@ -151,7 +151,7 @@ def making(run: Run[Any], cold: Path | None = None, *, steps: int = 8) -> list[f
     return times
 
 
-def forget(directory: Path | None) -> None:
+def drop_from_page_cache(directory: Path | None) -> None:
     """Drop the vectors in a directory of pairs from the page cache."""
     for path in directory.glob("*.bin") if directory else ():
         with path.open("rb") as file:
@@ -162,32 +162,32 @@ def main(*, work: Path, gigabytes: float = 4, rows: int = 1024, steps: int = 30,
     """Pair and train in `work`.
 
     Args:
-        work: A directory; the two parquet files stay in it for the next time.
-        gigabytes: The size of both together.
-        rows: Sequences of a row group: 1024 is what `monge translate embed` writes.
-        steps: Training steps that count, of each run.
-        rounds: Runs from disk and from memory, in turn.
+        work: Working directory; the two parquet files stay in it for the next run.
+        gigabytes: Total size of both files in GB.
+        rows: Number of sequences per row group; `monge translate embed` writes 1024.
+        steps: Number of timed training steps per run.
+        rounds: Number of alternating runs from disk and from memory.
     """
     work.mkdir(parents=True, exist_ok=True)
     count = round(gigabytes * GB / (2 * WIDTH * statistics.mean(LENGTHS) * 2))
     paths = [work / f"{end}-{count}-{rows}.parquet" for end in ENDS]
     need = gigabytes * GB * (1 + (len(ENDS) - sum(path.exists() for path in paths)) / len(ENDS))
     if shutil.disk_usage(work).free < need + GB:
-        raise SystemExit(f"{work}: {need / GB + 1:.1f} GB must be free; name another --work or fewer --gigabytes")
-    source, target = (made(path, count, rows) for path in paths)
+        raise SystemExit(f"{work}: {need / GB + 1:.1f} GB must be free; choose another --work or fewer --gigabytes")
+    source, target = (ensure_file(path, count, rows) for path in paths)
     directory = work / "pairs"
     shutil.rmtree(directory, ignore_errors=True)
     try:
-        joined = alone(pairing, source, target, directory)
-        os.sync()  # only written pages can be dropped
-        calibrated = alone(calibrating, directory)
-        trained, speed = alone(training, directory, WARM + 1 + steps, rounds)
+        joined = in_fresh_process(pairing, source, target, directory)
+        os.sync()  # only pages that are on disk can be dropped
+        calibrated = in_fresh_process(calibrating, directory)
+        trained, speed = in_fresh_process(training, directory, WARM + 1 + steps, rounds)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     size = {"gigabytes": sum(path.stat().st_size for path in paths) / GB, "rows of a group": rows}
     processes = {"pair": joined, "calibrate": calibrated, "train": trained}
-    memory = [{"process": process, **row} for process, found in processes.items() for row in found]
-    side.print_table(f"Resident memory at its peak, {size['gigabytes']:.3g} GB of vectors", memory)
+    memory = [{"process": process, **row} for process, stages in processes.items() for row in stages]
+    side.print_table(f"Peak resident memory, {size['gigabytes']:.3g} GB of vectors", memory)
     side.print_table("A step from disk and from memory, medians", [speed])
     side.write_result(
         "streaming", [{**row, **size, "seed": 0} for row in [*memory, speed]], ("numpy", "torch", "pyarrow")

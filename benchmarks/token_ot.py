@@ -1,16 +1,17 @@
-"""Transport of tokens in a container of 256 slots, width 2048: monge against POT; planted matches by raw and calibrated prices.
+"""Transport of tokens in a container of 256 slots, width 2048: monge and POT; planted matches with raw and calibrated prices.
 
     OMP_NUM_THREADS=1 python benchmarks/token_ot.py        # about six minutes
 
-Bars: the exact assignment in a twentieth of the time of POT in float64 to a marginal error of 1e-3, the entropic plan to the
-same error in a seventh; no slower while a neighbour burns the other core; 58 of 60 planted matches and the length
-where the seed's raw prices find no match, and their barycentres a length of 0 or 196. (A permutation's length is the target's.)
+Targets: the exact assignment takes a twentieth of the time of POT in float64 to a marginal error of 1e-3, and the entropic plan
+to the same error a seventh; neither is slower while another process loads the other core. Calibrated prices recover 58 of 60
+planted matches and the length; the raw prices of HERMES recover no match, and their barycentres have a length of 0 or 196.
+(The length of a permutation is that of the target.)
 
-One sample at a time, epsilon 0.05 in units of a typical match. "cost + solve" builds the four blocks, in float32 for monge, in
-float64 for POT; "solve" is given them. POT stops as early as its plan is right to 1e-3.
+One sample at a time, epsilon 0.05 in units of a typical match. "cost + solve" includes building the four blocks, in float32 for
+monge and in float64 for POT; "solve" excludes it. POT stops as soon as its plan has a marginal error of 1e-3.
 """
 
-import side_by_side as side  # it sets one thread
+import side_by_side as side  # sets one thread
 
 # isort: split
 
@@ -46,15 +47,15 @@ from monge.math.types import Pair
 
 CONTAINER, WIDTH, EPSILON, SAMPLES, LIMIT = Container(256), 2048, 0.05, 8, 20_000
 NOISE = 0.5
-"""Of a copy, per entry of variance one. Below 0.34 the seed's prices keep matches: creating costs a tenth of a squared norm."""
+"""Noise of a copy, per entry of unit variance. Below 0.34 raw prices keep matches: creating costs a tenth of a squared norm."""
 SETS, CALIBRATED = ((60, 60), (60, 120), (196, 120)), 100
-"""Lengths of source and target, and how many such pairs the calibration sees; the first SAMPLES of them are judged."""
-SEED = Prices(create_norm=0.1, priority=0.0, raw=True)
+"""(source, target) lengths, and the number of such pairs for the calibration; the first SAMPLES of them are evaluated."""
+RAW = Prices(create_norm=0.1, priority=0.0, raw=True)
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Two sequences; token i[k] of the source and j[k] of the target belong together."""
+    """Two sequences; token i[k] of the source matches token j[k] of the target."""
 
     source: Tensor
     target: Tensor
@@ -63,7 +64,7 @@ class Planted:
 
 
 def planted(n: int, m: int, number: int) -> Planted:
-    """min(n, m) noisy copies, moved by up to three places, among tokens of their own."""
+    """min(n, m) noisy copies, moved by up to three places, among unmatched tokens."""
     draws, count = seeded(0, n, m, number), min(n, m)
     chosen, j = (torch.randperm(length, generator=draws)[:count].sort().values for length in (n, m))
     i = chosen[(torch.arange(count) + 3 * torch.rand(count, generator=draws)).argsort()]
@@ -74,8 +75,8 @@ def planted(n: int, m: int, number: int) -> Planted:
 
 
 @dataclass(frozen=True)
-class Held(Pairs):
-    """Pairs in memory, all to calibrate on."""
+class InMemory(Pairs):
+    """Pairs in memory; all of them are training pairs."""
 
     pairs: Sequence[Planted]
 
@@ -95,7 +96,7 @@ class Held(Pairs):
 
 @dataclass(frozen=True)
 class Tokens(Problem):
-    """The four blocks of a pair, and the states that they cost, in float32 and float64."""
+    """The four-block cost of a pair, and its states in float32 and float64."""
 
     blocks: FourBlock
     states: Pair
@@ -110,11 +111,11 @@ class Tokens(Problem):
         return self.loosest(self.pot, USUAL, LIMIT)
 
     def single(self, fresh: bool) -> Tensor:
-        """The cost as monge takes it."""
+        """The cost as passed to monge, rebuilt if `fresh`."""
         return token_cost(CONTAINER, self.blocks, self.states)[0] if fresh else self.tensor
 
     def peer(self, fresh: bool) -> np.ndarray:
-        """The cost as POT takes it."""
+        """The cost as passed to POT, rebuilt if `fresh`."""
         return token_cost(CONTAINER, self.blocks, self.double_states)[0].numpy() if fresh else self.double
 
 
@@ -124,8 +125,8 @@ def exact(problem: Tokens, fresh: bool = False) -> Solved:
 
 
 def entropic(problem: Tokens, fresh: bool = False) -> Solved:
-    found = sinkhorn(problem.single(fresh), EPSILON, tolerance=USUAL, max_iterations=LIMIT)
-    return found.matrix, int(found.iterations)
+    plan = sinkhorn(problem.single(fresh), EPSILON, tolerance=USUAL, max_iterations=LIMIT)
+    return plan.matrix, int(plan.iterations)
 
 
 def pot_to(problem: Tokens, fresh: bool = False) -> Solved:
@@ -149,12 +150,12 @@ SOLVERS = {
     "POT log 200 iterations": pot_log_200,
 }
 OURS = {"monge exact": 20, f"monge to {USUAL:g}": 7}
-"""How many times faster than the peer they are to be."""
+"""Target speed-up over the peer."""
 
 
 def problems(*, default: bool) -> list[Tokens]:
-    """Pairs of 40 to 200 tokens at monge's prices, or where to create or delete costs as much as a typical match."""
-    found = []
+    """Pairs of 40 to 200 tokens at monge's default prices, or with creation and deletion at the price of a typical match."""
+    instances = []
     for number in range(SAMPLES):
         n, m = torch.randint(40, 201, (2,), generator=seeded(1, number)).tolist()
         pair = planted(n, m, number)
@@ -165,12 +166,12 @@ def problems(*, default: bool) -> list[Tokens]:
             Pair(CONTAINER.pack([pair.source.to(dtype)]), CONTAINER.pack([pair.target.to(dtype)]))
             for dtype in (torch.float32, torch.float64)
         )
-        found.append(Tokens(CONTAINER.capacity, WIDTH, EPSILON, blocks, states, double))
-    return found
+        instances.append(Tokens(CONTAINER.capacity, WIDTH, EPSILON, blocks, states, double))
+    return instances
 
 
 def solvers(name: str, instances: Sequence[Tokens], *, seconds: float) -> Iterator[dict[str, object]]:
-    """A row for each solver, of the solve alone and of cost and solve."""
+    """A row of times per solver, without and with the cost."""
     calls = {
         f"{solver}{', with cost' * fresh}": in_turn(call, [(problem, fresh) for problem in instances])
         for solver, call in SOLVERS.items()
@@ -197,7 +198,7 @@ def solvers(name: str, instances: Sequence[Tokens], *, seconds: float) -> Iterat
 
 
 def neighbour(costs: list[np.ndarray], busy: Event, ready: Event) -> None:
-    """Solve over and over while `busy`."""
+    """Solve repeatedly while `busy` is set."""
     torch.set_num_threads(1)
     for cost in itertools.cycle(map(torch.from_numpy, costs)):
         busy.wait()
@@ -207,7 +208,7 @@ def neighbour(costs: list[np.ndarray], busy: Event, ready: Event) -> None:
 
 
 def loaded(instances: Sequence[Tokens], *, rounds: int) -> Iterator[dict[str, object]]:
-    """monge's solves while a second process does the same, and while it waits, in turn."""
+    """Times of monge's solvers while a second process is solving and while it waits, alternating."""
     context = multiprocessing.get_context("spawn")
     busy, ready = context.Event(), context.Event()
     other = context.Process(target=neighbour, args=([problem.cost for problem in instances], busy, ready), daemon=True)
@@ -218,7 +219,7 @@ def loaded(instances: Sequence[Tokens], *, rounds: int) -> Iterator[dict[str, ob
     times: dict[tuple[str, bool], list[tuple[float, float]]] = defaultdict(list)
     for number in range(2 * rounds):
         (busy.set if number % 2 else busy.clear)()
-        time.sleep(0.03)  # until it has begun, or ended what it was at
+        time.sleep(0.03)  # until the process has started, or finished its current solve
         for name, call in calls.items():
             wall, cpu = time.perf_counter(), time.process_time()
             call()
@@ -234,27 +235,27 @@ def loaded(instances: Sequence[Tokens], *, rounds: int) -> Iterator[dict[str, ob
             "alone ms": alone,
             "both cores loaded ms": both,
             "loaded / alone": both / alone,
-            "of the CPU's time": shared / own,  # other jobs on the machine do not count in it
+            "of the CPU's time": shared / own,  # excludes other jobs on the machine
             "rounds": rounds,
         }
 
 
 def recovered(n: int, m: int) -> Iterator[dict[str, object]]:
-    """How many planted matches calibrated and raw prices keep, and the length that the coupled target has."""
-    pairs = Held(Path(), [planted(n, m, number) for number in range(CALIBRATED)])
-    for name, prices in {"calibrated": Prices(rule="quantile"), "raw": SEED}.items():
+    """Planted matches kept by calibrated and by raw prices, and the length of the coupled target."""
+    pairs = InMemory(Path(), [planted(n, m, number) for number in range(CALIBRATED)])
+    for name, prices in {"calibrated": Prices(rule="quantile"), "raw": RAW}.items():
         packed = Packed(pairs, Space(measured(pairs, prices), CONTAINER, prices))
         states = packed(range(SAMPLES))
         cost = token_cost(CONTAINER, packed.space.calibration.cost(prices), states)
-        there, target = CONTAINER.active(states.x_0), CONTAINER.active(states.x_1)
+        source, target = CONTAINER.active(states.x_0), CONTAINER.active(states.x_1)
         for plan in ("exact", "entropic"):
             if plan == "exact":
                 match, error = assignment(cost), 0.0
                 lengths = target.gather(1, match).sum(1)
             else:
-                found = sinkhorn(cost, EPSILON, max_iterations=LIMIT)
-                match, error = found.matrix.argmax(-1), float(found.marginal_error.max())
-                lengths = CONTAINER.active(found.barycentre(states.x_1)).sum(1)
+                soft = sinkhorn(cost, EPSILON, max_iterations=LIMIT)
+                match, error = soft.matrix.argmax(-1), float(soft.marginal_error.max())
+                lengths = CONTAINER.active(soft.barycentre(states.x_1)).sum(1)
             arrives = target.gather(1, match)
             true = [int((row[pair.i] == pair.j).sum()) for row, pair in zip(match, pairs.pairs[:SAMPLES], strict=True)]
             yield {
@@ -265,25 +266,29 @@ def recovered(n: int, m: int) -> Iterator[dict[str, object]]:
                 "true matches, fewest": min(true),
                 "mean": statistics.mean(true),
                 "of": min(n, m),
-                "deleted": float((there & ~arrives).sum(1).double().mean()),
-                "created": float((~there & arrives).sum(1).double().mean()),
+                "deleted": float((source & ~arrives).sum(1).double().mean()),
+                "created": float((~source & arrives).sum(1).double().mean()),
                 "length": "..".join(map(str, sorted({int(lengths.min()), int(lengths.max())}))),
                 "pairs": SAMPLES,
             }
 
 
 def main(*, seconds: float = 90) -> None:
-    """`seconds` bound each of the two tables of times."""
+    """Run the benchmark.
+
+    Args:
+        seconds: Time limit of each of the two timing tables in seconds.
+    """
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # POT says where it stops early
+    warnings.simplefilter("ignore")  # POT warns when it stops early
     sets = {"a match": problems(default=False), "monge's": problems(default=True)}
     timed = [row for name, instances in sets.items() for row in solvers(name, instances, seconds=seconds)]
     side.print_table("Cost and coupling of one sample, 256 slots, epsilon 0.05, medians", timed)
     shared = list(loaded(sets["a match"], rounds=round(2 * seconds)))
     side.print_table("The same while a second process solves, medians", shared)
-    kept = [row for n, m in SETS for row in recovered(n, m)]
-    side.print_table("Planted matches", kept)
-    rows = [row | {"seed": 0} for row in timed + shared + kept]
+    matches = [row for n, m in SETS for row in recovered(n, m)]
+    side.print_table("Planted matches", matches)
+    rows = [row | {"seed": 0} for row in timed + shared + matches]
     side.write_result("token_ot", rows, ("numpy", "numba", "torch", "POT"))
 
 

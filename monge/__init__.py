@@ -1,4 +1,4 @@
-"""monge learns a flow that carries one set of vectors onto another, and uses it."""
+"""Flow matching with optimal transport in PyTorch: learn a vector field between two distributions, then use it."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""`monge APP VERB`: one application is imported, when its verb is called; `monge --help` imports nothing heavy."""
+"""`monge APP VERB` and `monge TOOL`: only the module of the command is imported; `monge --help` imports nothing heavy."""
 
 import ast
 import errno
@@ -10,11 +10,13 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn, TypeGuard
 
 APPS = ("generate", "translate", "prove")
-
+TOOLS = {"runs": "viewer.cli", "view": "viewer.cli", "completion": "completion"}
+"""Commands for all applications, and the modules whose VERBS hold them."""
 
 MISTAKES = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 """Errors of the operating system that the user can fix, by another path or other permissions."""
@@ -45,8 +47,17 @@ def _extra(module: str | None) -> str | None:
 
 def verbs_of(app: str) -> dict[str, str]:
     """Each verb of an application with the first sentence of its docstring, read from the source without importing it."""
-    folder = Path(__file__).parent / "apps" / app
-    tree = ast.parse((folder / "cli.py").read_text(encoding="utf-8"))
+    return _verbs(Path(__file__).parent / "apps" / app / "cli.py")
+
+
+def tools() -> dict[str, str]:
+    """Each tool with the first sentence of its docstring."""
+    root = Path(__file__).parent
+    return {tool: _verbs(root / (module.replace(".", "/") + ".py"))[tool] for tool, module in TOOLS.items()}
+
+
+def _verbs(path: Path) -> dict[str, str]:
+    folder, tree = path.parent, ast.parse(path.read_text(encoding="utf-8"))
     homes = {
         alias.asname or alias.name: (node.module or "").rpartition(".")[-1]
         for node in tree.body
@@ -61,7 +72,7 @@ def verbs_of(app: str) -> dict[str, str]:
     verbs: dict[str, str] = {}
     for key, value in zip(table.keys, table.values, strict=True):
         module, _, name = ast.unparse(value).rpartition(".")
-        text = _docstring(folder / f"{module or homes.get(name, 'cli')}.py", name)
+        text = _docstring(folder / f"{module or homes.get(name, path.stem)}.py", name)
         verbs[str(ast.literal_eval(key or value))] = re.split(r"(?<=[a-z)])[.:;] |\.?\n|\.$", text)[0]
     return verbs
 
@@ -80,7 +91,29 @@ def usage() -> str:
     lines = ["usage: monge APP VERB [options]", "       monge APP VERB --help lists the options of a verb", ""]
     for app in APPS:
         lines += [app, *(f"  {verb:<16}{text}" for verb, text in verbs_of(app).items())]
-    return "\n".join(lines)
+    return "\n".join([*lines, "all applications", *(f"  {tool:<16}{text}" for tool, text in tools().items())])
+
+
+def _command(words: Sequence[str]) -> tuple[str, str, list[str]] | None:
+    """(module, verb, arguments) of a command line; None if there is no such command."""
+    if words[0] in TOOLS:
+        return f"monge.{TOOLS[words[0]]}", words[0], list(words[1:])
+    if words[0] in APPS and len(words) > 1 and words[1] in verbs_of(words[0]):
+        return f"monge.apps.{words[0]}.cli", words[1], list(words[2:])
+    return None
+
+
+def _reject(words: Sequence[str]) -> int:
+    """Print the usage after a command that does not exist, or after `monge APP --help`."""
+    if words[0] in APPS and len(words) > 1 and words[1] in ("-h", "--help"):
+        print(usage())
+        return 0
+    known = [*APPS, *TOOLS, *(f"{app} {verb}" for app in APPS for verb in verbs_of(app))]
+    near = get_close_matches(" ".join(words[:2]), known, n=1) or get_close_matches(words[0], known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    print(f"monge: unknown command {' '.join(words[:2])!r}{hint}\n", file=sys.stderr)
+    print(usage(), file=sys.stderr)
+    return 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,25 +125,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] in ("-V", "--version"):
         print(f"monge {importlib.metadata.version('monge')}")
         return 0
-    app = words[0]
-    if app not in APPS or len(words) < 2 or words[1] not in verbs_of(app):
-        asked_for_help = app in APPS and len(words) > 1 and words[1] in ("-h", "--help")
-        if not asked_for_help:
-            print(f"monge: no {' '.join(words[:2])!r}; there are:\n", file=sys.stderr)
-        print(usage(), file=sys.stdout if asked_for_help else sys.stderr)
-        return 0 if asked_for_help else 2
-    verb, rest = words[1], words[2:]
+    if (command := _command(words)) is None:
+        return _reject(words)
+    module, verb, rest = command
+    prog = " ".join(["monge", *words[: len(words) - len(rest)]])
     try:
-        import tyro
+        from monge.flags import bind
 
-        cli = importlib.import_module(f"monge.apps.{app}.cli")
+        cli = importlib.import_module(module)
         function = cli.VERBS[verb]
-        if "--resume" in rest:  # flags default to the settings of the run
-            own = getattr(cli, "RESUMED", {}).get(verb)
-            function = own(rest) if own else importlib.import_module("monge.runs").with_stored_recipe(function, rest)
-        tyro.cli(function, args=rest, prog=f"monge {app} {verb}")
+        if (own := getattr(cli, "DEFAULTED", {}).get(verb)) is not None:
+            function = own(rest)
+        elif "--resume" in rest:  # flags default to the settings of the run
+            function = importlib.import_module("monge.runs").with_stored_recipe(function, rest)
+        values, named = bind(function, rest, prog)
+        function(*values, **named)
     except KeyboardInterrupt as stop:
-        print(f"monge {app} {verb}: {stop or 'interrupted; files saved earlier are intact'}", file=sys.stderr)
+        print(f"{prog}: {stop or 'interrupted; files saved earlier are intact'}", file=sys.stderr)
         return getattr(stop, "code", 130)
     except BrokenPipeError:
         raise  # the reader of the output has gone, as `head` does: no error of ours
@@ -118,13 +149,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         extra = _extra(error.name)
         if extra is None:
             raise
-        print(f"monge {app} {verb}: {error.name} is not installed; pip install 'monge[{extra}]'", file=sys.stderr)
+        print(f"{prog}: {error.name} is not installed; pip install 'monge[{extra}]'", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error) or os.environ.get("MONGE_TRACE"):
             raise
         print(
-            f"monge {app} {verb}: out of memory; files saved earlier are intact. Use a smaller batch or network",
+            f"{prog}: out of memory; files saved earlier are intact. Use a smaller batch or network",
             file=sys.stderr,
         )
         return 1
@@ -141,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message = f"{error.filename2 or error.filename}: {error.strerror}; name another path"
         from monge.text import one_line
 
-        print(f"monge {app} {verb}: {one_line(message)}", file=sys.stderr)
+        print(f"{prog}: {one_line(message)}", file=sys.stderr)
         return 1 if ours else 2
     return 0
 

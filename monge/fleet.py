@@ -1,4 +1,4 @@
-"""Map a function over shards: in this process, in a pool of processes, or on a Ray cluster. One interface."""
+"""Map a function over shards in this process, in a pool of processes, or on a Ray cluster, with one interface."""
 
 import multiprocessing
 import os
@@ -15,10 +15,10 @@ R = TypeVar("R")
 
 
 class WorkerCrashed(ChildProcessError):
-    """A worker process ended; `shard` is the number of its shard in progress, None if unknown."""
+    """A worker process exited; `shard` is the number of the shard it was processing, None if unknown."""
 
     def __init__(self, shard: int | None = None) -> None:
-        super().__init__("fleet: a worker process ended (out of memory?); use fewer workers")
+        super().__init__("fleet: a worker process exited (out of memory?); use fewer workers")
         self.shard = shard
 
 
@@ -26,14 +26,14 @@ class Fleet(Protocol):
     """Calls `function` on each shard and yields (shard number, result) as they finish, in any order.
 
     Exceptions raised by `function` propagate when that result is yielded; the shard's number is added as a note. Each process
-    receives `function` once, so what it stores on itself stays there between shards.
+    receives `function` once, so attributes set on it persist between shards.
     """
 
     def __call__(self, function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]: ...
 
 
 def here(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
-    """Processes the shards one after the other in this process."""
+    """Processes the shards one by one in this process."""
     for number, shard in enumerate(shards):
         try:
             yield number, function(shard)
@@ -45,20 +45,22 @@ def here(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int,
 def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet:
     """Up to `workers` processes on this machine; each runs `start` first. Function and shards must be picklable.
 
-    WorkerCrashed if a process ends (out of memory, say); finished shards have been yielded by then. The processes end with this
-    one, even if it is killed, and at once if the iteration is left early (Ctrl-C, an error).
+    WorkerCrashed if a process exits (e.g. out of memory), after the finished shards have been yielded. The processes exit
+    with this one, even if it is killed, and immediately if the iteration stops early (Ctrl-C, an error).
     """
     if workers < 1:
-        raise ValueError(f"fleet: at least one worker, got {workers}")
+        raise ValueError(f"fleet: workers must be at least 1, got {workers}")
 
     def run(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
-        # spawned, not forked: torch and numba hold threads that a fork would leave behind
+        # spawn, not fork: the threads of torch and numba do not survive a fork
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_begin, start, function)) as pool:
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=partial(_initialise_worker, start, function)
+        ) as pool:
             try:
                 waiting = {pool.submit(_call, shard): number for number, shard in enumerate(shards)}
                 for future in as_completed(waiting):
-                    number = waiting.pop(future)  # nor is its result kept here
+                    number = waiting.pop(future)  # so that its result can be freed
                     try:
                         yield number, future.result()
                     except Exception as error:
@@ -84,25 +86,25 @@ def _call(shard: Any) -> Any:
     return _worker["function"](shard)
 
 
-def _begin(start: Callable[[], None] | None, function: Callable[[Any], Any]) -> None:
-    """Start of a worker process. One of its threads waits for the parent's end, since a killed parent ends no child."""
+def _initialise_worker(start: Callable[[], None] | None, function: Callable[[Any], Any]) -> None:
+    """Initialise a worker process. A thread waits for the parent to exit, since a child outlives a killed parent."""
     _worker["function"] = function
     parent = multiprocessing.parent_process()
 
-    def follow() -> None:
+    def exit_with_parent() -> None:
         if parent is not None:
             parent.join()
             os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     if start is not None:
         start()
 
 
 def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
-    """A Ray cluster at `address`, or one started here; at most `workers` shards at once if given. Needs monge[ray].
+    """A Ray cluster at `address`, or a local one; runs at most `workers` shards at once, if given. Needs monge[ray].
 
-    WorkerCrashed if workers end on the same shard again and again.
+    WorkerCrashed if workers repeatedly exit on the same shard.
     """
     try:
         import ray as cluster
@@ -115,7 +117,7 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
             settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "num_cpus": workers}
             cluster.init(address=address, **(settings if address is None else {}))
 
-        def call(shard: S) -> R:  # Ray takes no partial, method or builtin; a worker unpickles this closure once
+        def call(shard: S) -> R:  # Ray rejects partials, methods and builtins; a worker unpickles this closure once
             return function(shard)
 
         remote, left = cluster.remote(call), enumerate(shards)

@@ -1,4 +1,4 @@
-"""A small GPT-NeoX, trained from nothing on a file of texts: next-token prediction in the one training loop."""
+"""Pretraining of a small GPT-NeoX on a file of texts: next-token prediction in the shared training loop."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -22,20 +22,25 @@ END = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Pretrain:
-    """A GPT-NeoX and its tokenizer, learnt from texts."""
+    """A GPT-NeoX and its tokenizer, trained from scratch on texts."""
 
     app: ClassVar[str] = "pretrain"
     relocatable: ClassVar[frozenset[str]] = frozenset({"texts"})
 
     texts: Annotated[str, Suppress] = ""
-    """A file with one text a line; in a .jsonl file, each line is a JSON string."""
+    """Path of a file with one text per line; in a .jsonl file, each line is a JSON string."""
     vocabulary: int = 2048
+    """Maximum number of tokens in the vocabulary."""
     width: int = 384
+    """Hidden size of the model, a multiple of twice the number of heads."""
     depth: int = 4
+    """Number of transformer blocks."""
     heads: int = 6
+    """Number of attention heads per block."""
     length: int = 128
-    """Tokens of a training sequence; texts are laid end to end."""
+    """Length of a training sequence in tokens; texts are concatenated before they are cut into sequences."""
     batch_size: int = 16
+    """Number of sequences per batch."""
     train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(
             steps=600, warmup_steps=50, save_every=300, weight_decay=0.1, threads=0, ema_width=0.0
@@ -57,36 +62,36 @@ class Pretrain:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.width % (2 * self.heads):
             raise ValueError(
-                f"width {self.width} is not {self.heads} heads of an even width; give a multiple of {2 * self.heads}"
+                f"width {self.width} does not divide into {self.heads} heads of even width; use a multiple of {2 * self.heads}"
             )
 
     def build(self) -> Run[Any]:
-        """Train the tokenizer, lay out the tokens, and put the experiment together."""
+        """Train the tokenizer, tokenize the texts, and assemble the run."""
         lines = read_lines(Path(self.texts))
         tokenizer = tokenizer_of(lines, self.vocabulary)
         end = tokenizer.token_to_id(END)
         stream = torch.tensor([token for row in tokenizer.encode_batch(lines) for token in [*row.ids, end]])
         blocks = stream[: len(stream) // self.length * self.length].reshape(-1, self.length)
-        held_out = max(1, len(blocks) // 50)
+        held_out_count = max(1, len(blocks) // 50)
         if len(blocks) < 2 * self.batch_size:
             raise ValueError(f"{self.texts}: {len(blocks)} sequences of {self.length} tokens; give more text")
-        learnt, kept = blocks[held_out:], blocks[:held_out]
+        training, held_out = blocks[held_out_count:], blocks[:held_out_count]
         model = neox(tokenizer.get_vocab_size(), self.width, self.depth, self.heads, self.length, end)
 
         def batches(number: int) -> Tokens:
-            return Tokens(learnt[shuffled(number, self.batch_size, len(learnt), self.train.seed)])
+            return Tokens(training[shuffled(number, self.batch_size, len(training), self.train.seed)])
 
         def evaluate(model: nn.Module) -> dict[str, float]:
             device = next(model.parameters()).device
-            losses = [NextToken()(model, Tokens(part).to(device)).value for part in kept.split(self.batch_size)]
-            sizes = [len(part) for part in kept.split(self.batch_size)]
+            losses = [NextToken()(model, Tokens(part).to(device)).value for part in held_out.split(self.batch_size)]
+            sizes = [len(part) for part in held_out.split(self.batch_size)]
             total = sum(float(loss) * size for loss, size in zip(losses, sizes, strict=True))
-            return {"held-out loss": total / len(kept)}
+            return {"held-out loss": total / len(held_out)}
 
         return Run(model, NextToken(), batches, self.train, evaluate, {"texts": fingerprint(stream)})
 
     def pretrain(self, directory: Path, *, resume: bool = False) -> Path:
-        """Train in `directory` and leave there a model, `model/`, that transformers can load; return its path."""
+        """Train in `directory` and save the model to `directory/model` in the transformers format; return that path."""
         fit(self, directory, resume=resume)
         lines = read_lines(Path(self.texts))
         tokenizer = tokenizer_of(lines, self.vocabulary)
@@ -125,7 +130,7 @@ def neox(vocabulary: int, width: int, depth: int, heads: int, length: int, end: 
 
 
 def tokenizer_of(lines: Sequence[str], vocabulary: int) -> Any:
-    """Byte pair encoding within words that spaces part, of `vocabulary` tokens at most; the same lines give the same one."""
+    """Byte-level BPE within words, with at most `vocabulary` tokens. The same lines give the same tokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -142,14 +147,14 @@ def tokenizer_of(lines: Sequence[str], vocabulary: int) -> Any:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The texts of a file, one a line, that are not empty. ValueError if there are none."""
+    """The non-empty texts of a file, one per line. ValueError if there are none."""
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; give one text a line")
+        raise ValueError(f"{path}: no such file; provide a file with one text per line")
     lines = [line for line in _stripped(path) if line]
     if path.suffix == ".jsonl":
         lines = [_string(path, number, line) for number, line in enumerate(lines, 1)]
     if not lines:
-        raise ValueError(f"{path}: no text in it")
+        raise ValueError(f"{path}: the file contains no text")
     return lines
 
 

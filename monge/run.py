@@ -1,6 +1,6 @@
-"""A Recipe builds a Run; a run directory holds one, and how to open it again.
+"""Training in a run directory: a Recipe builds a Run, and `fit` trains it, saves it and resumes it.
 
-runs/NAME/   recipe.json   constants.safetensors   metrics.jsonl   checkpoints/step-*/   and what the app adds
+runs/NAME/   recipe.json   constants.safetensors   metrics.jsonl   checkpoints/step-*/   and files of the application
 """
 
 import logging
@@ -30,8 +30,8 @@ from monge.train.state import State, trained
 class Recipe(Protocol):
     """A frozen dataclass of scalars that describes an experiment in full; `app` names the application it belongs to.
 
-    A recipe may have a class attribute `relocatable`, the names of fields that locate files. They may change when a run is
-    resumed: the constants of its Run hold a fingerprint of what the files contain.
+    The optional class attribute `relocatable` names fields that hold file paths. They may change when a run is resumed,
+    since the constants of its Run hold a fingerprint of the files' contents.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -46,16 +46,16 @@ class Interrupted(KeyboardInterrupt):
     """Training stopped by a signal, with a checkpoint saved. `code` is the exit code: 130 for Ctrl-C, 143 for SIGTERM."""
 
     def __init__(self, directory: Path, step: int, number: int) -> None:
-        super().__init__(f"interrupted at step {step}; {directory} holds a checkpoint of it: continue with --resume")
+        super().__init__(f"interrupted at step {step}; {directory} holds its checkpoint; continue with --resume")
         self.code = 128 + number
 
 
 def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: bool = False) -> State:
-    """Train `recipe` in `directory`, from its last checkpoint if `resume`. The files on disk are complete at any moment.
+    """Train `recipe` in `directory`, from its last checkpoint if `resume`. The files on disk are complete at all times.
 
-    Ctrl-C and SIGTERM save a checkpoint and raise Interrupted. ValueError for a directory that is in use, that holds the run
-    of another recipe (a resumed one may change the settings in RESUMABLE and in the recipe's `relocatable`), or that holds a
-    run while `resume` is off.
+    Ctrl-C and SIGTERM save a checkpoint and raise Interrupted. ValueError if the directory is in use, holds a run of another
+    recipe (a resumed run may change the settings in RESUMABLE and in the recipe's `relocatable`), or holds a run and
+    `resume` is False.
     """
     with (
         _threads(recipe.train.threads),
@@ -72,11 +72,11 @@ def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: b
             _check_constants(directory / "constants.safetensors", run)
             _check_length(directory, state, run.train)
         elif where.first:
-            _draw_first(run)
-            with atomic_write(directory / "constants.safetensors") as place:
-                write_tensors(place, run.constants)
+            _draw_first_batch(run)
+            with atomic_write(directory / "constants.safetensors") as temporary:
+                write_tensors(temporary, run.constants)
         if where.first:
-            _store(directory, recipe)
+            _write_recipe(directory, recipe)
             _prune(checkpoints, state, run.train)  # left by a crash
         if not where.first:
             for _ in _loop(run, state, step, where, checkpoints, None):
@@ -102,14 +102,14 @@ def _threads(number: int) -> Iterator[None]:
 
 
 class _Signals:
-    """SIGINT and SIGTERM as a flag that the loop reads after a step; a second signal acts as it would without this."""
+    """Flag for SIGINT and SIGTERM that the loop reads after each step; a second signal has its usual effect."""
 
     def __init__(self) -> None:
         self.number = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Signals":
-        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+        if threading.current_thread() is threading.main_thread():  # other threads may not set handlers
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._received)
         return self
@@ -140,14 +140,14 @@ def _loop(
                 sums[name] = sums.get(name, 0.0) + value
             saving = number % config.save_every == 0 or number in config.milestones or number == config.steps
             logging = saving or number % config.log_every == 0
-            # ranks agree on a signal where they wait for each other anyway
+            # ranks exchange signals only where they synchronise anyway
             stop = signals.agreed(where.world) if logging or where.world == 1 else 0
-            # a window of the log also ends at a checkpoint: a resumed run then writes the same lines
+            # a logging window also ends at a checkpoint, so that a resumed run writes the same records
             if logging or stop:
                 means = {name: averaged(float(total) / count, where.world) for name, total in sums.items()}
                 sums, count = {}, 0
                 if saving:
-                    means |= _evaluated(run, state, step)
+                    means |= _evaluate(run, state, step)
                 _check_finite(means, checkpoints.parent, number)
                 if log:
                     log.write(number, means)
@@ -169,10 +169,10 @@ def _check_finite(means: dict[str, float], directory: Path, number: int) -> None
             )
 
 
-def _draw_first(run: Run[Any]) -> None:
-    """Draw batch 0 and keep it for the loop: data that give none leave the directory free."""
-    kept, batches = {0: run.batches(0)}, run.batches
-    run.batches = lambda number: kept.pop(number) if number in kept else batches(number)
+def _draw_first_batch(run: Run[Any]) -> None:
+    """Draw batch 0 and cache it for the loop, so that unusable data raise before anything is written."""
+    cached, batches = {0: run.batches(0)}, run.batches
+    run.batches = lambda number: cached.pop(number) if number in cached else batches(number)
 
 
 RESUMABLE = frozenset(
@@ -192,20 +192,20 @@ RESUMABLE = frozenset(
 """Settings that may change when a run is resumed: how long it trains, how often it saves and logs, and where it runs."""
 
 
-def _store(directory: Path, recipe: Recipe) -> None:
-    """Write recipe.json. It comes last: a recipe that cannot be built leaves the directory free."""
-    write_json(directory / "recipe.json", _described(recipe))
+def _write_recipe(directory: Path, recipe: Recipe) -> None:
+    """Write recipe.json last, so that a recipe that cannot be built does not claim the directory."""
+    write_json(directory / "recipe.json", _description(recipe))
 
 
 def _check_length(directory: Path, state: State, config: TrainConfig) -> None:
     if state.step > config.steps:
         raise ValueError(
-            f"{directory}: train.steps is {config.steps}, but the run is at step {state.step}; give at least as many"
+            f"{directory}: train.steps is {config.steps}, but the run is at step {state.step}; use at least that many"
         )
 
 
 def _check_constants(path: Path, run: Run[Any]) -> None:
-    """ValueError if constants measured on the data have changed since the run began: its weights are in their units."""
+    """ValueError if constants measured on the data differ from those of the stored run, on which its weights depend."""
     stored = read_tensors(path)
     for name in sorted(stored.keys() | run.constants.keys()):
         was, now = stored.get(name), run.constants.get(name)
@@ -216,7 +216,7 @@ def _check_constants(path: Path, run: Run[Any]) -> None:
 
 
 def same_constant(was: Tensor, now: Tensor) -> bool:
-    """True for equal tensors; floats may differ by a thousandth, because other threads add in another order."""
+    """True if the tensors are equal. Floats may differ by 1e-3: the order of summation depends on the number of threads."""
     if was.shape != now.shape or was.dtype != now.dtype:
         return False
     if not was.is_floating_point() or not was.numel():
@@ -225,12 +225,12 @@ def same_constant(was: Tensor, now: Tensor) -> bool:
 
 
 def fingerprint(*tensors: Tensor) -> Tensor:
-    """One number that changes with any entry, to be stored among a run's constants."""
+    """A 64-bit hash of the tensors, to be stored among a run's constants."""
     digest = tensor_hash(("", tensor) for tensor in tensors)
     return torch.tensor(int.from_bytes(digest[:8], "big", signed=True))
 
 
-def _described(recipe: Recipe) -> dict[str, Any]:
+def _description(recipe: Recipe) -> dict[str, Any]:
     return {"monge": monge.__version__, "app": recipe.app, "recipe": asdict(recipe)}
 
 
@@ -239,21 +239,21 @@ def _prune(checkpoints: Path, state: State, config: TrainConfig) -> None:
     checkpoint.prune(checkpoints, keep=config.keep_last, also=best | set(config.milestones))
 
 
-def _evaluated(run: Run[Any], state: State, step: nn.Module) -> dict[str, float]:
-    """The metrics of the averaged weights, evaluated on random numbers of their own; updates the best so far."""
+def _evaluate(run: Run[Any], state: State, step: nn.Module) -> dict[str, float]:
+    """Metrics of the EMA weights, without effect on the random state; updates the best evaluation."""
     if run.evaluate is None:
         return {}
-    kept = {name: p.detach().clone() for name, p in trained(state.model).items()} if state.ema else {}
+    current = {name: p.detach().clone() for name, p in trained(state.model).items()} if state.ema else {}
     training = state.model.training
     with torch.no_grad(), torch.random.fork_rng():
         if state.ema:
             _copy_into(state.model, state.ema.weights)
         with gathered(step):
             metrics = run.evaluate(state.model.eval())
-        _copy_into(state.model, kept)
+        _copy_into(state.model, current)
     state.model.train(training)
     if run.best_by not in metrics:
-        raise ValueError(f"best_by: no metric {run.best_by!r}; evaluate gives {', '.join(metrics)}")
+        raise ValueError(f"best_by: no metric {run.best_by!r}; evaluate returns {', '.join(metrics)}")
     value, best = metrics[run.best_by], state.best.get("value", math.nan)
     if math.isnan(best) or (value > best if run.best_mode == "max" else value < best):
         state.best = {"step": state.step, "value": value}
@@ -268,7 +268,7 @@ def _copy_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 @contextmanager
 def claimed(directory: Path, recipe: Recipe, *, resume: bool, where: Ranks) -> Iterator[None]:
-    """Hold `directory` for this recipe: made if new, checked if old, locked against a second process until the end."""
+    """Lock `directory` for this recipe: create it if needed, and compare the recipe with a stored one."""
     if not where.first:
         yield
         return
@@ -276,11 +276,11 @@ def claimed(directory: Path, recipe: Recipe, *, resume: bool, where: Ranks) -> I
         path = directory / "recipe.json"
         if path.exists():
             if not resume:
-                raise ValueError(f"{directory}: there is a run already; go on with --resume or name another directory")
-            places = {f"recipe.{name}" for name in getattr(recipe, "relocatable", ())}
-            check_same(path, read_json(path), _described(recipe), free=RESUMABLE | places)
+                raise ValueError(f"{directory} already holds a run; continue with --resume or choose another directory")
+            relocatable = {f"recipe.{name}" for name in getattr(recipe, "relocatable", ())}
+            check_same(path, read_json(path), _description(recipe), free=RESUMABLE | relocatable)
         elif checkpoint.steps(directory / "checkpoints"):
-            raise ValueError(f"{path} is missing, but there are checkpoints; restore it, or name another directory")
+            raise ValueError(f"{path} is missing, but there are checkpoints; restore it or choose another directory")
         elif resume:
             logging.getLogger(__name__).warning("%s: no run to resume; starting a new one", directory)
         yield

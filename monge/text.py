@@ -1,4 +1,4 @@
-"""Text that a user's file, a model or Lean wrote, made safe to print on a terminal or to use as a file's name."""
+"""Escaping of untrusted text (from user files, models or Lean) for terminals and file names."""
 
 import hashlib
 import unicodedata
@@ -8,7 +8,7 @@ UNPRINTABLE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 
 
 def printable(text: str) -> str:
-    """The text with control, format and direction characters and lone surrogates as escapes; newlines stay."""
+    """The text with control, format and bidirectional characters and lone surrogates escaped; newlines are preserved."""
     return "".join(
         c if c == "\n" or unicodedata.category(c) not in UNPRINTABLE else c.encode("unicode_escape").decode()
         for c in text
@@ -16,12 +16,12 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`printable` text with its lines joined by spaces."""
+    """`printable` text on one line: each run of whitespace becomes a single space."""
     return " ".join(printable(text).split())
 
 
 def file_name(text: str, *, most: int = 120) -> str:
-    """A name for a file: letters, digits, `.` and `_`, at most so many bytes; a longer one is cut and ends in a hash."""
+    """A safe file name: letters, digits, `.` and `_`, at most `most` bytes; longer names are truncated and end in a hash."""
     safe = "".join(c if c.isalnum() or c in "._" else "_" for c in text)
     if len(safe.encode()) <= most:
         return safe

@@ -1,4 +1,4 @@
-"""The floors of the house, read from the imports: each module uses only what lies below it."""
+"""The layers of the package, read from the imports: each module imports only from layers below it."""
 
 import ast
 import subprocess
@@ -12,10 +12,11 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "monge").rglob("*.py"))
 
 CORE = {"kernels", "math"}
-GROUND = CORE | {"files", "fleet", "text"}
+GROUND = CORE | {"files", "fleet", "flags", "text"}
 MAY_USE = {
     "files": set(),
     "fleet": set(),
+    "flags": set(),
     "text": set(),
     "kernels": set(),
     "math": {"kernels"},
@@ -27,7 +28,9 @@ MAY_USE = {
     "run": GROUND | {"nets", "objective", "lm", "train", "runs"},
     "pretrain": GROUND | {"nets", "objective", "lm", "train", "runs", "run"},
     "apps": GROUND | {"nets", "objective", "lm", "train", "runs", "run", "pretrain"},
-    "cli": {"apps", "runs", "text"},
+    "viewer": GROUND | {"train", "apps"},
+    "completion": {"apps", "viewer", "cli"},
+    "cli": {"apps", "viewer", "completion", "runs", "flags", "text"},
     "__main__": {"cli"},
 }
 OUTSIDE_OF_MATH = {"torch", "numpy", "scipy", "jaxtyping"}
@@ -39,7 +42,7 @@ def name(path: Path) -> list[str]:
 
 
 def imports(path: Path, *, top_only: bool = False) -> Iterator[str]:
-    """Dotted names, `from a import b` as a.b; those for the type checker alone do not count."""
+    """Dotted names, `from a import b` as a.b; those under TYPE_CHECKING are left out."""
     tree = ast.parse(path.read_text())
     tree.body = [
         node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
@@ -53,18 +56,18 @@ def imports(path: Path, *, top_only: bool = False) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: ".".join(name(path)))
-def test_a_module_uses_only_the_floors_below_it(path):
-    _, *own = name(path)
-    if not own:
+def test_a_module_imports_only_from_layers_below_it(path):
+    _, *parts = name(path)
+    if not parts:
         return
-    floor = own[0]
+    floor = parts[0]
     assert floor in MAY_USE, f"{floor} has no floor; add it to MAY_USE"
     for used in imports(path):
         package, *rest = used.split(".")
         if package == "monge" and rest and rest[0] != "__version__":
             assert rest[0] in MAY_USE[floor] | {floor}, f"{floor} may not use {used}"
-            if floor == rest[0] == "apps" and len(own) > 1 and len(rest) > 1:
-                assert own[1] == rest[1], f"the app {own[1]} imports the app {rest[1]}"
+            if floor == rest[0] == "apps" and len(parts) > 1 and len(rest) > 1:
+                assert parts[1] == rest[1], f"the app {parts[1]} imports the app {rest[1]}"
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if name(p)[1:2] == ["math"]], ids=lambda path: path.stem)
@@ -77,7 +80,7 @@ def test_math_has_no_networks_and_few_dependencies(path):
     assert not attributes & {"Module", "Parameter", "parameters"}
 
 
-def test_kernels_do_not_know_torch():
+def test_kernels_do_not_import_torch():
     used = {name.split(".")[0] for path in FILES if "kernels" in path.parts for name in imports(path)}
     assert "torch" not in used
 

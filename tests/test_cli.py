@@ -81,7 +81,8 @@ def test_a_word_that_is_not_there_is_named(words: list[str], capsys: pytest.Capt
     assert main(words) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith(f"monge: no {' '.join(words[:2])!r}; there are:")
+    assert shown.err.startswith(f"monge: unknown command {' '.join(words[:2])!r}")
+    assert ("did you mean 'generate train'?" in shown.err) == (len(words) > 1)
 
 
 @pytest.mark.slow
@@ -98,13 +99,39 @@ def test_an_app_without_a_verb_shows_the_verbs(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    "words",
-    [["generate", "train", "--no-such-option"], ["generate", "train", "--batch-size", "many"], ["generate", "sample"]],
+    ("words", "message"),
+    [
+        (["train", "--stpes", "3"], "unknown option --stpes; did you mean --steps?"),
+        (["train", "--train.lr", "3"], "unknown option --train.lr; did you mean --lr?"),
+        (["train", "--zzz"], "unknown option --zzz; --help lists all options"),
+        (["train", "--batch-size", "many"], "--batch-size many: give an integer"),
+        (["train", "--lr", "fast"], "--lr fast: give a number"),
+        (["train", "--lr"], "--lr needs a value"),
+        (
+            ["train", "--coupling", "none"],
+            "--coupling none: choose from independent, ot, ot-across, entropic, semidiscrete",
+        ),
+        (["train", "more"], "unknown argument more; --help lists all arguments"),
+        (["sample"], "missing PATH: "),
+    ],
 )
-def test_a_bad_option_exits_with_two(words: list[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    assert stopped.value.code == 2
+def test_a_wrong_option_is_one_sentence_with_the_nearest_one(words: list[str], message: str, capsys) -> None:
+    assert main(["generate", *words]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"monge generate {words[0]}: {message}")
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+
+
+def test_a_completion_script_completes_commands_and_options() -> None:
+    """The script for bash, in bash."""
+    ask = """
+    source <(python -m monge completion bash)
+    try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _monge; echo "${COMPREPLY[@]}"; }
+    try monge gen; try monge generate sam; try monge generate train --warm; try monge view --wa
+    """
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", ask], text=True, capture_output=True, env={**os.environ, "PATH": path})
+    assert (done.stdout.splitlines(), done.stderr) == (["generate", "sample", "--warmup-steps", "--watch"], "")
 
 
 @pytest.mark.parametrize(

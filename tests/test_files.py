@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and directories that one process holds."""
+"""Files are complete or absent, and a directory is locked by one process at a time."""
 
 import json
 import math
@@ -12,12 +12,12 @@ from monge.files import atomic_directory, atomic_write, locked, strict, write_js
 
 
 @pytest.mark.parametrize("writer", [atomic_write, atomic_directory])
-def test_two_writers_of_one_path_do_not_meet(
+def test_two_writers_of_one_path_exclude_each_other(
     tmp_path: Path, writer: Callable[[Path], AbstractContextManager[Path]]
 ) -> None:
     path = tmp_path / "deep" / "x"
-    with writer(path) as place:
-        part = place / "part" if place.is_dir() else place
+    with writer(path) as temporary:
+        part = temporary / "part" if temporary.is_dir() else temporary
         part.write_text("first")
         with pytest.raises(ValueError, match="x: another process is writing it"), writer(path):
             pass
@@ -27,18 +27,18 @@ def test_two_writers_of_one_path_do_not_meet(
 
 
 @pytest.mark.parametrize("writer", [atomic_write, atomic_directory])
-def test_an_error_of_the_producer_stays_what_it_is(
+def test_an_error_of_the_producer_is_not_changed(
     tmp_path: Path, writer: Callable[[Path], AbstractContextManager[Path]]
 ) -> None:
     with pytest.raises(ConnectionError, match=r"^the server has gone$"), writer(tmp_path / "x"):
         raise ConnectionError("the server has gone")
-    said = r"x: could not be written \(.*full.*\); what was saved before is whole"
-    with pytest.raises(OSError, match=said), writer(tmp_path / "x"):
+    message = r"x: could not be written \(.*full.*\); files saved earlier are intact"
+    with pytest.raises(OSError, match=message), writer(tmp_path / "x"):
         raise OSError(28, "the disk is full")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_directory_that_was_there_stays_and_one_that_was_made_goes(tmp_path: Path) -> None:
+def test_an_existing_directory_stays_and_a_created_one_is_removed(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there")
     for name in ("there", "link", "new"):
@@ -48,7 +48,7 @@ def test_a_directory_that_was_there_stays_and_one_that_was_made_goes(tmp_path: P
     assert not list((tmp_path / "there").iterdir())
 
 
-def test_json_that_every_parser_reads_has_null_for_what_is_no_number(tmp_path: Path) -> None:
+def test_strict_json_has_null_for_non_finite_numbers(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", strict({"a": math.nan, "b": [1.5, math.inf, "nan"], "c": (2, None)}))
     assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {
         "a": None,

@@ -1,4 +1,4 @@
-"""One function, three fleets, the same results; what fails says where, and nobody stays behind."""
+"""One function, three fleets, the same results; errors name their shard, and no process outlives its fleet."""
 
 import math
 import multiprocessing
@@ -35,8 +35,8 @@ def ray_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def running(name: str) -> list[int]:
-    """The numbers of processes of that name that this process started and that are still there."""
-    found = []
+    """Ids of the running child processes of this process with this name."""
+    running_ids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             number, rest = path.parent.name, path.read_text()
@@ -44,8 +44,8 @@ def running(name: str) -> list[int]:
             continue
         command, parent = rest[rest.index("(") + 1 : rest.rindex(")")], rest[rest.rindex(")") :].split()[2]
         if name in command and int(parent) == os.getpid():
-            found.append(int(number))
-    return found
+            running_ids.append(int(number))
+    return running_ids
 
 
 @pytest.fixture(
@@ -57,9 +57,9 @@ def any_fleet(request: pytest.FixtureRequest) -> Fleet:
     return processes(2) if request.param == "processes" else request.getfixturevalue("ray_fleet")
 
 
-def test_every_fleet_gives_what_a_loop_gives(any_fleet: Fleet) -> None:
-    found = list(any_fleet(operator.call, iter(SHARDS)))
-    assert sorted(found) == list(enumerate(map(math.factorial, NUMBERS)))
+def test_every_fleet_gives_the_results_of_a_loop(any_fleet: Fleet) -> None:
+    results = list(any_fleet(operator.call, iter(SHARDS)))
+    assert sorted(results) == list(enumerate(map(math.factorial, NUMBERS)))
     assert list(any_fleet(operator.call, [])) == []
     assert not multiprocessing.active_children()
 
@@ -71,11 +71,11 @@ def test_an_error_carries_the_number_of_its_shard(any_fleet: Fleet) -> None:
     assert not multiprocessing.active_children()
 
 
-def test_here_yields_what_was_done_before_the_error() -> None:
-    found = []
+def test_here_yields_the_results_before_the_error() -> None:
+    results = []
     with pytest.raises(KeyError):
-        found.extend(here(operator.call, FRAGILE))
-    assert [number for number, _ in found] == [0, 1, 2, 3, 4]
+        results.extend(here(operator.call, FRAGILE))
+    assert [number for number, _ in results] == [0, 1, 2, 3, 4]
 
 
 def test_here_is_lazy() -> None:
@@ -84,36 +84,36 @@ def test_here_is_lazy() -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_an_error_that_says_so() -> None:
+def test_a_process_that_exits_is_an_error_that_reports_it() -> None:
     with pytest.raises(
-        ChildProcessError, match=r"fleet: a worker process ended \(out of memory\?\); use fewer workers"
+        ChildProcessError, match=r"fleet: a worker process exited \(out of memory\?\); use fewer workers"
     ):
         list(processes(2)(operator.call, DEADLY))
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_at_its_start_is_no_different() -> None:
-    with pytest.raises(ChildProcessError, match="fleet: a worker process ended"):
+def test_a_process_that_exits_at_its_start_is_the_same_error() -> None:
+    with pytest.raises(ChildProcessError, match="fleet: a worker process exited"):
         list(processes(1, start=partial(os._exit, 1))(operator.call, SHARDS))
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
-def test_a_ray_worker_that_dies_is_an_error_that_says_so(ray_fleet: Fleet) -> None:
-    with pytest.raises(ChildProcessError, match="fleet: a worker process ended"):
+def test_a_ray_worker_that_exits_is_an_error_that_reports_it(ray_fleet: Fleet) -> None:
+    with pytest.raises(ChildProcessError, match="fleet: a worker process exited"):
         list(ray_fleet(operator.call, DEADLY))
-    assert len(list(ray_fleet(operator.call, SHARDS))) == len(SHARDS)  # the cluster goes on
+    assert len(list(ray_fleet(operator.call, SHARDS))) == len(SHARDS)  # the cluster keeps running
 
 
 @pytest.mark.slow
 def test_every_process_is_started_first(tmp_path: Path) -> None:
-    found = processes(2, start=partial(os.chdir, tmp_path))(operator.call, [os.getcwd] * 4)
-    assert [directory for _, directory in found] == [str(tmp_path)] * 4
+    results = processes(2, start=partial(os.chdir, tmp_path))(operator.call, [os.getcwd] * 4)
+    assert [directory for _, directory in results] == [str(tmp_path)] * 4
 
 
 @pytest.mark.slow
-def test_a_fleet_that_is_left_early_waits_for_nobody() -> None:
+def test_a_fleet_that_is_left_early_does_not_wait() -> None:
     walk = processes(2)(operator.call, [*SHARDS[:1], partial(time.sleep, 1200)])
     next(walk)
     began = time.monotonic()
@@ -123,7 +123,7 @@ def test_a_fleet_that_is_left_early_waits_for_nobody() -> None:
 
 
 @pytest.mark.slow
-def test_ray_holds_no_more_shards_than_it_may(ray_fleet: Fleet) -> None:
+def test_ray_holds_at_most_the_given_number_of_shards(ray_fleet: Fleet) -> None:
     drawn: list[int] = []
 
     def shards() -> Iterator[partial[int]]:
@@ -150,7 +150,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+def test_workers_exit_with_a_killed_parent(tmp_path: Path) -> None:
     (tmp_path / "parent.py").write_text(PARENT)
     with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -166,13 +166,13 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 
 def alive(number: int) -> bool:
-    """Whether this process runs; one that ended and that nobody has waited for does not."""
+    """True if this process runs; a zombie does not."""
     try:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-def test_no_workers_are_refused() -> None:
-    with pytest.raises(ValueError, match="fleet: at least one worker, got 0"):
+def test_zero_workers_are_rejected() -> None:
+    with pytest.raises(ValueError, match="fleet: workers must be at least 1, got 0"):
         processes(0)

@@ -1,4 +1,4 @@
-"""Every row of the README's table of methods trains through `fit`, is saved, reopened and used."""
+"""Every row of the table in docs/concepts.md of methods trains through `fit`, is saved, reopened and used."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from monge.run import fit
 from monge.runs import reopen
 from monge.train.loop import Run
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+CONCEPTS = (Path(__file__).parents[1] / "docs/concepts.md").read_text()
 DATA = torch.randn(64, 2, generator=seeded(1)) + 3
 LABELS = torch.arange(64) % 2
 SMALL = DiTShape(monge.BlockShape(16, 2), depth=2)
@@ -38,7 +38,7 @@ def hidden_pairs(number: int) -> Pair:
 
 
 def sequences(number: int) -> Pair:
-    """Containers of sequences of different lengths."""
+    """Containers of sequences with different lengths."""
     lengths = torch.randint(1, 5, (2, 8), generator=seeded(6, number)).tolist()
     sides = [
         [torch.randn(n, 3, generator=seeded(7, number, n)) + 4 * k for n in side] for k, side in enumerate(lengths)
@@ -70,7 +70,7 @@ def candidates(number: int) -> monge.Candidates:
 
 
 class Quadratic(nn.Module):
-    """An energy: a small network to one number."""
+    """An energy: a small network with a scalar output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Quadratic(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A frozen encoder of tokens that is told the padding."""
+    """A frozen encoder of tokens that receives the padding mask."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def potentials() -> Tensor:
 
 
 def reflow_pairs(number: int) -> Pair:
-    """Noise and where a flow carries it."""
+    """Noise and the samples to which a flow maps it."""
     x_0 = torch.randn(16, 2, generator=seeded(3, number))
     return Pair(x_0, integrate(lambda x, t: 3 - x, x_0, 4))
 
@@ -179,7 +179,7 @@ class Method_:
 
 
 def used(name: str, model: nn.Module) -> Tensor:
-    """The trained model at work: energies of candidates, or the end of the flow."""
+    """The output of the trained model: energies of candidates, or the end of the flow."""
     batch = METHODS[name][2](1000)
     with torch.no_grad():
         if isinstance(batch, monge.Candidates):
@@ -192,11 +192,11 @@ def loss(name: str, model: nn.Module) -> float:
         torch.manual_seed(0)
         objective = METHODS[name][1]()
         losses = [objective(model, METHODS[name][2](2000 + k)) for k in range(8)]
-        return sum(float(found.metrics.get("velocity", found.value)) for found in losses)
+        return sum(float(loss.metrics.get("velocity", loss.value)) for loss in losses)
 
 
-def test_the_table_of_the_readme_is_this_one() -> None:
-    table = README.split("| method |")[1].split("\n\n")[0]
+def test_the_documented_table_lists_these_methods() -> None:
+    table = CONCEPTS.split("| method |")[1].split("\n\n")[0]
     rows = re.findall(r"^\| ([^|`-][^|]*?) \|", table, re.MULTILINE)
     assert [*dict.fromkeys(name.partition(", margin")[0] for name in METHODS)] == rows
 

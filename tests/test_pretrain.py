@@ -1,4 +1,4 @@
-"""A small language model: sizes that fit each other, and a run that goes on with its own texts only."""
+"""A small language model: sizes that fit each other, and a run that resumes only with the same texts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,23 +11,23 @@ from monge.train.config import TrainConfig
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"),
+    ("sizes", "message"),
     [
         *(
             ({name: 0}, f"{name} must be at least 1, got 0")
             for name in ("vocabulary", "width", "depth", "heads", "batch_size")
         ),
         ({"length": 1}, "length must be at least 2, got 1"),
-        ({"width": 100}, "width 100 is not 6 heads of an even width; give a multiple of 12"),
-        ({"width": 6}, "width 6 is not 6 heads"),
+        ({"width": 100}, "width 100 does not divide into 6 heads of even width; use a multiple of 12"),
+        ({"width": 6}, "width 6 does not divide into 6 heads"),
     ],
 )
-def test_sizes_that_make_no_model_are_refused(sizes: dict[str, int], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_sizes_are_rejected(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Pretrain(**sizes)
 
 
-def test_a_run_goes_on_with_its_own_texts_only(tmp_path: Path) -> None:
+def test_a_run_resumes_only_with_the_same_texts(tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.write_text("( ph -> ps )\nA e. B\n" * 40)
     config = TrainConfig(steps=2, save_every=1, warmup_steps=0, device="cpu", ema_width=0.0, loader_threads=0)

@@ -1,6 +1,6 @@
-"""A refactor leaves the loss of every recipe as it was: 20 steps, fixed seed, against golden/losses.json.
+"""A refactor leaves the loss of every recipe unchanged: 20 steps, fixed seed, against golden/losses.json.
 
-The file is written anew by `python tests/test_recipes.py`; say in the commit what changed the losses and why.
+`python tests/test_recipes.py` rewrites the file; explain in the commit message what changed the losses and why.
 """
 
 import json
@@ -45,7 +45,7 @@ def losses(recipe: Generate) -> list[float]:
 
 @pytest.fixture(autouse=True, scope="module")
 def potentials_once():
-    """Fit semidiscrete potentials once: they take twenty seconds, and depend on the data and the seed alone."""
+    """Fit semidiscrete potentials once: they take twenty seconds and depend only on the data and the seed."""
     fitted, fit = {}, couplings._potentials
 
     def once(x, groups, seed):
@@ -61,9 +61,9 @@ def potentials_once():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_losses_are_the_golden_ones(name):
-    # bit-identical on one machine; other processors round products otherwise, and training amplifies it, most where a
-    # point that lies between two of the data goes to the other
+def test_the_losses_equal_the_golden_ones(name):
+    # bit-identical on one machine; other processors round products differently, and training amplifies the difference,
+    # most where a point between two data points is assigned to the other one
     near = 1e-2 if name == "semidiscrete" else 1e-3
     assert losses(RECIPES[name]) == pytest.approx(json.loads(GOLDEN.read_text())[name], rel=near)
 

@@ -1,4 +1,4 @@
-"""A run directory: one recipe, one process, and weights that anybody can open."""
+"""A run directory: one recipe, one process, and weights that other tools can open."""
 
 import json
 import re
@@ -61,7 +61,7 @@ def test_checkpoints_are_named_last_best_or_by_their_step(tmp_path: Path) -> Non
     assert checkpoint.step_of(opened.checkpoint("best")) == min(records, key=records.__getitem__)
     assert checkpoint.step_of(opened.checkpoint("last")) == 6
     assert checkpoint.step_of(opened.checkpoint("2")) == 2
-    with pytest.raises(ValueError, match="no checkpoint '5'; there are last, best and steps 2, 4, 6"):
+    with pytest.raises(ValueError, match="no checkpoint '5'; available: last, best and steps 2, 4, 6"):
         opened.checkpoint("5")
 
 
@@ -81,15 +81,15 @@ def test_evaluation_sees_the_averaged_weights_and_leaves_the_run_alone(tmp_path:
             )
 
 
-def test_a_run_that_is_there_is_not_touched_without_resume(tmp_path: Path) -> None:
+def test_an_existing_run_is_not_touched_without_resume(tmp_path: Path) -> None:
     fit(RECIPE, tmp_path)
     before = everything(tmp_path)
-    with pytest.raises(ValueError, match="there is a run already; go on with --resume or name another directory"):
+    with pytest.raises(ValueError, match="already holds a run; continue with --resume or choose another directory"):
         fit(RECIPE, tmp_path)
     assert everything(tmp_path) == before
 
 
-def test_resuming_what_is_done_changes_nothing(tmp_path: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     fit(RECIPE, tmp_path)
     before = everything(tmp_path)
     assert fit(RECIPE, tmp_path, resume=True).step == 6
@@ -105,7 +105,7 @@ def test_resuming_what_is_done_changes_nothing(tmp_path: Path) -> None:
         (replace(with_train(lr=0.5, warmup_steps=7), size=9), "recipe.size = 8, not 9"),
     ],
 )
-def test_another_recipe_is_refused_by_its_first_difference(tmp_path: Path, other: Regression, named: str) -> None:
+def test_another_recipe_is_rejected_with_its_first_difference(tmp_path: Path, other: Regression, named: str) -> None:
     fit(RECIPE, tmp_path)
     before = everything(tmp_path)
     with pytest.raises(ValueError, match=re.escape(f"made with {named}")) as error:
@@ -114,7 +114,7 @@ def test_another_recipe_is_refused_by_its_first_difference(tmp_path: Path, other
     assert everything(tmp_path) == before
 
 
-def test_versions_may_differ_and_missing_fields_count() -> None:
+def test_versions_may_differ_and_missing_fields_are_differences() -> None:
     one = {"monge": "0.1", "app": "a", "recipe": {"x": 1}}
     check_same(Path("p"), one, {**one, "monge": "0.2"})
     with pytest.raises(ValueError, match="made with app = 'a', not 'b'"):
@@ -155,7 +155,7 @@ def test_a_run_whose_first_batch_cannot_be_made_leaves_the_directory_free(tmp_pa
         (lambda x: x.long(), True),
     ],
 )
-def test_constants_may_differ_by_what_other_threads_round_and_no_more(tmp_path: Path, change, refused: bool) -> None:
+def test_constants_may_differ_only_by_rounding(tmp_path: Path, change, refused: bool) -> None:
     fit(RECIPE, tmp_path)
     path = tmp_path / "constants.safetensors"
     files.write_tensors(path, {"test": change(files.read_tensors(path)["test"])})
@@ -173,7 +173,7 @@ def test_whole_numbers_among_the_constants_must_be_equal() -> None:
     assert not same_constant(torch.tensor([1e-6]), torch.tensor([1e-5]))
 
 
-def test_resuming_where_there_is_no_run_is_said(tmp_path: Path, caplog) -> None:
+def test_resuming_without_a_run_is_logged(tmp_path: Path, caplog) -> None:
     assert fit(RECIPE, tmp_path / "run", resume=True).step == 6
     assert f"{tmp_path / 'run'}: no run to resume; starting a new one" in caplog.text
     caplog.clear()
@@ -182,7 +182,7 @@ def test_resuming_where_there_is_no_run_is_said(tmp_path: Path, caplog) -> None:
 
 
 @pytest.mark.slow
-def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+def test_a_directory_in_use_is_rejected(tmp_path: Path) -> None:
     script = (
         "import sys, itertools; from pathlib import Path; from regression import Regression; from monge.run import claimed\n"
         "from monge.train.distributed import ranks\n"
@@ -194,31 +194,33 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
         assert other.stdin is not None
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="another process is at work here; wait for it or name another directory"):
+        with pytest.raises(
+            ValueError, match="another process is using it; wait for it to finish or choose another directory"
+        ):
             fit(RECIPE, tmp_path)
         other.stdin.close()
-    assert fit(RECIPE, tmp_path).step == 6  # the lock went with the process
+    assert fit(RECIPE, tmp_path).step == 6  # the lock ended with the process
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "resume.safetensors", "ema.safetensors", "state.json"])
-def test_a_checkpoint_cut_short_is_named_and_the_one_before_it_goes_on(tmp_path: Path, name: str) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    fit(RECIPE, whole)
+def test_a_truncated_checkpoint_is_named_and_the_one_before_it_resumes(tmp_path: Path, name: str) -> None:
+    intact, cut = tmp_path / "whole", tmp_path / "cut"
+    fit(RECIPE, intact)
     fit(RECIPE, cut)
     last = cut / "checkpoints/step-00000006"
     (last / name).write_bytes((last / name).read_bytes()[:-9])
-    with pytest.raises(ValueError, match="not a whole") as error:
+    with pytest.raises(ValueError, match="not a complete") as error:
         fit(RECIPE, cut, resume=True)
     assert str(error.value).startswith(str(last / name))
     for path in last.iterdir():
         path.unlink()
     last.rmdir()
     fit(RECIPE, cut, resume=True)
-    one, two = everything(whole), everything(cut)
+    one, two = everything(intact), everything(cut)
     assert one == two
 
 
-def test_leftovers_of_a_crash_are_swept_when_it_goes_on(tmp_path: Path) -> None:
+def test_partial_files_of_a_crash_are_removed_when_it_resumes(tmp_path: Path) -> None:
     fit(RECIPE, tmp_path)
     before = everything(tmp_path)
     for name in (".writing-step-00000008", ".writing-.writing-step-00000002", ".writing-step-00000003"):
@@ -236,7 +238,7 @@ def test_no_ema_and_no_evaluation_are_fine(tmp_path: Path) -> None:
     assert reopen(tmp_path, app="regression").weights(Network()) is not None
 
 
-def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+def test_a_directory_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no run here \(no recipe.json\)"):
         reopen(tmp_path / "nowhere", app="regression")
     fit(RECIPE, tmp_path / "run")
@@ -247,11 +249,11 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "early").mkdir()
     for name in ("recipe.json", "constants.safetensors"):
         (tmp_path / "early" / name).write_bytes((tmp_path / "run" / name).read_bytes())
-    with pytest.raises(ValueError, match="no checkpoint yet; train for longer"):
+    with pytest.raises(ValueError, match="no checkpoint yet; train longer"):
         reopen(tmp_path / "early", app="regression").checkpoint()
 
 
-def test_a_directory_that_did_not_come_to_a_run_is_removed_and_nothing_else_is(tmp_path: Path) -> None:
+def test_only_a_directory_created_for_a_failed_run_is_removed(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "notes").write_text("mine")
     for name in ("new", "kept"):
@@ -267,7 +269,7 @@ def test_a_damaged_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"constants\.safetensors"):
         reopen(tmp_path / "run", app="regression")
     (tmp_path / "run" / "recipe.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"recipe\.json: no object with app, recipe"):
+    with pytest.raises(ValueError, match=r"recipe\.json: not an object with app, recipe"):
         reopen(tmp_path / "run", app="regression")
 
 
@@ -276,7 +278,7 @@ def test_a_resumed_run_may_train_for_longer_but_not_for_less(tmp_path: Path) -> 
     assert fit(with_train(steps=8, keep_last=5), tmp_path, resume=True).step == 8
     assert json.loads((tmp_path / "recipe.json").read_text())["recipe"]["train"]["steps"] == 8
     assert [record["step"] for record in read_records(tmp_path / "metrics.jsonl")] == [2, 4, 6, 8]
-    with pytest.raises(ValueError, match=r"train.steps is 6, but the run is at step 8; give at least as many"):
+    with pytest.raises(ValueError, match=r"train.steps is 6, but the run is at step 8; use at least that many"):
         fit(with_train(steps=6), tmp_path, resume=True)
 
 

@@ -1,4 +1,4 @@
-"""Text that others wrote: escaped on a terminal, shortened as a file's name."""
+"""Untrusted text: escaped for a terminal, shortened for a file name."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from monge.text import file_name, one_line, printable
 
 
 @given(st.text(alphabet=st.characters(), max_size=80))
-def test_nothing_that_a_terminal_obeys_is_left(text):
+def test_no_control_characters_are_left(text):
     shown = printable(text)
     assert all(c == "\n" or c.isprintable() or c == "\u3000" or c.isspace() for c in shown)
     assert not set(shown) & set(map(chr, [*range(10), *range(11, 32), 127, 0x9B, 0x202E, 0x2066, 0x200B]))
@@ -39,7 +39,7 @@ def test_a_file_name_is_short_and_safe(text):
     assert not set(name) & set("/\\\0\n :*?\"<>|'")
 
 
-def test_long_names_stay_apart():
+def test_long_names_stay_distinct():
     names = [file_name("a" * 400 + end) for end in ("", "b", "c")]
     assert len(set(names)) == 3
     assert file_name("Nat.add_comm") == "Nat.add_comm"

@@ -24,11 +24,11 @@ for call in (
     except ValueError as error:
         print(error)
 """
-EXPECTED = """Pair: x_0 is a list; give tensors, as torch.as_tensor makes them
-Pair: label is a ndarray; give tensors, as torch.as_tensor makes them
-integrate: 4.0 is no number of steps; give an integer, or the knots as a sequence
-integrate: '4' is no number of steps; give an integer, or the knots as a sequence
-integrate: [0.0, 0.5, 1.0] is no number of steps; give an integer, or the knots as a sequence
+EXPECTED = """Pair: x_0 is a list; give a tensor, for example torch.as_tensor(...)
+Pair: label is a ndarray; give a tensor, for example torch.as_tensor(...)
+integrate: 4.0 is not a number of steps; give an integer, or the knots as a sequence
+integrate: '4' is not a number of steps; give an integer, or the knots as a sequence
+integrate: [0.0, 0.5, 1.0] is not a number of steps; give an integer, or the knots as a sequence
 integrate: x is a single number; give a batch of states, (B, ...)
 """
 

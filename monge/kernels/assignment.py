@@ -13,22 +13,23 @@ from monge.kernels.compiled import compiled
 
 
 class Assignment(NamedTuple):
-    """A permutation of least cost, with its certificate."""
+    """A minimum-cost permutation, with its certificate."""
 
     permutation: np.ndarray
-    """int64 (n,): row i goes to column permutation[i]."""
+    """int64 (n,): row i is assigned to column permutation[i]."""
     prices: np.ndarray
     """float64 (n,): the column duals g, in units of cost; the row duals are min_j(cost[i, j] - g[j])."""
     gap: float
-    """Primal minus dual, in units of cost: the assignment is at most this far from the optimum. Not negative."""
+    """Primal minus dual, in units of cost: the assignment is at most this far from the optimum. Non-negative."""
 
 
 def assign(cost: np.ndarray, prices: np.ndarray | None = None) -> Assignment:
-    """Return the permutation of least total cost of a square float32 or float64 matrix, exact in float64.
+    """Return the permutation of minimum total cost of a square float32 or float64 matrix, exact in float64.
 
-    `prices` are column duals to start from; any finite values give an optimum, good ones sooner. Bertsekas' auction
-    with epsilon scaling finds prices, Jonker and Volgenant's shortest augmenting paths finish; both are bounded, n^3
-    operations at worst. Should the result not be a permutation, which no input is known to cause, scipy solves.
+    `prices` are initial column duals; any finite values lead to an optimum, good ones faster. Bertsekas' auction with
+    epsilon scaling finds prices, and Jonker and Volgenant's shortest augmenting paths complete the assignment; both are
+    bounded, with n^3 operations at worst. Falls back to scipy if the result is not a permutation (no known input triggers
+    this).
     """
     n = len(cost)
     if cost.shape != (n, n):
@@ -37,16 +38,16 @@ def assign(cost: np.ndarray, prices: np.ndarray | None = None) -> Assignment:
         raise ValueError(f"assign: cost is {cost.dtype}; give float32 or float64")
     start = _COLD if prices is None else checked_start(prices, n)
     permutation, duals = np.empty(n, np.int64), np.empty(n)
-    # numba compiles once more for read-only or strided arrays; a copy is cheaper
+    # numba would compile again for read-only or strided arrays; a copy is cheaper
     gap = _solve(cost if cost.flags.carray else cost.copy(), start, permutation, duals)
     if isnan(gap):
-        _refuse_nonfinite(cost)
+        _check_finite(cost)
         return _fallback(cost)
     return Assignment(permutation, duals, gap)
 
 
 def assign_many(costs: Sequence[np.ndarray], *, workers: int = 1) -> list[Assignment]:
-    """Return the assignment of each matrix, `workers` at a time with one thread each; sizes may differ."""
+    """Return the assignment of each matrix, `workers` in parallel with one thread each; sizes may differ."""
     if workers <= 1 or len(costs) <= 1:
         return [assign(cost) for cost in costs]
     with ThreadPoolExecutor(workers) as pool:
@@ -57,7 +58,7 @@ _COLD = np.empty(0)
 
 
 def checked_start(prices: np.ndarray | None, n: int) -> np.ndarray:
-    """Return prices as the kernels take them: n finite float64, or none."""
+    """Return prices in the form that the kernels take: n finite float64 values, or an empty array."""
     if prices is None:
         return _COLD
     prices = np.ascontiguousarray(prices, dtype=np.float64)
@@ -69,12 +70,12 @@ def checked_start(prices: np.ndarray | None, n: int) -> np.ndarray:
     return prices
 
 
-def _refuse_nonfinite(cost):
-    bad = np.argwhere(~np.isfinite(cost))
-    if len(bad):
-        i, j = bad[0]
+def _check_finite(cost):
+    nonfinite = np.argwhere(~np.isfinite(cost))
+    if len(nonfinite):
+        i, j = nonfinite[0]
         raise ValueError(
-            f"assign: cost[{i}, {j}] is {cost[i, j]}; give finite costs, a large one where a pair is forbidden"
+            f"assign: cost[{i}, {j}] is {cost[i, j]}; give finite costs, with a large one to forbid a pair"
         )
 
 
@@ -88,13 +89,13 @@ def _fallback(cost):
 
 @compiled
 def _solve(cost, start, columns, prices):
-    """Fill permutation and prices, return the gap; nan where a cost is not finite or the result no permutation."""
+    """Fill columns and prices, return the gap; nan if a cost is not finite or the result is not a permutation."""
     n = cost.shape[0]
     if n == 0:
         return 0.0
-    # room for all in two pieces: in small problems each takes as long as much arithmetic
-    reals, whole = np.empty((4, n)), np.empty((4, n), np.int32)
-    vacant, rows, free = reals[0], whole[0], whole[1]
+    # all workspace in two allocations: in small problems each costs as much as a lot of arithmetic
+    reals, integers = np.empty((4, n)), np.empty((4, n), np.int32)
+    vacant, rows, free = reals[0], integers[0], integers[1]
     if n == 1:  # no second column to bid against
         columns[0], prices[0] = 0, cost[0, 0]
         return 0.0 * cost[0, 0]
@@ -102,7 +103,7 @@ def _solve(cost, start, columns, prices):
     if left < 0:
         return np.nan
     if left > 0:
-        extend(cost, scale, prices, columns, rows, vacant, free[:left], reals[1:], whole[2:])
+        extend(cost, scale, prices, columns, rows, vacant, free[:left], reals[1:], integers[2:])
     gap = slack(cost, scale, prices, columns) / scale
     for j in range(n):
         prices[j] /= scale
@@ -111,9 +112,9 @@ def _solve(cost, start, columns, prices):
 
 @compiled
 def _approach(cost, start, columns, prices, rows, vacant, free):
-    """Fill prices near the optimum and all but a few rows; return the scale and how many rows are free.
+    """Fill near-optimal prices and assign all but a few rows; return the scale and the number of free rows.
 
-    -1 rows where a cost is not finite.
+    The number is -1 if a cost is not finite.
     """
     n = cost.shape[0]
     ends = np.empty((2, n), cost.dtype)
@@ -126,10 +127,10 @@ def _approach(cost, start, columns, prices, rows, vacant, free):
         rough[j] = least[j] * single
     if len(start) == n:
         top = start.max()
-        for j in range(n):  # optimal prices of costs below 1 lie within 4 of one another
+        for j in range(n):  # optimal prices of costs below 1 differ by at most 4
             rough[j] = max((start[j] - top) * scale, -4.0)
     prices[:] = rough
-    few = n // 4 + 16  # up to so many free rows, shortest paths alone are faster than an auction before them
+    few = n // 4 + 16  # with at most this many free rows, shortest paths are faster without an auction first
     left = claim(cost, scale, prices, columns, rows, vacant, free, few)
     if left > few:
         auction(cost, single, rough, columns, rows, free)
@@ -140,7 +141,7 @@ def _approach(cost, start, columns, prices, rows, vacant, free):
 
 @compiled
 def approach(cost, start):
-    """Return prices near the optimal ones of a float32 or float64 matrix of two rows or more, all finite."""
+    """Return near-optimal prices of a finite float32 or float64 matrix of at least two rows."""
     n = cost.shape[0]
     columns, prices, rows = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int32)
     scale, _ = _approach(cost, start, columns, prices, rows, np.empty(n), np.empty(n, np.int32))
@@ -149,7 +150,7 @@ def approach(cost, start):
 
 @compiled
 def _scale(least, greatest):
-    """Return the power of two that brings the largest cost near 1, as far as float32 can hold it."""
+    """Return the power of two that brings the largest cost near 1, within the range of the dtype."""
     largest = max(np.abs(least).max(), np.abs(greatest).max())
     bound = 120 if least.itemsize == 4 else 1000
     exponent = min(max(frexp(largest)[1], -bound), bound)
@@ -158,7 +159,7 @@ def _scale(least, greatest):
 
 @compiled
 def _valid(columns, rows):
-    """Whether columns is a permutation."""
+    """Return True if columns is a permutation."""
     rows[:] = -1
     for i, j in enumerate(columns):
         if j < 0 or j >= len(rows) or rows[j] >= 0:

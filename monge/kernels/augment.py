@@ -1,10 +1,10 @@
 """Exact assignment from any column prices: a greedy claim, then shortest augmenting paths. Jonker & Volgenant 1987.
 
-There may be more columns than rows: columns that stay free keep the price they start from, which must be the same for all
-of them and the greatest. Infinite costs are never assigned, but every row must have a finite one.
+There may be more columns than rows. Columns that stay free keep their initial price, which must be the same for all of
+them and the maximum. Infinite costs are never assigned, but every row must have a finite cost.
 
 Costs are read as `scale * cost` in the precision of the prices; `columns[i]` is the column of row i and `rows[j]` the
-row of column j, -1 where free. At every step an assigned row is at the least of its reduced costs, so that a full
+row of column j, -1 if free. At every step an assigned row is at the minimum of its reduced costs, so that a complete
 assignment is optimal.
 """
 
@@ -16,9 +16,10 @@ from monge.kernels.rows import relax, two_smallest
 
 @compiled
 def claim(cost, scale, prices, columns, rows, vacant, free, limit):
-    """Give each row its best column if free, at the price where the second is as good; return how many stay free.
+    """Assign each row its best column if free, at the price where the second best is as good; return the number of free rows.
 
-    They are listed in `free`. It ends once they exceed `limit`. `vacant` becomes 0 at free columns, -inf elsewhere.
+    The free rows are listed in `free`. The loop stops once they exceed `limit`. `vacant` becomes 0 at free columns, -inf
+    elsewhere.
     """
     left = 0
     columns[:] = -1
@@ -45,14 +46,14 @@ def claim(cost, scale, prices, columns, rows, vacant, free, limit):
 
 
 @compiled
-def extend(cost, scale, prices, columns, rows, vacant, free, reals, whole):
-    """Assign the free rows one by one along shortest paths of reduced cost, at most one scan for each row of the matrix.
+def extend(cost, scale, prices, columns, rows, vacant, free, reals, integers):
+    """Assign the free rows one by one along shortest paths of reduced cost, with at most one scan per row of the matrix.
 
-    Return False where a row cannot be assigned, since every path to a free column is infinite.
-    `reals`, three rows of n in the prices' precision, and `whole`, two of int32, are room to work in.
+    Return False if a row cannot be assigned because every path to a free column is infinite. `reals`, three rows of n in
+    the precision of the prices, and `integers`, two rows of int32, are workspace.
     """
     open_prices, depth, distance = reals[0], reals[1], reals[2:]
-    parent, closed = whole[0], whole[1]
+    parent, closed = integers[0], integers[1]
     one = prices.dtype.type(1)
     for start in free:
         open_prices[:] = prices
@@ -88,7 +89,7 @@ def extend(cost, scale, prices, columns, rows, vacant, free, reals, whole):
 
 @compiled
 def slack(cost, scale, prices, columns):
-    """Return the sum over rows of the reduced cost paid above the least one: primal minus dual of the assignment."""
+    """Return the sum over rows of the assigned reduced cost minus the minimum: primal minus dual of the assignment."""
     total = 0.0
     for i in range(len(columns)):
         least, _, _ = two_smallest(cost, i, prices, scale)

@@ -1,4 +1,4 @@
-"""Compilation with a disk cache that notices the edit of any kernel file."""
+"""Compilation with a disk cache that is invalidated by an edit of any kernel file."""
 
 import hashlib
 import warnings
@@ -13,7 +13,7 @@ _SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__)
 
 
 class _Cache(FunctionCache):
-    """numba's cache, which looks only at the function's own file, keyed on all kernel files besides."""
+    """numba's cache, keyed on all kernel files: numba itself checks only the function's own file."""
 
     def _index_key(self, sig, codegen):
         signature, target, (code, variables) = super()._index_key(sig, codegen)
@@ -27,7 +27,7 @@ def compiled(function: Callable, fastmath: bool | set[str] = False) -> Callable:
         dispatcher._cache = _Cache(function)  # as Dispatcher.enable_caching does
     except RuntimeError:
         warnings.warn(
-            "monge.kernels: no folder to keep compiled code in, every process compiles anew; set NUMBA_CACHE_DIR",
+            "monge.kernels: no directory to cache compiled code in, so every process recompiles; set NUMBA_CACHE_DIR",
             stacklevel=1,
         )
     return dispatcher

@@ -17,11 +17,11 @@ def _bits(typing, bits):
 
 
 _float_of_bits: Callable = intrinsic(_bits)
-"""Return the float32 whose bits are those of an int32."""
+"""Return the float32 with the bits of an int32."""
 
 
 def _exp2(t, like):
-    """Return 2^t for t <= 0 in the precision of `like`; the result does not fall below 1e-37."""
+    """Return 2^t for t <= 0 in the precision of `like`; t is clamped to at least -125."""
     raise NotImplementedError
 
 
@@ -33,8 +33,8 @@ def _exp2_in(t, like):
 def _exp2_single(t, like):
     # Minimax polynomial of 2^r - 1 on [-1/2, 1/2], times the power of two whose exponent is round(t).
     t = max(t, -125.0)
-    whole = (t + 6755399441055744.0) - 6755399441055744.0  # adding 1.5 * 2^52 rounds to an integer
-    r = np.float32(t - whole)
+    integer = (t + 6755399441055744.0) - 6755399441055744.0  # adding 1.5 * 2^52 rounds to an integer
+    r = np.float32(t - integer)
     p = np.float32(0.00015403530393381608)
     p = p * r + np.float32(0.0013333558146428443)
     p = p * r + np.float32(0.009618129107628477)
@@ -42,7 +42,7 @@ def _exp2_single(t, like):
     p = p * r + np.float32(0.2402265069591007)
     p = p * r + np.float32(0.6931471805599453)
     p = p * r + np.float32(1.0)
-    return p * _float_of_bits(np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)))
+    return p * _float_of_bits(np.int32((np.int32(integer) + np.int32(127)) << np.int32(23)))
 
 
 def _exp2_double(t, like):
@@ -64,7 +64,7 @@ gibbs = compiled(_gibbs, fastmath={"contract"})
 
 @compiled
 def transform(cost, g, f):
-    """f_i = min_j(cost[i, j] - g_j), then g_j = min_i(cost[i, j] - f_i): a kernel at most 1, and 1 in each line."""
+    """f_i = min_j(cost[i, j] - g_j), then g_j = min_i(cost[i, j] - f_i): the kernel is at most 1, with a 1 in each line."""
     for i in range(len(f)):
         f[i] = two_smallest(cost, i, g, 1.0)[0]
     best = np.full(len(g), np.inf)
@@ -103,4 +103,4 @@ def _iterate(kernel, v, u, column):
 
 
 iterate = compiled(_iterate, fastmath={"contract", "reassoc"})
-"""Set u to make the rows of u K v average 1, and `column` to u K, four rows at a time while they are in cache."""
+"""Set u so that the rows of u K v average 1, and `column` to u K, four rows at a time while they are in cache."""

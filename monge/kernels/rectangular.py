@@ -1,4 +1,4 @@
-"""Exact assignment where rows and columns differ in number or some pairs are forbidden. Crouse 2016."""
+"""Exact assignment of rectangular matrices and of matrices with forbidden pairs. Crouse 2016."""
 
 from math import frexp
 
@@ -10,10 +10,10 @@ from monge.kernels.compiled import compiled
 
 
 def assign_rectangular(cost: np.ndarray) -> Assignment:
-    """Return the assignment of least total cost of a float32 or float64 matrix (n, m), min(n, m) pairs, exact in float64.
+    """Return the assignment of minimum total cost of a float32 or float64 matrix (n, m), min(n, m) pairs, exact in float64.
 
-    An infinite cost forbids a pair. With more rows than columns, rows without a column have -1. ValueError if a cost is
-    nan or -inf, or if no assignment is finite.
+    An infinite cost forbids a pair. With more rows than columns, unassigned rows have -1. ValueError if a cost is nan or
+    -inf, or if no finite assignment exists.
     """
     n, m = cost.shape
     if n > m:
@@ -33,19 +33,19 @@ def _transposed(solved: Assignment, cost: np.ndarray) -> Assignment:
 
 
 def _raise(cost: np.ndarray, gap: float) -> None:
-    bad = np.argwhere(np.isnan(cost) | (cost == -np.inf))
-    if len(bad):
-        i, j = bad[0]
-        raise ValueError(f"assign: cost[{i}, {j}] is {cost[i, j]}; give numbers, or inf where a pair is forbidden")
+    invalid = np.argwhere(np.isnan(cost) | (cost == -np.inf))
+    if len(invalid):
+        i, j = invalid[0]
+        raise ValueError(f"assign: cost[{i}, {j}] is {cost[i, j]}; give finite costs, or inf to forbid a pair")
     raise ValueError(
-        f"assign: the {cost.shape} cost is infeasible, its infinite entries leave no assignment of all "
+        f"assign: the {cost.shape} cost is infeasible: its infinite entries rule out every assignment of "
         f"{min(cost.shape)} pairs; allow more pairs"
     )
 
 
 @compiled
 def _solve(cost, columns, prices):
-    """Fill columns and prices, return the gap; -1 where some cost is nan or -inf, -2 where no assignment is finite."""
+    """Fill columns and prices, return the gap; -1 if a cost is nan or -inf, -2 if no finite assignment exists."""
     n, m = cost.shape
     prices[:] = 0.0
     if n == 0:
@@ -64,10 +64,10 @@ def _solve(cost, columns, prices):
             return -2.0
     bound = 120 if cost.itemsize == 4 else 1000
     scale = 2.0 ** -min(max(frexp(largest)[1], -bound), bound)
-    rows, free, whole = np.empty(m, np.int32), np.empty(n, np.int32), np.empty((2, m), np.int32)
+    rows, free, integers = np.empty(m, np.int32), np.empty(n, np.int32), np.empty((2, m), np.int32)
     vacant, reals = np.empty(m), np.empty((3, m))
     left = claim(cost, scale, prices, columns, rows, vacant, free, n)
-    if not extend(cost, scale, prices, columns, rows, vacant, free[:left], reals, whole):
+    if not extend(cost, scale, prices, columns, rows, vacant, free[:left], reals, integers):
         return -2.0
     gap = slack(cost, scale, prices, columns) / scale
     for j in range(m):

@@ -1,8 +1,8 @@
 """Row scans of the assignment kernels, as numba intrinsics that emit LLVM vectors.
 
-A scan reads one row of a C-contiguous cost matrix once and looks at the reduced costs `scale * cost[row, j] -
-prices[j]`, in the precision of the prices. A vector is 64 bytes wide; LLVM splits it where the processor's are
-narrower. The last one of a row is masked.
+A scan reads one row of a C-contiguous cost matrix once and computes the reduced costs `scale * cost[row, j] -
+prices[j]`, in the precision of the prices. A vector is 64 bytes wide; LLVM splits it on processors with narrower
+vectors. The last vector of a row is masked.
 """
 
 from collections.abc import Callable
@@ -58,7 +58,7 @@ class _Vectors:
             self.b.call(store, [value, pointer, _I32(align), mask])
 
     def reduced(self, cost, prices, scale, j, mask):
-        """scale * cost[j] - prices[j]. A power of two scales without rounding, so that fusing is harmless."""
+        """scale * cost[j] - prices[j]. Scaling by a power of two does not round, so fusing is harmless."""
         c = self.load(self.b.gep(cost, [j]), cost.type.pointee, mask)
         if c.type != self.reals:
             c = self.b.fpext(c, self.reals)
@@ -75,7 +75,7 @@ class _Vectors:
         return self.b.select(self.b.fcmp_ordered(">", x, y), x, y)
 
     def least(self, x):
-        """The least lane of x."""
+        """The minimum over the lanes of x."""
         lanes = self.lanes
         while lanes > 1:
             lanes //= 2
@@ -90,13 +90,13 @@ class _Vectors:
         return self.b.extract_element(x, _I32(0))
 
     def each(self, n, unroll, step):
-        """Call step(j, mask, k) for blocks of lanes from column j on, k the accumulator to use."""
+        """Call step(j, mask, k) for each block of lanes that starts at column j; k is the accumulator to use."""
         wide = self.lanes * unroll
-        whole, blocks = (self.b.and_(n, _I64(-size)) for size in (wide, self.lanes))
-        with cgutils.for_range_slice(self.b, _I64(0), whole, _I64(wide), _I64) as (j, _):
+        unrolled, blocks = (self.b.and_(n, _I64(-size)) for size in (wide, self.lanes))
+        with cgutils.for_range_slice(self.b, _I64(0), unrolled, _I64(wide), _I64) as (j, _):
             for k in range(unroll):
                 step(self.b.add(j, _I64(k * self.lanes)), None, k)
-        with cgutils.for_range_slice(self.b, whole, blocks, _I64(self.lanes), _I64) as (j, _):
+        with cgutils.for_range_slice(self.b, unrolled, blocks, _I64(self.lanes), _I64) as (j, _):
             step(j, None, 0)
         with self.b.if_then(self.b.icmp_signed("<", blocks, n)):
             rest = self.splat(self.b.trunc(n, _I32), self.ints)
@@ -109,7 +109,7 @@ def _array(context, builder, kind, value):
 
 
 def _least(v, values, places):
-    """Return the least of two accumulators, its column, the lanes' least, and where they attain it, also as bits."""
+    """Return the minimum of two accumulators, its column, the lane-wise minimum, and the lanes that attain it, also as bits."""
     a, a2 = v.b.load(values[0]), v.b.load(values[1])
     less = v.b.fcmp_ordered("<", a2, a)
     a = v.b.select(less, a2, a)
@@ -128,7 +128,7 @@ def _emitted(function) -> Callable:
 
 @_emitted
 def two_smallest(typing, cost, row, prices, scale):
-    """Return (smallest, its column, second smallest) of the row's reduced costs; equal ones count twice."""
+    """Return (smallest, its column, second smallest) of the row's reduced costs; ties count twice."""
     price = prices.dtype
     signature = types.Tuple((price, types.int64, price))(cost, types.int64, prices, price)
 
@@ -163,7 +163,7 @@ def two_smallest(typing, cost, row, prices, scale):
 
 @_emitted
 def relax(typing, cost, row, prices, scale, offset, distance, parent):
-    """Lower distance[j] to the reduced cost - offset, if less, with parent[j] = row; return the least, its column."""
+    """Lower distance[j] to the reduced cost - offset, if smaller, with parent[j] = row; return the minimum and its column."""
     price = prices.dtype
     signature = types.Tuple((price, types.int64))(cost, types.int64, prices, price, price, distance, parent)
 
@@ -179,8 +179,8 @@ def relax(typing, cost, row, prices, scale, offset, distance, parent):
             v.splat(args[4], v.reals),
         )
         rows = v.splat(b.trunc(args[1], _I32), v.ints)
-        # LLVM folds load, select and store of the parents into a masked store, good in AVX-512 and 8 times slower than
-        # none in AVX2 on AMD; a store between, that of the distances, prevents it.
+        # LLVM folds load, select and store of the parents into a masked store, which is fast with AVX-512 but 8 times
+        # slower than a plain store with AVX2 on AMD; the store of the distances in between prevents that.
         masked = "+avx512f" in context.codegen().magic_tuple()[2]
         one = [cgutils.alloca_once_value(b, v.infinity) for _ in range(unroll)]
         place = [cgutils.alloca_once_value(b, ir.Constant(v.ints, None)) for _ in range(unroll)]

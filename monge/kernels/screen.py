@@ -1,8 +1,9 @@
-"""Exact assignment of points from a bfloat16 product of them: only what can matter is computed in full.
+"""Exact assignment of points from their bfloat16 product: only the entries that can matter are computed in full.
 
-Minus the inner product of two points is known from the product of their roundings to within a bound per row. A matrix
-that holds exact costs, raised by the bound of their row, among approximate ones is a lower bound of the costs raised by
-those bounds, which no permutation can see. Where all entries of its optimum are exact, that is the optimum of the costs.
+The product of the rounded points gives minus the inner product of two points to within a bound per row. Consider a matrix
+in which some entries are exact costs plus the bound of their row, and the others are approximate. It is a lower bound of
+the exact costs plus those bounds, which do not change the optimal permutation. If all entries of its optimum are exact,
+that is the optimum of the costs.
 """
 
 from typing import NamedTuple
@@ -14,24 +15,24 @@ from monge.kernels.compiled import compiled
 from monge.kernels.rows import two_smallest
 
 _UNIT, _SINGLE = 2.0**-8, 2.0**-24
-"""Half a unit in the last place of 1 in bfloat16 and in float32."""
+"""Half a unit in the last place of 1, in bfloat16 and in float32."""
 
 
 class Rounded(NamedTuple):
-    """Points less their mean, rounded to bfloat16."""
+    """Points minus their mean, rounded to bfloat16."""
 
     bits: np.ndarray
     """uint16 (n, d): the bfloat16 numbers."""
     centre: np.ndarray
     """float32 (d,): the mean."""
     norm: np.ndarray
-    """float64 (n,): an upper bound of the length of each point."""
+    """float64 (n,): an upper bound of the norm of each point."""
     error: np.ndarray
-    """float64 (n,): an upper bound of the length of what the rounding took from each."""
+    """float64 (n,): an upper bound of the norm of each point's rounding error."""
 
 
 def rounded(x: np.ndarray) -> Rounded:
-    """Return float32 points (n, d), contiguous, less their mean and in bfloat16. Not finite points give norms that are not."""
+    """Return contiguous float32 points (n, d) minus their mean, in bfloat16. Non-finite points give non-finite norms."""
     n, d = x.shape
     result = Rounded(np.empty((n, d), np.uint16), np.empty(d, np.float32), np.empty(n), np.empty(n))
     _round(x, *result)
@@ -39,8 +40,8 @@ def rounded(x: np.ndarray) -> Rounded:
 
 
 def crowded(x_1: np.ndarray, low_0: Rounded, low_1: Rounded) -> bool:
-    """Whether many targets are so alike, seen from a typical source, that bfloat16 cannot tell them apart; by a sample."""
-    return _alike(x_1, low_0.norm.mean(), low_0.error.mean(), low_1.norm.max(), low_1.error.max()) > 1 / 16
+    """Return True if, in a sample, many targets are too close together, seen from a typical source, for bfloat16."""
+    return _fraction_close(x_1, low_0.norm.mean(), low_0.error.mean(), low_1.norm.max(), low_1.error.max()) > 1 / 16
 
 
 def match(
@@ -51,30 +52,30 @@ def match(
     low_1: Rounded,
     prices: np.ndarray | None = None,
 ) -> Assignment | None:
-    """Return the assignment of least -x_0 . x_1, or None where so many pairs are close that the full product is cheaper.
+    """Return the assignment that minimises -x_0 . x_1, or None if so many pairs are close that the full product is cheaper.
 
-    `product` holds the bits of low_0 @ low_1.T in bfloat16, accumulated in float32. The prices are duals of the centred
-    points; the costs are exact up to their last rounding to float32.
+    `product` holds the bits of low_0 @ low_1.T in bfloat16, accumulated in float32. `prices` are duals of the centred
+    points; the costs are exact up to their final rounding to float32.
     """
     n = len(x_0)
     cost, bound = np.empty((n, n), np.float32), np.empty(n)
     largest, error = float(low_1.norm.max()), float(low_1.error.max())
     if not _widen(product, low_0.norm, low_0.error, largest, error, x_0.shape[1], cost, bound):
         return None
-    near = approach(cost, checked_start(prices, n))
+    duals = approach(cost, checked_start(prices, n))
     for _ in range(ROUNDS):
-        if not _sharpen_near(cost, near, x_0, x_1, low_0.centre, low_1.centre, bound):
+        if not _sharpen_near(cost, duals, x_0, x_1, low_0.centre, low_1.centre, bound):
             return None
-        found = assign(cost, near)
-        near = found.prices
-        if not _sharpen_matched(cost, found.permutation, x_0, x_1, low_0.centre, low_1.centre, bound):
-            return found
+        solution = assign(cost, duals)
+        duals = solution.prices
+        if not _sharpen_matched(cost, solution.permutation, x_0, x_1, low_0.centre, low_1.centre, bound):
+            return solution
     return None
 
 
 @compiled
 def centre(x):
-    """Return the mean of some 64 points, and whether subtracting it halves their squares."""
+    """Return the mean of about 64 points, and True if subtracting it at least halves their squares."""
     (n, d), squares = x.shape, 0.0
     mean, stride, origin = np.zeros(d), max(n // 64, 1), np.zeros(d)
     for i in range(0, n, stride):
@@ -98,7 +99,7 @@ _squared_distance = compiled(_squared_distance, fastmath={"reassoc", "contract"}
 
 @compiled
 def rounding(x_0, x_1, centre_0, centre_1, columns):
-    """Return the most that float32 rounds off the products of matched points less the centres, and the matching's cost."""
+    """Return a bound on float32 rounding in the products of matched points minus the centres, and the matching's cost."""
     (n, d), eps = x_0.shape, 2.0**-23
     lengths, longest, cost = 0.0, 0.0, 0.0
     for i in range(n):
@@ -109,13 +110,13 @@ def rounding(x_0, x_1, centre_0, centre_1, columns):
 
 
 ROUNDS = 16
-"""Solutions with an approximate entry, each a few exact costs away from the next, before the full product is as cheap."""
+"""Maximum number of solves. Each computes a few more exact costs; beyond this many, the full product is as cheap."""
 
 
 @compiled
 def _round(x, bits, centre, norm, error):
     n, d = x.shape
-    low, stride = np.empty(d, np.uint32), max(n // 64, 1)  # any centre is right: the mean of some points is good enough
+    low, stride = np.empty(d, np.uint32), max(n // 64, 1)  # any centre is valid: the mean of a sample is good enough
     inexact, single, none = np.empty(d, np.float32), low.view(np.float32), np.zeros(d, np.float32)
     centre[:] = 0
     for i in range(0, n, stride):
@@ -125,8 +126,8 @@ def _round(x, bits, centre, norm, error):
     for i in range(n):
         _subtract(x[i], centre, inexact)
         _to_bfloat16(inexact.view(np.uint32), low, bits[i])
-        norm[i] = _at_most(_squares(inexact, none), d)
-        error[i] = _at_most(_squares(inexact, single), d) + norm[i] * _SINGLE  # x - centre is rounded as well
+        norm[i] = _norm_bound(_squares(inexact, none), d)
+        error[i] = _norm_bound(_squares(inexact, single), d) + norm[i] * _SINGLE  # x - centre is rounded as well
 
 
 @compiled
@@ -143,7 +144,7 @@ def _subtract(row, centre, out):
 
 @compiled
 def _to_bfloat16(bits, low, out):
-    """Round float32 to bfloat16, to the nearest, ties away from zero; low has it as float32, out its 16 bits."""
+    """Round float32 to the nearest bfloat16, ties away from zero; `low` gets it as float32, `out` its 16 bits."""
     for k in range(len(bits)):  # two short loops take 60 ns where one takes 110
         low[k] = (bits[k] + np.uint32(0x8000)) & np.uint32(0xFFFF0000)
     for k in range(len(bits)):
@@ -161,8 +162,8 @@ _squares = compiled(_squares_of_difference, fastmath={"reassoc", "contract"})
 
 
 @compiled
-def _alike(x, source, error_0, largest, error_1):
-    """Return the part of some pairs of points that differ less, seen from a source so far, than the errors."""
+def _fraction_close(x, source, error_0, largest, error_1):
+    """Return the fraction of sampled pairs of points that differ by less than the errors, at this distance from a source."""
     (n, d), near, count = x.shape, 0, 0
     square = d * (error_0 / source * largest + error_1) ** 2
     for i in range(0, n, n // 16 + 1):
@@ -173,18 +174,18 @@ def _alike(x, source, error_0, largest, error_1):
 
 
 @compiled
-def _at_most(squares, d):
-    """An upper bound of the length whose d squares were added up in float32, where they round and underflow."""
+def _norm_bound(squares, d):
+    """Return an upper bound of a norm whose d squares were added in float32, where they round and underflow."""
     return np.sqrt(squares * (1 + 2 * (d + 8) * _SINGLE) + d * 2.0**-125) * (1 + 2 * _SINGLE)
 
 
 @compiled
 def _widen(product, norm, error, largest, error_1, d, cost, bound):
-    """Fill cost with minus the product and bound with how far a row of it may be off; return whether all is of a fit size."""
+    """Fill cost with minus the product, and bound with the error bound of each row; return False if a bound is too large."""
     for i in range(len(bound)):
         peak = _minus(product[i], cost[i].view(np.uint32))
         points = error[i] * largest + (norm[i] + error[i]) * error_1
-        # float32 sums, in which the least numbers may be flushed to zero
+        # float32 sums, in which the smallest numbers may be flushed to zero
         sums = 2 * (d + 8) * (_SINGLE * norm[i] * largest + 2.0**-126 * (1 + norm[i] + largest))
         bound[i] = np.float32(1.01 * (points + sums + _UNIT * peak))
         if not bound[i] < 1e30:
@@ -194,7 +195,7 @@ def _widen(product, norm, error, largest, error_1, d, cost, bound):
 
 @compiled
 def _minus(bits, out):
-    """Fill out with minus the bfloat16 numbers, as bits of float32; return the largest magnitude."""
+    """Fill out with the negated bfloat16 numbers, as bits of float32; return the largest magnitude."""
     peak = np.zeros(1, np.uint32)
     largest = np.uint32(0)
     for j in range(len(bits)):
@@ -216,7 +217,7 @@ _inner = compiled(_inner, fastmath={"reassoc", "contract"})
 
 @compiled
 def _centred(x, centre, other, out):
-    """Fill out with x less its centre, in float64; return its product with the other centre."""
+    """Fill out with x minus its centre, in float64; return its product with the other centre."""
     for k in range(len(x)):
         out[k] = np.float64(x[k]) - np.float64(centre[k])
     return _inner(out, other)
@@ -224,20 +225,20 @@ def _centred(x, centre, other, out):
 
 @compiled
 def _sharpen_near(cost, prices, x_0, x_1, centre_0, centre_1, bound):
-    """Make exact what is within two bounds of the least of its row, at these prices; return whether that was few.
+    """Compute exactly the entries within two bounds of their row's minimum at these prices; return False if they are many.
 
-    A sixteenth of all entries takes as long as the full product would.
+    Computing a sixteenth of all entries takes as long as the full product.
     """
     n, g, count, size = len(bound), prices.astype(np.float32), 0, 16
     x = np.empty(x_0.shape[1])
     for i in range(n):
         row = cost[i]
-        bar = two_smallest(cost, i, g, np.float32(1))[0] + np.float32(2 * bound[i])
+        threshold = two_smallest(cost, i, g, np.float32(1))[0] + np.float32(2 * bound[i])
         offset = bound[i] + _centred(x_0[i], centre_0, centre_1, x)
         for start in range(0, n, size):
-            if _within(row[start : start + size], g[start : start + size], bar):
+            if _within(row[start : start + size], g[start : start + size], threshold):
                 for j in range(start, min(start + size, n)):
-                    if row[j] - g[j] <= bar:
+                    if row[j] - g[j] <= threshold:
                         row[j] = offset - _inner(x, x_1[j])
                         count += 1
         if 16 * count > n * (i + n // 16):
@@ -246,20 +247,20 @@ def _sharpen_near(cost, prices, x_0, x_1, centre_0, centre_1, bound):
 
 
 @compiled
-def _within(row, prices, bar):
-    """Return how many reduced costs reach down to the bar."""
+def _within(row, prices, threshold):
+    """Return the number of reduced costs at or below the threshold."""
     count = np.int32(0)
     for j in range(len(row)):
-        count += np.int32(row[j] - prices[j] <= bar)
+        count += np.int32(row[j] - prices[j] <= threshold)
     return count
 
 
 @compiled
 def _sharpen_matched(cost, columns, x_0, x_1, centre_0, centre_1, bound):
-    """Make the matched entries exact; return how many were not."""
+    """Compute the matched entries exactly; return the number that changed."""
     x, changed = np.empty(x_0.shape[1]), 0
     for i, j in enumerate(columns):
-        if cost[i].view(np.uint32)[j] & np.uint32(0xFFFF):  # no bfloat16: it is exact already
+        if cost[i].view(np.uint32)[j] & np.uint32(0xFFFF):  # not a bfloat16 number, so already exact
             continue
         exact = np.float32(bound[i] + _centred(x_0[i], centre_0, centre_1, x) - _inner(x, x_1[j]))
         changed += cost[i, j] != exact

@@ -15,14 +15,14 @@ class Solution(NamedTuple):
     """The plan exp((f_i + g_j - cost_ij) / epsilon) / (n m), whose mass is 1, with its dual potentials."""
 
     plan: np.ndarray
-    """(n, m), float32, or float64 where tolerance < 1e-5."""
+    """(n, m), float32, or float64 if tolerance < 1e-5."""
 
     f: np.ndarray
     """float64 (n,), in units of cost."""
     g: np.ndarray
     """float64 (m,), in units of cost."""
     marginal_error: float
-    """L1 distance of the plan's marginals from uniform: that of the columns, for the rows are right to rounding."""
+    """L1 distance of the plan's column marginals from uniform; the row marginals are exact up to rounding."""
     iterations: int
 
 
@@ -37,15 +37,15 @@ def sinkhorn(
 ) -> Solution:
     """Return the entropic plan between uniform marginals of a float32 or float64 cost (n, m).
 
-    It ends at a marginal error of `tolerance` (L1) or after `max_iterations`; the error returned says which. The kernel
-    is held in float32, or in float64 where tolerance < 1e-5. Small epsilons are approached from larger ones, unless `f`
-    or `g` is given to start from; with `g`, `f` is redundant.
+    The loop stops at a marginal error of `tolerance` (L1) or after `max_iterations`; the returned error shows which. The
+    kernel is stored in float32, or in float64 if tolerance < 1e-5. Small epsilons are approached from larger ones, unless
+    an initial `f` or `g` is given; with `g`, `f` is ignored.
     """
     if not epsilon > 0 or not np.isfinite(epsilon):
         raise ValueError(f"sinkhorn: epsilon is {epsilon}; give a positive number, in units of cost")
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"sinkhorn: cost has shape {cost.shape}; give a matrix with rows and columns")
-    if not cost.flags.carray:  # numba would compile once more for a read-only or strided array
+    if not cost.flags.carray:  # numba would compile again for a read-only or strided array
         cost = cost.copy()
     n, m = cost.shape
     kernel = np.empty((n, m), np.float32 if tolerance >= 1e-5 else np.float64)
@@ -67,7 +67,7 @@ def sinkhorn_many(
     max_iterations: int = 1000,
     workers: int = 1,
 ) -> list[Solution]:
-    """Return the plan of each matrix, `workers` at a time with one thread each; sizes may differ."""
+    """Return the plan of each matrix, `workers` in parallel with one thread each; sizes may differ."""
 
     def solve(cost):
         return sinkhorn(cost, epsilon, tolerance=tolerance, max_iterations=max_iterations)
@@ -92,7 +92,7 @@ def _start(name, potential, size):
 
 @compiled
 def _solve(cost, epsilon, tolerance, max_iterations, start_f, start_g, kernel):
-    """Return (f, g, error, iterations) and leave the plan in `kernel`; -1 iterations where a cost is not finite."""
+    """Return (f, g, error, iterations) and leave the plan in `kernel`; -1 iterations if a cost is not finite."""
     n, m = cost.shape
     f, g = np.empty(n), np.empty(m)
     least, greatest = np.empty(m, cost.dtype), np.empty(m, cost.dtype)
@@ -118,7 +118,7 @@ def _solve(cost, epsilon, tolerance, max_iterations, start_f, start_g, kernel):
 
 @compiled
 def _slack(cost, g):
-    """Return the mean of cost - f - g over some rows, f the transform of g."""
+    """Return the mean of cost - f - g over a sample of rows, with f the transform of g."""
     total, count = 0.0, 0
     for i in range(0, len(cost), max(len(cost) // 32, 1)):
         reduced = cost[i] - g
@@ -129,14 +129,14 @@ def _slack(cost, g):
 
 @compiled
 def descend(cost, epsilon, tolerance, limit, f, g, kernel, mass):
-    """Iterate at one epsilon from g on, over-relaxed; set f and g, return the marginal error and the iterations.
+    """Run over-relaxed iterations at one epsilon from g; set f and g, return the marginal error and the iterations.
 
-    With a mass above 0 `kernel` ends as the plan of that mass.
+    With a mass above 0, `kernel` becomes the plan of that mass.
     """
     n = len(f)
     u, v, column = np.ones_like(kernel[:, 0]), np.empty_like(kernel[0]), np.empty_like(kernel[0])
     absorb(cost, epsilon, f, g, v, kernel)
-    omega, error, mark, count = 1.0, np.inf, np.inf, 0
+    omega, error, last_error, count = 1.0, np.inf, np.inf, 0
     while True:
         iterate(kernel, v, u, column)
         count += 1
@@ -144,8 +144,8 @@ def descend(cost, epsilon, tolerance, limit, f, g, kernel, mass):
         if error <= tolerance or count >= limit:
             break
         if count % 8 == 0:
-            omega = relaxation(omega, (error / mark) ** 0.125)
-            mark = error
+            omega = relaxation(omega, (error / last_error) ** 0.125)
+            last_error = error
         least, greatest = correct(v, column, n, omega)
         if least < 1e-15 or greatest > 1e15:
             fold(f, g, u, v, epsilon)
@@ -162,7 +162,7 @@ def descend(cost, epsilon, tolerance, limit, f, g, kernel, mass):
 
 @compiled
 def relaxation(omega, rate):
-    """Return the over-relaxation that the observed rate calls for. Young 1954; for Sinkhorn, Lehmann et al. 2021."""
+    """Return the over-relaxation factor for the observed rate. Young 1954; for Sinkhorn, Lehmann et al. 2021."""
     if rate >= 1:
         return 1 + (omega - 1) / 2
     if rate <= omega - 1:
@@ -196,11 +196,12 @@ def _correct(v, column, n, omega):
 
 
 correct = compiled(_correct, fastmath={"reassoc", "contract", "nnan", "nsz"})
-"""Move v towards, or beyond, the scaling that makes its columns right; return the least and the greatest, or 1."""
+"""Move v towards, or beyond, the scaling that corrects its columns; return its minimum and maximum, with 1 included."""
 
 
 @compiled
 def fold(f, g, u, v, epsilon):
+    """Absorb the scalings u and v into the potentials f and g."""
     for i in range(len(f)):
         f[i] += epsilon * np.log(np.float64(u[i]))
     for j in range(len(g)):
@@ -209,7 +210,7 @@ def fold(f, g, u, v, epsilon):
 
 @compiled
 def absorb(cost, epsilon, f, g, v, kernel):
-    """Set f, g to a pair of cost transforms, v to what is left of g, and the kernel."""
+    """Set f and g to a pair of cost transforms, v to the remainder of g, and the kernel."""
     before = g.copy()
     transform(cost, g, f)
     for j in range(len(g)):

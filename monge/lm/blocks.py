@@ -1,4 +1,4 @@
-"""The blocks of a transformer: listing them, replacing them, and finding them in any model."""
+"""Transformer blocks: find them in any model, and replace them."""
 
 import inspect
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ def blocks_of(model: nn.Module) -> nn.ModuleList:
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
-    raise ValueError(f"{type(model).__name__}: no list of {depth} blocks in it; give a transformers model")
+    raise ValueError(f"{type(model).__name__}: it contains no list of {depth} blocks; give a transformers model")
 
 
 def block_lists(model: nn.Module) -> list[nn.ModuleList]:
-    """Every list of transformer blocks inside `model`: the lists named `blocks`, and those of Hugging Face models in it."""
-    found: dict[int, nn.ModuleList] = {}
+    """Every list of transformer blocks in `model`: lists named `blocks`, and those of the Hugging Face models it contains."""
+    lists: dict[int, nn.ModuleList] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and name.rpartition(".")[-1] == "blocks":
-            found[id(module)] = module
+            lists[id(module)] = module
         elif _depth(module):
             for part in module.modules():
                 if isinstance(part, nn.ModuleList) and len(part) == _depth(module):
-                    found[id(part)] = part
+                    lists[id(part)] = part
                     break
-    return list(found.values())
+    return list(lists.values())
 
 
 def _depth(module: nn.Module) -> int | None:
@@ -39,10 +39,10 @@ def _depth(module: nn.Module) -> int | None:
 
 
 def replace_blocks(model: nn.Module, start: int, end: int, *modules: nn.Module) -> nn.ModuleList:
-    """Replace blocks [start, end) of a Hugging Face model by `modules`, in place; without any, the blocks are removed.
+    """Replace blocks [start, end) of a Hugging Face model with `modules`, in place; without any, remove the blocks.
 
-    Each module maps hidden states (B, N, D) to hidden states, and gets those of the block's keyword arguments
-    (attention_mask, position_embeddings, ...) that its forward names. The model's configuration and the cache indices of
+    Each module maps hidden states (B, N, D) to hidden states, and receives those of the block's keyword arguments
+    (attention_mask, position_embeddings, ...) that its forward accepts. The model's configuration and the cache indices of
     the remaining blocks are updated, so that generation with a key-value cache works. Returns the removed blocks.
     """
     blocks = blocks_of(model)
@@ -51,16 +51,16 @@ def replace_blocks(model: nn.Module, start: int, end: int, *modules: nn.Module) 
             f"blocks [{start}, {end}): the model has {len(blocks)}; give 0 <= start < end <= {len(blocks)}"
         )
     removed = nn.ModuleList(list(blocks)[start:end])
-    kept = [*list(blocks)[:start], *(Graft(module, removed[0]) for module in modules), *list(blocks)[end:]]
-    if not kept:
-        raise ValueError("replace_blocks: no block would remain; leave one, or give a module in their place")
-    _set_blocks(model, blocks, kept)
+    remaining = [*list(blocks)[:start], *(Graft(module, removed[0]) for module in modules), *list(blocks)[end:]]
+    if not remaining:
+        raise ValueError("replace_blocks: no block would remain; keep one, or give a module to replace them")
+    _set_blocks(model, blocks, remaining)
     for config in _configs(model):
         kinds = getattr(config, "layer_types", None)
         if isinstance(kinds, Sequence) and len(kinds) == len(blocks):
             config.layer_types = [*kinds[:start], *(kinds[start] for _ in modules), *kinds[end:]]
-        config.num_hidden_layers = len(kept)
-    for number, block in enumerate(kept):
+        config.num_hidden_layers = len(remaining)
+    for number, block in enumerate(remaining):
         for part in block.modules():
             if isinstance(getattr(part, "layer_idx", None), int):
                 part.layer_idx = number  # pyright: ignore[reportAttributeAccessIssue]
@@ -68,12 +68,12 @@ def replace_blocks(model: nn.Module, start: int, end: int, *modules: nn.Module) 
 
 
 class Graft(nn.Module):
-    """A module in the place of a transformer block, called as the block is called and returning what the block returns."""
+    """A module that replaces a transformer block, with the same arguments and return value."""
 
     def __init__(self, module: nn.Module, block: nn.Module) -> None:
         super().__init__()
         self.module = module
-        for name in ("attention_type", "layer_type"):  # some models read these off their blocks
+        for name in ("attention_type", "layer_type"):  # some models read these attributes of their blocks
             if isinstance(kind := getattr(block, name, None), str):
                 setattr(self, name, kind)
         parameters = inspect.signature(module.forward).parameters.values()
@@ -85,7 +85,7 @@ class Graft(nn.Module):
 
 
 def _set_blocks(model: nn.Module, old: nn.ModuleList, new: list[nn.Module]) -> None:
-    """Put a list of blocks where `old` is, under every owner."""
+    """Replace the list of blocks `old` in every module that owns it."""
     replacement = nn.ModuleList(new)
     for owner in list(model.modules()):
         for name, child in list(owner.named_children()):

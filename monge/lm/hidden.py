@@ -1,4 +1,4 @@
-"""Hidden states of a language model, per token, by layer: what leaves a block, before any final norm."""
+"""Hidden states of a language model, per token and layer: the output of a block, before any final norm."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,21 +17,21 @@ def hidden_at(
 ) -> list[Float[Tensor, "B N D"]]:
     """The hidden states after the first `layers` blocks (0: the embeddings), all from one forward pass over token ids.
 
-    They are taken before any final norm, and the pass ends at the last of them. `mask` is False at padding, whose states
-    mean nothing. Ids move to the model's device; gradients flow unless the caller disables them.
+    They are taken before any final norm, and the pass stops at the last of them. `mask` is False at padding, whose states
+    are meaningless. Ids move to the model's device; gradients flow unless the caller disables them.
     """
     blocks = blocks_of(model)
     bad = [layer for layer in layers if not 0 <= layer <= len(blocks)]
     if bad or not layers:
         raise ValueError(
-            f"hidden_at: layers {list(layers)} of a model of {len(blocks)} blocks; give 0 to {len(blocks)}"
+            f"hidden_at: layers {list(layers)}, but the model has {len(blocks)} blocks; give 0 to {len(blocks)}"
         )
     weights = next(model.parameters())
     if not ids.numel():  # transformers' own reshaping fails here
         width: int = model.config.hidden_size  # pyright: ignore[reportAssignmentType, reportAttributeAccessIssue]
         return [weights.new_empty((*ids.shape, width)) for _ in layers]
     device = weights.device
-    with _captured(model, set(layers)) as states, suppress(_Enough):
+    with _captured(model, set(layers)) as states, suppress(_AllCaptured):
         model(input_ids=ids.to(device), attention_mask=None if mask is None else mask.to(device, ids.dtype))
     return [states[layer] for layer in layers]
 
@@ -39,9 +39,9 @@ def hidden_at(
 def hidden_states(
     encoder: Encoder, texts: Sequence[str], *, layer: int, max_length: int, tokens: int = 4096
 ) -> list[Float[Tensor, "_ D"]]:
-    """The states of each text's tokens, without special ones, after the first `layer` blocks (0: the embeddings).
+    """Hidden states of each text's tokens, without special ones, after the first `layer` blocks (0: the embeddings).
 
-    Texts are batched by length, up to `tokens` with padding at a time; a text of more than `max_length` tokens is cut.
+    Texts are batched by length, with at most `tokens` per batch including padding, and truncated to `max_length` tokens.
     """
     check(encoder, layer, max_length)
     rows = encoder.tokenizer(list(texts), truncation=True, max_length=max_length, return_special_tokens_mask=True)
@@ -60,23 +60,25 @@ def hidden_states(
 
 
 def longer(encoder: Encoder, texts: Sequence[str], max_length: int) -> int:
-    """How many texts have more tokens than that, special ones included."""
+    """The number of texts with more than `max_length` tokens, including special ones."""
     rows = encoder.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
     return sum(len(row) > max_length for row in rows)
 
 
 def check(encoder: Encoder, layer: int, max_length: int) -> None:
-    """ValueError unless the model has so many blocks, and takes texts of so many tokens with at least one of their own."""
+    """ValueError unless the model has `layer` blocks and takes `max_length` tokens, at least one of which is not special."""
     if not 0 <= layer <= encoder.depth:
         raise ValueError(f"layer {layer}: {encoder.name} has {encoder.depth} blocks; give 0 to {encoder.depth}")
     least, most = encoder.tokenizer.num_special_tokens_to_add() + 1, positions_of(encoder.model)
     if not least <= max_length <= (max_length if most is None else most):
         fit = f"at least {least}" if most is None else f"{least} to {most}"
-        raise ValueError(f"max_length {max_length}: {encoder.name} takes texts of {fit} tokens; give one of these")
+        raise ValueError(
+            f"max_length {max_length}: {encoder.name} takes texts of {fit} tokens; give a number in that range"
+        )
 
 
 def positions_of(model: nn.Module) -> int | None:
-    """How many places the model's table of positions has; None without one: rotary or relative positions have no end."""
+    """Size of the model's table of positions; None without one, as rotary or relative positions are unlimited."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and ("position" in name.rpartition(".")[-1] or name.endswith("wpe")):
             first = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa's
@@ -85,7 +87,7 @@ def positions_of(model: nn.Module) -> int | None:
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of similar lengths: count times the longest is at most `tokens`, or the batch is a single one."""
+    """Indices in batches of similar lengths: count times the longest is at most `tokens`, unless the batch is a single text."""
     batch: list[int] = []
     for k in sorted(range(len(lengths)), key=lambda k: (-lengths[k], k)):
         if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
@@ -96,19 +98,19 @@ def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-class _Enough(Exception):
+class _AllCaptured(Exception):
     """Raised inside a forward pass whose remaining blocks are not needed."""
 
 
 @contextmanager
 def _captured(model: nn.Module, layers: set[int]) -> Iterator[dict[int, Tensor]]:
-    """A dictionary that the next forward pass fills with the state after each number of blocks in `layers`."""
+    """A dictionary that the next forward pass fills with the state after each of `layers` blocks."""
     states: dict[int, Tensor] = {}
 
     def keep(layer: int, state: Tensor) -> None:
         states[layer] = state
         if len(states) == len(layers):
-            raise _Enough
+            raise _AllCaptured
 
     def before(layer: int, _: nn.Module, arguments: tuple[Tensor, ...], keywords: dict[str, Tensor]) -> None:
         keep(layer, arguments[0] if arguments else keywords["hidden_states"])
@@ -118,7 +120,7 @@ def _captured(model: nn.Module, layers: set[int]) -> Iterator[dict[int, Tensor]]
 
     blocks, hooks = blocks_of(model), []
     for layer in layers:
-        # the last of transformers' own hidden_states has passed the final norm: the block's output has not
+        # the last of transformers' own hidden_states includes the final norm, the output of the block does not
         if layer < len(blocks):
             hooks.append(blocks[layer].register_forward_pre_hook(partial(before, layer), with_kwargs=True))
         else:

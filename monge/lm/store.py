@@ -1,4 +1,4 @@
-"""Sequences of vectors by id in parquet: row groups streamed, the fingerprint of their model in the schema's metadata.
+"""Sequences of vectors by id in parquet: streamed by row group, with the model's fingerprint in the schema's metadata.
 
     id: string    hidden: list<fixed_size_list<halffloat | uint16 | float>[D]>        bfloat16 is stored as its 16 bits
 
@@ -27,25 +27,25 @@ _STORED = {
     "bfloat16": (pa.uint16(), np.uint16),
     "float32": (pa.float32(), np.float32),
 }
-GROUP = 2**25  # bytes of a row group at most
+GROUP = 2**25  # maximum size of a row group in bytes
 Row = tuple[str, Tensor]
 Dropped = tuple[str, str]  # the id of a row that was left out, and the reason
 OnBadRows = Literal["error", "drop"]
 
 
 def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprint: dict[str, Any]) -> int:
-    """Write each sequence of (id, (n, D)) as a row group or several, aside, then rename; return the number of rows.
+    """Write each group of rows (id, (n, D)) as one or more row groups, atomically; return the number of rows.
 
-    ValueError, with the id, for an empty sequence, a vector that is zero or not finite, or another width than the first.
+    ValueError, with the id, for an empty sequence, a zero or non-finite vector, or a width that differs from the first.
     """
     writer, rows = None, 0
-    with atomic_write(path) as place:
+    with atomic_write(path) as temporary:
         try:
             for group in groups:
                 if not group:
                     continue
                 table = _table(path, group, dtype, fingerprint, None if writer is None else writer.schema)
-                writer = writer or pq.ParquetWriter(place, table.schema, compression="none", use_dictionary=False)
+                writer = writer or pq.ParquetWriter(temporary, table.schema, compression="none", use_dictionary=False)
                 writer.write_table(table, row_group_size=max(1, GROUP * len(table) // max(GROUP, table.nbytes)))
                 rows += len(table)
             if writer is None:
@@ -57,11 +57,11 @@ def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprin
 
 
 def merge(path: Path, parts: Sequence[Path]) -> int:
-    """One file of the row groups of all parts, in order; return the number of rows."""
+    """Write the row groups of all parts to one file, in order; return the number of rows."""
     schema, rows = pq.read_schema(parts[0]), 0
     with (
-        atomic_write(path) as place,
-        pq.ParquetWriter(place, schema, compression="none", use_dictionary=False) as writer,
+        atomic_write(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False) as writer,
     ):
         for part in parts:
             file = pq.ParquetFile(part)
@@ -74,12 +74,14 @@ def merge(path: Path, parts: Sequence[Path]) -> int:
 
 def _table(path: Path, group: Sequence[Row], dtype: str, fingerprint: dict[str, Any], schema: pa.Schema | None):
     width = group[0][1].shape[-1] if schema is None else schema.field("hidden").type.value_type.list_size
-    arrow, kept = _STORED[dtype]
+    arrow, stored_dtype = _STORED[dtype]
     parts: list[np.ndarray] = []
     for key, vectors in group:
         values = vectors.detach().cpu().to(DTYPES[dtype])
         check(f"{path}: id {key!r}", values, width)
-        parts.append((values.view(torch.uint16) if dtype == "bfloat16" else values).numpy().astype(kept, copy=False))
+        parts.append(
+            (values.view(torch.uint16) if dtype == "bfloat16" else values).numpy().astype(stored_dtype, copy=False)
+        )
     offsets = np.cumsum([0, *map(len, parts)], dtype=np.int32)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(parts).ravel(), arrow), width)
     hidden = pa.ListArray.from_arrays(pa.array(offsets), vectors)
@@ -88,11 +90,11 @@ def _table(path: Path, group: Sequence[Row], dtype: str, fingerprint: dict[str, 
 
 
 def problem(vectors: Tensor, width: int) -> str | None:
-    """The reason why a sequence cannot be used: empty, of another width, or a vector that is zero or not finite; else None."""
+    """The reason why a sequence cannot be used: empty, another width, or a zero or non-finite vector. None if it can."""
     if vectors.ndim != 2 or not len(vectors):
         return "no vectors"
     if vectors.shape[1] != width:
-        return f"vectors of width {vectors.shape[1]}, the others have {width}; embed all by one model"
+        return f"vectors of width {vectors.shape[1]}, but the others have {width}; embed all with one model"
     sizes = vectors.float().norm(dim=-1)
     bad = (~torch.isfinite(sizes) | (sizes == 0)).nonzero()
     if not len(bad):
@@ -116,14 +118,14 @@ def check(where: str, vectors: Float[Tensor, "_ D"], width: int) -> None:
 
 def usable(rows: Iterable[Row], *, dtype: str, width: int, dropped: list[Dropped]) -> list[Row]:
     """The rows that can be written as `dtype`, converted; the others are appended to `dropped`."""
-    kept: list[Row] = []
+    valid: list[Row] = []
     for key, vectors in rows:
         values = vectors.detach().cpu().to(DTYPES[dtype])
         if reason := problem(values, width):
             dropped.append((key, reason))
         else:
-            kept.append((key, values))
-    return kept
+            valid.append((key, values))
+    return valid
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,10 @@ class Vectors:
             raise ValueError(f"{self.path}: not a complete parquet file ({error}); write it again") from error
         names = file.schema_arrow.names
         if "id" not in names or "hidden" not in names:
-            raise ValueError(f"{self.path}: columns are {', '.join(names)}; there must be id and hidden")
-        if not _names(kind := file.schema_arrow.field("id").type):
+            raise ValueError(f"{self.path}: columns are {', '.join(names)}; id and hidden are required")
+        if not _is_id_type(kind := file.schema_arrow.field("id").type):
             raise ValueError(f"{self.path}: ids are {kind}; give strings or integers")
-        if _number(kind := file.schema_arrow.field("hidden").type) is None:
+        if _number_type(kind := file.schema_arrow.field("hidden").type) is None:
             raise ValueError(f"{self.path}: hidden is {kind}; give lists of lists of numbers")
         if not file.metadata.num_rows:
             raise ValueError(f"{self.path}: no rows")
@@ -153,14 +155,14 @@ class Vectors:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that its vectors depend on: model, layer, dtype; empty if the file does not record it."""
+        """The origin of the vectors: model, layer, dtype. Empty if the file does not record it."""
         schema = self._file.schema_arrow
         try:
-            found = json.loads((schema.metadata or {}).get(b"fingerprint", b"{}"))
-            dtype = found.get("dtype", "float32")
+            fingerprint = json.loads((schema.metadata or {}).get(b"fingerprint", b"{}"))
+            dtype = fingerprint.get("dtype", "float32")
             # bits of bfloat16 must not be read as numbers, nor numbers as bits
-            if dtype in DTYPES and (dtype == "bfloat16") == (_number(schema.field("hidden").type) == pa.uint16()):
-                return found
+            if dtype in DTYPES and (dtype == "bfloat16") == (_number_type(schema.field("hidden").type) == pa.uint16()):
+                return fingerprint
         except (ValueError, AttributeError, TypeError):
             pass
         raise ValueError(f"{self.path}: its fingerprint is damaged; write it again")
@@ -172,7 +174,7 @@ class Vectors:
 
     @cached_property
     def width(self) -> int:
-        """Entries of a vector."""
+        """Number of entries of a vector."""
         kind = self._file.schema_arrow.field("hidden").type.value_type
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
@@ -188,7 +190,7 @@ class Vectors:
         return [str(key) for key in keys if key is not None]
 
     def _batches(self, *columns: str, size: int = 128) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """(row group, up to `size` of its rows): a whole group would take several times its size on disk."""
+        """(row group, up to `size` of its rows). A full group would take several times its size on disk in memory."""
         for number in range(self._file.num_row_groups):
             try:
                 for batch in self._file.iter_batches(size, row_groups=[number], columns=list(columns)):
@@ -201,17 +203,17 @@ class Vectors:
     def portions(self, dropped: list[Dropped] | None = None) -> Iterator[tuple[int, list[Row]]]:
         """(row group, some of its rows (id, (n, D))).
 
-        Rows without an id, or with a `problem`, are appended to `dropped`; without that list they are a ValueError, with row
+        Rows without an id, or with a `problem`, are appended to `dropped`; without that list they raise a ValueError with row
         group and id.
         """
         for number, parsed in self._parsed():
             rows: list[Row] = []
-            for place, key, vectors in parsed:
+            for row, key, vectors in parsed:
                 reason = vectors if isinstance(vectors, str) else problem(vectors, self.width if len(vectors) else 0)
                 if key is not None and isinstance(vectors, Tensor) and reason is None:
                     rows.append((key, vectors))
                     continue
-                name, reason = (f"row {place}", "no id") if key is None else (f"id {key!r}", reason)
+                name, reason = (f"row {row}", "no id") if key is None else (f"id {key!r}", reason)
                 if dropped is None:
                     where = f"{self.path}: row group {number}, {name}"
                     raise ValueError(f"{where}: {reason}; leave the row out, as --on-bad-rows drop does")
@@ -219,25 +221,25 @@ class Vectors:
             yield number, rows
 
     def _parsed(self) -> Iterator[tuple[int, list[tuple[int, str | None, Tensor | str]]]]:
-        """(row group, (row in the file, id, vectors or the reason why there are none) of some of its rows)."""
-        place = 0
+        """(row group, [(row in the file, id, vectors or the reason why there are none)]) for batches of rows."""
+        first = 0
         for number, batch in self._batches("id", "hidden"):
             keys = [None if key is None else str(key) for key in batch.column("id").to_pylist()]
             vectors = _rows(batch.column("hidden"), self.dtype)
-            yield number, list(zip(range(place, place + len(keys)), keys, vectors, strict=True))
-            place += len(keys)
+            yield number, list(zip(range(first, first + len(keys)), keys, vectors, strict=True))
+            first += len(keys)
 
 
-def _names(kind: pa.DataType) -> bool:
-    """True for ids that are strings or integers, dictionary-encoded or not."""
+def _is_id_type(kind: pa.DataType) -> bool:
+    """True if ids of this type are strings or integers, dictionary-encoded or not."""
     if pa.types.is_dictionary(kind):
-        return _names(kind.value_type)
+        return _is_id_type(kind.value_type)
     texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     return any(is_text(kind) for is_text in texts) or pa.types.is_integer(kind)
 
 
-def _number(kind: pa.DataType) -> pa.DataType | None:
-    """The type of the numbers in lists of lists; None if it is something else."""
+def _number_type(kind: pa.DataType) -> pa.DataType | None:
+    """The type of the numbers in lists of lists; None if the type is not a list of lists of numbers."""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return None
     inner = kind.value_type
@@ -251,7 +253,7 @@ def _rows(hidden: pa.ListArray, dtype: str) -> list[Tensor | str]:
     offsets = hidden.offsets.to_numpy()
     inner, offsets = hidden.values.slice(offsets[0], offsets[-1] - offsets[0]), offsets - offsets[0]
     width = _width(inner)
-    # arrow reserves no place for missing entries: later ones would move up
+    # arrow stores no placeholder for missing entries, so later ones would shift
     if width is None or hidden.null_count or inner.null_count or inner.values.null_count:
         return [_row(row, dtype) for row in hidden.to_pylist()]
     matrix = inner.flatten().to_numpy(zero_copy_only=False).reshape(len(inner), width)
@@ -260,7 +262,7 @@ def _rows(hidden: pa.ListArray, dtype: str) -> list[Tensor | str]:
 
 
 def _width(inner: pa.Array) -> int | None:
-    """Entries of each vector; None if they differ."""
+    """Number of entries of each vector; None if it varies."""
     if pa.types.is_fixed_size_list(inner.type):
         return inner.type.list_size
     widths = set(np.diff(inner.offsets.to_numpy()).tolist()) or {0}
@@ -275,7 +277,7 @@ def _row(vectors: list[list[float] | None] | None, dtype: str) -> Tensor | str:
             return f"vector {k} is missing" if vector is None else f"vector {k} has a missing number"
     widths = {len(vector) for vector in vectors if vector is not None}
     if len(widths) > 1:
-        return f"vectors of {len(widths)} widths; embed all by one model"
+        return f"vectors of {len(widths)} widths; embed all with one model"
     return _tensor(np.array(vectors, _STORED[dtype][1]), dtype)
 
 

@@ -1,4 +1,4 @@
-"""Sequences of any length in a container of fixed capacity whose free slots are voids, spread evenly (seed HERMES)."""
+"""Sequences of variable length in a container of fixed capacity, whose unused slots are voids, spread evenly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,29 +14,38 @@ from monge.math.ot import assignment
 
 
 class Slots(NamedTuple):
-    """What a container state means: content, where in the sequence, and whether there is a token at all."""
+    """The parts of a container state: token content, priority, position and existence.
+
+    >>> Slots(torch.zeros(1, 3, 4), *torch.zeros(3, 1, 3)).existence
+    tensor([[0., 0., 0.]])
+    """
 
     content: Float[Tensor, "B N D"]
-    priority: Float[Tensor, "B N"]  # in [0, 1): when it is called among those of its kind, see cost.void_order
+    priority: Float[Tensor, "B N"]  # in [0, 1): order among slots of the same kind, see cost.void_order
     position: Float[Tensor, "B N"]  # in (0, 1]
-    existence: Float[Tensor, "B N"]  # 1 active, 0 void; in between only along a flow
+    existence: Float[Tensor, "B N"]  # 1 active, 0 void; other values occur only along a flow
 
 
 @dataclass(frozen=True)
 class Container:
-    """`capacity` slots of D content channels, and one each of turn, position and existence.
+    """`capacity` slots, each with D content channels and one channel for each of priority, position and existence.
 
-    Position has a channel of its own: added into the content it can neither be told from it nor be undone. The last three
-    channels are multiplied by `aux_scale`, so that they weigh against D of content.
+    Position has a separate channel, because a position added into the content cannot be separated from it again. The last
+    three channels are multiplied by `aux_scale` to balance them against the D content channels.
+
+    >>> container = Container(capacity=3)
+    >>> state = container.pack([torch.ones(2, 4), torch.zeros(1, 4)])
+    >>> tuple(state.shape), [len(tokens) for tokens in container.unpack(state)]
+    ((2, 3, 7), [2, 1])
     """
 
     capacity: int
     aux_scale: float = 1.0
 
     def pack(self, sequences: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B N D+3"]:
-        """Tokens first, in order, at positions i/n; then the voids, at k/(N - n): a reserve bench along the whole sequence."""
+        """Tokens come first, in order, at positions i/n; voids follow at k/(N - n), spread evenly over the sequence."""
         if not sequences:
-            raise ValueError("container: no sequences to pack; give at least one, an empty tensor of (0, D) if need be")
+            raise ValueError("container: no sequences to pack; give at least one (an empty one has shape (0, D))")
         for row, tokens in enumerate(sequences):
             if len(tokens) > self.capacity:
                 raise ValueError(
@@ -53,20 +62,20 @@ class Container:
         return self.join(Slots(content, void_order(active).to(content.dtype), position, active.to(content.dtype)))
 
     def join(self, slots: Slots) -> Float[Tensor, "B N channels"]:
-        """The state whose slots these are."""
+        """The state made of these slots."""
         extra = torch.stack([slots.priority, slots.position, slots.existence], -1) * self.aux_scale
         return torch.cat([slots.content, extra], -1)
 
     def split(self, state: Float[Tensor, "B N channels"]) -> Slots:
-        """The slots of a state, also half-way along a flow."""
+        """The slots of a state, at any time along a flow."""
         return Slots(state[..., :-3], *(state[..., -3:] / self.aux_scale).unbind(-1))
 
     def active(self, state: Float[Tensor, "B N channels"]) -> Bool[Tensor, "B N"]:
-        """Which slots hold a token: existence above one half."""
+        """True for slots that hold a token: those with existence above one half."""
         return self.split(state).existence > 0.5
 
     def unpack(self, state: Float[Tensor, "B N channels"]) -> list[Float[Tensor, "_ D"]]:
-        """The sequences: slots that exist, in the order of their positions."""
+        """The sequences: active slots in the order of their positions."""
         slots, active = self.split(state), self.active(state)
         sequences: list[Tensor] = []
         for content, position, keep in zip(slots.content, slots.position, active, strict=True):
@@ -76,20 +85,25 @@ class Container:
 
 @dataclass(frozen=True)
 class Additive:
-    """The seed's form of a container's states: content and existence, a sinusoid of position added into the content."""
+    """Container states as in the original HERMES implementation: content plus a sinusoid of position, and existence.
+
+    >>> container = Container(capacity=3)
+    >>> tuple(Additive(container).apply(container.pack([torch.ones(2, 4)])).shape)
+    (1, 3, 5)
+    """
 
     container: Container
 
     def apply(self, state: Float[Tensor, "B N channels"]) -> Float[Tensor, "B N added"]:
-        """Content + P(position), and existence."""
+        """Content plus P(position), and existence."""
         slots = self.container.split(state)
         content = slots.content + self._sinusoid(slots.position, slots.content.shape[-1])
         return torch.cat([content, state[..., -1:]], -1)
 
     def undo(self, state: Float[Tensor, "B N added"]) -> Float[Tensor, "B N channels"]:
-        """The inverse: n tokens lie at 1/n, 2/n, ..., 1, and the assignment that fits them best says which lies where.
+        """The inverse of `apply`: n tokens lie at 1/n, 2/n, ..., 1, and the best-fitting assignment gives each its position.
 
-        The position of a void cannot be told, nor a turn; they are 0.
+        The positions of voids and all priorities cannot be recovered; they are 0.
         """
         content, existence = state[..., :-1], state[..., -1] / self.container.aux_scale
         position = torch.zeros_like(existence)
@@ -97,15 +111,15 @@ class Additive:
         for row, active in enumerate(existence > 0.5):
             n = int(active.sum())
             if n:
-                places = torch.arange(1, n + 1, device=state.device, dtype=state.dtype) / n
-                waves = self._sinusoid(places, content.shape[-1])
-                found = assignment(-content[row, active] @ waves.mT)
-                position[row, active] = places[found]
-                plain[row, active] = content[row, active] - waves[found]
+                positions = torch.arange(1, n + 1, device=state.device, dtype=state.dtype) / n
+                waves = self._sinusoid(positions, content.shape[-1])
+                columns = assignment(-content[row, active] @ waves.mT)
+                position[row, active] = positions[columns]
+                plain[row, active] = content[row, active] - waves[columns]
         return self.container.join(Slots(plain, torch.zeros_like(position), position, existence))
 
     def _sinusoid(self, position: Float[Tensor, "*b"], width: int) -> Float[Tensor, "*b width"]:
-        """Vaswani et al. 2017, sec. 3.5, with places counted in slots: neighbours can be told apart."""
+        """Vaswani et al. 2017, sec. 3.5, with positions counted in slots, so that neighbours can be distinguished."""
         powers = torch.arange(0, width, 2, device=position.device, dtype=position.dtype) / width
         angles = self.container.capacity * position[..., None] / 10_000**powers
         return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)[..., :width]

@@ -24,25 +24,34 @@ R = TypeVar("R")
 
 @runtime_checkable
 class Coupling(Protocol):
-    """(pair) -> Pair. A coupling that draws takes its random numbers from `generator`; None is torch's own generator."""
+    """(pair) -> Pair. Random couplings draw from `generator`; None means torch's global generator.
+
+    >>> isinstance(MinibatchOT(), Coupling)
+    True
+    """
 
     def __call__(self, pair: Pair, /, *, generator: torch.Generator | None = None) -> Pair: ...
 
 
 def identity(pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
-    """The pair unchanged: independent draws, or pairs that belong together and must never be re-coupled."""
+    """The pair unchanged, for independent draws or for pairs that belong together and must not be re-coupled.
+
+    >>> pair = Pair(torch.zeros(2, 3), torch.ones(2, 3))
+    >>> identity(pair) is pair
+    True
+    """
     return pair
 
 
 def _in_full_precision(method: Callable[P, R]) -> Callable[P, R]:
-    """Outside of any autocast: a coupling solved on bfloat16 products would not be the exact one."""
+    """The method with autocast disabled: a coupling solved on bfloat16 products would not be exact."""
 
     @wraps(method)
-    def outside(*args: P.args, **kwargs: P.kwargs) -> R:
+    def without_autocast(*args: P.args, **kwargs: P.kwargs) -> R:
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             return method(*args, **kwargs)
 
-    return outside
+    return without_autocast
 
 
 @dataclass(frozen=True)
@@ -50,11 +59,15 @@ class MinibatchOT:
     """Re-pairs a batch by optimal transport across it. Tong et al. 2302.00482, sec. 3.2; Pooladian et al. 2304.14772.
 
     epsilon 0 gives the exact permutation, which uses every row once; epsilon > 0, in units of the mean cost, samples
-    each source's target from the entropic plan. `condition` names an entry of cond: pairs whose conditions differ cost
-    `weight` mean costs more (2503.10636). With the default weight, infinity, noise only moves within its class, so that
-    it stays independent of the class. A pair with a mask is coupled among rows of the same mask, and only tokens that
-    exist count in the cost: noise never moves to a sequence of another length. `potentials`, those of the semidiscrete
-    plan, are a start for the exact search; cond["index"] must then hold the row of each target in the data set.
+    each source's target from the entropic plan. `condition` names an entry of cond: pairs with different conditions cost
+    `weight` mean costs more (2503.10636). With the default weight, infinity, noise is only re-paired within its class and
+    stays independent of the class. Rows of a pair with a mask are coupled only if their masks are equal, and only existing
+    tokens count in the cost, so noise never moves to a sequence of another length. `potentials` of the semidiscrete plan
+    warm-start the exact search; cond["index"] must then hold the row of each target in the data set.
+
+    >>> pair = Pair(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.5], [-0.5]]))
+    >>> MinibatchOT()(pair).x_1.flatten()
+    tensor([-0.5000,  1.5000])
     """
 
     epsilon: float = 0.0
@@ -62,7 +75,7 @@ class MinibatchOT:
     condition: str | None = None
     weight: float = math.inf
     potentials: Float[Tensor, "N"] | None = None
-    tolerance: float = 1e-3  # largest marginal error of the entropic plan; ArithmeticError if it is not reached
+    tolerance: float = 1e-3  # maximum marginal error of the entropic plan; ArithmeticError if exceeded
     max_iterations: int = 10_000
 
     def __call__(self, pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
@@ -78,12 +91,12 @@ class MinibatchOT:
         return pair.take(i, j)
 
     def _keys(self, pair: Pair) -> list[Tensor]:
-        """Columns (B, k): rows are coupled only where they agree in all of them."""
+        """Grouping keys, each (B, k): rows are coupled only if they agree in all of them."""
         keys: list[Tensor] = []
         if self.condition is not None and not self.weight < math.inf:
             label = _entry(pair, self.condition).reshape(len(pair), -1)
             if label.is_floating_point() and bool((label != label.round()).any()):
-                raise ValueError(f"coupling: cond[{self.condition!r}] are vectors, not classes; give a finite weight")
+                raise ValueError(f"coupling: cond[{self.condition!r}] holds vectors, not classes; give a finite weight")
             keys.append(label.long())
         if pair.mask is not None and bool((pair.mask != pair.mask[:1]).any()):
             keys.append(pair.mask.long())
@@ -91,7 +104,7 @@ class MinibatchOT:
 
     @_in_full_precision
     def _match(self, pair: Pair, generator: torch.Generator | None) -> Tensor:
-        """The target of each source, among rows of one mask."""
+        """The target of each source, among rows with the same mask."""
         x_0, x_1 = _existing(pair.x_0, pair.mask), _existing(pair.x_1, pair.mask)
         label = None if self.condition is None or not self.weight < math.inf else _entry(pair, self.condition)
         if not x_0.numel():
@@ -110,7 +123,7 @@ class MinibatchOT:
         return assignment(cost, prices=self._prices(pair))
 
     def _cost(self, x_0: Tensor, x_1: Tensor) -> Tensor:
-        """The cost matrix. Points whose squares float32 cannot hold are measured in other units, which changes no plan."""
+        """The cost matrix. Points whose squares over- or underflow float32 are rescaled, which does not change the plan."""
         x_0, x_1 = floating(x_0, x_1)
         unit = max(magnitude("coupling: x_0", x_0), magnitude("coupling: x_1", x_1))
         fits = 1e-15 < unit < 1e15
@@ -125,7 +138,7 @@ class MinibatchOT:
         return cost
 
     def _prices(self, pair: Pair) -> Tensor | None:
-        """The duals of -x_0 . x_1 that the potentials give."""
+        """The duals of -x_0 . x_1 that correspond to the potentials."""
         if self.potentials is None:
             return None
         return self.potentials[_entry(pair, "index")] - pair.x_1.flatten(1).square().sum(-1) / 2
@@ -133,13 +146,18 @@ class MinibatchOT:
 
 @dataclass(frozen=True)
 class SemidiscreteOT:
-    """Pairs each source with a point of the whole data set, by one dual potential per point. 2509.25519, alg. 1.
+    """Pairs each source with a point of the full data set, by one dual potential per point. 2509.25519, alg. 1.
 
-    The targets and conditions of the incoming pair are replaced by those of the points that its sources fall on; with
-    `condition`, only the entry of that name is kept and the point is of that class. `potentials` come from ot.semidiscrete.
+    The targets and conditions of the incoming pair are replaced by those of the assigned points. With `condition`, each
+    source is assigned to a point whose entry of that name equals its own. `potentials` come from semidiscrete.semidiscrete.
+
+    >>> data = Pair(torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]]))
+    >>> pair = Pair(torch.tensor([[0.5], [-2.0]]), torch.zeros(2, 1))
+    >>> SemidiscreteOT(data, potentials=torch.zeros(2))(pair).x_1.flatten()
+    tensor([ 1., -1.])
     """
 
-    data: Pair  # x_1, mask and cond of the whole set; any x_0
+    data: Pair  # x_1, mask and cond of the full data set; x_0 is not used
     potentials: Float[Tensor, "N"]
     condition: str | None = None
 
@@ -155,11 +173,15 @@ class SemidiscreteOT:
 
 @dataclass(frozen=True)
 class TokenOT:
-    """Re-pairs the tokens inside each sample: B problems of N x N. The container of the sequence decides the cost.
+    """Re-pairs the tokens within each sample: B problems of size N x N.
 
-    `cost` sees the whole Pair and returns (B, N, N). epsilon 0 permutes the target tokens; epsilon > 0, in units of cost,
+    `cost` takes the Pair and returns (B, N, N). epsilon 0 permutes the target tokens; epsilon > 0, in units of cost,
     replaces each by the barycentre of its row, which blurs existence. Entries of cond describe the sequence, not its
-    tokens, and stay as they are.
+    tokens, and are left unchanged.
+
+    >>> pair = Pair(torch.tensor([[[0.0], [1.0]]]), torch.tensor([[[1.5], [-0.5]]]))
+    >>> TokenOT(lambda pair: squared_euclidean(pair.x_0, pair.x_1)).permutation(pair)
+    tensor([[1, 0]])
     """
 
     cost: Callable[[Pair], Tensor]
@@ -176,16 +198,16 @@ class TokenOT:
 
     @_in_full_precision
     def permutation(self, pair: Pair) -> Int[Tensor, "B N"]:
-        """The target slot that each source slot is matched with. ValueError for epsilon > 0: a plan is no permutation."""
+        """The target slot matched with each source slot. ValueError for epsilon > 0, whose plan is not a permutation."""
         if self.epsilon:
             raise ValueError(
-                f"TokenOT: epsilon is {self.epsilon}; only the exact coupling, epsilon 0, is a permutation"
+                f"TokenOT: epsilon is {self.epsilon}; only the exact coupling is a permutation; set epsilon to 0"
             )
         return assignment(self.cost(pair))
 
     @staticmethod
     def apply(pair: Pair, permutation: Int[Tensor, "B N"]) -> Pair:
-        """The pair with its target tokens, and their mask, in the order of `permutation`."""
+        """The pair with its target tokens and their mask in the order of `permutation`."""
         mask = None if pair.mask is None else pair.mask.gather(1, permutation)
         index = permutation.reshape(*permutation.shape, *[1] * (pair.x_1.ndim - 2)).expand_as(pair.x_1)
         return replace(pair, x_1=pair.x_1.gather(1, index), mask=mask)
@@ -194,7 +216,11 @@ class TokenOT:
 def converged_plan(
     cost: Float[Tensor, "*b n m"], epsilon: float, tolerance: float, max_iterations: int = 10_000
 ) -> Plan:
-    """The entropic plan, epsilon in units of cost. ArithmeticError if its marginal error stays above `tolerance`."""
+    """The entropic plan, epsilon in units of cost. ArithmeticError if its marginal error stays above `tolerance`.
+
+    >>> converged_plan(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), epsilon=1.0, tolerance=1e-6).matrix.sum(-1)
+    tensor([0.5000, 0.5000])
+    """
     plan = sinkhorn(cost, epsilon, tolerance=tolerance, max_iterations=max_iterations)
     error = float(plan.marginal_error.max())
     if not error <= tolerance:
@@ -212,22 +238,22 @@ def _entry(pair: Pair, name: str) -> Tensor:
 
 
 def _existing(x: Tensor, mask: Tensor | None) -> Float[Tensor, "B D"]:
-    """Rows as points. With a mask, which all rows share, only their existing tokens."""
+    """Rows as points: all entries or, with a mask that all rows share, those of existing tokens."""
     return x.flatten(1) if mask is None or not len(x) else x[:, mask[0]].flatten(1)
 
 
 def _mean(cost: Tensor, name: str) -> float:
-    """The mean cost, in which `name` counts."""
+    """The mean cost, which is the unit of `name`."""
     unit = float(cost.mean())
     if unit <= 1e-6 * float(cost.abs().max()):
         raise ValueError(
-            f"coupling: {name} counts in mean costs, which are {unit:g} here; give a cost above 0, squared_euclidean"
+            f"coupling: {name} is in units of the mean cost, {unit:g} here; use a positive cost, such as squared_euclidean"
         )
     return unit
 
 
 def _distance(label: Int[Tensor, "B *s"] | Float[Tensor, "B *s"]) -> Float[Tensor, "B B"]:
-    """0 or 1 between classes, the squared distance in units of its mean between vectors."""
+    """Distance between labels: 0 or 1 for classes; for vectors, the squared distance in units of its mean."""
     rows = label.reshape(len(label), -1)
     if not label.is_floating_point():
         return (rows[:, None] != rows[None, :]).any(-1).float()

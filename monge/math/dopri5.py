@@ -26,7 +26,7 @@ _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1
 
 
 class Stride(NamedTuple):
-    """The memory of the method for each sample: the velocity at its state and the size of its next step."""
+    """Per-sample memory of the method: the velocity at the current state and the size of the next step."""
 
     v: Tensor
     h: Tensor
@@ -34,17 +34,22 @@ class Stride(NamedTuple):
 
 
 def dopri5(*, rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 10_000) -> Step:
-    """Fifth order with the error of a step below atol + rtol |x|, root mean square over each sample's own entries.
+    """Fifth order, with the error of each step below atol + rtol |x| as a root mean square over the sample's entries.
 
-    Every sample has its own step size and accepts or rejects its own steps, so its result does not depend on the rest of
-    the batch; the batch is evaluated until the last sample arrives. Tolerances are at least the precision of the state:
-    0.8 % in bfloat16. ArithmeticError if a velocity is not finite, or if it takes more than `max_steps` rounds.
+    Each sample has its own step size and accepts or rejects its own steps, so its result does not depend on the rest of
+    the batch; the batch is evaluated until the last sample finishes. Tolerances are at least the precision of the state:
+    0.8 % in bfloat16. ArithmeticError if a velocity is not finite, or if it takes more than `max_steps` steps from one
+    knot to the next.
+
+    >>> from monge.math.solve import integrate
+    >>> integrate(lambda x, t: -x, torch.ones(1, 1), [0.0, 1.0], step=dopri5())
+    tensor([[0.3679]])
     """
     return _DormandPrince(rtol, atol, max_steps)
 
 
 _SHORTEST = 1e-6
-"""A shorter step, as a part of the way to the next knot, is not tried again where a velocity is not finite."""
+"""Steps shorter than this fraction of the way to the next knot are not retried where a velocity is not finite."""
 
 
 @dataclass(frozen=True)
@@ -57,39 +62,39 @@ class _DormandPrince:
         precision = torch.finfo(x.dtype).eps
         rtol, atol = max(self.rtol, precision), max(self.atol, precision)
         x = x.to(at_least_single(x.dtype))
-        whole, sign = s - t, torch.where(s >= t, 1.0, -1.0).to(t.dtype)
+        distance, sign = s - t, torch.where(s >= t, 1.0, -1.0).to(t.dtype)
         if memory is None:
             v_t = v(x, t)
             _check_finite(torch.isfinite(v_t.detach()).flatten(1).all(1), t)
             memory = Stride(v_t, _first_step(v, x, t, v_t, sign, rtol, atol), torch.zeros_like(t, dtype=torch.int64))
         v_t, h, taken = memory
-        done = torch.zeros_like(t)  # how far from t to s, in absolute time
+        done = torch.zeros_like(t)  # time covered between t and s, in absolute value
         stuck = torch.zeros_like(t, dtype=torch.bool)
         for _ in range(self.max_steps):
-            left = whole.abs() - done
-            going = left > 0
-            if bool(stuck.any() | ~going.any()):
+            remaining = distance.abs() - done
+            active = remaining > 0
+            if bool(stuck.any() | ~active.any()):
                 _check_finite(~stuck, t + sign * done)
                 return x, Stride(v_t, h, taken)
-            last = going & (h >= left * (1 - 1e-9))
-            size = torch.where(going, torch.where(last, left, h), torch.zeros_like(h))
+            last = active & (h >= remaining * (1 - 1e-9))
+            size = torch.where(active, torch.where(last, remaining, h), torch.zeros_like(h))
             x_new, v_new, error = _attempt(v, x, t + sign * done, v_t, sign * size)
             scale = atol + rtol * torch.maximum(x.detach().abs(), x_new.detach().abs())
-            off = _norm(error / scale)
-            accept = going & (off <= 1)
+            ratio = _norm(error / scale)
+            accept = active & (ratio <= 1)
             x = torch.where(pad_like(accept, x), x_new, x)
             v_t = torch.where(pad_like(accept, x), v_new, v_t)
-            done = torch.where(accept, torch.where(last, whole.abs(), done + size), done)
+            done = torch.where(accept, torch.where(last, distance.abs(), done + size), done)
             # a non-finite error shrinks the step, which may have left the domain of the velocity; a step cut short by the
             # knot does not shrink the next one
-            stuck = going & ~torch.isfinite(off) & (size <= _SHORTEST * whole.abs())
-            factor = torch.nan_to_num(0.9 * off.clamp_min(1e-10) ** -0.2, nan=0.2).clamp(0.2, 10.0)
+            stuck = active & ~torch.isfinite(ratio) & (size <= _SHORTEST * distance.abs())
+            factor = torch.nan_to_num(0.9 * ratio.clamp_min(1e-10) ** -0.2, nan=0.2).clamp(0.2, 10.0)
             grown = torch.where(accept & last, torch.maximum(h, size * factor), size * factor)
-            h = torch.where(going, grown, h)
-            taken = taken + going
-        late = int((done < whole.abs()).sum())
+            h = torch.where(active, grown, h)
+            taken = taken + active
+        late = int((done < distance.abs()).sum())
         raise ArithmeticError(
-            f"dopri5: {self.max_steps} steps did not bring {late} of {len(x)} samples to the next knot; "
+            f"dopri5: {late} of {len(x)} samples did not reach the next knot in {self.max_steps} steps; "
             "loosen rtol and atol"
         )
 
@@ -100,7 +105,7 @@ def _check_finite(finite: Tensor, t: Tensor) -> None:
         named = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
         raise ArithmeticError(
             f"dopri5: the velocity is not finite for {len(rows)} of {len(finite)} samples, rows {named}, "
-            f"near t = {float(t[rows[0]]):.6g}; look for nan in the network or the states"
+            f"near t = {float(t[rows[0]]):.6g}; check the network and the states for nan"
         )
 
 
@@ -110,7 +115,7 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _attempt(v: Velocity, x: Tensor, t: Tensor, v_t: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The fifth-order result, the velocity there, and the difference to the embedded fourth-order result."""
+    """The fifth-order result, its velocity, and its difference from the embedded fourth-order result."""
     step = pad_like(h, x)
     slopes, x_new = [v_t], x
     for node, row in zip(_NODES, _STAGES, strict=True):
@@ -121,7 +126,7 @@ def _attempt(v: Velocity, x: Tensor, t: Tensor, v_t: Tensor, h: Tensor) -> tuple
 
 
 def _first_step(v: Velocity, x: Tensor, t: Tensor, v_t: Tensor, sign: Tensor, rtol: float, atol: float) -> Tensor:
-    """A first step that should just pass. Hairer, Norsett & Wanner I, sec. II.4."""
+    """Initial step size that should just be accepted. Hairer, Norsett & Wanner I, sec. II.4."""
     scale = atol + rtol * x.detach().abs()
     d_0, d_1 = _norm(x / scale), _norm(v_t / scale)
     h_0 = torch.where((d_0 < 1e-5) | (d_1 < 1e-5), torch.full_like(d_0, 1e-6), 0.01 * d_0 / d_1.clamp_min(1e-30))

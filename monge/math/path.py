@@ -1,4 +1,4 @@
-"""Paths from x_0 to x_1: where x_t is and how fast it moves. Lipman et al. 2023 (2210.02747); Albergo et al. 2303.08797."""
+"""Paths from x_0 to x_1: the point x_t and its velocity. Lipman et al. 2023 (2210.02747); Albergo et al. 2303.08797."""
 
 # torch's own annotations are partial
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -20,7 +20,7 @@ Spread: TypeAlias = Callable[[Tensor], Tensor]  # t -> sigma, the standard devia
 
 
 class PathPoint(NamedTuple):
-    """A place on a path and the velocity there."""
+    """A point on a path and its velocity."""
 
     t: Float[Tensor, "B"]
     x_t: Float[Tensor, "B *s"]
@@ -29,7 +29,11 @@ class PathPoint(NamedTuple):
 
 @runtime_checkable
 class Path(Protocol):
-    """(x_0, x_1, t) -> PathPoint. Noise, if the path has any, comes from `generator`."""
+    """(x_0, x_1, t) -> PathPoint. Noise, if the path has any, comes from `generator`.
+
+    >>> isinstance(Affine(), Path)
+    True
+    """
 
     def __call__(
         self, x_0: Tensor, x_1: Tensor, t: Tensor, *, generator: torch.Generator | None = None
@@ -37,32 +41,52 @@ class Path(Protocol):
 
 
 def linear(t: Tensor) -> tuple[Tensor, Tensor]:
-    """The straight line (1 - t) x_0 + t x_1."""
+    """The straight line (1 - t) x_0 + t x_1.
+
+    >>> linear(torch.tensor(0.25))
+    (tensor(0.7500), tensor(0.2500))
+    """
     return 1 - t, t
 
 
 def trigonometric(t: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance preserving: cos(pi t / 2) x_0 + sin(pi t / 2) x_1. Albergo & Vanden-Eijnden 2209.15571, eq. 5."""
+    """Variance preserving: cos(pi t / 2) x_0 + sin(pi t / 2) x_1. Albergo & Vanden-Eijnden 2209.15571, eq. 5.
+
+    >>> trigonometric(torch.tensor(0.0))
+    (tensor(1.), tensor(0.))
+    """
     return torch.cos(t * (math.pi / 2)), torch.sin(t * (math.pi / 2))
 
 
 def conditional_ot(sigma_min: float) -> Schedule:
-    """(1 - (1 - sigma_min) t) x_0 + t x_1: noise of width sigma_min stays around the data. Lipman et al. 2023, eq. 20."""
+    """(1 - (1 - sigma_min) t) x_0 + t x_1: noise of width sigma_min remains around the data. Lipman et al. 2023, eq. 20.
+
+    >>> conditional_ot(0.1)(torch.tensor(1.0))
+    (tensor(0.1000), tensor(1.))
+    """
     return _ConditionalOT(sigma_min)
 
 
 def constant(sigma: float) -> Spread:
-    """Gaussian noise of one width along the whole path: I-CFM of Tong et al. 2302.00482, eq. 14."""
+    """Gaussian noise of constant width along the path: I-CFM of Tong et al. 2302.00482, eq. 14.
+
+    >>> constant(0.5)(torch.tensor([0.0, 1.0]))
+    tensor([0.5000, 0.5000])
+    """
     return _Constant(sigma)
 
 
 def decreasing(sigma: float) -> Spread:
-    """Gaussian noise of width sigma at the source that is gone at the target."""
+    """Gaussian noise whose width falls linearly from sigma at the source to 0 at the target.
+
+    >>> decreasing(0.5)(torch.tensor([0.0, 1.0]))
+    tensor([0.5000, 0.0000])
+    """
     return _Decreasing(sigma)
 
 
 @dataclass(frozen=True)
-class _ConditionalOT:  # dataclasses where closures would do: they can be pickled
+class _ConditionalOT:  # dataclasses rather than closures, because they can be pickled
     sigma_min: float
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +111,12 @@ class _Decreasing:
 
 @dataclass(frozen=True)
 class Affine:
-    """x_t = alpha x_0 + beta x_1 + sigma z. The velocity is the schedule's own derivative, so the two cannot disagree."""
+    """x_t = alpha x_0 + beta x_1 + sigma z. The velocity is derived from the schedule, so the two cannot disagree.
+
+    >>> point = Affine()(torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([0.25]))
+    >>> point.x_t, point.u_t
+    (tensor([[0.2500, 0.2500]]), tensor([[1., 1.]]))
+    """
 
     schedule: Schedule = linear
     spread: Spread | None = None
@@ -110,22 +139,22 @@ class Affine:
         return PathPoint(t, x_t, u_t)
 
     def rates(self, t: Float[Tensor, "*b"]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """(alpha, beta) and their derivatives by t."""
+        """(alpha, beta) and their derivatives with respect to t."""
         return _jvp(self.schedule, t)
 
     def endpoints(self, v: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The (x_0, x_1) whose path, without spread, passes x_t at speed v."""
+        """The (x_0, x_1) whose path, without spread, passes through x_t with velocity v."""
         (alpha, beta), (d_alpha, d_beta) = [[pad_like(r, x_t) for r in pair] for pair in self.rates(t)]
         wronskian = alpha * d_beta - d_alpha * beta
         return (d_beta * x_t - beta * v) / wronskian, (alpha * v - d_alpha * x_t) / wronskian
 
     def velocity_from_target(self, x_1: Tensor, x_t: Tensor, t: Tensor, *, floor: float = 0.0) -> Tensor:
-        """The velocity at x_t, given (a prediction of) x_1. alpha, which vanishes at t = 1, is kept above `floor`."""
+        """The velocity at x_t, given x_1 or its prediction. alpha, which vanishes at t = 1, is clamped to at least `floor`."""
         (alpha, beta), (d_alpha, d_beta) = [[pad_like(r, x_t) for r in pair] for pair in self.rates(t)]
         return d_beta * x_1 + d_alpha * (x_t - beta * x_1) / alpha.clamp_min(floor)
 
     def velocity_from_source(self, x_0: Tensor, x_t: Tensor, t: Tensor, *, floor: float = 0.0) -> Tensor:
-        """The velocity at x_t, given (a prediction of) x_0, the noise. beta, which vanishes at t = 0, is kept above `floor`."""
+        """The velocity at x_t, given x_0 or its prediction. beta, which vanishes at t = 0, is clamped to at least `floor`."""
         (alpha, beta), (d_alpha, d_beta) = [[pad_like(r, x_t) for r in pair] for pair in self.rates(t)]
         return d_alpha * x_0 + d_beta * (x_t - alpha * x_0) / beta.clamp_min(floor)
 

@@ -1,4 +1,4 @@
-"""Semidiscrete optimal transport: noise to the points of a whole data set, by one dual potential per point."""
+"""Semidiscrete optimal transport from noise to the points of a full data set, with one dual potential per point."""
 
 # torch's own annotations are partial
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -23,16 +23,23 @@ def semidiscrete(
     batch: int = 512,
     generator: torch.Generator | None = None,
 ) -> tuple[Float[Tensor, "N"], float]:
-    """(potentials, marginal_error): one dual per data point, such that noise falls on each point equally often.
+    """(potentials, marginal_error): one dual per data point, such that noise is assigned to each point equally often.
 
-    Noise x goes to argmax_j x . data_j - |data_j|^2 / 2 + potentials_j. With `groups` each draw is dealt a group, as often
-    as it occurs, and goes to a point of that group: labels stay independent of the noise. `noise(n)` gives n draws, (n, D).
+    Noise x is assigned to argmax_j x . data_j - |data_j|^2 / 2 + potentials_j. With `groups`, each draw gets a group in
+    proportion to the group's size, and a point of that group: labels stay independent of the noise. `noise(n)` returns n
+    draws, (n, D).
 
-    It starts from the mean duals of eight exact assignments where a group has at most 4,096 points, and goes on by averaged
-    stochastic ascent on the semidual, whose gradient is 1 / N less the frequency of j (Genevay et al. 1605.08527, alg. 2;
-    Mousavi-Hosseini et al. 2509.25519). The error is the L1 distance between the frequencies and uniform on 64 N draws
-    of their own (at least 4,096 and at most 100,000), above what draws of a perfect fit would show (Poisson counts).
-    ValueError for data that are not finite, or of a size whose squares float32 cannot hold.
+    Groups of at most 4,096 points start from the mean duals of eight exact assignments. Averaged stochastic ascent on the
+    semidual follows, whose gradient is 1 / N minus the frequency of j (Genevay et al. 1605.08527, alg. 2; Mousavi-Hosseini
+    et al. 2509.25519). The error is the L1 distance between the frequencies and uniform on 64 N new draws (at least 4,096
+    and at most 100,000), minus the value expected of a perfect fit (Poisson counts). ValueError for data that are not
+    finite, or whose squares float32 cannot hold.
+
+    >>> data, generator = torch.tensor([[-1.0], [1.0]]), torch.Generator().manual_seed(0)
+    >>> noise = lambda n: torch.randn(n, 1, generator=generator)
+    >>> potentials, error = semidiscrete(noise, data, steps=10, generator=generator)
+    >>> tuple(potentials.shape), error < 0.1
+    ((2,), True)
     """
     unit = magnitude("semidiscrete: data", data)
     if not 1e-15 < unit < 1e15:
@@ -41,13 +48,13 @@ def semidiscrete(
         )
     group_of = torch.zeros(len(data), dtype=torch.long, device=data.device) if groups is None else groups
 
-    def frequencies(n: int, at: Tensor) -> Tensor:
-        counts, size = data.new_zeros(len(data)), max(1, min(n, 2**26 // len(data)))  # scores of 256 MB at most
+    def frequencies(n: int, duals: Tensor) -> Tensor:
+        counts, size = data.new_zeros(len(data)), max(1, min(n, 2**26 // len(data)))  # at most 256 MB of scores
         for start in range(0, n, size):
-            part = min(size, n - start)
-            dealt = torch.randint(len(data), (part,), generator=generator).to(data.device)
-            hit = semidiscrete_assign(noise(part), data, at, groups=group_of, group=group_of[dealt])
-            counts += torch.bincount(hit, minlength=len(data))
+            count = min(size, n - start)
+            drawn = torch.randint(len(data), (count,), generator=generator).to(data.device)
+            assigned = semidiscrete_assign(noise(count), data, duals, groups=group_of, group=group_of[drawn])
+            counts += torch.bincount(assigned, minlength=len(data))
         return counts / n
 
     potentials = torch.zeros(len(data), dtype=data.dtype, device=data.device)
@@ -55,7 +62,7 @@ def semidiscrete(
         members = (group_of == group).nonzero().squeeze(-1)
         if len(members) <= 4096:
             potentials[members] = _mean_duals(noise, data[members], rounds=8)
-    # the cell of a point is as wide as the way to its neighbour: what moves its border by a part of that is a good step
+    # a cell is about as wide as the distance to the nearest point; a good step moves its border by a fraction of that
     neighbour = _squared_gap(data)
     average, start = potentials.clone(), steps // 2
     for step in range(steps):
@@ -64,9 +71,9 @@ def semidiscrete(
         if step >= start:
             average += (potentials - average) / (step - start + 1)
     draws = max(4096, min(64 * len(data), 100_000))
-    found = frequencies(draws, average)
+    measured = frequencies(draws, average)
     floor = _poisson_deviation(draws / len(data)) * len(data) / draws
-    return average, max(0.0, float((found - 1 / len(data)).abs().sum()) - floor)
+    return average, max(0.0, float((measured - 1 / len(data)).abs().sum()) - floor)
 
 
 def _poisson_deviation(mean: float) -> float:
@@ -76,17 +83,17 @@ def _poisson_deviation(mean: float) -> float:
 
 
 def _squared_gap(data: Tensor) -> Tensor:
-    """The median over some points of the squared distance to the nearest other place; 1 where all points coincide."""
+    """Median over a sample of points of the squared distance to the nearest distinct point; 1 if all points coincide."""
     squares = torch.cdist(data[:512], data).square()
-    apart = squares > 1e-5 * squares.mean()  # duplicates, as far as float32 tells them
+    apart = squares > 1e-5 * squares.mean()  # False for duplicates, up to float32 rounding
     nearest = torch.where(apart, squares, math.inf).amin(1)
     return nearest[nearest < math.inf].median() if bool(apart.any()) else data.new_ones(())
 
 
 def _mean_duals(noise: Callable[[int], Tensor], data: Tensor, *, rounds: int) -> Tensor:
-    """The column duals of exact assignments of draws to the data, centred and averaged, as potentials.
+    """Potentials from the column duals of exact assignments of draws to the data, centred and averaged.
 
-    Each point counts as often as it takes to have 512, since the duals of a few are biased.
+    Fewer than 512 points are repeated to at least 512, since the duals of few points are biased.
     """
     copies = -(-512 // len(data))
     total = torch.zeros(len(data), dtype=torch.float64)
@@ -106,12 +113,16 @@ def semidiscrete_assign(
     groups: Int[Tensor, "N"] | None = None,
     group: Int[Tensor, "B"] | None = None,
 ) -> Int[Tensor, "B"]:
-    """Where each x_0 falls in the semidiscrete plan: one maximum inner product search, within its own group if it has one."""
+    """The data point the plan assigns to each x_0: a maximum inner product search, within its group if given.
+
+    >>> semidiscrete_assign(torch.tensor([[0.5], [-2.0]]), torch.tensor([[-1.0], [1.0]]), torch.zeros(2))
+    tensor([1, 0])
+    """
     score = x_0 @ data.mT + (potentials - data.square().sum(-1) / 2)
     if groups is None or group is None:
         return score.argmax(-1)
     j = score.masked_fill_(group[:, None] != groups[None, :], -math.inf).argmax(-1)
     if not torch.equal(groups[j], group):
         missing = group[groups[j] != group].unique().tolist()
-        raise ValueError(f"fall: no data point is of group {missing}; draw groups that the data have")
+        raise ValueError(f"semidiscrete_assign: no data point is in group {missing}; use groups that occur in the data")
     return j

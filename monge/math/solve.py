@@ -1,6 +1,7 @@
-"""Integration of a velocity. A step goes from t to s, per sample; `integrate` repeats it from knot to knot, with gradient on.
+"""Integration of a velocity. A step takes each sample from t to s; `integrate` repeats it between knots, with gradients.
 
-Forward (0 to 1) or backward (1 to 0) is the order of the knots. The memory of a step is passed from call to call.
+The order of the knots gives the direction: 0 to 1 is forward, 1 to 0 backward. Multistep solvers pass a memory from step
+to step.
 """
 
 # torch's own annotations are partial
@@ -36,9 +37,13 @@ class Solution(NamedTuple):
 
 
 def time_grid(steps: int, like: Tensor, *, start: float = 0.0, end: float = 1.0) -> Float[Tensor, "knots"]:
-    """`steps` equal steps from start to end on the device of `like` and in its dtype; float32 where that is shorter."""
+    """Knots of `steps` equal steps from start to end, on the device of `like`, in its dtype or float32 if that is wider.
+
+    >>> time_grid(4, torch.zeros(1))
+    tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
+    """
     if steps < 1:
-        raise ValueError(f"grid: at least one step, got {steps}")
+        raise ValueError(f"time_grid: use at least one step, got {steps}")
     return torch.linspace(start, end, steps + 1, dtype=at_least_single(like.dtype), device=like.device)
 
 
@@ -50,19 +55,23 @@ def trajectory(
     steps: SupportsIndex | None = None,
     step: Step | str | None = None,
 ) -> Iterator[Tensor]:
-    """x at every knot, the first included. Arguments as for `integrate`."""
+    """x at every knot, including the first. Takes the arguments of `integrate`.
+
+    >>> [float(x) for x in trajectory(lambda x, t: torch.ones_like(x), torch.zeros(1), steps=2)]
+    [0.0, 0.5, 1.0]
+    """
     advance, knots, dtype, memory = step_called(step), knots_of(times, x, steps), x.dtype, None
     checked = Checked(v, dtype)
     yield x
     for t, s in pairwise(knots.unbind()):
         x, memory = advance(checked, x, t, s, memory)
-        x = x if x.dtype == dtype else x.to(dtype)  # a call that changes nothing takes a microsecond
+        x = x if x.dtype == dtype else x.to(dtype)  # a call without effect costs a microsecond
         yield x
 
 
 def integrate(
     v: Velocity,
-    x: Shaped[Tensor, "B *s"],  # a ValueError names other dtypes than floating ones
+    x: Shaped[Tensor, "B *s"],  # ValueError for integer states
     times: Knots | None = None,
     *,
     steps: SupportsIndex | None = None,
@@ -70,9 +79,12 @@ def integrate(
 ) -> Float[Tensor, "B *s"]:
     """x at the last knot of `times`: a tensor, array or list of knots, (knots,) or, for knots per sample, (knots, B).
 
-    A number, or `steps`, is that many equal steps from 0 to 1. `step` is a solver or its name in SOLVERS; default:
-    midpoint. The velocity is called with x in its own dtype and t in float32 or wider. ValueError where a knot is not
-    finite or a velocity does not have the shape of its state.
+    An integer, as `times` or as `steps`, means that number of equal steps from 0 to 1. `step` is a solver or its name in
+    SOLVERS; default: midpoint. The velocity is called with x in its own dtype and t in float32 or wider. ValueError if a
+    knot is not finite or a velocity does not have the shape of its state.
+
+    >>> integrate(lambda x, t: -x, torch.ones(1, 1), steps=10, step="rk4")
+    tensor([[0.3679]])
     """
     for state in trajectory(v, x, times, steps=steps, step=step):
         x = state
@@ -87,7 +99,11 @@ def solve(
     steps: SupportsIndex | None = None,
     step: Step | str | None = None,
 ) -> Solution:
-    """`integrate`, and the number of evaluations that it took."""
+    """The result of `integrate`, with the number of velocity evaluations.
+
+    >>> solve(lambda x, t: -x, torch.ones(1, 1), steps=10).evaluations
+    20
+    """
     counted = Counted(v)
     return Solution(integrate(counted, x, times, steps=steps, step=step), counted.evaluations)
 
@@ -95,14 +111,14 @@ def solve(
 def knots_of(
     times: Knots | None, x: Tensor, steps: SupportsIndex | None = None, *, backward: bool = False
 ) -> Float[Tensor, "knots B"]:
-    """The knots of each sample, on the device of x and in its dtype; float32 where that is shorter.
+    """The knots of each sample, on the device of x, in its dtype or float32 if that is wider.
 
-    A number of steps runs from 0 to 1, `backward` from 1 to 0.
+    A number of steps runs from 0 to 1 or, with `backward`, from 1 to 0.
     """
     if not x.is_floating_point():
-        raise ValueError(f"integrate: x is {x.dtype}; give states of a floating dtype, x.float()")
+        raise ValueError(f"integrate: x is {x.dtype}; give states of a floating dtype, such as x.float()")
     if (times is None) == (steps is None):
-        raise ValueError("integrate: give either times, the knots, or steps, a number of equal steps from 0 to 1")
+        raise ValueError("integrate: give either times (the knots) or steps (a number of equal steps from 0 to 1)")
     if not x.ndim:
         raise ValueError("integrate: x is a single number; give a batch of states, (B, ...)")
     if times is None or isinstance(times, str) or not (isinstance(times, Sequence) or getattr(times, "ndim", 0)):
@@ -115,8 +131,8 @@ def knots_of(
         )
     # on an accelerator the check waits for the device, which training must not
     if (knots.device.type == "cpu" or not torch.is_grad_enabled()) and not bool(torch.isfinite(knots).all()):
-        at = (~torch.isfinite(knots)).nonzero()[0].tolist()
-        raise ValueError(f"integrate: times{at} is {float(knots[tuple(at)])}; give finite knots")
+        index = (~torch.isfinite(knots)).nonzero()[0].tolist()
+        raise ValueError(f"integrate: times{index} is {float(knots[tuple(index)])}; give finite knots")
     knots = knots.to(x.device, at_least_single(x.dtype))
     return knots if knots.ndim == 2 else knots[:, None].expand(-1, len(x))
 
@@ -127,16 +143,16 @@ def _number_of_steps(count: object) -> int:
             return operator.index(count)  # pyright: ignore[reportArgumentType]
     except TypeError:
         pass
-    raise ValueError(f"integrate: {count!r} is no number of steps; give an integer, or the knots as a sequence")
+    raise ValueError(f"integrate: {count!r} is not a number of steps; give an integer, or the knots as a sequence")
 
 
 def step_called(step: Step | str | None) -> Step:
-    """The solver, by name if need be; default: midpoint."""
+    """The given solver, or the one with that name; default: midpoint."""
     if step is None:
         return midpoint
     if not isinstance(step, str):
         return step
-    from monge.math.solvers import SOLVERS, solver  # which import the steps of this module
+    from monge.math.solvers import SOLVERS, solver  # imported here because it imports this module
 
     if step not in SOLVERS:
         raise ValueError(f"integrate: there is no solver {step!r}; known: {', '.join(SOLVERS)}")
@@ -145,7 +161,7 @@ def step_called(step: Step | str | None) -> Step:
 
 @dataclass(frozen=True)
 class Checked:
-    """A velocity that is called with states of `dtype`, and whose output must have their shape."""
+    """A velocity that is called with states of `dtype` and whose output must have the shape of the state."""
 
     v: Velocity
     dtype: torch.dtype
@@ -155,7 +171,7 @@ class Checked:
         if v_t.shape != x.shape:
             raise ValueError(
                 f"integrate: the velocity has shape {tuple(v_t.shape)} for states of shape {tuple(x.shape)}; "
-                "it must have theirs"
+                "return one of the same shape"
             )
         return v_t
 
@@ -173,7 +189,7 @@ class Counted:
 
 
 def gap(t: Float[Tensor, "B"], s: Float[Tensor, "B"], x: Float[Tensor, "B *s"]) -> Tensor:
-    """s - t, ready to multiply x; a plain scalar where all samples share their knots, which is cheaper."""
+    """s - t, shaped to multiply x; a scalar if all samples share their knots, which is cheaper."""
     shared = len(t) > 0 and t.stride() == s.stride() == (0,)
     return (s - t)[0] if shared else pad_like(s - t, x)
 
@@ -184,7 +200,7 @@ def euler(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> t
 
 
 def midpoint(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
-    """Second order, two evaluations: the velocity half-way, at an Euler guess."""
+    """Second order, two evaluations: the velocity at the midpoint, reached by an Euler step."""
     h = gap(t, s, x)
     return x + h * v(x + h / 2 * v(x, t), (t + s) / 2), memory
 
@@ -207,13 +223,13 @@ def rk4(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tup
 
 
 def _since(before: Tensor, t: Tensor, x: Tensor) -> Tensor:
-    """t - before, ready to divide a difference that is zero where the knots repeat."""
-    passed = pad_like(t - before, x)
-    return torch.where(passed == 0, torch.ones_like(passed), passed)
+    """t - before, shaped to divide a difference that is zero where the knots repeat."""
+    elapsed = pad_like(t - before, x)
+    return torch.where(elapsed == 0, torch.ones_like(elapsed), elapsed)
 
 
 def adams_bashforth_2(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
-    """Second order, one evaluation: extrapolates through the last velocity. Steps may be unequal; the first is Euler's."""
+    """Second order, one evaluation: extrapolates from the last velocity. Steps may be unequal; the first is an Euler step."""
     v_t = v(x, t)
     h = gap(t, s, x)
     move = v_t
@@ -224,7 +240,7 @@ def adams_bashforth_2(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any 
 
 
 def adams_bashforth_3(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
-    """Third order, one evaluation, through the last two velocities (Newton's form, unequal steps). Starts by a Heun step."""
+    """Third order, one evaluation: extrapolates from the last two velocities (Newton form, unequal steps). Starts with Heun."""
     v_t = v(x, t)
     h = gap(t, s, x)
     if memory is None:
@@ -245,8 +261,11 @@ def dpm_solver_2m(path: Affine) -> Step:
     """DPM-Solver++(2M) in flow form, one evaluation: exact in the linear part, extrapolates the predicted x_1.
 
     Lu et al. 2211.01095, alg. 2, with log(beta / alpha) as the half log-SNR. Second order
-    inside; first order at the first two steps from t = 0 and the last one to t = 1, where a log-SNR is infinite. Runs from
-    source to target only; ValueError otherwise.
+    inside; first order in the first two steps from t = 0 and the last step to t = 1, where the log-SNR is infinite.
+    Integrates from source to target only; ValueError otherwise.
+
+    >>> integrate(lambda x, t: torch.ones_like(x), torch.zeros(1, 1), steps=4, step=dpm_solver_2m(Affine()))
+    tensor([[1.]])
     """
     return _DPMSolver2M(path)
 
@@ -257,7 +276,7 @@ class _DPMSolver2M:
 
     def __call__(self, v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
         if bool((s <= t).any()):
-            raise ValueError("dpm_solver_2m runs from source to target; encode with another step, adams_bashforth_2")
+            raise ValueError("dpm_solver_2m integrates from source to target; encode with another solver, such as ab2")
         _, x_1 = self.path.endpoints(v(x, t), x, t)
         (alpha_t, beta_t), _ = self.path.rates(t)
         (alpha_s, beta_s), _ = self.path.rates(s)

@@ -1,4 +1,4 @@
-"""The solvers by name."""
+"""Solvers by name."""
 
 from collections.abc import Callable
 from typing import Literal, TypeAlias
@@ -23,7 +23,11 @@ SOLVERS: dict[str, tuple[Callable[[Affine], Step], int]] = {
 
 
 def solver(name: str, path: Affine | None = None) -> Step:
-    """The solver of this name; ValueError where it needs the path and none is given."""
+    """The solver with the given name. ValueError if it needs a path and none is given.
+
+    >>> solver("heun").__name__
+    'heun'
+    """
     if name == "dpm2m" and path is None:
         raise ValueError("solver: dpm2m depends on the path; give step=dpm_solver_2m(path)")
     return SOLVERS[name][0](path or Affine())

@@ -1,4 +1,4 @@
-"""Types that every part of the library shares: Pair, Batch, Velocity, VelocityModel, Energy."""
+"""Types shared by all parts of the library: Pair, Batch, Velocity, VelocityModel, Energy."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,15 +10,19 @@ from torch import Tensor
 
 Condition: TypeAlias = Mapping[str, Tensor]
 Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # (x "B *s", t "B") -> v "B *s"
-Energy: TypeAlias = Callable[..., Tensor]  # (x "B *s"), or (x, cond) where there are conditions, -> "B"; low is good
+Energy: TypeAlias = Callable[..., Tensor]  # (x "B *s"), or (x, cond) if there are conditions, -> "B"; low is good
 
 BOOKKEEPING = frozenset({"index", "target"})
-"""Entries of cond that are for couplings and objectives: the row in the data set, a cached target. Networks ignore them."""
+"""Entries of cond for couplings and objectives: the row in the data set, a cached target. Networks ignore them."""
 
 
 @runtime_checkable
 class Batch(Protocol):
-    """Input of an objective: it can be moved to a device."""
+    """Input of an objective: it can be moved to a device.
+
+    >>> isinstance(Pair(torch.zeros(2, 3), torch.ones(2, 3)), Batch)
+    True
+    """
 
     def to(self, device: torch.device | str) -> "Batch": ...
 
@@ -32,16 +36,21 @@ class VelocityModel(Protocol):
 
 @runtime_checkable
 class FeatureModel(VelocityModel, Protocol):
-    """A VelocityModel that also shows the hidden state after one of its blocks."""
+    """A VelocityModel that can also return the hidden state after one of its blocks."""
 
     def with_features(self, x_t: Tensor, t: Tensor, cond: Condition | None, layer: int) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A batch: row i of x_0 is to be carried onto row i of x_1, which has the same shape. Mask and cond describe the target."""
+    """A batch: row i of x_0 is the source of row i of x_1, which has the same shape. Mask and cond describe the target.
 
-    # "..." where __post_init__ checks the shape and says what is wrong
+    >>> pair = Pair(torch.zeros(2, 3), torch.ones(2, 3), cond={"label": torch.tensor([4, 7])})
+    >>> pair.take(torch.tensor([0]), torch.tensor([1])).cond["label"]
+    tensor([7])
+    """
+
+    # "..." where __post_init__ checks the shape and raises a clearer error
     x_0: Float[Tensor, "..."]
     x_1: Float[Tensor, "B *s"]
     mask: Bool[Tensor, "..."] | None = None  # (B, N), True where the target has a token
@@ -52,7 +61,7 @@ class Pair:
         for name, part in parts.items():
             if not isinstance(part, Tensor) and (name != "mask" or part is not None):
                 raise ValueError(
-                    f"Pair: {name} is a {type(part).__name__}; give tensors, as torch.as_tensor makes them"
+                    f"Pair: {name} is a {type(part).__name__}; give a tensor, for example torch.as_tensor(...)"
                 )
         if self.x_0.shape != self.x_1.shape:
             raise ValueError(
@@ -91,22 +100,34 @@ class Pair:
 
     @property
     def condition(self) -> dict[str, Tensor]:
-        """The conditions that a model gets: cond, and the mask under its name when there is one."""
+        """The conditions passed to a model: cond and, if there is a mask, cond["mask"]."""
         return self.cond if self.mask is None else {**self.cond, "mask": self.mask}
 
 
 def pad_like(t: Shaped[Tensor, "B *n"], x: Float[Tensor, "B *s"]) -> Tensor:
-    """t with as many trailing axes of length one as it takes to multiply x."""
+    """t with trailing axes of length one, so that it can multiply x.
+
+    >>> tuple(pad_like(torch.zeros(2), torch.zeros(2, 3, 4)).shape)
+    (2, 1, 1)
+    """
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
 
 
 def at_least_single(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of times that go with x of this dtype: bfloat16 has only 256 of them between 1/2 and 1."""
+    """The dtype of times for x of this dtype, float32 or wider: bfloat16 has only 128 values between 1/2 and 1.
+
+    >>> at_least_single(torch.bfloat16)
+    torch.float32
+    """
     return torch.promote_types(dtype, torch.float32)
 
 
 def floating(*x: Shaped[Tensor, "..."]) -> list[Float[Tensor, "..."]]:
-    """The tensors in one dtype that computes: float64 for integers, float32 for half precision, else the wider of theirs."""
+    """The tensors in a common computing dtype: float64 for integers, float32 for half precision, else the wider of theirs.
+
+    >>> [part.dtype for part in floating(torch.tensor([1]), torch.tensor([0.5]))]
+    [torch.float64, torch.float64]
+    """
     dtypes = [at_least_single(part.dtype) if part.is_floating_point() else torch.float64 for part in x]
     dtype = max(dtypes, key=lambda dtype: dtype.itemsize)
     return [part.to(dtype) for part in x]

@@ -1,1 +1,1 @@
-"""Networks for the velocity v(x_t, t | cond). They know no loss."""
+"""Networks for the velocity v(x_t, t | cond). They do not depend on any loss."""

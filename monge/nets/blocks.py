@@ -12,7 +12,7 @@ from monge.nets.embed import rotate
 
 
 class GELU(nn.Module):
-    """The usual feed-forward layer: up, GELU, down."""
+    """The standard feed-forward layer: linear, GELU, linear."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class GELU(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """The gated feed-forward layer of Shazeer 2002.05202, eq. 6, at two thirds of `hidden`, so that parameters are equal."""
+    """The gated feed-forward layer of Shazeer 2002.05202, eq. 6, at two thirds of `hidden` for an equal parameter count."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -36,30 +36,37 @@ class SwiGLU(nn.Module):
 
 
 def rms_norm(width: int) -> nn.Module:
-    """RMSNorm without weights of its own: the modulation has them."""
+    """RMSNorm without affine parameters; the modulation provides them."""
     return nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
 
 
 def layer_norm(width: int) -> nn.Module:
-    """LayerNorm without weights of its own: the modulation has them."""
+    """LayerNorm without affine parameters; the modulation provides them."""
     return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
 
 
 @dataclass(frozen=True)
 class BlockShape:
-    """The shape of one block. `rank` None gives every block a full AdaLN matrix, a number a low-rank one."""
+    """Architecture of one transformer block."""
 
     width: int = 256
+    """Channels per token."""
     heads: int = 4
-    ratio: float = 4.0  # hidden width of the feed-forward layer over width
+    """Attention heads; must divide the width."""
+    ratio: float = 4.0
+    """Hidden width of the feed-forward layer, as a multiple of the width."""
     norm: Callable[[int], nn.Module] = rms_norm
+    """Normalisation before attention and feed-forward, built from the width."""
     feedforward: Callable[[int, int], nn.Module] = SwiGLU
+    """Feed-forward layer, built from the width and the hidden width."""
     qk_norm: bool = True
+    """Apply RMSNorm to queries and keys."""
     rank: int | None = None
+    """Rank of each block's AdaLN matrix; None for full rank."""
 
 
 class AdaLN(nn.Module):
-    """`count` vectors of `width` from the condition, zero at first. Peebles & Xie 2212.09748, sec. 3.2."""
+    """`count` modulation vectors of `width` from the condition, initialised to zero. Peebles & Xie 2212.09748, sec. 3.2."""
 
     def __init__(self, width: int, count: int, rank: int | None) -> None:
         super().__init__()
@@ -74,13 +81,13 @@ class AdaLN(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, with rotary positions and RMS-normed queries and keys where asked."""
+    """Multi-head self-attention, with optional rotary positions and RMS-normalised queries and keys."""
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
         width, head = shape.width, shape.width // shape.heads
         if width % shape.heads:
-            raise ValueError(f"attention: width {width} does not divide into {shape.heads} heads")
+            raise ValueError(f"attention: width {width} does not divide into {shape.heads} heads; use a multiple")
         self.heads = shape.heads
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.q_norm = nn.RMSNorm(head, eps=1e-6) if shape.qk_norm else nn.Identity()
@@ -100,19 +107,19 @@ class Attention(nn.Module):
 def attention_mask(
     mask: Bool[Tensor, "B N"] | None, tokens: int, *, causal: bool
 ) -> tuple[Bool[Tensor, "B 1 N N"] | None, bool]:
-    """(who may look at whom, or None for everybody; whether the kernel's own causal mask is enough).
+    """(allowed query-key pairs, or None for all; True if the kernel's own causal mask is enough).
 
-    A void may look at itself, so that no row of the softmax is empty.
+    A void may attend to itself, so that no row of the softmax is empty.
     """
     if mask is None:
         return None, causal
-    itself = torch.eye(tokens, dtype=torch.bool, device=mask.device)
-    allowed = mask[:, None, None, :] | itself
+    diagonal = torch.eye(tokens, dtype=torch.bool, device=mask.device)
+    allowed = mask[:, None, None, :] | diagonal
     return allowed.tril() if causal else allowed, False
 
 
 class Block(nn.Module, ABC):
-    """What every wiring of attention and feed-forward shares: six modulation vectors, gates closed at first."""
+    """Base of attention and feed-forward in any wiring: six modulation vectors, with gates initialised to zero."""
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
@@ -135,7 +142,7 @@ class SequentialBlock(Block):
 
 
 class ParallelBlock(Block):
-    """Attention and feed-forward side by side on the same input, as in GPT-NeoX (2204.06745, sec. 2.1)."""
+    """Attention and feed-forward in parallel on the same input, as in GPT-NeoX (2204.06745, sec. 2.1)."""
 
     def forward(self, x: Tensor, c: Tensor, angles: Tensor | None, mask: Tensor | None, causal: bool) -> Tensor:
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = self.modulation(c)

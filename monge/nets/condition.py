@@ -1,4 +1,4 @@
-"""Named conditions of a network: their kinds, their embeddings, and a check of the names that a batch brings."""
+"""Named conditions of a network: their kinds, their embeddings, and a check of the names in a batch."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from monge.nets.embed import sinusoidal
 
 @dataclass(frozen=True)
 class Categorical:
-    """One of `classes` classes, an integer in each sample or, `per_token`, in each token. Number `classes` is "no class"."""
+    """A class index below `classes` per sample or, with `per_token`, per token. Index `classes` means "no class"."""
 
     classes: int
     per_token: bool = False
@@ -22,19 +22,19 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Continuous:
-    """A vector of `width` numbers for each sample or, `per_token`, for each token. A vector of zeros is "no condition"."""
+    """A vector of `width` numbers per sample or, with `per_token`, per token. A zero vector means "no condition"."""
 
     width: int
     per_token: bool = False
 
 
 Kind: TypeAlias = Categorical | Continuous
-Conditions: TypeAlias = Mapping[str, Kind]  # by the name of their entry in cond
+Conditions: TypeAlias = Mapping[str, Kind]  # keyed by the entry's name in cond
 RESERVED = BOOKKEEPING | {"mask", "positions"}
 
 
 class Classes(nn.Module):
-    """An embedding of classes. Without an entry in cond every sample or token has "no class"."""
+    """Class embedding. Without an entry in cond, every sample or token has "no class"."""
 
     def __init__(self, name: str, kind: Categorical, width: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Classes(nn.Module):
 
 
 class Vectors(nn.Module):
-    """A linear map of vectors, without a bias. Without an entry in cond it adds nothing."""
+    """Linear map of vectors, without bias. Without an entry in cond, it adds nothing."""
 
     def __init__(self, name: str, kind: Continuous, width: int) -> None:
         super().__init__()
@@ -67,10 +67,10 @@ class Vectors(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """Time, and the conditions of each sample, as one vector of `width`; conditions of each token as one vector per token.
+    """Time and the per-sample conditions as one vector of `width`; per-token conditions as one vector per token.
 
-    `classes` is short for conditions={"label": Categorical(classes)}. An entry that a batch lacks counts as "no class" or
-    "no condition", as classifier-free guidance needs it; an entry of another name is an error.
+    `classes` is short for conditions={"label": Categorical(classes)}. An entry missing from a batch counts as "no class" or
+    "no condition", as classifier-free guidance requires; an entry with an undeclared name is an error.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class ConditionEmbedding(nn.Module):
         self.label = nn.Embedding(classes + 1, width) if classes else None
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=0.02)
-        # a prefix, since a ModuleDict has no room for names of its own methods, such as "type"
+        # prefixed, since a ModuleDict rejects keys that are names of its methods, such as "type"
         self.more = nn.ModuleDict({f"of_{name}": _embedding(name, kind, width) for name, kind in conditions.items()})
         self.per_sample = tuple(name for name, kind in conditions.items() if not kind.per_token)
         self.per_token = tuple(name for name, kind in conditions.items() if kind.per_token)
         self.names = (("label",) if classes else ()) + tuple(conditions)
 
     def forward(self, t: Float[Tensor, "B"], cond: Condition | None) -> Float[Tensor, "B width"]:
-        """The vector of each sample."""
+        """One vector per sample."""
         cond = cond or {}
         c = self.time(sinusoidal(1000 * t, self.frequencies).to(next(self.time.parameters()).dtype))
         if self.label is not None:
@@ -104,7 +104,7 @@ class ConditionEmbedding(nn.Module):
         return c
 
     def tokens(self, h: Float[Tensor, "B N width"], cond: Condition) -> Float[Tensor, "B N width"]:
-        """h plus the embeddings of the conditions of each token."""
+        """h plus the embeddings of the per-token conditions."""
         for name in self.per_token:
             h = h + self.more[f"of_{name}"](cond.get(name), h.shape[:2]).to(h.dtype)
         return h
@@ -115,36 +115,38 @@ def _embedding(name: str, kind: Kind, width: int) -> nn.Module:
 
 
 def embedded(embedding: nn.Embedding, name: str, value: Tensor | None, shape: torch.Size) -> Float[Tensor, "..."]:
-    """The embeddings of classes; the last row of the table, "no class", where there is no value."""
-    none = embedding.num_embeddings - 1
+    """The embeddings of class indices; the last row of the table, "no class", if `value` is None."""
+    no_class = embedding.num_embeddings - 1
     if value is None:
-        return embedding(torch.full(shape, none, dtype=torch.long, device=embedding.weight.device))
+        return embedding(torch.full(shape, no_class, dtype=torch.long, device=embedding.weight.device))
     if value.shape == (*shape, 1):
         value = value.squeeze(-1)
     if value.shape != shape:
-        raise ValueError(f"condition: cond[{name!r}] has shape {tuple(value.shape)}; give class numbers {tuple(shape)}")
+        raise ValueError(
+            f"condition: cond[{name!r}] has shape {tuple(value.shape)}; give class indices of shape {tuple(shape)}"
+        )
     if value.is_floating_point() and bool((value != value.round()).any()):
-        raise ValueError(f"condition: cond[{name!r}] holds fractions; give class numbers, 0 to {none}")
+        raise ValueError(f"condition: cond[{name!r}] holds fractions; give class indices from 0 to {no_class}")
     try:
         return embedding(value.long())
     except IndexError as error:
         raise ValueError(
-            f"condition: cond[{name!r}] runs from {int(value.min())} to {int(value.max())}; "
-            f"classes are 0 to {none - 1}, and {none} is no class"
+            f"condition: cond[{name!r}] ranges from {int(value.min())} to {int(value.max())}; "
+            f"classes are 0 to {no_class - 1}, and {no_class} means no class"
         ) from error
 
 
 def check_known(network: str, cond: Condition | None, names: Iterable[str]) -> None:
-    """ValueError if cond has an entry that the network does not know: it would be ignored, and an unconditional model trained.
+    """ValueError if cond has an entry that the network does not know, which would silently train an unconditional model.
 
-    `index` and `target` are for couplings and objectives, and pass.
+    `index` and `target`, which are for couplings and objectives, are accepted.
     """
     unknown = [name for name in cond or () if name not in names and name not in BOOKKEEPING]
     if unknown:
         known = ", ".join(sorted(names)) or "none"
         raise ValueError(
             f"{network}: unknown condition {', '.join(unknown)}; known: {known}. "
-            "Rename the entry of cond, drop it, or declare it by classes= or conditions="
+            "Rename the entry of cond, drop it, or declare it with classes= or conditions="
         )
 
 
@@ -152,5 +154,5 @@ def check_dtype(network: str, x: Tensor, weight: Tensor) -> None:
     """ValueError if the states are not in the dtype of the weights, outside of autocast."""
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
         raise ValueError(
-            f"{network}: x is {x.dtype}, the weights are {weight.dtype}; convert x, as by x.to({weight.dtype}), or the network"
+            f"{network}: x is {x.dtype}, the weights are {weight.dtype}; convert x, x.to({weight.dtype}), or the network"
         )

@@ -16,15 +16,20 @@ from monge.nets.embed import Rotary, sinusoidal
 
 @dataclass(frozen=True)
 class DiTShape:
-    """The shape of a DiT: its blocks, how many, how they are wired and how they know where a token is."""
+    """Architecture of a DiT: its blocks, their number and wiring, and the encoding of positions."""
 
     block: BlockShape = field(default_factory=BlockShape)
+    """Architecture of each block."""
     depth: int = 6
-    wiring: type[Block] = SequentialBlock  # or ParallelBlock
+    """Number of blocks."""
+    wiring: type[Block] = SequentialBlock
+    """SequentialBlock or ParallelBlock."""
     positions: str | None = "rotary"
-    """"rotary"; "additive" adds sinusoids to the tokens; None, or "none", is equivariant to the order of the tokens."""
+    """Encoding of positions: "rotary"; "additive" sinusoids; None, or "none", for equivariance to the order of the tokens."""
     causal: bool = False
-    recompute: bool = False  # activations are computed again for the gradient: less memory, a third more time
+    """Let each token attend only to itself and earlier tokens."""
+    recompute: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
 
     def __post_init__(self) -> None:
         if self.positions not in ("rotary", "additive", "none", None):
@@ -34,11 +39,11 @@ class DiTShape:
 class DiT(nn.Module):
     """v(x_t, t | conditions, mask) on sequences of `inputs` channels. `grid` is (rows, columns) of an image's patches.
 
-    Without a grid, sequences are of any length, at positions 0, 1, ... or at cond["positions"], (B, N). Where
-    cond["mask"], (B, N), is False a token is neither attended to nor moved. `conditions` declares further entries of cond by
-    name: those of a sample modulate the blocks, those of a token are added to it, and one that a batch lacks counts as "no
-    condition". For example, `DiT(3, conditions={"type": Categorical(9, per_token=True), "text": Continuous(768)})`;
-    `classes=10` is short for conditions={"label": Categorical(10)}. The output layer starts at zero.
+    Without a grid, sequences may have any length, at positions 0, 1, ... or at cond["positions"], (B, N). A token whose
+    cond["mask"], (B, N), is False is not attended to and has zero velocity. `conditions` declares further entries of cond
+    by name: per-sample conditions modulate the blocks, per-token conditions are added to the tokens, and a missing entry
+    counts as "no condition". For example, `DiT(3, conditions={"type": Categorical(9, per_token=True), "text":
+    Continuous(768)})`; `classes=10` is short for conditions={"label": Categorical(10)}. The output layer starts at zero.
     """
 
     def __init__(
@@ -71,7 +76,7 @@ class DiT(nn.Module):
     def forward(
         self, x_t: Float[Tensor, "B *tokens"], t: Float[Tensor, "B"], cond: Condition | None = None
     ) -> Float[Tensor, "B *tokens"]:
-        return self._walk(x_t, t, cond, layer=0)[0]
+        return self._run(x_t, t, cond, layer=0)[0]
 
     def with_features(
         self, x_t: Float[Tensor, "B N inputs"], t: Float[Tensor, "B"], cond: Condition | None, layer: int
@@ -79,18 +84,18 @@ class DiT(nn.Module):
         """The velocity, and the hidden state after the first `layer` blocks."""
         if not 1 <= layer <= len(self.blocks):
             raise ValueError(f"with_features: layer {layer} of {len(self.blocks)}; count blocks from 1")
-        return self._walk(x_t, t, cond, layer)
+        return self._run(x_t, t, cond, layer)
 
-    def _walk(self, x_t: Tensor, t: Tensor, cond: Condition | None, layer: int) -> tuple[Tensor, Tensor]:
+    def _run(self, x_t: Tensor, t: Tensor, cond: Condition | None, layer: int) -> tuple[Tensor, Tensor]:
         cond = cond or {}
         check_known("DiT", cond, self.known)
         if x_t.ndim != 3 or x_t.shape[-1] != self.enter.in_features:
             raise ValueError(
                 f"DiT: x has shape {tuple(x_t.shape)}; this network takes tokens (B, N, {self.enter.in_features}). "
-                "Points without tokens are for MLP, images for Patches"
+                "Use MLP for points without tokens and Patches for images"
             )
         check_dtype("DiT", x_t, self.enter.weight)
-        h, angles = self._at_places(self.condition.tokens(self.enter(x_t), cond), x_t, cond)
+        h, angles = self._with_positions(self.condition.tokens(self.enter(x_t), cond), x_t, cond)
         features = h
         c = nn.functional.silu(self.condition(t, cond))
         mask, causal = attention_mask(cond.get("mask"), x_t.shape[1], causal=self.shape.causal)
@@ -104,17 +109,17 @@ class DiT(nn.Module):
         v = self.leave(self.norm(h) * (1 + scale) + shift)
         return v if "mask" not in cond else v * cond["mask"][..., None], features
 
-    def _at_places(self, h: Tensor, x_t: Tensor, cond: Condition) -> tuple[Tensor, Tensor | None]:
-        """(tokens that know their positions, the angles by which attention rotates)."""
+    def _with_positions(self, h: Tensor, x_t: Tensor, cond: Condition) -> tuple[Tensor, Tensor | None]:
+        """(tokens, with additive positions if configured; the angles of rotary attention, or None)."""
         if not self.placed:
             return h, None
-        places = self._places(x_t, cond)
+        positions = self._positions(x_t, cond)
         if self.rotary is None:
-            return h + _additive(places, h.shape[-1]).to(h.dtype), None
-        angles = self.rotary(places, self.shape.block.width // self.shape.block.heads)
+            return h + _additive(positions, h.shape[-1]).to(h.dtype), None
+        angles = self.rotary(positions, self.shape.block.width // self.shape.block.heads)
         return h, angles[:, None] if angles.ndim == 3 else angles
 
-    def _places(self, x_t: Tensor, cond: Condition) -> Tensor:
+    def _positions(self, x_t: Tensor, cond: Condition) -> Tensor:
         if "positions" in cond:
             return cond["positions"][..., None].float()
         if isinstance(self.places, Tensor):
@@ -123,7 +128,7 @@ class DiT(nn.Module):
 
 
 class Patches(nn.Module):
-    """A DiT on images (B, C, H, W), cut into squares of `patch` pixels."""
+    """A DiT on images (B, C, H, W), cut into patches of `patch` x `patch` pixels."""
 
     def __init__(
         self,
@@ -137,7 +142,9 @@ class Patches(nn.Module):
         super().__init__()
         channels, height, width = image
         if height % patch or width % patch:
-            raise ValueError(f"patches: {height} x {width} pixels do not divide into patches of {patch}")
+            raise ValueError(
+                f"patches: {height} x {width} pixels do not divide into patches of {patch}; use a divisor of both"
+            )
         self.patch = patch
         grid = (height // patch, width // patch)
         self.image = tuple(image)
@@ -151,7 +158,7 @@ class Patches(nn.Module):
     def with_features(
         self, x_t: Float[Tensor, "B C H W"], t: Float[Tensor, "B"], cond: Condition | None, layer: int
     ) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B N width"]]:
-        """The velocity, and the patches' hidden states after the first `layer` blocks, row by row."""
+        """The velocity, and the patches' hidden states after the first `layer` blocks, in row-major order."""
         v, features = self.dit.with_features(self._unfold(x_t), t, cond, layer)
         return self._fold(v, x_t), features
 
@@ -164,11 +171,11 @@ class Patches(nn.Module):
         return nn.functional.fold(tokens.mT, like.shape[-2:], self.patch, stride=self.patch)
 
 
-def _additive(places: Tensor, width: int) -> Tensor:
-    """Sinusoidal embeddings of each axis, side by side."""
-    axes = places.shape[-1]
+def _additive(positions: Tensor, width: int) -> Tensor:
+    """Sinusoidal embeddings of each axis, concatenated."""
+    axes = positions.shape[-1]
     if width % (2 * axes):
         raise ValueError(
-            f"dit: width {width} cannot be shared by {axes} axes of positions; use a multiple of {2 * axes}"
+            f"dit: width {width} cannot be split over {axes} axes of positions; use a multiple of {2 * axes}"
         )
-    return sinusoidal(places, width // axes).flatten(-2)
+    return sinusoidal(positions, width // axes).flatten(-2)

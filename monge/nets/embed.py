@@ -17,7 +17,7 @@ def sinusoidal(positions: Float[Tensor, "*b"], width: int, *, longest: float = 1
 class Rotary(nn.Module):
     """Rotates queries and keys by their positions, along one axis or several. Su et al. 2104.09864, eq. 34.
 
-    With several axes (an image has two) the head is divided among them.
+    With several axes (an image has two), the head's channels are divided among them.
     """
 
     def __init__(self, *, base: float = 10_000.0) -> None:
@@ -25,11 +25,11 @@ class Rotary(nn.Module):
         self.base = base
 
     def forward(self, positions: Float[Tensor, "*b N axes"], head: int) -> Float[Tensor, "*b N head"]:
-        """The rotation angles: one for each pair of channels (i, i + head / 2), twice over."""
+        """The rotation angles: one per pair of channels (i, i + head / 2), repeated for both."""
         axes = positions.shape[-1]
         if head % (2 * axes):
             raise ValueError(
-                f"rotary: a head of {head} channels cannot be shared by {axes} axes; use a multiple of {2 * axes}"
+                f"rotary: a head of {head} channels cannot be split over {axes} axes; use a multiple of {2 * axes}"
             )
         count = head // 2 // axes
         frequencies = self.base ** (-torch.arange(count, device=positions.device, dtype=positions.dtype) / count)
@@ -38,6 +38,6 @@ class Rotary(nn.Module):
 
 
 def rotate(x: Float[Tensor, "B heads N head"], angles: Float[Tensor, "*b N head"]) -> Float[Tensor, "B heads N head"]:
-    """x, its channel pairs turned by `angles`, which are (N, head) or (B, 1, N, head)."""
+    """x with its channel pairs rotated by `angles`, which are (N, head) or (B, 1, N, head)."""
     first, second = x.chunk(2, -1)
     return x * angles.cos().to(x.dtype) + torch.cat([-second, first], -1) * angles.sin().to(x.dtype)

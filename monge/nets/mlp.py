@@ -14,9 +14,9 @@ from monge.nets.condition import ConditionEmbedding, Conditions, check_dtype, ch
 class MLP(nn.Module):
     """v(x_t, t | conditions) on events of `shape`, flattened: `depth` residual blocks of `width`, modulated by the condition.
 
-    `MLP(2)` is short for `MLP((2,))`. `octaves` sinusoids of each coordinate, from frequency 1/2 by doubling, are inputs
-    next to the coordinates: without them a network is slow to learn fine detail in few dimensions (Tancik et al.
-    2006.10739). `conditions` are described in `ConditionEmbedding`; here each belongs to a sample.
+    `MLP(2)` is short for `MLP((2,))`. `octaves` adds that number of sinusoids per coordinate to the inputs, at frequencies
+    1/2, 1, 2, ...; without them, a network is slow to learn fine detail in few dimensions (Tancik et al. 2006.10739).
+    `conditions` are those of `ConditionEmbedding`, per sample only.
     """
 
     frequencies: Tensor
@@ -36,7 +36,9 @@ class MLP(nn.Module):
         dimension = math.prod(self.shape)
         self.condition = ConditionEmbedding(width, classes=classes, conditions=conditions)
         if self.condition.per_token:
-            raise ValueError(f"MLP: conditions {self.condition.per_token} are per token, an MLP has none; use a DiT")
+            raise ValueError(
+                f"MLP: conditions {self.condition.per_token} are per token, but an MLP has no tokens; use a DiT"
+            )
         self.register_buffer("frequencies", 2.0 ** torch.arange(-1, octaves - 1), persistent=False)
         self.enter = nn.Linear(dimension * (1 + 2 * octaves), width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
@@ -66,7 +68,7 @@ class MLP(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + MLP(norm(x) scaled and shifted by the condition)."""
+    """x + MLP(norm(x)), where the condition scales and shifts norm(x)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

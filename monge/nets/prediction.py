@@ -1,7 +1,7 @@
-"""Networks that predict an end of the path, made into networks for the velocity.
+"""Wrappers that turn a network predicting an end of the path into a network for the velocity.
 
-The loss stays the velocity's, so the objective and the solvers need not know. x_1 prediction with this loss is JiT's
-(Li & He 2511.13720). Noise prediction wants the objective's weight beta^2, which makes the loss that of the noise.
+The loss is still on the velocity, so the objective and the solvers do not change. x_1 prediction with this loss is JiT
+(Li & He 2511.13720). For noise prediction, set the objective's weight to beta^2, which gives the loss on the noise.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from monge.math.types import Condition
 
 
 class Prediction(nn.Module, ABC):
-    """`network` predicts an end of `path`; where the velocity is a quotient of zeros, the divisor is kept above `floor`."""
+    """Base of networks that predict an end of `path`. A divisor that vanishes at one end is clamped to at least `floor`."""
 
     def __init__(self, network: nn.Module, path: Affine | None = None, *, floor: float = 0.05) -> None:
         super().__init__()
@@ -40,14 +40,14 @@ class Prediction(nn.Module, ABC):
 
 
 class PredictsTarget(Prediction):
-    """`network` predicts x_1; alpha, which vanishes at t = 1, is kept above `floor`."""
+    """`network` predicts x_1; alpha, which vanishes at t = 1, is clamped to at least `floor`."""
 
     def velocity(self, end: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return self.path.velocity_from_target(end, x_t, t, floor=self.floor)
 
 
 class PredictsSource(Prediction):
-    """`network` predicts x_0, the noise; beta, which vanishes at t = 0, is kept above `floor`."""
+    """`network` predicts x_0, the noise; beta, which vanishes at t = 0, is clamped to at least `floor`."""
 
     def velocity(self, end: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return self.path.velocity_from_source(end, x_t, t, floor=self.floor)

@@ -1,1 +1,1 @@
-"""What to minimise: an objective takes a model and a batch and returns a Loss. Objectives know no network."""
+"""Training objectives: each takes a model and a batch and returns a Loss, and works with any network."""

@@ -16,7 +16,11 @@ Encoder: TypeAlias = Callable[[Tensor, Condition], Tensor]  # (x_1, cond) -> (B,
 
 
 class Unconditional(nn.Module):
-    """`encoder`, which takes x_1 alone, as an encoder that is called with x_1 and the conditions."""
+    """Adapter for an encoder that takes x_1 alone; the conditions are ignored.
+
+    >>> tuple(Unconditional(nn.Flatten())(torch.zeros(2, 3, 4), {}).shape)
+    (2, 12)
+    """
 
     def __init__(self, encoder: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -28,9 +32,13 @@ class Unconditional(nn.Module):
 
 @dataclass(frozen=True)
 class CachedTargets:
-    """An encoder's features computed in advance: row cond[key] of `store`, or store(cond[key]) if it is a function.
+    """Precomputed encoder features: row cond[key] of `store`, or store(cond[key]) if `store` is a function.
 
-    `key` "index" holds rows of the data set. Targets that come with the batch: `CachedTargets(lambda x: x, key="target")`.
+    The entry "index" holds the row number in the data set. Use `CachedTargets(lambda x: x, key="target")` for targets
+    that are part of the batch.
+
+    >>> CachedTargets(torch.tensor([[1.0], [2.0]]))(torch.zeros(1, 3), {"index": torch.tensor([1])})
+    tensor([[2.]])
     """
 
     store: Tensor | Callable[[Tensor], Tensor]
@@ -45,12 +53,18 @@ class CachedTargets:
 
 
 class Alignment(nn.Module):
-    """Minus the mean cosine between the projected hidden state after block `layer` and the encoder's features of x_1.
+    """Negative mean cosine similarity of the projected hidden state after block `layer` and the encoder's features of x_1.
 
-    `encoder` is called with the pair's clean x_1 and its conditions, among them the mask. It returns features per token,
-    (B, N, features), or pooled ones, (B, features), which are compared with the mean hidden state. A module is frozen: it
-    follows this one's device and dtype and is neither trained nor saved. The projector is an MLP of three layers with
-    SiLU between. Tokens that the pair's mask leaves out do not count.
+    `encoder` is called with the pair's clean x_1 and its conditions, including the mask. It returns features per token,
+    (B, N, features), or pooled features, (B, features), which are compared with the mean hidden state. An encoder that is
+    a module is frozen: it follows the device and dtype of the loss, and is neither trained nor saved. The projector is a
+    three-layer MLP with SiLU activations. Tokens excluded by the pair's mask do not count.
+
+    >>> from monge.nets.dit import DiT
+    >>> align, x = Alignment(Unconditional(nn.Identity()), layer=2, width=256, features=3), torch.ones(2, 5, 3)
+    >>> v, loss = align(DiT(3), x, torch.zeros(2), Pair(x, x))
+    >>> tuple(v.shape), abs(loss.item()) <= 1
+    ((2, 5, 3), True)
     """
 
     def __init__(
@@ -74,7 +88,7 @@ class Alignment(nn.Module):
     def forward(
         self, model: FeatureModel, x_t: Float[Tensor, "B *s"], t: Float[Tensor, "B"], pair: Pair
     ) -> tuple[Float[Tensor, "B *s"], Float[Tensor, ""]]:
-        """The velocity at x_t, and the loss."""
+        """The velocity at x_t, and the alignment loss."""
         v, hidden = model.with_features(x_t, t, pair.condition, self.layer)
         with torch.no_grad():
             target = self.encoder(pair.x_1, pair.condition)
@@ -83,7 +97,7 @@ class Alignment(nn.Module):
             return v, -cosine.mean()
         if target.shape[:2] != hidden.shape[:2] or target.ndim != 3:
             raise ValueError(
-                f"alignment: the encoder gives features of shape {tuple(target.shape)}, the model has "
+                f"alignment: the encoder returned features of shape {tuple(target.shape)}, the model has "
                 f"{tuple(hidden.shape[:2])} tokens; return (B, N, features) or (B, features)"
             )
         cosine = nn.functional.cosine_similarity(self.projector(hidden), target, dim=-1)
@@ -99,7 +113,7 @@ def _pooled(hidden: Float[Tensor, "B N H"], mask: Tensor | None) -> Float[Tensor
 
 
 def _check_takes_conditions(encoder: Encoder) -> None:
-    """ValueError if the encoder cannot be called with two arguments; signatures that cannot be read pass."""
+    """ValueError if the encoder does not take two arguments; encoders without a readable signature are accepted."""
     try:
         signature = inspect.signature(encoder.forward if isinstance(encoder, nn.Module) else encoder)
     except (TypeError, ValueError):
@@ -108,5 +122,5 @@ def _check_takes_conditions(encoder: Encoder) -> None:
         signature.bind(None, None)
     except TypeError as error:
         raise ValueError(
-            "alignment: the encoder is called as encoder(x_1, cond); wrap one that takes x_1 alone: Unconditional(encoder)"
+            "alignment: the encoder is called as encoder(x_1, cond); if it takes only x_1, pass Unconditional(encoder)"
         ) from error

@@ -8,19 +8,32 @@ from torch import Tensor, nn
 
 
 class Loss(NamedTuple):
-    """A scalar to minimise, and detached scalars to log."""
+    """A scalar to minimise, and detached scalars to log.
+
+    >>> Loss(torch.tensor(2.0), {"loss": torch.tensor(2.0)}).value
+    tensor(2.)
+    """
 
     value: Float[Tensor, ""]
     metrics: dict[str, Tensor]
 
 
 class Objective(nn.Module, ABC):
-    """(model, batch) -> Loss. A module, since some objectives have weights of their own, which are trained too."""
+    """(model, batch) -> Loss. It is a module because some objectives have trainable weights of their own.
 
-    def __call__(self, model: Any, batch: Any, *more: object) -> Loss:
-        if more:
+    >>> class Power(Objective):
+    ...     def forward(self, model, batch):
+    ...         return Loss(model(batch).square().mean(), {})
+    >>> Power()(lambda x: 2 * x, torch.ones(3)).value
+    tensor(4.)
+    """
+
+    def __call__(self, model: Any, batch: Any, *extra: object) -> Loss:
+        if extra:
             name = type(self).__name__
-            raise TypeError(f"{name} takes a model and one batch; call {name}()(model, batch), as with Pair(x_0, x_1)")
+            raise TypeError(
+                f"{name} takes a model and one batch; call {name}()(model, batch), with a batch such as Pair(x_0, x_1)"
+            )
         return super().__call__(model, batch)
 
     @abstractmethod
@@ -28,7 +41,13 @@ class Objective(nn.Module, ABC):
 
 
 class Weighted(Objective):
-    """A weighted sum: `Weighted(walk=(1.0, FlowWalking()), match=(0.01, FlowMatching()))`. Metrics carry their term's name."""
+    """A weighted sum: `Weighted(walk=(1.0, FlowWalking()), match=(0.01, FlowMatching()))`. Metric names start with the term.
+
+    >>> from monge import FlowMatching, Pair
+    >>> objective = Weighted(plain=(1.0, FlowMatching()), contrast=(0.1, FlowMatching(contrast=0.05)))
+    >>> sorted(objective(lambda x_t, t, cond: x_t, Pair(torch.zeros(2, 3), torch.ones(2, 3))).metrics)
+    ['contrast/loss', 'loss', 'plain/loss']
+    """
 
     def __init__(self, **terms: tuple[float, Objective]) -> None:
         super().__init__()

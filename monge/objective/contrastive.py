@@ -12,10 +12,13 @@ from monge.objective.base import Loss, Objective
 
 @dataclass(frozen=True)
 class Candidates:
-    """K candidates per row, of which the first is right. `mask` is False where a row has fewer.
+    """K candidates per row; the first is the correct one. `mask` is False for the padding of rows with fewer candidates.
 
-    Entries of `cond` describe each candidate, (B, K, ...), and are given to the energy model by name; cond["mask"],
-    (B, K, N), says which tokens of a candidate exist.
+    Entries of `cond` describe each candidate, (B, K, ...), and are passed to the energy model by name; cond["mask"],
+    (B, K, N), is True for the tokens of a candidate that exist.
+
+    >>> Candidates(torch.tensor([[[0.0], [1.0], [2.0]]])).energies(lambda x: x.square().sum(1))
+    tensor([[0., 1., 4.]])
     """
 
     x: Float[Tensor, "B K *s"]
@@ -24,8 +27,8 @@ class Candidates:
 
     def __post_init__(self) -> None:
         shape = self.x.shape[:2]
-        described = self.cond if self.mask is None else {**self.cond, "candidates": self.mask}
-        for name, value in described.items():
+        parts = self.cond if self.mask is None else {**self.cond, "candidates": self.mask}
+        for name, value in parts.items():
             if value.shape[:2] != shape:
                 raise ValueError(
                     f"contrast: {name} has shape {tuple(value.shape)} for {tuple(shape)} candidates; "
@@ -33,7 +36,7 @@ class Candidates:
                 )
         if self.mask is not None and not bool(self.mask[:, 0].all()):
             row = int((~self.mask[:, 0]).nonzero()[0])
-            raise ValueError(f"contrast: row {row} has no right candidate; the first of each row must be real")
+            raise ValueError(f"contrast: row {row} has no correct candidate; the first of each row must not be masked")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -44,7 +47,7 @@ class Candidates:
         return Candidates(self.x.to(device), mask, {name: value.to(device) for name, value in self.cond.items()})
 
     def energies(self, model: Energy) -> Float[Tensor, "B K"]:
-        """Each candidate's energy, model(x) or, with conditions, model(x, cond); infinite where there is no candidate."""
+        """The energy of each candidate: model(x), or model(x, cond) if there are conditions; infinite for padding."""
         x, shape = self.x.flatten(0, 1), self.x.shape[:2]
         energy = model(x, {name: value.flatten(0, 1) for name, value in self.cond.items()}) if self.cond else model(x)
         if energy.numel() != shape.numel():
@@ -62,28 +65,37 @@ def info_nce(
     *,
     temperature: float = 0.05,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of each query's own key among those of the batch and `others`, by their cosines. 1807.03748, eq. 4.
+    """Cross-entropy of each query's own key against the batch's keys and `others`, by cosine similarity. 1807.03748, eq. 4.
 
     Negatives identical to the positive key are masked, since `others` may contain the batch's own keys.
+
+    >>> float(info_nce(torch.eye(3), torch.eye(3))) < 1e-3
+    True
     """
-    among = keys if others is None else torch.cat([keys, others.to(keys.dtype)])
-    own = torch.arange(len(keys), device=keys.device)
-    with torch.autocast(keys.device.type, enabled=False):  # in half precision nothing points quite the same way
-        queries, keys, among = (
-            nn.functional.normalize(x.to(at_least_single(x.dtype)), dim=-1) for x in (queries, keys, among)
+    candidates = keys if others is None else torch.cat([keys, others.to(keys.dtype)])
+    positive = torch.arange(len(keys), device=keys.device)
+    with torch.autocast(keys.device.type, enabled=False):  # half precision would blur the comparison below
+        queries, keys, candidates = (
+            nn.functional.normalize(x.to(at_least_single(x.dtype)), dim=-1) for x in (queries, keys, candidates)
         )
-        same = keys @ among.mT > 1 - 1e-4
-        same[own, own] = False
-        return nn.functional.cross_entropy((queries @ among.mT / temperature).masked_fill(same, -torch.inf), own)
+        duplicate = keys @ candidates.mT > 1 - 1e-4
+        duplicate[positive, positive] = False
+        return nn.functional.cross_entropy(
+            (queries @ candidates.mT / temperature).masked_fill(duplicate, -torch.inf), positive
+        )
 
 
 def _metrics(value: Tensor, energy: Tensor) -> dict[str, Tensor]:
-    right = (energy[:, :1] < energy[:, 1:]).all(1).float().mean()
-    return {"loss": value.detach(), "accuracy": right}
+    accuracy = (energy[:, :1] < energy[:, 1:]).all(1).float().mean()
+    return {"loss": value.detach(), "accuracy": accuracy}
 
 
 class InfoNCE(Objective):
-    """Cross-entropy of the right candidate under exp(-energy / temperature). van den Oord et al. 1807.03748, eq. 4."""
+    """Cross-entropy of the correct candidate under softmax(-energy / temperature). van den Oord et al. 1807.03748, eq. 4.
+
+    >>> InfoNCE()(lambda x: x.sum(1), Candidates(torch.zeros(1, 2, 3))).value
+    tensor(0.6931)
+    """
 
     def __init__(self, *, temperature: float = 1.0) -> None:
         super().__init__()
@@ -96,7 +108,11 @@ class InfoNCE(Objective):
 
 
 class Margin(Objective):
-    """Wrong candidates should lie `margin` above the right one; the mean of what is missing. LeCun et al. 2006, eq. 11."""
+    """Hinge loss: each wrong candidate's energy should exceed the correct one's by `margin`. LeCun et al. 2006, eq. 11.
+
+    >>> Margin()(lambda x: x.sum(1), Candidates(torch.tensor([[[0.0], [0.25]]]))).value
+    tensor(0.7500)
+    """
 
     def __init__(self, *, margin: float = 1.0) -> None:
         super().__init__()
@@ -104,7 +120,7 @@ class Margin(Objective):
 
     def forward(self, model: Energy, batch: Candidates) -> Loss:
         energy = batch.energies(model)
-        missing = torch.relu(self.margin + energy[:, :1] - energy[:, 1:])
-        there = torch.isfinite(energy[:, 1:])
-        value = missing[there].sum() / there.sum().clamp_min(1)
+        shortfall = torch.relu(self.margin + energy[:, :1] - energy[:, 1:])
+        exists = torch.isfinite(energy[:, 1:])
+        value = shortfall[exists].sum() / exists.sum().clamp_min(1)
         return Loss(value, _metrics(value, energy))

@@ -17,8 +17,12 @@ from monge.objective.base import Loss, Objective
 class FlowMatching(Objective):
     """E |v(x_t, t) - u_t|^2. The pair is coupled once, and both x_t and u_t come from that pair.
 
-    `weight`, a function of t, multiplies the squared error (Esser et al. 2403.03206, sec. 3.1). `align` adds REPA's term.
-    `contrast` pushes the velocity away from those of other pairs (Stoica et al. 2506.05350, eq. 6).
+    `weight`, a function of t, multiplies the squared error (Esser et al. 2403.03206, sec. 3.1). `align` adds the REPA loss.
+    `contrast` weights a term that pushes the velocity away from those of other pairs (Stoica et al. 2506.05350, eq. 6).
+
+    >>> pair = Pair(torch.zeros(2, 3), torch.ones(2, 3))
+    >>> FlowMatching()(lambda x_t, t, cond: torch.ones_like(x_t), pair).value
+    tensor(0.)
     """
 
     def __init__(
@@ -34,7 +38,7 @@ class FlowMatching(Objective):
         super().__init__()
         if positional:
             raise TypeError(
-                f"FlowMatching: got {positional[0]!r} without a name; name the arguments, as in "
+                f"FlowMatching: got {positional[0]!r} without a keyword; use keywords, for example "
                 "FlowMatching(path=Affine(), coupling=MinibatchOT())"
             )
         self.path, self.coupling, self.times = path or Affine(), coupling, times or Times()
@@ -44,9 +48,9 @@ class FlowMatching(Objective):
         pair = self.coupling(batch)
         t, x_t, u_t = self.path(pair.x_0, pair.x_1, self.times(pair.x_1))
         if self.align is None:
-            v, aligned = model(x_t, t, pair.condition), None
+            v, alignment = model(x_t, t, pair.condition), None
         else:
-            v, aligned = self.align(model, x_t, t, pair)
+            v, alignment = self.align(model, x_t, t, pair)
         check_shape(v, x_t)
         error = (v - u_t).square()
         if self.contrast:
@@ -54,23 +58,30 @@ class FlowMatching(Objective):
         if self.weight is not None:
             error = error * pad_like(self.weight(t), error)
         value = masked_mean(error, pair.mask)
-        if aligned is None or self.align is None:
+        if alignment is None or self.align is None:
             return Loss(value, {"loss": value.detach()})
-        total = value + self.align.weight * aligned
-        return Loss(total, {"loss": total.detach(), "velocity": value.detach(), "alignment": aligned.detach()})
+        total = value + self.align.weight * alignment
+        return Loss(total, {"loss": total.detach(), "velocity": value.detach(), "alignment": alignment.detach()})
 
 
 def check_shape(v: Tensor, x: Tensor) -> None:
-    """ValueError unless a model's output has the shape of its state: broadcasting would train something else."""
+    """ValueError unless a model's output has the shape of its state: broadcasting would silently change the loss.
+
+    >>> check_shape(torch.zeros(2, 3), torch.ones(2, 3))
+    """
     if v.shape != x.shape:
         raise ValueError(
             f"objective: the model returned shape {tuple(v.shape)} for states of shape {tuple(x.shape)}; "
-            "a velocity has the shape of its state"
+            "return a velocity of the same shape"
         )
 
 
 def masked_mean(error: Float[Tensor, "B *s"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, ""]:
-    """The mean over all entries, or over those of the tokens that exist."""
+    """The mean over all entries or, with a mask, over the entries of existing tokens.
+
+    >>> masked_mean(torch.tensor([[[2.0], [6.0]]]), torch.tensor([[True, False]]))
+    tensor(2.)
+    """
     if mask is None:
         return error.mean()
     weight = pad_like(mask.to(error.dtype), error)

@@ -1,4 +1,4 @@
-"""Walk from x_0 in a few random steps and regress where the walk ends. Wu et al. 2505.14513, alg. 2."""
+"""Regression of the endpoint of a trajectory that starts at x_0 and takes a few random steps. Wu et al. 2505.14513, alg. 2."""
 
 from collections.abc import Callable
 
@@ -12,9 +12,14 @@ from monge.objective.flow_matching import masked_mean
 
 
 class FlowWalking(Objective):
-    """E |walk(x_0) - x_1|^2 over `steps` steps, whose inner knots are sorted uniform draws, per sample.
+    """E |end - x_1|^2, where `end` is reached from x_0 in `steps` solver steps at sorted uniform times, drawn per sample.
 
-    With `back` the walk goes from x_1 to x_0, t from 1 to 0. `also(end, x_1)`, a loss of where walks end, is added.
+    With `reverse`, the trajectory runs from x_1 to x_0, t from 1 to 0. `endpoint_loss(end, target)`, a further loss on the
+    endpoints, is added to the squared error.
+
+    >>> pair = Pair(torch.zeros(2, 3), torch.ones(2, 3))
+    >>> float(FlowWalking(steps=2)(lambda x, t, cond: torch.ones_like(x), pair).value) < 1e-6
+    True
     """
 
     def __init__(
@@ -27,7 +32,7 @@ class FlowWalking(Objective):
     ) -> None:
         super().__init__()
         if steps < 1:
-            raise ValueError(f"flow walking: at least one step, got {steps}")
+            raise ValueError(f"flow walking: got {steps} steps; use at least one step")
         self.steps, self.step, self.reverse, self.endpoint_loss = steps, step, reverse, endpoint_loss
 
     def forward(self, model: VelocityModel, batch: Pair) -> Loss:
@@ -42,6 +47,6 @@ class FlowWalking(Objective):
         value = masked_mean((end - x_1).square(), batch.mask)
         if self.endpoint_loss is None:
             return Loss(value, {"loss": value.detach()})
-        more = self.endpoint_loss(end, x_1)
-        total = value + more
-        return Loss(total, {"loss": total.detach(), "walk": value.detach(), "endpoint_loss": more.detach()})
+        extra = self.endpoint_loss(end, x_1)
+        total = value + extra
+        return Loss(total, {"loss": total.detach(), "walk": value.detach(), "endpoint_loss": extra.detach()})

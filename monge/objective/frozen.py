@@ -1,4 +1,4 @@
-"""A module that is used in a loss, and neither trained nor saved: a teacher, or the encoder of an alignment."""
+"""A module that a loss uses but that is neither trained nor saved, such as a teacher or the encoder of Alignment."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +8,14 @@ from torch import nn
 
 
 class Frozen(nn.Module):
-    """`module`, always in eval mode and without gradients, on its owner's device and in its owner's dtype.
+    """`module` in eval mode and without gradients, on the device and in the dtype of its owner.
 
-    It is part of no state_dict, parameters(), optimizer, EMA or DDP bucket. `module` itself is held, not a copy, and its
-    requires_grad flags stay as they are.
+    It does not appear in any state_dict, parameters(), optimizer, EMA or DDP bucket. `module` is held by reference, not
+    copied, and its requires_grad flags are left unchanged.
+
+    >>> frozen = Frozen(nn.Linear(2, 2))
+    >>> len(list(frozen.parameters())), frozen(torch.zeros(1, 2)).requires_grad
+    (0, False)
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -20,7 +24,7 @@ class Frozen(nn.Module):
 
     @property
     def module(self) -> nn.Module:
-        """The module that is held."""
+        """The wrapped module."""
         return self._held[0]
 
     @torch.no_grad()
@@ -30,6 +34,6 @@ class Frozen(nn.Module):
             self.module.eval()
         return self.module(*args, **kwargs)
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Frozen":  # .to, .cuda, .half, .double call it
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Frozen":  # called by .to, .cuda, .half, .double
         self.module._apply(fn, recurse)
         return super()._apply(fn, recurse)

@@ -12,7 +12,11 @@ from monge.objective.base import Loss, Objective
 
 @dataclass(frozen=True)
 class Tokens:
-    """A batch of token sequences. `weight` is the weight of each token as a target: 0 for those of a prompt and padding."""
+    """A batch of token sequences. `weight` weights each token as a target; use 0 for prompts and padding.
+
+    >>> tuple(Tokens(torch.zeros(2, 5, dtype=torch.long)).to("cpu").ids.shape)
+    (2, 5)
+    """
 
     ids: Int[Tensor, "B N"]
     weight: Float[Tensor, "..."] | None = None  # (B, N)
@@ -29,7 +33,13 @@ class Tokens:
 
 
 class NextToken(Objective):
-    """The mean cross-entropy of each token given those before it, in nats, weighted by `Tokens.weight`."""
+    """The mean cross-entropy of losses token given those before it, in nats, weighted by `Tokens.weight`.
+
+    >>> from types import SimpleNamespace
+    >>> model = lambda input_ids: SimpleNamespace(logits=torch.zeros(*input_ids.shape, 7))
+    >>> NextToken()(model, Tokens(torch.zeros(2, 5, dtype=torch.long))).value
+    tensor(1.9459)
+    """
 
     def forward(self, model: Any, batch: Tokens) -> Loss:
         logits, targets = model(input_ids=batch.ids).logits[:, :-1].flatten(0, 1).float(), batch.ids[:, 1:].flatten()
@@ -37,6 +47,6 @@ class NextToken(Objective):
             value = nn.functional.cross_entropy(logits, targets)
         else:
             weight = batch.weight[:, 1:].flatten().to(logits.dtype)
-            each = nn.functional.cross_entropy(logits, targets, reduction="none")
-            value = (weight * each).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+            losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+            value = (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
         return Loss(value, {"loss": value.detach()})

@@ -1,1 +1,1 @@
-"""One training loop for all: what to train is a Run, everything that resumes is a State."""
+"""Training loop shared by all applications: a Run is the experiment, a State holds everything needed to resume it."""

@@ -1,4 +1,4 @@
-"""Batches by number. A batch is a function of its number alone, so a run resumes, prefetches and shards without state."""
+"""Batches by number. A batch is a function of its number alone, so resuming, prefetching and sharding need no state."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,16 +16,16 @@ Batches: TypeAlias = Callable[[int], B]
 
 
 def shuffled(number: int, size: int, count: int, seed: int) -> Int[Tensor, "size"]:
-    """The indices of batch `number` when `count` items are dealt in batches of `size`, shuffled anew in every epoch.
+    """The indices of batch `number` of `size` items out of `count`, reshuffled in every epoch.
 
-    A batch may begin in one epoch and end in the next: every item comes once per epoch, none is left over.
+    A batch may span two epochs, so that every item occurs exactly once per epoch.
     """
-    first, found = number * size, []
+    first, parts = number * size, []
     while size:
         epoch, offset = divmod(first, count)
-        found.append(_order(count, seed, epoch)[offset : offset + size])
-        first, size = first + len(found[-1]), size - len(found[-1])
-    return torch.cat(found)
+        parts.append(_order(count, seed, epoch)[offset : offset + size])
+        first, size = first + len(parts[-1]), size - len(parts[-1])
+    return torch.cat(parts)
 
 
 @lru_cache(maxsize=4)
@@ -34,9 +34,9 @@ def _order(count: int, seed: int, epoch: int) -> Int[Tensor, "count"]:
 
 
 def prefetched(batches: Batches[B], numbers: Iterator[int], *, workers: int) -> Iterator[B]:
-    """batches(n) for each n, in order, the next `workers` of them made in threads meanwhile.
+    """batches(n) for each n, in order, while threads prepare the next `workers` of them.
 
-    Threads serve: the coupling kernels and torch's operations release the interpreter.
+    Threads are sufficient, since the coupling kernels and torch's operations release the GIL.
     """
     if workers < 1:
         yield from map(batches, numbers)

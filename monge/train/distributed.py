@@ -1,4 +1,4 @@
-"""Ranks under torchrun: who am I, how is the model shared, what does rank zero do alone."""
+"""Ranks under torchrun: the rank and device of this process, sharding of the model, and reductions over ranks."""
 
 import ctypes
 import os
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
-def _never_freed(group: object) -> None:
-    """Leak `group`, one for the life of the process.
+def _leak(group: object) -> None:
+    """Leak a reference to `group`, once per process.
 
-    The last reference would otherwise be DDP's, which it drops with the interpreter locked (torch 2.13): gloo's thread may
-    want the interpreter just then, and the two wait for each other forever. A global of this module does not do either: it is
-    dropped while the interpreter ends, when gloo's threads can no longer be joined ("terminate called").
+    Otherwise DDP may drop the last reference while holding the GIL (torch 2.13). If gloo's thread needs the GIL at that moment,
+    the two deadlock. A global of this module does not help either: it is released during interpreter shutdown, when gloo's
+    threads can no longer be joined ("terminate called").
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its fellows."""
+    """Rank of this process, number of ranks, and device."""
 
     rank: int
     world: int
@@ -39,12 +39,12 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """True if this process is the one that writes files."""
         return self.rank == 0
 
 
 def is_first() -> bool:
-    """Whether this process is rank zero, or alone: the one that prints and draws."""
+    """True if this process is rank zero or the only one: the one that prints and draws."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
@@ -55,9 +55,9 @@ def device_called(name: str) -> torch.device:
     try:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device {name}: torch knows no such device; give cpu, cuda or auto") from error
+        raise ValueError(f"device {name}: unknown to torch; give cpu, cuda or auto") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name}: torch sees no GPU here; give cpu or auto")
+        raise ValueError(f"device {name}: torch finds no GPU; give cpu or auto")
     try:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -67,23 +67,23 @@ def device_called(name: str) -> torch.device:
 
 @contextmanager
 def ranks(device: str = "auto") -> Iterator[Ranks]:
-    """The ranks that torchrun set up, or this process alone, on the device of this name (see `device_called`)."""
+    """The ranks set up by torchrun, or this process alone, on the device of this name (see `device_called`)."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    here = device_called(device)
-    if here.type == "cuda":
-        torch.cuda.set_device(here)
+    local_device = device_called(device)
+    if local_device.type == "cuda":
+        torch.cuda.set_device(local_device)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
-        _never_freed(dist.group.WORLD)
+        dist.init_process_group("nccl" if local_device.type == "cuda" else "gloo")
+        _leak(dist.group.WORLD)
     try:
-        yield Ranks(rank, world, here)
+        yield Ranks(rank, world, local_device)
     finally:
         if world > 1:
             dist.destroy_process_group()
 
 
 def share(step: nn.Module, model: nn.Module, how: str, world: int) -> nn.Module:
-    """`step`, whose forward is one training step of `model`, made to run on all ranks.
+    """`step`, whose forward is one training step of `model`, wrapped to run on all ranks.
 
     DDP wraps it. FSDP2 shards each block of the model (see lm.blocks.block_lists), then the rest, in place.
     """
@@ -91,7 +91,7 @@ def share(step: nn.Module, model: nn.Module, how: str, world: int) -> nn.Module:
         return step
     if how == "ddp":
         return DistributedDataParallel(step)
-    from torch.distributed.fsdp import fully_shard  # a second to import, for torchrun alone
+    from torch.distributed.fsdp import fully_shard  # takes a second to import, and only torchrun needs it
 
     for blocks in block_lists(model):
         for block in blocks:
@@ -114,7 +114,7 @@ def without_sync(step: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def gathered(step: nn.Module) -> Iterator[None]:
-    """The model inside `step` can be called by itself: FSDP2 gathers for it what otherwise only `step` would."""
+    """Gather the parameters that FSDP2 shards, so that the model inside `step` can be called directly."""
     if sharded := _sharded(step):
         sharded.unshard()
         yield
@@ -123,7 +123,7 @@ def gathered(step: nn.Module) -> Iterator[None]:
         yield
 
 
-# fully_shard makes the classes of what it returns, so they need not be imported, which takes a second, to be recognised
+# sharded modules and tensors are recognised by their attributes, since importing their classes takes a second
 
 
 def _sharded(step: nn.Module) -> "FSDPModule | None":
@@ -136,17 +136,17 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def full(tensor: Tensor) -> Tensor:
-    """The tensor behind a shard; every rank must call this."""
+    """The full tensor of a shard; every rank must call this."""
     return cast("DTensor", tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
-    """The tensor behind a shard, detached and on the CPU; every rank must call this."""
+    """The full tensor of a shard, detached and on the CPU; every rank must call this."""
     return full(tensor.detach()).cpu()
 
 
 def placed_as(value: Tensor, like: Tensor) -> Tensor:
-    """A full tensor on the device of `like`, and sharded as `like` is if it has its shape."""
+    """A full tensor on the device of `like`, and sharded like it if the shapes are equal."""
     value = value.to(like.device)
     if not is_sharded(like) or value.shape != like.shape:
         return value
@@ -158,15 +158,15 @@ def placed_as(value: Tensor, like: Tensor) -> Tensor:
 
 def averaged(value: float, world: int) -> float:
     """The mean of `value` over the ranks."""
-    return value if world == 1 else _reduced(value, dist.ReduceOp.SUM) / world
+    return value if world == 1 else _reduce(value, dist.ReduceOp.SUM) / world
 
 
 def largest(value: float, world: int) -> float:
     """The maximum of `value` over the ranks."""
-    return value if world == 1 else _reduced(value, dist.ReduceOp.MAX)
+    return value if world == 1 else _reduce(value, dist.ReduceOp.MAX)
 
 
-def _reduced(value: float, operation: Any) -> float:
+def _reduce(value: float, operation: Any) -> float:
     tensor = torch.tensor(value, dtype=torch.float64)
     if dist.get_backend() == "nccl":
         tensor = tensor.float().cuda()

@@ -1,4 +1,4 @@
-"""Training logs: a progress bar or plain lines, a JSON line per record, and TensorBoard if asked."""
+"""Training logs: a progress bar or plain lines, a JSON line per record, and TensorBoard if requested."""
 
 import json
 import os
@@ -13,38 +13,38 @@ from monge.files import writing
 
 
 class JSONL:
-    """metrics.jsonl, appended as it happens: one flushed line per record. Reopening cuts what came after `step`."""
+    """metrics.jsonl: one line per record, flushed as it is written. Reopening drops the records after `step`."""
 
     def __init__(self, path: Path, *, step: int = 0) -> None:
         self.path = path
-        kept = [line for line in read_records(path) if line["step"] <= step]
-        if step and (not kept or kept[-1]["step"] != step):
+        records = [record for record in read_records(path) if record["step"] <= step]
+        if step and (not records or records[-1]["step"] != step):
             raise ValueError(
-                f"{path}: no record of step {step}, where the run goes on; restore the file, it has lost lines"
+                f"{path}: the record of step {step}, from which the run resumes, is missing; restore the file"
             )
-        aside = path.with_suffix(".tmp")
+        temporary = path.with_suffix(".tmp")
         with writing(path):
-            with aside.open("w", encoding="utf-8") as file:
-                file.write("".join(json.dumps(record) + "\n" for record in kept))
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write("".join(json.dumps(record) + "\n" for record in records))
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(aside, path)
+            os.replace(temporary, path)
         self.file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """One more line, on disk when this returns: a checkpoint that is there later finds its line."""
+        """Append a record. It is on disk when this returns, so every later checkpoint has its record."""
         with writing(self.path):
             self.file.write(json.dumps(dict(record)) + "\n")
             self.file.flush()
             os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        with suppress(OSError):  # a line that the disk did not take: `write` has said so
+        with suppress(OSError):  # `write` has already reported a failed write
             self.file.close()
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line cut short by a crash does not count."""
+    """The records of a metrics.jsonl; a last line truncated by a crash is ignored."""
     records: list[dict[str, Any]] = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -53,19 +53,19 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError:
                 break
             if not isinstance(record, dict) or "step" not in record:
-                raise ValueError(f"{path}: {line[:40]!r} is no record of a step; restore the file")
+                raise ValueError(f"{path}: {line[:40]!r} is not a record of a step; restore the file")
             records.append(record)
     return records
 
 
 EVERY = 30.0
-"""Seconds between plain progress lines where the output is not a terminal."""
+"""Seconds between plain progress lines if the output is not a terminal."""
 
 
 class Log:
-    """Progress on the terminal, metrics.jsonl and, if asked, TensorBoard's event files. Only rank zero makes one.
+    """Progress on the terminal, metrics.jsonl and, if requested, TensorBoard's event files. Only rank zero creates one.
 
-    Where the output is a file or a pipe, progress is a plain line at the first record, then every 30 s, and at the end.
+    If the output is a file or a pipe, progress is a plain line at the first record, every 30 s, and at the end.
     """
 
     def __init__(self, directory: Path, *, step: int, steps: int, title: str, tensorboard: bool = False) -> None:
@@ -117,7 +117,7 @@ class Log:
 
 
 def _progress(title: str, step: int, steps: int) -> tuple[Any, Any]:
-    """A progress bar and its task; (None, None) where the output is not a terminal."""
+    """A progress bar and its task; (None, None) if the output is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -19,7 +19,7 @@ B = TypeVar("B", bound=Batch)
 
 @dataclass
 class Run(Generic[B]):
-    """One experiment, ready to train.
+    """An experiment, ready to train.
 
     `best_by` names the metric of `evaluate` that selects the best checkpoint, the lowest or, with `best_mode` "max", the
     highest. `constants` are measured on the data, such as units or potentials, and stored with the run.
@@ -36,7 +36,7 @@ class Run(Generic[B]):
 
 
 class Step(nn.Module):
-    """Model and objective as one module whose forward is a whole training step: what DDP and FSDP2 wrap."""
+    """Model and objective as one module, whose forward is a full training step; DDP and FSDP2 wrap it."""
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
@@ -47,9 +47,9 @@ class Step(nn.Module):
 
 
 def prepare(run: Run[Any], where: Ranks) -> tuple[State, nn.Module]:
-    """(the state before the first step, the module to step): seeded, on the device, compiled and shared as configured."""
+    """(the state before the first step, the module to step): seeded, on the device, compiled and distributed as configured."""
     config = run.train
-    # the weights were drawn when the recipe was built, alike on all ranks; from here on each rank has draws of its own
+    # the weights were drawn when the recipe was built, identically on all ranks; from here on each rank draws its own
     torch.manual_seed(config.seed + 1 + where.rank)
     model, objective = run.model.to(where.device), run.objective.to(where.device)
     if config.compile:
@@ -61,9 +61,9 @@ def prepare(run: Run[Any], where: Ranks) -> tuple[State, nn.Module]:
 def train(
     run: Run[Any], state: State, step: nn.Module, where: Ranks
 ) -> Iterator[tuple[int, dict[str, Tensor | float]]]:
-    """Yields (step number, metrics) after each optimizer step, until run.train.steps; `state` is then ready to be saved.
+    """Yields (step number, metrics) after each optimizer step, until run.train.steps; `state` can be saved at each yield.
 
-    Metrics are detached tensors and numbers of this rank: reading them, which waits for the device, is up to the caller.
+    Metrics are detached tensors and numbers of this rank. Reading them waits for the device, so that is left to the caller.
     """
     config = run.train
     rounds = range(state.step * config.gradient_accumulation, config.steps * config.gradient_accumulation)

@@ -15,7 +15,7 @@ from monge.train.distributed import full, is_sharded, placed_as
 class Optimizers:
     """AdamW, or Muon on the matrices inside blocks and AdamW on the rest, stepped as one.
 
-    The learning rate is a function of the step, so it is no state; the state is keyed by parameter name.
+    The learning rate is a function of the step, so it is not part of the state, which is keyed by parameter name.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], config: TrainConfig) -> None:
@@ -42,7 +42,7 @@ class Optimizers:
             torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=fused)
         ]
         if matrices:
-            # in the order of the names, not of the set, which differs from rank to rank
+            # in the order of `named`: the order of a set differs between ranks
             muon = [p for n, p in self.named.items() if n in matrices]
             # Moonlight's scaling (2502.16982, eq. 4): Muon's updates are as large as AdamW's, so they share one rate
             self.all.append(
@@ -50,7 +50,7 @@ class Optimizers:
             )
 
     def step(self, step: int) -> Tensor:
-        """Clip, take optimizer step number `step` (from 0), clear the gradients; returns the norm before clipping."""
+        """Clip, take optimizer step number `step` (from 0) and clear the gradients; return the norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.max_grad_norm or math.inf)
         rate = self.config.lr * schedule(step, self.config)
         for optimizer in self.all:
@@ -61,16 +61,16 @@ class Optimizers:
         return full(norm)
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor of every parameter's state, by "parameter/key"."""
-        found: dict[str, Tensor] = {}
+        """The tensors of every parameter's state, by "parameter/key"."""
+        tensors: dict[str, Tensor] = {}
         for optimizer in self.all:
             for name, parameter in self.named.items():
                 for key, value in optimizer.state.get(parameter, {}).items():
-                    found[f"{name}/{key}"] = torch.as_tensor(value)
-        return found
+                    tensors[f"{name}/{key}"] = torch.as_tensor(value)
+        return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what `state` gave; tensors are laid out as their parameters are."""
+        """Restore a state returned by `state`; tensors are placed and sharded like their parameters."""
         owner = {id(p): o for o in self.all for group in o.param_groups for p in group["params"]}
         for key, value in state.items():
             name, field = key.rsplit("/", 1)
@@ -79,7 +79,7 @@ class Optimizers:
 
 
 def schedule(step: int, config: TrainConfig) -> float:
-    """The learning rate of `step` over its peak: linear warm-up, then a cosine down to `final` at the last step."""
+    """Learning rate of `step` relative to its peak: linear warm-up, then cosine decay to `final_lr_fraction`."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - 1 - config.warmup_steps)
@@ -87,7 +87,7 @@ def schedule(step: int, config: TrainConfig) -> float:
 
 
 def power_exponent(width: float) -> float:
-    """gamma of the power-function profile whose relative width is `width`. Karras et al. 2312.02696, eq. 123-126."""
+    """gamma of the power-function profile with relative width `width`. Karras et al. 2312.02696, eq. 123-126."""
     if not 0 < width < 12**-0.5:
         raise ValueError(f"ema: width {width} must lie in (0, {12**-0.5:.3f})")
     # width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))
@@ -103,7 +103,7 @@ class EMA:
         self.weights = {name: p.detach().clone() for name, p in parameters}
 
     def update(self, parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
-        """Take in the weights after `step` steps (from 1)."""
+        """Update the average with the weights after `step` steps (counted from 1)."""
         decay = (1 - 1 / step) ** (self.gamma + 1)
-        for name, weight in parameters:  # by name: a loaded file has an order of its own
+        for name, weight in parameters:  # by name: a loaded file may be in another order
             self.weights[name].lerp_(weight.detach(), 1 - decay)

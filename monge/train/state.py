@@ -1,6 +1,6 @@
-"""The state of training, enough to resume bit for bit: trained weights, EMA, optimizer, random numbers and the step.
+"""The state of training, sufficient for bit-identical resumption: trained weights, EMA, optimizer, random states, step.
 
-The step is also the position in the data and in the couplings, since batches are functions of their number.
+The step also determines the position in the data and in the couplings, since batches are functions of their number.
 """
 
 from collections.abc import Container
@@ -18,7 +18,7 @@ from monge.train.optim import EMA, Optimizers
 
 @dataclass
 class State:
-    """Where a run stands."""
+    """The complete training state of a run."""
 
     model: nn.Module
     objective: nn.Module
@@ -32,7 +32,7 @@ class State:
 
     @staticmethod
     def start(model: nn.Module, objective: nn.Module, config: TrainConfig) -> "State":
-        """A run that has not moved yet. Call it when the model is on its device and sharded."""
+        """The state before the first step. The model must already be on its device and sharded."""
         ema = EMA(trained(model).items(), config.ema_width) if config.ema_width else None
         state = State(model, objective, Optimizers({"model": model, "objective": objective}, config), ema)
         for module in (model, objective):
@@ -40,7 +40,7 @@ class State:
         return state
 
     def tensors(self, where: Ranks) -> dict[str, dict[str, Tensor]]:
-        """Files of tensors: the weights, their EMA, and what only resuming needs. Every rank must call it."""
+        """Tensors by file: the weights, their EMA, and those needed only to resume. Every rank must call it."""
         resume = {f"optimizer/{k}": on_cpu(v) for k, v in self.optimizers.state().items()}
         resume |= {f"objective/{k}": on_cpu(v) for k, v in weights_of(self.objective).items()}
         resume |= {f"rng/{k}": v for k, v in _random_states(where).items()}
@@ -58,20 +58,20 @@ class State:
         return {"step": self.step, "best": self.best, "ranks": where.world, "frozen": self.frozen}
 
     def load(self, files: dict[str, dict[str, Tensor]], scalars: dict[str, Any], where: Ranks) -> None:
-        """Become the state that was saved. ValueError with another number of ranks: the batches are dealt among them."""
+        """Restore a saved state. ValueError for another number of ranks, since batches are distributed among them."""
         if scalars.get("ranks", where.world) != where.world:
             raise ValueError(
-                f"the run was made by {scalars['ranks']} ranks, these are {where.world}; resume with as many as it had, "
-                "accumulate changes the batches as well"
+                f"the run was trained on {scalars['ranks']} ranks, got {where.world}; resume on {scalars['ranks']} ranks "
+                "(gradient_accumulation changes the batches too)"
             )
         resume = files["resume"]
         model_base, objective_base = scalars.get("frozen") or (None, None)
         load_weights(self.model, files["model"], frozen=model_base)
-        load_weights(self.objective, _under("objective/", resume), frozen=objective_base)
-        self.optimizers.load(_under("optimizer/", resume))
+        load_weights(self.objective, _with_prefix("objective/", resume), frozen=objective_base)
+        self.optimizers.load(_with_prefix("optimizer/", resume))
         if self.ema:
             self.ema.weights = {k: placed_as(v, self.ema.weights[k]) for k, v in files["ema"].items()}
-        _set_random_states(_under("rng/", resume), where)
+        _set_random_states(_with_prefix("rng/", resume), where)
         self.step, self.best = scalars["step"], scalars["best"]
 
 
@@ -87,22 +87,22 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """
     state = module.state_dict()
     fixed = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    seen, found = set[int](), dict[str, Tensor]()
-    own = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    seen, unique = set[int](), dict[str, Tensor]()
+    tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ValueError(
-                f"{name!r} is a {type(value).__name__}, and a checkpoint holds tensors only; keep it elsewhere"
+                f"{name!r} is a {type(value).__name__}, but a checkpoint holds only tensors; store it elsewhere"
             )
         if value.layout is not torch.strided or value.is_meta:
             kind = "on the meta device" if value.is_meta else f"of layout {value.layout}"
             raise ValueError(f"{name!r} is {kind}, which cannot be saved; make it a dense tensor on a device")
-        tensor = own.get(name, value)
+        tensor = tensors.get(name, value)
         if name in fixed or id(tensor) in seen:
             continue
         seen.add(id(tensor))
-        found[name] = value
-    return found
+        unique[name] = value
+    return unique
 
 
 def frozen_fingerprint(module: nn.Module, saved: Container[str]) -> str:
@@ -114,39 +114,41 @@ def frozen_fingerprint(module: nn.Module, saved: Container[str]) -> str:
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], *, frozen: str | None = None) -> None:
-    """Load full tensors into a module that may be sharded; parameters they leave out keep their values.
+    """Load full tensors into a module that may be sharded; parameters missing from `weights` keep their values.
 
-    ValueError if names or shapes differ, or if the parameters left out do not have the fingerprint `frozen`.
+    ValueError if names or shapes differ, or if the missing parameters do not have the fingerprint `frozen`.
     """
-    own, parameters = module.state_dict(), dict(module.named_parameters())
-    buffers = {name for name, _ in module.named_buffers() if name in own}
+    current, parameters = module.state_dict(), dict(module.named_parameters())
+    buffers = {name for name, _ in module.named_buffers() if name in current}
     left_out = parameters.keys() - weights.keys()
-    lacking = buffers - weights.keys() | (
+    missing = buffers - weights.keys() | (
         left_out if not frozen else {n for n in left_out if parameters[n].requires_grad}
     )
-    wrong = sorted(weights.keys() - own.keys() | lacking) or [k for k in weights if own[k].shape != weights[k].shape]
+    wrong = sorted(weights.keys() - current.keys() | missing) or [
+        k for k in weights if current[k].shape != weights[k].shape
+    ]
     if wrong:
         raise ValueError(
             f"the weights belong to another network: {len(wrong)} names or shapes differ, the first is {wrong[0]!r}"
         )
     if frozen and frozen_fingerprint(module, weights) != frozen:
         raise ValueError("the frozen weights differ from those that the run was trained on; load the same base model")
-    module.load_state_dict({k: placed_as(v, own[k]) for k, v in weights.items()}, strict=False)
+    module.load_state_dict({k: placed_as(v, current[k]) for k, v in weights.items()}, strict=False)
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _random_states(where: Ranks) -> dict[str, Tensor]:
-    mine = {"cpu": torch.get_rng_state()}
+    local = {"cpu": torch.get_rng_state()}
     if where.device.type == "cuda":
-        mine["cuda"] = torch.cuda.get_rng_state(where.device)
-    everyones: list[Any] = [mine]
+        local["cuda"] = torch.cuda.get_rng_state(where.device)
+    gathered: list[Any] = [local]
     if where.world > 1:
-        everyones = [None] * where.world
-        torch.distributed.all_gather_object(everyones, mine)
-    return {f"{kind}/{rank}": state for rank, states in enumerate(everyones) for kind, state in states.items()}
+        gathered = [None] * where.world
+        torch.distributed.all_gather_object(gathered, local)
+    return {f"{kind}/{rank}": state for rank, states in enumerate(gathered) for kind, state in states.items()}
 
 
 def _set_random_states(states: dict[str, Tensor], where: Ranks) -> None:

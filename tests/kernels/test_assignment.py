@@ -1,4 +1,4 @@
-"""Exact assignment: laws on any matrix, golden values of scipy, structured matrices, scales and refusals."""
+"""Exact assignment: laws on any matrix, golden values of scipy, structured matrices, scales and errors."""
 
 import numpy as np
 import pytest
@@ -17,16 +17,16 @@ def total(cost, permutation):
     return cost.astype(np.float64)[np.arange(len(cost)), permutation].sum()
 
 
-def assert_optimal(cost, found):
-    """A permutation as cheap as scipy's, and a certificate that says so without scipy."""
+def assert_optimal(cost, result):
+    """Checks that the permutation costs as much as scipy's, and that the certificate proves it without scipy."""
     n, exact = len(cost), cost.astype(np.float64)
     size = np.abs(exact).max()
-    assert sorted(found.permutation) == list(range(n))
-    paid, optimum = total(cost, found.permutation), exact[linear_sum_assignment(exact)].sum()
+    assert sorted(result.permutation) == list(range(n))
+    paid, optimum = total(cost, result.permutation), exact[linear_sum_assignment(exact)].sum()
     assert abs(paid - optimum) <= 1e-9 * abs(optimum) + 1e-15 * n * size
-    dual = found.prices.sum() + (exact - found.prices).min(1).sum()
-    assert paid - dual == pytest.approx(found.gap, abs=1e-13 * n * size)
-    assert 0 <= found.gap <= 1e-13 * n * size
+    dual = result.prices.sum() + (exact - result.prices).min(1).sum()
+    assert paid - dual == pytest.approx(result.gap, abs=1e-13 * n * size)
+    assert 0 <= result.gap <= 1e-13 * n * size
 
 
 def squared_distance(x, y):
@@ -96,15 +96,15 @@ def test_any_start_gives_the_optimum(seed, n, size):
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds, n=st.integers(2, 60))
 def test_relabelling_and_potentials_do_not_change_the_optimum(seed, n):
-    """cost[p, q] + a_i + b_j has the optimum of cost, moved and shifted."""
+    """cost[p, q] + a_i + b_j has the optimum of cost, permuted and shifted."""
     rng = np.random.default_rng(seed)
     cost, a, b = rng.random((n, n)), rng.normal(size=(n, 1)), rng.normal(size=n)
     p, q = rng.permutation(n), rng.permutation(n)
-    found, moved = assign(cost), assign(cost[p][:, q] + a + b)
-    assert np.array_equal(q[moved.permutation], found.permutation[p])
+    result, moved = assign(cost), assign(cost[p][:, q] + a + b)
+    assert np.array_equal(q[moved.permutation], result.permutation[p])
 
 
-def test_own_prices_end_the_search_at_once():
+def test_optimal_prices_end_the_search_at_once():
     cost = np.random.default_rng(0).random((100, 100))
     first = assign(cost)
     again = assign(cost, first.prices)
@@ -113,30 +113,30 @@ def test_own_prices_end_the_search_at_once():
 
 
 def test_golden():
-    """The example of scipy's documentation, whose least cost is 5."""
-    found = assign(np.array([[4.0, 1, 3], [2, 0, 5], [3, 2, 2]]))
-    assert found.permutation.tolist() == [1, 0, 2]
-    assert (found.permutation.dtype, found.prices.dtype) == (np.int64, np.float64)
+    """The example of scipy's documentation, whose minimum cost is 5."""
+    result = assign(np.array([[4.0, 1, 3], [2, 0, 5], [3, 2, 2]]))
+    assert result.permutation.tolist() == [1, 0, 2]
+    assert (result.permutation.dtype, result.prices.dtype) == (np.int64, np.float64)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_extreme_magnitudes(dtype):
-    """The largest and the least numbers of the format neither overflow nor hang."""
+    """The largest and the smallest numbers of the format neither overflow nor hang."""
     rng, limits = np.random.default_rng(0), np.finfo(dtype)
     for size in (limits.max, limits.tiny):
         cost = (rng.uniform(-1, 1, (40, 40)) * float(size)).astype(dtype)
-        found = assign(cost)
-        assert sorted(found.permutation) == list(range(40))
+        result = assign(cost)
+        assert sorted(result.permutation) == list(range(40))
         scaled = cost.astype(np.float64) / float(size)
-        assert total(scaled, found.permutation) == pytest.approx(scaled[linear_sum_assignment(scaled)].sum(), rel=1e-9)
+        assert total(scaled, result.permutation) == pytest.approx(scaled[linear_sum_assignment(scaled)].sum(), rel=1e-9)
 
 
 def test_ragged_many_equals_each():
     rng = np.random.default_rng(0)
     costs = [rng.random((n, n)).astype(np.float32) for n in (5, 40, 1, 90, 17)]
     for workers in (1, 3):
-        for cost, found in zip(costs, assign_many(costs, workers=workers), strict=True):
-            assert np.array_equal(found.permutation, assign(cost).permutation)
+        for cost, result in zip(costs, assign_many(costs, workers=workers), strict=True):
+            assert np.array_equal(result.permutation, assign(cost).permutation)
 
 
 def test_accepts_views_and_read_only_matrices():
@@ -162,7 +162,7 @@ def test_names_the_cost_that_is_not_finite(bad, n):
         assign(cost)
 
 
-def test_refuses_what_it_cannot_read():
+def test_rejects_invalid_arguments():
     with pytest.raises(ValueError, match=r"shape \(2, 3\)"):
         assign(np.ones((2, 3)))
     with pytest.raises(ValueError, match="int64"):
@@ -174,10 +174,10 @@ def test_refuses_what_it_cannot_read():
 
 
 def test_fallback_is_exact(monkeypatch):
-    """Were the kernel to fail, scipy answers, with an honest if loose certificate."""
+    """If the kernel fails, scipy solves the problem, with a valid but loose certificate."""
     cost = np.random.default_rng(0).random((30, 30))
     expected = assign(cost).permutation
     monkeypatch.setattr(assignment, "_solve", lambda *_: np.nan)
-    found = assign(cost)
-    assert np.array_equal(found.permutation, expected)
-    assert 0 <= found.gap <= total(cost, expected)
+    result = assign(cost)
+    assert np.array_equal(result.permutation, expected)
+    assert 0 <= result.gap <= total(cost, expected)

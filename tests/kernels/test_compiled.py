@@ -1,4 +1,4 @@
-"""The disk cache of compiled kernels: written once, loaded by the next process, and not after an edit of any kernel file."""
+"""The disk cache of compiled kernels: written once, loaded by the next process, invalidated by an edit of any kernel file."""
 
 import os
 import subprocess

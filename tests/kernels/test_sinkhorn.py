@@ -22,8 +22,8 @@ def squared_distance(n, m, seed, d=2):
     return cost / cost.mean()
 
 
-def plan(cost, epsilon, found):
-    return np.exp((found.f[:, None] + found.g - cost.astype(np.float64)) / epsilon) / cost.size
+def plan(cost, epsilon, result):
+    return np.exp((result.f[:, None] + result.g - cost.astype(np.float64)) / epsilon) / cost.size
 
 
 def error(matrix):
@@ -52,14 +52,14 @@ def converged(cost, epsilon, iterations=3000):
     double=st.booleans(),
     exponent=st.integers(-30, 30),
 )
-def test_reports_the_error_it_has(seed, n, m, log_epsilon, double, exponent):
-    """At any shape, epsilon and scale the marginals are as far from uniform as it says."""
+def test_reports_the_actual_marginal_error(seed, n, m, log_epsilon, double, exponent):
+    """For any shape, epsilon and scale, the reported marginal error is the actual one."""
     unit, relative = 10.0**exponent, 10.0**log_epsilon
     cost = (squared_distance(n, m, seed) * unit).astype(np.float64 if double else np.float32)
-    found = sinkhorn(cost, relative * unit, max_iterations=300)
-    assert error(plan(cost, relative * unit, found)) == pytest.approx(found.marginal_error, rel=1e-2, abs=2e-5)
-    assert found.marginal_error <= 1e-3 or found.iterations == 300
-    assert 1 <= found.iterations <= 300
+    result = sinkhorn(cost, relative * unit, max_iterations=300)
+    assert error(plan(cost, relative * unit, result)) == pytest.approx(result.marginal_error, rel=1e-2, abs=2e-5)
+    assert result.marginal_error <= 1e-3 or result.iterations == 300
+    assert 1 <= result.iterations <= 300
 
 
 @settings(max_examples=20, deadline=None)
@@ -79,32 +79,32 @@ def test_plan_equals_POT(epsilon):
     expected: Any = ot.sinkhorn(
         np.full(40, 1 / 40), np.full(50, 1 / 50), cost, epsilon, numItermax=20000, stopThr=1e-12, warn=False
     )
-    found = sinkhorn(cost, epsilon, tolerance=1e-10, max_iterations=20000)
-    np.testing.assert_allclose(plan(cost, epsilon, found), expected, atol=1e-9)
+    result = sinkhorn(cost, epsilon, tolerance=1e-10, max_iterations=20000)
+    np.testing.assert_allclose(plan(cost, epsilon, result), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.01, 0.001, 0.0001])
 @pytest.mark.parametrize("shape", [(64, 64), (37, 80)])
 def test_small_epsilons_converge(epsilon, shape):
     cost = squared_distance(*shape, seed=1).astype(np.float32)
-    found = sinkhorn(cost, epsilon, max_iterations=100_000)
-    assert found.marginal_error <= 1e-3
-    assert error(plan(cost, epsilon, found)) <= 1.01e-3
+    result = sinkhorn(cost, epsilon, max_iterations=100_000)
+    assert result.marginal_error <= 1e-3
+    assert error(plan(cost, epsilon, result)) <= 1.01e-3
 
 
 @pytest.mark.parametrize("most", [1, 2, 5, 40])
-def test_keeps_to_the_iterations_given(most):
+def test_stops_at_the_maximum_number_of_iterations(most):
     cost = squared_distance(40, 40, seed=1).astype(np.float32)
-    found = sinkhorn(cost, 1e-6, max_iterations=most)
-    assert found.iterations == most
-    assert error(plan(cost, 1e-6, found)) == pytest.approx(found.marginal_error, rel=1e-2)
+    result = sinkhorn(cost, 1e-6, max_iterations=most)
+    assert result.iterations == most
+    assert error(plan(cost, 1e-6, result)) == pytest.approx(result.marginal_error, rel=1e-2)
 
 
 def test_small_epsilon_tends_to_the_assignment():
     cost = squared_distance(50, 50, seed=2)
-    found = sinkhorn(cost, 1e-4, tolerance=1e-4, max_iterations=100_000)
+    result = sinkhorn(cost, 1e-4, tolerance=1e-4, max_iterations=100_000)
     optimum = cost[linear_sum_assignment(cost)].mean()
-    assert (plan(cost, 1e-4, found) * cost).sum() == pytest.approx(optimum, rel=1e-2)
+    assert (plan(cost, 1e-4, result) * cost).sum() == pytest.approx(optimum, rel=1e-2)
 
 
 @settings(max_examples=20, deadline=None)
@@ -119,7 +119,7 @@ def test_shifted_costs_shift_the_potentials(seed, n, m, shift):
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.002])
-def test_own_potentials_end_the_iterations_at_once(epsilon):
+def test_converged_potentials_end_the_iterations_at_once(epsilon):
     cost = squared_distance(60, 45, seed=3).astype(np.float32)
     first = sinkhorn(cost, epsilon, tolerance=1e-4, max_iterations=50_000)
     assert first.iterations > 20
@@ -132,21 +132,21 @@ def test_own_potentials_end_the_iterations_at_once(epsilon):
 def test_any_start_converges(seed, size):
     rng = np.random.default_rng(seed)
     cost = squared_distance(30, 30, seed)
-    found = sinkhorn(cost, 0.05, g=size * rng.normal(size=30), max_iterations=5000)
-    assert found.marginal_error <= 1e-3
-    np.testing.assert_allclose(plan(cost, 0.05, found) * 30, converged(cost, 0.05) * 30, atol=5e-2)
+    result = sinkhorn(cost, 0.05, g=size * rng.normal(size=30), max_iterations=5000)
+    assert result.marginal_error <= 1e-3
+    np.testing.assert_allclose(plan(cost, 0.05, result) * 30, converged(cost, 0.05) * 30, atol=5e-2)
 
 
 def test_constant_cost_gives_the_independent_plan():
-    found = sinkhorn(np.full((5, 9), 7.0, np.float32), 0.1)
-    np.testing.assert_allclose(plan(np.full((5, 9), 7.0), 0.1, found), 1 / 45, rtol=1e-6)
+    result = sinkhorn(np.full((5, 9), 7.0, np.float32), 0.1)
+    np.testing.assert_allclose(plan(np.full((5, 9), 7.0), 0.1, result), 1 / 45, rtol=1e-6)
 
 
 def test_ragged_many_equals_each():
     costs = [squared_distance(n, m, n).astype(np.float32) for n, m in ((5, 7), (40, 33), (1, 9), (64, 64))]
     for workers in (1, 3):
-        for cost, found in zip(costs, sinkhorn_many(costs, 0.05, workers=workers), strict=True):
-            assert np.array_equal(found.g, sinkhorn(cost, 0.05).g)
+        for cost, result in zip(costs, sinkhorn_many(costs, 0.05, workers=workers), strict=True):
+            assert np.array_equal(result.g, sinkhorn(cost, 0.05).g)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -157,7 +157,7 @@ def test_names_the_cost_that_is_not_finite(bad):
         sinkhorn(cost, 0.1)
 
 
-def test_refuses_what_it_cannot_read():
+def test_rejects_invalid_arguments():
     with pytest.raises(ValueError, match="epsilon is 0"):
         sinkhorn(np.ones((2, 2)), 0)
     with pytest.raises(ValueError, match=r"shape \(0, 2\)"):

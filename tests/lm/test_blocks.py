@@ -47,7 +47,7 @@ def test_states_of_several_layers_come_from_one_pass(family: str) -> None:
     hooks = [block.register_forward_hook(lambda *_: calls.append(1)) for block in blocks_of(model)]
     with torch.no_grad():
         states = hidden_at(model, IDS, [3, 0, 1])
-        assert len(calls) == 3  # the pass ends before the last block
+        assert len(calls) == 3  # the pass stops before the last block
         for hook in hooks:
             hook.remove()
         expected = model(input_ids=IDS, output_hidden_states=True).hidden_states
@@ -56,7 +56,7 @@ def test_states_of_several_layers_come_from_one_pass(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "llama"])
-def test_the_state_after_the_last_block_has_not_passed_the_final_norm(family: str) -> None:
+def test_the_state_after_the_last_block_is_taken_before_the_final_norm(family: str) -> None:
     model = model_of(family)
     with torch.no_grad():
         (state,) = hidden_at(model, IDS, [4])
@@ -83,12 +83,12 @@ def test_a_batch_without_tokens_has_states_without_rows(family: str) -> None:
 
 @pytest.mark.parametrize("layers", [[], [5], [-1, 2]])
 def test_layers_outside_of_the_model_are_rejected(layers: list[int]) -> None:
-    with pytest.raises(ValueError, match="of a model of 4 blocks; give 0 to 4"):
+    with pytest.raises(ValueError, match="but the model has 4 blocks; give 0 to 4"):
         hidden_at(model_of("gpt2"), IDS, layers)
 
 
 class Same(nn.Module):
-    """A copy of blocks called in turn, with the arguments that a block gets."""
+    """A copy of blocks, called in sequence with the arguments that a block receives."""
 
     def __init__(self, blocks: nn.ModuleList) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Same(nn.Module):
 
 
 class Identity(nn.Module):
-    """A block that does nothing and needs nothing."""
+    """A block that returns its input and takes no other arguments."""
 
     def forward(self, h: Tensor) -> Tensor:
         return h
@@ -165,6 +165,6 @@ def test_muon_takes_the_matrices_inside_the_blocks_of_any_model(family: str) -> 
 
 
 def test_a_model_without_blocks_is_named() -> None:
-    with pytest.raises(ValueError, match="Linear: no list of"):
+    with pytest.raises(ValueError, match="Linear: it contains no list of"):
         blocks_of(nn.Linear(2, 2))
     assert block_lists(nn.Linear(2, 2)) == []

@@ -1,4 +1,4 @@
-"""Hidden states of small models made on the spot: what leaves a block, whatever the batch, without special tokens."""
+"""Hidden states of small random models: the outputs of a block, independent of the batch, without special tokens."""
 
 from pathlib import Path
 
@@ -19,48 +19,48 @@ def small(language_model: Path) -> Encoder:
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_a_layer_s_states_are_those_that_transformers_shows(small: Encoder, layer: int) -> None:
-    found = hidden_states(small, LINES[:5], layer=layer, max_length=64)
-    for text, states in zip(LINES[:5], found, strict=True):
+    result = hidden_states(small, LINES[:5], layer=layer, max_length=64)
+    for text, states in zip(LINES[:5], result, strict=True):
         alone = small.model(**small.tokenizer(text, return_tensors="pt"), output_hidden_states=True)
         assert_close(states, alone.hidden_states[layer][0].detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_last_layer_is_taken_before_the_final_norm(small: Encoder) -> None:
-    """Errata 001.4: the last entry of transformers' own hidden_states has passed the norm."""
-    (found,) = hidden_states(small, LINES[:1], layer=3, max_length=64)
+    """The last entry of transformers' own hidden_states includes the norm."""
+    (state,) = hidden_states(small, LINES[:1], layer=3, max_length=64)
     alone = small.model(**small.tokenizer(LINES[0], return_tensors="pt"), output_hidden_states=True).hidden_states[-1][
         0
     ]
-    assert not torch.allclose(found, alone, atol=1e-3)
-    assert_close(small.model.final_layer_norm(found), alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(state, alone, atol=1e-3)
+    assert_close(small.model.final_layer_norm(state), alone, rtol=1e-4, atol=1e-5)
 
 
-def test_the_states_do_not_depend_on_who_shares_the_batch(small: Encoder) -> None:
+def test_the_states_do_not_depend_on_the_rest_of_the_batch(small: Encoder) -> None:
     together = hidden_states(small, LINES, layer=2, max_length=64)
     few = hidden_states(small, LINES, layer=2, max_length=64, tokens=1)
     for one, other in zip(together, few, strict=True):
         assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_text_that_is_too_long_is_cut(small: Encoder) -> None:
+def test_a_text_that_is_too_long_is_truncated(small: Encoder) -> None:
     assert [len(states) for states in hidden_states(small, LINES[:2], layer=1, max_length=3)] == [3, 3]
-    whole = [len(states) for states in hidden_states(small, LINES, layer=1, max_length=64)]
-    assert 0 < longer(small, LINES, 9) == sum(n > 9 for n in whole) < len(LINES)
+    lengths = [len(states) for states in hidden_states(small, LINES, layer=1, max_length=64)]
+    assert 0 < longer(small, LINES, 9) == sum(n > 9 for n in lengths) < len(LINES)
 
 
-def test_a_layer_that_is_not_there_is_refused(small: Encoder) -> None:
+def test_a_missing_layer_is_rejected(small: Encoder) -> None:
     with pytest.raises(ValueError, match=r"layer 4: .* has 3 blocks"):
         hidden_states(small, LINES[:1], layer=4, max_length=8)
 
 
-def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may() -> None:
+def test_batches_hold_every_text_once_within_the_token_limit() -> None:
     lengths = [3, 50, 7, 7, 20, 1, 64, 2]
     batches = list(by_length(lengths, 64))
     assert sorted(k for batch in batches for k in batch) == list(range(8))
     assert all(len(batch) == 1 or len(batch) * max(lengths[k] for k in batch) <= 64 for batch in batches)
 
 
-def test_the_fingerprint_changes_with_a_weight_and_not_with_the_place(small: Encoder, language_model: Path) -> None:
+def test_the_fingerprint_changes_with_a_weight_and_not_with_the_path(small: Encoder, language_model: Path) -> None:
     again = encoder(str(language_model))
     assert again.fingerprint() == small.fingerprint()
     with torch.no_grad():
@@ -68,13 +68,13 @@ def test_the_fingerprint_changes_with_a_weight_and_not_with_the_place(small: Enc
     assert again.fingerprint()["weights"] != small.fingerprint()["weights"]
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(ValueError, match="nothing: no whole Hugging Face model here"):
+    with pytest.raises(ValueError, match="nothing: no complete Hugging Face model here"):
         encoder(str(tmp_path / "nothing"))
 
 
-def test_texts_are_as_long_as_the_table_of_positions_and_rotary_ones_as_long_as_they_like(small: Encoder) -> None:
+def test_texts_are_limited_by_the_table_of_positions_unless_positions_are_rotary(small: Encoder) -> None:
     from transformers import BertConfig, BertModel
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}

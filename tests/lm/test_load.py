@@ -1,4 +1,4 @@
-"""A language model with its head: whole, or refused by name; its answers are those of the weights."""
+"""A language model with its head loads completely or is rejected by name, and its logits are those of its weights."""
 
 import shutil
 from pathlib import Path
@@ -10,17 +10,17 @@ from torch.testing import assert_close
 from monge.lm.load import causal, encoder
 
 
-def test_the_head_stands_on_what_the_encoder_gives(language_model: Path) -> None:
-    whole, headless = causal(str(language_model)), encoder(str(language_model))
-    ids = whole.tokenizer("( ph -> ps )", return_tensors="pt")["input_ids"]
+def test_the_head_is_applied_to_the_states_of_the_encoder(language_model: Path) -> None:
+    model, headless = causal(str(language_model)), encoder(str(language_model))
+    ids = model.tokenizer("( ph -> ps )", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         states = headless.model(input_ids=ids).last_hidden_state
-        assert_close(whole.model(input_ids=ids).logits, whole.model.get_output_embeddings()(states))
-    assert whole.positions == 64
-    assert not whole.model.training
+        assert_close(model.model(input_ids=ids).logits, model.model.get_output_embeddings()(states))
+    assert model.positions == 64
+    assert not model.model.training
 
 
-def test_the_fingerprint_of_the_whole_changes_with_its_head(language_model: Path) -> None:
+def test_the_fingerprint_of_the_model_changes_with_its_head(language_model: Path) -> None:
     model = causal(str(language_model))
     before = model.fingerprint()
     assert before == causal(str(language_model)).fingerprint()
@@ -34,22 +34,22 @@ def test_the_number_format_is_the_caller_s(language_model: Path) -> None:
     assert {p.dtype for p in causal(str(language_model), dtype=torch.bfloat16).model.parameters()} == {torch.bfloat16}
 
 
-def test_a_model_without_a_head_is_refused(language_model: Path, tmp_path: Path) -> None:
-    """transformers would draw one at random."""
+def test_a_model_without_a_head_is_rejected(language_model: Path, tmp_path: Path) -> None:
+    """transformers would initialise one at random."""
     shutil.copytree(language_model, tmp_path / "headless")
     encoder(str(language_model)).model.save_pretrained(tmp_path / "headless")
     with pytest.raises(
-        ValueError, match=r"headless: no whole Hugging Face model here or on the hub \(no .*weight in it\)"
+        ValueError, match=r"headless: no complete Hugging Face model here or on the hub \(it lacks .*weight\)"
     ):
         causal(str(tmp_path / "headless"))
 
 
 @pytest.mark.parametrize("load", [encoder, causal])
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_model_cut_short_is_named_in_one_line(language_model: Path, tmp_path: Path, name: str, load) -> None:
+def test_a_truncated_model_is_named_in_one_line(language_model: Path, tmp_path: Path, name: str, load) -> None:
     shutil.copytree(language_model, tmp_path / "cut")
     path = tmp_path / "cut" / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match="cut: no whole Hugging Face model here") as stopped:
+    with pytest.raises(ValueError, match="cut: no complete Hugging Face model here") as stopped:
         load(str(tmp_path / "cut"))
     assert "\n" not in str(stopped.value)

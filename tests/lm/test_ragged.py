@@ -1,4 +1,4 @@
-"""A ragged store returns every sequence by number and by id, and names damage; nothing half-written stays."""
+"""A ragged store returns every sequence by number and by id, names damaged files and leaves no partial ones."""
 
 import json
 from collections.abc import Callable
@@ -22,15 +22,15 @@ def rows(*lengths: int, width: int = 6) -> list[Row]:
 def test_sequences_come_back_by_number_and_by_id(tmp_path: Path, dtype: str) -> None:
     written = rows(3, 1, 5)
     store = Ragged.write(tmp_path / "store", iter(written), dtype=dtype, fingerprint={"model": "m"})
-    for found in (store, Ragged(tmp_path / "store")):
-        assert (len(found), found.width, found.dtype, found.fingerprint) == (3, 6, dtype, {"model": "m"})
-        assert found.ids == [key for key, _ in written]
-        assert found.lengths.tolist() == [3, 1, 5]
+    for opened in (store, Ragged(tmp_path / "store")):
+        assert (len(opened), opened.width, opened.dtype, opened.fingerprint) == (3, 6, dtype, {"model": "m"})
+        assert opened.ids == [key for key, _ in written]
+        assert opened.lengths.tolist() == [3, 1, 5]
         for number, (key, x) in enumerate(written):
-            assert torch.equal(found[number], x.to(DTYPES[dtype]).float())
-            assert torch.equal(found[key], found[number])
-        assert torch.equal(found[-1], found[2])
-        assert ("id-1" in found, "stranger" in found) == (True, False)
+            assert torch.equal(opened[number], x.to(DTYPES[dtype]).float())
+            assert torch.equal(opened[key], opened[number])
+        assert torch.equal(opened[-1], opened[2])
+        assert ("id-1" in opened, "stranger" in opened) == (True, False)
     for missing in (3, -4):
         with pytest.raises(IndexError):
             store[missing]
@@ -38,7 +38,7 @@ def test_sequences_come_back_by_number_and_by_id(tmp_path: Path, dtype: str) -> 
         store["stranger"]
 
 
-def test_the_hash_sees_every_vector_and_nothing_else(tmp_path: Path) -> None:
+def test_the_hash_depends_on_every_vector_and_only_on_vectors(tmp_path: Path) -> None:
     written = rows(3, 1)
     hashes = [
         Ragged.write(tmp_path / str(k), some, dtype="float32", fingerprint={"number": k}).sha256
@@ -56,7 +56,7 @@ def test_the_hash_sees_every_vector_and_nothing_else(tmp_path: Path) -> None:
         (("bad", torch.full((1, 6), 1e6)), "id 'bad': vector 0 is infinite .*store bfloat16"),
     ],
 )
-def test_an_unusable_row_leaves_nothing_behind(tmp_path: Path, more: Row, reason: str) -> None:
+def test_an_unusable_row_leaves_no_files(tmp_path: Path, more: Row, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Ragged.write(tmp_path / "store", [*rows(2), more], dtype="float16", fingerprint={})
     with pytest.raises(ValueError, match="store: no rows to write"):
@@ -92,7 +92,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, damage: Callable[[by
         Ragged(tmp_path / "store")[0]
 
 
-def test_another_index_and_no_store_are_named(tmp_path: Path) -> None:
+def test_a_wrong_index_and_a_missing_store_are_named(tmp_path: Path) -> None:
     Ragged.write(tmp_path / "store", rows(2, 3), dtype="float16", fingerprint={})
     pq.write_table(pa.table({"id": ["x"]}), tmp_path / "store" / "index.parquet")
     with pytest.raises(ValueError, match=r"index\.parquet is damaged"):

@@ -1,4 +1,4 @@
-"""Costs, units, and the augmented transport of HERMES."""
+"""Costs, units, and the augmented transport of the HERMES implementation."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def test_squared_euclidean_is_the_square_of_the_distance(draw, seed, n, m):
     torch.testing.assert_close(squared_euclidean(x_0, x_1), torch.cdist(x_0, x_1).square())
 
 
-def test_squared_euclidean_keeps_its_digits_far_from_the_origin(draw):
+def test_squared_euclidean_keeps_its_precision_far_from_the_origin(draw):
     x_0, x_1 = draw(0, 100, 8) + 1000, draw(1, 100, 8) + 1000
     cost = squared_euclidean(x_0.float(), x_1.float())
     true = torch.cdist(x_0.float().double(), x_1.float().double()).square()
@@ -25,13 +25,13 @@ def test_squared_euclidean_keeps_its_digits_far_from_the_origin(draw):
     assert cost.min() >= 0
 
 
-def test_squared_euclidean_carries_gradient(draw):
+def test_squared_euclidean_is_differentiable(draw):
     x_0, x_1 = draw(0, 4, 3).requires_grad_(), draw(1, 5, 3).requires_grad_()
     assert torch.autograd.gradcheck(squared_euclidean, (x_0, x_1))
 
 
 @given(seed=seeds)
-def test_no_permutation_can_tell_the_inner_product_from_the_distance(draw, seed):
+def test_inner_product_and_distance_have_the_same_optimal_permutation(draw, seed):
     x_0, x_1 = draw(seed, 12, 3), draw(seed + 1, 12, 3) + 5
     assert torch.equal(assignment(inner_product(x_0, x_1)), assignment(squared_euclidean(x_0, x_1)))
 
@@ -104,7 +104,7 @@ def test_creating_a_longer_vector_can_cost_more(draw):
 
 
 def planted(draw, pairs=60, capacity=120, dimension=256):
-    """Sentences of 60 vectors as large as a language model's; row i of one side belongs to row i of the other."""
+    """Sentences of 60 vectors of the size of a language model's; row i of one side matches row i of the other."""
     centre, meaning = 5 * draw(0, dimension), 4 * draw(1, pairs, dimension)
     x_0, x_1 = (centre + meaning + draw(seed, pairs, dimension) for seed in (2, 3))
     active = (torch.arange(capacity) < pairs)[None]
@@ -118,7 +118,7 @@ def match(price, x_0, x_1, active, position):
 
 
 def test_raw_prices_match_nothing_and_calibrated_prices_match_all(draw):
-    """Errata 000.1: content costs in the hundreds against creation at 1 lose every one of 60 true pairs."""
+    """Content costs in the hundreds against a creation price of 1 lose all 60 true pairs."""
     x_0, x_1, active, position = planted(draw)
     raw = match(FourBlock(unit=1.0, delete=1.0, create=1.0), x_0, x_1, active, position)
     assert (raw >= 60).all()
@@ -127,13 +127,13 @@ def test_raw_prices_match_nothing_and_calibrated_prices_match_all(draw):
     y_0, y_1 = (torch.nn.functional.normalize(units.apply(x), dim=-1) for x in (x_0, x_1))
     matched = (y_0 - y_1).square().sum(-1)
     unit, price = calibrate(matched, quantile=1.0)
-    price *= 1 + 1e-6  # the dearest pair costs as much as to delete and create: rounding would decide
+    price *= 1 + 1e-6  # the most expensive pair costs as much as deletion and creation: rounding would decide
     assert match(FourBlock(unit, 1.0, price, price), y_0, y_1, active, position).tolist() == list(range(60))
 
     unit, price = calibrate(matched)
-    found = match(FourBlock(unit, 1.0, price, price), y_0, y_1, active, position)
-    kept = found < 60
-    assert torch.equal(found[kept], torch.arange(60)[kept])  # no false pair
+    result = match(FourBlock(unit, 1.0, price, price), y_0, y_1, active, position)
+    kept = result < 60
+    assert torch.equal(result[kept], torch.arange(60)[kept])  # no false pair
     assert kept.sum() >= 54  # nine in ten
     assert matched[~kept].min() > matched[kept].median()
 
@@ -156,7 +156,7 @@ def test_equal_sides_cannot_be_calibrated(matched):
 
 
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 40))
-def test_turns_go_round_and_the_first_few_lie_evenly(seed, count):
+def test_void_order_is_a_permutation_that_spreads_the_first_few_evenly(seed, count):
     draws = torch.Generator().manual_seed(seed)
     active = torch.rand(count, generator=draws) < 0.5
     for kind in (active, ~active):
@@ -168,7 +168,7 @@ def test_turns_go_round_and_the_first_few_lie_evenly(seed, count):
                 assert torch.bincount(order[:few] * few // size, minlength=few).max() <= 2
 
 
-def test_out_of_turn_costs_more_and_in_turn_never_less_than_the_plain_price(draw):
+def test_out_of_order_costs_more_and_in_order_never_less_than_the_plain_price(draw):
     args = [*tokens(draw, active=5, seed=0), *tokens(draw, active=3, seed=1)]
     x_0, active_0, position_0, x_1, active_1, position_1 = args
     prices = FourBlock(position=0.0, create=0.4, delete=0.7, priority=2.0)
@@ -179,14 +179,15 @@ def test_out_of_turn_costs_more_and_in_turn_never_less_than_the_plain_price(draw
     created = prices(x_0, x_1, voids[0], active_1, voids[1], position_1)[0]
     assert torch.equal(created[:, 0].argsort(), void_order(voids[0])[0].argsort())
     priority = void_order(active_1)[0]
-    assert torch.equal(cost[0, 3:].argsort(), priority[3:].argsort())  # whichever token goes, voids are called in turn
+    # whichever token is deleted, voids are filled in order
+    assert torch.equal(cost[0, 3:].argsort(), priority[3:].argsort())
     assert torch.equal(
         cost[:5, 3].argsort(), void_order(active_0)[0][:5].argsort(descending=True)
-    )  # last come, first to go
+    )  # the last token is deleted first
 
 
-def test_slots_called_for_a_small_change_of_length_are_called_for_a_larger(draw):
-    """So that whether a slot is created, or deleted, says whether there are at least so many, whatever the contents."""
+def test_slots_used_for_a_small_change_of_length_are_used_for_a_larger(draw):
+    """The k-th slot is created or deleted exactly when at least k are needed, whatever the contents."""
     cost = FourBlock(priority=50.0, create=100.0, delete=100.0)
     few, many = tokens(draw, active=4, capacity=12), tokens(draw, active=12, capacity=12)
     created, deleted = [], []
@@ -204,17 +205,17 @@ def test_slots_called_for_a_small_change_of_length_are_called_for_a_larger(draw)
 
 
 @given(seed=st.integers(0, 2**31))
-def test_whitened_vectors_are_centred_of_unit_covariance_and_come_back(draw, seed):
-    turned = torch.linalg.qr(draw(seed + 1, 5, 5))[0]  # a mixture near to singular loses the digits that are asked for
+def test_whitening_gives_zero_mean_and_unit_covariance_and_is_invertible(draw, seed):
+    turned = torch.linalg.qr(draw(seed + 1, 5, 5))[0]  # a nearly singular mixture would lose precision
     x = draw(seed, 400, 5) * torch.arange(1, 6) @ turned + 7
-    found = Whitening.measure(x, floor=0.0)
-    white = found.apply(x)
+    result = Whitening.measure(x, floor=0.0)
+    white = result.apply(x)
     torch.testing.assert_close(white.mean(0), torch.zeros(5).double(), rtol=0, atol=1e-6)
     torch.testing.assert_close(white.mT @ white / 400, torch.eye(5).double(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.undo(white), x, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(result.undo(white), x, rtol=1e-6, atol=1e-6)
 
 
-def test_a_stream_whitens_as_its_vectors_do(draw):
+def test_a_stream_gives_the_whitening_of_its_vectors(draw):
     x = 50 + draw(0, 60, 4) * torch.tensor([1.0, 0.1, 10, 1])
     whole, stream = Whitening.measure(x), Whitening.measure(iter(x.split([7, 50, 3])))
     torch.testing.assert_close(stream.centre, whole.centre)
@@ -223,19 +224,19 @@ def test_a_stream_whitens_as_its_vectors_do(draw):
         Whitening.measure(iter([]))
 
 
-def test_a_constant_feature_stays_faint_when_whitened_and_comes_back(draw):
+def test_whitening_does_not_amplify_a_constant_feature(draw):
     x = draw(0, 400, 5)
     x[:, 2] = 3
-    found = Whitening.measure(x)
-    assert found.apply(x)[:, 2].abs().max() < 1e-6
-    torch.testing.assert_close(found.undo(found.apply(x)), x)
-    with pytest.raises(ValueError, match="all vectors are the same"):
+    result = Whitening.measure(x)
+    assert result.apply(x)[:, 2].abs().max() < 1e-6
+    torch.testing.assert_close(result.undo(result.apply(x)), x)
+    with pytest.raises(ValueError, match="all vectors are identical"):
         Whitening.measure(torch.ones(4, 3))
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-19, 1e19, 1e37])
 def test_the_cosine_does_not_depend_on_the_lengths(draw, scale):
-    """A power of two changes no bit; other scales, where squares leave float32, change the last one."""
+    """A power of two changes no bit; other scales, whose squares over- or underflow float32, change the last one."""
     x, y = draw(0, 5, 3).float(), draw(1, 6, 3).float()
     assert torch.equal(cosine(2.0**100 * x, 2.0**-100 * y), cosine(x, y))
     torch.testing.assert_close(cosine(scale * x, y), cosine(x, y))

@@ -1,4 +1,4 @@
-"""Couplings: what they keep, what they lower, and what must not move."""
+"""Couplings: what they preserve, what they lower, and what must stay fixed."""
 
 import pytest
 import torch
@@ -32,14 +32,14 @@ def rows(x):
     return sorted(map(tuple, x.flatten(1).tolist()))
 
 
-def test_given_pairs_are_left_alone(draw):
+def test_identity_leaves_pairs_unchanged(draw):
     pair = labelled(draw, 0)
     assert identity(pair) is pair
 
 
 @drawn(seed=seeds, n=st.integers(1, 40))
 def test_exact_coupling_keeps_every_row_once_and_labels_with_their_targets(draw, seed, n):
-    """Errata 002.3: the seed's argmax re-uses sources."""
+    """An argmax over the rows of the plan, unlike the exact permutation, re-uses rows."""
     pair = labelled(draw, seed, n)
     coupled = MinibatchOT()(pair)
     assert torch.equal(coupled.x_0, pair.x_0)
@@ -60,13 +60,13 @@ def test_no_swap_of_two_targets_shortens_an_exact_coupling(draw, seed):
 
 
 @drawn(seed=seeds)
-def test_coupling_twice_is_coupling_once(draw, seed):
+def test_coupling_is_idempotent(draw, seed):
     once = MinibatchOT()(labelled(draw, seed, 30))
     assert torch.equal(MinibatchOT()(once).x_1, once.x_1)
 
 
 def ragged(draw, seed, n=60, tokens=5, channels=2):
-    """Sequences of 1 to `tokens` tokens, padded with numbers that would rule the cost; cond holds row and length."""
+    """Sequences of 1 to `tokens` tokens, padded with numbers that would dominate the cost; cond holds row and length."""
     length = 1 + torch.arange(n) % tokens
     mask = torch.arange(tokens) < length[:, None]
     x_1 = torch.where(mask[..., None], draw(seed + 1, n, tokens, channels), 1e3 * draw(seed + 2, n, tokens, channels))
@@ -90,7 +90,7 @@ def test_noise_never_moves_to_a_sequence_of_another_length(draw, epsilon, seed):
 
 @drawn(seed=seeds)
 def test_only_tokens_that_exist_count_in_the_cost(draw, seed):
-    """Of each length, the permutation is that of sequences without padding."""
+    """For each length, the permutation is that of the sequences without padding."""
     pair = ragged(draw, seed)
     coupled = MinibatchOT()(pair)
     for n in range(1, 6):
@@ -125,7 +125,7 @@ def test_classes_may_be_bytes_whole_numbers_or_a_column(draw, label):
 
 @pytest.mark.parametrize("coupling", ["identity", "exact", "entropic", "semidiscrete", "token"])
 def test_the_draws_of_a_coupling_are_the_callers(draw, coupling):
-    """The same generator state gives the same pair, and torch's own generator is left alone."""
+    """The same generator state gives the same pair, and torch's global generator is not used."""
     data = Pair(draw(1, 12, 3, 2), draw(1, 12, 3, 2))
     couplings = {
         "identity": identity,
@@ -154,8 +154,8 @@ def test_the_cost_is_the_callers(draw):
     assert torch.equal(MinibatchOT()(far).x_1, x_1)
 
 
-def test_new_data_at_an_old_address_are_coupled_anew(draw):
-    """Errata 002.5: a cache keyed by the address of the data."""
+def test_new_data_at_an_old_address_are_coupled_again(draw):
+    """Guards against a cache keyed by the address of the data."""
     coupling, x_0, x_1 = MinibatchOT(), draw(0, 16, 2), draw(1, 16, 2)
     first = coupling(Pair(x_0, x_1)).x_1
     x_1.copy_(draw(2, 16, 2))
@@ -189,7 +189,7 @@ def test_class_aware_coupling_keeps_the_noise_independent_of_the_class(draw):
 
 @pytest.mark.parametrize("condition", ["label", "vector"])
 def test_a_finite_weight_lies_between_no_and_full_separation(draw, condition):
-    """The condition of a row is that which came with its noise; a dear mismatch keeps it nearer to that of its target."""
+    """A row's condition is the one that came with its noise; an expensive mismatch keeps it closer to its target's."""
     pair = labelled(draw, 0, 90)
     vector = torch.nn.functional.one_hot(pair.cond["label"], 3).double()
     pair = Pair(pair.x_0, pair.x_1, None, {**pair.cond, "vector": vector})
@@ -221,7 +221,6 @@ def test_entropic_coupling_lies_between_exact_and_given(draw):
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_epsilon_is_in_units_of_the_mean_cost(draw, scale):
-    """Errata 002.7."""
     pair = labelled(draw, 0, 50)
     scaled = Pair(scale * pair.x_0, scale * pair.x_1, None, pair.cond)
     drawn_targets = [
@@ -252,7 +251,7 @@ def data_set(draw, n=24):
     )
 
 
-def test_semidiscrete_coupling_pairs_noise_with_the_whole_data_set(draw):
+def test_semidiscrete_coupling_pairs_noise_with_the_full_data_set(draw):
     data = data_set(draw)
     generator = torch.Generator().manual_seed(0)
     potentials, _ = semidiscrete(lambda n: torch.randn(n, 2, generator=generator).double(), data.x_1, steps=600)
@@ -313,7 +312,7 @@ def test_a_plan_between_tokens_has_no_permutation(draw):
 
 
 def test_barycentric_tokens_keep_the_mean_and_blur_existence(draw):
-    """Errata 000.2: the reason why the exact coupling is the default."""
+    """This is why the exact coupling is the default."""
     container = Container(12)
     x_0 = container.pack([draw(0, 8, 4), draw(1, 5, 4)])
     x_1 = container.pack([draw(2, 6, 4), draw(3, 7, 4)])
@@ -331,19 +330,19 @@ def test_barycentric_tokens_keep_the_mean_and_blur_existence(draw):
     assert sharp.sum(1).tolist() == [6, 7]
 
 
-def test_a_weight_in_units_of_a_cost_without_a_mean_is_refused(draw):
+def test_a_weight_in_units_of_a_cost_with_zero_mean_is_rejected(draw):
     pair = Pair(draw(0, 8, 2), draw(1, 8, 2), cond={"label": torch.arange(8) % 2})
-    with pytest.raises(ValueError, match="weight counts in mean costs"):
+    with pytest.raises(ValueError, match="weight is in units of the mean cost"):
         MinibatchOT(condition="label", cost=inner_product, weight=2.0)(pair)
 
 
-def test_vectors_as_classes_are_refused(draw):
+def test_vectors_as_classes_are_rejected(draw):
     pair = Pair(draw(0, 8, 2), draw(1, 8, 2), cond={"text": draw(2, 8, 3)})
     with pytest.raises(ValueError, match="give a finite weight"):
         MinibatchOT(condition="text")(pair)
 
 
-def test_an_entropic_plan_that_did_not_get_there_is_not_drawn_from(draw):
+def test_an_entropic_plan_that_did_not_converge_is_an_error(draw):
     pair = Pair(draw(0, 64, 2), draw(1, 64, 2))
     with pytest.raises(ArithmeticError, match=r"marginal error is .* after 10 iterations"):
         MinibatchOT(epsilon=1e-3, max_iterations=10)(pair)
@@ -354,14 +353,14 @@ def test_an_entropic_plan_that_did_not_get_there_is_not_drawn_from(draw):
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-19, 1e20])
 @pytest.mark.parametrize("coupling", [MinibatchOT(), MinibatchOT(cost=squared_euclidean), MinibatchOT(0.05)])
-def test_points_of_any_size_are_coupled_alike(draw, coupling, scale):
+def test_the_coupling_does_not_depend_on_the_size_of_the_points(draw, coupling, scale):
     pair = Pair(draw(0, 60, 3).float(), draw(1, 60, 3).float(), cond={"index": torch.arange(60)})
     scaled = Pair(scale * pair.x_0, scale * pair.x_1, cond=pair.cond)
     first, second = (coupling(p, generator=torch.Generator().manual_seed(0)).cond["index"] for p in (pair, scaled))
     assert (first == second).double().mean() > 0.95
 
 
-def test_points_too_large_for_a_cost_of_ones_own_are_named(draw):
+def test_points_too_large_for_a_custom_cost_are_named(draw):
     pair = Pair(1e20 * draw(0, 6, 3).float(), draw(1, 6, 3).float())
     with pytest.raises(ValueError, match=r"cost of points of size .* overflows or vanishes; rescale the points"):
         MinibatchOT(cost=lambda x, y: torch.cdist(x, y).square())(pair)
@@ -379,8 +378,8 @@ def test_equal_points_and_single_rows_may_be_coupled_in_any_way(draw, epsilon, w
     assert len(MinibatchOT(epsilon)(empty)) == 0
 
 
-def test_a_row_alone_in_its_class_draws_as_the_others_do(draw):
-    """Draws of a seeded run do not depend on how many rows a class has: each row takes one."""
+def test_a_row_alone_in_its_class_draws_one_random_number_too(draw):
+    """The draws of a seeded run do not depend on the number of rows in a class: each row takes one."""
     pair = Pair(draw(0, 3, 2), draw(1, 3, 2), cond={"label": torch.arange(3)})
     used, expected = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
     MinibatchOT(0.1, condition="label")(pair, generator=used)

@@ -31,22 +31,22 @@ def test_the_divergence_of_a_linear_field_is_its_trace(draw, seed, shape, chunk)
     def v(x, t):
         return pad_like(t, x) * (x.flatten(1) @ a.T).reshape(x.shape)
 
-    v_t, found = divergence(v, x, t, chunk=chunk)
-    torch.testing.assert_close(found, t * a.trace())
+    v_t, result = divergence(v, x, t, chunk=chunk)
+    torch.testing.assert_close(result, t * a.trace())
     torch.testing.assert_close(v_t, v(x, t))
 
 
 @given(seed=seeds)
 def test_the_divergence_of_a_curved_field(draw, seed):
     x, t = draw(seed, 3, 2, 4), draw(seed + 1, 3)
-    _, found = divergence(lambda x, t: torch.sin(x) + x.flip(1), x, t, chunk=3)
-    torch.testing.assert_close(found, torch.cos(x).sum((1, 2)))
+    _, result = divergence(lambda x, t: torch.sin(x) + x.flip(1), x, t, chunk=3)
+    torch.testing.assert_close(result, torch.cos(x).sum((1, 2)))
 
 
-def test_a_rotation_keeps_volumes(draw):
+def test_a_rotation_has_no_divergence(draw):
     x = draw(0, 4, 2)
-    _, found = divergence(lambda x, t: torch.stack([-x[:, 1], x[:, 0]], 1), x, torch.zeros(4).double())
-    assert (found == 0).all()
+    _, result = divergence(lambda x, t: torch.stack([-x[:, 1], x[:, 0]], 1), x, torch.zeros(4).double())
+    assert (result == 0).all()
 
 
 def test_probes_estimate_the_divergence_without_bias(draw):
@@ -59,12 +59,12 @@ def test_probes_estimate_the_divergence_without_bias(draw):
 
 
 @pytest.mark.parametrize("grad", [True, False])
-def test_the_caller_decides_about_gradient(draw, grad):
+def test_the_caller_decides_whether_gradients_flow(draw, grad):
     a = torch.eye(2, dtype=torch.float64, requires_grad=True)
     with torch.set_grad_enabled(grad):
-        v_t, found = divergence(lambda x, t: x @ a, draw(0, 3, 2), torch.zeros(3).double())
+        v_t, result = divergence(lambda x, t: x @ a, draw(0, 3, 2), torch.zeros(3).double())
         density = log_likelihood(lambda x, t: x @ a, draw(0, 3, 2), backward(2, a), probes=2)
-    assert v_t.requires_grad == found.requires_grad == density.log_prob.requires_grad == grad
+    assert v_t.requires_grad == result.requires_grad == density.log_prob.requires_grad == grad
 
 
 def affine_flow(draw, size=3):
@@ -126,7 +126,7 @@ def test_the_gradient_of_the_likelihood_is_its_slope(draw):
     assert torch.autograd.gradcheck(log_prob, (rate,))
 
 
-def test_the_source_may_have_another_law(draw):
+def test_the_source_may_have_another_distribution(draw):
     x_1 = draw(0, 4, 2)
 
     def wide(x):
@@ -154,7 +154,7 @@ def test_a_fair_byte_has_eight_bits():
     assert float(bits_per_dimension(in_units, 7, log_scale=-math.log(256))) == pytest.approx(8)
 
 
-def test_inference_mode_is_refused(draw):
+def test_inference_mode_is_rejected(draw):
     x = draw(0, 3, 2)
     with torch.inference_mode(), pytest.raises(ValueError, match="no_grad, not inference_mode"):
         log_likelihood(lambda x, t: -x, x, time_grid(4, x, start=1.0, end=0.0))
@@ -162,7 +162,7 @@ def test_inference_mode_is_refused(draw):
 
 @pytest.mark.parametrize("probes", [None, 2])
 def test_the_likelihood_of_a_transformer_is_differentiable(draw, stir, probes):
-    """Against differences: the fused kernels of attention have no second derivative."""
+    """Against finite differences: the fused kernels of attention have no second derivative."""
     net, x = stir(DiT(2, DiTShape(BlockShape(8, 2), 1))), draw(0, 2, 3, 2)
     weight, direction = net.leave.weight, draw(1, *net.leave.weight.shape)
 
@@ -179,7 +179,7 @@ def test_the_likelihood_of_a_transformer_is_differentiable(draw, stir, probes):
     assert (values[0] - values[1]) / 2e-5 == pytest.approx(float((gradient * direction).sum()), rel=1e-4)
 
 
-def test_a_number_of_steps_and_knots_per_sample_are_taken(draw):
+def test_a_number_of_steps_and_knots_per_sample_are_accepted(draw):
     x = draw(0, 4, 2)
 
     def v(x, t):

@@ -1,4 +1,4 @@
-"""The adaptive method: right, the same in any company, and never endless."""
+"""The adaptive method: accuracy, independence of the samples, and termination."""
 
 import math
 
@@ -28,7 +28,7 @@ def elementwise(x, t):
 @pytest.mark.slow
 @settings(max_examples=5)
 @given(seed=seeds)
-def test_it_arrives_where_torchdiffeq_does(draw, seed):
+def test_the_result_is_torchdiffeqs(draw, seed):
     x, times = draw(seed, 3, 2), torch.tensor([0.0, 0.4, 2.0], dtype=torch.float64)
     reference = torchdiffeq.odeint(
         lambda t, x: pendulum(x, t.expand(len(x))), x, times, rtol=1e-10, atol=1e-10, method="dopri5"
@@ -40,8 +40,8 @@ def test_it_arrives_where_torchdiffeq_does(draw, seed):
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-8])
 def test_the_error_follows_the_tolerance(draw, tolerance):
     x = draw(0, 4, 2)
-    found = integrate(pendulum, x, time_grid(1, x), step=dopri5(rtol=tolerance, atol=tolerance))
-    off = (found - integrate(pendulum, x, time_grid(1, x), step=TIGHT)).abs().max()
+    result = integrate(pendulum, x, time_grid(1, x), step=dopri5(rtol=tolerance, atol=tolerance))
+    off = (result - integrate(pendulum, x, time_grid(1, x), step=TIGHT)).abs().max()
     assert off < 30 * tolerance
 
 
@@ -54,7 +54,7 @@ def test_a_tighter_tolerance_takes_more_evaluations(draw):
 @pytest.mark.slow
 @settings(max_examples=5)
 @given(seed=seeds)
-def test_who_shares_the_batch_changes_no_bit(draw, seed):
+def test_the_rest_of_the_batch_changes_no_bit(draw, seed):
     x = draw(seed, 5, 3) * torch.tensor([0.01, 1.0, 3.0, 1.0, 10.0], dtype=torch.float64)[:, None]
     together = integrate(elementwise, x, time_grid(3, x), step=dopri5())
     for k in range(5):
@@ -64,7 +64,7 @@ def test_who_shares_the_batch_changes_no_bit(draw, seed):
 
 @settings(max_examples=5)
 @given(seed=seeds)
-def test_there_and_back_is_where_it_began(draw, seed):
+def test_integrating_forward_and_back_returns_to_the_start(draw, seed):
     x = draw(seed, 3, 2)
     there = integrate(pendulum, x, time_grid(1, x), step=TIGHT)
     back = integrate(pendulum, there, time_grid(1, x, start=1, end=0), step=TIGHT)
@@ -86,10 +86,10 @@ def test_a_knot_just_ahead_does_not_shorten_the_steps_after_it(draw):
 
 @settings(max_examples=5)
 @given(seed=seeds)
-def test_samples_can_have_knots_of_their_own(draw, seed):
+def test_samples_can_have_separate_knots(draw, seed):
     x = draw(seed, 3, 2)
     times = torch.rand(4, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).sort(0).values
-    times[2] = times[1]  # a step of no length
+    times[2] = times[1]  # a step of length zero
     together = integrate(elementwise, x, times, step=dopri5())
     for k in range(3):
         assert torch.equal(together[k : k + 1], integrate(elementwise, x[k : k + 1], times[:, k], step=dopri5()))
@@ -121,15 +121,17 @@ def to_nan(x, t):
         pytest.param(lambda x, t: -1e7 * (x - pad_like(t, x).cos()), id="too stiff"),
     ],
 )
-def test_what_cannot_be_integrated_ends_with_an_error(v):
+def test_an_impossible_integration_ends_with_an_error(v):
     x = torch.full((2, 1), 2.0, dtype=torch.float64)
-    with pytest.raises(ArithmeticError, match=r"300 steps did not bring 2 of 2 samples|not finite for 2 of 2 samples"):
+    with pytest.raises(
+        ArithmeticError, match=r"2 of 2 samples did not reach the next knot|not finite for 2 of 2 samples"
+    ):
         integrate(v, x, time_grid(1, x), step=dopri5(max_steps=300))
 
 
-def test_the_error_counts_only_those_who_are_late():
+def test_the_error_counts_only_unfinished_samples():
     x = torch.tensor([[0.1], [5.0], [0.2]], dtype=torch.float64)  # x' = x^2 has its pole at 1 / x_0
-    with pytest.raises(ArithmeticError, match=r"bring 1 of 3 samples|not finite for 1 of 3 samples, rows 1,"):
+    with pytest.raises(ArithmeticError, match=r"1 of 3 samples did not reach|not finite for 1 of 3 samples, rows 1,"):
         integrate(lambda x, t: x * x, x, time_grid(1, x), step=dopri5(max_steps=300))
 
 
@@ -143,7 +145,7 @@ def test_the_error_counts_only_those_who_are_late():
         ),
     ],
 )
-def test_a_velocity_that_is_not_finite_ends_it_at_once_and_says_whose(v, most):
+def test_a_non_finite_velocity_is_an_immediate_error_that_names_the_sample(v, most):
     x = torch.full((4, 1), 0.5, dtype=torch.float64)
     x[2] = 2.0
     counted = Counted(v)
@@ -152,7 +154,7 @@ def test_a_velocity_that_is_not_finite_ends_it_at_once_and_says_whose(v, most):
     assert counted.evaluations <= most
 
 
-def test_a_step_out_of_the_domain_is_taken_again_shorter():
+def test_a_step_out_of_the_domain_is_retried_with_a_smaller_size():
     """x' = -sqrt(x) from 1 is (1 - t / 2)^2; a first step that is too long meets the square root of a negative number."""
     x = torch.ones(1, 1, dtype=torch.float64)
     end = integrate(lambda x, t: -torch.sqrt(x), x, torch.tensor([0.0, 1.9]), step=dopri5())
@@ -160,7 +162,7 @@ def test_a_step_out_of_the_domain_is_taken_again_shorter():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_arrives_within_its_own_precision(dtype):
+def test_half_precision_is_accurate_to_its_own_precision(dtype):
     """The network sees and returns half precision; the state between the knots is float32."""
     seen = set()
 

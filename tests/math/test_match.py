@@ -1,4 +1,4 @@
-"""The permutation of points: the optimum of float64, whether a bfloat16 product screens the pairs or not."""
+"""The optimal permutation of points: that of float64, with or without screening by a bfloat16 product."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def paid(x_0, x_1, permutation):
 
 
 def assert_optimal(x_0, x_1, permutation, *, rounding=0.0):
-    """`rounding` is that of the costs, as a part of their size: points that nearly coincide differ by less."""
+    """`rounding` is that of the costs relative to their size: points that nearly coincide differ by less."""
     assert sorted(permutation.tolist()) == list(range(len(x_0)))
     a, b = x_0.double(), x_1.double()
     cost = ((a - b.mean(0)).square().sum(-1)[:, None] - 2 * (a - b.mean(0)) @ (b - b.mean(0)).T).numpy()
@@ -59,27 +59,27 @@ def assert_optimal(x_0, x_1, permutation, *, rounding=0.0):
 def test_screened_is_optimal_or_declines(seed, kind, n, d, scale, offset):
     x_0, x_1 = DRAWS[kind](n, d, torch.Generator().manual_seed(seed))
     x_0, x_1 = (x_0 + offset) * scale, (x_1 - 2 * offset) * scale
-    found = ot.screened(x_0, x_1)
-    if found is not None:
-        assert_optimal(x_0, x_1, found, rounding=2.0**-22)
+    matching = ot.screened(x_0, x_1)
+    if matching is not None:
+        assert_optimal(x_0, x_1, matching, rounding=2.0**-22)
     assert_optimal(x_0, x_1, ot.optimal_permutation(x_0, x_1), rounding=2.0**-19)
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=seeds, kind=st.sampled_from(["gaussian", "clusters"]))
-def test_screens_what_it_is_for(seed, kind):
-    """It does not decline, from any prices, and is as good as float64."""
+def test_typical_problems_are_screened(seed, kind):
+    """From any prices, the screen does not decline, and its result is as good as that of float64."""
     x_0, x_1 = DRAWS[kind](300, 784, torch.Generator().manual_seed(seed))
     for prices in (None, torch.randn(300), -x_1.square().sum(-1) / 2):
-        found = ot.screened(x_0, x_1, prices)
-        assert found is not None
-        assert_optimal(x_0, x_1, found)
+        matching = ot.screened(x_0, x_1, prices)
+        assert matching is not None
+        assert_optimal(x_0, x_1, matching)
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds, exponent=st.integers(-18, 12), kind=st.sampled_from(sorted(DRAWS)))
 def test_the_product_is_within_its_bound(seed, exponent, kind):
-    """What the proof rests on, for the product of this machine."""
+    """The assumption of the optimality proof, checked for the product on this machine."""
     x_0, x_1 = (x * 10.0**exponent for x in DRAWS[kind](64, 200, torch.Generator().manual_seed(seed)))
     low_0, low_1 = screen.rounded(x_0.numpy()), screen.rounded(x_1.numpy())
     b_0, b_1 = (torch.from_numpy(low.bits).view(torch.bfloat16) for low in (low_0, low_1))
@@ -101,13 +101,13 @@ def test_rounds_as_torch_does():
 
 
 def test_a_wrong_matched_entry_is_made_exact_and_solved_again(monkeypatch):
-    """Without its candidates the screen still ends at the optimum, by the matched entries alone."""
+    """Without its candidates the screen still reaches the optimum, through the matched entries alone."""
     monkeypatch.setattr(screen, "_sharpen_near", lambda *_: True)
     monkeypatch.setattr(screen, "ROUNDS", 1000)
     x_0, x_1 = DRAWS["gaussian"](40, 100, torch.Generator().manual_seed(0))
-    found = ot.screened(x_0, x_1)
-    assert found is not None
-    assert_optimal(x_0, x_1, found)
+    matching = ot.screened(x_0, x_1)
+    assert matching is not None
+    assert_optimal(x_0, x_1, matching)
 
 
 @pytest.mark.parametrize("n", [1, 2, 300])
@@ -118,7 +118,7 @@ def test_equal_points(n):
 @pytest.mark.parametrize(
     ("bad", "named"), [(float("nan"), r"x_0\[7, 0\] is nan"), (float("inf"), r"x_0\[7, 0\] is inf")]
 )
-def test_names_what_is_not_finite(bad, named):
+def test_a_non_finite_point_is_named(bad, named):
     x_0, x_1 = DRAWS["gaussian"](400, 784, torch.Generator().manual_seed(0))
     x_0[7] = bad
     assert ot.screened(x_0, x_1) is None
@@ -128,13 +128,13 @@ def test_names_what_is_not_finite(bad, named):
 
 @pytest.mark.parametrize("separation", [1e3, 1e5])
 def test_tight_clusters_far_apart_are_matched_as_in_float64(draw, separation):
-    """In float32 the products of these points round by more than the clusters are wide."""
+    """In float32 the rounding of these products exceeds the width of the clusters."""
     centres = torch.tensor([[0.0, 0.0], [separation, 0.0]])
     x_0, x_1 = (draw(k, 128, 2).float() + centres[torch.arange(128) % 2] for k in (0, 1))
     cost = torch.cdist(x_0.double(), x_1.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
     rows, columns = linear_sum_assignment(cost.numpy())
-    found = ot.optimal_permutation(x_0, x_1)
-    assert float(cost[torch.arange(128), found].sum()) == pytest.approx(float(cost[rows, columns].sum()), rel=1e-6)
+    matching = ot.optimal_permutation(x_0, x_1)
+    assert float(cost[torch.arange(128), matching].sum()) == pytest.approx(float(cost[rows, columns].sum()), rel=1e-6)
 
 
 def test_half_precision_is_widened_before_it_is_multiplied(draw):
@@ -146,17 +146,17 @@ def test_half_precision_is_widened_before_it_is_multiplied(draw):
 @pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-25, 1e-19, 1e-10, 1e10, 1e20, 1e37])
 @pytest.mark.parametrize(("n", "d"), [(64, 3), (300, 784)])
 def test_points_of_any_size_have_the_same_optimum(draw, n, d, scale):
-    """Their products leave float32 at both ends."""
+    """Their products over- and underflow float32."""
     x_0, x_1 = (draw(k, n, d).float() * scale for k in range(2))
-    found = ot.optimal_permutation(x_0, x_1)
+    matching = ot.optimal_permutation(x_0, x_1)
     exact = ot.optimal_permutation(x_0.double() / scale, x_1.double() / scale)
-    paid, best = (((x_0.double() - x_1.double()[p]) / scale).square().sum() for p in (found, exact))
-    assert sorted(found.tolist()) == list(range(n))
+    paid, best = (((x_0.double() - x_1.double()[p]) / scale).square().sum() for p in (matching, exact))
+    assert sorted(matching.tolist()) == list(range(n))
     assert float(paid) == pytest.approx(float(best), rel=1e-6)
 
 
 @pytest.mark.parametrize(("left", "right"), [(1e-200, 1e-200), (1e200, 1e200), (1e-200, 1e200), (1e-300, 1.0)])
-def test_the_sides_may_have_sizes_of_their_own(draw, left, right):
+def test_the_sides_may_differ_in_scale(draw, left, right):
     x_0, x_1 = draw(0, 40, 3), draw(1, 40, 3)
     assert torch.equal(ot.optimal_permutation(left * x_0, right * x_1), ot.optimal_permutation(x_0, x_1))
 

@@ -39,25 +39,25 @@ def test_squared_w2_is_pots(draw, seed, n):
 
 
 @given(seed=seeds)
-def test_moving_a_set_costs_the_square_of_the_way(draw, seed):
+def test_shifting_a_set_costs_the_square_of_the_shift(draw, seed):
     x = draw(seed, 20, 3)
     way = torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64)
     assert squared_w2(x, x[torch.randperm(20, generator=torch.Generator().manual_seed(seed))] + way) == pytest.approx(9)
 
 
-def test_sliced_w2_of_a_moved_set(draw):
+def test_sliced_w2_of_a_shifted_set(draw):
     x = draw(0, 50, 4)
     way = torch.tensor([3.0, 0.0, 0.0, 0.0], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
-    found = sliced_w2(x, (x + way).flip(0), slices=4000, generator=generator)
-    assert found == pytest.approx(3 / math.sqrt(4), rel=0.05)  # a random direction sees a quarter of the square
+    result = sliced_w2(x, (x + way).flip(0), slices=4000, generator=generator)
+    assert result == pytest.approx(3 / math.sqrt(4), rel=0.05)  # a random direction captures a quarter of the square
     assert sliced_w2(x, x.flip(0)) == pytest.approx(0, abs=1e-12)
     with pytest.raises(ValueError, match="50 points against 49"):
-        inspect.unwrap(sliced_w2)(x, x[1:])  # outside of the tests nothing looks at the annotations
+        inspect.unwrap(sliced_w2)(x, x[1:])  # outside of the tests, annotations are not checked
 
 
 @pytest.mark.parametrize("discrepancy", [mmd, kernel_distance])
-def test_a_discrepancy_is_near_zero_for_one_law_and_large_for_two(draw, discrepancy):
+def test_a_discrepancy_is_near_zero_for_equal_distributions_and_large_for_different_ones(draw, discrepancy):
     same = [discrepancy(draw(2 * k, 300, 3), draw(2 * k + 1, 300, 3)) for k in range(20)]
     other = discrepancy(draw(0, 300, 3), draw(1, 300, 3) + 1)
     assert min(same) < 0 < max(same)  # unbiased
@@ -93,30 +93,30 @@ def test_frechet_is_the_distance_of_the_gaussians(draw, seed):
 
 
 @pytest.mark.parametrize("points", [5, 200])
-def test_frechet_to_itself_is_zero_also_where_the_covariance_is_singular(draw, points):
+def test_frechet_to_itself_is_zero_even_for_a_singular_covariance(draw, points):
     x = draw(0, points, 20)
     assert frechet(x, x.flip(0)) == pytest.approx(0, abs=1e-6)
     flat = torch.cat([x, torch.zeros_like(x)], 1)
     assert frechet(flat, flat + 1) == pytest.approx(40, rel=1e-6)
 
 
-def test_the_manifolds_extremes(draw):
+def test_extreme_values_of_the_manifold_metrics(draw):
     real = draw(0, 200, 3)
     assert manifold(real, real)[:2] == (1, 1)
     assert manifold(real, real).coverage == 1
     assert manifold(real, real + 100) == (0, 0, 0, 0)
     collapsed = real[:1] + 1e-3 * draw(1, 200, 3)
-    found = manifold(real, collapsed, k=3)
-    assert found.precision == 1
-    assert max(found.recall, found.coverage) < 0.1
+    result = manifold(real, collapsed, k=3)
+    assert result.precision == 1
+    assert max(result.recall, result.coverage) < 0.1
     with pytest.raises(ValueError, match="5 points have no 5-th neighbour"):
         manifold(real[:5], real)
 
 
-def test_density_and_coverage_of_the_same_law_are_near_one(draw):
-    found = manifold(draw(0, 1000, 2), draw(1, 1000, 2))
-    assert found.density == pytest.approx(1, abs=0.1)
-    assert found.coverage == pytest.approx(1 - 0.5**5, abs=0.05)  # Naeem et al., eq. 11
+def test_density_and_coverage_of_equal_distributions_are_near_one(draw):
+    result = manifold(draw(0, 1000, 2), draw(1, 1000, 2))
+    assert result.density == pytest.approx(1, abs=0.1)
+    assert result.coverage == pytest.approx(1 - 0.5**5, abs=0.05)  # Naeem et al., eq. 11
 
 
 def test_memorisation_is_zero_for_copies_and_one_for_the_unseen(draw):
@@ -126,7 +126,7 @@ def test_memorisation_is_zero_for_copies_and_one_for_the_unseen(draw):
     assert memorisation(draw(2, 300, 4), train, unseen) == pytest.approx(1, abs=0.15)
 
 
-def test_a_straight_flow_has_the_energy_of_its_way_and_no_bend(draw):
+def test_a_straight_flow_has_the_energy_of_its_displacement_and_zero_straightness(draw):
     x_0, way = draw(0, 30, 2), torch.tensor([3.0, 4.0], dtype=torch.float64)
     end, energy = path_energy(lambda x, t: way.expand_as(x), x_0)
     torch.testing.assert_close(end, x_0 + way)
@@ -135,7 +135,7 @@ def test_a_straight_flow_has_the_energy_of_its_way_and_no_bend(draw):
     assert normalised_path_energy(energy, squared_w2(x_0, end)) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_half_turn_has_the_energy_of_its_arc_and_bends(draw):
+def test_a_half_turn_has_the_energy_of_its_arc_and_is_not_straight(draw):
     x_0 = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
 
     def turn(x, t):
@@ -148,8 +148,7 @@ def test_a_half_turn_has_the_energy_of_its_arc_and_bends(draw):
     assert normalised_path_energy(energy, 0.0) == math.inf
 
 
-def test_the_identity_scores_one_from_x_0_and_nearly_nothing_from_zero(draw):
-    """Errata 001.9."""
+def test_the_identity_scores_one_with_origin_x_0_and_nearly_zero_with_origin_zero(draw):
     x_0 = 100 + draw(0, 50, 8)
     x_1 = x_0 + draw(1, 50, 8)
     assert nmse(x_0, x_1, origin=x_0) == 1
@@ -174,7 +173,7 @@ def test_two_crossed_pairs_of_four_are_half():
 
 
 def test_large_float32_states_are_not_recoupled_by_rounding(draw):
-    """Errata 001.3: exp(-cost / 0.1) of such states is 0 everywhere, and the seed then reports 0.996."""
+    """An entropic plan would fail here: exp(-cost / 0.1) of such states is 0 everywhere, for a ratio of 0.996."""
     h_m = 20 * draw(0, 256, 512)
     h_m[:, 3] += 3000  # a massive dimension
     h_n = h_m + 4 * draw(1, 256, 512)
@@ -183,7 +182,7 @@ def test_large_float32_states_are_not_recoupled_by_rounding(draw):
 
 @pytest.mark.parametrize(("n", "m", "d"), [(20, 30, 5), (5, 7, 40), (6, 60, 20), (60, 6, 20), (10, 10, 10)])
 def test_frechet_is_the_formula_of_covariances(draw, n, m, d):
-    """With fewer points than features, the D x D formula is not computed but holds."""
+    """With fewer points than features, the D x D formula is not used but still holds."""
     x, y = draw(0, n, d), draw(1, m, d) * draw(2, d) + 0.3
     a, b = torch.cov(x.T).numpy(), torch.cov(y.T).numpy()
     cross = np.linalg.eigvals(a @ b).real.clip(0)
@@ -233,5 +232,5 @@ def test_sets_of_other_dimensions_are_rejected(draw):
 def test_distances_have_the_scale_of_their_points(draw, scale):
     x, y = draw(0, 12, 3).float(), draw(1, 12, 3).float()
     for name, power in (("squared_w2", 2), ("sliced_w2", 1), ("frechet", 2), ("mmd", 0)):
-        found, expected = SETS[name](scale * x, scale * y), scale**power * SETS[name](x, y)
-        assert found == pytest.approx(expected, rel=1e-4), name
+        result, expected = SETS[name](scale * x, scale * y), scale**power * SETS[name](x, y)
+        assert result == pytest.approx(expected, rel=1e-4), name

@@ -1,4 +1,4 @@
-"""The entropic plan, the exact permutation."""
+"""The entropic plan and the exact permutation."""
 
 import math
 
@@ -25,7 +25,7 @@ def clouds(draw, seed, n, m, dimension=2):
 
 @given(seed=seeds, n=sizes, m=sizes, epsilon=st.sampled_from([0.02, 0.1, 1.0]))
 def test_a_plan_has_uniform_marginals_up_to_the_error_it_reports(draw, seed, n, m, epsilon):
-    """Errata 002.4: mass one, and an honest report."""
+    """The plan has mass one, and its reported marginal error is correct."""
     plan = sinkhorn(clouds(draw, seed, n, m), epsilon, max_iterations=20_000)
     rows, columns = plan.matrix.sum(-1), plan.matrix.sum(-2)
     error = float((rows - 1 / n).abs().sum() + (columns - 1 / m).abs().sum())
@@ -34,7 +34,7 @@ def test_a_plan_has_uniform_marginals_up_to_the_error_it_reports(draw, seed, n, 
     assert error <= 1.01e-3
 
 
-def test_a_plan_that_was_stopped_says_so(draw):
+def test_a_plan_that_was_stopped_early_reports_its_error(draw):
     cost = clouds(draw, 0, 64, 64)
     stopped, finished = sinkhorn(cost, 0.003, max_iterations=20), sinkhorn(cost, 0.003, max_iterations=20_000)
     assert int(stopped.iterations) < int(finished.iterations) < 20_000
@@ -56,13 +56,13 @@ def test_the_plan_is_that_of_pot(draw, seed, n, m, epsilon):
 @given(seed=seeds, n=sizes, m=sizes)
 def test_swapping_the_sides_transposes_the_plan(draw, seed, n, m):
     cost = clouds(draw, seed, n, m)
-    there, back = (sinkhorn(c, 0.1, tolerance=1e-9, max_iterations=20_000) for c in (cost, cost.mT))
-    unconverged = float(there.marginal_error + back.marginal_error)  # which is said, after max_iterations
-    torch.testing.assert_close(there.matrix, back.matrix.mT, rtol=0, atol=1e-8 + unconverged)
+    forward, reverse = (sinkhorn(c, 0.1, tolerance=1e-9, max_iterations=20_000) for c in (cost, cost.mT))
+    unconverged = float(forward.marginal_error + reverse.marginal_error)  # reported after max_iterations
+    torch.testing.assert_close(forward.matrix, reverse.matrix.mT, rtol=0, atol=1e-8 + unconverged)
 
 
 @given(seed=seeds, n=sizes, m=sizes)
-def test_what_depends_on_the_row_or_the_column_alone_changes_nothing(draw, seed, n, m):
+def test_terms_of_the_row_or_the_column_alone_do_not_change_the_plan(draw, seed, n, m):
     cost = clouds(draw, seed, n, m)
     tilted = cost + 3 * draw(seed + 2, n)[:, None] + 3 * draw(seed + 3, m)[None, :]
     plain, moved = (sinkhorn(c, 0.1, tolerance=1e-9, max_iterations=20_000) for c in (cost, tilted))
@@ -88,10 +88,10 @@ def test_the_device_loop_finds_the_kernels_plan(draw, seed, n, m, epsilon):
     cost = clouds(draw, seed, n, m)
     f, g, error, _ = sinkhorn_on_device(cost, epsilon, 1e-9, 20_000)
     plan = sinkhorn(cost, epsilon, tolerance=1e-9, max_iterations=20_000)
-    found = torch.exp((f[:, None] + g[None, :] - cost) / epsilon) / (n * m)
-    # a few draws need more iterations: both loops then report by how much their marginals are off
+    result = torch.exp((f[:, None] + g[None, :] - cost) / epsilon) / (n * m)
+    # a few draws need more iterations: both loops then report their marginal error
     left = float(error) + float(plan.marginal_error)
-    torch.testing.assert_close(found, plan.matrix, rtol=0, atol=1e-7 + left)
+    torch.testing.assert_close(result, plan.matrix, rtol=0, atol=1e-7 + left)
     assert left < 1e-4
 
 
@@ -109,7 +109,7 @@ def test_the_device_loop_solves_a_batch_as_it_solves_each_problem(draw, seed):
 
 @pytest.mark.parametrize("loop", ["kernel", "device"])
 def test_small_epsilons_reach_the_exact_cost(draw, loop):
-    """At 1e-4 of the mean cost exp(-cost / epsilon) underflows everywhere; the log domain does not care."""
+    """At 1e-4 of the mean cost exp(-cost / epsilon) underflows everywhere; the log domain does not."""
     n, epsilon = 24, 1e-4
     cost = clouds(draw, 0, n, n)
     exact = cost[torch.arange(n), assignment(cost)].mean()
@@ -137,7 +137,7 @@ def test_a_batch_of_plans_is_the_plans_one_by_one(draw, seed):
 def test_single_precision_keeps_its_dtype_and_its_marginals(draw):
     plan = sinkhorn(clouds(draw, 0, 50, 40).float(), 0.05)
     assert plan.matrix.dtype == plan.log_plan.dtype == torch.float32
-    assert plan.f.dtype == torch.float64  # divided by epsilon, an error of the potentials is large
+    assert plan.f.dtype == torch.float64  # division by epsilon amplifies errors of the potentials
     torch.testing.assert_close(plan.matrix, plan.log_plan.exp(), rtol=1e-4, atol=1e-12)
     torch.testing.assert_close(plan.matrix.sum(-1), torch.full((50,), 1 / 50), rtol=1e-4, atol=0)
 
@@ -210,7 +210,7 @@ def test_samples_follow_the_rows_of_the_plan(draw):
 
 
 @given(seed=seeds, n=st.integers(1, 40))
-def test_the_permutation_costs_what_scipys_costs(draw, seed, n):
+def test_the_permutation_has_the_cost_of_scipys_solution(draw, seed, n):
     cost = clouds(draw, seed, n, n)
     match = assignment(cost)
     assert sorted(match.tolist()) == list(range(n))
@@ -245,7 +245,7 @@ def test_an_empty_batch_has_no_permutations():
     assert assignment(torch.ones(0, 3, 3)).shape == (0, 3)
 
 
-def test_a_plan_keeps_what_it_was_when_its_cost_is_overwritten(draw):
+def test_a_plan_does_not_change_when_its_cost_is_overwritten(draw):
     cost, x_1 = clouds(draw, 0, 12, 9), draw(2, 9, 3)
     plan = sinkhorn(cost, 0.1)
     before = plan.barycentre(x_1)

@@ -1,4 +1,4 @@
-"""Paths: their ends, their speed, and the predictions that stand for the speed."""
+"""Paths: their ends, their velocity, and the predictions that determine it."""
 
 import math
 
@@ -14,7 +14,7 @@ SPREADS = {
     "none": None,
     "constant": constant(0.3),
     "decreasing": decreasing(0.5),
-    "bridge": lambda t: 0.7 * (t * (1 - t)).sqrt(),  # a user's own
+    "bridge": lambda t: 0.7 * (t * (1 - t)).sqrt(),  # a custom one
 }
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 every_spread = pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS)
@@ -55,8 +55,8 @@ def test_the_velocity_is_the_derivative_of_the_position(draw, schedule, spread, 
     torch.testing.assert_close(at(t).u_t, slope, rtol=0, atol=1e-6)
 
 
-def test_noise_around_the_path_adds_no_speed_of_its_own():
-    """Errata 002.2: the seed's x_1 - (1 - sigma_min) x_0 belongs to conditional_ot, not to a path with spread sigma_min."""
+def test_constant_noise_around_the_path_adds_no_velocity():
+    """The velocity x_1 - (1 - sigma_min) x_0 belongs to conditional_ot, not to a path with spread sigma_min."""
     x_0, x_1 = times(1.0), times(3.0)
     assert float(Affine(linear, constant(0.1))(x_0, x_1, times(0.4)).u_t) == 2.0
     assert float(Affine(conditional_ot(0.1))(x_0, x_1, times(0.4)).u_t) == pytest.approx(2.1, abs=1e-12)
@@ -87,19 +87,19 @@ def test_the_spread_has_the_promised_standard_deviation(spread, t, width):
 
 @every_schedule
 @given(seed=seeds)
-def test_velocity_target_and_source_say_the_same(draw, schedule, seed):
+def test_velocity_target_and_source_are_equivalent(draw, schedule, seed):
     x_0, x_1 = draw(seed, 4, 2, 3), draw(seed + 1, 4, 2, 3)
     t = 0.05 + 0.9 * torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     path = Affine(schedule)
     _, x_t, u_t = path(x_0, x_1, t)
-    for found, true in zip(path.endpoints(u_t, x_t, t), (x_0, x_1), strict=True):
-        torch.testing.assert_close(found, true)
+    for result, true in zip(path.endpoints(u_t, x_t, t), (x_0, x_1), strict=True):
+        torch.testing.assert_close(result, true)
     torch.testing.assert_close(path.velocity_from_target(x_1, x_t, t), u_t)
     torch.testing.assert_close(path.velocity_from_source(x_0, x_t, t), u_t)
 
 
 def test_a_mean_target_is_a_mean_velocity():
-    """Errata 004.4: predicting x_1 loses nothing, v = (x_1 - x_t) / (1 - t)."""
+    """Predicting x_1 loses no information: v = (x_1 - x_t) / (1 - t)."""
     x_1, x_t, t = times(3.0), times(2.0), times(0.75)
     assert float(Affine().velocity_from_target(x_1, x_t, t)) == 4.0
 
@@ -126,8 +126,8 @@ def test_one_time_may_be_spread_over_the_batch_without_a_copy(draw):
     torch.testing.assert_close(Affine(trigonometric)(x_0, x_1, t), Affine(trigonometric)(x_0, x_1, t.contiguous()))
 
 
-def test_each_image_has_a_time_of_its_own(draw):
-    """Errata 002.6: t is (B,), for images too."""
+def test_each_image_has_its_own_time(draw):
+    """t is (B,), also for images."""
     x_0, x_1, t = draw(0, 3, 2, 4, 4), draw(1, 3, 2, 4, 4), times(0.1, 0.5, 0.9)
     together = Affine()(x_0, x_1, t)
     for row in range(3):

@@ -1,4 +1,4 @@
-"""The semidiscrete potentials and where noise falls by them."""
+"""The semidiscrete potentials and their assignment of noise to data points."""
 
 import math
 
@@ -21,7 +21,7 @@ def noise_from(seed):
     return lambda n: torch.randn(n, 2, generator=generator, dtype=torch.float64)
 
 
-def test_semidiscrete_potentials_share_the_noise_out_evenly():
+def test_semidiscrete_potentials_assign_equal_shares_of_the_noise():
     data, draws = ring(12), noise_from(1)(26_000)
     potentials, error = semidiscrete(noise_from(0), data, steps=600)
 
@@ -53,17 +53,17 @@ def test_no_map_with_the_same_shares_is_cheaper_than_the_semidiscrete_one():
     assert (fallen == exact).all(1).double().mean() > 0.6
 
 
-def test_with_groups_every_draw_falls_into_its_own(draw):
+def test_with_groups_every_draw_is_assigned_within_its_group(draw):
     data, groups = ring(12), torch.tensor([0, 1] * 6 + [1])
     generator = torch.Generator().manual_seed(0)
     potentials, error = semidiscrete(noise_from(0), data, groups=groups, steps=600, generator=generator)
     assert error < 0.06
     group = torch.arange(2000) % 2
-    found = semidiscrete_assign(draw(0, 2000, 2), data, potentials, groups=groups, group=group)
-    assert torch.equal(groups[found], group)
+    result = semidiscrete_assign(draw(0, 2000, 2), data, potentials, groups=groups, group=group)
+    assert torch.equal(groups[result], group)
 
 
-def test_a_group_that_the_data_lack_is_refused(draw):
+def test_a_group_that_the_data_lack_is_rejected(draw):
     with pytest.raises(ValueError, match=r"group \[2\]"):
         semidiscrete_assign(
             draw(0, 2, 2),

@@ -45,12 +45,12 @@ def logistic_at(x_0, start, end):
 def error(step, times):
     x_0 = torch.tensor([[0.1, 0.4], [0.6, 0.8]], dtype=torch.float64)
     times = times.to(torch.float64)
-    found = integrate(logistic, x_0, times, step=step)
-    return float((found - logistic_at(x_0, times[0].expand(2), times[-1].expand(2))).abs().max())
+    result = integrate(logistic, x_0, times, step=step)
+    return float((result - logistic_at(x_0, times[0].expand(2), times[-1].expand(2))).abs().max())
 
 
 def uneven(steps):
-    """Knots on [0, 3], each inner step unlike its neighbours, at every number of steps alike."""
+    """Knots on [0, 3], where each inner step differs from its neighbours, in the same way for every number of steps."""
     u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     return 3 * (u + 0.1 * torch.sin(2 * math.pi * u))
 
@@ -84,7 +84,7 @@ def test_polynomials_in_t_below_the_order_are_integrated_exactly(step, degree):
 
 
 @pytest.mark.parametrize("step", [adams_bashforth_2, adams_bashforth_3])
-def test_a_sample_may_wait_while_the_others_walk(draw, step):
+def test_a_sample_may_rest_while_the_others_move(draw, step):
     x, steps = draw(0, 2, 3), torch.linspace(0, 1, 5, dtype=torch.float64)
     waiting = torch.tensor([0, 0.25, 0.25, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
     times = torch.stack([waiting, torch.cat([steps, steps.new_ones(2)])], 1)
@@ -95,7 +95,7 @@ def test_a_sample_may_wait_while_the_others_walk(draw, step):
 
 @every_step
 @given(seed=st.integers(0, 2**31))
-def test_samples_with_times_of_their_own_walk_as_if_alone(draw, step, seed):
+def test_samples_with_separate_times_are_integrated_as_if_alone(draw, step, seed):
     x = draw(seed, 3, 2).sigmoid()
     generator = torch.Generator().manual_seed(seed)
     times = torch.rand(5, 3, generator=generator, dtype=torch.float64).sort(0).values
@@ -106,12 +106,12 @@ def test_samples_with_times_of_their_own_walk_as_if_alone(draw, step, seed):
 
 
 @every_step
-def test_descending_times_walk_back(draw, step):
+def test_descending_times_integrate_backward(draw, step):
     x = draw(0, 4, 2).sigmoid()
-    there = integrate(logistic, x, time_grid(256, x), step=step)
-    back = integrate(logistic, there, time_grid(256, x, start=1, end=0), step=step)
+    forward = integrate(logistic, x, time_grid(256, x), step=step)
+    back = integrate(logistic, forward, time_grid(256, x, start=1, end=0), step=step)
     torch.testing.assert_close(back, x, rtol=0, atol=1e-3)
-    assert (there - x).abs().max() > 0.05
+    assert (forward - x).abs().max() > 0.05
 
 
 @every_step
@@ -174,8 +174,8 @@ def test_dpm_solver_is_exact_where_the_predicted_target_is_constant(draw, path, 
     def v(x, t):
         return path.velocity_from_target(x_1, x, t)
 
-    found = integrate(v, x_0, time_grid(steps, x_0), step=dpm_solver_2m(path))
-    torch.testing.assert_close(found, path(x_0, x_1, torch.ones(3, dtype=torch.float64)).x_t)
+    result = integrate(v, x_0, time_grid(steps, x_0), step=dpm_solver_2m(path))
+    torch.testing.assert_close(result, path(x_0, x_1, torch.ones(3, dtype=torch.float64)).x_t)
 
 
 @pytest.mark.slow
@@ -208,7 +208,7 @@ def test_dpm_solver_gives_each_sample_its_own_times(draw):
         torch.testing.assert_close(together[k : k + 1], alone, rtol=1e-12, atol=1e-12)
 
 
-def test_dpm_solver_refuses_to_encode(draw):
+def test_dpm_solver_rejects_descending_times(draw):
     with pytest.raises(ValueError, match="from source to target"):
         integrate(logistic, ONE, time_grid(3, ONE, start=1, end=0), step=dpm_solver_2m(Affine()))
 
@@ -222,11 +222,11 @@ def test_the_solvers_agree_on_where_a_flow_ends(draw):
 
 @pytest.mark.parametrize("schedule", [linear, trigonometric])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dpm_solver_gets_to_the_end_in_every_precision(schedule, dtype):
-    """In float64 the trigonometric path's last log-SNR is finite by rounding alone."""
+def test_dpm_solver_reaches_the_end_in_every_precision(schedule, dtype):
+    """In float64 the last log-SNR of the trigonometric path is finite only by rounding."""
     path, x_0 = Affine(schedule), torch.linspace(-2, 2, 9, dtype=dtype)[:, None]
 
-    def v(x, t):  # of N(0, 1) carried onto N(2, 0.3^2)
+    def v(x, t):  # transports N(0, 1) to N(2, 0.3^2)
         (alpha, beta), (d_alpha, d_beta) = ([pad_like(r, x) for r in pair] for pair in path.rates(t))
         spread = alpha**2 + 0.09 * beta**2
         return 2 * d_beta + (alpha * d_alpha + 0.09 * beta * d_beta) / spread * (x - 2 * beta)
@@ -254,7 +254,7 @@ def test_a_velocity_is_called_in_the_dtype_of_its_state_whatever_the_knots_are(n
 
 
 @pytest.mark.parametrize("times", [4, np.int64(4), torch.tensor(4), [0, 0.25, 0.5, 0.75, 1], np.linspace(0, 1, 5)])
-def test_knots_come_as_people_have_them(times):
+def test_knots_are_accepted_in_any_common_form(times):
     def v(x, t):
         return pad_like(t, x) * x
 
@@ -271,16 +271,16 @@ def test_knots_come_as_people_have_them(times):
         ({"times": [[0.0, 0.0], [1.0, math.inf]]}, r"times\[1, 1\] is inf"),
         ({"times": torch.zeros(3, 4)}, r"times has shape \(3, 4\) for 2 samples; give \(knots,\), or \(knots, 2\)"),
         ({"times": []}, r"times has shape \(0,\)"),
-        ({"times": 4, "steps": 4}, "give either times, the knots, or steps"),
-        ({}, "give either times, the knots, or steps"),
-        ({"steps": 0}, "at least one step, got 0"),
-        ({"steps": True}, "True is no number of steps"),
-        ({"steps": torch.tensor([0.0, 1.0])}, "no number of steps"),
-        ({"times": torch.tensor(3.7)}, r"tensor\(3.7000\) is no number of steps"),
-        ({"times": np.array(3.7)}, r"array\(3.7\) is no number of steps"),
+        ({"times": 4, "steps": 4}, r"give either times \(the knots\) or steps"),
+        ({}, r"give either times \(the knots\) or steps"),
+        ({"steps": 0}, "use at least one step, got 0"),
+        ({"steps": True}, "True is not a number of steps"),
+        ({"steps": torch.tensor([0.0, 1.0])}, "not a number of steps"),
+        ({"times": torch.tensor(3.7)}, r"tensor\(3.7000\) is not a number of steps"),
+        ({"times": np.array(3.7)}, r"array\(3.7\) is not a number of steps"),
     ],
 )
-def test_knots_that_are_none_are_rejected(step, arguments, message):
+def test_invalid_knots_are_rejected(step, arguments, message):
     with pytest.raises(ValueError, match=message):
         integrate(lambda x, t: -x, torch.ones(2, 3), step=step, **arguments)
 
@@ -311,7 +311,7 @@ def test_a_velocity_of_another_shape_is_rejected(draw, solve, shape):
         solve(lambda x, t: torch.zeros(shape), draw(0, 3, 2), 4)
 
 
-def test_states_of_integers_are_rejected():
+def test_integer_states_are_rejected():
     with pytest.raises(ValueError, match=r"x is torch\.int64; give states of a floating dtype"):
         integrate(lambda x, t: x, torch.ones(3, 2, dtype=torch.long), 4)
 

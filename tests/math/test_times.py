@@ -1,4 +1,4 @@
-"""Laws of t."""
+"""Distributions of t."""
 
 import math
 
@@ -47,7 +47,7 @@ def test_shifts_compose_by_multiplication(a, b):
     torch.testing.assert_close(shifted(a, shifted(1 / a))(u), u)
 
 
-def test_a_shift_above_1_spends_time_near_the_source():
+def test_a_shift_above_1_puts_more_draws_near_the_source():
     assert float(shifted(3.0)(torch.tensor(0.5))) == 0.25
 
 
@@ -70,14 +70,14 @@ def test_stratified_times_do_not_follow_the_order_of_the_rows():
 
 
 @pytest.mark.parametrize("stratified", [False, True])
-def test_every_row_has_a_time_of_its_own_and_the_generator_decides_it(stratified):
-    """Errata 004.2: one t for the whole batch."""
+def test_every_row_has_its_own_time_drawn_from_the_generator(stratified):
+    """Not one t for the entire batch."""
     rows = torch.empty(64, 3, 8, 8, dtype=torch.float64)
-    first, again, other = (
+    first, repeated, other = (
         Times(stratified=stratified)(rows, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)
     )
     assert first.shape == (64,)
     assert first.dtype == rows.dtype
     assert len(first.unique()) == 64
-    assert torch.equal(first, again)
+    assert torch.equal(first, repeated)
     assert not torch.equal(first, other)

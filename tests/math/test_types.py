@@ -1,4 +1,4 @@
-"""Pair and like."""
+"""Pair and pad_like."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ def some_pair(draw):
     return Pair(draw(0, 3, 2, 4), draw(1, 3, 2, 4), mask, {"label": torch.tensor([5, 6, 7])})
 
 
-def test_what_describes_the_target_follows_the_target(draw):
+def test_mask_and_conditions_follow_the_target(draw):
     pair = some_pair(draw)
     i, j = torch.tensor([2, 0]), torch.tensor([1, 2])
     taken = pair.take(i, j)
@@ -22,7 +22,7 @@ def test_what_describes_the_target_follows_the_target(draw):
     assert taken.mask.tolist() == [[True, False], [False, True]]
 
 
-def test_rows_in_two_halves_are_the_whole(draw):
+def test_rows_in_two_halves_make_up_the_pair(draw):
     pair = some_pair(draw)
     first, second = pair.rows(slice(0, 1)), pair.rows(slice(1, None))
     assert (len(first), len(second)) == (1, 2)
@@ -30,14 +30,14 @@ def test_rows_in_two_halves_are_the_whole(draw):
     assert torch.equal(torch.cat([first.cond["label"], second.cond["label"]]), pair.cond["label"])
 
 
-def test_the_model_is_told_the_mask_only_where_there_is_one(draw):
+def test_the_model_gets_the_mask_only_if_there_is_one(draw):
     pair = some_pair(draw)
     assert set(pair.condition) == {"label", "mask"}
     assert set(Pair(pair.x_0, pair.x_1).condition) == set()
     assert "mask" not in pair.cond
 
 
-def test_like_scales_each_row_of_any_event(draw):
+def test_pad_like_scales_each_row_of_any_event(draw):
     t = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
     for shape in [(3,), (3, 2), (3, 2, 4, 4)]:
         x = draw(0, *shape)

@@ -27,8 +27,8 @@ def count(module):
 
 
 @WIRINGS
-def test_the_estimator_of_pythia_410m_has_the_parameters_it_has(wiring):
-    """Errata 001.1: attention 4.2 M, MLP 8.4 M, AdaLN 6.3 M, against the 1.05 M that the seed claims."""
+def test_the_parameter_count_of_the_flow_for_pythia_410m(wiring):
+    """Attention 4.2 M, MLP 8.4 M, AdaLN 6.3 M."""
     with torch.device("meta"):
         block = wiring(BlockShape(1024, 16, feedforward=GELU, qk_norm=False))
     assert count(block.attention) == 4_198_400
@@ -59,7 +59,7 @@ def test_fresh_modulation_is_zero_and_learns(draw, rank):
     assert modulation.expand.weight.grad.abs().max() > 0
 
 
-def test_norms_level_what_they_promise(draw):
+def test_norms_normalise(draw):
     x = 5 * draw(0, 4, 16) + 3
     torch.testing.assert_close(rms_norm(16)(x).square().mean(-1), torch.ones(4).double(), rtol=1e-5, atol=0)
     y = layer_norm(16)(x)
@@ -106,7 +106,7 @@ def test_a_fresh_block_is_the_identity(draw, wiring):
 
 
 def test_wirings_differ_only_in_what_the_feedforward_sees(draw, stir):
-    """With the gate of attention shut, both are the same function of the same weights; open, they are not."""
+    """With the gate of attention closed, both are the same function of the same weights; with it open, they are not."""
     shape, x, c = BlockShape(16, 2), draw(0, 2, 5, 16), draw(1, 2, 16)
     sequential, parallel = stir(SequentialBlock(shape)), ParallelBlock(shape).double()
     parallel.load_state_dict(sequential.state_dict())
@@ -120,7 +120,7 @@ def test_wirings_differ_only_in_what_the_feedforward_sees(draw, stir):
 
 
 @given(seed=st.integers(0, 2**31), causal=st.booleans())
-def test_everybody_may_look_at_somebody_and_at_no_void_but_itself(seed, causal):
+def test_each_token_attends_to_some_token_and_to_no_void_but_itself(seed, causal):
     mask = torch.rand(3, 6, generator=torch.Generator().manual_seed(seed)) < 0.4
     allowed, by_kernel = attention_mask(mask, 6, causal=causal)
     assert not by_kernel

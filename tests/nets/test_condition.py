@@ -1,4 +1,4 @@
-"""Named conditions: each is seen, the missing one is a condition of its own, the unknown one an error."""
+"""Named conditions: each has an effect, a missing one is a separate condition, an unknown one an error."""
 
 import pytest
 import torch
@@ -40,14 +40,14 @@ def test_no_label_is_the_class_after_the_last(draw):
     assert (silent - embed(t, {"label": torch.tensor([0, 3])})).abs().amax(1).gt(1e-3).tolist() == [True, False]
 
 
-def test_times_that_differ_are_told_apart():
+def test_different_times_are_distinguished():
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
     c = ConditionEmbedding(64).double()(t, None)
     assert torch.pdist(c).min() > 1e-3
 
 
 def test_declared_classes_are_labels_by_another_name():
-    """The same seed gives the same embedding of time, and classes add to it alike."""
+    """The same seed gives the same embedding of time, and classes add to it in the same way."""
     torch.manual_seed(0)
     short = ConditionEmbedding(8, classes=3)
     torch.manual_seed(0)
@@ -58,7 +58,7 @@ def test_declared_classes_are_labels_by_another_name():
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_every_condition_is_seen_and_a_missing_one_is_a_condition_of_its_own(draw, stir, name):
+def test_every_condition_has_an_effect_and_a_missing_one_is_a_separate_condition(draw, stir, name):
     net, x, t = stir(DiT(3, SHAPE, conditions=CONDITIONS)), draw(0, 2, 5, 3), draw(1, 2).sigmoid()
     first, second = described(draw, 2), described(draw, 20)
     outputs = [net(x, t, first), net(x, t, {**first, name: second[name]})]
@@ -66,7 +66,7 @@ def test_every_condition_is_seen_and_a_missing_one_is_a_condition_of_its_own(dra
     assert torch.pdist(torch.stack(outputs).flatten(1)).min() > 1e-3
 
 
-def test_the_null_of_a_class_is_its_last_number_and_of_a_vector_zero(draw, stir):
+def test_the_null_condition_is_the_last_class_index_or_a_zero_vector(draw, stir):
     net, x, t = stir(DiT(3, SHAPE, conditions=CONDITIONS)), draw(0, 2, 5, 3), draw(1, 2).sigmoid()
     null = {
         "type": torch.full((2, 5), 9),
@@ -117,13 +117,13 @@ def test_an_unknown_condition_is_rejected_with_the_known_names(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_row_in_the_data_set_is_no_condition(name):
+def test_the_row_in_the_data_set_is_not_a_condition(name):
     make, shape = NETWORKS[name]
     pair = Pair(torch.randn(6, *shape), torch.randn(6, *shape), cond={"index": torch.arange(6)})
     FlowMatching(coupling=MinibatchOT())(make(), pair)
 
 
-def test_positions_are_unknown_to_a_network_of_sets(draw):
+def test_positions_are_unknown_to_a_network_on_sets(draw):
     with pytest.raises(ValueError, match="unknown condition positions; known: mask"):
         DiT(3, SHAPE)(torch.zeros(1, 2, 3), torch.zeros(1), {"positions": torch.zeros(1, 2)})
 
@@ -140,14 +140,14 @@ def test_labels_may_be_bytes_whole_numbers_or_a_column(label):
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (torch.tensor([0.5, 1, 2, 2]), "holds fractions; give class numbers, 0 to 3"),
-        (torch.tensor([0, 1, 2, 4]), "runs from 0 to 4; classes are 0 to 2, and 3 is no class"),
-        (torch.tensor([0, -1, 2, 3]), "runs from -1 to 3"),
-        (torch.zeros(4, 2, dtype=torch.long), r"has shape \(4, 2\); give class numbers \(4,\)"),
+        (torch.tensor([0.5, 1, 2, 2]), "holds fractions; give class indices from 0 to 3"),
+        (torch.tensor([0, 1, 2, 4]), "ranges from 0 to 4; classes are 0 to 2, and 3 means no class"),
+        (torch.tensor([0, -1, 2, 3]), "ranges from -1 to 3"),
+        (torch.zeros(4, 2, dtype=torch.long), r"has shape \(4, 2\); give class indices of shape \(4,\)"),
         (torch.zeros((), dtype=torch.long), r"has shape \(\)"),
     ],
 )
-def test_labels_that_are_none_are_rejected(label, message):
+def test_invalid_labels_are_rejected(label, message):
     with pytest.raises(ValueError, match=message):
         ConditionEmbedding(8, classes=3)(torch.rand(4), {"label": label})
 
@@ -162,19 +162,19 @@ def test_declarations_that_contradict_are_rejected():
         ConditionEmbedding(8, classes=2, conditions={"label": Categorical(3)})
     with pytest.raises(ValueError, match="have a fixed meaning"):
         ConditionEmbedding(8, conditions={"mask": Categorical(2)})
-    with pytest.raises(ValueError, match="per token, an MLP has none"):
+    with pytest.raises(ValueError, match="per token, but an MLP has no tokens"):
         MLP((2,), 8, 1, conditions=CONDITIONS)
     with pytest.raises(ValueError, match="give 'rotary', 'additive' or None"):
         DiTShape(positions="learned")
 
 
-def test_an_mlp_knows_conditions_of_samples(draw, stir):
+def test_an_mlp_uses_per_sample_conditions(draw, stir):
     net = stir(MLP(2, 8, 1, conditions={"text": Continuous(4)}))
     x, t = draw(0, 3, 2), draw(1, 3).sigmoid()
     assert (net(x, t, {"text": draw(2, 3, 4)}) - net(x, t)).abs().max() > 1e-3
 
 
-def test_states_of_another_shape_are_rejected_with_the_shape_that_is_wanted():
+def test_states_of_another_shape_are_rejected_with_the_expected_shape():
     t = torch.zeros(4)
     with pytest.raises(ValueError, match=r"x has shape \(4, 3\); this network takes events of shape \(2,\)"):
         MLP(2, 8, 1)(torch.zeros(4, 3), t)

@@ -25,7 +25,7 @@ LOOSE = {"rtol": 0, "atol": 1e-5}  # angles are float32
 
 
 @every_shape
-def test_a_fresh_network_does_not_move(draw, shape):
+def test_a_fresh_network_has_zero_velocity(draw, shape):
     x, t = draw(0, 2, 5, 3), draw(1, 2).sigmoid()
     net = DiT(3, shape).double()
     assert isinstance(net, VelocityModel)
@@ -40,8 +40,8 @@ def test_tokens_that_swap_with_their_positions_swap_their_velocities(draw, stir,
     positions = 10 * draw(seed + 2, 2, 6)
     order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
     here = net(x, t, {"positions": positions})
-    there = net(x[:, order], t, {"positions": positions[:, order]})
-    torch.testing.assert_close(there, here[:, order], **LOOSE)
+    swapped = net(x[:, order], t, {"positions": positions[:, order]})
+    torch.testing.assert_close(swapped, here[:, order], **LOOSE)
 
 
 @every_shape
@@ -137,7 +137,7 @@ def test_the_shape_carries_no_state_between_networks():
 
 
 @given(seed=st.integers(0, 2**31))
-def test_images_are_cut_into_patches_and_put_together_again(draw, seed):
+def test_images_are_cut_into_patches_and_reassembled(draw, seed):
     patches, x = Patches((3, 8, 12), 4, SHAPES["rotary"]), draw(seed, 2, 3, 8, 12)
     tokens = patches._unfold(x)
     assert tokens.shape == (2, 6, 48)
@@ -145,7 +145,7 @@ def test_images_are_cut_into_patches_and_put_together_again(draw, seed):
     assert sorted(tokens[0, 4].tolist()) == sorted(x[0, :, 4:, 4:8].flatten().tolist())  # row 1, column 1 of three
 
 
-def test_patches_lie_where_the_image_has_them():
+def test_patches_have_the_positions_of_the_image():
     places = Patches((1, 4, 6), 2, SHAPES["rotary"]).dit.places
     assert places.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
 
@@ -160,7 +160,7 @@ def test_patches_know_rows_from_columns(draw, stir, shape):
     assert (v[..., :2, 2:] - v[..., 2:, :2]).abs().max() > 1e-4
 
 
-def test_patches_show_features_and_refuse_what_does_not_divide(draw, stir):
+def test_patches_return_features_and_reject_indivisible_images(draw, stir):
     net, x, t = stir(Patches((1, 4, 8), 2, SHAPES["rotary"])), draw(0, 2, 1, 4, 8), draw(1, 2).sigmoid()
     v, features = net.with_features(x, t, None, 1)
     assert torch.equal(v, net(x, t))
@@ -175,8 +175,8 @@ def test_additive_positions_need_a_width_that_the_axes_can_share():
         net(torch.zeros(1, 4, 4), torch.zeros(1))
 
 
-def test_blocks_that_are_computed_again_give_the_same_gradient(draw, stir):
-    networks = [DiT(3, DiTShape(BLOCK, 2, recompute=again)).double() for again in (False, True)]
+def test_recomputed_blocks_give_the_same_gradient(draw, stir):
+    networks = [DiT(3, DiTShape(BLOCK, 2, recompute=recompute)).double() for recompute in (False, True)]
     stir(networks[0])
     networks[1].load_state_dict(networks[0].state_dict())
     for network in networks:

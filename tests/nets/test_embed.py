@@ -12,14 +12,14 @@ seeds = st.integers(0, 2**31)
 
 def test_sinusoids_of_a_quarter_turn():
     quarter = torch.tensor([0.0, torch.pi / 2], dtype=torch.float64)
-    found = sinusoidal(quarter, 4, longest=4.0)  # frequencies 1 and 1/2
+    result = sinusoidal(quarter, 4, longest=4.0)  # frequencies 1 and 1/2
     root = 0.5**0.5
     expected = torch.tensor([[1, 1, 0, 0], [0, root, 1, root]], dtype=torch.float64)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-7)
 
 
 @given(shift=st.floats(-100, 100))
-def test_sinusoids_know_differences_of_positions(draw, shift):
+def test_sinusoids_encode_differences_of_positions(draw, shift):
     places = 10 * draw(0, 5)
     here, there = sinusoidal(places, 16), sinusoidal(places + shift, 16)
     torch.testing.assert_close(here @ here.T, there @ there.T)
@@ -39,13 +39,13 @@ def test_rotated_queries_see_only_relative_positions(draw, seed, axes, shift):
     assert (scores(places) - scores(2 * places)).abs().max() > 1e-3
 
 
-def test_each_axis_turns_channels_of_its_own(draw):
+def test_each_axis_rotates_separate_channels(draw):
     places = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     by_row, by_column = (Rotary()(places, 8)[k] != 0 for k in (1, 2))
     assert int(by_row.sum()) == int(by_column.sum()) == 4
     assert not (by_row & by_column).any()
 
 
-def test_a_head_that_the_axes_cannot_share_is_refused():
+def test_a_head_that_the_axes_cannot_share_is_rejected():
     with pytest.raises(ValueError, match="multiple of 4"):
         Rotary()(torch.zeros(3, 2), 6)

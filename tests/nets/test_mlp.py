@@ -7,7 +7,7 @@ from monge.nets.mlp import MLP
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 4, 4)])
-def test_a_fresh_network_does_not_move(draw, shape):
+def test_a_fresh_network_has_zero_velocity(draw, shape):
     x = draw(0, 3, *shape)
     assert torch.equal(MLP(shape, 16, 2).double()(x, torch.rand(3).double()), torch.zeros_like(x))
 
@@ -40,7 +40,7 @@ def test_a_fresh_network_learns_from_its_first_step(draw):
     assert net.leave.weight.grad.abs().max() > 0
 
 
-def test_octaves_tell_near_points_apart(stir):
+def test_octaves_distinguish_nearby_points(stir):
     x, t = torch.tensor([[0.0, 0.0], [0.05, 0.05]], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
 
     def gap(octaves: int) -> float:
@@ -50,5 +50,5 @@ def test_octaves_tell_near_points_apart(stir):
     assert gap(6) > 2 * gap(0)
 
 
-def test_octaves_are_no_weights():
+def test_octaves_are_not_weights():
     assert MLP((2,), 8, 1, octaves=3).state_dict().keys() == MLP((2,), 8, 1).state_dict().keys()

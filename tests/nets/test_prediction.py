@@ -19,7 +19,7 @@ PATHS = {
 
 
 class Oracle(nn.Module):
-    """Knows the answer."""
+    """Predicts the exact end of the path."""
 
     def __init__(self, answer):
         super().__init__()
@@ -47,7 +47,7 @@ def test_the_condition_reaches_the_network(draw, wrapper):
 
 
 @pytest.mark.parametrize(("wrapper", "t"), [(PredictsTarget, 1.0), (PredictsSource, 0.0)])
-def test_the_velocity_is_finite_where_the_path_gives_none(draw, wrapper, t):
+def test_the_velocity_is_finite_where_the_path_is_singular(draw, wrapper, t):
     v = wrapper(Oracle(draw(0, 2, 3)))(draw(1, 2, 3), torch.full((2,), t, dtype=torch.float64))
     assert v.isfinite().all()
     assert v.abs().max() < 21 * 8

@@ -12,7 +12,7 @@ from monge.objective.flow_matching import FlowMatching
 
 
 class Shows:
-    """A model whose hidden state is given, and which remembers the layer that was asked for."""
+    """A model with a given hidden state, which records the requested layer."""
 
     def __init__(self, hidden):
         self.hidden, self.layer = hidden, None
@@ -42,14 +42,14 @@ def test_the_loss_is_minus_the_cosine(draw, sign, expected):
     assert float(loss(direct(lambda x, cond: x), sign * pair.x_1, pair)) == pytest.approx(expected)
 
 
-def test_right_angles_score_zero_and_tokens_are_averaged(draw):
+def test_orthogonal_vectors_score_zero_and_tokens_are_averaged(draw):
     x_1 = torch.tensor([[[1.0, 0, 0], [1.0, 0, 0]]]).double()
     hidden = torch.tensor([[[0.0, 5, 0], [3.0, 0, 0]]]).double()
     assert float(loss(direct(lambda x, cond: x), hidden, Pair(x_1, x_1))) == pytest.approx(-0.5)
 
 
 def test_the_encoder_sees_the_clean_target(draw):
-    """Not x_t, at whatever stage of training."""
+    """Not x_t, at any stage of training."""
     seen = []
 
     def encoder(x, cond):
@@ -62,7 +62,7 @@ def test_the_encoder_sees_the_clean_target(draw):
 
 
 def test_the_target_follows_the_coupling(draw):
-    """The encoder must see the targets after they were re-paired: here they are, and the alignment is perfect."""
+    """The encoder must see the re-paired targets: here it does, and the alignment is perfect."""
     pair = Pair(draw(0, 4, 5, 3), draw(1, 4, 5, 3))
 
     def backward(batch, *, generator=None):
@@ -79,7 +79,7 @@ def test_masked_tokens_do_not_count(draw):
     assert float(loss(direct(lambda x, cond: x), hidden, pair)) == pytest.approx(-1)
 
 
-def test_the_layer_that_was_named_is_the_one_that_is_asked_for(draw):
+def test_the_configured_layer_is_the_requested_one(draw):
     model, pair = Shows(draw(0, 2, 5, 3)), Pair(draw(1, 2, 5, 3), draw(2, 2, 5, 3))
     direct(lambda x, cond: x)(model, pair.x_0, torch.zeros(2).double(), pair)
     assert model.layer == 2
@@ -111,7 +111,7 @@ def test_the_projector_is_repas():
     assert (align.projector[0].in_features, align.projector[-1].out_features, align.weight) == (5, 7, 0.5)
 
 
-def test_another_number_of_tokens_is_an_error_with_both_numbers(draw):
+def test_a_different_number_of_tokens_is_an_error_with_both_numbers(draw):
     pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
     with pytest.raises(ValueError, match=r"features of shape \(2, 4, 3\), the model has \(2, 5\) tokens"):
         loss(direct(lambda x, cond: x[:, 1:]), draw(2, 2, 5, 3), pair)
@@ -132,7 +132,7 @@ def test_the_encoder_is_given_the_mask_and_the_conditions(draw):
 
 
 def test_padding_does_not_move_the_features_of_real_tokens(draw, stir):
-    """An encoder that attends gets the mask, so that the loss is that of the sequences without padding."""
+    """An encoder with attention gets the mask, so that the loss equals that of the sequences without padding."""
     encoder = Attends(stir(DiT(3, DiTShape(BlockShape(16, 2), 1))))
     mask = torch.tensor([True, True, False]).expand(2, 3)
     pair, hidden = Pair(draw(0, 2, 3, 3), draw(1, 2, 3, 3), mask), draw(2, 2, 3, 3)
@@ -153,7 +153,7 @@ class Attends(nn.Module):
 
 def test_an_encoder_of_one_argument_is_rejected_and_can_be_wrapped(draw):
     for encoder in (lambda x: x, nn.Linear(3, 3)):
-        with pytest.raises(ValueError, match=r"wrap one that takes x_1 alone: Unconditional\(encoder\)"):
+        with pytest.raises(ValueError, match=r"if it takes only x_1, pass Unconditional\(encoder\)"):
             Alignment(encoder, layer=1, width=3, features=3)
     pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
     assert float(loss(direct(Unconditional(lambda x: x)), pair.x_1, pair)) == pytest.approx(-1)

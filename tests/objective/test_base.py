@@ -27,15 +27,15 @@ def model(x):
     return 2 * x
 
 
-def test_terms_are_weighted_and_metrics_carry_their_names():
+def test_terms_are_weighted_and_metrics_are_named_after_them():
     loss = two()(model, torch.tensor(1.0))
     assert float(loss.value.detach()) == pytest.approx(6 + 0.1)
-    found = {name: float(metric) for name, metric in loss.metrics.items()}
+    result = {name: float(metric) for name, metric in loss.metrics.items()}
     expected = {"loss": 6.1, "walk/loss": 6.0, "walk/batch": 1.0, "match/loss": 10.0, "match/batch": 1.0}
-    assert found == pytest.approx(expected)
+    assert result == pytest.approx(expected)
 
 
-def test_what_the_terms_learn_is_trained_with_its_weight():
+def test_parameters_of_the_terms_are_trained_with_the_weights():
     objective = two()
     objective(model, torch.tensor(1.0)).value.backward()
     gradients = {name: float(parameter.grad) for name, parameter in objective.named_parameters()}

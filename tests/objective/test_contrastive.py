@@ -35,7 +35,7 @@ def test_infonce_is_the_cross_entropy_of_the_first(draw, seed):
 
 @pytest.mark.parametrize("objective", [InfoNCE(), Margin()], ids=["infonce", "margin"])
 @given(seed=st.integers(0, 2**31))
-def test_candidates_that_are_not_there_change_nothing(draw, objective, seed):
+def test_masked_candidates_change_nothing(draw, objective, seed):
     x = draw(seed, 3, 5, 2)
     mask = torch.tensor([[True, True, False, True, False]]).expand(3, 5)
     with_absent, without = objective(energy, Candidates(x, mask)), objective(energy, Candidates(x[:, [0, 1, 3]]))
@@ -54,7 +54,7 @@ def test_a_row_with_one_candidate_costs_nothing():
     ("row", "expected"),
     [([0.0, 1.0, 5.0], 0.0), ([0.0, 0.0, 0.0], 1.0), ([0.0, 0.4, 3.0], 0.3), ([2.0, 0.0, 0.0], 3.0)],
 )
-def test_the_margin_loss_is_the_mean_of_what_is_missing(row, expected):
+def test_the_margin_loss_is_the_mean_shortfall(row, expected):
     assert float(Margin()(energy, contrast(row)).value) == pytest.approx(expected)
 
 
@@ -64,13 +64,13 @@ def test_the_margin_loss_is_a_mean_over_candidates_of_all_rows():
     assert float(Margin(margin=3.0)(energy, batch).value) == pytest.approx(2.0)
 
 
-def test_accuracy_is_the_share_of_rows_whose_right_candidate_is_lowest():
+def test_accuracy_is_the_share_of_rows_whose_correct_candidate_is_lowest():
     batch = contrast([0.0, 1.0, 2.0], [1.0, 0.0, 2.0], [1.0, 1.0, 2.0], [-1.0, 3.0, 0.0])
     assert float(InfoNCE()(energy, batch).metrics["accuracy"]) == 0.5
 
 
 @pytest.mark.parametrize("objective", [InfoNCE(), Margin()], ids=["infonce", "margin"])
-def test_a_step_lowers_the_right_energy_and_raises_the_others(objective):
+def test_a_step_lowers_the_correct_energy_and_raises_the_others(objective):
     x = torch.zeros(2, 3, 1, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True, True, True], [True, True, False]])
     objective(energy, Candidates(x, mask)).value.backward()
@@ -80,9 +80,9 @@ def test_a_step_lowers_the_right_energy_and_raises_the_others(objective):
     assert x.grad[1, 2] == 0
 
 
-def test_a_row_without_a_right_candidate_is_named():
+def test_a_row_without_a_correct_candidate_is_named():
     mask = torch.tensor([[True, True], [True, False], [False, True]])
-    with pytest.raises(ValueError, match="row 2 has no right candidate"):
+    with pytest.raises(ValueError, match="row 2 has no correct candidate"):
         Candidates(torch.zeros(3, 2, 1), mask)
 
 
@@ -98,7 +98,7 @@ def test_infonce_of_vectors_is_that_of_the_energies_of_all_pairs(draw, seed):
 
 
 @given(seed=st.integers(0, 2**31))
-def test_infonce_counts_strangers_but_not_the_own_key_again(draw, seed):
+def test_infonce_counts_other_keys_but_masks_copies_of_the_own_key(draw, seed):
     q, k, others = draw(seed, 4, 3), draw(seed + 1, 4, 3), draw(seed + 2, 6, 3)
     among = info_nce(q, k, others)
     torch.testing.assert_close(info_nce(q, k, torch.cat([others, 2 * k[:1]])) > among, torch.tensor(True))
@@ -107,14 +107,14 @@ def test_infonce_counts_strangers_but_not_the_own_key_again(draw, seed):
     assert alone > info_nce(q[:1], k[:1], others[:3])
 
 
-def test_infonce_knows_its_own_key_under_autocast(draw):
+def test_infonce_recognises_its_own_key_under_autocast(draw):
     k = draw(0, 16, 64).float()
     with torch.autocast("cpu", torch.bfloat16):
         assert float(info_nce(k, k, k)) < 0.01
 
 
 def test_conditions_and_token_masks_follow_their_candidates(draw):
-    """An energy that counts existing tokens of its kind: the same as of each candidate alone."""
+    """With an energy that counts existing tokens of its kind, the result equals that of each candidate alone."""
     x, mask = draw(0, 3, 4, 5, 2), draw(1, 3, 4, 5) > 0
     kind = torch.arange(12).reshape(3, 4)
 
@@ -128,7 +128,7 @@ def test_conditions_and_token_masks_follow_their_candidates(draw):
             torch.testing.assert_close(energies[row, k], expected)
 
 
-def test_a_contrast_moves_whole(draw):
+def test_all_parts_of_a_contrast_move(draw):
     batch = Candidates(draw(0, 3, 4, 2), torch.ones(3, 4, dtype=torch.bool), {"kind": torch.zeros(3, 4)}).to("cpu")
     assert len(batch) == 3
     assert set(batch.cond) == {"kind"}

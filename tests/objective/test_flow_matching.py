@@ -1,4 +1,4 @@
-"""Flow matching: where its minimum is, and that couplings, masks and weights mean what they say."""
+"""Flow matching: its minimum, and the effect of couplings, masks and weights."""
 
 import pickle
 
@@ -21,7 +21,7 @@ def seeded():
 
 
 def at(t):
-    """Every draw of t is this one."""
+    """A law whose every draw is this t."""
     return Times(lambda u: torch.full_like(u, t))
 
 
@@ -52,11 +52,11 @@ def test_the_conditional_expectation_is_the_minimum(draw):
             loss(lambda x, t, cond, s=s, d=direction: expected_velocity(x, t) + s * d(x)) - least for s in (-0.1, 0.1)
         ]
         assert min(gains) > 0
-        assert gains[0] == pytest.approx(gains[1], rel=0.5)  # the slope there is zero
+        assert gains[0] == pytest.approx(gains[1], rel=0.5)  # the slope at the minimum is zero
 
 
-def test_the_least_loss_at_the_source_is_the_variance_of_the_data(draw):
-    """At t = 0 x_t says nothing about x_1: what is left is Var(x_1) = 1."""
+def test_the_minimum_loss_at_the_source_is_the_variance_of_the_data(draw):
+    """At t = 0, x_t holds no information about x_1: the remaining loss is Var(x_1) = 1."""
     value = FlowMatching(times=at(0.0))(expected_velocity, two_points(draw)).value
     assert float(value) == pytest.approx(1, abs=0.01)
 
@@ -66,8 +66,8 @@ def indexed(draw, n=64):
 
 
 @pytest.mark.parametrize("coupling", [MinibatchOT(), MinibatchOT(0.05)], ids=["exact", "entropic"])
-def test_the_pair_that_makes_x_t_makes_u_t(draw, coupling):
-    """Errata 002.1: told its target, a network that knows the data predicts the velocity of that pair without error."""
+def test_x_t_and_u_t_come_from_the_same_pair(draw, coupling):
+    """A network that is given the target of its row predicts the velocity of that pair without error."""
     pair = indexed(draw)
     calls = []
 
@@ -83,7 +83,7 @@ def test_the_pair_that_makes_x_t_makes_u_t(draw, coupling):
     assert len(calls) == 1
 
 
-def test_coupling_lowers_what_a_network_cannot_know(draw):
+def test_coupling_lowers_the_irreducible_loss(draw):
     pair = two_points(draw, 512)
 
     def loss(coupling):
@@ -160,7 +160,7 @@ def test_times_and_path_are_the_callers(draw, schedule):
     torch.testing.assert_close(x_t, Affine(schedule)(pair.x_0, pair.x_1, t).x_t)
 
 
-def test_each_row_has_a_time_of_its_own(draw):
+def test_each_row_has_its_own_time(draw):
     seen = []
 
     def model(x_t, t, cond):
@@ -183,7 +183,7 @@ def test_gradient_reaches_the_network_and_no_metric_holds_it(draw, stir):
 
 @pytest.mark.slow
 def test_a_table_trained_by_flow_matching_finds_the_expectation(draw):
-    """At one t, a table over bins of x_t is all there is to learn."""
+    """At a fixed t, a table over bins of x_t is the complete model."""
     t, bins, pair = 0.6, 40, two_points(draw)
     table = nn.Parameter(torch.zeros(bins, dtype=torch.float64))
 
@@ -229,14 +229,14 @@ def test_alignment_is_added_with_its_weight(draw):
     assert any("projector" in name for name, _ in FlowMatching(align=align).named_parameters())
 
 
-def test_arguments_are_given_by_name():
-    with pytest.raises(TypeError, match=r"name the arguments, as in FlowMatching\(path=Affine\(\), coupling="):
+def test_arguments_are_keyword_only():
+    with pytest.raises(TypeError, match=r"use keywords, for example FlowMatching\(path=Affine\(\), coupling="):
         FlowMatching(MinibatchOT())
 
 
 def test_two_tensors_in_place_of_a_pair_are_rejected(draw):
     net, x = MLP((2,), 8, 1).double(), draw(0, 4, 2)
-    with pytest.raises(TypeError, match=r"call FlowMatching\(\)\(model, batch\), as with Pair\(x_0, x_1\)"):
+    with pytest.raises(TypeError, match=r"call FlowMatching\(\)\(model, batch\), with a batch such as Pair"):
         FlowMatching()(net, x, x)
 
 
@@ -249,7 +249,7 @@ def test_a_velocity_of_another_shape_does_not_train(draw, shape):
 @pytest.mark.parametrize("spread", [constant(0.3), decreasing(0.3)])
 @pytest.mark.parametrize("quantile", [logit_normal(), shifted(3.0), shifted(2.0, logit_normal(0.5))])
 def test_an_objective_can_be_pickled(draw, spread, quantile):
-    """With schedule, spread and law of t; velocities, which are forward-mode derivatives of the schedule, are the same."""
+    """With schedule, spread and distribution of t. Velocities, forward-mode derivatives of the schedule, stay the same."""
     objective = FlowMatching(path=Affine(conditional_ot(0.1), spread), times=Times(quantile), coupling=MinibatchOT(0.1))
     pair, losses = Pair(draw(0, 8, 2), draw(1, 8, 2)), []
     for each in (objective, pickle.loads(pickle.dumps(objective))):

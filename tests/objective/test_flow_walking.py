@@ -1,4 +1,4 @@
-"""Flow walking: the exact field has no loss, and one step is a regression."""
+"""Flow walking: the exact field has zero loss, and one step is a regression."""
 
 import math
 
@@ -20,13 +20,13 @@ def seeded():
 
 @pytest.mark.parametrize("step", [euler, midpoint, rk4])
 @pytest.mark.parametrize("steps", [1, 3, 6])
-def test_a_straight_field_has_no_loss(draw, step, steps):
+def test_a_straight_field_has_zero_loss(draw, step, steps):
     x_0, way = draw(0, 8, 3), draw(1, 8, 3)
     value = FlowWalking(steps=steps, step=step)(lambda x, t, cond: way, Pair(x_0, x_0 + way)).value
     assert float(value) == pytest.approx(0, abs=1e-25)
 
 
-def test_any_walk_along_a_field_of_time_alone_arrives(draw):
+def test_any_trajectory_of_a_field_of_time_alone_is_exact(draw):
     """The midpoint rule is exact for v = 2 t whatever the knots are, and Euler's is not."""
     x_0 = draw(0, 8, 3)
     losses = [
@@ -37,14 +37,14 @@ def test_any_walk_along_a_field_of_time_alone_arrives(draw):
     assert losses[1] > 0.01
 
 
-def test_more_steps_come_nearer_on_a_curved_field(draw):
+def test_more_steps_lower_the_error_on_a_curved_field(draw):
     pair = Pair(draw(0, 500, 1), math.e * draw(0, 500, 1))
     losses = [float(FlowWalking(steps=n)(lambda x, t, cond: x, pair).value) for n in (1, 4, 16)]
     assert losses[0] > 3 * losses[1] > 9 * losses[2] > 0
 
 
 def test_one_euler_step_is_the_regression_that_flow_matching_is_at_the_source(draw, stir):
-    """Errata 001.11: on given pairs the two objectives meet at t = 0."""
+    """On given pairs the two objectives coincide at t = 0."""
     net, pair = stir(MLP((3,), 16, 2)), Pair(draw(0, 8, 3), draw(1, 8, 3))
     walk = FlowWalking(steps=1, step=euler)(net, pair).value
     match = FlowMatching(times=Times(torch.zeros_like))(net, pair).value
@@ -67,7 +67,7 @@ def test_inner_knots_are_sorted_draws_of_each_sample(draw):
     torch.testing.assert_close(knots.mean(1), torch.tensor([0, 0.25, 0.5, 0.75]).double(), rtol=0, atol=0.04)
 
 
-def test_tokens_outside_of_the_mask_do_not_count_and_the_model_is_told(draw):
+def test_tokens_outside_of_the_mask_do_not_count_and_the_model_gets_the_mask(draw):
     mask = torch.tensor([[True, True, False], [True, False, False]])
     x_0, x_1 = draw(0, 2, 3, 4), draw(1, 2, 3, 4)
     spoilt = torch.where(mask[..., None], x_1, torch.full_like(x_1, 1e6))
@@ -81,7 +81,7 @@ def test_tokens_outside_of_the_mask_do_not_count_and_the_model_is_told(draw):
     torch.testing.assert_close(value, (x_1 - x_0)[mask].square().mean())
 
 
-def test_gradient_flows_through_the_whole_walk(draw, stir):
+def test_gradient_flows_through_the_entire_trajectory(draw, stir):
     net = stir(MLP((2,), 8, 1))
     loss = FlowWalking()(net, Pair(draw(0, 8, 2), draw(1, 8, 2)))
     loss.value.backward()
@@ -89,13 +89,13 @@ def test_gradient_flows_through_the_whole_walk(draw, stir):
     assert not loss.metrics["loss"].requires_grad
 
 
-def test_a_walk_has_steps():
+def test_a_trajectory_has_at_least_one_step():
     with pytest.raises(ValueError, match="at least one step"):
         FlowWalking(steps=0)
 
 
-def test_the_way_back_is_the_way_there_with_ends_and_time_reversed(draw):
-    """The field x + t from x_1 to x_0 is -(x + 1 - t) from x_0 to x_1; the field's own way there costs something else."""
+def test_reverse_is_forward_with_ends_and_time_reversed(draw):
+    """The field x + t from x_1 to x_0 is -(x + 1 - t) from x_0 to x_1; forward, the field has a different loss."""
     pair, swapped = Pair(draw(0, 8, 3), draw(1, 8, 3)), Pair(draw(1, 8, 3), draw(0, 8, 3))
 
     def field(x, t, cond):
@@ -110,7 +110,7 @@ def test_the_way_back_is_the_way_there_with_ends_and_time_reversed(draw):
     assert reverse != pytest.approx(loss(FlowWalking(step=euler), field, pair))
 
 
-def test_what_else_is_asked_of_the_end_is_added_and_logged(draw):
+def test_the_endpoint_loss_is_added_and_logged(draw):
     pair = Pair(draw(0, 8, 3), draw(1, 8, 3))
 
     def still(x, t, cond):

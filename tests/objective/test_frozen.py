@@ -17,7 +17,7 @@ class Owner(nn.Module):
         self.teacher = Frozen(module)
 
 
-def test_it_is_in_nothing_that_is_trained_or_saved():
+def test_it_is_neither_trained_nor_saved():
     owner = Owner(nn.BatchNorm1d(3))
     names = {"head.weight", "head.bias"}
     assert set(owner.state_dict()) == names
@@ -43,7 +43,7 @@ def test_it_stays_in_eval_mode():
     assert torch.equal(owner.teacher(x), x)
 
 
-def test_no_gradient_passes_and_the_callers_flags_are_left_alone():
+def test_no_gradient_passes_and_requires_grad_flags_are_unchanged():
     linear, x = nn.Linear(3, 2), torch.randn(4, 3, requires_grad=True)
     out = Owner(linear).teacher(x)
     assert not out.requires_grad
@@ -51,7 +51,7 @@ def test_no_gradient_passes_and_the_callers_flags_are_left_alone():
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_has_a_teacher_of_its_own(copied):
+def test_a_copy_has_a_separate_teacher(copied):
     owner, x = Owner(nn.Linear(3, 2)), torch.randn(4, 3)
     other = copied(owner)
     assert torch.equal(other.teacher(x), owner.teacher(x))

@@ -21,7 +21,7 @@ def test_a_model_that_knows_nothing_costs_the_log_of_the_vocabulary():
 
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 5))
 def test_a_prompt_and_padding_without_weight_change_nothing(draw, seed, n):
-    """The loss is that of the targets which count, whatever the logits and ids elsewhere are."""
+    """The loss depends only on targets with weight, whatever the logits and ids elsewhere."""
     logits, ids = draw(seed, 2, 6, 7), (100 * draw(seed + 1, 2, 6)).long().abs() % 7
     weight = (torch.arange(6) >= n).float().expand(2, 6)
     value = NextToken()(model_of(logits), Tokens(ids, weight)).value

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import its smallest experiment."""
+"""Puts the folder of the smallest experiment, `regression`, on the import path of these tests."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The smallest experiment, regress x_1 on x_0: what runs, ranks and resuming are tested with. torchrun can train it."""
+"""The smallest experiment, regression of x_1 on x_0, for tests of runs, ranks and resuming. torchrun can train it."""
 
 import json
 import signal
@@ -24,7 +24,8 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.enter, self.leave = nn.Linear(8, 8), nn.Linear(8, 8)  # gradients of full rank: muon blows up the rest
+        # gradients of full rank, since muon amplifies zero singular values
+        self.enter, self.leave = nn.Linear(8, 8), nn.Linear(8, 8)
         self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,11 +36,11 @@ class Network(nn.Module):
 
 
 class Squares(Objective):
-    """Mean squared error, of inputs blurred by torch's own random numbers if `blur`; `gain` is a weight of the objective."""
+    """Mean squared error; `blur` adds noise from torch's global generator, and `gain` is a trained weight of the objective."""
 
     def __init__(self, blur: float) -> None:
         super().__init__()
-        self.blur, self.gain = blur, nn.Parameter(torch.ones(1))  # not a scalar: FSDP2 takes none
+        self.blur, self.gain = blur, nn.Parameter(torch.ones(1))  # not a scalar, which FSDP2 rejects
 
     def forward(self, model: nn.Module, batch: Pair) -> Loss:
         x = batch.x_0 + self.blur * torch.randn_like(batch.x_0) if self.blur else batch.x_0
@@ -49,15 +50,15 @@ class Squares(Objective):
 
 @dataclass(frozen=True)
 class Regression:
-    """Batch k of n rows holds rows k n to (k + 1) n - 1 of one endless table."""
+    """Batch k of n rows holds rows k n to (k + 1) n - 1 of an infinite table."""
 
     app: ClassVar[str] = "regression"
 
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=4, warmup_steps=0, save_every=2))
     size: int = 8
     blur: float = 0.0
-    stop_at: int = -1  # the number of a batch before which its rank gets SIGTERM
-    trace: str = ""  # a directory where every batch that is made leaves its number, under the rank that made it
+    stop_at: int = -1  # number of the batch before which its rank receives SIGTERM
+    trace: str = ""  # directory in which each rank records the numbers of the batches that it makes
 
     def batch(self, number: int) -> Pair:
         """Batch `number`."""

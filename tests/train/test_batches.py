@@ -1,4 +1,4 @@
-"""Batches are functions of their number; prefetching changes nothing but the time."""
+"""Batches are functions of their number, and prefetching affects only timing."""
 
 import threading
 from itertools import islice
@@ -24,7 +24,7 @@ def test_a_tuple_of_numbers_always_gives_the_same_draws(seed: int, a: int, b: in
 
 
 @given(seeds)
-def test_the_order_of_the_numbers_counts(seed: int) -> None:
+def test_the_order_of_the_numbers_matters(seed: int) -> None:
     a, b = torch.randn(4, generator=seeded(seed, 1, 2)), torch.randn(4, generator=seeded(seed, 2, 1))
     assert not torch.equal(a, b)
 
@@ -34,7 +34,7 @@ def test_neighbours_do_not_correlate(numbers) -> None:
     draws = torch.stack([torch.randn(4000, generator=seeded(*numbers(k)), dtype=torch.float64) for k in range(100)])
     correlation = torch.corrcoef(draws) - torch.eye(100)
     assert correlation.abs().max() < 6 / 4000**0.5
-    # and the first draw of each, as a sequence, is normal and white
+    # the first draw of each generator, as a sequence, is white Gaussian noise
     first = draws[:, 0]
     assert abs(float(first.mean())) < 5 / 10
     assert abs(float((first[1:] * first[:-1]).mean())) < 5 / 10
@@ -48,7 +48,7 @@ def test_every_item_comes_once_per_epoch_across_the_borders_of_batches(seed: int
 
 
 @given(seeds)
-def test_epochs_and_seeds_shuffle_anew(seed: int) -> None:
+def test_epochs_and_seeds_are_shuffled_differently(seed: int) -> None:
     orders = [shuffled(number, 50, 50, seed) for number in range(3)] + [shuffled(0, 50, 50, seed + 1)]
     for i, a in enumerate(orders):
         assert all(not torch.equal(a, b) for b in orders[:i])
@@ -75,21 +75,21 @@ def test_prefetching_keeps_the_order(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_an_error_arrives_at_its_turn_and_ends_the_threads(workers: int) -> None:
+def test_an_error_is_raised_in_order_and_ends_the_threads(workers: int) -> None:
     def batches(number: int) -> int:
         if number == 4:
             raise ValueError("batch four")
         return number
 
-    found = []
+    received = []
     with pytest.raises(ValueError, match="batch four"):
-        found.extend(prefetched(batches, iter(range(10)), workers=workers))
-    assert found == [0, 1, 2, 3]
+        received.extend(prefetched(batches, iter(range(10)), workers=workers))
+    assert received == [0, 1, 2, 3]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_an_endless_stream_is_read_a_few_ahead_and_can_be_left(workers: int) -> None:
+def test_an_infinite_stream_is_prefetched_by_a_few_and_can_be_abandoned(workers: int) -> None:
     asked: list[int] = []
 
     def batches(number: int) -> int:

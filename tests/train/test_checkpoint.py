@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there; what is cut short is named."""
+"""A checkpoint is complete or absent, and errors name truncated files."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ MONGE = Path(checkpoint.__file__).parents[1]
 
 
 def state_after(count: int) -> State:
-    """A state that has taken some steps."""
+    """A state after some steps."""
     run = Regression().build()
     state, step = prepare(run, HERE)
     for number, _ in train(run, state, step, HERE):
@@ -36,11 +36,11 @@ def saved(directory: Path, numbers: list[int]) -> None:
         save(directory, state, HERE)
 
 
-def there(directory: Path) -> list[int]:
+def stored_steps(directory: Path) -> list[int]:
     return [checkpoint.step_of(path) for path in steps(directory)]
 
 
-def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
+def test_a_saved_state_is_read_unchanged(tmp_path: Path) -> None:
     state = state_after(3)
     state.best = {"step": 2, "value": 0.5}
     path = save(tmp_path, state, HERE)
@@ -59,19 +59,19 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     assert_close(fresh.tensors(HERE), tensors, rtol=0, atol=0)
 
 
-def test_the_last_and_the_chosen_stay(tmp_path: Path) -> None:
+def test_pruning_keeps_the_last_and_the_chosen(tmp_path: Path) -> None:
     saved(tmp_path, [1, 2, 3, 4, 5, 6])
     prune(tmp_path, keep=2, also={1, 3, 99})
-    assert there(tmp_path) == [1, 3, 5, 6]
+    assert stored_steps(tmp_path) == [1, 3, 5, 6]
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_what_a_crash_left_half_written_goes_and_is_never_taken_for_a_checkpoint(tmp_path: Path) -> None:
+def test_a_half_written_checkpoint_is_removed_and_never_listed(tmp_path: Path) -> None:
     saved(tmp_path, [1, 2])
     (tmp_path / ".writing-step-00000003").mkdir()
     (tmp_path / ".writing-step-00000003" / "model.safetensors").write_bytes(b"half")
     (tmp_path / ".writing-.writing-step-00000001").mkdir()
-    assert there(tmp_path) == [1, 2]
+    assert stored_steps(tmp_path) == [1, 2]
     saved(tmp_path, [3])
     prune(tmp_path, keep=5, also=set())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002", "step-00000003"]
@@ -80,31 +80,31 @@ def test_what_a_crash_left_half_written_goes_and_is_never_taken_for_a_checkpoint
 
 @pytest.mark.parametrize("name", ["model", "resume", "ema"])
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999, None])
-def test_a_file_cut_short_or_missing_is_named_in_one_sentence(tmp_path: Path, name: str, part: float | None) -> None:
+def test_a_truncated_or_missing_file_is_named_in_one_sentence(tmp_path: Path, name: str, part: float | None) -> None:
     saved(tmp_path, [7])
     file = tmp_path / "step-00000007" / f"{name}.safetensors"
     if part is None:
         file.unlink()
     else:
-        whole = file.read_bytes()
-        file.write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(ValueError, match="not a whole safetensors file") as error:
+        content = file.read_bytes()
+        file.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(ValueError, match="not a complete safetensors file") as error:
         read(file.parent, ["model", "resume", "ema"])
     assert str(error.value).startswith(f"{file}: ")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", ["", '{"step": 7, "be', None])
-def test_scalars_cut_short_or_missing_are_named(tmp_path: Path, content: str | None) -> None:
+def test_truncated_or_missing_scalars_are_named(tmp_path: Path, content: str | None) -> None:
     saved(tmp_path, [7])
     file = tmp_path / "step-00000007" / "state.json"
     file.unlink() if content is None else file.write_text(content)
-    with pytest.raises(ValueError, match="not a whole JSON file") as error:
+    with pytest.raises(ValueError, match="not a complete JSON file") as error:
         read(file.parent, ["model"])
     assert str(error.value).startswith(f"{file}: ")
 
 
-def test_weights_of_another_network_are_refused_and_change_nothing() -> None:
+def test_weights_of_another_network_are_rejected_and_change_nothing() -> None:
     module, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 4)
     before = {name: p.clone() for name, p in module.state_dict().items()}
     with pytest.raises(ValueError, match=r"another network.*'weight'"):
@@ -114,7 +114,7 @@ def test_weights_of_another_network_are_refused_and_change_nothing() -> None:
     assert_close(module.state_dict(), before, rtol=0, atol=0)
 
 
-# the limit stands for a full disk: writing past it fails, in the middle of a file
+# the limit simulates a full disk: writing fails in the middle of a file
 FULL = """
 import resource, sys
 from pathlib import Path
@@ -138,7 +138,7 @@ except OSError as error:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [10, 1000])
-def test_a_disk_that_fills_up_leaves_the_checkpoints_before_it_whole(tmp_path: Path, size: int) -> None:
+def test_a_full_disk_leaves_earlier_checkpoints_intact(tmp_path: Path, size: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path), str(size)],
         cwd=Path(__file__).parent,
@@ -154,7 +154,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoints_before_it_whole(tmp_path: P
 
 
 def test_nothing_in_the_package_reads_a_pickle() -> None:
-    found = [
+    pickles = [
         f"{path.relative_to(MONGE)}: {word}"
         for path in MONGE.rglob("*.py")
         for word in (
@@ -168,4 +168,4 @@ def test_nothing_in_the_package_reads_a_pickle() -> None:
         )
         if word in path.read_text()
     ]
-    assert found == []
+    assert pickles == []

@@ -1,4 +1,4 @@
-"""Two ranks under torchrun, gloo on the CPU: the same run as one process that accumulates two rounds."""
+"""Two ranks under torchrun, gloo on the CPU: equal to one process that accumulates two batches."""
 
 import json
 import shutil
@@ -35,8 +35,8 @@ def regress(torchrun: Callable[..., None]) -> Callable[..., None]:
 
 def files(directory: Path) -> dict[str, bytes]:
     """The checkpoints' bytes, and the lines of the log."""
-    found = {str(p.relative_to(directory)): p.read_bytes() for p in (directory / "checkpoints").glob("*/*")}
-    return {**found, "metrics": (directory / "metrics.jsonl").read_bytes()}
+    checkpoints = {str(p.relative_to(directory)): p.read_bytes() for p in (directory / "checkpoints").glob("*/*")}
+    return {**checkpoints, "metrics": (directory / "metrics.jsonl").read_bytes()}
 
 
 def weights(directory: Path, step: int, name: str = "model") -> dict[str, torch.Tensor]:
@@ -73,21 +73,21 @@ def test_two_ranks_step_as_one_process_that_accumulates(alone: Path, ddp: Path) 
         assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_what_two_ranks_saved_opens_in_one_process(ddp: Path) -> None:
+def test_a_run_of_two_ranks_opens_in_one_process(ddp: Path) -> None:
     model = reopen(ddp, app="regression").weights(Network(), which="last", averaged=False)
     assert_close(model.state_dict(), weights(ddp, 4), rtol=0, atol=0)
 
 
-def test_another_number_of_ranks_is_refused(ddp: Path, tmp_path: Path) -> None:
+def test_another_number_of_ranks_is_rejected(ddp: Path, tmp_path: Path) -> None:
     shutil.copytree(ddp, tmp_path / "run")
     config = TrainConfig(**TRAIN)
-    with pytest.raises(ValueError, match="made by 2 ranks, these are 1"):
+    with pytest.raises(ValueError, match="trained on 2 ranks, got 1"):
         fit(Regression(config, trace=str(ddp / "seen")), tmp_path / "run", resume=True)
 
 
 @pytest.fixture(scope="module")
-def wholes(regress: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Whole runs by how their ranks share: with muon, with accumulation, with random numbers in the loss."""
+def complete_runs(regress: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Complete runs by kind of parallelism, with muon, accumulation and random numbers in the loss."""
     directories = {parallel: tmp_path_factory.mktemp(parallel) / "run" for parallel in ("ddp", "fsdp")}
     for parallel, directory in directories.items():
         regress(directory, **richer(parallel))
@@ -98,30 +98,30 @@ def richer(parallel: str) -> dict[str, Any]:
     return {"train": {"parallel": parallel, "gradient_accumulation": 2, "optimizer": "muon"}, "blur": 0.3}
 
 
-def test_sharded_weights_step_as_replicated_ones(wholes: dict[str, Path]) -> None:
+def test_sharded_weights_step_as_replicated_ones(complete_runs: dict[str, Path]) -> None:
     torch.manual_seed(0)
     start = Network().state_dict()
-    ddp, fsdp = (weights(wholes[parallel], 4) for parallel in ("ddp", "fsdp"))
+    ddp, fsdp = (weights(complete_runs[parallel], 4) for parallel in ("ddp", "fsdp"))
     for name, end in ddp.items():
-        # muon's Newton-Schulz iterations run in bfloat16, so that a matrix keeps two digits only
+        # muon's Newton-Schulz iterations run in bfloat16, so only two digits of a matrix agree
         tolerance = 0.05 if name.startswith("blocks") and end.ndim == 2 else 1e-3
         assert (fsdp[name] - end).norm() < tolerance * (end - start[name]).norm(), name
-    records = [read_records(wholes[parallel] / "metrics.jsonl") for parallel in ("ddp", "fsdp")]
+    records = [read_records(complete_runs[parallel] / "metrics.jsonl") for parallel in ("ddp", "fsdp")]
     for one, two in zip(*records, strict=True):
         assert_close(one, two, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.long), "fsdp"])
-def test_ranks_that_are_stopped_go_on_bit_for_bit(
-    regress: Callable[..., None], tmp_path: Path, wholes: dict[str, Path], parallel: str
+def test_stopped_ranks_resume_bit_for_bit(
+    regress: Callable[..., None], tmp_path: Path, complete_runs: dict[str, Path], parallel: str
 ) -> None:
-    # the loss draws from each rank's own generator, whose state must come back too
+    # the loss draws from each rank's generator, whose state must be restored too
     cut = tmp_path / "cut"
-    shutil.copytree(wholes[parallel], cut)
-    # as a crash leaves it: the last checkpoint half-written, the log ahead
+    shutil.copytree(complete_runs[parallel], cut)
+    # as after a crash: the last checkpoint is half-written, and the log is ahead
     (cut / "checkpoints/step-00000004").rename(cut / "checkpoints/.writing-step-00000004")
     regress(cut, "--resume", **richer(parallel))
-    assert files(cut) == files(wholes[parallel])
+    assert files(cut) == files(complete_runs[parallel])
     assert not list((cut / "checkpoints").glob(".writing-*"))
 
 

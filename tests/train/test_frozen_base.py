@@ -1,4 +1,4 @@
-"""Checkpoints hold only what is trained: adapters on a frozen base, tied weights once, and a fingerprint of the rest."""
+"""Checkpoints hold only trained weights: adapters on a frozen base, tied weights once, and a fingerprint of the base."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +44,7 @@ class Low(nn.Module):
 
 
 def adapted(kind: str, seed: int = 0) -> nn.Module:
-    """A language model with tied embeddings whose feed-forward layers have low-rank adapters; all else is frozen."""
+    """A language model with tied embeddings whose feed-forward layers have low-rank adapters; the rest is frozen."""
     torch.manual_seed(seed)
     model = BASES[kind]().requires_grad_(False)
     for block in model.transformer.h if kind == "gpt2" else model.model.layers:
@@ -101,8 +101,8 @@ def test_a_checkpoint_of_adapters_has_their_size_and_reopens(tmp_path: Path, kin
 def test_tied_weights_are_stored_once_and_stay_tied(tmp_path: Path, kind: str) -> None:
     state = fit(Adapt(kind, frozen=False), tmp_path)
     stored = load_file(tmp_path / "checkpoints" / "step-00000004" / "model.safetensors")
-    own = sum(p.nbytes for p in state.model.parameters())
-    assert sum(value.nbytes for value in stored.values()) == own
+    expected = sum(p.nbytes for p in state.model.parameters())
+    assert sum(value.nbytes for value in stored.values()) == expected
     model = reopen(tmp_path, app="adapt").weights(BASES[kind](), averaged=False)
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert_close(model.state_dict(), state.model.state_dict(), rtol=0, atol=0)
@@ -136,7 +136,7 @@ class Sparse(nn.Module):
 
 
 class Extra(nn.Linear):
-    """A layer with state that is no tensor."""
+    """A layer with state that is not a tensor."""
 
     def get_extra_state(self) -> Any:
         return {"calls": 3}
@@ -161,7 +161,7 @@ def test_state_that_cannot_be_saved_is_reported_before_the_first_step(tmp_path: 
     assert not (tmp_path / "recipe.json").exists()
 
 
-def test_views_of_one_storage_are_saved_apart(tmp_path: Path) -> None:
+def test_views_of_one_storage_are_saved_separately(tmp_path: Path) -> None:
     module = nn.Module()
     table = torch.arange(6.0)
     module.register_buffer("first", table[:3])

@@ -1,4 +1,4 @@
-"""metrics.jsonl has no gap, no double and no torn line, whatever happened before it was opened."""
+"""metrics.jsonl has no missing, duplicate or truncated line, whatever happened before it was opened."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def written(path: Path, steps: range) -> None:
     log.close()
 
 
-def test_reopening_cuts_what_came_after_the_step(tmp_path: Path) -> None:
+def test_reopening_drops_the_records_after_the_step(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     written(path, range(1, 9))
     written(path, range(6, 11))
@@ -28,17 +28,17 @@ def test_reopening_cuts_what_came_after_the_step(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 10_000))
-def test_a_line_torn_at_any_byte_does_not_count(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+def test_a_line_truncated_at_any_byte_is_ignored(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("log") / "metrics.jsonl"
     written(path, range(1, 9))
-    whole = path.read_bytes()
-    cut %= len(whole) + 1
-    path.write_bytes(whole[:cut])
-    kept = [record["step"] for record in read_records(path)]
-    ends = [i for i in range(1, cut + 1) if whole[:i].count(b"}") > whole[: i - 1].count(b"}")]
-    assert kept == list(range(1, len(ends) + 1))
-    written(path, range(len(kept) + 1, 9))
-    assert path.read_bytes() == whole
+    content = path.read_bytes()
+    cut %= len(content) + 1
+    path.write_bytes(content[:cut])
+    steps = [record["step"] for record in read_records(path)]
+    ends = [i for i in range(1, cut + 1) if content[:i].count(b"}") > content[: i - 1].count(b"}")]
+    assert steps == list(range(1, len(ends) + 1))
+    written(path, range(len(steps) + 1, 9))
+    assert path.read_bytes() == content
 
 
 def test_a_line_can_be_read_as_soon_as_it_is_written(tmp_path: Path) -> None:
@@ -48,34 +48,34 @@ def test_a_line_can_be_read_as_soon_as_it_is_written(tmp_path: Path) -> None:
     log.close()
 
 
-def test_a_file_that_lost_the_line_of_the_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_the_record_of_the_checkpoint_is_rejected(tmp_path: Path) -> None:
     written(tmp_path / "metrics.jsonl", range(1, 4))
-    with pytest.raises(ValueError, match="no record of step 5, where the run goes on"):
+    with pytest.raises(ValueError, match="the record of step 5, from which the run resumes, is missing"):
         JSONL(tmp_path / "metrics.jsonl", step=5)
 
 
-def test_a_file_that_is_not_there_has_no_records(tmp_path: Path) -> None:
+def test_a_missing_file_has_no_records(tmp_path: Path) -> None:
     assert read_records(tmp_path / "metrics.jsonl") == []
 
 
-def test_event_files_hold_what_the_lines_hold_when_asked_for(tmp_path: Path) -> None:
+def test_event_files_hold_the_same_values_as_the_lines(tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with Log(tmp_path, step=0, steps=3, title="test", tensorboard=True) as log:
         for step in (1, 2, 3):
             log.write(step, {"loss": step / 4, "gradient": 1.0})
-    found = events.EventAccumulator(str(tmp_path / "tensorboard"))
-    found.Reload()
+    accumulator = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    accumulator.Reload()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(e.step, e.value) for e in found.Scalars("loss")] == [(r["step"], r["loss"]) for r in lines]
+    assert [(e.step, e.value) for e in accumulator.Scalars("loss")] == [(r["step"], r["loss"]) for r in lines]
 
 
-def test_no_event_files_unless_asked_for(tmp_path: Path) -> None:
+def test_no_event_files_unless_requested(tmp_path: Path) -> None:
     with Log(tmp_path, step=0, steps=1, title="test") as log:
         log.write(1, {"loss": 1.0})
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_tensorboard_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match=r"pip install 'monge\[tensorboard\]'"):
         Log(tmp_path, step=0, steps=1, title="test", tensorboard=True)

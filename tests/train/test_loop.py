@@ -24,13 +24,13 @@ def recipe(**settings) -> Regression:
     return Regression(TrainConfig(**{"steps": 8, "warmup_steps": 2, **settings}), **fields)
 
 
-def walked(wanted: Regression, steps: int | None = None, into: Path | None = None) -> tuple[State, list[float]]:
-    """(the state, the losses) after `steps` steps, from the checkpoint in `into` if there is one, saved there at the end."""
+def stepped(wanted: Regression, steps: int | None = None, into: Path | None = None) -> tuple[State, list[float]]:
+    """(state, losses) after `steps` steps, resumed from the last checkpoint in `into`, if any, and saved there at the end."""
     torch.manual_seed(wanted.train.seed)
     run = wanted.build()
     state, step = prepare(run, HERE)
-    if into and (found := checkpoint.steps(into)):
-        state.load(*checkpoint.read(found[-1], state.files()), HERE)
+    if into and (saved := checkpoint.steps(into)):
+        state.load(*checkpoint.read(saved[-1], state.files()), HERE)
     losses = [float(metrics["loss"]) for _, metrics in islice(train(run, state, step, HERE), steps)]
     if into:
         checkpoint.save(into, state, HERE)
@@ -49,42 +49,42 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS.keys())
-def test_a_run_cut_into_pieces_is_the_run_in_one_bit_for_bit(tmp_path: Path, settings: dict) -> None:
-    wanted = recipe(blur=0.3, **settings)  # the blur draws from torch's own generator
-    whole, losses = walked(wanted)
+def test_a_run_in_pieces_equals_the_run_in_one_bit_for_bit(tmp_path: Path, settings: dict) -> None:
+    wanted = recipe(blur=0.3, **settings)  # the blur draws from torch's global generator
+    uninterrupted, losses = stepped(wanted)
     pieces: list[float] = []
     for steps in (1, 3, 0, 2, None):
         torch.rand(5)  # whatever happened to the generator in between
-        state, found = walked(wanted, steps, tmp_path)
-        pieces += found
+        state, piece = stepped(wanted, steps, tmp_path)
+        pieces += piece
     assert pieces == losses
     files = state.tensors(HERE)
-    assert files.keys() == whole.tensors(HERE).keys()
-    for name, tensors in whole.tensors(HERE).items():
+    assert files.keys() == uninterrupted.tensors(HERE).keys()
+    for name, tensors in uninterrupted.tensors(HERE).items():
         assert files[name].keys() == tensors.keys()
         assert all(torch.equal(files[name][key], value) for key, value in tensors.items()), name
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_the_number_of_workers_changes_nothing(workers: int) -> None:
-    alone, losses = walked(recipe(loader_threads=0, blur=0.3))
-    helped, found = walked(recipe(loader_threads=workers, blur=0.3))
-    assert found == losses
+    alone, losses = stepped(recipe(loader_threads=0, blur=0.3))
+    helped, losses_helped = stepped(recipe(loader_threads=workers, blur=0.3))
+    assert losses_helped == losses
     assert_close(helped.tensors(HERE), alone.tensors(HERE), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_two_batches_of_n_are_one_of_2n(optimizer: str) -> None:
-    two, losses = walked(recipe(gradient_accumulation=2, size=8, optimizer=optimizer))
-    one, found = walked(recipe(gradient_accumulation=1, size=16, optimizer=optimizer))
-    assert_close(losses, found, rtol=1e-5, atol=0)
+    two, losses = stepped(recipe(gradient_accumulation=2, size=8, optimizer=optimizer))
+    one, losses_of_one = stepped(recipe(gradient_accumulation=1, size=16, optimizer=optimizer))
+    assert_close(losses, losses_of_one, rtol=1e-5, atol=0)
     assert_close(two.tensors(HERE)["model"], one.tensors(HERE)["model"], rtol=1e-4, atol=1e-6)
-    fewer, _ = walked(recipe(gradient_accumulation=1, size=8, optimizer=optimizer))
+    fewer, _ = stepped(recipe(gradient_accumulation=1, size=8, optimizer=optimizer))
     difference = one.model.enter.weight - fewer.model.enter.weight
-    assert difference.abs().max() > 1e-4  # the law is not empty
+    assert difference.abs().max() > 1e-4  # the test is not vacuous
 
 
-def test_the_caller_steps_stops_and_goes_on() -> None:
+def test_the_caller_steps_stops_and_resumes() -> None:
     run = recipe(steps=6).build()
     state, step = prepare(run, HERE)
     walk = train(run, state, step, HERE)
@@ -114,8 +114,8 @@ def test_a_batch_that_fails_ends_the_run_with_its_own_error() -> None:
     assert state.step == 3
 
 
-def test_the_objective_has_weights_of_its_own_that_are_trained_averaged_over_rounds_and_saved(tmp_path: Path) -> None:
-    state, _ = walked(recipe(), None, tmp_path)
+def test_weights_of_the_objective_are_trained_averaged_over_rounds_and_saved(tmp_path: Path) -> None:
+    state, _ = stepped(recipe(), None, tmp_path)
     assert state.objective.gain.detach().item() != 1
     tensors, _ = checkpoint.read(checkpoint.steps(tmp_path)[-1], ["resume"])
     assert_close(tensors["resume"]["objective/gain"], state.objective.gain.detach(), rtol=0, atol=0)
@@ -123,7 +123,7 @@ def test_the_objective_has_weights_of_its_own_that_are_trained_averaged_over_rou
 
 def test_metrics_are_means_over_the_rounds_of_a_step() -> None:
     wanted = recipe(steps=1, gradient_accumulation=4)
-    _, (mean,) = walked(wanted)
+    _, (mean,) = stepped(wanted)
     torch.manual_seed(wanted.train.seed)
     run = wanted.build()
     parts = [run.objective(run.model, run.batches(number)).value.item() for number in range(4)]
@@ -142,15 +142,15 @@ def test_weighted_objectives_train_through_the_loop() -> None:
 @pytest.mark.parametrize(
     "settings", [{"steps": 0}, {"gradient_accumulation": 0}, {"keep_last": 0}, {"lr": 0.0}, {"save_every": 0}]
 )
-def test_settings_that_cannot_be_are_named(settings: dict) -> None:
+def test_invalid_settings_are_named(settings: dict) -> None:
     (name,) = settings
     with pytest.raises(ValueError, match=rf"{name} must be .*, got 0"):
         TrainConfig(**settings)
 
 
-def test_a_device_that_is_not_there_is_named() -> None:
+def test_a_missing_device_is_named() -> None:
     with pytest.raises(ValueError, match="device tpu: "), ranks("tpu"):
         pass
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match=r"torch sees no GPU here; give cpu or auto"), ranks("cuda"):
+        with pytest.raises(ValueError, match=r"torch finds no GPU; give cpu or auto"), ranks("cuda"):
             pass

@@ -1,4 +1,4 @@
-"""The EMA against the integral of its profile; the schedule; who is stepped by whom."""
+"""The EMA against the integral of its profile; the schedule; the optimizer of each parameter."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ widths = st.floats(0.01, 0.28)
 
 
 @given(widths)
-def test_the_exponent_gives_back_the_width_of_the_profile(width: float) -> None:
+def test_the_exponent_reproduces_the_width_of_the_profile(width: float) -> None:
     # the standard deviation of the density (gamma + 1) t^gamma on [0, 1], by direct integration
     gamma = power_exponent(width)
     mean = quad(lambda t: t * (gamma + 1) * t**gamma, 0, 1)[0]
@@ -29,7 +29,7 @@ def test_the_exponents_of_the_paper(width: float, gamma: float) -> None:
 
 
 @pytest.mark.parametrize("width", [0.0, -0.1, 0.3, 1.0])
-def test_a_width_without_profile_is_refused(width: float) -> None:
+def test_a_width_without_profile_is_rejected(width: float) -> None:
     with pytest.raises(ValueError, match=r"width .* must lie in \(0, 0\.289\)"):
         power_exponent(width)
 
@@ -37,7 +37,7 @@ def test_a_width_without_profile_is_refused(width: float) -> None:
 @given(st.integers(0, 2**31), widths, st.integers(1, 30))
 def test_the_average_is_the_integral_of_the_weights_under_the_profile(seed: int, width: float, steps: int) -> None:
     weights = torch.randn(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    start = torch.tensor([123.0], dtype=torch.float64)  # before the first step: forgotten at once
+    start = torch.tensor([123.0], dtype=torch.float64)  # weights before the first step have no effect
     ema = EMA([("w", start)], width)
     for step in range(steps):
         ema.update([("w", weights[step : step + 1])], step + 1)
@@ -52,14 +52,14 @@ def test_the_average_is_the_integral_of_the_weights_under_the_profile(seed: int,
 def test_a_constant_is_its_own_average_and_names_keep_tensors_apart() -> None:
     named = {"a": torch.full((2,), 3.0), "b": torch.full((2,), 5.0)}
     ema = EMA(named.items(), 0.1)
-    ema.weights = {name: ema.weights[name] for name in ("b", "a")}  # the order in which a file may give them
+    ema.weights = {name: ema.weights[name] for name in ("b", "a")}  # a file may hold them in another order
     for step in range(1, 20):
         ema.update(named.items(), step)
     assert_close(ema.weights, {"b": named["b"], "a": named["a"]})
 
 
 @given(st.integers(1, 50), st.integers(60, 400), st.floats(0, 1))
-def test_the_rate_rises_in_a_line_and_falls_in_a_cosine(warmup: int, steps: int, final: float) -> None:
+def test_the_rate_rises_linearly_and_falls_as_a_cosine(warmup: int, steps: int, final: float) -> None:
     config = TrainConfig(steps=steps, warmup_steps=warmup, final_lr_fraction=final)
     rates = [schedule(step, config) for step in range(steps)]
     assert_close(rates[warmup - 1], 1.0)
@@ -86,7 +86,7 @@ class Blocks(nn.Module):
 
 
 def stepped(model: nn.Module, scale: float, **settings) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """(what a step changed by name, the gradient's norm) for gradients that are normal draws times `scale`."""
+    """(changes by name, gradient norm) of one step on gradients that are normal draws times `scale`."""
     optimizers = Optimizers({"model": model}, TrainConfig(warmup_steps=0, **settings))
     generator = torch.Generator().manual_seed(1)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -102,14 +102,14 @@ def test_muon_takes_the_matrices_in_blocks_and_leaves_the_rest_to_adam() -> None
     muon, _ = stepped(Blocks(), 1.0, max_grad_norm=0.0, optimizer="muon")
     changed = {name for name in adam if not torch.equal(adam[name], muon[name])}
     assert changed == {"blocks.0.weight"}
-    # an orthogonalised step: all singular values alike (Newton-Schulz brings them to 0.7 .. 1.2)
+    # an orthogonalised step: similar singular values (Newton-Schulz brings them to 0.7 .. 1.2)
     values = torch.linalg.svdvals(muon["blocks.0.weight"].double())
     assert values.max() / values.min() < 2
-    # as large, in root mean square, as an AdamW step of 0.2 lr: Moonlight's scaling
+    # the root mean square equals that of an AdamW step of 0.2 lr: Moonlight's scaling
     assert 0.1e-3 < float(muon["blocks.0.weight"].square().mean().sqrt()) < 0.3e-3
 
 
-def test_decay_shrinks_matrices_and_spares_vectors() -> None:
+def test_weight_decay_applies_to_matrices_and_not_to_vectors() -> None:
     plain, _ = stepped(Blocks(), 1.0)
     decayed, _ = stepped(Blocks(), 1.0, weight_decay=0.1)
     start = dict(Blocks().named_parameters())
@@ -118,7 +118,7 @@ def test_decay_shrinks_matrices_and_spares_vectors() -> None:
         assert_close(decayed[name] - plain[name], expected.detach(), rtol=1e-2, atol=2e-7)
 
 
-def test_clipping_bounds_the_norm_and_reports_it_as_it_was() -> None:
+def test_clipping_bounds_the_norm_and_reports_the_unclipped_one() -> None:
     class Plain(torch.optim.SGD):
         pass
 
@@ -126,9 +126,7 @@ def test_clipping_bounds_the_norm_and_reports_it_as_it_was() -> None:
     for clip in (0.0, 0.5, 1e9):
         model = Blocks()
         optimizers = Optimizers({"model": model}, TrainConfig(warmup_steps=0, lr=1.0, max_grad_norm=clip))
-        optimizers.all = [
-            Plain(model.parameters(), lr=1.0)
-        ]  # its step is the gradient: the clipped norm can be read off
+        optimizers.all = [Plain(model.parameters(), lr=1.0)]  # its step is the clipped gradient
         before = [p.detach().clone() for p in model.parameters()]
         for p in model.parameters():
             p.grad = torch.ones_like(p)

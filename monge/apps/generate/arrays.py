@@ -1,4 +1,4 @@
-"""Numpy files: points (n, D) or images (n, H, W), (n, C, H, W) or (n, H, W, C), with labels in an .npz."""
+"""Numpy files: points (n, D) or images (n, H, W), (n, C, H, W) or (n, H, W, C), with optional labels in an .npz."""
 
 from pathlib import Path
 
@@ -11,48 +11,48 @@ from monge.apps.generate.images import Range, value_range
 X, LABELS = ("x", "X"), ("labels", "label", "y", "Y")
 
 
-def numpy_array(path: Path, asked: Range = "auto") -> Dataset:
+def numpy_array(path: Path, data_range: Range = "auto") -> Dataset:
     """The data of an .npy file, or of the arrays x and labels (or y) of an .npz file."""
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except PermissionError:
         raise
-    except Exception as error:  # numpy, zipfile and zlib raise errors of their own
+    except Exception as error:  # numpy, zipfile and zlib raise their own errors
         raise ValueError(
-            f"{path}: not a whole numpy file of numbers ({type(error).__name__}); save it again"
+            f"{path}: not a complete numpy file of numbers ({type(error).__name__}); save it again"
         ) from error
-    array, values, notes = _chosen(path, arrays)
+    array, values, notes = _select_arrays(path, arrays)
     if array.dtype.kind not in "iufb" or not 2 <= array.ndim <= 4:
         raise ValueError(
-            f"{path}: an array of {array.dtype} {array.shape}; give numbers of (n, D), (n, H, W) or (n, C, H, W)"
+            f"{path}: the array is {array.dtype} {array.shape}; give numbers of shape (n, D), (n, H, W) or (n, C, H, W)"
         )
     check_distinct(f"{path}: the array", array)
     labels, classes = (None, ()) if values is None else classes_of(f"{path}: labels", values)
     axes = _axes(array.shape)
-    if not array.size or (axes == "ND" and asked == "auto"):
+    if not array.size or (axes == "ND" and data_range == "auto"):
         layout = Layout("array", str(array.dtype), axes, classes=classes)
         return Dataset(str(path), in_precision(array), labels, None, layout, tuple(notes))
     if axes == "ND":
-        raise ValueError(f"{path}: --data-range is for images, and the array is of shape {array.shape}; leave it out")
+        raise ValueError(f"{path}: --data-range applies to images, but the array has shape {array.shape}; leave it out")
     if array.ndim == 4 and (axes == "NHWC" or array.shape[1] not in (1, 3, 4)):
         notes.append(f"{path}: shape {array.shape} is read as images of ({', '.join(axes).replace('N', 'n')})")
     images = channels_first(array, axes)
-    unread = images[~np.isfinite(images)] if images.dtype.kind == "f" else images[:0]
-    levels, bounds, more = (None, None, []) if unread.size else value_range(str(path), images, asked)
+    nonfinite = images[~np.isfinite(images)] if images.dtype.kind == "f" else images[:0]
+    levels, bounds, more = (None, None, []) if nonfinite.size else value_range(str(path), images, data_range)
     layout = Layout("array", str(array.dtype), axes, classes=classes, bounds=bounds)
     x = in_precision(np.ascontiguousarray(images))
     return Dataset(str(path), x, labels, levels, layout, (*notes, *more))
 
 
-def _chosen(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+def _select_arrays(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """(data, labels, notes) among the arrays of a file."""
     x = next((name for name in X if name in arrays), "arr_0" if list(arrays) == ["arr_0"] else None)
     if x is None:
         raise ValueError(f"{path}: no array 'x', only {sorted(arrays)}; save with np.savez(path, x=..., labels=...)")
     labels = [name for name in LABELS if name in arrays]
     if len(labels) > 1:
-        raise ValueError(f"{path}: {' and '.join(map(repr, labels))} may both be labels; save one of them only")
+        raise ValueError(f"{path}: {' and '.join(map(repr, labels))} may both be labels; save only one of them")
     unused = sorted(arrays.keys() - {x, *labels})
     notes = [f"{path}: not used: {', '.join(map(repr, unused))}"] if unused else []
     if labels and labels[0] != "labels":
@@ -61,7 +61,7 @@ def _chosen(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.n
 
 
 def _axes(shape: tuple[int, ...]) -> str:
-    """The meaning of an array's axes. Channels come first unless 1, 3 or 4 of them can only come last."""
+    """The axes of an array. Channels come first unless only the last axis can be 1, 3 or 4 channels."""
     if len(shape) < 4:
         return {2: "ND", 3: "NHW"}[len(shape)]
     first, rows, last = shape[1:]
@@ -76,7 +76,7 @@ def channels_first(array: np.ndarray, axes: str) -> np.ndarray:
 
 
 def restored(x: torch.Tensor, layout: Layout) -> np.ndarray:
-    """Samples with the axes and the type that the array had."""
+    """Samples with the axes and the dtype of the original array."""
     array, dtype = x.numpy(), np.dtype(layout.dtype)
     if layout.axes == "NHWC":
         array = np.moveaxis(array, 1, -1)

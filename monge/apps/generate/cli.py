@@ -28,7 +28,7 @@ def train(
     """Train a flow from noise to data. The run directory holds its checkpoints, settings and log.
 
     Args:
-        out: Run directory, created by the command.
+        out: Run directory; created if needed.
         resume: Continue from the last checkpoint in the run directory.
         tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
     """
@@ -36,7 +36,7 @@ def train(
 
 
 def _fit(recipe: Generate | Reflow, out: Path, *, resume: bool, tensorboard: bool = False) -> None:
-    """Train a recipe, then draw the losses and print what the user needs next."""
+    """Train a recipe, plot its losses, and print the next command."""
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
     if not is_first():
         return
@@ -44,9 +44,7 @@ def _fit(recipe: Generate | Reflow, out: Path, *, resume: bool, tensorboard: boo
     opened = reopen(out, app="generate")
     error = opened.constants.get("potentials_error")
     if error is not None:
-        console.print(
-            f"Semidiscrete potentials: the shares of the data points are off by {float(error):.3f} in all (L1)"
-        )
+        console.print(f"Semidiscrete potentials: the marginal of the data points has an L1 error of {float(error):.3f}")
     classes = generator_of(opened).layout.classes
     if classes:
         more = f", ... ({len(classes)} in all)" if len(classes) > 20 else ""
@@ -63,15 +61,15 @@ def reflow(
     data: Path | None = None,
     resume: bool = False,
 ) -> None:
-    """Straighten a trained flow: train another one on pairs that it draws (rectified flow).
+    """Straighten a trained flow: train a student on pairs of noise and samples that it generates (rectified flow).
 
     Args:
         run: Run directory of the teacher; not needed with --resume.
         out: Run directory of the student.
-        steps: Training steps of the student; default: 4000.
-        num_pairs: Number of pairs drawn from the teacher; default: 10000.
-        data: Present path of the teacher's data, if they have moved since.
-        resume: Continue from the student's last checkpoint, with its settings where no others are given.
+        steps: Number of training steps of the student; default: 4000.
+        num_pairs: Number of pairs that the teacher generates; default: 10000.
+        data: Current path of the teacher's training data, if they have moved.
+        resume: Continue from the student's last checkpoint; options that are not given keep their stored values.
     """
     at_least_one(steps=1 if steps is None else steps, num_pairs=1 if num_pairs is None else num_pairs)
     if resume and (out / "recipe.json").exists():
@@ -81,27 +79,25 @@ def reflow(
         )
         recipe = replace(recipe, train=replace(recipe.train, steps=steps or recipe.train.steps))
     elif run is None:
-        raise ValueError("reflow: name the run directory of the teacher, as in monge generate reflow RUN --out OUT")
+        raise ValueError("reflow: give the run directory of the teacher, as in monge generate reflow RUN --out OUT")
     else:
         recipe = Reflow.of(run, steps=steps or 4000, num_pairs=num_pairs or 10_000)
     _fit(replace(recipe, data=str(data)) if data else recipe, out, resume=resume)
 
 
 def demo(*, out: Path = Path("runs/demo"), steps: int = 3000) -> None:
-    """Train OT-CFM on the built-in digits, sample and evaluate, in three minutes. Continues a run that was interrupted.
+    """Train OT-CFM on the built-in digits, sample and evaluate, in three minutes. An interrupted run is resumed.
 
     Args:
-        out: Run directory.
-        steps: Training steps.
+        out: Run directory; created if needed.
+        steps: Number of training steps.
     """
     recipe = Generate(train=replace(Generate().train, steps=steps))
-    console.print("monge: learning to turn noise into handwritten digits (OT-CFM, 1,437 images, 2 cores are enough)")
+    console.print("monge: training a flow from noise to handwritten digits (OT-CFM, 1,437 images; 2 cores are enough)")
     train(recipe, out=out, resume=(out / "recipe.json").exists())
     sample(out)
     evaluate(out)
-    console.print(
-        f"The picture is {out}/samples/samples.png; {out}/samples/film.png shows the flow from noise to digits"
-    )
+    console.print(f"Samples: {out}/samples/samples.png. The flow from noise to digits: {out}/samples/film.png")
 
 
 VERBS = {

@@ -14,7 +14,7 @@ from monge.math.types import Pair
 
 @dataclass(frozen=True)
 class Couplings:
-    """The coupling of training batches, that of held-out data, and the constants that a run stores of them."""
+    """The couplings of training batches and of held-out data, and their constants, which the run stores."""
 
     training: Coupling
     held_out: Coupling
@@ -24,9 +24,9 @@ class Couplings:
 def couplings(
     name: str, x: Float[Tensor, "n *s"], labels: Int[Tensor, "n"] | None, *, warm: bool, seed: int
 ) -> Couplings:
-    """The couplings of this name for normalised training data.
+    """The couplings called `name` for normalised training data.
 
-    Semidiscrete potentials belong to the training data alone: held-out data are coupled exactly, in batches.
+    Semidiscrete potentials are defined on the training data only, so held-out data are coupled by exact OT in batches.
     """
     label = "label" if labels is not None and name != "ot-across" else None
     if name == "independent":
@@ -48,7 +48,7 @@ def couplings(
 def _potentials(
     x: Float[Tensor, "n *s"], groups: Int[Tensor, "n"] | None, seed: int
 ) -> tuple[Float[Tensor, "n"], float]:
-    """(potentials of the semidiscrete plan from Gaussian noise, their error), within each group."""
+    """(potentials, error) of the semidiscrete plan from Gaussian noise to x, within each group."""
     generator = seeded(seed, 2)
     return semidiscrete(
         lambda n: torch.randn(n, x[0].numel(), generator=generator), x.flatten(1), groups=groups, generator=generator

@@ -1,4 +1,4 @@
-"""Data sets by name or path: built-in digits and toys, image folders, arrays, tables. Read into memory and checked."""
+"""Data sets by name or path: built-in digits and toys, image folders, arrays, tables. Loaded into memory and checked."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,33 +24,33 @@ READERS: dict[str, Callable[[Path], Dataset]] = {
 
 
 def load(source: str, *, data_range: Range = "auto") -> Dataset:
-    """digits, a toy by name, or a path: an image folder, .npy, .npz (x, labels), .parquet or .csv.
+    """The data set called digits, a toy by name, or a path: an image folder, .npy, .npz (x, labels), .parquet or .csv.
 
-    `data_range` is that of the values of image arrays; auto infers it.
+    `data_range` is the range of values of image arrays; auto infers it.
     """
     path = Path(source)
     if data_range != "auto" and (path.suffix.lower() not in (".npy", ".npz") or not path.is_file()):
         raise ValueError(
-            f"data_range {data_range} is for .npy and .npz files of images, not for {source}; leave it out"
+            f"data_range {data_range} applies to .npy and .npz files of images, not to {source}; leave it out"
         )
     if source == "digits":
         return digits()
     if source in TOYS:
         return Dataset(source, TOYS[source](5_000, seeded(0)))
     if path.is_dir():
-        return _checked(image_folder(path))
+        return _validated(image_folder(path))
     if not path.exists():
-        raise ValueError(f"data: {source!r} is no file or folder, nor one of digits, {', '.join(TOYS)}")
+        raise ValueError(f"data: {source!r} is not a file or folder, nor one of digits, {', '.join(TOYS)}")
     suffix = path.suffix.lower()
     if suffix not in READERS:
         raise ValueError(
-            f"{path}: cannot read {suffix or 'a file without ending'}; give a folder of images, {', '.join(READERS)}"
+            f"{path}: cannot read {suffix or 'a file without extension'}; give a folder of images, {', '.join(READERS)}"
         )
-    return _checked(READERS[suffix](path) if data_range == "auto" else numpy_array(path, data_range))
+    return _validated(READERS[suffix](path) if data_range == "auto" else numpy_array(path, data_range))
 
 
 def located(source: str) -> str:
-    """A source with its path made absolute, links resolved; names of built-in data and missing paths stay as they are."""
+    """`source` as an absolute path without links; names of built-in data and missing paths are returned unchanged."""
     path = Path(source).expanduser()
     return source if source == "digits" or source in TOYS or not path.exists() else str(path.resolve())
 
@@ -65,21 +65,21 @@ def digits() -> Dataset:
     return Dataset("digits", x, torch.as_tensor(labels).long(), levels=16.0, layout=Layout("images", classes=names))
 
 
-def _checked(data: Dataset) -> Dataset:
-    """The data set, if it can be trained on. ValueError otherwise."""
+def _validated(data: Dataset) -> Dataset:
+    """The data set, unchanged. ValueError if it cannot be trained on."""
     if not data.x.numel():
         raise ValueError(
-            f"{data.name}: {len(data.x)} items of shape {data.shape}, which is nothing to learn from; give more"
+            f"{data.name}: {len(data.x)} items of shape {data.shape} hold no values to train on; give more"
         )
     if data.labels is not None and len(data.labels) != len(data.x):
-        raise ValueError(f"{data.name}: {len(data.labels)} labels for {len(data.x)} items; give one each")
+        raise ValueError(f"{data.name}: {len(data.labels)} labels for {len(data.x)} items; give one label per item")
     flat = data.x.flatten(1)
     bad = ~torch.isfinite(flat)
     if bool(bad.any()):
         row, column = (int(i) for i in bad.nonzero()[0])
         raise ValueError(
             f"{data.name}: item {row} holds {float(flat[row, column])} at entry {column}, one of {int(bad.sum())}"
-            " that are not finite; remove, fill or rescale them"
+            " non-finite values; remove, fill or rescale them"
         )
     if len(flat) > 1 and len(data.shape) == 1:
         constant = (flat == flat[0]).all(0).nonzero()
@@ -89,7 +89,7 @@ def _checked(data: Dataset) -> Dataset:
     largest = float(flat.abs().max())
     if data.levels is None and not 1e-150 < largest < 1e150:
         raise ValueError(
-            f"{data.name}: the largest entry is {largest:g}; squares of such numbers leave double precision, "
+            f"{data.name}: the largest entry is {largest:g}, whose square is outside the range of float64; "
             "rescale the data"
         )
     return data

@@ -1,4 +1,4 @@
-"""Data in memory: the items, their labels, and the layout in which they came."""
+"""Data in memory: items, labels, and the layout of their source."""
 
 import json
 import re
@@ -17,14 +17,14 @@ from monge.math.random import seeded
 
 @dataclass(frozen=True)
 class Layout:
-    """The form in which data came, so that samples leave in the same one. A run stores it as JSON."""
+    """The format of the source, in which samples are written. A run stores it as JSON."""
 
     kind: str = "points"  # points, array, table, csv or images
-    dtype: str = ""  # of an array, as numpy writes it
-    axes: str = ""  # of an array: ND, NHW, NCHW or NHWC
-    columns: tuple[str, ...] = ()  # of a table, without the label
-    schema: str = ""  # of a table with its label: Arrow's serialization in base64
-    classes: tuple[str, ...] = ()  # the name of each label
+    dtype: str = ""  # numpy dtype of an array
+    axes: str = ""  # axes of an array: ND, NHW, NCHW or NHWC
+    columns: tuple[str, ...] = ()  # columns of a table, without the label
+    schema: str = ""  # Arrow schema of a table, including the label, serialised in base64
+    classes: tuple[str, ...] = ()  # name of each label
     bounds: tuple[float, float] | None = None  # images with continuous values: samples are clipped to them
 
     def pack(self) -> Int[Tensor, "bytes"]:
@@ -44,14 +44,14 @@ POINTS = Layout()
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items in their own units; images are (C, H, W). float64 where float32 would round the values."""
+    """Items in their original units; images are (C, H, W). float64 if float32 would round the values."""
 
     name: str
     x: Float[Tensor, "n *s"]
     labels: Int[Tensor, "n"] | None = None
-    levels: float | None = None  # images of whole numbers in 0 .. levels
+    levels: float | None = None  # maximum of images with integer values in 0 .. levels
     layout: Layout = POINTS
-    notes: tuple[str, ...] = ()  # sentences about how the source was read
+    notes: tuple[str, ...] = ()  # messages about how the source was read
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,7 +64,7 @@ class Dataset:
         return 0 if self.labels is None else int(self.labels.max()) + 1
 
     def units(self) -> Units:
-        """Centre per feature; one scale for all pixels, one per column of a table. Over flattened items."""
+        """Units of flattened items: a centre per feature, and one scale for all pixels or one per column of a table."""
         return Units.measure(self.x.flatten(1), per_feature=self.levels is None and len(self.shape) < 3)
 
     def normalised(self, units: Units) -> Float[Tensor, "n *s"]:
@@ -80,12 +80,12 @@ class Dataset:
         return replace(self, labels=None, layout=replace(self.layout, classes=()))
 
     def split(self, *, held_out: float = 0.2) -> tuple["Dataset", "Dataset"]:
-        """(training, held-out), the same at every call. Every class has a training item where the counts allow it."""
+        """(training, held-out) data, the same at every call. Every class has a training item if the counts allow it."""
         order = torch.randperm(len(self.x), generator=seeded(1781))
         cut = len(order) - max(1, round(len(order) * held_out))
         if cut < 1:
             raise ValueError(
-                f"{self.name}: {len(order)} items are too few to train on and hold one out; give at least 2"
+                f"{self.name}: {len(order)} items are too few for training and held-out data; give at least 2"
             )
         training, rest = order[:cut], order[cut:]
         if self.labels is not None:
@@ -93,7 +93,7 @@ class Dataset:
         return self.rows(training), self.rows(rest)
 
     def examples(self) -> "Dataset":
-        """A few items for pictures: 64 images, as many of each class as there are, or 2,000 points."""
+        """A few items for pictures: up to 64 images, equally many of each class if available, or 2,000 points."""
         image = len(self.shape) == 3
         count = min(64 if image else 2_000, max(1, 2**22 // max(1, self.x[0].numel())))
         if not image or self.labels is None:
@@ -104,35 +104,37 @@ class Dataset:
 
 
 def _every_class_in_training(training: Tensor, rest: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The split after swaps: an item of each class that training lacks, for one of the class that it has most of."""
+    """The split after swaps: each class missing from training replaces an item of the most frequent class."""
     counts = torch.bincount(labels[training], minlength=int(labels.max()) + 1)
     training, rest = training.clone(), rest.clone()
     for label in (counts == 0).nonzero()[:, 0].tolist():
-        most, there = int(counts.argmax()), (labels[rest] == label).nonzero()[:, 0]
-        if counts[most] < 2 or not len(there):
+        largest, candidates = int(counts.argmax()), (labels[rest] == label).nonzero()[:, 0]
+        if counts[largest] < 2 or not len(candidates):
             continue
-        here, there = int((labels[training] == most).nonzero()[-1]), int(there[0])
-        training[here], rest[there] = rest[there].clone(), training[here].clone()
-        counts[most] -= 1
+        surplus, missing = int((labels[training] == largest).nonzero()[-1]), int(candidates[0])
+        training[surplus], rest[missing] = rest[missing].clone(), training[surplus].clone()
+        counts[largest] -= 1
         counts[label] += 1
     return training, rest
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """A sorting key by which 2 comes before 10."""
+    """A sort key for natural order: 2 comes before 10."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if number % 2 else part.lower() for number, part in enumerate(parts)], name
 
 
 def classes_of(name: str, values: np.ndarray) -> tuple[Int[Tensor, "n"], tuple[str, ...]]:
-    """(labels from 0, the name of each): strings, whole numbers or booleans of any values, one per item.
+    """(labels from 0, names of the classes) of one string, integer or boolean per item.
 
-    ValueError for numbers with fractions and other shapes; `name` begins its message.
+    ValueError for fractional numbers and other shapes; `name` begins its message.
     """
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    whole = np.issubdtype(values.dtype, np.floating) and np.isfinite(values).all() and (values == values.round()).all()
-    if whole:
+    integral = (
+        np.issubdtype(values.dtype, np.floating) and np.isfinite(values).all() and (values == values.round()).all()
+    )
+    if integral:
         values = values.astype(np.int64)
     if values.ndim != 1 or values.dtype.kind not in "iubUS":
         raise ValueError(
@@ -151,19 +153,19 @@ def classes_of(name: str, values: np.ndarray) -> tuple[Int[Tensor, "n"], tuple[s
 
 
 def check_distinct(where: str, values: np.ndarray) -> None:
-    """ValueError if float64, in which data are read, merges different integers of these."""
+    """ValueError if float64, in which data are read, cannot distinguish these integers."""
     if values.dtype.kind not in "iu":
         return
     rounded = values.astype(np.float64)
     if np.abs(rounded).max(initial=0) > 2**53 and len(np.unique(rounded)) < len(np.unique(values)):
         raise ValueError(
-            f"{where} holds numbers about {rounded.flat[0]:.0f} that float64 cannot tell apart; "
+            f"{where} holds numbers near {rounded.flat[0]:.0f} that float64 cannot distinguish; "
             "drop it if it identifies the rows, or subtract an offset"
         )
 
 
 def in_precision(values: np.ndarray) -> Tensor:
-    """A tensor of float32 if it holds every value exactly and their squares, else of float64."""
+    """A float32 tensor if float32 holds every value exactly and its square in range, else float64."""
     if values.dtype.itemsize <= 2:
         return torch.from_numpy(values.astype(np.float32))
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -175,7 +177,7 @@ def in_precision(values: np.ndarray) -> Tensor:
 
 
 def integers(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The nearest integers that the type holds."""
+    """The nearest integers within the range of `dtype`."""
     info = np.iinfo(dtype)
     top = float(info.max) if int(float(info.max)) <= info.max else np.nextafter(float(info.max), 0)
     return np.clip(np.rint(x.astype(np.float64)), float(info.min), top).astype(dtype)

@@ -31,21 +31,21 @@ def sample(
     save_images: bool = False,
     on: On = HERE,
 ) -> None:
-    """Draw samples from a run: numbers in the form of the data, a picture next to real data, and a film of the flow.
+    """Draw samples from a run: files in the format of the data, a picture next to real data, and stages of the flow.
 
     Args:
-        run: A run directory.
-        num_samples: Number of samples.
-        solver_steps: Number of solver steps.
-        solver: Numerical solver of the flow's differential equation.
-        label: Draw this class only: its name, or its number where classes have no names.
-        guidance: Weight of guidance; 1 is none.
-        interval: Range of t, from 0 (noise) to 1 (data), in which guidance acts.
-        weak: Step of an early checkpoint to guide by (autoguidance) instead of leaving out the class.
-        checkpoint: Checkpoint to draw from: last, best or a step.
-        seed: Seed of the noise.
-        out: Directory for the files; default: RUN/samples.
-        save_images: Also write each image as a PNG file, in folders by class.
+        run: Run directory of the trained flow.
+        num_samples: Number of samples to draw.
+        solver_steps: Number of solver steps from noise to data.
+        solver: Numerical solver of the flow ODE.
+        label: Class to draw, by name, or by number if classes have no names; default: all classes in turn.
+        guidance: Guidance weight; 1 disables guidance.
+        interval: Range of flow time t in which guidance applies, within 0 (noise) to 1 (data).
+        weak: Step of an early checkpoint to guide against (autoguidance); default: the same network without the class.
+        checkpoint: Checkpoint to sample from: last, best or a step number.
+        seed: Random seed of the noise.
+        out: Output directory; default: RUN/samples.
+        save_images: Also write each image as a PNG file, in one folder per class.
     """
     at_least_one(num_samples=num_samples, solver_steps=solver_steps)
     check_guidance(guidance, interval, weak)

@@ -26,7 +26,7 @@ class Row:
 
 
 FEWEST = 6
-"""Points on each side: balls reach to the fifth neighbour."""
+"""Minimum number of points on each side: the balls of the manifold metrics reach to the fifth neighbour."""
 
 
 class Classifier(nn.Module):
@@ -41,7 +41,7 @@ class Classifier(nn.Module):
         return self.head(self.body(x))
 
     def accuracy(self, x: Float[Tensor, "B D"], labels: Int[Tensor, "B"]) -> float:
-        """The share of items whose predicted class is their label."""
+        """The fraction of items classified correctly."""
         return float((self(x).argmax(1) == labels).double().mean())
 
 
@@ -74,7 +74,7 @@ class Judge:
 
     @staticmethod
     def of(data: Dataset) -> "Judge":
-        """The judge of a data set, the same at every call."""
+        """The judge for a data set, the same at every call."""
         training, held_out = data.split()
         units = data.units()
         x, y = (part.normalised(units).flatten(1) for part in (training, held_out))
@@ -88,10 +88,10 @@ class Judge:
         return x if self.classifier is None else self.classifier.body(x)
 
     def rows(self, fake: Float[Tensor, "B D"], labels: Int[Tensor, "B"] | None, *, splits: int = 4) -> dict[str, Row]:
-        """All metrics of normalised, flattened samples, each with the same metric of as many real items.
+        """All metrics of normalised, flattened samples, each with the same metric of an equal number of real items.
 
-        Values and floors are means over `splits` random splits of the real data in halves: the samples against one half, the
-        other half against the same. Both sides have equal sizes, since most of these metrics depend on them.
+        Values and floors are means over `splits` random splits of the real data into halves: the samples against one half, and
+        the other half against it. Both sides have equal sizes, since most of these metrics depend on them.
         """
         real = torch.cat([self.training, self.held_out])
         pairs: dict[str, list[tuple[float, float]]] = {}
@@ -135,13 +135,15 @@ def evaluate(
     seed: int = 0,
     likelihood: int = 256,
 ) -> dict[str, Row]:
-    """The table for a trained run: as many samples as there are real items (10,000 at most), and bits per dimension.
+    """Metrics of a trained run and bits per dimension; by default with as many samples as real items (at most 10,000).
 
-    The likelihood is that of `likelihood` held-out images; its floor column repeats the training split's, for comparison.
+    Bits per dimension are those of `likelihood` held-out images; their floor is the value of the training split.
     """
     n = samples or min(10_000, len(data.x))
     if min(n, len(data.x) // 2) < FEWEST:
-        raise ValueError(f"{n} samples against {len(data.x)} items: at least {FEWEST} and {2 * FEWEST} can be compared")
+        raise ValueError(
+            f"{n} samples against {len(data.x)} items are too few; give at least {FEWEST} and {2 * FEWEST}"
+        )
     judge = Judge.of(data)
     labels = dealt_labels(data, n, seed) if generator.classes else None
     fake, labels = generator.sample(n, sampling, labels=labels, generator=seeded(seed, 3))
@@ -168,14 +170,14 @@ def curve(
     samples: int | None = None,
     seed: int = 0,
 ) -> dict[str, list[tuple[int, float]]]:
-    """Frechet distance (sliced W2 without labels) against evaluations of the network, by solver; one noise."""
+    """Frechet distance (sliced W2 without labels) against network evaluations, by solver, all from the same noise."""
     judge = Judge.of(data)
     n = samples or min(5_000, len(data.x))
     labels = dealt_labels(data, n, seed) if generator.classes else None
     lines: dict[str, list[tuple[int, float]]] = {}
     for sampling in samplings:
         guided = sampling.guidance is not None and sampling.guidance.weight != 1
-        per_step = SOLVERS[sampling.solver][1] * (1 + guided)  # the weak velocity is an evaluation too
+        per_step = SOLVERS[sampling.solver][1] * (1 + guided)  # the weak velocity also takes an evaluation
         for budget in budgets:
             if budget % per_step:
                 continue
@@ -187,5 +189,5 @@ def curve(
 
 
 def curve_metric(data: Dataset) -> str:
-    """The metric of `curve`: the Frechet distance where labels train a classifier, else sliced W2."""
+    """The metric of `curve`: the Frechet distance if labels can train a classifier, else sliced W2."""
     return "sliced w2" if data.labels is None else "frechet"

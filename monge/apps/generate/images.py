@@ -1,4 +1,4 @@
-"""Image folders, read as a viewer shows them, and the range of image arrays."""
+"""Image folders, decoded as a viewer shows them, and the value range of image arrays."""
 
 import os
 import re
@@ -19,10 +19,10 @@ BOUNDS = {"0..255": (0.0, 255.0), "0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
 
 
 def image_folder(folder: Path) -> Dataset:
-    """All images under `folder`, of one size and mode. Its subfolders are classes, with all that lies below them."""
+    """All images under `folder`, of one size and mode. Each subfolder is a class and includes the folders below it."""
     paths = [path for path in _visible(folder, frozenset()) if path.suffix.lower() in IMAGES]
     if not paths:
-        raise ValueError(f"{folder}: no images; put files ending in {', '.join(IMAGES)} there")
+        raise ValueError(f"{folder}: no images; add files ending in {', '.join(IMAGES)}")
     names, labels, notes = _classes(folder, paths)
     arrays: list[np.ndarray] = []
     composited = 0
@@ -33,7 +33,7 @@ def image_folder(folder: Path) -> Dataset:
         if array.shape != arrays[0].shape:
             sizes = [" x ".join(map(str, shape)) for shape in (array.shape, arrays[0].shape)]
             raise ValueError(
-                f"{path}: {sizes[0]}, but {paths[0].name} is {sizes[1]}; make all images one size and mode"
+                f"{path} is {sizes[0]}, but {paths[0].name} is {sizes[1]}; convert all images to one size and mode"
             )
     if composited:
         notes.append(f"{folder}: {composited} images with transparent pixels are composited on white")
@@ -44,13 +44,13 @@ def image_folder(folder: Path) -> Dataset:
 
 
 def _visible(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """The files under a folder in natural order, through links but not in circles, without hidden files and folders."""
+    """The files under a folder in natural order, without hidden ones. Follows links, but not in cycles."""
     real = folder.resolve()
     if real in above:
         return
     with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: natural(entry.name))
-    for entry in found:
+        ordered = sorted(entries, key=lambda entry: natural(entry.name))
+    for entry in ordered:
         if entry.name.startswith(".") or entry.name.lower() in HIDDEN:
             continue
         if entry.is_dir():
@@ -60,14 +60,14 @@ def _visible(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def _classes(folder: Path, paths: list[Path]) -> tuple[tuple[str, ...], torch.Tensor | None, list[str]]:
-    """(names, labels, notes): an image belongs to the subfolder of `folder` that it lies in, at any depth."""
+    """(class names, labels, notes). The class of an image is the subfolder of `folder` that contains it, at any depth."""
     parts = [path.relative_to(folder).parts for path in paths]
     names = sorted({part[0] for part in parts if len(part) > 1}, key=natural)
     stray = next((path for path, part in zip(paths, parts, strict=True) if len(part) == 1), None)
     if not names:
         return (), None, []
     if stray is not None:
-        raise ValueError(f"{stray}: lies beside subfolders, which are classes; move it into one of them")
+        raise ValueError(f"{stray} is next to subfolders, which are classes; move it into one of them")
     splits = [name for name in names if name.lower() in SPLITS]
     if len(splits) > 1:
         first = next((name for name in splits if name.lower().startswith("train")), splits[0])
@@ -78,16 +78,16 @@ def _classes(folder: Path, paths: list[Path]) -> tuple[tuple[str, ...], torch.Te
     nested = sorted({str(Path(*part[:-1])) for part in parts if len(part) > 2}, key=natural)
     if len(names) == 1 and nested:
         raise ValueError(
-            f"{folder}: all images lie below {names[0]}, in folders such as {nested[0]}; point --data at {folder / names[0]}"
+            f"{folder}: all images are below {names[0]}, in folders such as {nested[0]}; point --data at {folder / names[0]}"
         )
     if len(names) == 1:
         return (), None, []
-    notes = [f"{folder}: images in {', '.join(nested[:3])} belong to the class of the first folder"] if nested else []
+    notes = [f"{folder}: images in {', '.join(nested[:3])} belong to the class of their first folder"] if nested else []
     return tuple(names), torch.tensor([names.index(part[0]) for part in parts]), notes
 
 
 def _pixels(path: Path) -> tuple[np.ndarray, bool]:
-    """(pixels of 8 bits, True if some were transparent): grey or RGB, turned upright, transparency over white."""
+    """(8-bit pixels, True if some were transparent): grey or RGB, upright by EXIF, transparency composited on white."""
     from PIL import Image, ImageOps
 
     try:
@@ -103,7 +103,7 @@ def _pixels(path: Path) -> tuple[np.ndarray, bool]:
             pixels = np.asarray(upright.convert("L" if grey else "RGB"))
     except PermissionError:
         raise
-    except Exception as error:  # every decoder raises errors of its own
+    except Exception as error:  # each decoder raises its own errors
         raise ValueError(f"{path}: not a readable image ({error}); remove it or save it again") from error
     if problem:
         raise ValueError(f"{path}: {problem}")
@@ -111,49 +111,51 @@ def _pixels(path: Path) -> tuple[np.ndarray, bool]:
 
 
 def _problem(image: Any) -> str:
-    """The reason not to read this image; empty if there is none."""
+    """The reason why this image cannot be used; empty if it can."""
     if image.mode.startswith(("I", "F")) or re.search(r";(16|32)[BLN]", str(image.tile)):
-        return f"mode {image.mode} with more than 8 bits per channel; save it with 8"
+        return f"mode {image.mode} with more than 8 bits per channel; save it with 8 bits"
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        return f"{image.n_frames} frames; save each as an image of its own"
+        return f"{image.n_frames} frames; save each frame as a separate image"
     return ""
 
 
-def value_range(name: str, x: np.ndarray, asked: Range) -> tuple[float | None, tuple[float, float] | None, list[str]]:
+def value_range(
+    name: str, x: np.ndarray, requested: Range
+) -> tuple[float | None, tuple[float, float] | None, list[str]]:
     """(levels, bounds, notes) of an array of images (n, C, H, W).
 
-    Whole numbers in 0 .. 255 are pixels, and 0 and 1 alone are two levels. Other values are continuous: in 0..1 or -1..1 if
-    all lie there and the channels are those of a picture, else without bounds, as latents are.
+    Whole numbers in 0 .. 255 are pixels; if all are 0 or 1, there are two levels. Other values are continuous: in 0..1 or
+    -1..1 if all lie there and there are 1, 3 or 4 channels, else unbounded, such as latents.
     """
     low, high = float(x.min()), float(x.max())
-    whole = x.dtype.kind in "iub" or bool((x == x.round()).all())
-    if asked != "auto":
-        return _asked_range(name, (low, high), whole, asked)
-    if whole and 0 <= low <= high <= 255:
+    integral = x.dtype.kind in "iub" or bool((x == x.round()).all())
+    if requested != "auto":
+        return _range_given(name, (low, high), integral, requested)
+    if integral and 0 <= low <= high <= 255:
         return (1.0 if 0 < high <= 1 else 255.0), None, []
     if x.dtype.kind in "iub":
         raise ValueError(
-            f"{name}: images of integers with values from {low:g} to {high:g}; scale them to 0 .. 255, or read them"
+            f"{name}: integer images with values from {low:g} to {high:g}; scale them to 0 .. 255, or read them"
             " as continuous with --data-range unbounded"
         )
-    pictured = x.shape[1] in (1, 3, 4)
+    is_picture = x.shape[1] in (1, 3, 4)
     for text in ("0..1", "-1..1"):
-        if pictured and BOUNDS[text][0] <= low <= high <= BOUNDS[text][1]:
+        if is_picture and BOUNDS[text][0] <= low <= high <= BOUNDS[text][1]:
             return None, BOUNDS[text], [f"{name}: read as continuous images with values in {text} (see --data-range)"]
-    said = f"{name}: read as continuous values without bounds, from {low:g} to {high:g} (see --data-range)"
-    return None, None, [said]
+    note = f"{name}: read as continuous values without bounds, from {low:g} to {high:g} (see --data-range)"
+    return None, None, [note]
 
 
-def _asked_range(
-    name: str, ends: tuple[float, float], whole: bool, asked: str
+def _range_given(
+    name: str, ends: tuple[float, float], integral: bool, requested: str
 ) -> tuple[float | None, tuple[float, float] | None, list[str]]:
-    if asked == "unbounded":
+    if requested == "unbounded":
         return None, None, []
-    low, high = BOUNDS[asked]
+    low, high = BOUNDS[requested]
     if not low <= ends[0] <= ends[1] <= high:
         raise ValueError(
-            f"{name}: values from {ends[0]:g} to {ends[1]:g} do not lie in --data-range {asked}; give another range"
+            f"{name}: values from {ends[0]:g} to {ends[1]:g} do not lie in --data-range {requested}; give another range"
         )
-    if whole and low == 0:
+    if integral and low == 0:
         return high, None, []
     return None, (low, high), []

@@ -1,4 +1,4 @@
-"""The parts that the verbs share: the device, the console, checks of options, and the data of a run."""
+"""Parts shared by the verbs: the device, the console, checks of options, and the data of a run."""
 
 import math
 from dataclasses import dataclass, replace
@@ -21,17 +21,17 @@ console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
 
 @dataclass(frozen=True)
 class Machine:
-    """The device and the threads of a computation."""
+    """Device and CPU threads of a computation."""
 
     device: str = "auto"
-    """cpu, cuda, or auto: a GPU if there is one."""
+    """Device: cpu, cuda, or auto for a GPU if there is one."""
     threads: int = 1
-    """Torch's threads per operation on the CPU: one is fastest for small networks. 0 leaves torch's own choice."""
+    """Torch threads per operation on the CPU; one is fastest for small networks. 0 keeps torch's default."""
 
     def generator_of(self, opened: Opened, *, which: str, weak: str | None = None) -> Generator:
         """The run's generator, on this device."""
         if self.threads < 0:
-            raise ValueError(f"--threads {self.threads}: give at least 1, or 0 for torch's own choice")
+            raise ValueError(f"--threads {self.threads}: give at least 1, or 0 for torch's default")
         if self.threads:
             torch.set_num_threads(self.threads)
         return generator_of(opened, which=which, weak=weak, device=device_called(self.device))
@@ -49,28 +49,28 @@ def at_least_one(**numbers: int) -> None:
 
 
 def check_guidance(weight: float, interval: tuple[float, float], weak: str | None) -> None:
-    """ValueError for options of guidance that have no effect or no meaning."""
+    """ValueError for guidance options that are invalid or have no effect."""
     if not math.isfinite(weight):
-        raise ValueError(f"--guidance {weight}: give a number; 1 is no guidance")
+        raise ValueError(f"--guidance {weight}: give a finite number; 1 disables guidance")
     if not interval[0] < interval[1]:
         raise ValueError(f"--interval {interval[0]} {interval[1]}: give the lower end first")
     if weak is not None and weight == 1:
-        raise ValueError(f"--weak {weak} does nothing at --guidance 1; give a larger weight")
+        raise ValueError(f"--weak {weak} has no effect with --guidance 1; give a larger weight")
 
 
 def data_of(opened: Opened, moved: Path | None) -> Dataset:
-    """The data of a run, at their path of then or at `moved`. ValueError if they are not the same data."""
+    """The data of a run, at their stored path or at `moved`. ValueError if they are not those that it was trained on."""
     recipe, fingerprint = stored(opened), opened.constants.get("data")
     if moved is not None:
         if not moved.expanduser().exists():
-            raise ValueError(f"--data {moved}: no file or folder; give the present path of the run's data")
+            raise ValueError(f"--data {moved}: no such file or folder; give the current path of the run's data")
         recipe = replace(recipe, data=located(str(moved)))
     elif Path(recipe.data).is_absolute() and not Path(recipe.data).exists():
-        raise ValueError(f"data: {recipe.data!r} is no file or folder; if the data have moved, give --data NEWPATH")
+        raise ValueError(f"data: {recipe.data!r} is not a file or folder; if the data have moved, give --data NEWPATH")
     data = load(recipe.data, data_range=recipe.data_range)
     if fingerprint is None:
         raise ValueError(
-            f"{opened.directory}: made by an earlier version of monge, which did not store its data's fingerprint"
+            f"{opened.directory}: made by an earlier version of monge, without a fingerprint of its data; train it again"
         )
     if int(fingerprint) != int(data_fingerprint(data)):
         raise ValueError(

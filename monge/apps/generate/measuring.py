@@ -34,20 +34,20 @@ def evaluate(
     data: Path | None = None,
     on: On = HERE,
 ) -> None:
-    """Compare samples with the real data. Each metric is shown with its floor: the same metric between halves of the data.
+    """Compare samples with the real data. Each metric has a floor as reference: the same metric between halves of the data.
 
     Args:
-        run: A run directory.
-        solver_steps: Number of solver steps.
-        solver: Numerical solver of the flow's differential equation.
-        num_samples: Number of samples; default: as many as there are real items.
-        guidance: Weight of guidance; 1 is none.
-        interval: Range of t, from 0 (noise) to 1 (data), in which guidance acts.
-        weak: Step of an early checkpoint to guide by (autoguidance) instead of leaving out the class.
-        checkpoint: Checkpoint to evaluate: last, best or a step.
-        curve_: Also draw quality against evaluations of the network, by solver.
-        seed: Seed of the noise.
-        data: Present path of the run's data, if they have moved since.
+        run: Run directory of the trained flow.
+        solver_steps: Number of solver steps from noise to data.
+        solver: Numerical solver of the flow ODE.
+        num_samples: Number of samples to draw; default: the number of real items, at most 10000.
+        guidance: Guidance weight; 1 disables guidance.
+        interval: Range of flow time t in which guidance applies, within 0 (noise) to 1 (data).
+        weak: Step of an early checkpoint to guide against (autoguidance); default: the same network without the class.
+        checkpoint: Checkpoint to evaluate: last, best or a step number.
+        curve_: Also plot sample quality against the number of network evaluations, for several solvers.
+        seed: Random seed of the noise.
+        data: Current path of the run's training data, if they have moved.
     """
     at_least_one(num_samples=1 if num_samples is None else num_samples, solver_steps=solver_steps)
     check_guidance(guidance, interval, weak)
@@ -65,7 +65,7 @@ def evaluate(
         write_json(run / "curve.json", lines)
         metric = curve_metric(items)
         path = pictures.curves(lines, run / "curve.png", x="evaluations", y=metric, floor=rows[metric].floor)
-        console.print(f"Quality against evaluations: {path}")
+        console.print(f"Quality against network evaluations: {path}")
 
 
 def likelihood(
@@ -82,13 +82,13 @@ def likelihood(
     """Estimate the log-likelihood of held-out data under the flow.
 
     Args:
-        run: A run directory.
-        limit: Maximum number of held-out items.
-        solver_steps: Number of solver steps.
-        solver: Numerical solver of the flow's differential equation.
-        probes: Number of Hutchinson probes; None computes the exact divergence.
-        checkpoint: Checkpoint to evaluate: last, best or a step.
-        data: Present path of the run's data, if they have moved since.
+        run: Run directory of the trained flow.
+        limit: Maximum number of held-out items to evaluate.
+        solver_steps: Number of solver steps from data to noise.
+        solver: Numerical solver of the flow ODE.
+        probes: Number of Hutchinson probes for the divergence; None computes it exactly.
+        checkpoint: Checkpoint to evaluate: last, best or a step number.
+        data: Current path of the run's training data, if they have moved.
     """
     at_least_one(limit=limit, solver_steps=solver_steps, probes=1 if probes is None else probes)
     opened = reopen(run, app="generate")
@@ -108,7 +108,7 @@ def likelihood(
 
 
 def _table(rows: dict[str, Row], title: str) -> Table:
-    """The metrics as a table. A narrow terminal breaks names between words and cuts nothing."""
+    """The metrics as a table. On a narrow terminal, names wrap between words and nothing is truncated."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     longest = max(len(word) for name in rows for word in name.split())
     table.add_column("metric", min_width=longest)
@@ -116,11 +116,11 @@ def _table(rows: dict[str, Row], title: str) -> Table:
         table.add_column(column, justify="right", no_wrap=True, overflow="fold")
     table.add_column("better", no_wrap=True)
     for name, row in rows.items():
-        table.add_row(name, _short(row.value), _short(row.floor), row.better)
+        table.add_row(name, _format(row.value), _format(row.floor), row.better)
     return table
 
 
-def _short(value: float) -> str:
-    """Four digits of a number, or two of one with an exponent, in at most eight characters."""
+def _format(value: float) -> str:
+    """A number with four significant digits, or two and an exponent, in at most eight characters."""
     text = f"{value:.4g}"
     return text if len(text) <= 8 else f"{value:.1e}"

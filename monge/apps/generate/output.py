@@ -1,4 +1,4 @@
-"""The files of `monge generate sample`, written aside and renamed: a full disk leaves earlier files intact."""
+"""Output files of `monge generate sample`, written to a temporary directory and moved: a full disk leaves others intact."""
 
 import shutil
 import tempfile
@@ -30,23 +30,23 @@ class Samples:
 def save_samples(
     generator: Generator, samples: Samples, real: Dataset | None, out: Path, *, single_images: bool = False
 ) -> list[str]:
-    """Write samples, pictures next to real items, and the film of the states into `out`; returns the names of the files."""
+    """Write samples, pictures next to real items, and the film of the states into `out`; return the file names."""
     image = len(generator.shape) == 3
     if single_images and not image:
-        raise ValueError(f"--save-images: the samples are of shape {generator.shape}, no images; leave it out")
-    with writing(out), tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as aside:
-        place = Path(aside)
-        names = _write_numbers(generator, samples, place)
+        raise ValueError(f"--save-images: samples of shape {generator.shape} are not images; leave it out")
+    with writing(out), tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as name:
+        temporary = Path(name)
+        names = _write_numbers(generator, samples, temporary)
         if image:
-            _draw_images(generator, samples, real, place)
+            _draw_images(generator, samples, real, temporary)
         else:
-            _draw_points(generator, samples, real, place)
+            _draw_points(generator, samples, real, temporary)
         if single_images:
             classes = _class_names(generator)
             bounds = _bounds(generator, samples.x, real)
-            sheets.save_images(samples.x, samples.labels, classes, place / "images", bounds=bounds)
+            sheets.save_images(samples.x, samples.labels, classes, temporary / "images", bounds=bounds)
             names.append("images/")
-        for path in place.iterdir():
+        for path in temporary.iterdir():
             if path.is_dir():
                 shutil.rmtree(out / path.name, ignore_errors=True)
             path.replace(out / path.name)
@@ -54,14 +54,14 @@ def save_samples(
 
 
 def _write_numbers(generator: Generator, samples: Samples, out: Path) -> list[str]:
-    """Write samples.npz, and the samples in the form that the data had."""
-    found: dict[str, Any] = {"x": samples.x.numpy()}
+    """Write samples.npz, and the samples in the format of the data; return the file names."""
+    contents: dict[str, Any] = {"x": samples.x.numpy()}
     layout = generator.layout
     if samples.labels is not None:
-        found["labels"] = samples.labels.numpy()
+        contents["labels"] = samples.labels.numpy()
         if layout.classes:
-            found["class_names"] = np.array(layout.classes)
-    np.savez(out / "samples.npz", **found)
+            contents["class_names"] = np.array(layout.classes)
+    np.savez(out / "samples.npz", **contents)
     if layout.kind == "array":
         np.save(out / "samples.npy", arrays.restored(samples.x, layout))
         return ["samples.npz", "samples.npy"]
@@ -75,7 +75,7 @@ def _class_names(generator: Generator) -> tuple[str, ...]:
 
 
 def _bounds(generator: Generator, x: Tensor, real: Dataset | None) -> tuple[float, float]:
-    """The values that are drawn black and white: those of the data's range, or nearly the whole range of the real items."""
+    """Values drawn as black and white: the bounds of the data, or the 0.5 % and 99.5 % quantiles of the real items."""
     if generator.bounds is not None:
         return generator.bounds
     shown = (x if real is None else real.x)[:, :3].flatten().double()
@@ -96,16 +96,16 @@ def _draw_images(generator: Generator, samples: Samples, real: Dataset | None, o
     if generator.bounds is None:
         legend += f" ({3 if generator.shape[0] >= 3 else 1} of {generator.shape[0]} channels, contrast stretched)"
     grids = [sheets.Grid(samples.x, columns, f"generated{legend}")]
-    if real is not None and len(chosen := _counterparts(real, labels, n)):
+    if real is not None and len(chosen := _matching_real_images(real, labels, n)):
         grids.append(sheets.Grid(chosen, columns, "real"))
     sheets.sheet(grids, out / "samples.png", bounds=bounds)
-    stops = _stops(len(samples.states), 10)
+    stops = _film_indices(len(samples.states), 10)
     strip = torch.stack([samples.states[stop] for stop in stops], 1).flatten(0, 1)
     sheets.sheet([sheets.Grid(strip, len(stops))], out / "film.png", bounds=bounds)
 
 
-def _counterparts(real: Dataset, labels: Tensor | None, n: int) -> Tensor:
-    """Real images in the order of the samples' classes: those of the one class, or of all classes in turn."""
+def _matching_real_images(real: Dataset, labels: Tensor | None, n: int) -> Tensor:
+    """Real images in the order of the samples' classes: all of one class, or all classes in turn."""
     if labels is None or real.labels is None:
         return real.x[:n]
     if len(labels.unique()) == 1:
@@ -127,11 +127,11 @@ def _draw_points(generator: Generator, samples: Samples, real: Dataset | None, o
         shown = [Cloud(rows.x.flatten(1), "real", rows.labels), generated] if len(rows.x) else shown
     clouds(shown, out / "samples.png", columns=columns, classes=classes, pairs=PAIRS if columns else 1)
     last = len(samples.states) - 1
-    stops = _stops(len(samples.states), 6)
+    stops = _film_indices(len(samples.states), 6)
     film = [Cloud(samples.states[stop].flatten(1), f"t = {stop / max(1, last):.2f}") for stop in stops]
     clouds(film, out / "film.png", columns=columns)
 
 
-def _stops(count: int, panels: int) -> list[int]:
-    """The numbers of the states that a film shows."""
+def _film_indices(count: int, panels: int) -> list[int]:
+    """Indices of the states that a film shows, evenly spaced."""
     return torch.linspace(0, count - 1, min(panels, count)).round().long().tolist()

@@ -1,4 +1,4 @@
-"""Pictures of points and tables, and curves of metrics."""
+"""Plots of points and tables, and of metric curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 LEFT, RIGHT = "#8a8f98", "#1f5fbf"  # source and target, in every picture
-PAIRS = 4  # pairs of columns that a picture of a table shows
+PAIRS = 4  # number of column pairs shown of a table
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ def clouds(
     classes: Sequence[str] = (),
     pairs: int = 1,
 ) -> Path:
-    """Point sets side by side on the same axes: the first two coordinates, or a row for each of the first `pairs` of two.
+    """Scatter plots side by side with the same limits: one row for each of the first `pairs` pairs of coordinates.
 
-    With names of `columns`, each axis has its own scale and name; without, the plane keeps its proportions.
+    With names of `columns`, each axis has its own limits and label; without, the aspect ratio is equal.
     """
     width = states[0].x.shape[1]
     shown = [(start, (start + 1) % width) for start in range(0, width, 2)][:pairs]
@@ -67,7 +67,7 @@ def _scatter(axis, state: Cloud, first: int, second: int, classes: Sequence[str]
 
 
 def _limits(values: Sequence[Float[Tensor, "n"]]) -> tuple[float, float]:
-    """Nearly the whole range of some samples, with a margin."""
+    """Axis limits: the 0.1 % and 99.9 % quantiles of the values, with a margin."""
     ends = [torch.quantile(v[:100_000].double(), torch.tensor([0.001, 0.999]).double()) for v in values]
     low, high = min(float(end[0]) for end in ends), max(float(end[1]) for end in ends)
     margin = 0.05 * (high - low) or 1.0
@@ -75,14 +75,14 @@ def _limits(values: Sequence[Float[Tensor, "n"]]) -> tuple[float, float]:
 
 
 def _literal(text: str) -> str:
-    """Text that matplotlib prints as it is: it takes dollar signs for formulas."""
+    """Text with dollar signs escaped, which matplotlib would read as formulas."""
     return text.replace("$", r"\$")
 
 
 def curves(
     lines: Mapping[str, Sequence[tuple[int, float]]], path: Path, *, x: str, y: str, floor: float | None = None
 ) -> Path:
-    """Lines on logarithmic axes, with the floor between halves of the real data dashed."""
+    """Lines on logarithmic axes, with a dashed line at `floor`, the metric between halves of the real data."""
     from matplotlib.ticker import LogLocator
 
     figure, (axis,) = _figure(1, 1, width=6.0, height=4.0)
@@ -91,7 +91,7 @@ def curves(
     if floor is not None:
         axis.axhline(floor, color=LEFT, linestyle="--", label="real against real")
     axis.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
-    axis.yaxis.set_minor_locator(LogLocator(subs=(1.5, 2, 3, 5, 7)))  # nine labels to a decade would overlap
+    axis.yaxis.set_minor_locator(LogLocator(subs=(1.5, 2, 3, 5, 7)))  # nine labels per decade would overlap
     axis.yaxis.set_minor_formatter("{x:.2g}")
     axis.yaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_major_formatter("{x:g}")

@@ -24,7 +24,7 @@ STORED = {"shape", "classes", "centre", "scale", "levels", "layout"}
 
 @dataclass(frozen=True)
 class Prepared:
-    """A data set, split and in the units of its network."""
+    """A data set with its split, the units of its network, and the constants of its run."""
 
     data: Dataset
     training: Dataset
@@ -34,13 +34,13 @@ class Prepared:
 
     @staticmethod
     def of(everything: Dataset, *, conditional: bool) -> "Prepared":
-        """The data with their labels if `conditional`. Notes about how they were read are logged, once per run."""
+        """The prepared data, with labels if `conditional`. Rank zero logs notes about how they were read."""
         training, held_out = everything.split()
         parts = everything, training, held_out
         data, training, held_out = parts if conditional else (part.without_labels() for part in parts)
         units = data.units()
         if is_first():
-            for note in [*data.notes, *_missing(data, training)]:
+            for note in [*data.notes, *_missing_class_notes(data, training)]:
                 log.warning(note)
         constants = {
             "centre": units.centre,
@@ -58,7 +58,7 @@ class Prepared:
         return self.training.normalised(self.units), self.held_out.normalised(self.units)
 
 
-def _missing(data: Dataset, training: Dataset) -> list[str]:
+def _missing_class_notes(data: Dataset, training: Dataset) -> list[str]:
     """A note if classes have no training item."""
     if data.labels is None or training.labels is None:
         return []
@@ -66,7 +66,7 @@ def _missing(data: Dataset, training: Dataset) -> list[str]:
     if not absent:
         return []
     names = ", ".join(repr(data.layout.classes[k]) if data.layout.classes else str(k) for k in absent[:5])
-    return [f"{data.name}: {len(absent)} of {data.classes} classes have no item to train on, such as {names}"]
+    return [f"{data.name}: {len(absent)} of {data.classes} classes have no training item, such as {names}"]
 
 
 def _examples(data: Dataset) -> dict[str, Tensor]:
@@ -87,14 +87,14 @@ def examples_of(opened: Opened) -> Dataset | None:
 
 
 def data_fingerprint(data: Dataset) -> Tensor:
-    """A fingerprint of items and labels; of a toy, whose last bits depend on the processor, the fingerprint of its name."""
+    """A fingerprint of items and labels; for a toy, whose last bits depend on the processor, that of its name."""
     if data.name in TOYS:
         return fingerprint(torch.tensor(list(data.name.encode())))
     return fingerprint(data.x, *([] if data.labels is None else [data.labels]))
 
 
 def held_out_evaluation(pairs: Pair, path: Affine) -> Callable[[nn.Module], dict[str, float]]:
-    """The evaluation of a run: the flow-matching loss on these pairs, always at the same times."""
+    """The evaluation function of a run: the flow-matching loss on these pairs, at fixed times."""
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         device = next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""The experiments of `generate`: a recipe describes one in scalars, builds its run, and reopens it."""
+"""Recipes of `generate`: each describes an experiment in scalars, builds its run, and reopens it."""
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -42,28 +42,30 @@ class Settings:
     relocatable: ClassVar[frozenset[str]] = frozenset({"data"})
 
     data: str = "digits"
-    """digits; gaussians, moons, checkerboard, circles, spirals; or a path: image folder, .npy, .npz, .parquet, .csv."""
+    """Data set: digits, gaussians, moons, checkerboard, circles, spirals, or the path of an image folder, .npy, .npz, .parquet
+    or .csv file."""
     data_range: Range = "auto"
-    """Values of image arrays. auto: whole numbers are pixels in 0..255; fractions in 0..1 or -1..1 are images of that range,
-    others unbounded, such as latents. Samples are clipped to the range."""
+    """Range of values of image arrays, to which samples are clipped. auto reads whole numbers as pixels in 0..255, fractions
+    in 0..1 or -1..1 as images of that range, and others as unbounded, such as latents."""
     network: Literal["mlp", "dit"] = "mlp"
-    """Architecture; dit is for images and latents only."""
+    """Network architecture; dit is for images and latents only."""
     width: int = 256
-    """Hidden channels of the network."""
+    """Number of hidden channels of the network."""
     depth: int = 4
     """Number of residual blocks."""
     patch: int = 2
     """Side of the dit's image patches in pixels."""
     conditional: bool = True
-    """Train on the labels, if the data have any."""
+    """Condition the flow on class labels, if the data have any."""
     path: Literal["linear", "trigonometric"] = "linear"
-    """Interpolation between noise and data."""
+    """Interpolation path between noise and data."""
     predicts: Literal["velocity", "target", "source"] = "velocity"
-    """Meaning of the network's output. The loss is that of the velocity; for source, the noise, it is that of the noise."""
+    """Quantity that the network predicts: the velocity, the data (target) or the noise (source). The loss is that of the
+    velocity; for source, it is that of the noise."""
     times: Literal["uniform", "logit-normal"] = "uniform"
     """Distribution of training times."""
     batch_size: int = 128
-    """Examples per batch."""
+    """Number of examples per batch."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", located(self.data))
@@ -85,11 +87,11 @@ class Settings:
 
     def _transformer(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         if len(shape) != 3:
-            raise ValueError(f"network dit is for images, the data are of shape {shape}; use --network mlp")
+            raise ValueError(f"network dit is for images, but the data have shape {shape}; use --network mlp")
         heads = max(1, self.width // 64)
         if self.width % (4 * heads):
             raise ValueError(
-                f"width {self.width}: a dit has a head for each 64 channels; give a multiple of 64, or of 4 below 128"
+                f"width {self.width}: a dit has one head per 64 channels; give a multiple of 64, or of 4 below 128"
             )
         channels, rows, columns = shape
         block = DiTShape(BlockShape(self.width, heads), self.depth)
@@ -112,13 +114,13 @@ class Generate(Settings):
     """Train a flow from noise to data."""
 
     coupling: Literal["independent", "ot", "ot-across", "entropic", "semidiscrete"] = "ot"
-    """Pairing of noise and data. ot is exact and stays within each class, if there are classes; ot-across ignores them."""
+    """Coupling of noise and data in a batch. ot is exact OT within each class, if there are classes; ot-across ignores them."""
     ot_factor: int = 1
-    """Number of batches that are coupled together."""
+    """Number of batches to couple together."""
     ot_warm: bool = False
-    """Start exact OT from semidiscrete potentials, fitted once: the same pairs, found sooner where batches are large."""
+    """Start exact OT from semidiscrete potentials, fitted once: gives the same pairs, and is faster for large batches."""
     ot_after: int = 0
-    """Number of first batches that are left uncoupled."""
+    """Number of initial batches to leave uncoupled."""
     train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(steps=3000, save_every=500, milestones=(500,))
     )
@@ -133,7 +135,7 @@ class Generate(Settings):
             raise ValueError(f"ot_warm starts exact OT, not coupling {self.coupling!r}; leave it out")
 
     def build(self) -> Run[Pair]:
-        """Read the data, fit what is fitted once, and put the experiment together."""
+        """Read the data, fit the coupling, and assemble the run."""
         prepared = self.prepared()
         data, labels, (x, x_held_out) = prepared.data, prepared.training.labels, prepared.normalised()
         model = self.network_for(data.shape, data.classes)
@@ -157,14 +159,14 @@ class Generate(Settings):
 
 @dataclass(frozen=True)
 class Reflow(Settings):
-    """Straighten a trained flow: train another one on pairs that it draws. Rectified flow, Liu et al. 2209.03003, alg. 1."""
+    """Straighten a trained flow: train a student on pairs that it generates. Rectified flow, Liu et al. 2209.03003, alg. 1."""
 
     relocatable: ClassVar[frozenset[str]] = Settings.relocatable | {"teacher"}
 
     teacher: str = ""
-    """Run directory of the flow that draws the pairs."""
+    """Run directory of the teacher, the flow that generates the pairs."""
     num_pairs: int = 10_000
-    """Number of pairs to train on; a tenth as many are held out."""
+    """Number of training pairs; another tenth of that number is held out."""
     train: OmitArgPrefixes[TrainConfig] = field(default_factory=lambda: TrainConfig(steps=4000, save_every=500))
 
     def __post_init__(self) -> None:
@@ -172,11 +174,11 @@ class Reflow(Settings):
         if self.num_pairs < 1:
             raise ValueError(f"num_pairs must be at least 1, got {self.num_pairs}")
         if self.path != "linear":
-            raise ValueError(f"path {self.path!r}: a reflowed flow has the linear path; leave it out")
+            raise ValueError(f"path {self.path!r}: reflow uses the linear path; leave it out")
 
     @staticmethod
     def of(teacher: Path, *, steps: int, num_pairs: int) -> "Reflow":
-        """The recipe with the data, network and training settings of this run."""
+        """The recipe with the data, network and training settings of the run `teacher`."""
         recipe = stored(reopen(teacher, app=Reflow.app))
         shared: dict[str, Any] = {item.name: getattr(recipe, item.name) for item in fields(Settings)} | {
             "path": "linear"
@@ -185,7 +187,7 @@ class Reflow(Settings):
         return Reflow(**shared, teacher=str(teacher.resolve()), num_pairs=num_pairs, train=config)
 
     def build(self) -> Run[Pair]:
-        """Draw the teacher's pairs and put the experiment together. The student of a linear path starts with its weights."""
+        """Generate the teacher's pairs and assemble the run. The student of a linear path starts with the teacher's weights."""
         prepared, seed = self.prepared(), self.train.seed
         data = prepared.data
         model = self.network_for(data.shape, data.classes)
@@ -208,7 +210,7 @@ def stored(opened: Opened) -> Generate | Reflow:
 def generator_of(
     opened: Opened, *, which: str = "last", weak: str | None = None, device: torch.device | str = "cpu"
 ) -> Generator:
-    """The run's network with the averaged weights of checkpoint `which`; `weak` names an early one for autoguidance."""
+    """The run's network with the averaged weights of checkpoint `which`; `weak` is an early checkpoint for autoguidance."""
     recipe, constants = stored(opened), opened.constants
     missing = STORED - constants.keys()
     if missing:

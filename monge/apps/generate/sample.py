@@ -57,7 +57,7 @@ SAMPLING = Sampling()
 
 @dataclass(frozen=True)
 class Generator:
-    """A trained network with the units, path and layout that sampling needs. Computes on `device`, returns on the CPU."""
+    """A trained network with the units, path and layout that sampling needs. Computes on `device` and returns CPU tensors."""
 
     model: nn.Module
     path: Affine
@@ -70,11 +70,11 @@ class Generator:
     layout: Layout = POINTS
 
     def noise(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n *s"]:
-        """Gaussian noise, at which samples start."""
+        """Gaussian noise, the start of the flow."""
         return torch.randn(n, *self.shape, generator=generator)
 
     def labels(self, n: int) -> Int[Tensor, "n"] | None:
-        """All classes in turn; None without classes."""
+        """n labels that cycle through the classes; None without classes."""
         return torch.arange(n) % self.classes if self.classes else None
 
     def velocity(self, labels: Int[Tensor, "B"] | None, guidance: Guidance | None = None) -> Velocity:
@@ -91,14 +91,14 @@ class Generator:
             return strong
         if self.weak is None and labels is None:
             raise ValueError(
-                "guidance: the run has no classes; name an early checkpoint for autoguidance (--weak STEP)"
+                "guidance: the run has no classes; give an early checkpoint for autoguidance (--weak STEP)"
             )
         return guidance.apply(strong, weak)
 
     def states(
         self, x_0: Float[Tensor, "B *s"], labels: Int[Tensor, "B"] | None, sampling: Sampling = SAMPLING
     ) -> Iterator[Float[Tensor, "B *s"]]:
-        """The states along the flow, from x_0 on, in the network's units."""
+        """The states along the flow, starting with x_0, in the network's units."""
         v, x_0 = self.velocity(labels, sampling.guidance), x_0.to(self.device)
         with torch.no_grad():
             for x in trajectory(v, x_0, sampling.steps, step=SOLVERS[sampling.solver][0](self.path)):
@@ -112,7 +112,7 @@ class Generator:
         labels: Int[Tensor, "n"] | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "n *s"], Int[Tensor, "n"] | None]:
-        """(samples in the data's own units, their labels); labels default to all classes in turn."""
+        """(samples in the data's units, their labels); labels default to all classes in turn."""
         labels = self.labels(n) if labels is None else labels
         x_0 = self.noise(n, generator=generator)
         return self.restore(self.end(x_0, labels, sampling)), labels
@@ -136,7 +136,7 @@ class Generator:
         return torch.cat(parts)
 
     def pairs(self, labels: Int[Tensor, "n"] | None, n: int, *, generator: torch.Generator) -> Pair:
-        """Noise and the end of its flow, in the network's units: the pairs of reflow. Midpoint, 50 steps."""
+        """Pairs of noise and the samples it flows to, in the network's units, for reflow. Midpoint, 50 steps."""
         x_0 = self.noise(n, generator=generator)
         x_1 = self.end(x_0, labels, Sampling(50, "midpoint"))
         return Pair(x_0, x_1, cond={} if labels is None else {"label": labels})
@@ -157,7 +157,7 @@ class Generator:
         return (0.0, self.levels) if self.levels else self.layout.bounds
 
     def label_called(self, name: str) -> int:
-        """The label of the class with this name, or with this number where classes have no names."""
+        """The label of a class by its name, or by its number unless the names are numbers themselves."""
         names = self.layout.classes or tuple(str(k) for k in range(self.classes))
         if name in names:
             return names.index(name)
@@ -176,7 +176,7 @@ class Generator:
         probes: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Density, Float[Tensor, "B"]]:
-        """(density in the data's units, bits per dimension). Pixels get uniform noise of one level first (dequantisation)."""
+        """(density in the data's units, bits per dimension). Pixels are first dequantised with uniform noise of one level."""
         if self.levels:
             x = x + torch.rand(x.shape, generator=generator) - 0.5
         normalised = self.normalise(x)

@@ -1,4 +1,4 @@
-"""Sheets of images: grids under a title, and single files."""
+"""Image files: sheets of titled grids, and single images."""
 
 import re
 import textwrap
@@ -17,7 +17,7 @@ TITLE = 14  # height of a line of text in pixels
 
 @dataclass(frozen=True)
 class Grid:
-    """Images in reading order, `columns` a row, under a title."""
+    """Images in reading order, `columns` per row, under a title."""
 
     x: Float[Tensor, "n C H W"]
     columns: int
@@ -25,14 +25,14 @@ class Grid:
 
 
 def pixels(x: Float[Tensor, "n C H W"], bounds: tuple[float, float]) -> Tensor:
-    """Levels from 0 to 255 of values in `bounds`: three channels if there are as many, else the first one."""
+    """Values in `bounds` as levels from 0 to 255: the first three channels, or the first one if there are fewer than three."""
     low, high = bounds
     shown = x[:, : 3 if x.shape[1] >= 3 else 1]
     return ((shown.clamp(low, high) - low) * (255 / (high - low))).round().to(torch.uint8)
 
 
 def sheet(grids: Sequence[Grid], path: Path, *, bounds: tuple[float, float], side: int = 32) -> Path:
-    """A PNG of grids below each other, each image enlarged to at least `side` pixels."""
+    """Write a PNG of grids stacked vertically, each image enlarged to at least `side` pixels; return its path."""
     from PIL import Image
 
     tiles = [_tiles(grid, bounds, side) for grid in grids]
@@ -41,11 +41,11 @@ def sheet(grids: Sequence[Grid], path: Path, *, bounds: tuple[float, float], sid
     for grid, part in zip(grids, tiles, strict=True):
         parts += [_text(grid.title, width, mode)] if grid.title else []
         parts.append(Image.fromarray(part))
-    whole, top = Image.new(mode, (width, sum(part.height for part in parts)), "white"), 0
+    canvas, top = Image.new(mode, (width, sum(part.height for part in parts)), "white"), 0
     for part in parts:
-        whole.paste(part, (0, top))
+        canvas.paste(part, (0, top))
         top += part.height
-    whole.save(path)
+    canvas.save(path)
     return path
 
 
@@ -57,12 +57,12 @@ def _tiles(grid: Grid, bounds: tuple[float, float], side: int) -> np.ndarray:
     rows = -(-len(x) // columns)
     missing = x.new_full((rows * columns - len(x), *x.shape[1:]), FRAME)
     tiles = torch.cat([x, missing]).unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
-    whole = tiles.reshape(tiles.shape[0], rows * tiles.shape[2], -1).numpy()
-    return whole[0] if len(whole) == 1 else np.ascontiguousarray(np.moveaxis(whole, 0, -1))
+    joined = tiles.reshape(tiles.shape[0], rows * tiles.shape[2], -1).numpy()
+    return joined[0] if len(joined) == 1 else np.ascontiguousarray(np.moveaxis(joined, 0, -1))
 
 
 def _text(text: str, width: int, mode: str):
-    """Lines of text as a picture of this width."""
+    """Text, wrapped, as an image of this width."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default()
@@ -82,23 +82,23 @@ def save_images(
     *,
     bounds: tuple[float, float],
 ) -> None:
-    """Single PNG files, in a folder per class if there are labels. Four channels are written with transparency."""
+    """Write one PNG file per image, in a folder per class if there are labels. A fourth channel is the transparency."""
     from PIL import Image
 
     if x.shape[1] not in (1, 3, 4):
-        raise ValueError(f"--save-images: images of {x.shape[1]} channels are no pictures; leave it out")
+        raise ValueError(f"--save-images: cannot write images of {x.shape[1]} channels; leave it out")
     low, high = bounds
     levels = ((x - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8).movedim(1, -1).numpy()
     names = folder_names(classes)
     for number, array in enumerate(levels):
-        where = folder if labels is None else folder / names[int(labels[number])]
-        where.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(where / f"{number:05}.png")
+        directory = folder if labels is None else folder / names[int(labels[number])]
+        directory.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(directory / f"{number:05}.png")
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:
-    """Names of classes as names of folders, each of its own."""
+    """Distinct folder names for the classes."""
     names = [re.sub(r"[^\w +=@-]", "_", name)[:100].strip() or "_" for name in classes]
     folded, numbered = [name.lower() for name in names], [f"{k}_{name}" for k, name in enumerate(names)]
-    some = [name if folded.count(name.lower()) == 1 else other for name, other in zip(names, numbered, strict=True)]
-    return some if len({name.lower() for name in some}) == len(some) else numbered
+    mixed = [name if folded.count(name.lower()) == 1 else other for name, other in zip(names, numbered, strict=True)]
+    return mixed if len({name.lower() for name in mixed}) == len(mixed) else numbered

@@ -1,4 +1,4 @@
-"""Tables from .parquet and .csv files: read in float64, written with the names and types that they came with."""
+"""Tables from .parquet and .csv files: read as float64, written with their original column names and types."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ LABEL = "label"
 
 
 def table(path: Path) -> Dataset:
-    """A table of numbers, booleans or times; a column named label, of strings or whole numbers, holds classes."""
+    """The data of a table of numbers, booleans or times; a column named label, of strings or integers, holds the classes."""
     read = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
     read, notes = _without_index(path, read)
     labels, classes = None, ()
@@ -23,7 +23,7 @@ def table(path: Path) -> Dataset:
         labels, classes = _labels(path, read[LABEL])
     names = [name for name in read.column_names if name != LABEL]
     if not names:
-        raise ValueError(f"{path}: no columns of numbers besides 'label'; add some")
+        raise ValueError(f"{path}: no numeric columns other than 'label'; add some")
     columns = [_numbers(path, name, read[name]) for name in names]
     x = in_precision(np.stack(columns, 1))
     schema = base64.b64encode(read.schema.remove_metadata().serialize().to_pybytes()).decode()
@@ -43,7 +43,7 @@ def _read_parquet(path: Path) -> Any:
     except PermissionError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a whole parquet file ({error}); save it again") from error
+        raise ValueError(f"{path}: not a complete parquet file ({error}); save it again") from error
 
 
 def _read_csv(path: Path) -> Any:
@@ -54,7 +54,7 @@ def _read_csv(path: Path) -> Any:
     delimiter = max(",;\t", key=header.count)
     words = [word.strip().strip('"') for word in header.split(delimiter)]
     if words and all(re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", word) for word in words):
-        raise ValueError(f"{path}: the first line holds numbers; add a line of column names above it")
+        raise ValueError(f"{path}: the first line holds numbers; add a header line with column names")
     size = min(
         max(path.stat().st_size + 1, 1 << 20), 2**31 - 1
     )  # one block: each type is inferred from the whole column
@@ -103,7 +103,7 @@ def _without_index(path: Path, read: Any) -> tuple[Any, list[str]]:
         for name in read.column_names
         if name != LABEL and (name in named or re.fullmatch(r"__index_level_\d+__|Unnamed: 0|", name))
     ]
-    notes = [f"{path}: column {name!r} is left out: it is the row index that pandas wrote" for name in index]
+    notes = [f"{path}: column {name!r} is left out: it is a row index written by pandas" for name in index]
     return read.drop_columns(index) if index else read, notes
 
 
@@ -130,7 +130,7 @@ def _check_nulls(path: Path, name: str, column: Any) -> None:
 
 
 def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
-    """A column in float64. ValueError for other types, nulls, values that are not finite, and one value only."""
+    """A column as float64. ValueError for other types, nulls, non-finite values and constant columns."""
     import pyarrow as pa
 
     kind = column.type
@@ -141,14 +141,14 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
         column = column.cast(pa.float64())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         hint = "rename it to 'label' if it holds classes, or " if pa.types.is_string(kind) else ""
-        raise ValueError(f"{path}: column {name!r} is {kind}; {hint}keep columns of numbers only")
+        raise ValueError(f"{path}: column {name!r} is {kind}; {hint}keep only numeric columns")
     exact = column.to_numpy()
     check_distinct(f"{path}: column {name!r}", exact)
     values = exact.astype(np.float64)
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise ValueError(
-            f"{path}: column {name!r} is {values[wrong[0]]} in row {wrong[0]}, one of {len(wrong)} that are not finite"
+            f"{path}: column {name!r} is {values[wrong[0]]} in row {wrong[0]}, one of {len(wrong)} non-finite values"
             " (rows count from 0); remove or fill them"
         )
     if len(values) > 1 and (values == values[0]).all():
@@ -157,7 +157,7 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
 
 
 def restored(x: torch.Tensor, labels: torch.Tensor | None, layout: Layout) -> Any:
-    """Samples as an Arrow table with the columns and types of the data; a label column only if samples have labels."""
+    """Samples as an Arrow table with the columns and types of the data; a label column only if the samples have labels."""
     import pyarrow as pa
 
     schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(layout.schema)))
@@ -173,7 +173,7 @@ def restored(x: torch.Tensor, labels: torch.Tensor | None, layout: Layout) -> An
 
 
 def _typed(values: np.ndarray, kind: Any) -> Any:
-    """Numbers as an Arrow array of this type: integers are rounded, booleans true from one half on."""
+    """Numbers as an Arrow array of this type: integers are rounded, booleans are true from 0.5."""
     import pyarrow as pa
 
     if pa.types.is_boolean(kind):
@@ -197,13 +197,13 @@ def _names(names: list[str], kind: Any) -> Any:
     return pa.array(names, type=kind)
 
 
-def write(found: Any, directory: Path, layout: Layout) -> list[str]:
+def write(samples: Any, directory: Path, layout: Layout) -> list[str]:
     """Write samples.parquet, and samples.csv if the data came as CSV; returns their names."""
     import pyarrow.parquet as pq
     from pyarrow import csv
 
-    pq.write_table(found, directory / "samples.parquet")
+    pq.write_table(samples, directory / "samples.parquet")
     if layout.kind != "csv":
         return ["samples.parquet"]
-    csv.write_csv(found, directory / "samples.csv")
+    csv.write_csv(samples, directory / "samples.csv")
     return ["samples.parquet", "samples.csv"]

@@ -1,4 +1,4 @@
-"""Point clouds in the plane, drawn by number: what flows are looked at on first."""
+"""Toy distributions in the plane: functions that draw n points."""
 
 import math
 from collections.abc import Callable
@@ -15,10 +15,10 @@ def gaussians(n: int, generator: torch.Generator | None = None) -> Float[Tensor,
 
 
 def moons(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
-    """Two half circles that reach into each other: torchcfm.utils.sample_moons, those of the OT-CFM tutorial.
+    """Two interleaved half circles: torchcfm.utils.sample_moons, as in the OT-CFM tutorial.
 
-    As in torchdyn's generate_moons(noise=0.2), points lie at even steps along the upper arc, then along the lower one, and
-    each is moved by one uniform draw from [0, 0.2], the same for both coordinates.
+    As in torchdyn's generate_moons(noise=0.2), points are evenly spaced along the upper arc, then along the lower one, and
+    each is shifted by one uniform draw from [0, 0.2], the same for both coordinates.
     """
     upper, lower = (torch.linspace(0, math.pi, count) for count in (n // 2, n - n // 2))
     x = torch.cat([upper.cos(), 1 - lower.cos()])
@@ -34,14 +34,14 @@ def checkerboard(n: int, generator: torch.Generator | None = None) -> Float[Tens
 
 
 def circles(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
-    """Two circles, one inside the other."""
+    """Two concentric circles."""
     angle = 2 * math.pi * torch.rand(n, generator=generator)
     radius = torch.where(torch.randint(0, 2, (n,), generator=generator).bool(), 4.0, 2.0)
     return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.15 * torch.randn(n, 2, generator=generator)
 
 
 def spirals(n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
-    """Two arms that wind one and a half times around the origin."""
+    """Two spiral arms of one and a half turns around the origin."""
     angle = 3 * math.pi * torch.rand(n, generator=generator).sqrt()
     arm = 2.0 * torch.randint(0, 2, (n,), generator=generator) - 1
     radius = arm * angle * 4 / (3 * math.pi)

@@ -1,4 +1,4 @@
-"""Search runs over many theorems: workers that keep their servers, results recorded as they come, resumable."""
+"""Resumable search runs over many theorems. Workers keep their servers; results are recorded as they arrive."""
 
 import hashlib
 import json
@@ -23,9 +23,9 @@ from monge.runs import check_same, rebuild
 
 SETTINGS = "settings.json"
 STARTED = "started.txt"
-"""Numbers of theorems, each written when a worker takes it up: those in progress when a worker crashes."""
+"""File to which workers append the number of each theorem they start; after a crash it gives the theorems in progress."""
 FATAL = 2
-"""Workers that a theorem may crash while it is the only one in progress."""
+"""Number of workers that a theorem, as the only one in progress, may crash before it is quarantined."""
 
 
 def run(
@@ -36,66 +36,67 @@ def run(
     fleets: Callable[[], fleet.Fleet],
     source: Source | None = None,
     resume: bool = False,
-    told: Callable[[Result], None] = lambda _: None,
+    on_result: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
-    """Search for proofs of all theorems; finished ones are on disk. ValueError if `directory` holds another run.
+    """Search for proofs of all theorems that are not yet finished on disk, and return all results of the run.
 
-    When a worker process crashes, its fleet is replaced, and the theorems in progress are searched one at a time; a theorem
-    that crashes two fleets by itself is quarantined. WorkerCrashed if one theorem after another does so, or if none was in
-    progress. Crashes of Lean servers do not come so far: see lean/supervisor.py.
+    `on_result` is called with each new result. After a worker process crashes, a new fleet starts and the theorems in progress
+    are searched one at a time; a theorem that crashes two fleets by itself is quarantined. Crashes of Lean servers are handled
+    in lean/supervisor.py. ValueError if `directory` holds another run. WorkerCrashed if no theorem was in progress, or if
+    theorems are quarantined one after another and none finishes.
     """
     with locked(directory):
         config = _open(config, theorems, directory, source or Source(), resume=resume)
-        left = {number: Task(number, theorem) for number, theorem in enumerate(theorems)}
+        pending = {number: Task(number, theorem) for number, theorem in enumerate(theorems)}
         for result in results(directory):
-            left.pop(result.number, None)
+            pending.pop(result.number, None)
         crashes: Counter[int] = Counter()
         suspects: set[int] = set()
-        together, given_up = 1, 0
+        most_in_progress, quarantined = 1, 0
         with _Work(config, directory.resolve()) as work, Recorder(directory) as recorder:
-            while left:
+            while pending:
                 (directory / STARTED).write_text("")
-                tasks = [left[min(suspects)]] if suspects else list(left.values())
+                tasks = [pending[min(suspects)]] if suspects else list(pending.values())
                 try:
                     for _, (result, rows) in fleets()(work, tasks):
                         recorder.add(result, rows)
-                        del left[result.number]
+                        del pending[result.number]
                         suspects.discard(result.number)
-                        given_up = 0
-                        told(result)
+                        quarantined = 0
+                        on_result(result)
                 except fleet.WorkerCrashed as crash:
-                    begun = {int(line) for line in (directory / STARTED).read_text().split()}
-                    in_progress = (begun if crash.shard is None else {tasks[crash.shard].number}) & set(left)
+                    started = {int(line) for line in (directory / STARTED).read_text().split()}
+                    in_progress = (started if crash.shard is None else {tasks[crash.shard].number}) & set(pending)
                     if not in_progress:
                         raise
-                    print(f"{crash}; its theorems in progress are searched again, one at a time", file=sys.stderr)
+                    print(f"{crash}; the theorems in progress are searched again, one at a time", file=sys.stderr)
                     suspects |= in_progress
-                    together = max(together, len(in_progress))
+                    most_in_progress = max(most_in_progress, len(in_progress))
                     if len(tasks) > 1:
                         continue
                     crashes.update(in_progress)
                     for number in [n for n in in_progress if crashes[n] >= FATAL]:
-                        if given_up == together:  # no theorem finishes any more, so the theorems are not the cause
+                        if quarantined == most_in_progress:  # no theorem finishes, so the theorems are not the cause
                             raise
-                        given_up += 1
+                        quarantined += 1
                         suspects.discard(number)
-                        result = unsearched(left.pop(number), "quarantined", f"{FATAL} workers crashed on it")
+                        result = unsearched(pending.pop(number), "quarantined", f"{FATAL} workers crashed on it")
                         recorder.add(result, SCHEMA.empty_table())
-                        told(result)
+                        on_result(result)
         (directory / STARTED).unlink(missing_ok=True)
         return results(directory)
 
 
 def program() -> str:
-    """A digest of the program's files."""
+    """Digest of the program's source files."""
     return digest(*sources(), *sorted(Path(__file__).parent.rglob("*.py")))
 
 
 def _settings(config: SearchConfig, theorems: Sequence[Theorem], source: Source) -> dict[str, Any]:
-    """Contents of settings.json: the fields of SearchConfig, the theorems with their source, and the program's digest."""
-    named = {f"{number:05d} {theorem.name}": _digest(theorem) for number, theorem in enumerate(theorems)}
-    found = {"theorems": {**asdict(source), "texts": named}, "program": program(), **asdict(config)}
-    return json.loads(json.dumps(found, default=str))
+    """Contents of settings.json: the fields of SearchConfig, the theorems and their source, and the program's digest."""
+    digests = {f"{number:05d} {theorem.name}": _digest(theorem) for number, theorem in enumerate(theorems)}
+    contents = {"theorems": {**asdict(source), "texts": digests}, "program": program(), **asdict(config)}
+    return json.loads(json.dumps(contents, default=str))
 
 
 def _digest(theorem: Theorem) -> str:
@@ -105,15 +106,15 @@ def _digest(theorem: Theorem) -> str:
 def _open(
     config: SearchConfig, theorems: Sequence[Theorem], directory: Path, source: Source, *, resume: bool
 ) -> SearchConfig:
-    """The settings under the id of the run in `directory`, which starts here or is resumed."""
+    """`config` with the id of the run in `directory`, which is started or resumed. ValueError if it cannot be resumed."""
     path, wanted = directory / SETTINGS, _settings(config, theorems, source)
     if not results(directory):  # no run, or one that ended before its first theorem
         write_json(path, wanted)
         return config
     if not path.exists():
-        raise ValueError(f"{directory}: a run without {SETTINGS}; restore the file, or choose another directory")
+        raise ValueError(f"{directory} holds results but no {SETTINGS}; restore the file or choose another directory")
     if not resume:
-        raise ValueError(f"{directory} already holds a run; resume it with --resume, or choose another directory")
+        raise ValueError(f"{directory} already holds a run; resume it with --resume or choose another directory")
     before = read_json(path, "run")
     check_same(path, before, {**wanted, "run": before["run"]})
     return replace(config, run=before["run"])
@@ -123,25 +124,25 @@ def stored(directory: Path) -> tuple[SearchConfig, Source]:
     """The settings of the run in `directory` and the source of its theorems. ValueError if they cannot be read."""
     path = directory / SETTINGS
     if not path.exists():
-        raise ValueError(f"{directory}: no run of `monge prove search` here to resume")
-    found = read_json(path, "theorems", "program", "run")
+        raise ValueError(f"{directory} holds no run to resume; choose another directory or omit --resume")
+    settings = read_json(path, "theorems", "program", "run")
     try:
-        source = rebuild(Source, {name: value for name, value in found["theorems"].items() if name != "texts"})
-        fields = {name: value for name, value in found.items() if name not in ("theorems", "program")}
+        source = rebuild(Source, {name: value for name, value in settings["theorems"].items() if name != "texts"})
+        fields = {name: value for name, value in settings.items() if name not in ("theorems", "program")}
         return rebuild(SearchConfig, fields), source
     except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: damaged, or written by another version of monge ({error})") from error
+        raise ValueError(f"{path} is damaged, or from another version of monge ({error}); start a new run") from error
 
 
 class _Work:
-    """The search for one task. Each process of a fleet receives it once; its worker, with all servers, stays there."""
+    """Callable that searches for one task. Each process of a fleet receives it once and keeps its worker and servers."""
 
     def __init__(self, config: SearchConfig, directory: Path) -> None:
         self.config, self.directory = config, directory
         self._worker: Worker | None = None
 
     def __call__(self, task: Task) -> tuple[Result, pa.Table]:
-        if self.directory.is_dir():  # on another machine it may not be
+        if self.directory.is_dir():  # it may be missing on another machine
             with (self.directory / STARTED).open("a") as file:
                 file.write(f"{task.number}\n")
         if self._worker is None:
@@ -149,7 +150,7 @@ class _Work:
         return self._worker.search(task)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The settings alone: servers belong to the process that started them."""
+        """Pickles the settings only, since servers belong to the process that started them."""
         return _Work, (self.config, self.directory)
 
     def __enter__(self) -> "_Work":
@@ -160,6 +161,6 @@ class _Work:
             self._worker.close()
 
 
-def undisturbed() -> None:
-    """Start of a worker process: it ignores Ctrl-C, which its parent handles."""
+def ignore_interrupts() -> None:
+    """Initialise a worker process to ignore Ctrl-C, which its parent handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""One text for all states that differ in the names and the order of hypotheses alone."""
+"""Canonical text of a state: the same for all states that differ only in the names and the order of hypotheses."""
 
 import hashlib
 import re
@@ -6,40 +6,40 @@ import re
 from monge.apps.prove.state import Goal, State
 
 WORD = re.compile(r"((?<![\w.'✝!?])[^\W\d][\w'✝!?]*)")
-MOST = 100
-"""Texts looked at that mention a hypothesis; where there are more, equal states may pass for different ones."""
+MAX_MENTIONS = 100
+"""Maximum number of texts mentioning a hypothesis that are compared; with more, equal states may get different texts."""
 
 
 def canonical(state: State) -> str:
-    """The goals in order, hypotheses sorted and numbered, case names left out."""
+    """The goals in order, with hypotheses sorted and numbered, and without case names."""
     return "\n\n".join(map(_goal, state.goals))
 
 
 def _goal(goal: Goal) -> str:
     names = [h.name for h in goal.hypotheses]
-    said = [f"{h.type} := {h.value} #{h.mark}" if h.value else f"{h.type} #{h.mark}" for h in goal.hypotheses]
-    pieces = _pieces([*said, f"{goal.target} #{goal.mark}"], names)
-    about: dict[str, list[int]] = {name: [] for name in names}
+    texts = [f"{h.type} := {h.value} #{h.mark}" if h.value else f"{h.type} #{h.mark}" for h in goal.hypotheses]
+    pieces = _pieces([*texts, f"{goal.target} #{goal.mark}"], names)
+    mentions: dict[str, list[int]] = {name: [] for name in names}
     for k, text in enumerate(pieces):
         for name in set(text[1::2]):
-            about[name].append(k)
+            mentions[name].append(k)
     labels = ["_"] * len(names)
-    for _ in range(3):  # colour refinement: by what a hypothesis says, and what is said of it, and so on
-        known = dict(zip(names, labels, strict=True))
+    for _ in range(3):  # colour refinement: a label combines a hypothesis with the texts that mention it
+        label_of = dict(zip(names, labels, strict=True))
         labels = [
             _digest(
                 [
-                    _joined(pieces[k], known) + ("✝" if "✝" in name else ""),
-                    *sorted(_joined(pieces[i], known | {name: "@"}) for i in about[name][:MOST]),
+                    _joined(pieces[k], label_of) + ("✝" if "✝" in name else ""),
+                    *sorted(_joined(pieces[i], label_of | {name: "@"}) for i in mentions[name][:MAX_MENTIONS]),
                 ]
             )
             for k, name in enumerate(names)
         ]
     order = sorted(range(len(names)), key=lambda k: labels[k])
-    known = {names[k]: f"#{place}" for place, k in enumerate(order)}  # no name in Lean begins so
-    hidden = ["✝" if "✝" in name else "" for name in names]  # what cannot be said is another state than what can
-    lines = [f"{known[names[k]]}{hidden[k]} : {_joined(pieces[k], known)}" for k in order]
-    return "\n".join([*lines, f"⊢ {_joined(pieces[-1], known)}"])
+    label_of = {names[k]: f"#{index}" for index, k in enumerate(order)}  # no Lean name starts with #
+    hidden = ["✝" if "✝" in name else "" for name in names]  # making a name accessible changes the state
+    lines = [f"{label_of[names[k]]}{hidden[k]} : {_joined(pieces[k], label_of)}" for k in order]
+    return "\n".join([*lines, f"⊢ {_joined(pieces[-1], label_of)}"])
 
 
 def _digest(texts: list[str]) -> str:
@@ -47,20 +47,20 @@ def _digest(texts: list[str]) -> str:
 
 
 def _pieces(texts: list[str], names: list[str]) -> list[list[str]]:
-    """Each text cut at the names: what is between them, a name, what is between, and so on."""
+    """Each text split at the names: even pieces are the text between names, odd pieces are names."""
     if not names:
         return [[text] for text in texts]
-    known = set(names)
-    found: list[list[str]] = []
+    hypotheses = set(names)
+    result: list[list[str]] = []
     for text in texts:
         pieces = [""]
         for k, word in enumerate(WORD.split(text)):
-            if k % 2 and word in known:
+            if k % 2 and word in hypotheses:
                 pieces += [word, ""]
             else:
                 pieces[-1] += word
-        found.append(pieces)
-    return found
+        result.append(pieces)
+    return result
 
 
 def _joined(pieces: list[str], names: dict[str, str]) -> str:

@@ -1,9 +1,10 @@
 """Settings of a search run: everything that decides its results."""
 
+import json
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from monge.apps.prove.lean.setup import command_of, embedded_lean, native_lean
 from monge.apps.prove.lean.toolchain import Toolchain
@@ -12,6 +13,8 @@ from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.policy import PROBES
 from monge.apps.prove.state import Budget, Limits
 from monge.apps.prove.tree import Search
+from monge.files import read_json
+from monge.runs import rebuild
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,11 @@ class Local:
     """A Hugging Face model on this machine, loaded by each worker."""
 
     name: str = ""
-    """Directory of the model, or its name on the hub."""
+    """Directory of the model, or its name on the Hugging Face hub."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Data type of its weights."""
+    """Data type of the model's weights."""
     device: str = "cpu"
-    """Device that it runs on."""
+    """Device of the model, such as cpu or cuda:0."""
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -34,26 +37,50 @@ class SearchConfig:
     search: Search = field(default_factory=Search)
     budget: Budget = field(default_factory=Budget)
     policy: Literal["template", "probes", "server", "local"] = "template"
+    """Source of tactics: a template that reads the goal, a list of probe tactics, a model server, or a local model."""
     tactics: tuple[str, ...] = PROBES
-    """The probe tactics that Lean knows."""
+    """Tactics of `--policy probes`; those that Lean does not know are removed when the run starts."""
     server: Endpoint = field(default_factory=Endpoint)
     local: Local = field(default_factory=Local)
     lean: str = ""
-    """Command of an installed Lean; the WebAssembly build if empty."""
+    """Command of an installed Lean; empty for the WebAssembly build."""
     limits: Limits = field(default_factory=Limits)
     run: str = field(default_factory=lambda: secrets.token_hex(4))
-    """Prefix of its states' ids, different for each run."""
+    """Prefix of the ids of states, different for each run."""
 
     def toolchain(self) -> Toolchain:
-        """The Lean that it runs on. FileNotFoundError if there is none."""
+        """The Lean to run on. FileNotFoundError if it is not installed."""
         return native_lean(command_of(self.lean)) if self.lean else embedded_lean()
+
+    @property
+    def model(self) -> str:
+        """The name of the language model that the policy uses; empty if it uses none."""
+        return {"server": self.server.model, "local": self.local.name}.get(self.policy, "")
+
+    def text(self) -> str:
+        """The settings as JSON, without those that a run sets itself."""
+        settings = {name: value for name, value in asdict(self).items() if name not in SET_BY_RUN}
+        return json.dumps(settings, indent=2, default=str)
+
+
+SET_BY_RUN = frozenset({"run", "tactics", "theorems", "program"})
+"""Entries of a run's settings.json that no configuration file sets."""
+
+
+def read_config(path: Path) -> SearchConfig:
+    """The settings in a file: that of `--print-config`, a part of it, or a run's settings.json. ValueError if it is invalid."""
+    fields: dict[str, Any] = {name: value for name, value in read_json(path).items() if name not in SET_BY_RUN}
+    try:
+        return rebuild(SearchConfig, fields)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}; `monge prove search --print-config` prints a valid file") from error
 
 
 @dataclass(frozen=True)
 class Source:
-    """The place that a run's theorems were read from, so that `--resume` can read them again."""
+    """The source of a run's theorems, from which `--resume` reads them again."""
 
     path: Path = Path()
     split: str = "all"
-    most: int | None = None
-    """Number of theorems read from its beginning; all if None."""
+    limit: int | None = None
+    """Maximum number of theorems, read from the beginning; None for all."""

@@ -1,4 +1,4 @@
-"""The verbs of `monge prove` that write what there is in other forms: proofs, pairs for translation, the library."""
+"""Export verbs of `monge prove`: proofs as .lean files, pairs for translation, and the theorems of the library."""
 
 import json
 from collections.abc import Iterator
@@ -23,25 +23,25 @@ def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs"
     """Write each proof of a run as a .lean file.
 
     Args:
-        path: A folder of `monge prove search`.
-        out: The folder for them, made here.
+        path: Directory of a run of `monge prove search`.
+        out: Directory for the .lean files; it must not exist.
     """
     ensure_absent(out)
     proved = [result for result in done(path) if result.tactics is not None]
     if not proved:
-        raise ValueError(f"{path}: no proof to write")
+        raise ValueError(f"{path}: the run has no proofs; choose another run")
     out.mkdir(parents=True)
     for result in proved:
         (out / f"{result.number:05d}-{file_name(result.name)}.lean").write_text(result.source, encoding="utf-8")
-    console.print(f"{len(proved)} proofs: {out}")
+    console.print(f"Wrote {len(proved)} proofs to {out}.")
 
 
 def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Path("texts.jsonl")) -> None:
-    """Write theorems and their proofs, in English and in Lean, as the texts that `monge translate` reads.
+    """Write theorems and their proofs, in English and in Lean, as pairs of texts for `monge translate`.
 
     Args:
-        theorems: As of `search`. The libraries that a .jsonl file imports need not be installed.
-        out: The .jsonl file, {id, group, nl, formal} a line.
+        theorems: File or directory of theorems, as in `search`. Libraries that a .jsonl file imports need not be installed.
+        out: Path of the .jsonl file, with one {id, group, nl, formal} object per line; it must not exist.
     """
     ensure_absent(out)
     rows = [
@@ -50,10 +50,10 @@ def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Pat
         if english
     ]
     if not rows:
-        raise ValueError(f"{theorems}: no theorem with its English")
+        raise ValueError(f"{theorems}: no theorem has an English description; add docstrings or choose another file")
     with atomic_write(out) as file:
         file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    console.print(f"{len(rows)} pairs: {out}")
+    console.print(f"Wrote {len(rows)} pairs to {out}.")
 
 
 def _entries(path: Path) -> Iterator[tuple[str, str, str, str]]:
@@ -62,32 +62,33 @@ def _entries(path: Path) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    """Rows of a .jsonl file with their text as it is: it need not be split, so its libraries need not be here."""
+    """Rows of a .jsonl file with their text unchanged. Lean does not split them, so their libraries need not be installed."""
     for row in json_rows(path):
         if isinstance(row, Flaw):
-            console.print(printable(f"Left out: {row}"), highlight=False, markup=False)
+            console.print(printable(f"Skipped: {row}"), highlight=False, markup=False)
         elif row.pieces:
             yield f"{row.source}.{row.number}", row.english, row.informal, row.pieces[-1].text.strip()
 
 
 def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None:
-    """Write the public theorems of Init and Std: name, statement, module, and what is excluded, all that comes `after` it.
+    """Write the public theorems of Init and Std as JSON lines: name, statement, module, and `after`.
 
-    `search` reads the file, or a part of it, as it reads a .txt file of such names.
+    `after` is the theorem itself: a proof may use neither its module's theorems nor anything that imports that module. `search`
+    reads the file, or a selection of its lines, like a .txt file of names.
 
     Args:
-        out: The .jsonl file, made here.
-        lean: A command of a Lean of this machine; the WebAssembly build if not said.
+        out: Path of the .jsonl file; it must not exist.
+        lean: Command of an installed Lean (default: the WebAssembly build).
     """
     ensure_absent(out)
     toolchain = SearchConfig(lean=lean).toolchain()
     lines: list[str] = []
     with LeanServer(toolchain, ("Init", "Std")) as server:
         for number in range(server.hello()["modules"]):
-            found = server.request("library", seconds=120.0, module=number)
-            for row in found["theorems"]:
-                row |= {"module": found["module"], "after": row["name"]}
+            response = server.request("library", seconds=120.0, module=number)
+            for row in response["theorems"]:
+                row |= {"module": response["module"], "after": row["name"]}
                 lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     with atomic_write(out) as file:
         file.write_text("".join(lines), encoding="utf-8")
-    console.print(f"{len(lines)} theorems: {out}")
+    console.print(f"Wrote {len(lines)} theorems to {out}.")

@@ -1,4 +1,4 @@
-"""Theorems with their proofs in plain Lean files: definitions, a line `-- theorems`, theorems with their English."""
+"""Families of theorems in plain Lean files: definitions, a line `-- theorems`, then theorems described in English."""
 
 import hashlib
 import re
@@ -20,36 +20,36 @@ SHARES: dict[Literal["train", "validation", "test"], float] = {"train": 0.7, "va
 
 @dataclass(frozen=True)
 class Entry:
-    """A theorem with its English. One of a family rests on the family's definitions alone."""
+    """A theorem with its English description. A theorem of a family depends only on the family's definitions."""
 
     theorem: Theorem
     english: str
-    """The statement in English, and why it holds."""
+    """Statement in English, and the reason why it holds."""
     proof: str
-    """Tactics that prove it, in lines; empty if none are known."""
+    """Lines of tactics that prove the theorem; empty if no proof is known."""
     informal: str = ""
-    """A proof in English, where it stands apart."""
+    """Proof in English, if it is separate from the statement."""
     split: str = "train"
-    """train, validation or test."""
+    """Split that the theorem belongs to: train, validation or test."""
     source: str = ""
-    """The file that it comes from, without its folder and suffix."""
+    """Name of the file that the theorem comes from, without directory and suffix."""
     written: str = ""
-    """The proof to the letter, from `:=`, `|` or `where` on, if the file has a complete one."""
+    """Verbatim proof, starting with `:=`, `|` or `where`; empty if the file has no complete one."""
 
     @property
     def key(self) -> str:
-        """A name of its own among the theorems of many files."""
+        """Name that is unique among the theorems of many files."""
         return f"{self.source}.{self.theorem.name}"
 
     @property
     def formal(self) -> str:
-        """The theorem with its proof as text, or with a `sorry`."""
+        """The theorem with its proof as text, or with `sorry` if there is no proof."""
         proof = self.written or ":= by\n  sorry"
         return f"theorem {self.theorem.name} {self.theorem.signature} {proof}"
 
 
 def split_by(key: str) -> Literal["train", "validation", "test"]:
-    """The split of a theorem, by a hash of its name: seven of ten for training, one for validation, two for testing."""
+    """The split of a theorem by a hash of its key: 70 % for training, 10 % for validation, 20 % for testing."""
     return split_of(key, SHARES, uniform=_tenth)
 
 
@@ -58,16 +58,18 @@ def _tenth(key: str) -> float:
 
 
 def family(text: str, source: str) -> list[Entry] | None:
-    """The theorems of a file in the form of the benchmark's; None if any part of it has another form.
+    """The theorems of a file in the benchmark's format; None if any part of the file deviates from it.
 
-    Each theorem stands after `/-- in English -/`, has a proof `:= by` with its tactics in the lines below it, and is separated
-    from the next by an empty line.
+    Each theorem follows its description `/-- in English -/`, has a proof `:= by` with tactics on the lines below, and is
+    separated from the next theorem by an empty line.
     """
     header, mark, rest = text.partition(MARK)
     if not mark or FORM.sub("", rest).strip():
         return None
-    found = FORM.findall(rest)
-    if not found or any(_open(signature) or re.search(r"\bsorry\b", proof) for _, _, signature, proof in found):
+    matches = FORM.findall(rest)
+    if not matches or any(
+        _unbalanced(signature) or re.search(r"\bsorry\b", proof) for _, _, signature, proof in matches
+    ):
         return None
     return [
         Entry(
@@ -78,10 +80,10 @@ def family(text: str, source: str) -> list[Entry] | None:
             source=source,
             written=":= by\n" + proof.rstrip(),
         )
-        for english, name, signature, proof in found
+        for english, name, signature, proof in matches
     ]
 
 
-def _open(text: str) -> bool:
-    """True if a bracket is open at the end: the signature goes on."""
+def _unbalanced(text: str) -> bool:
+    """True if the text has unbalanced brackets, so that the signature continues after it."""
     return any(text.count(a) != text.count(b) for a, b in ("()", "{}", "[]", "⟨⟩"))

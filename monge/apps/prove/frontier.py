@@ -1,4 +1,4 @@
-"""Which state comes next: the best by score, the oldest, any, or the one that PUCT walks to."""
+"""Frontiers of a search, which decide the next state to expand: best-first, breadth-first, random order and PUCT."""
 
 import heapq
 import math
@@ -11,24 +11,33 @@ from monge.apps.prove.tree import Node, Search, score
 
 
 class Frontier(Protocol):
-    """States that wait to be expanded."""
+    """States waiting to be expanded."""
 
-    def add(self, node: Node) -> None: ...
-    def take(self, most: int) -> list[Node]: ...
-    def learnt(self, node: Node, children: Sequence[Node]) -> None: ...
-    def __bool__(self) -> bool: ...
+    def add(self, node: Node) -> None:
+        """Add a new state."""
+
+    def take(self, most: int) -> list[Node]:
+        """Remove and return the next states to expand, at most `most`."""
+        ...
+
+    def learnt(self, node: Node, children: Sequence[Node]) -> None:
+        """Record the new children of an expanded state, after each of them was added."""
+
+    def __bool__(self) -> bool:
+        """True if a state is left to expand."""
+        ...
 
 
-def frontier_of(how: Search) -> Frontier:
-    """The order in which states are expanded."""
-    return Puct(how) if how.order == "puct" else Queue(how)
+def frontier_of(settings: Search) -> Frontier:
+    """The frontier for the configured order of expansion."""
+    return Puct(settings) if settings.order == "puct" else Queue(settings)
 
 
 class Queue:
-    """States by rank: by score, by age, or by lot."""
+    """Priority queue by score (best-first), depth (breadth-first) or a random number."""
 
-    def __init__(self, how: Search) -> None:
-        self._how, self._random = how, random.Random(how.seed)
+    def __init__(self, settings: Search) -> None:
+        self._settings, self._random = settings, random.Random(settings.seed)
         self._heap: list[tuple[float, int, Node]] = []
 
     def add(self, node: Node) -> None:
@@ -44,97 +53,103 @@ class Queue:
         return bool(self._heap)
 
     def _rank(self, node: Node) -> float:
-        """Low comes first."""
-        match self._how.order:
+        """Priority of a state; the lowest is expanded first."""
+        match self._settings.order:
             case "breadth":
                 return node.depth
             case "random":
                 return self._random.random()
             case _:
-                return -score(node, self._how)
+                return -score(node, self._settings)
 
 
 @dataclass
 class _Visits:
-    """What PUCT knows of a state."""
+    """PUCT statistics of a state."""
 
     children: list[Node] = field(default_factory=list)
+    """New states that its expansion reached."""
     expanded: bool = False
+    """True once it was taken for expansion."""
     closed: bool = False
+    """True if nothing is left to expand at or below it, or while its own expansion is in progress."""
     count: int = 0
+    """Number of expansions at or below it."""
     value: float = 0.0
-    """The sum of the values of the states below."""
+    """Sum, over these expansions, of the best child's value."""
 
 
 class Puct:
-    """From the root to the child of the greatest Q + c P sqrt(N) / (1 + n) until a state is not expanded.
+    """PUCT, the selection rule of AlphaZero (Silver et al. 2018), without rollouts.
 
-    P is the tactic's probability among its siblings' (a softmax of log p / T), Q the mean, over the expansions below, of the
-    best child's exp(score): AlphaZero's rule (Silver et al. 2018) without rollouts. Where nothing is left to try below a
-    state, it is closed.
+    Descends from the root to the child with the largest Q + c P sqrt(N) / (1 + n) until it reaches an unexpanded state. P is
+    the prior of the child's tactic, a softmax of log p / T over its siblings. Q is the mean of the best child's exp(score) over
+    the n expansions at or below the child, N the number of expansions at or below its parent, and c the exploration weight.
+    A state is closed when nothing is left to expand below it.
     """
 
-    def __init__(self, how: Search) -> None:
-        self._how, self._root = how, None
-        self._known: dict[Node, _Visits] = {}
+    def __init__(self, settings: Search) -> None:
+        self._settings, self._root = settings, None
+        self._visits: dict[Node, _Visits] = {}
 
     def add(self, node: Node) -> None:
-        self._known[node] = _Visits()
+        self._visits[node] = _Visits()
         if node.parent is None:
             self._root = node
 
     def take(self, most: int) -> list[Node]:
-        found: list[Node] = []
-        while len(found) < most and (leaf := self._leaf()) is not None:
-            found.append(leaf)
-            self._known[leaf].expanded = True
-            for node in leaf.path():  # so that the next walk goes elsewhere
-                self._known[node].count += 1
+        leaves: list[Node] = []
+        while len(leaves) < most and (leaf := self._leaf()) is not None:
+            leaves.append(leaf)
+            self._visits[leaf].expanded = True
+            for node in leaf.path():  # so that the next descent prefers other states
+                self._visits[node].count += 1
             self._close(leaf)  # until its children are known
-        return found
+        return leaves
 
     def learnt(self, node: Node, children: Sequence[Node]) -> None:
-        self._known[node].children = list(children)
+        self._visits[node].children = list(children)
         if not children:
             return
         for above in node.path():
-            self._known[above].closed = False
-            self._known[above].value += max(map(self._value, children))
+            self._visits[above].closed = False
+            self._visits[above].value += max(map(self._value, children))
 
     def __bool__(self) -> bool:
         return self._leaf() is not None
 
     def _value(self, node: Node) -> float:
-        return math.exp(min(0.0, score(node, self._how)))
+        return math.exp(min(0.0, score(node, self._settings)))
 
     def _leaf(self) -> Node | None:
         node = self._root
-        while node is not None and not self._known[node].closed:
-            known = self._known[node]
-            if not known.expanded:
+        while node is not None and not self._visits[node].closed:
+            visits = self._visits[node]
+            if not visits.expanded:
                 return node
-            node = max(self._open(known), key=self._worth(known), default=None)
+            node = max(self._open_children(visits), key=self._puct(visits), default=None)
         return None
 
-    def _open(self, known: _Visits) -> list[Node]:
-        return [child for child in known.children if not self._known[child].closed]
+    def _open_children(self, visits: _Visits) -> list[Node]:
+        return [child for child in visits.children if not self._visits[child].closed]
 
-    def _worth(self, known: _Visits) -> Callable[[Node], float]:
-        weights = {c: math.exp(c.logp / self._how.policy_temperature) for c in known.children}
-        whole = sum(weights.values())
+    def _puct(self, parent: _Visits) -> Callable[[Node], float]:
+        """Q + c P sqrt(N) / (1 + n) of each child."""
+        weights = {c: math.exp(c.logp / self._settings.policy_temperature) for c in parent.children}
+        total = sum(weights.values())
 
-        def worth(child: Node) -> float:
-            seen = self._known[child]
-            value = seen.value / seen.count if seen.count else self._value(child)
-            prior = weights[child] / whole if whole else 1 / len(weights)
-            return value + self._how.exploration * prior * math.sqrt(known.count) / (1 + seen.count)
+        def puct(child: Node) -> float:
+            visits = self._visits[child]
+            value = visits.value / visits.count if visits.count else self._value(child)
+            prior = weights[child] / total if total else 1 / len(weights)
+            return value + self._settings.exploration * prior * math.sqrt(parent.count) / (1 + visits.count)
 
-        return worth
+        return puct
 
     def _close(self, node: Node) -> None:
-        """Close a state and all above it that have nothing open left."""
-        self._known[node].closed = True
+        """Close a state, and each ancestor whose children are all closed."""
+        self._visits[node].closed = True
         above = node.parent
-        while above is not None and not self._open(self._known[above]):
-            self._known[above].closed = True
+        while above is not None and not self._open_children(self._visits[above]):
+            self._visits[above].closed = True
             above = above.parent

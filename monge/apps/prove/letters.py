@@ -1,4 +1,4 @@
-"""Letters of a statement that look like Latin ones and are not."""
+"""Detection of letters in a statement that look Latin but are not."""
 
 import re
 import unicodedata
@@ -10,27 +10,27 @@ ALWAYS = dict(
         strict=True,
     )
 )
-"""Letters that few fonts tell from the Latin one."""
+"""Letters that most fonts draw like a Latin one, with that letter."""
 MIXED = dict(zip("ινκρυχ", "ivkpux", strict=True))
-"""Greek letters that stand alone in many statements and mislead only next to Latin ones."""
+"""Greek letters that are common on their own and misleading only next to Latin ones, with the Latin letter."""
 WORD = re.compile(r"[^\W\d][\w'!?]*")
 PLAIN = "ℂℕℙℚℝℤ"
-"""Letters for sets of numbers, which are names of their own."""
+"""Letters for sets of numbers, which are ordinary names by themselves."""
 
 
 def look_alikes(text: str) -> tuple[str, ...]:
-    """A line for each identifier with such a letter: the letter, its code point and name, and the Latin letter."""
-    found: dict[str, None] = {}
+    """A line for each such letter of each identifier: the letter, its code point and name, and the Latin letter."""
+    lines: dict[str, None] = {}
     for word in WORD.findall(text):
-        latin = any(c.isascii() and c.isalpha() for c in word)
+        has_latin = any(c.isascii() and c.isalpha() for c in word)
         for c in word:
-            if like := _like(c, latin and len(word) > 1):
-                found[f"{word}: {c} is U+{ord(c):04X} {unicodedata.name(c, '')}, not {like}"] = None
-    return tuple(found)
+            if latin := _latin(c, mixed=has_latin and len(word) > 1):
+                lines[f"{word}: {c} is U+{ord(c):04X} {unicodedata.name(c, '')}, not {latin}"] = None
+    return tuple(lines)
 
 
-def _like(c: str, mixed: bool) -> str:
-    """The Latin letter that a letter looks like; empty if it looks like none."""
+def _latin(c: str, *, mixed: bool) -> str:
+    """The Latin letter that `c` looks like, or an empty string; `mixed` if its word has Latin letters too."""
     if c.isascii() or unicodedata.category(c) not in ("Lu", "Ll", "Lo"):
         return ""
     if c in ALWAYS:

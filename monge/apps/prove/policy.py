@@ -1,4 +1,4 @@
-"""What to try on a state: the seed's probes, and a template that reads the goal."""
+"""Policies without a language model: a fixed list of probe tactics, and a template that reads the goal."""
 
 import math
 import re
@@ -25,26 +25,26 @@ PROBES = (
     ),
     *("exfalso", "constructor", "left", "right", "ext", "simp_all"),
 )
-"""The seed's 17 tactics, in its order."""
+"""Seventeen general-purpose tactics, most likely first; some of them need Mathlib."""
 
 
 def ranked(tactics: Sequence[str], most: int) -> list[Suggestion]:
-    """The first of them, likelier the earlier: the k-th has a weight of 1/k."""
-    kept = list(dict.fromkeys(tactics))[:most]
-    whole = sum(1 / (k + 1) for k in range(len(kept)))
-    return [Suggestion(tactic, math.log(1 / (k + 1) / whole)) for k, tactic in enumerate(kept)]
+    """The first `most` distinct tactics; the probability of the k-th is proportional to 1/k."""
+    distinct = list(dict.fromkeys(tactics))[:most]
+    total = sum(1 / (k + 1) for k in range(len(distinct)))
+    return [Suggestion(tactic, math.log(1 / (k + 1) / total)) for k, tactic in enumerate(distinct)]
 
 
-def merged(said: Iterable[Suggestion], most: int) -> list[Suggestion]:
-    """The likeliest, each tactic once, as likely as it is at best."""
+def merged(suggestions: Iterable[Suggestion], most: int) -> list[Suggestion]:
+    """The `most` most likely tactics, each once with its highest log-probability."""
     best: dict[str, float] = {}
-    for tactic, logp in said:
+    for tactic, logp in suggestions:
         best[tactic] = max(logp, best.get(tactic, -math.inf))
     return sorted((Suggestion(*one) for one in best.items()), key=lambda one: -one.logp)[:most]
 
 
 class Probes:
-    """The same tactics on every state, as long as Lean knows them."""
+    """Policy that suggests the same tactics for every state."""
 
     def __init__(self, tactics: Sequence[str] = PROBES) -> None:
         self.tactics = tuple(tactics)
@@ -55,16 +55,18 @@ class Probes:
 
 @dataclass(frozen=True)
 class Names:
-    """What a header declares, as it is called where the header ends."""
+    """Names that a header declares, as they can be written after it."""
 
     lemmas: tuple[str, ...] = ()
+    """Theorems and lemmas."""
     definitions: tuple[str, ...] = ()
+    """Definitions and abbreviations."""
     rules: tuple[str, ...] = ()
     """Constructors of inductive propositions."""
 
     @staticmethod
     def of(header: str) -> "Names":
-        """Read from its text."""
+        """The names in the text of a header."""
         attributes = r"^\s*(?:@\[[^\]]*\]\s*)?(?:(?:private|noncomputable)\s+)*"
         rules: list[str] = []
         for block in re.finditer(attributes + r"inductive\s+(\S+)([^\n]*)((?:\n[ \t]+[^\n]*)*)", header, re.MULTILINE):
@@ -78,7 +80,7 @@ class Names:
 
 
 class Template:
-    """Reads the first goal: introduces, splits, closes, rewrites by hypotheses and lemmas, inducts on variables."""
+    """Policy that reads the first goal: introduces, splits, closes, rewrites with hypotheses and lemmas, inducts on data."""
 
     def __init__(self, names: Names | None = None) -> None:
         self.names = names or Names()
@@ -89,37 +91,37 @@ class Template:
     def _tactics(self, goal: Goal) -> list[str]:
         lemmas, definitions = self.names.lemmas, self.names.definitions
         hidden = [h for h in goal.hypotheses if "✝" in h.name]
-        if hidden:  # what induction and cases name by themselves cannot be said
+        if hidden:  # tactics cannot refer to names that induction and cases generate
             taken = {h.name for h in goal.hypotheses}
             fresh = iter(name for k in count() if (name := f"x{k}") not in taken)
             return ["rename_i " + " ".join(next(fresh) for _ in hidden), *self._closing(goal)]
         proofs = [h.name for h in goal.hypotheses if h.prop]
         data = [h.name for h in goal.hypotheses if not h.prop and not re.match(r"(Type|Sort|Prop)\b|.*→", h.type)]
-        target, found = goal.target, self._closing(goal)
+        target, tactics = goal.target, self._closing(goal)
         if target.startswith(("∀", "¬")) or "→" in target or "≠" in target:
-            found.insert(0, "intro h" + str(len(goal.hypotheses)))
+            tactics.insert(0, "intro h" + str(len(goal.hypotheses)))
         if "∧" in target or "↔" in target:
-            found.insert(0, "constructor")
+            tactics.insert(0, "constructor")
         if "∨" in target:
-            found += ["left", "right"]
+            tactics += ["left", "right"]
         simp = ", ".join([*lemmas, *definitions])
-        found += [f"induction {name} <;> simp_all [{simp}]" for name in data]
-        found += [f"induction {name}" for name in data]
-        found += [f"apply {name}" for name in [*proofs, *self.names.rules]]
-        found += [f"rw [{name}]" for name in [*proofs, *lemmas]]
-        found += [f"cases {name}" for name in [*proofs, *data]]
-        found += [f"induction {h} <;> simp_all [{simp}]" for h in proofs]
-        found += [f"induction {h}" for h in proofs]
-        found += [f"induction {a} generalizing {b}" for a in data for b in data if a != b]
-        found += [f"rw [← {name}]" for name in [*proofs, *lemmas]]
-        found += [f"simp only [{name}] at {h}" for h in proofs for name in [*lemmas, *definitions]]
-        found += [f"unfold {name}" for name in definitions if re.search(rf"\b{re.escape(name)}\b", target)]
-        found += [f"apply {name}" for name in lemmas]
-        found += [f"exists {name}" for name in data] if "∃" in target else []
-        return [*found, "constructor", "funext x", "split", "exfalso"]
+        tactics += [f"induction {name} <;> simp_all [{simp}]" for name in data]
+        tactics += [f"induction {name}" for name in data]
+        tactics += [f"apply {name}" for name in [*proofs, *self.names.rules]]
+        tactics += [f"rw [{name}]" for name in [*proofs, *lemmas]]
+        tactics += [f"cases {name}" for name in [*proofs, *data]]
+        tactics += [f"induction {h} <;> simp_all [{simp}]" for h in proofs]
+        tactics += [f"induction {h}" for h in proofs]
+        tactics += [f"induction {a} generalizing {b}" for a in data for b in data if a != b]
+        tactics += [f"rw [← {name}]" for name in [*proofs, *lemmas]]
+        tactics += [f"simp only [{name}] at {h}" for h in proofs for name in [*lemmas, *definitions]]
+        tactics += [f"unfold {name}" for name in definitions if re.search(rf"\b{re.escape(name)}\b", target)]
+        tactics += [f"apply {name}" for name in lemmas]
+        tactics += [f"exists {name}" for name in data] if "∃" in target else []
+        return [*tactics, "constructor", "funext x", "split", "exfalso"]
 
     def _closing(self, goal: Goal) -> list[str]:
-        """What may end a goal at once."""
+        """Tactics that may close a goal at once."""
         simp = ", ".join([*self.names.lemmas, *self.names.definitions])
         assumed = ["assumption", "contradiction"] if any(h.prop for h in goal.hypotheses) else []
         return ["rfl", *assumed, f"simp_all [{simp}]", "grind", "omega", "decide"]

@@ -1,4 +1,4 @@
-"""What runs came to: shares with intervals, and two runs paired."""
+"""Statistics of search runs: proved shares with confidence intervals, and paired comparisons of two runs."""
 
 import json
 from collections import Counter
@@ -14,117 +14,125 @@ from monge.apps.prove.trajectories import Result, attempts, results
 from monge.text import printable
 
 
-def share(proved: int, of: int) -> str:
-    """A share with its 95 % interval, Wilson 1927."""
-    from scipy.stats import binomtest  # a second to import
+def share(proved: int, total: int) -> str:
+    """A proportion with its 95 % confidence interval. Wilson 1927."""
+    from scipy.stats import binomtest  # takes a second to import
 
-    found = binomtest(proved, of).proportion_ci(method="wilson")
-    return f"{proved} of {of}, {proved / of:.1%} ({found.low:.1%} to {found.high:.1%})"
+    interval = binomtest(proved, total).proportion_ci(method="wilson")
+    return f"{proved} of {total}, {proved / total:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
 def settings(path: Path) -> dict[str, Any]:
-    """What a run was told. FileNotFoundError if there is none, ValueError if it cannot be read."""
+    """Contents of a run's settings.json. FileNotFoundError if there is no run, ValueError if it cannot be read."""
     file = path / "settings.json"
     if not file.exists():
-        raise FileNotFoundError(f"{path}: no run of `monge prove search` here")
+        raise FileNotFoundError(f"{path} holds no run of `monge prove search`; choose another directory")
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        stored = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    if not isinstance(told, dict):
-        raise ValueError(f"{file}: no settings of a run")
-    return told
+    if not isinstance(stored, dict):
+        raise ValueError(f"{file}: expected a JSON object; restore the file")
+    return stored
 
 
 def done(path: Path) -> list[Result]:
-    """The theorems of a run that are done. ValueError if none is, FileNotFoundError if there is no run."""
+    """Results of the finished theorems of a run. ValueError if there are none, FileNotFoundError if there is no run."""
     settings(path)
-    if not (found := results(path)):
-        raise ValueError(f"{path}: no theorem is done here yet")
-    return found
+    if not (finished := results(path)):
+        raise ValueError(f"{path}: no theorem is finished yet; resume the run with --resume")
+    return finished
 
 
 def summary_of(path: Path) -> Table:
-    """A run in numbers."""
-    found, tried = done(path), attempts(path)
+    """Table of a run's proved share, reasons for ending, medians, and outcomes of tactics."""
+    finished, tried = done(path), attempts(path)
     table = Table(title=escape(printable(str(path))), show_header=False)
-    proved = [result for result in found if result.proved]
-    table.add_row("proved, 95 % interval", share(len(proved), len(found)))
-    for ended, count in Counter(result.ended for result in found).most_common():
+    proved = [result for result in finished if result.proved]
+    table.add_row("proved, 95 % interval", share(len(proved), len(finished)))
+    for ended, count in Counter(result.ended for result in finished).most_common():
         table.add_row(f"  {ended}", str(count))
-    table.add_row("states expanded, median", f"{median(result.expanded for result in found):g}")
-    table.add_row("seconds, median", f"{median(result.seconds for result in found):.1f}")
+    table.add_row("states expanded, median", f"{median(result.expanded for result in finished):g}")
+    table.add_row("seconds, median", f"{median(result.seconds for result in finished):.1f}")
     if proved:
-        table.add_row("tactics of a proof, median", f"{median(len(result.tactics or ()) for result in proved):g}")
+        table.add_row("tactics per proof, median", f"{median(len(result.tactics or ()) for result in proved):g}")
     table.add_row("tactics tried", str(len(tried)))
     for outcome, count in Counter(tried.column("outcome").to_pylist()).most_common():
         table.add_row(f"  {outcome}", f"{count} ({count / len(tried):.1%})")
     labelled = zip(tried.column("label").to_pylist(), tried.column("tactic").to_pylist(), strict=True)
     for tactic, count in Counter(tactic for label, tactic in labelled if label == "positive").most_common(5):
         table.add_row(escape(printable(f"  in proofs: {tactic}")), str(count))
-    for tell in sorted({tell for result in found for tell in result.tells}):
-        table.add_row("a header", escape(printable(tell)))
+    for note in sorted({note for result in finished for note in result.tells}):
+        table.add_row("header", escape(printable(note)))
     return table
 
 
-ASIDE = {
+COMPARED = {
     *("run", "program", "policy", "tactics", "theorems", "server", "local"),
-    *(f"search.{name}" for name in ("order", "alpha", "beta", "policy_temperature", "energy_temperature", "path")),
+    *(
+        f"search.{name}"
+        for name in ("order", "alpha", "beta", "policy_temperature", "energy_temperature", "path_logprob")
+    ),
     *(f"search.{name}" for name in ("exploration", "seed", "harvest")),
 }
-"""Settings that two runs may differ in: they are what is compared. Budgets and settings of decoding are not."""
+"""Settings that two compared runs may differ in: the subject of a comparison. Budgets and decoding must be equal."""
 DECODING = ("temperature", "top_p", "max_tokens")
 
 
-def decoding(told: dict[str, Any]) -> dict[str, Any]:
-    """How the policy of a run draws tactics; nothing if it draws none."""
-    match told.get("policy"):
+def decoding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Decoding settings of a run's policy; empty if it does not sample."""
+    match settings.get("policy"):
         case "server":
-            return {name: told["server"][name] for name in DECODING}
+            return {name: settings["server"][name] for name in DECODING}
         case "local":
-            drawn = told["local"]["sampling"]
-            return {"temperature": drawn["temperature"], "top_p": drawn["top_p"], "max_tokens": drawn["max_new_tokens"]}
+            sampling = settings["local"]["sampling"]
+            temperature, top_p, max_tokens = (sampling[name] for name in ("temperature", "top_p", "max_new_tokens"))
+            return {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         case _:
             return {}
 
 
 def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
-    """Two runs on the theorems that both have done. ValueError if budgets or settings differ, or they share no theorem."""
-    told = settings(first), settings(second)
-    differ = _differences(*told)
-    if all(drawn := [decoding(one) for one in told]):
-        differ += [f"{told[0]['policy']}.{name}" for name in DECODING if drawn[0][name] != drawn[1][name]]
+    """Table that compares two runs on the theorems that both have finished.
+
+    ValueError if there are none, or if budgets or decoding settings differ and `unequal` is False.
+    """
+    stored = settings(first), settings(second)
+    differ = _differences(*stored)
+    if all(sampling := [decoding(run) for run in stored]):
+        differ += [f"{stored[0]['policy']}.{name}" for name in DECODING if sampling[0][name] != sampling[1][name]]
     if differ and not unequal:
-        raise ValueError(f"{first} and {second} differ in {', '.join(differ)}; --unequal compares them all the same")
+        raise ValueError(f"{first} and {second} differ in {', '.join(differ)}; pass --unequal to compare them anyway")
     one, other = ({_key(result): result for result in done(path)} for path in (first, second))
     pairs = [(one[key], other[key]) for key in one.keys() & other.keys()]
     if not pairs:
-        raise ValueError(f"{first} and {second} have no theorem in common")
-    ours, theirs = sum(a.proved and not b.proved for a, b in pairs), sum(b.proved and not a.proved for a, b in pairs)
+        raise ValueError(f"{first} and {second} share no finished theorem; choose runs on the same theorems")
+    only_first = sum(a.proved and not b.proved for a, b in pairs)
+    only_second = sum(b.proved and not a.proved for a, b in pairs)
     both = [(a, b) for a, b in pairs if a.proved and b.proved]
-    table = Table(title=f"{len(pairs)} theorems in both" + (f"; unequal: {', '.join(differ)}" if differ else ""))
+    table = Table(title=f"{len(pairs)} theorems in both" + (f"; they differ in {', '.join(differ)}" if differ else ""))
     for name in ("", str(first), str(second)):
         table.add_column(escape(printable(name)))
-    if (programs := [one.get("program", "") for one in told])[0] != programs[1]:
+    if (programs := [run.get("program", "") for run in stored])[0] != programs[1]:
         table.add_row("program", *programs)
     table.add_row("proved, 95 % interval", *(share(sum(pair[k].proved for pair in pairs), len(pairs)) for k in (0, 1)))
-    if any(alone := [len(one) - len(pairs), len(other) - len(pairs)]):
-        table.add_row("left out: not done in the other", *map(str, alone))
-    table.add_row("proved by it alone", str(ours), str(theirs))
-    table.add_row("McNemar's exact p", f"{mcnemar(ours, theirs):.3g}", "")
-    for name, over in (("all", pairs), ("proved by both", both)):
-        if over:
+    if any(unpaired := [len(one) - len(pairs), len(other) - len(pairs)]):
+        table.add_row("left out: not finished in the other", *map(str, unpaired))
+    table.add_row("proved by this run only", str(only_first), str(only_second))
+    table.add_row("McNemar's exact test, p", f"{mcnemar(only_first, only_second):.3g}", "")
+    for name, subset in (("all", pairs), ("proved by both", both)):
+        if subset:
             table.add_row(
-                f"states, median, {name}", *(f"{median(pair[k].expanded for pair in over):g}" for k in (0, 1))
+                f"states, median, {name}", *(f"{median(pair[k].expanded for pair in subset):g}" for k in (0, 1))
             )
             table.add_row(
-                f"seconds, median, {name}", *(f"{median(pair[k].seconds for pair in over):.2f}" for k in (0, 1))
+                f"seconds, median, {name}", *(f"{median(pair[k].seconds for pair in subset):.2f}" for k in (0, 1))
             )
     return table
 
 
 def mcnemar(first: int, second: int) -> float:
-    """p of the exact two-sided test that what one run alone proves is as often the first's. McNemar 1947."""
+    """p-value of the exact two-sided test, from the numbers of theorems that only one of two runs proves. McNemar 1947."""
     from scipy.stats import binomtest
 
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
@@ -134,15 +142,15 @@ def _key(result: Result) -> Theorem:
     return result.theorem
 
 
-def _differences(first: dict[str, Any], second: dict[str, Any], before: str = "") -> list[str]:
-    """Names of settings that differ."""
-    found: list[str] = []
+def _differences(first: dict[str, Any], second: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the settings that differ."""
+    names: list[str] = []
     for key in sorted(first.keys() | second.keys()):
         a, b = first.get(key), second.get(key)
-        if before + key in ASIDE:
+        if prefix + key in COMPARED:
             continue
         if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{before}{key}.")
+            names += _differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(before + key)
-    return found
+            names.append(prefix + key)
+    return names

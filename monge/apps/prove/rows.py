@@ -1,4 +1,4 @@
-"""Rows of theorems as users write them, before Lean has split them: texts with their places, imports, English."""
+"""Theorems as users write them, before Lean splits them: texts with their positions, imports and English."""
 
 import json
 import re
@@ -13,30 +13,31 @@ ENGLISH = ("informal_stmt", "informal_prefix", "nl_statement", "natural_language
 PROOFS = ("informal_proof", "nl_proof")
 SPLITS = {"valid": "validation", "val": "validation"}
 LIBRARY = ("Mathlib",)
-"""Imports of a row that names none."""
+"""Imports of a row with neither imports nor a header."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a theorem's text, as it stands in a file or in a field of a row."""
+    """A part of a theorem's text, as it appears in a file or in a field of a row."""
 
     text: str
     where: str
+    """The file, and for a row its line and field."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A text with a theorem at least, and what a file tells of it."""
+    """A text that contains at least one theorem, and its metadata."""
 
     pieces: tuple[Piece, ...]
-    """Without imports: these are blank."""
+    """Parts of the text, with imports replaced by spaces."""
     imports: tuple[str, ...]
     place: str
-    """The file, and the line of a row."""
+    """The file, and for a row its line."""
     source: str
     """The file's name without its suffix."""
     complete: bool = False
-    """True for a .lean file, all of whose theorems are read; of a row one is."""
+    """True for a .lean file, from which all theorems are read; from a row only one is."""
     number: int = 0
     exclude: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ class Row:
     informal: str = ""
     split: str = "test"
     after: str = ""
-    """The theorem of the library that the row restates; it has no text then."""
+    """Library theorem that the row restates; such a row has no text."""
 
     @property
     def text(self) -> str:
@@ -53,20 +54,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Flaw:
-    """What is wrong at a place of a user's file."""
+    """An error at a position in a user's file."""
 
     place: str
     reason: str
     skipped: bool = True
-    """False if no theorem is left out for it."""
+    """True if a theorem is left out because of it."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}"
 
 
 def decoded(data: bytes) -> str:
-    """The text of a file as Lean reads it: UTF-8, without a byte order mark, lines that end in a line feed. ValueError if it
-    is no UTF-8."""
+    """The text of a file as Lean reads it: UTF-8, without a byte order mark, with LF line endings. ValueError if it is not
+    UTF-8."""
     try:
         return _plain(data.decode())
     except UnicodeDecodeError as error:
@@ -85,7 +86,7 @@ def lean_row(path: Path) -> Row:
 
 
 def json_rows(path: Path) -> Iterator[Row | Flaw]:
-    """The rows of a .jsonl file, one for each line that is not blank; a flaw for one that cannot be read."""
+    """The rows of a .jsonl file, one for each line that is not blank; a Flaw for a line that cannot be read."""
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         place = f"{path}, line {number}"
         try:
@@ -101,25 +102,25 @@ def json_rows(path: Path) -> Iterator[Row | Flaw]:
 
 
 def _row(row: Any, place: str, source: str, number: int) -> Row:
-    """A row of miniF2F (formal_statement, header, informal_stmt), ProofNet (lean4_formalization, lean4_src_header) or
-    Lean-Workbook (formal_statement alone, which rests on Mathlib), with what is excluded (exclude, beyond: lists of names); or
-    of `monge prove export-library` (after)."""
+    """A row of miniF2F (formal_statement, header, informal_stmt), ProofNet (lean4_formalization, lean4_src_header),
+    Lean-Workbook (formal_statement only; imports Mathlib) or `monge prove export-library` (after). `exclude` and `beyond` may
+    list constants and modules that the proof may not use."""
     if not isinstance(row, dict):
-        raise ValueError("a row {...} was expected")
+        raise ValueError("expected a JSON object {...}")
     if row.get("after"):
         return Row((), ("Init", "Std"), place, source, after=_field(row, ("after",))[1])
     name, statement = _field(row, STATEMENTS)
     if not statement.strip():
         raise ValueError(f"no {' and no '.join(STATEMENTS)}")
     field, header = _field(row, HEADERS)
-    above, header = without_imports(header)
+    header_imports, header = without_imports(header)
     imports, statement = without_imports(statement)
     pieces = [Piece(text, f"{place}, {key}") for key, text in ((field, header), (name, statement)) if text.strip()]
-    named = tuple(dict.fromkeys(above + imports))
+    imports = tuple(dict.fromkeys(header_imports + imports))
     split = _field(row, ("split",))[1]
     return Row(
         tuple(pieces),
-        named or (("Init",) if header.strip() else LIBRARY),
+        imports or (("Init",) if header.strip() else LIBRARY),
         place,
         source,
         number=number,
@@ -132,29 +133,29 @@ def _row(row: Any, place: str, source: str, number: int) -> Row:
 
 
 def in_one_line(english: str) -> str:
-    """A comment's words without its marks."""
+    """The text of a comment in one line, without its delimiters."""
     return " ".join(english.strip().removeprefix("/--").removesuffix("-/").split())
 
 
 def _field(row: dict[str, Any], names: Sequence[str]) -> tuple[str, str]:
-    """The first of these fields that is not empty: its name and its text."""
+    """Name and text of the first of these fields that is not empty."""
     name = next((name for name in names if row.get(name)), names[0])
     return name, _text(str(row.get(name) or ""), name)
 
 
 def _text(text: str, name: str) -> str:
-    """The text as Lean reads it. ValueError if a half of a character stands alone in it: Lean has no such text."""
+    """The text as Lean reads it. ValueError if it contains a lone surrogate, which Lean cannot represent."""
     text = _plain(text)
     if lone := re.search(r"[\ud800-\udfff]", text):
-        raise ValueError(f"{name}: \\u{ord(lone[0]):04x} is half of a character; remove it, or write both halves")
+        raise ValueError(f"{name}: \\u{ord(lone[0]):04x} is a lone surrogate; remove it, or write the complete pair")
     return text
 
 
 def _names(row: dict[str, Any], field: str) -> tuple[str, ...]:
-    found = row.get(field) or []
-    if not isinstance(found, list):
+    names = row.get(field) or []
+    if not isinstance(names, list):
         raise ValueError(f"{field} must be a list of names")
-    return tuple(_text(str(name), field) for name in found)
+    return tuple(_text(str(name), field) for name in names)
 
 
 SPACE = re.compile(r"\s+|--[^\n]*")
@@ -162,19 +163,19 @@ IMPORT = re.compile(r"(?:(?:public|private|meta)\s+)*import\s+(?:(?:all|runtime)
 
 
 def without_imports(text: str) -> tuple[tuple[str, ...], str]:
-    """The modules that a text imports at its beginning, and the text with blanks in their place. ValueError for a prelude."""
-    found: list[str] = []
-    place = _after_space(text, 0)
-    if begun := re.compile(r"module(?=\s)").match(text, place):
-        text = _blanked(text, *begun.span())
-        place = _after_space(text, place)
-    if re.compile(r"prelude(?!\S)").match(text, place):
+    """The modules imported at the start of a text, and the text with these imports blanked out. ValueError for a prelude."""
+    modules: list[str] = []
+    position = _after_space(text, 0)
+    if keyword := re.compile(r"module(?=\s)").match(text, position):
+        text = _blanked(text, *keyword.span())
+        position = _after_space(text, position)
+    if re.compile(r"prelude(?!\S)").match(text, position):
         raise ValueError("a file with `prelude` cannot be read: Init is always imported; remove the line")
-    while named := IMPORT.match(text, place):
-        found.append(named[1])
-        text = _blanked(text, *named.span())
-        place = _after_space(text, place)
-    return tuple(dict.fromkeys(found)), text
+    while match := IMPORT.match(text, position):
+        modules.append(match[1])
+        text = _blanked(text, *match.span())
+        position = _after_space(text, position)
+    return tuple(dict.fromkeys(modules)), text
 
 
 def _blanked(text: str, start: int, end: int) -> str:
@@ -182,25 +183,25 @@ def _blanked(text: str, start: int, end: int) -> str:
 
 
 def blanks(text: str) -> str:
-    """As many blanks, in as many lines."""
+    """The text with each character replaced by a space, except line feeds."""
     return re.sub(r"[^\n]", " ", text)
 
 
-def _after_space(text: str, place: int) -> int:
-    """The place after spaces and comments; those that document something are none."""
+def _after_space(text: str, position: int) -> int:
+    """The position after white space and comments, but before a doc comment."""
     while True:
-        if space := SPACE.match(text, place):
-            place = space.end()
-        elif text.startswith("/-", place) and text[place + 2 : place + 3] not in ("-", "!"):
-            place = _after_comment(text, place)
+        if space := SPACE.match(text, position):
+            position = space.end()
+        elif text.startswith("/-", position) and text[position + 2 : position + 3] not in ("-", "!"):
+            position = _after_comment(text, position)
         else:
-            return place
+            return position
 
 
-def _after_comment(text: str, place: int) -> int:
+def _after_comment(text: str, position: int) -> int:
     depth = 0
-    for mark in re.compile(r"/-|-/").finditer(text, place):
-        depth += 1 if mark[0] == "/-" else -1
+    for delimiter in re.compile(r"/-|-/").finditer(text, position):
+        depth += 1 if delimiter[0] == "/-" else -1
         if depth == 0:
-            return mark.end()
+            return delimiter.end()
     return len(text)

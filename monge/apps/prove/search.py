@@ -1,4 +1,4 @@
-"""Search for a proof over states. It knows neither Lean nor torch: how to step and what to try are callables."""
+"""Proof search over states. It depends on neither Lean nor torch: the prover, the policy and the energy are callables."""
 
 import math
 import time
@@ -11,71 +11,79 @@ from monge.apps.prove.state import Failure, Proof, Rejection, State
 from monge.apps.prove.tree import Attempt, Node, Outcome, Quarantined, Search, Suggestion
 
 Policy = Callable[[Sequence[State], int], list[list[Suggestion]]]
-"""For each of some states at most so many suggestions, the likeliest first."""
+"""Suggestions for each state, most likely first; the integer is the maximum number per state."""
 Energy = Callable[[Sequence[State]], list[float]]
-"""For each of some states how far it is from a proof; low is near."""
+"""Energy of each state, low near a proof."""
 
 
 class Prover(Protocol):
-    """One theorem to prove, step by step."""
+    """A theorem to prove step by step."""
 
-    def start(self) -> State: ...
-    def step(self, state: State, tactic: str) -> State | Failure: ...
-    def finish(self, state: State) -> Proof | Rejection: ...
+    def start(self) -> State:
+        """The state of the statement."""
+        ...
+
+    def step(self, state: State, tactic: str) -> State | Failure:
+        """The state after a tactic. Quarantined if it makes the prover give up the theorem."""
+        ...
+
+    def finish(self, state: State) -> Proof | Rejection:
+        """The verdict on a state without goals."""
+        ...
 
 
-def search(prover: Prover, policy: Policy, how: Search, energy: Energy | None = None) -> Outcome:
-    """Expand states until one is proved or a budget is spent. Every attempt is in the outcome."""
-    return _Run(prover, policy, how, energy).run()
+def search(prover: Prover, policy: Policy, settings: Search, energy: Energy | None = None) -> Outcome:
+    """Expand states until a proof is found or a budget is exhausted. The outcome holds every attempt."""
+    return _Run(prover, policy, settings, energy).run()
 
 
 class _Run:
-    def __init__(self, prover: Prover, policy: Policy, how: Search, energy: Energy | None) -> None:
-        self.prover, self.policy, self.how, self.energy = prover, policy, how, energy
-        self.outcome, self.began, self.count = Outcome(), 0.0, 1
+    def __init__(self, prover: Prover, policy: Policy, settings: Search, energy: Energy | None) -> None:
+        self.prover, self.policy, self.settings, self.energy = prover, policy, settings, energy
+        self.outcome, self.start, self.count = Outcome(), 0.0, 1
         self.seen: set[str] = set()
 
     def run(self) -> Outcome:
-        outcome, how = self.outcome, self.how
+        outcome, settings = self.outcome, self.settings
         state = self.prover.start()
-        self.began = time.monotonic()  # a header is elaborated once for many theorems: none of them pays for it
+        self.start = time.monotonic()  # excludes the header, which is elaborated once for many theorems
         root = Node(0, state, text=canonical(state))
         self.seen.add(root.text)
-        frontier = frontier_of(how)
+        frontier = frontier_of(settings)
         frontier.add(root)
         try:
             while outcome.proof is None and (
-                chosen := frontier.take(min(how.batch_size, how.nodes - outcome.expanded))
+                chosen := frontier.take(min(settings.batch_size, settings.max_states - outcome.expanded))
             ):
                 if not self.expand(chosen, frontier):
                     break
-                if outcome.expanded >= how.nodes and frontier:
+                if outcome.expanded >= settings.max_states and frontier:
                     outcome.ended = "out of nodes"
-            outcome.seconds = time.monotonic() - self.began
-            if outcome.proof is not None and how.harvest:
+            outcome.seconds = time.monotonic() - self.start
+            if outcome.proof is not None and settings.harvest:
                 self.harvest()
-        except Quarantined as given_up:
-            outcome.error = str(given_up)
+        except Quarantined as error:
+            outcome.error = str(error)
             outcome.ended = outcome.ended if outcome.proof else "quarantined"
-        outcome.seconds = outcome.seconds or time.monotonic() - self.began
+        outcome.seconds = outcome.seconds or time.monotonic() - self.start
         return outcome
 
     @property
     def late(self) -> bool:
-        """Whether the theorem's time is over."""
-        return time.monotonic() - self.began > self.how.seconds
+        """True if the time limit is exceeded."""
+        return time.monotonic() - self.start > self.settings.max_seconds
 
     def expand(self, chosen: list[Node], frontier: Frontier) -> bool:
-        """Try what the policy says of these states; whether the search goes on."""
-        outcome, how = self.outcome, self.how
+        """Try the policy's suggestions for these states; False if the search must stop."""
+        outcome, settings = self.outcome, self.settings
         if self.late:
             outcome.ended = "out of time"
             return False
-        said = self.policy([node.state for node in chosen], how.candidates)
+        suggested = self.policy([node.state for node in chosen], settings.num_tactics)
         children: dict[Node, list[Node]] = {node: [] for node in chosen}
-        for node, suggestions in zip(chosen, said, strict=True):
+        for node, suggestions in zip(chosen, suggested, strict=True):
             outcome.expanded += 1
-            for suggestion in self.tried(node, suggestions):
+            for suggestion in self.with_fallback(suggestions):
                 if self.late:
                     outcome.ended = "out of time"
                     return False
@@ -84,87 +92,87 @@ class _Run:
                     children[node].append(attempt.child)
                 if outcome.proof is not None:
                     return False
-        fresh = [child for found in children.values() for child in found]
+        fresh = [child for reached in children.values() for child in reached]
         if self.energy and fresh:
             for node, value in zip(fresh, self.energy([node.state for node in fresh]), strict=True):
                 node.energy = value
-        for node, found in children.items():
-            deeper = [child for child in found if child.depth < how.depth]
+        for node, reached in children.items():
+            deeper = [child for child in reached if child.depth < settings.max_depth]
             for child in deeper:
                 frontier.add(child)
             frontier.learnt(node, deeper)
         return True
 
-    def tried(self, node: Node, suggestions: list[Suggestion]) -> Iterator[Suggestion]:
-        """The suggestions without repetitions, then the fallback where none of them worked."""
-        known: set[str] = set()
-        began = len(self.outcome.attempts)
-        least = min((s.logp for s in suggestions), default=-math.log(max(1, len(self.how.fallback))))
+    def with_fallback(self, suggestions: list[Suggestion]) -> Iterator[Suggestion]:
+        """The suggestions without duplicates, then the fallback tactics if no suggestion worked."""
+        seen: set[str] = set()
+        first = len(self.outcome.attempts)
+        lowest = min((s.logp for s in suggestions), default=-math.log(max(1, len(self.settings.fallback_tactics))))
         for suggestion in suggestions:
-            if suggestion.tactic not in known:
-                known.add(suggestion.tactic)
+            if suggestion.tactic not in seen:
+                seen.add(suggestion.tactic)
                 yield suggestion
-        if not any(attempt.outcome in ("state", "proof") for attempt in self.outcome.attempts[began:]):
-            yield from (Suggestion(tactic, least) for tactic in self.how.fallback if tactic not in known)
+        if not any(attempt.outcome in ("state", "proof") for attempt in self.outcome.attempts[first:]):
+            yield from (Suggestion(tactic, lowest) for tactic in self.settings.fallback_tactics if tactic not in seen)
 
     def attempt(self, node: Node, suggestion: Suggestion) -> Attempt:
-        """Try a tactic. It is in the outcome also where the prover gives the theorem up for it."""
+        """Try a tactic and record the attempt, even if the tactic gets the theorem quarantined."""
         attempt = Attempt(node, suggestion, "died")
         self.outcome.attempts.append(attempt)
-        began = time.monotonic()
+        start = time.monotonic()
         try:
-            found = self.prover.step(node.state, suggestion.tactic)
-            attempt.seconds, attempt.lean_seconds = time.monotonic() - began, found.seconds
-            if isinstance(found, Failure):
-                attempt.outcome, attempt.error = found.kind, found.message
+            result = self.prover.step(node.state, suggestion.tactic)
+            attempt.seconds, attempt.lean_seconds = time.monotonic() - start, result.seconds
+            if isinstance(result, Failure):
+                attempt.outcome, attempt.error = result.kind, result.message
             else:
-                self.reached(attempt, found)
-        except Quarantined as given_up:
-            attempt.seconds, attempt.error = time.monotonic() - began, str(given_up)
+                self.classify(attempt, result)
+        except Quarantined as error:
+            attempt.seconds, attempt.error = time.monotonic() - start, str(error)
             raise
         return attempt
 
-    def reached(self, attempt: Attempt, found: State) -> None:
-        """What there is to say of the state after a tactic."""
+    def classify(self, attempt: Attempt, state: State) -> None:
+        """Set the outcome of an attempt from the state that its tactic led to."""
         node, suggestion = attempt.parent, attempt.suggestion
-        child = Node(self.count, found, node, suggestion.logp, node.total + suggestion.logp, text=canonical(found))
+        child = Node(self.count, state, node, suggestion.logp, node.total + suggestion.logp, text=canonical(state))
         self.count += 1
         attempt.child = child
-        if found.done:
-            judged = self.prover.finish(found)
-            if isinstance(judged, Rejection):
-                attempt.outcome = judged.kind if judged.kind in ("died", "lost") else "rejected"
-                attempt.error = f"{judged.kind}: {judged.message}"
+        if state.done:
+            verdict = self.prover.finish(state)
+            if isinstance(verdict, Rejection):
+                attempt.outcome = verdict.kind if verdict.kind in ("died", "lost") else "rejected"
+                attempt.error = f"{verdict.kind}: {verdict.message}"
             else:
                 attempt.outcome = "proof"
-                self.outcome.found.append(child)
+                self.outcome.proofs.append(child)
                 if self.outcome.proof is None:
-                    self.outcome.proof, self.outcome.ended = judged, "proved"
+                    self.outcome.proof, self.outcome.ended = verdict, "proved"
         elif child.text == node.text:
             attempt.outcome = "no progress"
         elif child.text in self.seen:
             attempt.outcome = "loop" if any(child.text == before.text for before in node.path()) else "duplicate"
         else:
             attempt.outcome = "state"
-            if child.depth < self.how.depth:  # at the end it does not stand in the way of a shorter path to it
+            if child.depth < self.settings.max_depth:  # a state at the depth limit must not block a shorter path to it
                 self.seen.add(child.text)
 
     def harvest(self) -> None:
-        """Expand siblings of the states on the proof's path that have not been."""
-        path = set(self.outcome.found[0].path())
+        """Expand unexpanded siblings of the states on the proof's path, up to the configured number."""
+        path = set(self.outcome.proofs[0].path())
         expanded = {attempt.parent for attempt in self.outcome.attempts}
         siblings = [
             attempt.child
             for attempt in self.outcome.attempts
             if attempt.outcome == "state" and attempt.child and attempt.parent in path and attempt.child not in path
         ]
-        for node in [node for node in siblings if node not in expanded and node.depth < self.how.depth][
-            : self.how.harvest
+        for node in [node for node in siblings if node not in expanded and node.depth < self.settings.max_depth][
+            : self.settings.harvest
         ]:
             if self.late:
                 return
-            (said,) = self.policy([node.state], self.how.candidates)
-            for suggestion in self.tried(node, said):
+            (suggestions,) = self.policy([node.state], self.settings.num_tactics)
+            for suggestion in self.with_fallback(suggestions):
                 if self.late:
                     return
                 self.attempt(node, suggestion)

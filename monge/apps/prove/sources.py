@@ -1,4 +1,4 @@
-"""Theorems from files: .lean files, the .jsonl of miniF2F, ProofNet and Lean-Workbook, and names of the library."""
+"""Theorems from files: .lean files, .jsonl files (miniF2F, ProofNet, Lean-Workbook), and lists of library theorems."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,39 +16,39 @@ Split = Literal["all", "train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Reading:
-    """The theorems of files, and what in the files is wrong."""
+    """The theorems of files, and the errors in the files."""
 
     entries: list[Entry]
     flaws: list[Flaw]
 
     @property
     def skipped(self) -> list[Flaw]:
-        """Flaws for which a theorem is left out."""
+        """Flaws that cause a theorem to be left out."""
         return [flaw for flaw in self.flaws if flaw.skipped]
 
 
 def entries_of(path: Path, split: Split = "all", lean: Callable[[], Toolchain] | None = None) -> list[Entry]:
-    """The theorems of `read` alone."""
+    """The theorems that `read` returns, without the flaws."""
     return read(path, split, lean).entries
 
 
 def read(
-    path: Path, split: Split = "all", lean: Callable[[], Toolchain] | None = None, *, most: int | None = None
+    path: Path, split: Split = "all", lean: Callable[[], Toolchain] | None = None, *, limit: int | None = None
 ) -> Reading:
-    """The theorems of a .lean file, of a folder of them, of a .jsonl file, or of a .txt file of names of the library.
+    """The theorems of a .lean file, a folder of them, a .jsonl file, or a .txt file of names of library theorems.
 
-    Lean's parser splits the texts, that of WebAssembly or of the toolchain that `lean` gives; files of the benchmark's form
-    need none. A row or a file that cannot be read is a flaw among the others; after `most` theorems nothing more is read.
-    ValueError if there is no theorem.
+    Lean's parser splits the texts: that of the toolchain that `lean` returns (default: the WebAssembly build). Files in the
+    benchmark's format need no Lean. A row or file that cannot be read gives a flaw, and reading continues; it stops after
+    `limit` theorems. ValueError if there is no theorem.
     """
     reading, others = Reading([], []), 0
     with Splitter(lean) as splitter:
-        for one in _found(path, splitter):
-            if isinstance(one, Flaw):
-                reading.flaws.append(one)
-            elif split in ("all", one.split):
-                reading.entries.append(one)
-                if len(reading.entries) == most:
+        for item in _items(path, splitter):
+            if isinstance(item, Flaw):
+                reading.flaws.append(item)
+            elif split in ("all", item.split):
+                reading.entries.append(item)
+                if len(reading.entries) == limit:
                     break
             else:
                 others += 1
@@ -60,7 +60,7 @@ def read(
     raise ValueError(f"{path}: no theorem" + (f" in split {split}" if others else ""))
 
 
-def _found(path: Path, splitter: Splitter) -> Iterator[Entry | Flaw]:
+def _items(path: Path, splitter: Splitter) -> Iterator[Entry | Flaw]:
     if path.suffix == ".txt":
         try:
             names = decoded(path.read_bytes()).split()
@@ -69,15 +69,15 @@ def _found(path: Path, splitter: Splitter) -> Iterator[Entry | Flaw]:
         yield from (restated(name, path.stem) for name in names)
     elif path.suffix == ".jsonl":
         for row in json_rows(path):
-            yield from [row] if isinstance(row, Flaw) else _entries(row, splitter)
+            yield from [row] if isinstance(row, Flaw) else _items_of_row(row, splitter)
     elif path.is_file() and path.suffix != ".lean":
         raise ValueError(f"{path}: give a .lean file, a folder of them, a .jsonl file, or a .txt file of names")
     else:
         for file in sorted(path.glob("*.lean")) if path.is_dir() else [path]:
-            yield from _of_file(file, splitter)
+            yield from _items_of_file(file, splitter)
 
 
-def _of_file(path: Path, splitter: Splitter) -> Iterator[Entry | Flaw]:
+def _items_of_file(path: Path, splitter: Splitter) -> Iterator[Entry | Flaw]:
     try:
         entries = family(decoded(path.read_bytes()), path.stem)
         yield from splitter(lean_row(path)) if entries is None else entries
@@ -85,13 +85,13 @@ def _of_file(path: Path, splitter: Splitter) -> Iterator[Entry | Flaw]:
         yield Flaw(str(path), str(error))
 
 
-def _entries(row: Row, splitter: Splitter) -> list[Entry] | list[Entry | Flaw]:
+def _items_of_row(row: Row, splitter: Splitter) -> list[Entry] | list[Entry | Flaw]:
     return [restated(row.after, row.source)] if row.after else splitter(row)
 
 
 def restated(name: str, source: str = "library") -> Entry:
-    """A theorem of Init or Std, to be proved from what its module rests on."""
-    own = "restated_" + "".join(c if c.isalnum() else "_" for c in name)
+    """A theorem of Init or Std, to be proved from the modules that its own module imports."""
+    fresh_name = "restated_" + "".join(c if c.isalnum() else "_" for c in name)
     return Entry(
-        Theorem(own, f": type_of% @{name}", "", ("Init", "Std"), after=name), "", "", split="test", source=source
+        Theorem(fresh_name, f": type_of% @{name}", "", ("Init", "Std"), after=name), "", "", split="test", source=source
     )

@@ -1,4 +1,4 @@
-"""Texts of users, split by Lean's parser into theorems: header, name, signature and proof."""
+"""User files, split by Lean's parser into theorems: header, name, signature and proof."""
 
 import re
 from bisect import bisect_right
@@ -18,21 +18,21 @@ from monge.apps.prove.state import Place, Theorem
 EMBEDDED = ("Init", "Std", "Lean")
 """Libraries that come with Lean itself."""
 ENDINGS = ("\n  sorry", "\n:= by sorry")
-"""What may be missing at the end of a text: the proof after `:= by` or `:=`, or all of it."""
+"""Endings to try on an unfinished text: for a missing proof after `:= by` or `:=`, and for both missing."""
 HARMLESS = re.compile(
     r"(?:namespace|section|end|open|universe|set_option)\b[\w.«»'\s]*"
     r"|variable\b(?!.*(?:by|run|[%!$#`]))[^\n]*|\s*"
 )
-"""Lines whose elaboration runs no code of the user's."""
+"""Lines whose elaboration runs no user code."""
 COMMENT = re.compile(r"--[^\n]*|/-.*?-/", re.DOTALL)
 SECONDS = {True: 600.0, False: 60.0}
-"""Limits for a complete file and for a row."""
+"""Time limits in seconds for a complete file (True) and for a row (False)."""
 
 
 class Splitter:
-    """Splits rows by Lean's parser, in a process for the imports at hand.
+    """Splits rows with Lean's parser, in a process that has loaded their imports.
 
-    Code in a header runs there. A process whose headers could run any splits one row alone.
+    Code in a header runs in that process, so it is replaced after any row whose header may have run code.
     """
 
     def __init__(self, lean: Callable[[], Toolchain] | None = None) -> None:
@@ -43,47 +43,47 @@ class Splitter:
     def __call__(self, row: Row) -> list[Entry | Flaw]:
         """The theorems of a row and its flaws."""
         if self._embedded and (absent := [name for name in row.imports if name.split(".")[0] not in EMBEDDED]):
-            missing = f"{absent[0]} does not come with Lean in WebAssembly; name a Lean that has it"
+            missing = f"{absent[0]} is not included in Lean for WebAssembly; use an installed Lean that has it"
             return [Flaw(row.place, f"{missing}: --lean 'lake env lean'")]
         if row.imports in self._failed:
             return [Flaw(row.place, self._failed[row.imports])]
         toolchain = self._lean()
         try:
-            self._serve(toolchain, row.imports)
+            self._start_server(toolchain, row.imports)
         except OSError as error:
             self.close()
-            self._failed[row.imports] = f"Lean does not start with import {' '.join(row.imports)}: {error}"
+            self._failed[row.imports] = f"Lean fails to start with import {' '.join(row.imports)}: {error}"
             return [Flaw(row.place, self._failed[row.imports])]
         try:
             return list(self._split(row))
         except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
             self.close()
-            return [Flaw(row.place, f"Lean stopped while it read this, or gave no answer: {error}")]
+            return [Flaw(row.place, f"Lean crashed or sent an invalid answer while reading this: {error}")]
 
     def _split(self, row: Row) -> Iterator[Entry | Flaw]:
-        text, found = row.text, self._asked(row.text, row.complete)
+        text, answer = row.text, self._request(row.text, row.complete)
         for ending in ENDINGS:
-            if _unfinished(found, text):
-                other = self._asked(row.text + ending, row.complete)
-                if _unfinished(other, row.text + ending) < _unfinished(found, text):
-                    text, found = row.text + ending, other
-        split = _Split(row, text, found)
+            if _unfinished(answer, text):
+                other = self._request(row.text + ending, row.complete)
+                if _unfinished(other, row.text + ending) < _unfinished(answer, text):
+                    text, answer = row.text + ending, other
+        split = _Split(row, text, answer)
         if row.complete or not all(HARMLESS.fullmatch(line) for line in COMMENT.sub("", split.elaborated).split("\n")):
             self.close()
         yield from split.entries() if row.complete else split.entry()
 
-    def _asked(self, text: str, complete: bool) -> dict[str, Any]:
+    def _request(self, text: str, complete: bool) -> dict[str, Any]:
         assert self._server is not None
         return self._server.request("split", seconds=SECONDS[complete], text=text, complete=complete)
 
-    def _serve(self, toolchain: Toolchain, imports: tuple[str, ...]) -> None:
+    def _start_server(self, toolchain: Toolchain, imports: tuple[str, ...]) -> None:
         if self._server is None or self._server.imports != imports or self._server.needs_restart:
             self.close()
             self._server = LeanServer(toolchain, imports)
             self._server.hello()
 
     def close(self) -> None:
-        """End its process."""
+        """Stop its process."""
         if self._server is not None:
             self._server.close()
         self._server = None
@@ -96,39 +96,41 @@ class Splitter:
 
 
 def _unfinished(answer: dict[str, Any], text: str) -> int:
-    """Commands that do not parse, if the last of the text is one."""
+    """The number of commands that do not parse if the text ends with one; otherwise 0."""
     flaws = [flaw["range"] for flaw in answer["wrong"] if flaw["kind"] == "syntax"]
     return len(flaws) if flaws and flaws[-1][1] == len(text.encode()) else 0
 
 
 class _Split:
-    """A row with Lean's answer. All offsets are of characters."""
+    """A row with Lean's answer. All offsets are in characters."""
 
     def __init__(self, row: Row, text: str, answer: dict[str, Any]) -> None:
         self.row, self.text = row, text
-        at = _characters(text, answer)
+        offsets = _character_offsets(text, answer)
         self.theorems: list[dict[str, Any]] = [
-            {key: _moved(value, at) for key, value in parts.items()} for parts in answer["theorems"]
+            {key: _converted(value, offsets) for key, value in parts.items()} for parts in answer["theorems"]
         ]
-        self.flaws: list[dict[str, Any]] = [{**flaw, "range": _moved(flaw["range"], at)} for flaw in answer["wrong"]]
-        self._lines = [0, *(found.end() for found in re.finditer("\n", text))]
+        self.flaws: list[dict[str, Any]] = [
+            {**flaw, "range": _converted(flaw["range"], offsets)} for flaw in answer["wrong"]
+        ]
+        self._lines = [0, *(match.end() for match in re.finditer("\n", text))]
         self._first = list(accumulate((piece.text.count("\n") + 1 for piece in row.pieces), initial=0))
 
     @property
     def elaborated(self) -> str:
-        """The text of a row without its theorems and without what does not parse, neither of which Lean elaborates."""
+        """The text of a row that Lean elaborates: all but its theorems and the commands that do not parse."""
         unread = [flaw["range"] for flaw in self.flaws if flaw["kind"] in ("syntax", "end")]
         return self._without([parts["range"] for parts in self.theorems] + unread)
 
     def entry(self) -> Iterator[Entry | Flaw]:
-        """The theorem of a row: the last without a proof, or the last if all have one."""
+        """The theorem of a row: the last one without a proof, or the last one if all have proofs."""
         for flaw in self.flaws:
             if flaw["kind"] == "syntax":
                 yield self._flaw(flaw, skipped=True)
                 return
         if not self.theorems:
             reasons = [self._flaw(flaw, skipped=True) for flaw in self.flaws]
-            yield reasons[0] if reasons else Flaw(self.row.place, "no theorem, lemma or example is stated here")
+            yield reasons[0] if reasons else Flaw(self.row.place, "no theorem, lemma or example found")
             return
         for flaw in self.flaws:
             yield self._flaw(flaw, skipped=False)
@@ -136,12 +138,12 @@ class _Split:
         yield self._entry(last[-1], [], self.row.split, self.row.english)
 
     def entries(self) -> Iterator[Entry | Flaw]:
-        """The theorems of a file. What Lean does not accept is left out of the headers of later ones."""
+        """The theorems of a file. Commands that Lean rejects are left out of the headers of later theorems."""
         for flaw in self.flaws:
             yield self._flaw(flaw, skipped=flaw["kind"] in ("syntax", "passed over"))
         mark = self.text.find(MARK)
         bad = [flaw["range"] for flaw in self.flaws if flaw["kind"] in ("syntax", "elaboration")]
-        if mark >= 0:  # each theorem of a family rests on the definitions alone
+        if mark >= 0:  # each theorem of a family depends on the definitions alone
             bad += [parts["range"] for parts in self.theorems if parts["range"][0] > mark]
         for parts in self.theorems:
             english = in_one_line(self.text[slice(*parts["doc"])]) if "doc" in parts else ""
@@ -151,7 +153,7 @@ class _Split:
         row, text = self.row, self.text
         start = parts["declaration"][0]
         if not parts.get("signature"):
-            return Flaw(self._place(start), "the example states no type")
+            return Flaw(self._place(start), "the example has no type; add one")
         above = self._without([*parts["in"], *(span for span in bad if span[0] < start)])[:start]
         header, skipped = _trimmed(above)
         line = self._position(start)[1]
@@ -179,7 +181,7 @@ class _Split:
         )
 
     def _tactic(self, parts: dict[str, Any]) -> str:
-        """A complete proof as a tactic; empty if it is none."""
+        """A complete proof as a tactic; empty if it cannot be written as one."""
         if span := parts.get("tactics"):
             column = span[0] - self._lines[bisect_right(self._lines, span[0]) - 1]
             tactics = " " * column + self.text[slice(*span)]
@@ -187,14 +189,14 @@ class _Split:
         return f"exact ({self.text[slice(*parts['term'])]})" if parts.get("term") else ""
 
     def _without(self, spans: list[list[int]]) -> str:
-        """The text with blanks in place of some spans."""
+        """The text with the spans replaced by spaces."""
         text = self.text
         for start, end in spans:
             text = text[:start] + blanks(text[start:end]) + text[end:]
         return text
 
     def _position(self, offset: int) -> tuple[str, int, int]:
-        """The place of a character: file or field, line and column."""
+        """The position of a character: file or field, line and column."""
         line = bisect_right(self._lines, offset) - 1
         piece = min(bisect_right(self._first, line) - 1, len(self.row.pieces) - 1)
         return self.row.pieces[piece].where, line - self._first[piece] + 1, offset - self._lines[line]
@@ -203,12 +205,12 @@ class _Split:
         return "{}:{}:{}".format(*self._position(offset))
 
     def _header_places(self, skipped: int) -> Iterator[Place]:
-        """Places of the header's pieces, of which so many lines at the beginning are left out."""
+        """Places of the header's pieces, without the first `skipped` lines."""
         for piece, first in zip(self.row.pieces, self._first, strict=False):
             yield Place("header", first + 1 - skipped, 0, piece.where, 1, 0)
 
     def _statement_places(self, start: int, name: int, begin: int) -> Iterator[Place]:
-        """Places of the name and of the signature, which stand after `theorem` and one space each."""
+        """Places of the name and of the signature in `theorem NAME SIGNATURE`. `name` is the length of the name."""
         yield Place("statement", 1, 0, *self._position(start))
         yield Place("statement", 1, len("theorem ") + name + 1, *self._position(begin))
 
@@ -216,25 +218,25 @@ class _Split:
         line, column, message = flaw["messages"][0]
         offset = self._lines[line - 1] + column if line else flaw["range"][0]
         if flaw["kind"] == "elaboration":
-            message += "\nThis command is left out of what stands before later theorems."
+            message += "\nThis command is left out of the headers of later theorems."
         return Flaw(self._place(min(offset, len(self.text))), message, skipped)
 
 
-def _trimmed(above: str) -> tuple[str, int]:
-    """A header without blank lines at its ends, and how many lines that leaves out at its beginning."""
-    header = above.rstrip()
+def _trimmed(text: str) -> tuple[str, int]:
+    """A header without blank lines at either end, and the number of lines removed from its start."""
+    header = text.rstrip()
     skipped = re.match(r"(?:[^\S\n]*\n)*", header)
     cut = skipped.end() if skipped else 0
     return (header[cut:] + "\n" if header[cut:] else ""), header[:cut].count("\n")
 
 
-def _characters(text: str, answer: dict[str, Any]) -> dict[int, int]:
-    """Offsets of an answer, in bytes, as offsets of characters."""
-    data, found, before = text.encode(), {0: 0}, 0
+def _character_offsets(text: str, answer: dict[str, Any]) -> dict[int, int]:
+    """The character offset of each byte offset in an answer."""
+    data, offsets, before = text.encode(), {0: 0}, 0
     for offset in sorted(set(_numbers([answer["theorems"], [flaw["range"] for flaw in answer["wrong"]]]))):
-        found[offset] = found[before] + len(data[before:offset].decode())
+        offsets[offset] = offsets[before] + len(data[before:offset].decode())
         before = offset
-    return found
+    return offsets
 
 
 def _numbers(value: Any) -> Iterator[int]:
@@ -245,7 +247,7 @@ def _numbers(value: Any) -> Iterator[int]:
             yield from _numbers(part)
 
 
-def _moved(value: Any, at: dict[int, int]) -> Any:
+def _converted(value: Any, offsets: dict[int, int]) -> Any:
     if isinstance(value, list):
-        return [_moved(part, at) for part in value]
-    return at[value] if isinstance(value, int) and not isinstance(value, bool) else value
+        return [_converted(part, offsets) for part in value]
+    return offsets[value] if isinstance(value, int) and not isinstance(value, bool) else value

@@ -1,4 +1,4 @@
-"""What a search and Lean say to each other: theorems, goals, states, and how an attempt may end."""
+"""Data exchanged between a search and Lean: theorems, goals, states, limits, failures and proofs."""
 
 import re
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 
 class Place(NamedTuple):
-    """A position in a text that Lean elaborates and the same position in the user's file; what follows runs in parallel."""
+    """A position in a text that Lean elaborates, and the same position in the user's file. The text after both is the same."""
 
     text: str
-    """header or statement: the name that Lean's messages give the text."""
+    """Name of the text in Lean's messages: header or statement."""
     line: int
     column: int
     where: str
-    """The user's file, and for a row its line and field."""
+    """The user's file; for a row, also its line and field."""
     at_line: int
     at_column: int
 
@@ -28,28 +28,28 @@ class Theorem:
 
     name: str
     signature: str
-    """What stands after the name: hypotheses, a colon, and what is to be shown."""
+    """Text after the name: hypotheses, a colon and the proposition."""
     header: str = ""
-    """Lean source before it: definitions, lemmas, open namespaces; no imports."""
+    """Lean source before the theorem: definitions, lemmas, open namespaces; no imports."""
     imports: tuple[str, ...] = ("Init",)
-    """Modules that the header stands on."""
+    """Modules that the header imports."""
     exclude: tuple[str, ...] = ()
     """Constants that a proof may not use."""
     beyond: tuple[str, ...] = ()
-    """Modules of which nothing that imports them may be used."""
+    """Modules whose importers a proof may not use."""
     after: str = ""
-    """A theorem of the library that this one restates: no theorem of its module may be used, and nothing that imports it. What
-    comes before it in its module is out of reach as well, for the build does not say what does."""
+    """Library theorem that this one restates: a proof may use no theorem of its module, and nothing that imports the module.
+    Theorems before it in its module are excluded too, since the build does not record their order."""
     places: tuple[Place, ...] = field(default=(), compare=False, repr=False)
-    """Positions of the header and the statement in the user's file; empty for a theorem that comes from no file."""
+    """Positions of the header and the statement in the user's file; empty for a theorem without a file."""
 
     @property
     def file(self) -> str:
-        """The user's file, and for a row its line and field; empty if there is none."""
+        """The user's file; for a row, also its line and field. Empty for a theorem without a file."""
         return next((place.where for place in self.places if place.text == "statement"), "")
 
     def located(self, message: str) -> str:
-        """A message of Lean's with the places of the user's file instead of those of header and statement."""
+        """Lean's message with positions in the user's file instead of positions in the header and the statement."""
 
         def moved(found: re.Match[str]) -> str:
             text, line, column = found[1], int(found[2]), int(found[3])
@@ -64,23 +64,23 @@ class Theorem:
         return PLACE.sub(moved, message)
 
     @property
-    def walls(self) -> dict[str, Any]:
-        """What may not be used, as the server is told."""
+    def restrictions(self) -> dict[str, Any]:
+        """Constants and modules that a proof may not use, as fields of a request."""
         return {"exclude": list(self.exclude), "beyond": list(self.beyond), "after": self.after}
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A local constant of a goal. What cannot be referred to by its name ends in a dagger."""
+    """A local constant of a goal. Its name ends in a dagger if tactics cannot refer to it."""
 
     name: str
     type: str
     prop: bool
-    """Whether it is a proof."""
+    """True if its type is a proposition."""
     value: str | None = None
-    """What a `let` bound it to."""
+    """Value that a `let` bound it to."""
     mark: str = ""
-    """A number of what it says, as an expression, and the names of the variables in it: tells apart what prints alike."""
+    """Hash of the type as an expression, with the names of its variables: distinguishes types that print identically."""
 
     def __str__(self) -> str:
         return f"{self.name} : {self.type}" + (f" := {self.value}" if self.value else "")
@@ -88,13 +88,13 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Goal:
-    """What is left to show, and from what."""
+    """A proposition to prove, with its hypotheses."""
 
     target: str
     hypotheses: tuple[Hypothesis, ...] = ()
     case: str = ""
     mark: str = ""
-    """Of the target, as of a hypothesis."""
+    """Hash of the target, as in Hypothesis."""
 
     def __str__(self) -> str:
         return "\n".join(
@@ -104,18 +104,19 @@ class Goal:
 
 @dataclass(frozen=True)
 class State:
-    """All goals that are left after some tactics; none when a proof may be complete."""
+    """The goals that remain after some tactics; none if the proof may be complete."""
 
     goals: tuple[Goal, ...]
     tactics: tuple[str, ...] = ()
-    """From the statement to here."""
+    """Tactics that lead from the statement to this state."""
     number: int = 0
-    """What the server that made it calls it."""
+    """Id of the state on the server that made it."""
     seconds: float = field(default=0.0, compare=False)
-    """Of Lean's time for the last tactic."""
+    """Lean's time for the last tactic, in seconds."""
 
     @property
     def done(self) -> bool:
+        """True if no goals remain."""
         return not self.goals
 
     def __str__(self) -> str:
@@ -124,54 +125,54 @@ class State:
 
 @dataclass(frozen=True)
 class Budget:
-    """What one tactic may spend."""
+    """Limits of one tactic."""
 
     heartbeats: int = 2000
-    """Thousands of Lean's heartbeats: small allocations."""
+    """Maximum number of Lean's heartbeats (small allocations), in thousands."""
     seconds: float = 10.0
-    """Wall clock; whoever needs more is killed."""
+    """Wall-clock limit in seconds; Lean is killed when it is exceeded."""
     goals: int = 24
-    """That it may leave; more is a failure. Nested inductions leave a hundred, which take longer to print than to find."""
+    """Maximum number of goals after the tactic; more counts as a failure."""
 
     def __post_init__(self) -> None:
         if self.heartbeats < 1 or not self.seconds > 0 or self.goals < 1:
-            raise ValueError(f"a tactic's budget must be above 0, got {self}")
+            raise ValueError(f"limits of a tactic must be above 0, got {self}")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server may spend before it is replaced."""
+    """Limits of a Lean server, after which it is replaced."""
 
     memory: float = 3.0
-    """GB resident; whoever has more is killed."""
+    """Maximum resident memory in GB; a server that exceeds it is killed."""
     uses: int = 20_000
-    """Requests."""
+    """Maximum number of requests."""
     age: float = 3600.0
-    """Seconds."""
+    """Maximum age in seconds."""
     processor: int = 7200
-    """Seconds of processor time, of all threads together."""
+    """Maximum CPU time in seconds, summed over threads."""
     start: float = 120.0
-    """Seconds until the first answer."""
+    """Maximum time to the first answer, in seconds."""
 
     @property
     def full(self) -> float:
-        """GB resident with which it is better replaced."""
+        """Resident memory in GB above which a server is replaced before its next theorem."""
         return 0.8 * self.memory
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A tactic that did not work, and why: parse, tactic, excluded, axiom, died, lost (its state could not be had again)."""
+    """A tactic that failed. `kind`: parse, tactic, excluded, axiom, died (Lean crashed) or lost (state not rebuilt)."""
 
     kind: str
     message: str
     seconds: float = field(default=0.0, compare=False)
-    """Of Lean's time."""
+    """Lean's time in seconds."""
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """A proof that is none, and why: proof, kernel, axiom, excluded, statement, compile, export, died, lost."""
+    """A rejected proof. `kind`: proof, kernel, axiom, excluded, statement, compile, export, died or lost."""
 
     kind: str
     message: str
@@ -179,54 +180,54 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Proof:
-    """A proof that the kernel accepted in a process that ran no tactic."""
+    """A proof that the kernel accepted in a process that executed no tactics."""
 
     theorem: Theorem
     tactics: tuple[str, ...]
     axioms: tuple[str, ...] = ()
-    """Those that it names itself, among propext, Classical.choice and Quot.sound; what it cites of the library may rest on
-    others of the three."""
+    """Axioms that the proof names itself, among propext, Classical.choice and Quot.sound. Library theorems that it uses may
+    depend on others of the three."""
     statement: str = ""
-    """As elaborated: without notations, with all namespaces."""
+    """The statement as elaborated: without notation, with full names."""
     tells: tuple[str, ...] = ()
-    """What the header redefines, or does besides declaring."""
+    """Notes on the header: names that it redefines, and commands that are not declarations."""
 
     @property
     def text(self) -> str:
-        """The theorem with its proof, as it stands after the header."""
+        """The theorem with its proof, without the header."""
         return proof_text(self.theorem, self.tactics)
 
     @property
     def source(self) -> str:
-        """The whole .lean file."""
+        """The complete .lean file."""
         return source_text(self.theorem, self.tactics)
 
 
 def proof_text(theorem: Theorem, tactics: Sequence[str]) -> str:
-    """`theorem NAME SIGNATURE := by` and the tactics, indented; as in `judged_text` if that would change one of them."""
+    """`theorem NAME SIGNATURE := by` and the tactics, indented; as in `judged_text` if indentation would change a tactic."""
     if not all(map(_may_be_indented, tactics)):
         return judged_text(theorem, tactics)
     return stated_text(theorem) + "\n".join("  " + line for tactic in tactics for line in tactic.split("\n"))
 
 
 def judged_text(theorem: Theorem, tactics: Sequence[str]) -> str:
-    """The text that the judge compiles: each tactic to the letter, in the brackets in which the server stepped it."""
+    """The text that the judge compiles: each tactic verbatim, in parentheses as on the server."""
     return stated_text(theorem) + "\n".join(f"(\n{tactic}\n)" for tactic in tactics)
 
 
 def stated_text(theorem: Theorem) -> str:
     """`theorem NAME SIGNATURE := by` and a new line."""
-    end = "\n" if "--" in theorem.signature.split("\n")[-1] else " "  # a comment does not swallow what follows
+    end = "\n" if "--" in theorem.signature.split("\n")[-1] else " "  # or a comment would hide `:= by`
     return f"theorem {theorem.name} {theorem.signature}{end}:= by\n"
 
 
 def _may_be_indented(tactic: str) -> bool:
-    """True if no token of a tactic, a string say, can run over more than one line."""
+    """True if no token of a tactic, such as a string, can span lines."""
     return "\n" not in tactic or not re.search("[\"'«]", tactic)
 
 
 def source_text(theorem: Theorem, tactics: Sequence[str]) -> str:
-    """The whole .lean file of a theorem with its proof: imports, options as of the judge, header, theorem."""
+    """The complete .lean file of a theorem with its proof: imports, the judge's options, header, theorem."""
     imports = "".join(f"import {name}\n" for name in theorem.imports if name != "Init")
     before = f"{imports}set_option autoImplicit false\n{theorem.header}".rstrip()
     return f"{before}\n\nset_option maxHeartbeats 0\n{proof_text(theorem, tactics)}\n"

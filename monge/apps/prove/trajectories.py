@@ -1,6 +1,6 @@
-"""What a search tried, in parquet: a row for each tactic, failures too; a row group for each theorem, never rewritten.
+"""Attempts of search runs in parquet: a row for each tactic tried, a row group for each theorem; parts are never rewritten.
 
-runs/NAME/   settings.json   part-*.parquet (what was tried)   part-*.jsonl (what came of it: a line for each theorem)
+runs/NAME/   settings.json   part-*.parquet (attempts)   part-*.jsonl (results, one theorem per line)
 """
 
 import json
@@ -41,115 +41,137 @@ SCHEMA = pa.schema(
         ("seed", pa.int64()),
     ]
 )
-"""A row is a tactic tried. state_id is that of the state after it, null where it failed; parent_id that of the state before.
-depth: tactics before it. label: positive on the path of a proof, where remaining_depth counts the tactics from the state before
-to the end; negative elsewhere in a theorem that was proved, but for other ways to a state of the proof and what was not
-tried in the end; else unknown."""
+"""Columns of a row, which is one tactic tried:
+
+* run: id of the run; theorem: name of the theorem; worker: host and process id; seed: seed of the search
+* state_id, state_after: the state after the tactic, null if the tactic failed; parent_id, state_before: the state before it
+* tactic: its text; outcome: see Attempt; error: message of Lean, null if there is none
+* log_probability: of the tactic under the policy; energy: of the state after it, null if no energy was computed
+* depth: number of tactics before this one
+* remaining_depth: number of tactics from the state before to the end of the proof; null off the path of a proof
+* label: positive on the path of a proof; unknown if the theorem is unproved, if the tactic leads to a state of the proof in
+  another way, or if its result was lost or could not be judged; otherwise negative
+* wall_seconds: wall-clock time of the step; lean_seconds: the part of it that Lean reports for the tactic
+"""
 GROUPS, SECONDS = 256, 60.0
-"""A part is closed after so many theorems, or so long."""
+"""Number of theorems, and of seconds, after which a part is closed."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a theorem."""
+    """The result of one theorem of a run."""
 
     number: int
-    """Its place in the run."""
+    """Position of the theorem in the run, from 0."""
     name: str
+    """Name of the theorem."""
     signature: str
+    """Text after the name: hypotheses, colon and conclusion."""
     header: str
+    """Lean source before the theorem, without imports."""
     imports: tuple[str, ...]
+    """Modules imported before the header."""
     statement: str = ""
-    """As elaborated."""
+    """Statement as elaborated; empty if it was refused or its elaboration crashed."""
     tells: tuple[str, ...] = ()
-    """What the header redefines, or does besides declaring."""
+    """Notes on the header: each thing that it redefines or does in addition to declaring."""
     ended: str = "refused"
-    """proved, nothing left to try, out of nodes, out of time, refused (it is no statement), quarantined (it kills servers)."""
+    """Reason for the end: proved, nothing left to try, out of nodes, out of time, refused (an invalid statement) or quarantined
+    (it crashes servers or workers)."""
     error: str = ""
+    """Message for a refused or quarantined theorem, or on lost requests to a model server."""
     tactics: tuple[str, ...] | None = None
-    """Of the proof."""
+    """Tactics of the proof; None if there is none."""
     axioms: tuple[str, ...] = ()
+    """Axioms that the proof names."""
     expanded: int = 0
+    """Number of states expanded, without harvesting."""
     attempts: int = 0
+    """Number of tactics tried, including harvesting."""
     seconds: float = 0.0
+    """Wall-clock time of the search, without harvesting."""
     part: str = ""
-    """The file of its attempts."""
+    """Name of the parquet file that holds the attempts."""
     exclude: tuple[str, ...] = ()
+    """Constants that the proof must not use."""
     beyond: tuple[str, ...] = ()
+    """Modules whose importers the proof must not use."""
     after: str = ""
-    """What its proof was not to use, as of a theorem."""
+    """Library theorem that this one restates; the proof must use neither its module nor anything that imports that module."""
     explicit: str = ""
-    """The statement as elaborated, with every argument and universe level."""
+    """Statement as elaborated, with every argument and universe level."""
     instances: tuple[str, ...] = ()
-    """Each instance in it that is not the library's: its class, and the instance."""
+    """Instances in the statement from outside the library, each with its class."""
     places: tuple[Place, ...] = ()
-    """Positions of its texts in the user's file."""
+    """Positions of header and statement in the user's file."""
 
     @property
     def proved(self) -> bool:
+        """True if a proof was found and accepted."""
         return self.ended == "proved"
 
     @property
     def theorem(self) -> Theorem:
+        """The theorem of this result."""
         return Theorem(**{field.name: getattr(self, field.name) for field in fields(Theorem)})
 
     @property
     def remarks(self) -> list[str]:
-        """A line for each thing that makes the statement say something else than it seems to."""
+        """A line for each reason why the statement may not mean what it seems to."""
         return [
-            *(f"Its header: {tell}" for tell in self.tells),
-            *(f"An instance that is not the library's: {instance}" for instance in self.instances),
-            *(f"A letter that looks like another: {letter}" for letter in look_alikes(self.statement)),
+            *(f"Header: {note}" for note in self.tells),
+            *(f"Instance from outside the library: {instance}" for instance in self.instances),
+            *(f"Letter that looks like another: {letter}" for letter in look_alikes(self.statement)),
         ]
 
     @property
     def source(self) -> str:
-        """The whole .lean file of its proof, after what it says as a comment; empty if there is none."""
+        """The complete .lean file of the proof, with the elaborated statement as a comment; empty if there is no proof."""
         if self.tactics is None:
             return ""
-        told = [f"{self.name}, as elaborated: {self.statement}", *self.remarks]
-        if any(self.theorem.walls.values()):
-            told.append(
-                "Judged where simp, ext and grind did not know what is excluded. Where they do, a step may do more than"
+        comments = [f"{self.name}, as elaborated: {self.statement}", *self.remarks]
+        if any(self.theorem.restrictions.values()):
+            comments.append(
+                "The judge removed the excluded names from simp, ext and grind. With these names, a step may do"
             )
-            told.append("it did, and the next find nothing left to do.")
-        comment = "".join(f"-- {line}\n" for text in told for line in text.splitlines())
-        return comment + source_text(self.theorem, self.tactics)
+            comments.append("more than it did here, and the next step may have nothing left to do.")
+        preamble = "".join(f"-- {line}\n" for text in comments for line in text.splitlines())
+        return preamble + source_text(self.theorem, self.tactics)
 
     @staticmethod
     def read(line: str) -> "Result":
-        """What `asdict` and JSON made of one. ValueError if it is none."""
+        """The result on a line of a part's .jsonl file. ValueError if it is not one."""
         try:
-            found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(line).items()}
-            found["places"] = tuple(Place(*place) for place in found.get("places", ()))
-            return Result(**found)
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(line).items()}
+            values["places"] = tuple(Place(*place) for place in values.get("places", ()))
+            return Result(**values)
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"no line of this version of `monge prove`: {error}") from error
+            raise ValueError(f"not a result written by this version of `monge prove`: {error}") from error
 
 
 def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str, seed: int) -> pa.Table:
     """The attempts of a search as rows."""
     remaining: dict[Node, int] = {}
-    for last in reversed(outcome.found):  # the first proof has the last word
+    for last in reversed(outcome.proofs):  # the first proof overrides the others
         for node in last.path():
             remaining[node] = last.depth - node.depth
-    said: dict[Node, str] = {}
+    texts: dict[Node, str] = {}
 
     def text(node: Node) -> str:
-        if node not in said:
-            said[node] = str(node.state)
-        return said[node]
+        if node not in texts:
+            texts[node] = str(node.state)
+        return texts[node]
 
-    good = {node.text for node in remaining}
+    proof_texts = {node.text for node in remaining}
 
     def label(attempt: Attempt) -> str:
         if attempt.child in remaining:
             return "positive"
         child = attempt.child
-        other = attempt.outcome == "duplicate" and child is not None and child.text in good
+        detour = attempt.outcome == "duplicate" and child is not None and child.text in proof_texts
         unjudged = attempt.outcome == "died" and child is not None
-        unknown = other or unjudged or attempt.outcome == "lost"
-        return "negative" if remaining and not unknown else "unknown"  # another way to a state of the proof is neither
+        unknown = detour or unjudged or attempt.outcome == "lost"
+        return "negative" if remaining and not unknown else "unknown"
 
     def rows() -> Iterator[dict[str, Any]]:
         for attempt in outcome.attempts:
@@ -179,54 +201,54 @@ def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str,
 
 
 class Recorder:
-    """Writes a run in parts: the attempts of some theorems, then what came of them, each renamed when it is whole.
+    """Writes a run in parts: a file of attempts, then a file of results, each renamed when it is complete.
 
-    A part without the second file is as if it had not been; its theorems are done again by `--resume`.
+    A part without its second file is deleted on `--resume`, and its theorems are searched again.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory, self._next, self._began = directory, 0, 0.0
-        self._waiting: list[tuple[Result, pa.Table]] = []
+        self._directory, self._next, self._start = directory, 0, 0.0
+        self._pending: list[tuple[Result, pa.Table]] = []
         for part in directory.glob("part-*.parquet"):
             if part.with_suffix(".jsonl").exists():
                 self._next = max(self._next, 1 + int(part.stem[5:]))
             else:
                 part.unlink()
-        for rest in directory.glob(".writing-*"):
-            rest.unlink()
+        for unfinished in directory.glob(".writing-*"):
+            unfinished.unlink()
 
     def add(self, result: Result, rows: pa.Table) -> None:
-        """A theorem that is done, with its attempts."""
-        if not self._waiting:
-            self._began = time.monotonic()
-        self._waiting.append((result, rows))
-        if len(self._waiting) >= GROUPS or time.monotonic() - self._began > SECONDS:
+        """Add the result of a finished theorem, with its attempts."""
+        if not self._pending:
+            self._start = time.monotonic()
+        self._pending.append((result, rows))
+        if len(self._pending) >= GROUPS or time.monotonic() - self._start > SECONDS:
             self.close()
 
     def close(self) -> None:
-        """Put all that was added on disk; whoever interrupts it, at whatever line, may call it again."""
-        if not self._waiting:
+        """Write everything added so far to disk. It may be interrupted at any line and called again."""
+        if not self._pending:
             return
-        (part, attempts), (lines, place) = self._part(".parquet"), self._part(".jsonl")
+        (part, part_draft), (lines, lines_draft) = self._part(".parquet"), self._part(".jsonl")
         with writing(part):
-            with attempts.open("wb") as file:
+            with part_draft.open("wb") as file:
                 with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-                    for _, rows in self._waiting:
+                    for _, rows in self._pending:
                         writer.write_table(rows)
                 file.flush()
                 os.fsync(file.fileno())
-            attempts.rename(part)
-            with place.open("w", encoding="utf-8") as file:
-                for result, _ in self._waiting:
+            part_draft.rename(part)
+            with lines_draft.open("w", encoding="utf-8") as file:
+                for result, _ in self._pending:
                     file.write(json.dumps({**asdict(result), "part": part.name}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            place.rename(lines)
-        self._waiting = []
+            lines_draft.rename(lines)
+        self._pending = []
         self._next += 1
 
     def _part(self, suffix: str) -> tuple[Path, Path]:
-        """A file of the part at hand, and where it is written."""
+        """Final and temporary path of a file of the current part."""
         path = self._directory / f"part-{self._next:05d}{suffix}"
         return path, path.with_name(f".writing-{path.name}")
 
@@ -238,19 +260,19 @@ class Recorder:
 
 
 def results(directory: Path) -> list[Result]:
-    """The theorems of a run that are done, in the order of their numbers. ValueError if a file of it is broken."""
-    found: list[Result] = []
+    """Results of the finished theorems of a run, ordered by number. ValueError if a file of the run is damaged."""
+    finished: list[Result] = []
     for file in sorted(directory.glob("part-*.jsonl")):
         try:
-            found += [Result.read(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+            finished += [Result.read(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-    return sorted(found, key=lambda result: result.number)
+    return sorted(finished, key=lambda result: result.number)
 
 
 def attempts(directory: Path) -> pa.Table:
-    """All rows of a run. FileNotFoundError if it has none."""
+    """All attempts of a run, as rows of SCHEMA. FileNotFoundError if no theorem is finished."""
     parts = sorted({result.part for result in results(directory)})
     if not parts:
-        raise FileNotFoundError(f"{directory}: no run of `monge prove search` with a theorem that is done")
+        raise FileNotFoundError(f"{directory} holds no run with a finished theorem; choose another directory")
     return pa.concat_tables(pq.read_table(directory / part) for part in parts)

@@ -1,4 +1,4 @@
-"""What a search is told, and what it makes: a tree of states, an attempt for each tactic tried, an outcome."""
+"""Search settings, and the results of a search: a tree of states, attempts and an outcome."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,87 +8,86 @@ from monge.apps.prove.state import Proof, State
 
 
 class Suggestion(NamedTuple):
-    """A tactic to try, and how likely the policy holds it."""
+    """A tactic to try and its log-probability under the policy."""
 
     tactic: str
     logp: float
 
 
 class Quarantined(RuntimeError):
-    """What a prover raises of a theorem that it gives up: its tactics kill server after server, say."""
+    """Raised by a prover that gives up a theorem, for example because its tactics crash one server after another."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """How to search, and for how long."""
+    """Settings of the search for a proof of one theorem."""
 
-    nodes: int = 300
-    """States expanded at most."""
-    depth: int = 50
-    """Tactics of a proof at most."""
-    seconds: float = 120.0
-    """For a theorem, from its first state on; looked at before the policy and each tactic. What has begun goes on to
-    its own end."""
-    candidates: int = 8
-    """Tactics tried on a state."""
+    max_states: int = 300
+    """Maximum number of states to expand."""
+    max_depth: int = 50
+    """Maximum number of tactics in a proof."""
+    max_seconds: float = 120.0
+    """Wall-clock limit per theorem in seconds, checked before each call of the policy and each tactic."""
+    num_tactics: int = 8
+    """Number of tactics to try on each state."""
     batch_size: int = 8
-    """States expanded at once: one call of the policy and one of the energy for all."""
+    """Number of states to expand at once, with one call of the policy and one of the energy."""
     order: Literal["best", "breadth", "random", "puct"] = "best"
-    """Which state comes next: that of the best score, the oldest, any, or the one that PUCT finds from the root."""
+    """State to expand next: the one with the best score, the oldest, a random one, or the one selected by PUCT."""
     alpha: float = 0.5
-    """Weight of the policy's log-probability."""
+    """Weight of the log-probability in the score of a state."""
     beta: float = 0.5
-    """Weight of minus the energy."""
+    """Weight of the negative energy in the score of a state."""
     policy_temperature: float = 1.0
+    """Temperature that divides the log-probability in the score."""
     energy_temperature: float = 1.0
-    path: Literal["normalised", "sum", "last"] = "normalised"
-    """Which log-probability a state has: the mean of its path's, their sum, or that of its last tactic alone."""
+    """Temperature that divides the energy in the score."""
+    path_logprob: Literal["mean", "sum", "last"] = "mean"
+    """Log-probability of a state: the mean or the sum over the tactics that lead to it, or that of the last tactic."""
     exploration: float = 1.5
-    """Of PUCT: weight of the prior against the value."""
-    fallback: tuple[str, ...] = ()
-    """Tactics tried on a state where none of the policy's worked."""
+    """PUCT's weight of the prior relative to the value."""
+    fallback_tactics: tuple[str, ...] = ()
+    """Tactics to try on a state where all tactics of the policy fail."""
     harvest: int = 0
-    """States expanded after a proof, among the siblings of those on its path, to learn from."""
+    """Number of states to expand after a proof, among the siblings of states on its path, as training data."""
     seed: int = 0
+    """Seed of the search order and of sampling."""
 
     def __post_init__(self) -> None:
         for name in (
-            "nodes",
-            "depth",
-            "seconds",
-            "candidates",
-            "batch_size",
-            "policy_temperature",
-            "energy_temperature",
+            *("max_states", "max_depth", "max_seconds", "num_tactics", "batch_size"),
+            *("policy_temperature", "energy_temperature"),
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.harvest < 0 or self.exploration < 0:
-            raise ValueError(f"harvest and exploration must not be below 0, got {self.harvest}, {self.exploration}")
+            raise ValueError(f"harvest and exploration must not be negative, got {self.harvest}, {self.exploration}")
 
 
 @dataclass(eq=False)
 class Node:
-    """A state in the tree of a search."""
+    """A state in the search tree."""
 
     number: int
+    """Position in the order in which states were reached, from 0."""
     state: State
     parent: "Node | None" = None
     logp: float = 0.0
-    """Of the last tactic."""
+    """Log-probability of the last tactic."""
     total: float = 0.0
-    """Of all tactics up to here."""
+    """Sum of the log-probabilities of all tactics from the root."""
     energy: float | None = None
-    """None where nobody was asked."""
+    """Energy of the state; None if no energy model was used."""
     text: str = ""
-    """Canonical."""
+    """Canonical text of the state."""
 
     @property
     def depth(self) -> int:
+        """The number of tactics from the root."""
         return len(self.state.tactics)
 
     def path(self) -> "Iterator[Node]":
-        """From here to the root."""
+        """The nodes from this one to the root."""
         node: Node | None = self
         while node is not None:
             yield node
@@ -97,43 +96,47 @@ class Node:
 
 @dataclass
 class Attempt:
-    """A tactic tried on a state, and what came of it."""
+    """A tactic tried on a state, and its result."""
 
     parent: Node
     suggestion: Suggestion
     outcome: str
-    """state, proof, rejected, duplicate, loop (a state on the way here), no progress (the state itself), or the kind of a
-    failure; died or lost with a child: an end that nobody could judge."""
+    """state, proof, rejected, duplicate, loop (a state on the path from the root), no progress (the same state), or the kind of
+    a failure. died or lost with a child: the result could not be judged."""
     child: Node | None = None
     error: str = ""
     seconds: float = 0.0
+    """Wall-clock time of the attempt."""
     lean_seconds: float = 0.0
+    """Time in Lean."""
 
 
 @dataclass
 class Outcome:
-    """What a search came to."""
+    """Result of the search for a proof of one theorem."""
 
     attempts: list[Attempt] = field(default_factory=list)
     proof: Proof | None = None
     ended: str = "nothing left to try"
-    """Why it stopped: proved, out of nodes, out of time, quarantined, or this."""
+    """Reason to stop: proved, out of nodes, out of time, quarantined, or nothing left to try."""
     error: str = ""
-    """Of a quarantined theorem."""
+    """Reason why the theorem was quarantined."""
     expanded: int = 0
+    """Number of expanded states."""
     seconds: float = 0.0
-    """Until it stopped, without harvesting."""
-    found: list[Node] = field(default_factory=list)
-    """The last state of each proof: the first ends the search, others come of harvesting."""
+    """Wall-clock time until the search stopped, without harvesting."""
+    proofs: list[Node] = field(default_factory=list)
+    """Last state of each proof: the first ended the search, the others come from harvesting."""
 
 
-def score(node: Node, how: Search) -> float:
-    """alpha log p / T - beta energy / T', with the log-probability of the path as `how` says."""
-    match how.path:
+def score(node: Node, settings: Search) -> float:
+    """alpha log p / T - beta energy / T', with the path's log-probability as `settings` defines it."""
+    match settings.path_logprob:
         case "last":
             logp = node.logp
         case "sum":
             logp = node.total
-        case "normalised":
+        case "mean":
             logp = node.total / max(1, node.depth)
-    return how.alpha * logp / how.policy_temperature - how.beta * (node.energy or 0.0) / how.energy_temperature
+    energy = node.energy or 0.0
+    return settings.alpha * logp / settings.policy_temperature - settings.beta * energy / settings.energy_temperature

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run: its theorems, and the tree of each search."""
+"""Self-contained HTML page of a run: its theorems, and the tree of each search."""
 
 import base64
 import gzip
@@ -14,38 +14,39 @@ from monge.apps.prove.trajectories import Result
 
 PAGE = Path(__file__).parent / "view.html"
 ERROR = 600
-"""Characters of an error that the page keeps."""
+"""Maximum number of characters of an error on the page."""
 
 
 def page(path: Path) -> str:
-    """The page of a run. FileNotFoundError or ValueError if there is no run, or nothing done in it."""
-    found = done(path)
-    proved = sum(result.proved for result in found)
+    """The HTML page of a run. FileNotFoundError if there is no run, ValueError if no theorem of it is finished."""
+    finished = done(path)
+    proved = sum(result.proved for result in finished)
     head = {
         "run": path.resolve().name,
-        "proved": share(proved, len(found)),
+        "proved": share(proved, len(finished)),
         "settings": {k: v for k, v in settings(path).items() if k not in ("theorems", "tactics")},
-        "theorems": [_head(result) for result in found],
+        "theorems": [_head(result) for result in finished],
     }
-    trees = {result.number: "" for result in found}
-    for part in sorted({result.part for result in found}):
-        mine = [result for result in found if result.part == part]
+    trees = {result.number: "" for result in finished}
+    for part in sorted({result.part for result in finished}):
         by_theorem: dict[str, list[dict[str, Any]]] = {}
         for row in pq.read_table(path / part).to_pylist():
             by_theorem.setdefault(row["parent_id"].split("-")[1], []).append(row)
-        for result in mine:
-            trees[result.number] = _packed(_tree(by_theorem.get(str(result.number), [])))
+        for result in finished:
+            if result.part == part:
+                trees[result.number] = _compressed(_tree(by_theorem.get(str(result.number), [])))
     text = PAGE.read_text(encoding="utf-8")
-    text = text.replace("/*TREES*/null", _json(trees))  # base64: no text of a theorem stands for the other place
+    text = text.replace("/*TREES*/null", _json(trees))  # base64, which cannot contain the other marker
     return text.replace("/*HEAD*/null", _json(head))
 
 
-def _json(found: object) -> str:
-    """JSON that may stand in a script: no text in it ends the script."""
-    return json.dumps(found, ensure_ascii=False).replace("<", "\\u003c")
+def _json(value: object) -> str:
+    """JSON for a script element, escaped so that no text in it ends the script."""
+    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
 
 
 def _head(result: Result) -> dict[str, Any]:
+    """Entry of a theorem in the table of the page."""
     return {
         "number": result.number,
         "name": result.name,
@@ -67,13 +68,13 @@ def _head(result: Result) -> dict[str, Any]:
 
 
 def _tree(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Attempts as [state, parent, tactic, outcome, log p, energy, label, ms, error, number of the state's text]."""
+    """Attempts as [state, parent, tactic, outcome, log p, energy, label, ms, error, index of the state's text]."""
     texts: dict[str, int] = {}
 
     def text(state: str | None) -> int | None:
         return None if state is None else texts.setdefault(state, len(texts))
 
-    found = [
+    attempts = [
         [
             None if row["state_id"] is None else int(row["state_id"].split("-")[2]),
             int(row["parent_id"].split("-")[2]),
@@ -89,8 +90,9 @@ def _tree(rows: list[dict[str, Any]]) -> dict[str, Any]:
         for row in rows
     ]
     root = text(rows[0]["state_before"]) if rows else None
-    return {"root": root, "attempts": found, "texts": list(texts)}
+    return {"root": root, "attempts": attempts, "texts": list(texts)}
 
 
-def _packed(found: object) -> str:
-    return base64.b64encode(gzip.compress(json.dumps(found, ensure_ascii=False).encode(), 9, mtime=0)).decode()
+def _compressed(value: object) -> str:
+    """JSON, compressed with gzip and encoded in base64."""
+    return base64.b64encode(gzip.compress(json.dumps(value, ensure_ascii=False).encode(), 9, mtime=0)).decode()

@@ -1,4 +1,4 @@
-"""One worker of a search run: its Lean servers, its judge and its policy, which stay between theorems."""
+"""A worker of a search run, which keeps its Lean servers, judge and policy between theorems."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -30,11 +30,13 @@ class Task:
     """A theorem with its position in a run."""
 
     number: int
+    """Position of the theorem in the run, from 0."""
     theorem: Theorem
+    """Theorem to search."""
 
 
 class Worker:
-    """Searches theorems one after the other."""
+    """Searches for proofs of one theorem at a time."""
 
     def __init__(self, config: SearchConfig) -> None:
         self.config, self.toolchain, self._model = config, config.toolchain(), _model(config)
@@ -43,9 +45,10 @@ class Worker:
         self._imports: tuple[str, ...] = ()
 
     def search(self, task: Task) -> tuple[Result, pa.Table]:
-        """The result of a search for one proof, with the tactics tried. ServerUnavailable if no Lean starts.
+        """Search for a proof of one theorem; returns its result and its attempts as rows of SCHEMA.
 
-        A theorem that crashes a server outside of a tactic, on each of two attempts, is quarantined.
+        A theorem that crashes a server outside a tactic, in each of two attempts, is quarantined. ServerUnavailable if a Lean
+        server does not start.
         """
         theorem, config = task.theorem, self.config
         servers, judge = self._start(theorem.imports, theorem.header)
@@ -63,7 +66,9 @@ class Worker:
             return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
         session.forget()
         if missed := self._missed():
-            note = f"{len(missed)} requests or answers of the model server were lost, the last: {missed[-1]}"
+            note = (
+                f"{len(missed)} requests to the model server or suggestions from it were lost; the last: {missed[-1]}"
+            )
             outcome.error = "; ".join(filter(None, (note, outcome.error)))
         rows = table(
             outcome,
@@ -93,7 +98,7 @@ class Worker:
         )
 
     def _policy(self, task: Task) -> Policy:
-        """The policy for a theorem. Its draws do not depend on the worker or on the order of theorems."""
+        """The policy for a theorem. Its random draws depend on neither the worker nor the order of theorems."""
         match self._model:
             case LanguageModel() as model:
                 generator = seeded(self.config.search.seed, task.number)
@@ -104,10 +109,11 @@ class Worker:
                 return policy
 
     def _missed(self) -> list[str]:
+        """Messages about lost requests to the model server and lost suggestions from it, since the last `clear()`."""
         return self._model.missed if isinstance(self._model, Completions) else []
 
     def _start(self, imports: tuple[str, ...], header: str) -> tuple[Supervisor, Judge]:
-        """The servers and the judge, with all processes running; they start side by side."""
+        """The servers and the judge, whose processes are started concurrently."""
         if self._servers is None or self._judge is None or imports != self._imports:
             self.close()
             self._servers = lean_servers(self.toolchain, imports, limits=self.config.limits)
@@ -119,7 +125,7 @@ class Worker:
         return self._servers, self._judge
 
     def close(self) -> None:
-        """End its servers."""
+        """Stop all servers of the worker."""
         if self._servers is not None:
             self._servers.close()
         if self._judge is not None:
@@ -131,8 +137,8 @@ def _model(config: SearchConfig) -> LanguageModel | Completions | Probes | None:
     """The model or policy that a worker loads once."""
     match config.policy:
         case "local":
-            where = device_called(config.local.device)
-            return causal(config.local.name, dtype=DTYPES[config.local.dtype], device=where)
+            device = device_called(config.local.device)
+            return causal(config.local.name, dtype=DTYPES[config.local.dtype], device=device)
         case "server":
             return Completions(config.server, config.search.seed)
         case "probes":
@@ -147,7 +153,7 @@ def unsearched(task: Task, ended: str, error: str) -> Result:
 
 
 def result_of(task: Task, **fields: Any) -> Result:
-    """The result of a task, its theorem included."""
+    """The result of a task with the given fields, in addition to those of its theorem."""
     return Result(task.number, **asdict(task.theorem), **fields)
 
 
@@ -155,6 +161,6 @@ def known(server: LeanServer, tactics: Sequence[str]) -> Iterator[str]:
     """The tactics that this Lean can parse."""
     state = server.start(Theorem("known", ": True", imports=server.imports))
     for tactic in tactics:
-        found = server.step(state, tactic)
-        if not (isinstance(found, Failure) and found.kind == "parse"):
+        result = server.step(state, tactic)
+        if not (isinstance(result, Failure) and result.kind == "parse"):
             yield tactic

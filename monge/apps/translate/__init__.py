@@ -1,1 +1,1 @@
-"""Sequences of vectors to sequences of vectors, of other lengths: augmented OT flow matching through a container with voids."""
+"""Translation of vector sequences to sequences of other lengths: augmented OT flow matching on containers with void slots."""

@@ -21,7 +21,7 @@ from monge.train.distributed import device_called
 
 @dataclass
 class Stream:
-    """Translations of a file of vectors, portion by portion, and lists of rows that have none."""
+    """Translations of a file of vectors, one portion at a time, and lists of the rows without a translation."""
 
     vectors: Vectors
     translator: Translator
@@ -47,28 +47,28 @@ class Stream:
                 seen.add(key)
                 rows.append((key, row))
             if rows := self._fitting(number, rows):
-                ends = self._translated(rows)
-                translated += len(ends)
-                yield ends
+                translations = self._translate(rows)
+                translated += len(translations)
+                yield translations
         if not translated:
             raise ValueError(f"{self.vectors.path}: no row was translated{self.report}")
 
     def _fitting(self, number: int, rows: list[Row]) -> list[Row]:
-        """The rows of at most as many vectors as the container has slots for."""
-        most = self.translator.space.container.capacity
+        """The rows that fit into the container. `on_long_rows` truncates or drops longer ones, or raises ValueError."""
+        capacity = self.translator.space.container.capacity
         for key, row in rows:
-            if len(row) > most and self.on_long_rows == "error":
+            if len(row) > capacity and self.on_long_rows == "error":
                 raise ValueError(
-                    f"{self.vectors.path}: row group {number}, id {key!r}: {len(row)} vectors do not fit {most}; "
-                    "give --on-long-rows drop or truncate"
+                    f"{self.vectors.path}: row group {number}, id {key!r}: {len(row)} vectors do not fit into "
+                    f"{capacity} slots; pass --on-long-rows drop or truncate"
                 )
-        self.long.extend(key for key, row in rows if len(row) > most)
-        return [(key, row[:most]) for key, row in rows if len(row) <= most or self.on_long_rows == "truncate"]
+        self.long.extend(key for key, row in rows if len(row) > capacity)
+        return [(key, row[:capacity]) for key, row in rows if len(row) <= capacity or self.on_long_rows == "truncate"]
 
-    def _translated(self, rows: list[Row]) -> list[Row]:
+    def _translate(self, rows: list[Row]) -> list[Row]:
         sequences = [row.float() for _, row in rows]
-        ends = self.translator.translate(sequences, reverse=self.reverse, steps=self.steps, step=self.step)
-        pairs = list(zip([key for key, _ in rows], ends, strict=True))
+        translations = self.translator.translate(sequences, reverse=self.reverse, steps=self.steps, step=self.step)
+        pairs = list(zip([key for key, _ in rows], translations, strict=True))
         self.empty.extend(key for key, row in pairs if not len(row))
         pairs = [(key, row) for key, row in pairs if len(row)]
         if self.on_bad_rows == "error":
@@ -83,14 +83,14 @@ class Stream:
 
     @property
     def report(self) -> str:
-        """Counts and first ids of the rows that were left out, cut or repeated."""
+        """Counts and first ids of the rows that were dropped, truncated, empty or repeated."""
         parts = {
-            f"could not be used ({self.on_bad_rows})": [key for key, _ in self.dropped],
-            f"were longer ({self.on_long_rows})": self.long,
-            "came out empty": self.empty,
-            "repeated an id, of which the first row counts": self.repeated,
+            f"were unusable ({self.on_bad_rows})": [key for key, _ in self.dropped],
+            f"were too long ({self.on_long_rows})": self.long,
+            "had an empty translation": self.empty,
+            "repeated an id (first row used)": self.repeated,
         }
-        return "".join(f"; {len(keys)} {what}: {listed(keys)}" for what, keys in parts.items() if keys)
+        return "".join(f"; {len(keys)} {problem}: {listed(keys)}" for problem, keys in parts.items() if keys)
 
 
 def run(
@@ -111,25 +111,25 @@ def run(
     """Translate a file of vectors.
 
     Args:
-        run: Run directory.
-        vectors: Parquet file of sequences by id.
+        run: Directory of a trained run.
+        vectors: Parquet file of the vectors to translate, with columns id and hidden.
         out: Parquet file to write. Rows without a translation are listed in OUT.dropped.jsonl.
-        reverse: Translate from the target's side to the source's.
-        forward: Translate from the source's side to the target's, also where the file does not show its side.
-        on_long_rows: Treatment of sequences of more vectors than the run's container holds: an error, left out, or cut.
-        on_bad_rows: Treatment of unusable rows (no id, no vectors, a vector that is zero or not finite): an error, or left out.
-        solver_steps: Steps of the solver (default: as many as in training).
-        solver: Numerical solver.
-        dtype: Type of the written vectors.
-        checkpoint: Checkpoint to use: last, best or a step.
-        device: cpu, cuda, or auto for a GPU if there is one.
+        reverse: Translate from the target side to the source side.
+        forward: Translate from the source side to the target side, even if the side of the file cannot be detected.
+        on_long_rows: For sequences longer than the run's container: stop with an error, drop them, or truncate them.
+        on_bad_rows: For unusable rows (no id, no vectors, or a zero or non-finite vector): stop with an error, or drop them.
+        solver_steps: Number of solver steps (default: that of training, or 8 if training fixes none).
+        solver: Numerical solver of the flow's ODE.
+        dtype: Dtype of the written vectors.
+        checkpoint: Checkpoint to load: last, best, or the number of a step.
+        device: Device: cpu, cuda, or auto for a GPU if there is one.
     """
     ensure_new(out)
     ensure_new(listing := out.with_name(f"{out.name}.dropped.jsonl"))
     source, opened = Vectors(vectors), reopen(run, app="translate")
     if source.width != (width := int(opened.constants["width"])):
         raise ValueError(
-            f"{vectors}: vectors of width {source.width}, the run's have {width}; embed by the same model and layer"
+            f"{vectors}: vectors have width {source.width}, the run expects {width}; embed with the same model and layer"
         )
     reverse, note = direction(source, opened, reverse=reverse, forward=forward)
     if note:
@@ -138,8 +138,8 @@ def run(
     steps = translator.steps if solver_steps is None else solver_steps
     step, start = SOLVERS[solver][0](Affine()), perf_counter()
     stream = Stream(source, translator, reverse, steps, step, on_long_rows, on_bad_rows, dtype)
-    how = {"steps": steps, "solver": solver, "reverse": reverse, "input": source.fingerprint}
-    count = write(out, stream, dtype=dtype, fingerprint={"run": str(run), "checkpoint": checkpoint, **how})
+    settings = {"steps": steps, "solver": solver, "reverse": reverse, "input": source.fingerprint}
+    count = write(out, stream, dtype=dtype, fingerprint={"run": str(run), "checkpoint": checkpoint, **settings})
     write_dropped(listing, ({"id": key, "reason": reason} for key, reason in stream.left_out))
     rate = (count + len(stream.empty)) / (perf_counter() - start)
-    console.print(f"{count} translated, {rate:.0f} a second: {out}{stream.report}")
+    console.print(f"{count} translated, {rate:.0f} per second: {out}{stream.report}")

@@ -1,4 +1,4 @@
-"""Baselines for a flow: predictions from the training pairs that use less information, or no flow."""
+"""Baselines without a flow: predictions that are fitted on the training pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,25 +23,25 @@ class Prediction:
 
 
 def mean_vector(target: Float[Tensor, "n D"], count: int) -> Prediction:
-    """The same for all: the mean of the training targets."""
+    """The mean of the training targets, for every source."""
     return Prediction(pooled=target.mean(0).expand(count, -1))
 
 
-def length_only(source: Int[Tensor, "n"], target: Int[Tensor, "n"], asked: Int[Tensor, "B"]) -> Prediction:
-    """The most frequent length of the targets whose sources are as long; of the nearest length that training has seen."""
+def length_only(source: Int[Tensor, "n"], target: Int[Tensor, "n"], queries: Int[Tensor, "B"]) -> Prediction:
+    """The most frequent target length among training sources of the same length, or of the nearest length in training."""
     seen = source.unique()
     modes = torch.stack([target[source == length].mode().values for length in seen])
-    nearest = (asked[:, None] - seen[None]).abs().argmin(1)
+    nearest = (queries[:, None] - seen[None]).abs().argmin(1)
     return Prediction(lengths=modes[nearest])
 
 
 def ridge(
-    source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], asked: Float[Tensor, "B D"], *, folds: int = 5
+    source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], queries: Float[Tensor, "B D"], *, folds: int = 5
 ) -> Prediction:
     """Linear regression of pooled vectors; the penalty is chosen by cross-validation on the training pairs."""
     x_mean, y_mean = source.mean(0), target.mean(0)
     x, y = source - x_mean, target - y_mean
-    part = torch.arange(len(x)) % folds
+    fold = torch.arange(len(x)) % folds
 
     def fit(rows: Tensor, penalty: float) -> Tensor:
         gram = x[rows].mT @ x[rows]
@@ -49,25 +49,25 @@ def ridge(
         return torch.linalg.solve(gram + scale * torch.eye(len(gram)), x[rows].mT @ y[rows])
 
     def error(penalty: float) -> float:
-        return sum(float((x[part == k] @ fit(part != k, penalty) - y[part == k]).square().sum()) for k in range(folds))
+        return sum(float((x[fold == k] @ fit(fold != k, penalty) - y[fold == k]).square().sum()) for k in range(folds))
 
     best = min((10.0**k for k in range(-4, 3)), key=error)
-    return Prediction(pooled=(asked - x_mean) @ fit(part >= 0, best) + y_mean)
+    return Prediction(pooled=(queries - x_mean) @ fit(fold >= 0, best) + y_mean)
 
 
-def procrustes(source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], asked: Float[Tensor, "B D"]) -> Prediction:
-    """The rotation of centred pooled vectors that fits best."""
+def procrustes(source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], queries: Float[Tensor, "B D"]) -> Prediction:
+    """Orthogonal Procrustes on centred pooled vectors. Schoenemann 1966."""
     x_mean, y_mean = source.mean(0), target.mean(0)
-    return Prediction(pooled=(asked - x_mean) @ rotation(source - x_mean, target - y_mean) + y_mean)
+    return Prediction(pooled=(queries - x_mean) @ rotation(source - x_mean, target - y_mean) + y_mean)
 
 
 def canonical(
-    source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], asked: Float[Tensor, "B D"], *, floor: float = 1e-2
+    source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], queries: Float[Tensor, "B D"], *, floor: float = 1e-2
 ) -> Prediction:
-    """The linear map that retrieves best: each canonical direction weighs as much as it correlates. Hotelling 1936.
+    """Canonical correlation analysis: each canonical direction is weighted by its correlation. Hotelling 1936.
 
-    The prediction is not the mean of a target but a vector whose cosine with that mean is large.
+    The prediction does not estimate the mean of a target; it is a vector with a large cosine to that mean.
     """
     x, y = (Whitening.measure(side, floor=floor) for side in (source, target))
     u, correlation, v = torch.linalg.svd(x.apply(source).mT @ y.apply(target) / len(source))
-    return Prediction(pooled=x.apply(asked) @ (u * correlation) @ v @ y.matrix + target.mean(0))
+    return Prediction(pooled=x.apply(queries) @ (u * correlation) @ v @ y.matrix + target.mean(0))

@@ -34,16 +34,16 @@ def train(
     resume: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Train the flow between both sides.
+    """Train a flow between the two sides of a set of pairs.
 
     Args:
-        out: Run directory to make.
+        out: Run directory to create.
         resume: Continue from the last checkpoint in the run directory.
-        tensorboard: Write TensorBoard event files as well (needs monge[tensorboard]).
+        tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
     """
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
     if is_first():
-        console.print(f"Trained; the best checkpoint is the best by held-out {recipe.best_by.upper()}.")
+        console.print(f"Training finished; the best checkpoint is selected by held-out {recipe.best_by.upper()}.")
         console.print(f"The run is in {out}; next: monge translate evaluate {quote(str(out))}")
 
 
@@ -54,7 +54,7 @@ def hermes(
     resume: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Train with the configuration of the HERMES implementation, 313 M parameters for vectors of 2,048 entries: for a GPU."""
+    """Train the configuration of the original HERMES implementation (313 M parameters at width 2,048), meant for a GPU."""
     train(recipe, out=out, resume=resume, tensorboard=tensorboard)
 
 
@@ -75,19 +75,19 @@ def evaluate(
     checkpoint: str = "last",
     device: str = "auto",
 ) -> None:
-    """Translate the test pairs both ways and compare with the truth, next to baselines without a flow.
+    """Translate the test pairs in both directions and score them against the true targets, next to baselines without a flow.
 
     Args:
-        run: Run directory.
+        run: Directory of a trained run.
         pairs: Directory of the pairs that the run was trained on, if it has moved.
-        solver_steps: Solver steps of the flow (default: as many as in training).
-        sweep_steps: Further numbers of solver steps to evaluate (default: 1, 2, 4 and 16, or none if training took one step).
-        compare_with: Other runs on the same pairs, one row each.
-        texts: File written by `monge translate data` (nl to formal), for a picture of some couplings with their words.
+        solver_steps: Number of solver steps (default: that of training, or 8 if training fixes none).
+        sweep_steps: Additional numbers of solver steps to evaluate (default: 1, 2, 4 and 16; none if training used one step).
+        compare_with: Directories of other runs on the same pairs; each adds a row to the tables.
+        texts: File written by `monge translate data`, to draw the words of a few coupled pairs (source nl, target formal).
         limit: Maximum number of test pairs.
-        pool: Candidates of a retrieval.
-        checkpoint: Checkpoint to use: last, best or a step.
-        device: cpu, cuda, or auto for a GPU if there is one.
+        pool: Number of candidates per retrieval query.
+        checkpoint: Checkpoint to load: last, best, or the number of a step.
+        device: Device: cpu, cuda, or auto for a GPU if there is one.
     """
     opened = reopen(run, app="translate")
     ensure_writable(run / "evaluation.json")
@@ -96,16 +96,18 @@ def evaluate(
     if sweep_steps is None:
         sweep_steps = () if translator.steps == 1 else (1, 2, 4, 16)
     if pool < 2:
-        raise ValueError(f"--pool {pool}: a retrieval takes at least 2 candidates")
+        raise ValueError(f"--pool must be at least 2, got {pool}")
     if len({path.name for path in compare_with} | {run.name}) <= len(compare_with):
-        raise ValueError("--compare-with: runs of one name cannot be told apart in a table; rename one")
-    on = Pairs(pairs or Path(stored(opened).pairs))
-    if on.fingerprint != int(opened.constants.get("pairs", torch.tensor(0))):
-        raise ValueError(f"{on.directory}: not the pairs that {run} was trained on; restore them, or train a new run")
-    others = {path.name: translator_of(_same(path, opened), device=device_called(device)) for path in compare_with}
+        raise ValueError("--compare-with: two runs have the same directory name; rename one of them")
+    paired = Pairs(pairs or Path(stored(opened).pairs))
+    if paired.fingerprint != int(opened.constants.get("pairs", torch.tensor(0))):
+        raise ValueError(
+            f"{paired.directory}: not the pairs that {run} was trained on; restore them, or train a new run"
+        )
+    others = {path.name: translator_of(_open_same(path, opened), device=device_called(device)) for path in compare_with}
     tables = {
         name: evaluate_run(
-            on,
+            paired,
             translator,
             reverse=reverse,
             limit=limit,
@@ -118,17 +120,17 @@ def evaluate(
     }
     for name, table in tables.items():
         console.print(_table(table.rows, f"{run.resolve().name}: {name}"))
-    written = {
+    rows = {
         name: {row: {k: asdict(v) for k, v in cells.items()} for row, cells in t.rows.items()}
         for name, t in tables.items()
     }
-    write_json(run / "evaluation.json", strict({"steps": steps, "checkpoint": checkpoint, "tables": written}))
-    seen = {name: (table.true, table.found) for name, table in tables.items()}
-    drawn = [pictures.curves(run / "curves.png", read_records(run / "metrics.jsonl"), seen)]
+    write_json(run / "evaluation.json", strict({"steps": steps, "checkpoint": checkpoint, "tables": rows}))
+    lengths = {name: (table.true, table.found) for name, table in tables.items()}
+    figures = [pictures.curves(run / "curves.png", read_records(run / "metrics.jsonl"), lengths)]
     if texts is not None:
-        drawn.append(pictures.plan(run / "plan.png", _arcs(on, translator, texts)))
+        figures.append(pictures.plan(run / "plan.png", _arcs(paired, translator, texts)))
     console.print(
-        f"All metrics with their intervals: {run / 'evaluation.json'}; pictures: {', '.join(map(str, drawn))}"
+        f"All metrics with their intervals: {run / 'evaluation.json'}; figures: {', '.join(map(str, figures))}"
     )
 
 
@@ -137,33 +139,33 @@ def _arcs(pairs: Pairs, translator: Translator, texts: Path, *, count: int = 3) 
     space = translator.space
     packed = Packed(pairs, space)
     rows = {text.id: text for text in read_texts(texts)}
-    about = pairs.about["fingerprint"]
-    if not all({"model", "max_length"} <= about[end].keys() for end in ENDS):
-        raise ValueError(f"{pairs.directory}: its vectors do not record their model; leave --texts out")
-    encoders = {end: encoder(about[end]["model"]) for end in ENDS}
+    fingerprints = pairs.about["fingerprint"]
+    if not all({"model", "max_length"} <= fingerprints[end].keys() for end in ENDS):
+        raise ValueError(f"{pairs.directory}: the vectors do not record the model that made them; omit --texts")
+    encoders = {end: encoder(fingerprints[end]["model"]) for end in ENDS}
     arcs: list[pictures.Arcs] = []
     for number in pairs.split("test")[:count].tolist():
         key, pair = pairs.ids[number], packed([number])
         if key not in rows:
             raise ValueError(
-                f"{texts}: no text {key!r}, which {pairs.directory} has; give the texts that were embedded"
+                f"{texts}: no text with id {key!r} of {pairs.directory}; pass the texts that were embedded"
             )
         words = [
-            pictures.token_texts(encoders[end], text, int(about[end]["max_length"]))
+            pictures.token_texts(encoders[end], text, int(fingerprints[end]["max_length"]))
             for end, text in zip(ENDS, (rows[key].nl, rows[key].formal), strict=True)
         ]
         arcs.append(pictures.Arcs.of(key, pair, space.container, space.transport.permutation(pair)[0], words))
     return arcs
 
 
-def _same(path: Path, opened: Opened) -> Opened:
+def _open_same(path: Path, opened: Opened) -> Opened:
     """The run in `path`. ValueError unless it was trained on the same pairs in the same units."""
     other = reopen(path, app="translate")
     names = {"pairs", *Calibration.of(opened.constants).tensors()} & (opened.constants.keys() | other.constants.keys())
     for name in sorted(names):
         one, two = (run.constants.get(name) for run in (other, opened))
         if one is None or two is None or not same_constant(one, two):
-            raise ValueError(f"{path}: its {name} is not that of {opened.directory}; compare runs on the same pairs")
+            raise ValueError(f"{path}: {name} differs from that of {opened.directory}; compare runs on the same pairs")
     return other
 
 
@@ -175,16 +177,16 @@ def demo(
     steps: int = 400,
     lm_steps: int = 200,
 ) -> None:
-    """English to Metamath and back on real theorems: data, vectors of both sides, a flow, its table. Resumes where it stopped.
+    """Translate English to Metamath and back: prepare vectors of theorems, train a flow, evaluate it. Resumes if interrupted.
 
     Args:
-        out: Directory of all results.
+        out: Directory for all results.
         input: Metamath database (default: set.mm of the installed package metamath-databases).
-        limit: Number of theorems.
-        steps: Training steps of the flow.
-        lm_steps: Training steps of the formal side's language model.
+        limit: Maximum number of theorems.
+        steps: Number of training steps of the flow.
+        lm_steps: Number of training steps of the formal side's language model.
     """
-    console.print("monge: learning a flow from English comments to Metamath statements (vectors to vectors, not text)")
+    console.print("monge: training a flow from English comments to Metamath statements (vectors to vectors, not text)")
     lm = Pretrain(
         train=replace(Pretrain().train, steps=lm_steps, save_every=max(1, lm_steps // 2), warmup_steps=lm_steps // 10)
     )

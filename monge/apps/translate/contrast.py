@@ -1,4 +1,4 @@
-"""A loss that pulls translations towards their own target's mean and away from the means of others."""
+"""Contrastive loss that pulls the mean of a translation towards that of its target and away from other means."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,9 +7,10 @@ from monge.objective.contrastive import info_nce
 
 
 class MeanInfoNCE(nn.Module):
-    """InfoNCE of mean contents: of the predicted slots where the target has tokens, among the true means and `negatives`.
+    """InfoNCE between predicted and true mean contents, over the slots that exist in the target.
 
-    The squared error of tokens is nearly blind to the mean of a sequence, which retrieval compares.
+    Negatives are the other true means and `negatives`. Retrieval compares the means of sequences, which the squared error of
+    tokens barely constrains.
     """
 
     negatives: Tensor
@@ -22,5 +23,5 @@ class MeanInfoNCE(nn.Module):
     def forward(self, end: Float[Tensor, "B N D+3"], true: Float[Tensor, "B N D+3"]) -> Float[Tensor, ""]:
         exists = true[..., -1:] > 0
         count = exists.sum(1).clamp_min(1)
-        predicted, own = ((exists * x[..., :-3].float()).sum(1) / count for x in (end, true))
-        return self.weight * info_nce(predicted, own, self.negatives)
+        predicted, target = ((exists * x[..., :-3].float()).sum(1) / count for x in (end, true))
+        return self.weight * info_nce(predicted, target, self.negatives)

@@ -1,4 +1,4 @@
-"""Couplings of slots: the four-block transport of every pair, solved ahead of training and stored as permutations."""
+"""Couplings of slots: the four-block transport of every pair, solved before training and stored as permutations."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,10 +22,10 @@ SHARD = 512
 
 
 def soft_targets(space: Space, pair: Pair, epsilon: float, *, tolerance: float = 1e-3) -> Pair:
-    """The pair whose targets are barycentres under the entropic plan; epsilon in units of cost.
+    """The pair with its targets replaced by barycentres of the entropic plan; epsilon in units of cost.
 
-    Existence is rounded by mass: where the target holds n tokens, the n slots that receive most of them exist. Barycentres are
-    taken among tokens alone, or among voids. ArithmeticError if the plan's marginal error stays above `tolerance`.
+    Existence is rounded by mass: if the target holds n tokens, the n slots that receive the most mass exist. A barycentre
+    averages either tokens or voids. ArithmeticError if the plan's marginal error stays above `tolerance`.
     """
     container = space.container
     plan = converged_plan(space.cost(pair), epsilon, tolerance)
@@ -42,32 +42,32 @@ def soft_targets(space: Space, pair: Pair, epsilon: float, *, tolerance: float =
 
 
 def couple(packed: Packed, out: Path, fleet: Fleet, *, size: int = SHARD) -> Iterator[tuple[int, int]]:
-    """Solve all pairs in shards of `size` under `out`, skipping existing shards; yields (shards done, shards).
+    """Solve all pairs in shards of `size` under `out`, skipping existing shards; yield (shards done, all shards).
 
     couplings.json records the pairs and the prices; shard-00000.npy holds int16 (pairs, N). Shards are written atomically, so
-    an existing one is complete. ValueError if `out` holds couplings of other pairs or at other prices, or is in use.
+    an existing one is complete. ValueError if `out` holds couplings for other pairs or prices, or is in use.
     """
-    about = described(packed, size)
+    description = described(packed, size)
     with locked(out):
         path = out / "couplings.json"
         if path.exists():
-            check_same(path, read_json(path), about)
+            check_same(path, read_json(path), description)
         else:
-            write_json(path, about)
+            write_json(path, description)
         starts = range(0, len(packed.pairs.ids), size)
-        left = [
+        remaining = [
             (number, range(start, min(start + size, len(packed.pairs.ids))))
             for number, start in enumerate(starts)
             if not shard_path(out, number).exists()
         ]
-        done = len(starts) - len(left)
-        for _ in fleet(partial(_solve, packed, out), left):
+        done = len(starts) - len(remaining)
+        for _ in fleet(partial(_solve, packed, out), remaining):
             done += 1
             yield done, len(starts)
 
 
 def described(packed: Packed, size: int = SHARD) -> dict[str, object]:
-    """Everything that couplings depend on."""
+    """All inputs that determine the couplings."""
     return {
         "pairs": packed.pairs.fingerprint,
         "capacity": packed.pairs.capacity,
@@ -85,13 +85,13 @@ class Couplings:
 
     @staticmethod
     def open(directory: Path, packed: Packed) -> "Couplings":
-        """ValueError unless the directory holds all couplings of these pairs at these prices."""
+        """Open a directory of couplings. ValueError unless it holds all of them, for these pairs and prices."""
         path = directory / "couplings.json"
         if not path.exists():
-            raise ValueError(f"{directory}: no couplings here; make them with `monge translate couple`")
-        about, count = read_json(path, "pairs", "shard"), len(packed.pairs.ids)
-        size = about["shard"] if isinstance(about["shard"], int) and about["shard"] > 0 else SHARD
-        check_same(path, about, described(packed, size))
+            raise ValueError(f"{directory}: no couplings here; create them with `monge translate couple`")
+        description, count = read_json(path, "pairs", "shard"), len(packed.pairs.ids)
+        size = description["shard"] if isinstance(description["shard"], int) and description["shard"] > 0 else SHARD
+        check_same(path, description, described(packed, size))
         starts = range(0, count, size)
         missing = [number for number in range(len(starts)) if not shard_path(directory, number).exists()]
         if missing:
@@ -106,14 +106,14 @@ class Couplings:
         """The couplings of these pairs. ValueError if one is not a permutation."""
         paths = [shard_path(self.directory, n // self.size) for n in map(int, numbers)]
         rows = [np.load(path, mmap_mode="r")[n % self.size] for path, n in zip(paths, map(int, numbers), strict=True)]
-        found = torch.from_numpy(np.stack(rows).astype(np.int64))
-        bad = (found.sort(dim=1).values != torch.arange(found.shape[1])).any(1).nonzero()
+        permutations = torch.from_numpy(np.stack(rows).astype(np.int64))
+        bad = (permutations.sort(dim=1).values != torch.arange(permutations.shape[1])).any(1).nonzero()
         if len(bad):
             path, n = paths[k := int(bad[0])], int(numbers[k])
             raise ValueError(
                 f"{path}: the coupling of pair {n} is not a permutation; remove the shard and run couple again"
             )
-        return found
+        return permutations
 
 
 def shard_path(out: Path, number: int) -> Path:
@@ -123,11 +123,11 @@ def shard_path(out: Path, number: int) -> Path:
 
 def _check_shard(path: Path, shape: tuple[int, int]) -> None:
     try:
-        found = np.lib.format.open_memmap(path, mode="r")
-        whole = found.shape == shape and found.dtype == np.int16
-    except (ValueError, EOFError):  # no header, another kind of file, fewer bytes than the header says
-        whole = False
-    if not whole:
+        shard = np.lib.format.open_memmap(path, mode="r")
+        valid = shard.shape == shape and shard.dtype == np.int16
+    except (ValueError, EOFError):  # no header, a different type of file, or fewer bytes than the header states
+        valid = False
+    if not valid:
         raise ValueError(f"{path}: not a complete shard of {shape[0]} x {shape[1]}; remove it and run couple again")
 
 
@@ -135,6 +135,6 @@ def _solve(packed: Packed, out: Path, shard: tuple[int, range]) -> int:
     torch.set_num_threads(1)
     number, rows = shard
     permutations = [packed.space.transport.permutation(packed(rows[k : k + 32])) for k in range(0, len(rows), 32)]
-    with atomic_write(shard_path(out, number)) as place:
-        np.save(place, torch.cat(permutations).to(torch.int16).numpy())
+    with atomic_write(shard_path(out, number)) as tmp_path:
+        np.save(tmp_path, torch.cat(permutations).to(torch.int16).numpy())
     return number

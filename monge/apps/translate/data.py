@@ -1,4 +1,4 @@
-"""Paired texts, natural language and formal, as rows {id, group, nl, formal}: read, grouped by their near-copies, split."""
+"""Paired natural-language and formal texts, rows {id, group, nl, formal}: reading, grouping of near-duplicates, splits."""
 
 import json
 import math
@@ -20,12 +20,12 @@ from monge.math.random import split_of
 
 Split = Literal["train", "validation", "test"]
 SHARES: dict[Split, float] = {"test": 0.10, "validation": 0.05, "train": 0.85}
-"""Expected shares of the groups. Their order decides which hashes fall into which split."""
+"""Expected share of the groups in each split. The order determines which hashes fall into which split."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A pair of texts. Rows of one group are near-duplicates of each other and must lie in one split."""
+    """A pair of texts. Rows of one group are near-duplicates and must be in the same split."""
 
     id: str
     group: str
@@ -34,16 +34,16 @@ class Text:
 
 
 def split_of_group(group: str) -> Split:
-    """The split of a group, by a hash of its name: every command finds the same one without being told."""
+    """The split of a group, from a hash of its name, so that every command computes the same one."""
     return split_of(group, SHARES)
 
 
 def metamath(path: Path, *, words: tuple[int, int] = (3, 60), symbols: int = 96) -> list[Text]:
-    """The theorems of a Metamath database, one for each comment and each statement up to the names of its variables.
+    """The theorems of a Metamath database, without repeated comments and without statements equal up to variable names.
 
-    Obsolete ones and those with too few or too many words or symbols are left out.
+    Obsolete theorems and those with too few or too many words or symbols are left out.
     """
-    seen, kept = set[Any](), []
+    seen, selected = set[Any](), []
     for theorem in theorems(path):
         length = len(theorem.comment.split())
         stale = re.search(r"OLD|TODO", theorem.label + theorem.comment) or theorem.comment.startswith("Obsolete")
@@ -51,15 +51,15 @@ def metamath(path: Path, *, words: tuple[int, int] = (3, 60), symbols: int = 96)
             continue
         keys = {theorem.comment.lower(), theorem.pattern}
         if not keys & seen:
-            kept.append(theorem)
+            selected.append(theorem)
         seen |= keys
-    groups = near_duplicates([theorem.comment for theorem in kept])
-    texts = [(theorem.label, theorem.comment, " ".join(theorem.statement)) for theorem in kept]
+    groups = near_duplicates([theorem.comment for theorem in selected])
+    texts = [(theorem.label, theorem.comment, " ".join(theorem.statement)) for theorem in selected]
     return [Text(label, texts[group][0], nl, formal) for (label, nl, formal), group in zip(texts, groups, strict=True)]
 
 
 def near_duplicates(texts: Sequence[str], *, threshold: float = 0.7) -> list[int]:
-    """For each text the first of its group: texts are linked if their sets of words have a Jaccard index of `threshold`.
+    """The index of the first text in each text's group. Word sets with a Jaccard index of `threshold` or more are linked.
 
     Exact, by prefix filtering (Bayardo et al. 2007): sets this similar share one of their few rarest words.
     """
@@ -83,7 +83,7 @@ def near_duplicates(texts: Sequence[str], *, threshold: float = 0.7) -> list[int
 
 
 def connected_components(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
-    """The group of each of `count` when links join them: the least number in it."""
+    """The connected component of each of `count` nodes, named by its smallest node."""
     parent = list(range(count))
 
     def first(k: int) -> int:
@@ -97,7 +97,7 @@ def connected_components(count: int, links: Iterable[tuple[int, int]]) -> list[i
     return [first(number) for number in range(count)]
 
 
-# the public sets of pairs: the names of the id, the natural language and the Lean in each
+# public data sets: the names of their id, natural-language and Lean fields
 FIELDS = {
     "herald": ("id", "informal_theorem", "formal_theorem"),
     "proofnet": ("name", "informal_prefix", "formal_statement"),
@@ -107,9 +107,9 @@ FIELDS = {
 
 
 def public(name: str, path: Path, dropped: list[Dropped] | None = None) -> list[Text]:
-    """A public set of natural language and Lean from a local .parquet or .jsonl file; near-duplicates are grouped.
+    """A public data set of natural language and Lean from a local .parquet or .jsonl file; near-duplicates are grouped.
 
-    Rows without an id or a text are appended to `dropped`; without that list they are a ValueError.
+    Rows without an id or a text are appended to `dropped`, or are a ValueError if it is None.
     """
     key, nl, formal = FIELDS[name]
     rows: list[tuple[str, str, str]] = []
@@ -117,18 +117,20 @@ def public(name: str, path: Path, dropped: list[Dropped] | None = None) -> list[
     for line, row in _rows(path, dropped):
         number = line - 1
         missing = [field for field in (nl, formal) if not isinstance(row.get(field), str)]
-        label = row.get(key, number)  # rows of a set without ids are numbered
+        label = row.get(key, number)  # the id of a row without one is its number
         if missing and (dropped is None or not row.keys() & {nl, formal}):
             raise ValueError(
-                f"{path}: row {number} has no text {', '.join(missing)}, only {', '.join(sorted(row))}; is it {name}?"
+                f"{path}: row {number} has no {', '.join(missing)}, only {', '.join(sorted(row))}; check that this is {name}"
             )
         if label is None and dropped is None:
-            raise ValueError(f"{path}: row {number} has no {key}; give every row its own")
+            raise ValueError(f"{path}: row {number} has no {key}; give every row a unique {key}")
         if dropped is not None and (missing or label is None):
             dropped.append((f"row {number}", f"no {missing[0] if missing else key}"))
             continue
-        if (before := first.setdefault(str(label), number)) != number:
-            raise ValueError(f"{path}: row {number} has the {key} {label!r} of row {before}; give every row its own")
+        if (earlier := first.setdefault(str(label), number)) != number:
+            raise ValueError(
+                f"{path}: rows {earlier} and {number} have the same {key} {label!r}; give every row a unique {key}"
+            )
         rows.append((str(label), row[nl].strip(), row[formal].strip()))
     rows = [row for row in rows if row[1] and row[2]]
     near = (enumerate(near_duplicates([row[side] for row in rows])) for side in (1, 2))
@@ -140,33 +142,33 @@ READERS: dict[str, Callable[[Path, list[Dropped] | None], list[Text]]] = {
     "metamath": lambda path, _: metamath(path),
     **{name: lambda path, dropped, name=name: public(name, path, dropped) for name in FIELDS},
 }
-"""(path, list for unusable rows or None to reject them) -> texts, by the name of the data set."""
+"""Reader of each data set: (path, list for unusable rows or None to reject them) -> texts."""
 
 
 def write_texts(path: Path, texts: Sequence[Text]) -> None:
-    """One JSON object a line, written aside and renamed."""
-    with atomic_write(path) as place:
+    """Write one JSON object per line, atomically."""
+    with atomic_write(path) as tmp_path:
         lines = "".join(json.dumps(asdict(text), ensure_ascii=False) + "\n" for text in texts)
-        place.write_text(lines, encoding="utf-8")
+        tmp_path.write_text(lines, encoding="utf-8")
 
 
 def read_texts(path: Path, dropped: list[Dropped] | None = None) -> list[Text]:
-    """Texts as `write_texts` writes them; ids must differ, and integer ids become strings.
+    """Texts written by `write_texts`; ids must be unique, and integer ids become strings.
 
-    Rows that are no texts are appended to `dropped`; without that list they are a ValueError, with the line. ValueError if no
-    rows are left.
+    Invalid rows are appended to `dropped`, or are a ValueError with the line number if it is None. ValueError if no rows are
+    left.
     """
     texts: list[Text] = []
     for number, row in _rows(path, dropped):
         fields = {name: row.get(name) for name in Text.__dataclass_fields__}
-        fields |= {name: _name(fields[name]) for name in ("id", "group")}
+        fields |= {name: _as_id(fields[name]) for name in ("id", "group")}
         fields["group"] = fields["group"] or fields["id"]
         wrong = [name for name, value in fields.items() if not isinstance(value, str) or not value.strip()]
         if not wrong:
             texts.append(Text(**fields))  # pyright: ignore[reportArgumentType]
         elif dropped is None:
             raise ValueError(
-                f"{path}: line {number}: {wrong[0]} is {fields[wrong[0]]!r}; give a text that is not empty"
+                f"{path}: line {number}: {wrong[0]} is {fields[wrong[0]]!r}; it must be a non-empty string"
             )
         else:
             key = fields["id"] if "id" not in wrong else f"line {number}"
@@ -176,18 +178,18 @@ def read_texts(path: Path, dropped: list[Dropped] | None = None) -> list[Text]:
     seen = set[str]()
     for text in texts:
         if text.id in seen:
-            raise ValueError(f"{path}: the id {text.id!r} is repeated; give every row its own")
+            raise ValueError(f"{path}: id {text.id!r} is repeated; give every row a unique id")
         seen.add(text.id)
     return texts
 
 
-def _name(value: Any) -> Any:
-    """Integers, as ids may be, as strings."""
+def _as_id(value: Any) -> Any:
+    """The value, as a string if it is an integer: ids may be integers."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _rows(path: Path, dropped: list[Dropped] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number from 1, row) of a .parquet file or of JSON lines, blank lines left out."""
+    """(number from 1, row) of a .parquet or JSON lines file, without blank lines."""
     if not path.exists():
         raise ValueError(f"{path}: no such file")
     if path.suffix == ".parquet":
@@ -202,20 +204,20 @@ def _rows(path: Path, dropped: list[Dropped] | None = None) -> Iterator[tuple[in
             if not line.strip():
                 continue
             try:
-                yield number, _parsed(line)
+                yield number, _parse(line)
             except ValueError as error:
                 if dropped is None:
                     raise ValueError(f"{path}: line {number} {error}") from error
                 dropped.append((f"line {number}", str(error)))
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    """A line's object. ValueError, with the reason, for anything else."""
+def _parse(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line. ValueError with the reason for anything else."""
     try:
         row = json.loads(line)
-        json.dumps(row, ensure_ascii=False).encode()  # half a character, "\ud800", passes for a string
+        json.dumps(row, ensure_ascii=False).encode()  # rejects lone surrogates, "\ud800"
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not JSON in UTF-8 ({error}); give one object a line") from error
+        raise ValueError(f"is not JSON in UTF-8 ({error}); write one object per line") from error
     if not isinstance(row, dict):
-        raise ValueError("is not an object; give one with id, nl and formal")
+        raise ValueError("is not an object; write one with id, nl and formal")
     return row

@@ -1,4 +1,4 @@
-"""Texts to files of hidden states: in parts that a fleet shares, that survive an interruption, and that make one file."""
+"""Hidden states of texts, embedded in parts that a fleet shares and an interruption leaves intact, merged into one file."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -25,17 +25,17 @@ class Embedding:
     max_length: int = 512
     dtype: str = "float16"
     tokens: int = 4096
-    """Tokens of a batch, including padding."""
+    """Tokens per batch, including padding."""
 
     def fingerprint(self) -> dict[str, str]:
-        """Everything that the vectors depend on. ValueError if the model cannot give them."""
+        """All settings that determine the vectors. ValueError if the model does not support them."""
         check(_encoder(self.model), self.layer, self.max_length)
-        own = {"layer": str(self.layer), "pooling": "none", "max_length": str(self.max_length), "dtype": self.dtype}
-        return {**_encoder(self.model).fingerprint(), **own}
+        extra = {"layer": str(self.layer), "pooling": "none", "max_length": str(self.max_length), "dtype": self.dtype}
+        return {**_encoder(self.model).fingerprint(), **extra}
 
 
 def cut(texts: Sequence[str], embedding: Embedding) -> int:
-    """The number of texts that are longer than an embedding takes."""
+    """The number of texts that exceed the maximum length of the embedding."""
     return longer(_encoder(embedding.model), texts, embedding.max_length)
 
 
@@ -49,22 +49,22 @@ def embed(
     size: int = 1024,
     dropped: list[Dropped] | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """Write the hidden states of all texts to `out`, a row group for every `size`; yields (parts done, parts).
+    """Write the hidden states of all texts to `out`, a row group per `size` texts; yield (parts done, all parts).
 
-    Texts whose vectors cannot be used are appended to `dropped`; without that list they are a ValueError. Parts stay in
-    `out`.parts until all are done. ValueError if parts of another embedding or of other texts are there.
+    Texts with unusable vectors are appended to `dropped`, or are a ValueError if it is None. Parts are saved in `out`.parts
+    until all are done. ValueError if it holds parts of another embedding or of other texts.
     """
     parts, fingerprint = out.with_name(f"{out.name}.parts"), embedding.fingerprint()
     parts.mkdir(parents=True, exist_ok=True)
     shards = [Shard(n, keys[k : k + size], texts[k : k + size]) for n, k in enumerate(range(0, len(keys), size))]
-    left = [shard for shard in shards if not shard.finished(parts, fingerprint, drop=dropped is not None)]
-    done = len(shards) - len(left)
-    for _ in fleet(partial(_embed, embedding, fingerprint, parts, dropped is not None), left):
+    remaining = [shard for shard in shards if not shard.finished(parts, fingerprint, drop=dropped is not None)]
+    done = len(shards) - len(remaining)
+    for _ in fleet(partial(_embed, embedding, fingerprint, parts, dropped is not None), remaining):
         done += 1
         yield done, len(shards)
     files = [shard.path(parts) for shard in shards if shard.path(parts).exists()]
     if not files:
-        raise ValueError(f"{out}: no text can be used ({shards[0].dropped(parts)[0][1]})")
+        raise ValueError(f"{out}: no usable texts ({shards[0].dropped(parts)[0][1]})")
     if dropped is not None:
         dropped.extend(row for shard in shards for row in shard.dropped(parts))
     merge(out, files)
@@ -82,7 +82,7 @@ class Shard:
     texts: Sequence[str]
 
     def path(self, parts: Path) -> Path:
-        """The file of their vectors."""
+        """The file of the vectors."""
         return parts / f"{self.number:06d}.parquet"
 
     def note(self, parts: Path) -> Path:
@@ -90,20 +90,20 @@ class Shard:
         return parts / f"{self.number:06d}.json"
 
     def dropped(self, parts: Path) -> list[Dropped]:
-        """The unusable texts, by id and reason, as the worker has noted them."""
+        """(id, reason) of the unusable texts, as the worker recorded them."""
         path = self.note(parts)
         return [(key, reason) for key, reason in json.loads(path.read_text())] if path.exists() else []
 
     def finished(self, parts: Path, fingerprint: dict[str, str], *, drop: bool) -> bool:
-        """True if an earlier command has embedded these texts. ValueError if it embedded others in their place."""
-        path, gone = self.path(parts), {key for key, _ in self.dropped(parts)}
+        """True if an earlier command embedded these texts. ValueError if it embedded different ones."""
+        path, bad = self.path(parts), {key for key, _ in self.dropped(parts)}
         if not path.exists():
-            return drop and len(gone) == len(self.keys)
-        if (part := Vectors(path)).fingerprint != fingerprint or part.ids() != [k for k in self.keys if k not in gone]:
+            return drop and len(bad) == len(self.keys)
+        if (part := Vectors(path)).fingerprint != fingerprint or part.ids() != [k for k in self.keys if k not in bad]:
             raise ValueError(
-                f"{path}: made from other texts or by another model; remove {parts}, or name another --out"
+                f"{path}: made from other texts or by another model; remove {parts} or choose another --out"
             )
-        return drop or not gone
+        return drop or not bad
 
 
 def _embed(embedding: Embedding, fingerprint: dict[str, str], parts: Path, drop: bool, shard: Shard) -> int:
@@ -119,27 +119,27 @@ def _embed(embedding: Embedding, fingerprint: dict[str, str], parts: Path, drop:
 
 
 def _hidden(embedding: Embedding, texts: Sequence[str]) -> list[Tensor]:
-    """The hidden states of each text; none for a text without tokens, which a model cannot take."""
+    """The hidden states of each text; an empty tensor for a text without tokens, which a model cannot process."""
     model, rows = _encoder(embedding.model), [torch.empty(0, 0)] * len(texts)
     tokens = model.tokenizer(list(texts), truncation=True, max_length=embedding.max_length)["input_ids"]
-    some = [number for number, ids in enumerate(tokens) if len(ids)]
+    nonempty = [number for number, ids in enumerate(tokens) if len(ids)]
     states = (
         []
-        if not some
+        if not nonempty
         else hidden_states(
             model,
-            [texts[number] for number in some],
+            [texts[number] for number in nonempty],
             layer=embedding.layer,
             max_length=embedding.max_length,
             tokens=embedding.tokens,
         )
     )
-    for number, state in zip(some, states, strict=True):
+    for number, state in zip(nonempty, states, strict=True):
         rows[number] = state
     return rows
 
 
 @lru_cache(maxsize=1)
 def _encoder(name: str) -> Encoder:
-    """The model, loaded once in each process."""
+    """The model, loaded once per process."""
     return encoder(name, device="cuda" if torch.cuda.is_available() else "cpu")

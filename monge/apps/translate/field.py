@@ -1,7 +1,6 @@
-"""The transformer velocity field on containers: slots are a set, each knows its place by the state's own position channel."""
+"""Transformer velocity field on containers. Slots form a set; positions come from the state's position channel."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,38 +13,40 @@ from monge.nets.dit import DiT, DiTShape
 
 @dataclass(frozen=True)
 class FieldShape:
-    """The shape of a field."""
+    """Size and options of the velocity field."""
 
     width: int = 192
+    """Channels of the transformer; a multiple of the channels per attention head."""
     depth: int = 3
-    head: int = 64
-    """Channels of an attention head."""
+    """Number of transformer blocks."""
+    head_width: int = 64
+    """Channels per attention head."""
     rank: int = 0
-    """Of the time modulation in each block; 0 for a full matrix."""
-    ways: Literal[1, 2] = 1
-    """2 gives the way back, t from 1 to 0, an output layer of its own."""
-    mean: bool = True
-    """Carry the mean of a sequence past the blocks, by a full matrix for each end."""
+    """Rank of the time modulation in each block; 0 uses a full matrix."""
+    separate_reverse: bool = False
+    """Use a separate output layer for the reverse direction, t from 1 to 0."""
+    mean_skip: bool = True
+    """Add a skip path for the sequence mean around the blocks, with one full matrix per side."""
     recompute: bool = False
-    """Keep no activations of blocks in training (gradient checkpointing): less memory, a third more time."""
+    """Recompute activations in the backward pass (gradient checkpointing): less memory, a third more time."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "head"):
+        for name in ("width", "depth", "head_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"shape.{name} must be at least 1, got {getattr(self, name)}")
-        if self.width % self.head:
-            raise ValueError(f"shape.width {self.width} does not divide into heads of {self.head} channels")
+        if self.width % self.head_width:
+            raise ValueError(f"shape.width {self.width} is not a multiple of shape.head_width {self.head_width}")
 
     def dit(self, channels: int, *, classes: int = 0) -> DiT:
-        """A transformer on tokens of so many channels, modulated by a class if there are any."""
-        block = BlockShape(self.width, self.width // self.head, rank=self.rank or None)
+        """A transformer on tokens with the given number of channels, conditioned on one of `classes` if there are any."""
+        block = BlockShape(self.width, self.width // self.head_width, rank=self.rank or None)
         return DiT(channels, DiTShape(block, self.depth, recompute=self.recompute), classes=classes)
 
 
 class Mean(nn.Module):
     """A skip path for the sequence mean: one zero-initialised matrix per time endpoint, the same shift for every slot.
 
-    The mean's information about the other side is faint in each channel; here it need not pass through the blocks.
+    The mean holds little information about the other side in each channel; here it need not pass through the blocks.
     """
 
     def __init__(self, width: int) -> None:
@@ -62,11 +63,11 @@ class Mean(nn.Module):
 
 
 class Field(nn.Module):
-    """v(x_t, t) of states (B, N, channels). Equivariant to the order of slots, so that both ends may order them as they do.
+    """Velocity v(x_t, t) of states (B, N, channels), equivariant to permutations of slots, so each side may order its own.
 
-    The last channel is existence, the one before a position times `span`, which attention then counts in, and the one before
-    a turn; with span 0 existence is all that is no content, as in the additive form. With two ways cond["back"], (B,),
-    marks rows that go from 1 to 0.
+    The last three channels are priority, position and existence; attention uses positions multiplied by `span`. With span 0,
+    as for additive positions, existence is the only channel besides content. cond["reverse"], (B,), marks rows that go from
+    t = 1 to 0, for a separate reverse layer.
     """
 
     def __init__(self, channels: int, shape: FieldShape, *, span: float) -> None:
@@ -74,8 +75,8 @@ class Field(nn.Module):
         self.span = span
         self.content = channels - 3 if span else channels - 1
         self.dit = shape.dit(channels)
-        self.mean = Mean(self.content) if shape.mean else None
-        self.reverse = nn.Linear(channels, channels) if shape.ways == 2 else None
+        self.mean = Mean(self.content) if shape.mean_skip else None
+        self.reverse = nn.Linear(channels, channels) if shape.separate_reverse else None
         if self.reverse is not None:
             nn.init.eye_(self.reverse.weight)
             nn.init.zeros_(self.reverse.bias)
@@ -83,8 +84,8 @@ class Field(nn.Module):
     def forward(
         self, x_t: Float[Tensor, "B N channels"], t: Float[Tensor, "B"], cond: Condition | None = None
     ) -> Float[Tensor, "B N channels"]:
-        places = self.span * x_t[..., -2] if self.span else torch.zeros_like(x_t[..., -2])
-        v = self.dit(x_t, t, {"positions": places})
+        positions = self.span * x_t[..., -2] if self.span else torch.zeros_like(x_t[..., -2])
+        v = self.dit(x_t, t, {"positions": positions})
         if self.mean is not None:
             moved = self.mean(x_t[..., : self.content], x_t[..., -1].clamp_min(0), t)
             v = v + nn.functional.pad(moved, (0, x_t.shape[-1] - self.content))

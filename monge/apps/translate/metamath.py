@@ -11,17 +11,17 @@ INSTALLED = Path("/usr/share/metamath/databases/set.mm")
 
 @dataclass(frozen=True)
 class Theorem:
-    """A theorem's label, its comment in plain words, and its hypotheses and assertion as symbols."""
+    """A theorem: label, comment as plain text, and hypotheses and assertion as symbols."""
 
     label: str
     comment: str
     statement: tuple[str, ...]
     """Symbols: hypotheses joined by "&", then "=>" and the assertion."""
     pattern: tuple[str, ...]
-    """The statement with its variables numbered as they come: alike for theorems that only name them differently."""
+    """The statement with variables numbered by first occurrence: equal for theorems that differ only in variable names."""
 
 
-# a comment; the borders of a block; variables; a labelled hypothesis, axiom or theorem
+# a comment; the start and end of a block; variables; a labelled hypothesis, axiom or theorem
 _PIECE = re.compile(r"\$\((.*?)\$\)|(\$\{)|(\$\})|\$v\s(.*?)\$\.|(\S+)\s+\$([eap])\s+(.*?)\s\$\.", re.DOTALL)
 _CREDIT = re.compile(
     r"\((?:Contributed|Revised|Proof|New usage|Shortened|Moved|Unnecessary|Removed|Generalized|Based on|Obsolete)\b[^()]*"
@@ -30,20 +30,20 @@ _CREDIT = re.compile(
 
 
 def theorems(path: Path) -> Iterator[Theorem]:
-    """The provable statements ($p) about |- that a comment stands right before. ValueError if there are none."""
+    """The provable statements ($p) of |- that directly follow a comment. ValueError if there are none."""
     try:
         text = path.read_text(encoding="ascii")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a Metamath database ({error})") from error
     except OSError as error:
         raise ValueError(
-            f"{path}: no Metamath database here ({error.strerror}); install it by `sudo apt install metamath-databases`, "
-            "or give another set.mm by --input"
+            f"{path}: cannot read the database ({error.strerror}); install it with `sudo apt install metamath-databases`, "
+            "or pass another set.mm with --input"
         ) from error
     found, scopes, variables = False, [[]], set[str]()
     comment, end = "", 0
     for piece in _PIECE.finditer(text):
-        said, opened, closed, names, label, kind, body = piece.groups()
+        new_comment, opened, closed, names, label, kind, body = piece.groups()
         if opened:
             scopes.append([])
         elif closed:
@@ -59,13 +59,13 @@ def theorems(path: Path) -> Iterator[Theorem]:
                 statement = (*hypotheses, "=>", *symbols[1:]) if hypotheses else tuple(symbols[1:])
                 found = True
                 yield Theorem(label, words, statement, _pattern(statement, variables))
-        comment, end = said or "", piece.end()
+        comment, end = new_comment or "", piece.end()
     if not found:
-        raise ValueError(f"{path}: no theorem with a comment in it; is it a Metamath database such as set.mm?")
+        raise ValueError(f"{path}: no theorem with a comment; check that it is a Metamath database such as set.mm")
 
 
 def plain(comment: str) -> str:
-    """A comment without credits and markup: ` formula `, ~ label, _stressed_, [Reference]."""
+    """A comment without credits and without the marks of ` formula `, ~ label and _emphasis_; [Reference] stays."""
     words = _CREDIT.sub(" ", " ".join(comment.split()))
     words = re.sub(r"(?<!\S)(?:`|~)(?!\S)", " ", words.replace("``", "`"))
     words = re.sub(r"(?<![^\s(\"])_([^\s_][^_]*)_(?=[\s.,;:)\"]|$)", r"\1", words)

@@ -1,4 +1,4 @@
-"""Three methods of learning a flow between container states: flow walking, flow matching, branching events."""
+"""Three methods of training a flow between container states: flow walking, flow matching and branching flows."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,7 @@ States = Float[Tensor, "B N channels"]
 
 
 class Options(Protocol):
-    """The fields of a recipe that methods read."""
+    """Fields of a recipe that methods read."""
 
     @property
     def shape(self) -> FieldShape: ...
@@ -43,16 +43,16 @@ class Options(Protocol):
 
 
 class Method(Protocol):
-    """A network, its objective and batches, and the integration that carries states to the other side."""
+    """A training method: a network, its objective and batches, and the integration of states to the other side."""
 
     options: ClassVar[frozenset[str]]
-    """Fields of a recipe that have an effect with this method and not with every other."""
+    """Fields of a recipe that have an effect with this method but not with all methods."""
     keeps_slots: ClassVar[bool]
     """True if a token stays in its slot, so that each slot's existence can be compared with a coupling."""
 
     @property
     def solver_steps(self) -> int:
-        """Steps of a translation by default."""
+        """Default number of solver steps of a translation."""
         ...
 
     def network(self, container: Container, width: int) -> nn.Module:
@@ -64,40 +64,42 @@ class Method(Protocol):
         ...
 
     def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
-        """A coupled pair as the objective takes it: rows that go back are marked in cond["back"] or turned round."""
+        """A coupled pair prepared for the objective: reverse rows are marked in cond["reverse"] or have their ends swapped."""
         ...
 
     def arrive(self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step) -> States:
-        """The states on the other side; `back` goes from the target's side to the source's."""
+        """The states on the other side; `reverse` goes from the target side to the source side."""
         ...
 
 
 def field(container: Container, width: int, shape: FieldShape, *, additive: bool) -> Field:
-    """The field on states with positions in a channel of their own, or added into the content."""
+    """The field on states with positions in a separate channel, or added to the content."""
     if additive:
         return Field(width + 1, shape, span=0.0)
     return Field(width + 3, shape, span=container.capacity / container.aux_scale)
 
 
 def solve(v: Velocity, x: States, *, reverse: bool, steps: int, step: Step) -> States:
-    """The end of the flow from t = 0 to 1, or `back` from 1 to 0."""
+    """The end of the flow integrated from t = 0 to 1, or with `reverse` from 1 to 0."""
     return integrate(v, x, time_grid(steps, x, start=float(reverse), end=1.0 - float(reverse)), step=step)
 
 
-def towards(x: States, reverse: bool) -> dict[str, Tensor]:
+def direction_condition(x: States, reverse: bool) -> dict[str, Tensor]:
     """The condition that marks every row's direction."""
     return {"reverse": torch.full((len(x),), reverse, device=x.device)}
 
 
 class OneWay(FlowWalking):
-    """Flow walking in one direction, which the field sees in cond["back"]."""
+    """Flow walking in one direction, which the field sees in cond["reverse"]."""
 
     def forward(self, model: VelocityModel, batch: Pair) -> Loss:
-        return super().forward(model, replace(batch, cond={**batch.cond, **towards(batch.x_0, self.reverse)}))
+        return super().forward(
+            model, replace(batch, cond={**batch.cond, **direction_condition(batch.x_0, self.reverse)})
+        )
 
 
 @dataclass(frozen=True)
-class Walk:
+class FlowWalkingMethod:
     """Flow walking in both directions: regression of the endpoint after `steps` random steps. Wu et al. 2505.14513."""
 
     shape: FieldShape
@@ -112,16 +114,16 @@ class Walk:
         if self.steps < 1:
             raise ValueError(f"walking_steps must be at least 1, got {self.steps}")
         if self.additive and self.contrast:
-            raise ValueError("contrast compares means of contents, which additive positions shift; set contrast to 0")
+            raise ValueError("contrast compares mean contents, which additive positions shift; set contrast to 0")
 
     @staticmethod
-    def of(options: Options) -> "Walk":
+    def of(options: Options) -> "FlowWalkingMethod":
         """The method with the recipe's options."""
-        return Walk(options.shape, options.walking_steps, options.contrast, options.additive)
+        return FlowWalkingMethod(options.shape, options.walking_steps, options.contrast, options.additive)
 
     @property
     def solver_steps(self) -> int:
-        """As many as in training."""
+        """The number of steps in training."""
         return self.steps
 
     def network(self, container: Container, width: int) -> nn.Module:
@@ -156,11 +158,11 @@ class Walk:
                 "this field was trained for a single Euler step; for more steps, train with `--walking-steps 3` or "
                 "`--method flow-matching`"
             )
-        return solve(partial(model, cond=towards(x, reverse)), x, reverse=reverse, steps=steps, step=step)
+        return solve(partial(model, cond=direction_condition(x, reverse)), x, reverse=reverse, steps=steps, step=step)
 
 
 @dataclass(frozen=True)
-class Match:
+class FlowMatchingMethod:
     """Flow matching on the straight path, with noise of standard deviation `sigma` around it. Lipman et al. 2210.02747."""
 
     shape: FieldShape
@@ -171,13 +173,13 @@ class Match:
     keeps_slots: ClassVar[bool] = True
 
     @staticmethod
-    def of(options: Options) -> "Match":
+    def of(options: Options) -> "FlowMatchingMethod":
         """The method with the recipe's options."""
-        return Match(options.shape, options.sigma, options.additive)
+        return FlowMatchingMethod(options.shape, options.sigma, options.additive)
 
     @property
     def solver_steps(self) -> int:
-        """8, since training fixes no number."""
+        """8; training fixes no number."""
         return 8
 
     def network(self, container: Container, width: int) -> nn.Module:
@@ -188,17 +190,19 @@ class Match:
         return FlowMatching(path=path, times=Times(with_ends, stratified=True))
 
     def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
-        """Half of the rows train the second output layer, if there is one."""
-        return pair if self.shape.ways == 1 else half_reversed(pair, generator)
+        """The pair; if there is a separate reverse layer, a random half of its rows is reversed."""
+        return half_reversed(pair, generator) if self.shape.separate_reverse else pair
 
     def arrive(self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step) -> States:
-        v = snap_existence(partial(model, cond=towards(x, reverse)), 1.0 - float(reverse), container.aux_scale)
+        v = snap_existence(
+            partial(model, cond=direction_condition(x, reverse)), 1.0 - float(reverse), container.aux_scale
+        )
         return solve(v, x, reverse=reverse, steps=steps, step=step)
 
 
 @dataclass(frozen=True)
-class Events:
-    """No voids: tokens split and die at random times. Branching flows, Billera et al. 2511.09465."""
+class BranchingMethod:
+    """Branching flows, without voids: tokens split and die at random times. Billera et al. 2511.09465."""
 
     shape: FieldShape
 
@@ -206,19 +210,19 @@ class Events:
     keeps_slots: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.shape.ways == 2:
+        if self.shape.separate_reverse:
             raise ValueError(
-                "shape.ways 2 has no effect with --method branching-flows; its field is told the direction"
+                "separate_reverse has no effect with --method branching-flows, whose field always sees the direction; omit it"
             )
 
     @staticmethod
-    def of(options: Options) -> "Events":
+    def of(options: Options) -> "BranchingMethod":
         """The method with the recipe's options."""
-        return Events(options.shape)
+        return BranchingMethod(options.shape)
 
     @property
     def solver_steps(self) -> int:
-        """8, since training fixes no number."""
+        """8; training fixes no number."""
         return 8
 
     def network(self, container: Container, width: int) -> nn.Module:
@@ -228,36 +232,36 @@ class Events:
         return EventMatching()
 
     def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
-        """Forests, half of them rooted in the target."""
+        """The pair as forests, a random half of them rooted in the target."""
         return Branching()(half_reversed(pair, generator))
 
     def arrive(self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step) -> States:
         if step is not euler:
-            raise ValueError("a field trained with --method branching-flows takes steps of its own; leave --solver out")
+            raise ValueError("a field trained with --method branching-flows has its own solver; omit --solver")
         return simulate(model, x, steps=steps, reverse=reverse).x
 
 
-METHODS: dict[str, type[Walk] | type[Match] | type[Events]] = {
-    "flow-walking": Walk,
-    "flow-matching": Match,
-    "branching-flows": Events,
+METHODS: dict[str, type[FlowWalkingMethod] | type[FlowMatchingMethod] | type[BranchingMethod]] = {
+    "flow-walking": FlowWalkingMethod,
+    "flow-matching": FlowMatchingMethod,
+    "branching-flows": BranchingMethod,
 }
 
 
 def with_ends(u: Tensor) -> Tensor:
-    """Times, half of them uniform, a quarter 0 and a quarter 1: the velocity is hardest where one end alone is visible."""
+    """Times, half of them uniform, a quarter 0 and a quarter 1. The velocity is hardest where only one end is visible."""
     return (2 * u - 0.5).clamp(0, 1)
 
 
 def half_reversed(pair: Pair, generator: torch.Generator) -> Pair:
-    """The pair with a random half of its rows marked in cond["back"]."""
+    """The pair with a random half of its rows marked in cond["reverse"]."""
     return replace(pair, cond={"reverse": torch.rand(len(pair), generator=generator) < 0.5})
 
 
 def snap_existence(v: Velocity, end: float, aux_scale: float) -> Velocity:
     """The velocity v with existence, the last channel, redirected to 0 or `aux_scale`, whichever v's prediction is nearer.
 
-    In training every slot is on its way to one of the two: uncertain slots would drift to intermediate existence and be
+    In training every slot ends at one of the two; without this, uncertain slots drift to intermediate existence and are
     dropped at decoding. The clamping trick of Li et al. 2205.14217, sec. 4.4.
     """
 

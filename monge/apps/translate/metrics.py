@@ -1,4 +1,4 @@
-"""Metrics of predicted sequences of vectors: retrieval of the true ones and likeness to them, in calibrated units."""
+"""Metrics of predicted sequences of vectors: retrieval of the true ones and similarity to them, in calibrated units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from monge.math.random import seeded
 
 
 def pooled(sequences: Sequence[Float[Tensor, "_ D"]], width: int) -> Float[Tensor, "B D"]:
-    """The mean of each sequence's vectors; zero for an empty one, at right angles to everything."""
+    """The mean of each sequence's vectors; zero, orthogonal to everything, for an empty sequence."""
     return torch.stack([x.mean(0) if len(x) else torch.zeros(width) for x in sequences])
 
 
 def pooled_scores(queries: Float[Tensor, "q D"], gallery: Float[Tensor, "g D"]) -> Float[Tensor, "q g"]:
-    """Cosines; those of a zero query, an empty prediction, are all equal, and of equals `ranks` counts the worst."""
+    """Cosines. Those of a zero query, an empty prediction, are all equal: `ranks` counts ties as worst and puts it last."""
     return normalize(queries, dim=-1) @ normalize(gallery, dim=-1).mT
 
 
 def chamfer_scores(
     queries: Sequence[Float[Tensor, "_ D"]], gallery: Sequence[Float[Tensor, "_ D"]]
 ) -> Float[Tensor, "q g"]:
-    """Mean over the tokens of both sequences of the cosine to their nearest in the other one; -2 for an empty prediction."""
+    """Mean cosine of a token to its nearest one in the other sequence, over both directions; -2 for an empty prediction."""
     lengths = torch.tensor([len(x) for x in gallery])
     tokens = normalize(torch.cat(list(gallery)), dim=-1).mT
     starts = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)[:-1]]).numpy()
@@ -35,26 +35,26 @@ def chamfer_scores(
     for row, query in enumerate(queries):
         if not len(query):
             continue
-        near = (normalize(query, dim=-1) @ tokens).numpy()
-        there = np.maximum.reduceat(near, starts, axis=1).mean(0)
-        reverse = np.add.reduceat(near.max(0), starts) / lengths.numpy()
-        scores[row] = torch.from_numpy((there + reverse) / 2)
+        cosines = (normalize(query, dim=-1) @ tokens).numpy()
+        forward = np.maximum.reduceat(cosines, starts, axis=1).mean(0)
+        reverse = np.add.reduceat(cosines.max(0), starts) / lengths.numpy()
+        scores[row] = torch.from_numpy((forward + reverse) / 2)
     return scores
 
 
 def ranks(scores: Float[Tensor, "q g"], *, pool: int | None = None, seed: int = 0) -> Float[Tensor, "q"]:
-    """The rank of entry q among `pool` of row q, from 1; of equals, and of nan, the worst. None takes all."""
+    """The rank, from 1, of entry q among `pool` entries of row q, or all if None. Ties and nan count as worst."""
     n = len(scores)
     if pool is None or pool >= n:
         chosen = torch.ones(n, n, dtype=torch.bool)
     else:
         order = torch.stack([torch.randperm(n, generator=seeded(seed, row)) for row in range(n)])
         chosen = torch.zeros(n, n, dtype=torch.bool).scatter_(1, order[:, : pool - 1], True)
-        # the true one is in its own pool, which therefore may hold one entry less
+        # the true entry is always in the pool, which may therefore hold one entry less
         chosen.fill_diagonal_(True)
-    own = scores.diagonal()[:, None]
-    # not below: of equals the worst, and an empty prediction, all of whose scores are equal, is last
-    above = ~(scores < own) & chosen
+    true = scores.diagonal()[:, None]
+    # "not below" counts ties as worst, so an empty prediction, whose scores are all equal, is last
+    above = ~(scores < true) & chosen
     return above.sum(1).float()
 
 
@@ -68,7 +68,7 @@ class Interval:
 
     @staticmethod
     def of(values: Float[Tensor, "n"], *, draws: int = 1000, seed: int = 0) -> "Interval":
-        """The mean of the values that are numbers."""
+        """The mean and interval of the values that are not nan."""
         values = values[~torch.isnan(values)].double()
         if not len(values):
             return Interval(float("nan"), float("nan"), float("nan"))
@@ -78,13 +78,13 @@ class Interval:
 
 
 def retrieval(scores: Float[Tensor, "q g"], *, pool: int | None = None) -> dict[str, Float[Tensor, "q"]]:
-    """R@1, R@5, R@10 and the reciprocal rank of each query, and its rank."""
+    """R@1, R@5, R@10, reciprocal rank and rank of each query."""
     r = ranks(scores, pool=pool)
     return {**{f"R@{k}": (r <= k).float() for k in (1, 5, 10)}, "MRR": 1 / r, "rank": r}
 
 
 def matched_cosine(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
-    """The total cosine of the best matching, divided by the longer length: unmatched vectors count 0."""
+    """The total cosine of the best matching, divided by the longer length: unmatched vectors count as 0."""
     if not len(x) or not len(y):
         return 0.0
     cost = cosine(x, y)
@@ -94,11 +94,11 @@ def matched_cosine(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
 
 
 def squared_w2(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
-    """Squared W2 between two sets of any sizes, of equal mass on each side: points are repeated to a common number."""
+    """Squared W2 between two sets of any sizes with uniform masses: points are repeated to a common number."""
     if not len(x) or not len(y):
         return float("nan")
     count = len(x) * len(y) // np.gcd(len(x), len(y))
-    if count > 512:  # by quantiles of the repetition: each point as often as comes nearest to its mass
+    if count > 512:  # approximately: each point is repeated in proportion to its mass, rounded
         count = 512
     rows, columns = (torch.arange(count) * size // count for size in (len(x), len(y)))
     cost = torch.cdist(x, y).square()[rows][:, columns]
@@ -106,9 +106,9 @@ def squared_w2(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
 
 
 def kendall_tau(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
-    """Rank correlation of the order of matched tokens: concordant less discordant pairs, over all pairs.
+    """Rank correlation of the order of matched tokens: concordant minus discordant pairs, over all pairs.
 
-    nan if y has no two tokens, the worst, -1, if only x has not.
+    nan if y has fewer than two tokens; -1, the worst, if only x has.
     """
     if min(len(x), len(y)) < 2:
         return float("nan") if len(y) < 2 else -1.0
@@ -127,8 +127,8 @@ def existence_scores(
     hits = (guess & true).sum(1).float()
     f1 = 2 * hits / (guess.sum(1) + true.sum(1)).clamp_min(1)
     p, truth = predicted.clamp(0, 1).flatten(), true.float().flatten()
-    place = (p * bins).long().clamp_max(bins - 1)
-    sums = [torch.zeros(bins).index_add_(0, place, value) for value in (torch.ones_like(p), p, truth)]
+    index = (p * bins).long().clamp_max(bins - 1)
+    sums = [torch.zeros(bins).index_add_(0, index, value) for value in (torch.ones_like(p), p, truth)]
     return f1, float((sums[1] - sums[2]).abs().sum() / len(p))
 
 

@@ -1,4 +1,4 @@
-"""Output of the verbs: the console, lists of rows that were left out, and a check that a path can be written."""
+"""Output of the verbs: the console, lists of dropped rows, and checks that a path can be written."""
 
 import json
 import os
@@ -10,43 +10,43 @@ from rich.console import Console
 from monge.files import atomic_write, ensure_absent
 
 console = Console(soft_wrap=True, markup=False, emoji=False)
-"""Prints text as it is: brackets in a path are no markup."""
+"""Prints text verbatim: brackets in a path are not markup."""
 
 
 def listed(names: Sequence[str], *, count: int = 5) -> str:
-    """The first names, and how many more there are."""
+    """The first `count` names and the number of further ones."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
 
 
 def write_dropped(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
-    """One JSON object per row that was left out, written atomically; no file if there are none."""
+    """Write one JSON object per dropped row, atomically; write no file if there are none."""
     lines = [json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows]
     if lines:
-        with atomic_write(path) as place:
-            place.write_text("".join(lines), encoding="utf-8")
+        with atomic_write(path) as tmp_path:
+            tmp_path.write_text("".join(lines), encoding="utf-8")
 
 
 def ensure_new(path: Path) -> None:
-    """ValueError unless `path` is free and a file can be written there: checked before hours of work."""
+    """ValueError if `path` exists or cannot be written. Called before any work, which may take hours."""
     ensure_absent(path)
     ensure_writable(path)
 
 
 def ensure_writable(path: Path) -> None:
-    """ValueError unless a file can be written to `path`. Directories made for the check are removed again."""
-    made: list[Path] = []
+    """ValueError unless a file can be written to `path`. Directories created for the check are removed."""
+    created: list[Path] = []
     probe = path.with_name(f".probe-{os.getpid()}-{path.name}"[:200])
     try:
         for parent in [parent for parent in reversed(path.parents) if not parent.exists()]:
             parent.mkdir()
-            made.append(parent)
+            created.append(parent)
         probe.touch()
         probe.unlink()
         if path.is_file() and not os.access(path, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error.strerror}); name another path") from error
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); choose another path") from error
     finally:
-        for parent in reversed(made):
+        for parent in reversed(created):
             parent.rmdir()

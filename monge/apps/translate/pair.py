@@ -1,9 +1,9 @@
-"""Two files of sequences, joined by id into a directory whose rows are read at random without being held in memory.
+"""Two files of sequences joined by id into a directory; its rows are read from disk one by one, in any order.
 
-pairs/   source/  target/   the vectors of either end, see monge.lm.ragged
-         index.parquet      id, group and split of each pair, and the numbers of its two sequences
+pairs/   source/  target/   the vectors of each side, see monge.lm.ragged
+         index.parquet      id, group and split of each pair, and the row numbers of its two sequences
          pairs.json         width, dtypes, fingerprints, hashes of the vectors, and counts of rows that were left out
-         dropped.jsonl      end, id and reason of each unusable row that --on-bad-rows drop left out, if there are any
+         dropped.jsonl      end, id and reason of each unusable row dropped by --on-bad-rows drop, if there are any
 """
 
 import hashlib
@@ -47,28 +47,28 @@ def pair(
 ) -> dict[str, Any]:
     """Join two files by id under `out`, atomically; return the contents of pairs.json.
 
-    `groups` maps ids to their groups (default: a group of its own), which decide the split. `longer` and `bad` say whether a
-    sequence of more than `capacity` vectors, or an unusable one, is an error. Of a repeated id the first usable row counts.
-    `dtype` is that of the stored vectors (default: each file's own).
+    `groups` maps ids to groups (default: one group per id), which determine the split. `on_long_rows` applies to sequences of
+    more than `capacity` vectors, `on_bad_rows` to unusable ones. For a repeated id the first usable row is used. `dtype` is
+    that of the stored vectors (default: that of each file).
     """
     if capacity < 1:
         raise ValueError(f"capacity must be at least 1, got {capacity}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out}: not empty; name another directory, or remove it")
+        raise ValueError(f"{out}: not empty; remove it or choose another directory")
     files = {"source": Vectors(source), "target": Vectors(target)}
     ids = {end: Counter(file.ids()) for end, file in files.items()}
     common = _common(files, ids, groups)
-    with atomic_directory(out) as aside:
+    with atomic_directory(out) as tmp_dir:
         chosen = {
             end: Selection(file, common, capacity, on_long_rows, on_bad_rows, dtype) for end, file in files.items()
         }
-        stores = {end: selection.store(aside / end) for end, selection in chosen.items()}
+        stores = {end: selection.store(tmp_dir / end) for end, selection in chosen.items()}
         keys = [key for key in stores["source"].ids if key in stores["target"]]
         if not keys:
-            raise ValueError(f"{out}: no pair is left ({_reasons(chosen, capacity)})")
-        _write_index(aside / "index.parquet", keys, stores, groups or {})
-        _write_dropped(aside / "dropped.jsonl", {end: selection.dropped for end, selection in chosen.items()})
-        about = {
+            raise ValueError(f"{out}: no pairs are left ({_reasons(chosen, capacity)})")
+        _write_index(tmp_dir / "index.parquet", keys, stores, groups or {})
+        _write_dropped(tmp_dir / "dropped.jsonl", {end: selection.dropped for end, selection in chosen.items()})
+        summary = {
             "width": files["source"].width,
             "capacity": capacity,
             "pairs": len(keys),
@@ -82,37 +82,37 @@ def pair(
             "dtype": {end: stores[end].dtype for end in ENDS},
             "fingerprint": {end: stores[end].fingerprint for end in ENDS},
         }
-        (aside / "pairs.json").write_text(json.dumps(about, indent=2) + "\n")
-    return about
+        (tmp_dir / "pairs.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
 
 
 def _common(
     files: Mapping[str, Vectors], ids: Mapping[str, Counter[str]], groups: Mapping[str, str] | None
 ) -> set[str]:
-    """The ids of both files. ValueError if their vectors cannot be paired."""
+    """The ids common to both files. ValueError if their vectors cannot be paired."""
     source, target = (files[end] for end in ENDS)
     if source.width != target.width:
         raise ValueError(
-            f"{source.path} has vectors of width {source.width}, {target.path} of {target.width}; "
-            "the flow needs one width: embed one side by another model or layer"
+            f"{source.path} has vectors of width {source.width}, {target.path} of width {target.width}; "
+            "embed one side with another model or layer, of the same width"
         )
     common = ids["source"].keys() & ids["target"].keys()
     if not common:
         one, two = (next(iter(ids[end]), "none") for end in ENDS)
         raise ValueError(
-            f"{source.path} and {target.path} share no id ({one!r}, {two!r}, ...); are they of the same texts?"
+            f"{source.path} and {target.path} share no id ({one!r}, {two!r}, ...); embed the same texts on both sides"
         )
     if groups is not None and not common & groups.keys():
         raise ValueError(
             f"{source.path}: none of its ids ({next(iter(common))!r}, ...) is among the texts; "
-            "give the texts that were embedded"
+            "pass the texts that were embedded"
         )
     return common
 
 
 @dataclass
 class Selection:
-    """The rows of one end that can be paired, as an iterator, and counts of those that cannot."""
+    """Iterator over the rows of one side that can be paired, with counts of those that cannot."""
 
     file: Vectors
     common: set[str]
@@ -124,11 +124,11 @@ class Selection:
     dropped: list[Dropped] = field(default_factory=list[Dropped])
 
     def store(self, directory: Path) -> Ragged:
-        """The rows, written to `directory`. ValueError if there are none."""
+        """Write the rows to `directory`. ValueError if there are none."""
         rows, dtype = iter(self), self.dtype or self.file.dtype
         first = next(rows, None)
         if first is None:
-            raise ValueError(f"{self.file.path}: no row is left ({_reasons({'rows': self}, self.capacity)})")
+            raise ValueError(f"{self.file.path}: no rows are left ({_reasons({'rows': self}, self.capacity)})")
         return Ragged.write(directory, _chain(first, rows), dtype=dtype, fingerprint=self.file.fingerprint)
 
     def __iter__(self) -> Iterator[Row]:
@@ -143,8 +143,8 @@ class Selection:
                     continue
                 if self.on_long_rows == "error":
                     raise ValueError(
-                        f"{self.file.path}: row group {number}, id {key!r}: {len(vectors)} vectors do not fit "
-                        f"{self.capacity}; raise --capacity, or give --on-long-rows drop or truncate"
+                        f"{self.file.path}: row group {number}, id {key!r}: {len(vectors)} vectors do not fit into "
+                        f"{self.capacity} slots; raise --capacity or pass --on-long-rows drop or truncate"
                     )
                 self.long += 1
                 if self.on_long_rows == "truncate":
@@ -168,7 +168,7 @@ def _chain(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
 
 def _reasons(chosen: Mapping[str, Selection], capacity: int) -> str:
     long, bad = (sum(count) for count in zip(*((s.long, len(s.dropped)) for s in chosen.values()), strict=True))
-    return f"{long} longer than {capacity}, {bad} unusable; raise --capacity, or fix the rows"
+    return f"{long} longer than {capacity}, {bad} unusable; raise --capacity or fix the rows"
 
 
 def _write_index(path: Path, keys: list[str], stores: Mapping[str, Ragged], groups: Mapping[str, str]) -> None:
@@ -186,12 +186,12 @@ def _write_dropped(path: Path, dropped: Mapping[str, list[Dropped]]) -> None:
 
 
 def digested(value: Any) -> int:
-    """64 bits of a hash of a JSON value."""
+    """A 64-bit hash of a JSON value."""
     return int.from_bytes(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()[:8], "big", signed=True)
 
 
 def origin(fingerprint: Mapping[str, Any]) -> int:
-    """A hash of the model that vectors come from and of its settings, but not of how they are stored."""
+    """A hash of the model and the settings that vectors were made with, but not of their storage dtype."""
     return digested({name: value for name, value in fingerprint.items() if name != "dtype"})
 
 
@@ -206,9 +206,11 @@ class Pairs:
         """The contents of pairs.json."""
         path = self.directory / "pairs.json"
         if not path.exists():
-            raise ValueError(f"{self.directory}: no pairs here; make them with `monge translate pair`")
+            raise ValueError(f"{self.directory}: no pairs here; create them with `monge translate pair`")
         if (self.directory / "source.bin").exists():
-            raise ValueError(f"{self.directory}: pairs of an earlier version of monge; make them again")
+            raise ValueError(
+                f"{self.directory}: written by an earlier version of monge; run `monge translate pair` again"
+            )
         try:
             about = read_json(path, "fingerprint", "dtype", "sha256")
             if all(isinstance(about[name], int) and about[name] > 0 for name in ("width", "capacity")):
@@ -238,7 +240,7 @@ class Pairs:
         return digested([self.about, *columns])
 
     def origin(self, end: str) -> int:
-        """The origin of the vectors of one end, see `origin`."""
+        """The origin of the vectors of one side, see `origin`."""
         return origin(self.about["fingerprint"][end])
 
     @cached_property
@@ -252,12 +254,12 @@ class Pairs:
 
     @property
     def width(self) -> int:
-        """Entries of a vector."""
+        """Number of entries of a vector."""
         return int(self.about["width"])
 
     @property
     def capacity(self) -> int:
-        """The most vectors that a sequence may have."""
+        """Maximum number of vectors per sequence."""
         return int(self.about["capacity"])
 
     def split(self, split: Split) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures of a translation: couplings of tokens, losses of a run, and predicted lengths."""
+"""Figures of a translation: couplings of tokens, losses of a run, and predicted lengths."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from monge.lm.load import Encoder
 from monge.math.container import Container
 from monge.math.types import Pair
 
-COLOURS = {"match": "#1f5fbf", "deletion": "#d55e00", "creation": "#00876c"}  # told apart by the colour-blind, too
+COLOURS = {"match": "#1f5fbf", "deletion": "#d55e00", "creation": "#00876c"}  # safe for the colour-blind
 GREY = "#8a8f98"
-ROW, LETTER, MIDDLE, BENCH = 0.15, 0.06, 1.9, 0.13  # inches: a token, a letter, the room for arcs, voids within it
-WORD, OPACITY = 16, (0.2, 1.0)  # letters of a token that are shown; the worst match and the best
+ROW, LETTER, MIDDLE, BENCH = 0.15, 0.06, 1.9, 0.13  # inches: a row, a letter, the space for arcs, the inset of voids
+WORD, OPACITY = 16, (0.2, 1.0)  # maximum letters per token; opacity of the worst and the best match
 SIGNS = str.maketrans(" Ġ▁\nĊ\t\r", "␣␣␣↵↵⇥␍")
 
 
 @dataclass(frozen=True)
 class Arcs:
-    """A coupled pair: slot i of the source goes to slot match[i] of the target. Tokens fill the slots that exist, in order."""
+    """A coupled pair: slot i of the source is matched to slot match[i] of the target. Tokens fill existing slots in order."""
 
     id: str
     source: list[str]
@@ -32,18 +32,18 @@ class Arcs:
     position: Float[Tensor, "2 N"]
     exists: Bool[Tensor, "2 N"]
     match: Int[Tensor, "N"]
-    similarity: Float[Tensor, "N"]  # cosine of what slot i holds and what match[i] holds; read where both exist
+    similarity: Float[Tensor, "N"]  # cosine of the contents of slots i and match[i]; valid where both exist
 
     def __post_init__(self) -> None:
         tokens, vectors = [len(self.source), len(self.target)], self.exists.sum(1).tolist()
         if tokens != vectors:
             raise ValueError(
-                f"{self.id}: {tokens} tokens for {vectors} vectors; give the texts, models and max_length they come from"
+                f"{self.id}: {tokens} tokens for {vectors} vectors; pass the texts, models and max_length they come from"
             )
 
     @staticmethod
     def of(key: str, pair: Pair, container: Container, match: Int[Tensor, "N"], texts: Sequence[list[str]]) -> "Arcs":
-        """The arcs of a packed pair of one row, in calibrated units. Tokens beyond the capacity were cut."""
+        """The arcs of a packed pair of one row, in calibrated units. Tokens beyond the capacity are cut."""
         a, b = container.split(pair.x_0), container.split(pair.x_1)
         position, existence = torch.cat([a.position, b.position]), torch.cat([a.existence, b.existence])
         similarity = torch.nn.functional.cosine_similarity(a.content[0], b.content[0, match], dim=-1)
@@ -52,46 +52,46 @@ class Arcs:
 
     def moves(self) -> list[tuple[str, int, int]]:
         """(match, deletion or creation, from slot, to slot); voids that stay void are left out."""
-        named = {(True, True): "match", (True, False): "deletion", (False, True): "creation"}
+        kinds = {(True, True): "match", (True, False): "deletion", (False, True): "creation"}
         ends = zip(self.exists[0].tolist(), self.exists[1][self.match].tolist(), strict=True)
-        return [(named[both], i, int(self.match[i])) for i, both in enumerate(ends) if any(both)]
+        return [(kinds[exist], i, int(self.match[i])) for i, exist in enumerate(ends) if any(exist)]
 
 
 def token_texts(encoder: Encoder, text: str, max_length: int) -> list[str]:
-    """The tokens of a text whose vectors `hidden_states` returns, as the tokenizer writes them; of bytes, what they spell."""
+    """The tokens of a text whose vectors `hidden_states` returns, as the tokenizer writes them; byte-level ones are decoded."""
     row = encoder.tokenizer(text, truncation=True, max_length=max_length, return_special_tokens_mask=True)
     ordinary = [k for k, special in zip(row["input_ids"], row["special_tokens_mask"], strict=True) if not special]
-    tokens, spell = encoder.tokenizer.convert_ids_to_tokens(ordinary), encoder.tokenizer.convert_tokens_to_string
-    return [spell([token]) for token in tokens] if spell(["Ġ"]) == " " else tokens
+    tokens, decode = encoder.tokenizer.convert_ids_to_tokens(ordinary), encoder.tokenizer.convert_tokens_to_string
+    return [decode([token]) for token in tokens] if decode(["Ġ"]) == " " else tokens
 
 
 def readable(tokens: Sequence[str]) -> list[str]:
-    """The tokens of a text without their tokenizer's marks: "·x" goes on with the word before, "␣" is a space by itself."""
+    """The tokens of a text without the tokenizer's marks: "·x" continues the previous word, "␣" is a space by itself."""
     words = [re.sub("^[Ġ▁]", " ", token) for token in tokens]
-    spaced, found = any(word.startswith(" ") for word in words), list[str]()  # or else ## goes on with a word
+    spaced, labels = any(word.startswith(" ") for word in words), list[str]()  # otherwise ## continues a word
     for word in words:
         begins, pieced = word.startswith(" "), not spaced and re.match("##.", word) is not None
-        joined = pieced or (spaced and bool(found) and not begins)
+        joined = pieced or (spaced and bool(labels) and not begins)
         body = (word[begins + 2 * pieced :] or "␣").translate(SIGNS)
         shown = "·" * (joined and body[0].isalnum()) + body
-        found.append(shown if len(shown) <= WORD else shown[: WORD - 1] + "…")
-    return found
+        labels.append(shown if len(shown) <= WORD else shown[: WORD - 1] + "…")
+    return labels
 
 
 def plan(path: Path, rows: Sequence[Arcs], *, columns: int = 4, most: int = 40) -> Path:
-    """A PNG of the couplings of a few pairs, `columns` side by side, each cut after `most` tokens of its longer side."""
+    """Save a PNG of the couplings of a few pairs, in `columns` columns, each cut after `most` tokens of its longer side."""
     drawn(rows, columns=columns, most=most).savefig(path, dpi=150)
     return path
 
 
 def drawn(rows: Sequence[Arcs], *, columns: int = 4, most: int = 40) -> Any:
-    """The figure of `plan`: tokens at their positions, the source's on the left, and next to them the voids."""
+    """The figure of `plan`: tokens at their positions, with the source on the left, and voids next to them."""
     from matplotlib.figure import Figure
 
     words = [[readable(tokens) for tokens in (row.source, row.target)] for row in rows]
     left, right = (0.25 + LETTER * max(len(word) for pair in words for word in pair[end]) for end in (0, 1))
     width, columns = left + MIDDLE + right, min(columns, len(rows))
-    longest = [max(8, *map(len, pair)) for pair in words]  # fewer are spread, for the sake of their voids
+    longest = [max(8, *map(len, pair)) for pair in words]  # fewer tokens are spread out, to leave space for their voids
     sizes = [min(most, length) + 1 for length in longest]
     heights = [0.7 + ROW * max(sizes[k : k + columns]) for k in range(0, len(rows), columns)]
     cosines = [float(row.similarity[i]) for row in rows for kind, i, _ in row.moves() if kind == "match"]
@@ -115,7 +115,7 @@ def drawn(rows: Sequence[Arcs], *, columns: int = 4, most: int = 40) -> Any:
 
 
 def _slots(axis: Any, row: Arcs, heights: list[list[float]], words: list[list[str]], bottom: float) -> None:
-    """Tokens with their texts, hollow voids, and how many tokens are not shown."""
+    """Draw tokens with their texts, hollow voids, and the number of tokens that are not shown."""
     style = {"fontsize": 7, "family": ["DejaVu Sans Mono", "DejaVu Sans", "STIXGeneral"], "parse_math": False}
     colours = [[GREY] * len(row.match) for _ in words]
     for kind, i, j in row.moves():
@@ -123,7 +123,7 @@ def _slots(axis: Any, row: Arcs, heights: list[list[float]], words: list[list[st
     for end, (sign, align) in enumerate(((-1, "right"), (1, "left"))):
         y, exists, colour, x = heights[end], row.exists[end].tolist(), colours[end], MIDDLE * end
         places, inside = np.where(exists, x, x - sign * BENCH), np.where(exists, colour, "white")
-        areas = np.where(exists, 6, min(6, (72 * ROW * max(y) / len(y)) ** 2))  # in points: voids should not touch
+        areas = np.where(exists, 6, min(6, (72 * ROW * max(y) / len(y)) ** 2))  # in points: voids must not touch
         axis.scatter(places, y, s=areas, c=inside, edgecolors=colour, linewidths=0.5, zorder=3)
         shown = [(word, k) for word, k in zip(words[end], np.flatnonzero(exists), strict=True) if y[k] < bottom]
         for word, k in shown:
@@ -134,7 +134,7 @@ def _slots(axis: Any, row: Arcs, heights: list[list[float]], words: list[list[st
 
 
 def _arcs(axis: Any, row: Arcs, heights: list[list[float]], reach: Sequence[float]) -> None:
-    """A Bezier curve from each slot to where it goes; the gid of its artist says match, deletion or creation."""
+    """Draw a Bezier curve from each slot to its match; the gid of its artist is match, deletion or creation."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path as Curve
 
@@ -144,23 +144,23 @@ def _arcs(axis: Any, row: Arcs, heights: list[list[float]], reach: Sequence[floa
         curve = Curve([(start, heights[0][i]), *bends, (end, heights[1][j])], [1, 4, 4, 4])  # move, then a cubic
         alpha = np.interp(float(row.similarity[i]), reach, OPACITY) if kind == "match" else 0.55
         look = PathPatch(curve, fill=False, edgecolor=COLOURS[kind], alpha=alpha, linewidth=1.1, gid=kind)
-        axis.add_patch(look).set_snap(False)  # a straight one would look darker
+        axis.add_patch(look).set_snap(False)  # snapping makes straight curves darker
 
 
 def _handles(reach: Sequence[float]) -> list[Any]:
-    """The entries of the legend; of matches the least and the greatest cosine."""
+    """The entries of the legend; matches have two, of the lowest and the highest cosine."""
     from matplotlib.lines import Line2D
 
-    alphas = dict(zip(reach, OPACITY, strict=False))  # there may be none
+    alphas = dict(zip(reach, OPACITY, strict=False))  # empty without matches
     lines = [("match", f"match, cosine {cosine:.2f}", alpha) for cosine, alpha in alphas.items()]
     lines += [("deletion", "deletion: token to void", 0.7), ("creation", "creation: void to token", 0.7)]
-    found = [Line2D([], [], color=COLOURS[kind], alpha=alpha, label=label) for kind, label, alpha in lines]
-    found.append(Line2D([], [], linestyle="none", marker="o", markersize=3, mfc="white", mec=GREY, label="void slot"))
-    return [*found, Line2D([], [], linestyle="none", label="·x goes on with the word before")]
+    handles = [Line2D([], [], color=COLOURS[kind], alpha=alpha, label=label) for kind, label, alpha in lines]
+    handles.append(Line2D([], [], linestyle="none", marker="o", markersize=3, mfc="white", mec=GREY, label="void slot"))
+    return [*handles, Line2D([], [], linestyle="none", label="·x continues the previous word")]
 
 
 def curves(path: Path, metrics_rows: Sequence[Mapping[str, float]], lengths: Mapping[str, Sequence[Tensor]]) -> Path:
-    """A PNG of the loss by step, from metrics.jsonl, and for each direction by name of its (true, predicted) lengths."""
+    """Save a PNG of the loss by step, from metrics.jsonl, and of (true, predicted) lengths for each direction by name."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.9 * (1 + len(lengths)), 3.3), layout="constrained")

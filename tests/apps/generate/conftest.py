@@ -1,4 +1,4 @@
-"""Start the verbs for real: the command line as a process of its own, or the same entry point in a forked one."""
+"""Fixtures that run the verbs: the command line in a separate process, or the same entry point in a forked one."""
 
 import multiprocessing
 import os
@@ -32,16 +32,16 @@ class Monge:
         return [sys.executable, "-m", "monge.cli", "generate", *map(str, words)]
 
     def __call__(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run to the end."""
+        """Run the command and wait for its end."""
         return subprocess.run(self.command(*words), env=ENVIRONMENT, text=True, capture_output=True, timeout=120)
 
     def start(self, *words: str | Path) -> subprocess.Popen[bytes]:
-        """Start, and return at once."""
+        """Start the command without waiting for it."""
         quiet = subprocess.DEVNULL
         return subprocess.Popen(self.command(*words), env=ENVIRONMENT, stdout=quiet, stderr=quiet)
 
     def fork(self, *words: str | Path) -> BaseProcess:
-        """Start in a process that has imported everything already: the same, three seconds sooner."""
+        """Start in a process that has imported everything already, which saves three seconds."""
         process = self.forks.Process(target=main, args=(["generate", *map(str, words)],))
         process.start()
         return process
@@ -68,7 +68,7 @@ class Kill:
     process: subprocess.Popen[bytes] | BaseProcess
 
     def when(self, condition: Callable[[], bool], *, pause: float = 0.0) -> bool:
-        """Whether the process was still there to be killed."""
+        """Kill once the condition holds. True if the process was still running."""
         while self.alive():
             if condition():
                 time.sleep(pause)
@@ -87,7 +87,7 @@ class Kill:
 
 @pytest.fixture(scope="session", autouse=True)
 def train_classifier() -> Iterator[Callable[..., evaluate.Classifier]]:
-    """The training of the metrics' classifier, which all other tests run once for the same data: it takes eight seconds."""
+    """The original training of the metrics' classifier; all other tests cache it by data, since it takes eight seconds."""
     trained, train = {}, evaluate.train_classifier
 
     def once(x: Tensor, labels: Tensor, classes: int, **more: int) -> evaluate.Classifier:
@@ -107,8 +107,8 @@ def kill() -> type[Kill]:
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str], list[str]], None]:
-    """told(words, parts): the command ends with exit code 2 and one line on stderr, which holds these parts."""
+def rejects(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str], list[str]], None]:
+    """rejects(words, parts): the command ends with exit code 2 and one line on stderr that contains all parts."""
 
     def check(words: list[str], parts: list[str]) -> None:
         assert main(["generate", *words]) == 2

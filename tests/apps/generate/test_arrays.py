@@ -1,4 +1,4 @@
-"""Arrays are read by their axes, types and ranges, and samples leave in the same ones."""
+"""Arrays are read by their axes, dtypes and ranges, and samples are written with the same ones."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ RANGES = {
 
 
 @pytest.mark.parametrize(("x", "asked", "levels", "bounds"), RANGES.values(), ids=RANGES.keys())
-def test_ranges_are_inferred_or_asked_for(tmp_path: Path, x, asked, levels, bounds) -> None:
+def test_ranges_are_inferred_or_given(tmp_path: Path, x, asked, levels, bounds) -> None:
     data = load(saved(tmp_path, npy=x), data_range=asked)
     assert (data.levels, data.layout.bounds) == (levels, bounds)
     assert bool(data.notes) == (asked == "auto")

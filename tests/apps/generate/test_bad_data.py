@@ -1,4 +1,4 @@
-"""Data that cannot be learned from: one sentence that names the place, the problem and the remedy; exit code 2; no run."""
+"""Unusable data: one sentence that names the place, the problem and the remedy; exit code 2; no run."""
 
 import struct
 import zlib
@@ -78,8 +78,8 @@ def animation(path: Path) -> Path:
 
 
 def cut(path: Path, part: float = 0.6) -> Path:
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(part * len(whole))])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
     return path
 
 
@@ -91,7 +91,7 @@ def pictures(path: Path, *sizes: tuple[int, ...], mode: str = "RGB") -> Path:
     return folder
 
 
-def torn(folder: Path) -> Path:
+def truncated_image(folder: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "1.png")
     cut(folder / "1.png")
@@ -123,7 +123,10 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         ["x.parquet", "column 'a' is null in row 1, one of 1 nulls"],
     ),
     "empty folder": (lambda p: pictures(p), ["images", "no images", ".png"]),
-    "torn image": (lambda p: torn(pictures(p, (64, 64), (64, 64))), ["1.png", "not a readable image", "remove it"]),
+    "torn image": (
+        lambda p: truncated_image(pictures(p, (64, 64), (64, 64))),
+        ["1.png", "not a readable image", "remove it"],
+    ),
     "no image at all": (lambda p: cut(pictures(p, (8, 8)) / "0.png", 0.1).parent, ["0.png", "not a readable image"]),
     "mixed sizes": (lambda p: pictures(p, (8, 8), (8, 9)), ["1.png", "9 x 8 x 3, but 0.png is 8 x 8 x 3", "one size"]),
     "mixed modes": (
@@ -132,9 +135,9 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     ),
     "beyond double precision": (lambda p: npy(p, 1e300 * X), ["x.npy", "the largest entry is", "rescale the data"]),
     "vanishing": (lambda p: npy(p, 1e-300 * X), ["x.npy", "the largest entry is", "rescale the data"]),
-    "an image beside classes": (
+    "an image next to classes": (
         lambda p: stray(pictures(p, (8, 8), (8, 8), (8, 8))),
-        ["0.png", "beside subfolders", "move it"],
+        ["0.png", "next to subfolders", "move it"],
     ),
     "constant column": (
         lambda p: npy(p, changed(slice(None), 1, 2.5)),
@@ -147,16 +150,16 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "one axis": (lambda p: npy(p, X[:, 0]), ["x.npy", "float64 (40,)", "(n, D)"]),
     "complex": (lambda p: npy(p, X + 1j), ["x.npy", "complex128"]),
     "words": (lambda p: npy(p, np.array([["a", "b"]] * 4)), ["x.npy", "<U1"]),
-    "objects": (lambda p: npy(p, np.array([{}], dtype=object)), ["x.npy", "not a whole numpy file of numbers"]),
+    "objects": (lambda p: npy(p, np.array([{}], dtype=object)), ["x.npy", "not a complete numpy file of numbers"]),
     "integer images out of range": (
         lambda p: npy(p, np.arange(90).reshape(5, 3, 6) * 9),
         ["x.npy", "from 0 to 801", "scale them to 0 .. 255", "--data-range unbounded"],
     ),
     "words in a table": (
         lambda p: parquet(p, a=X[:, 0], b=["b"] * 40),
-        ["x.parquet", "column 'b' is string", "numbers only"],
+        ["x.parquet", "column 'b' is string", "only numeric"],
     ),
-    "only labels": (lambda p: parquet(p, label=list(range(40))), ["x.parquet", "no columns of numbers"]),
+    "only labels": (lambda p: parquet(p, label=list(range(40))), ["x.parquet", "no numeric columns"]),
     "fractions as labels": (
         lambda p: parquet(p, a=X[:, 0], label=X[:, 1]),
         ["x.parquet", "'label'", "float64", "one string or whole number per item"],
@@ -182,7 +185,7 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     ),
     "classes one level down": (
         lambda p: folders(p, "data/a/0.png", "data/b/0.png"),
-        ["all images lie below data", "point --data at", "images/data"],
+        ["all images are below data", "point --data at", "images/data"],
     ),
     "16-bit colour": (
         lambda p: deep(p),
@@ -200,17 +203,17 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         lambda p: npz(p, x=X, labels=np.arange(40), y=np.arange(40)),
         ["x.npz", "'labels' and 'y' may both be labels"],
     ),
-    "cut .npy": (lambda p: cut(npy(p, X)), ["x.npy", "not a whole numpy file"]),
-    "cut .npz": (lambda p: cut(npz(p, x=X)), ["x.npz", "not a whole numpy file"]),
-    "cut .parquet": (lambda p: cut(parquet(p, a=X[:, 0])), ["x.parquet", "not a whole parquet file"]),
-    "another ending": (lambda p: npy(p, X).rename(p / "x.xyz"), ["x.xyz", "cannot read .xyz", ".parquet"]),
-    "not there": (lambda p: p / "nowhere", ["nowhere' is no file or folder", "digits"]),
+    "cut .npy": (lambda p: cut(npy(p, X)), ["x.npy", "not a complete numpy file"]),
+    "cut .npz": (lambda p: cut(npz(p, x=X)), ["x.npz", "not a complete numpy file"]),
+    "cut .parquet": (lambda p: cut(parquet(p, a=X[:, 0])), ["x.parquet", "not a complete parquet file"]),
+    "unknown extension": (lambda p: npy(p, X).rename(p / "x.xyz"), ["x.xyz", "cannot read .xyz", ".parquet"]),
+    "missing file": (lambda p: p / "nowhere", ["nowhere' is not a file or folder", "digits"]),
 }
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 @pytest.mark.parametrize(("make", "parts"), DATA.values(), ids=DATA.keys())
-def test_bad_data_are_named(tmp_path: Path, told, make: Callable[[Path], Path], parts: list[str]) -> None:
+def test_bad_data_are_named(tmp_path: Path, rejects, make: Callable[[Path], Path], parts: list[str]) -> None:
     out = tmp_path / "run"
-    told(["train", "--data", str(make(tmp_path)), "--steps", "2", "--out", str(out)], parts)
+    rejects(["train", "--data", str(make(tmp_path)), "--steps", "2", "--out", str(out)], parts)
     assert not [path for path in out.rglob("*") if path.name != "lock"]

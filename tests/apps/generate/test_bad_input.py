@@ -20,36 +20,39 @@ def saved(path: Path, x: np.ndarray) -> Path:
 
 
 RECIPES = {
-    "unknown data": (["--data", "gausians"], ["'gausians' is no file or folder, nor one of digits, gaussians"]),
+    "unknown data": (["--data", "gausians"], ["'gausians' is not a file or folder, nor one of digits, gaussians"]),
     "dit on vectors": (
         ["--data", "gaussians", "--network", "dit"],
         ["network dit is for images", "(2,)", "--network mlp"],
     ),
     "patch": (["--network", "dit", "--patch", "3"], ["8 x 8 pixels do not divide into patches of 3"]),
-    "heads": (["--network", "dit", "--width", "200"], ["width 200", "a head for each 64 channels", "multiple of 64"]),
+    "heads": (["--network", "dit", "--width", "200"], ["width 200", "one head per 64 channels", "multiple of 64"]),
     "after": (["--ot-after", "-3"], ["ot_after must not be negative, got -3"]),
     "factor": (["--ot-factor", "0"], ["ot_factor must be at least 1, got 0"]),
     "ema": (["--ema-width", "0.9"], ["ema: width 0.9 must lie in (0, 0.289)"]),
     "device": (["--device", "tpu"], ["device tpu", "give cpu, cuda or auto"]),
     "warm start of nothing": (["--coupling", "entropic", "--ot-warm"], ["ot_warm starts exact OT", "'entropic'"]),
-    "a range of vectors": (["--data", "moons", "--data-range", "0..1"], ["data_range 0..1 is for .npy and .npz files"]),
+    "a range of vectors": (
+        ["--data", "moons", "--data-range", "0..1"],
+        ["data_range 0..1 applies to .npy and .npz files"],
+    ),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("options", "parts"), RECIPES.values(), ids=RECIPES.keys())
 def test_a_bad_recipe_is_named_and_leaves_the_directory_to_a_good_one(
-    tmp_path: Path, told, options: list[str], parts: list[str]
+    tmp_path: Path, rejects, options: list[str], parts: list[str]
 ) -> None:
     good = ["train", "--data", str(saved(tmp_path, X)), *TINY, "--out", str(tmp_path / "run")]
     bad = ["train", *TINY, *options, "--out", str(tmp_path / "run")]
-    told(bad, parts)
+    rejects(bad, parts)
     if options[0] == "--data":
         assert main(["generate", *good]) == 0
 
 
 @pytest.mark.parametrize("option", ["--steps", "--lr", "--batch-size", "--gradient-accumulation", "--width"])
-def test_numbers_that_cannot_be_are_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_numbers_are_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code = main(["generate", "train", option, "0"])
     except SystemExit as stopped:
@@ -60,32 +63,28 @@ def test_numbers_that_cannot_be_are_named(option: str, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("option", ["--max-grad-norm", "--warmup-steps", "--weight-decay", "--milestones"])
-def test_numbers_below_zero_are_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["generate", "train", option, "-1"])
-    assert stopped.value.code == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "must not be negative" in said or "must be steps from 1 on" in said
+def test_negative_numbers_are_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "train", f"{option}=-1"]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "must not be negative" in message or "must be steps from 1 on" in message
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         ("--seed=99999999999999999999", "seed must fit in 64 bits"),
         ("--threads=1000000", "threads must be between 0 and 1024"),
         ("--loader-threads=100000", "loader_threads must be between 0 and 1024"),
     ],
 )
-def test_numbers_too_large_are_named(option: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["generate", "train", option])
-    assert stopped.value.code == 2
-    assert said in " ".join(capsys.readouterr().err.split())
+def test_numbers_too_large_are_named(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "train", option]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_file_where_the_run_should_be_is_named(tmp_path: Path, told) -> None:
+def test_a_file_where_the_run_should_be_is_named(tmp_path: Path, rejects) -> None:
     (tmp_path / "run").write_text("")
-    told(["train", *TINY, "--out", str(tmp_path / "run")], ["run: a file is in the way", "another directory"])
+    rejects(["train", *TINY, "--out", str(tmp_path / "run")], ["run: a file is in the way", "another directory"])
 
 
 @pytest.fixture(scope="module")
@@ -103,93 +102,93 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["--label", "3"], ["label 3: the run has 3 classes: 0, 1, 2"]),
         (["--label", "cat"], ["label cat: the run has 3 classes: 0, 1, 2"]),
-        (["--save-images"], ["--save-images", "(3,), no images"]),
+        (["--save-images"], ["--save-images", "(3,) are not images"]),
         (["--label", "-1"], ["label -1: the run has 3 classes"]),
-        (["--checkpoint", "77"], ["no checkpoint '77'; there are last, best and steps 2"]),
+        (["--checkpoint", "77"], ["no checkpoint '77'; available: last, best and steps 2"]),
         (["--weak", "77", "--guidance", "2"], ["no checkpoint '77'"]),
         (["--weak", "2"], ["--guidance 1"]),
         (["--interval", "0.9", "0.1"], ["--interval 0.9 0.1"]),
         (["--solver-steps", "0"], ["--solver-steps 0"]),
-        (["--guidance", "nan"], ["--guidance nan: give a number"]),
+        (["--guidance", "nan"], ["--guidance nan: give a finite number"]),
         (["--threads", "-2"], ["--threads -2: give at least 1"]),
     ],
 )
-def test_bad_wishes_for_samples_are_named(run: Path, told, options: list[str], parts: list[str]) -> None:
-    told(["sample", str(run), *options], parts)
+def test_bad_options_of_sample_are_named(run: Path, rejects, options: list[str], parts: list[str]) -> None:
+    rejects(["sample", str(run), *options], parts)
 
 
 @pytest.mark.parametrize("verb", ["sample", "evaluate", "likelihood"])
-def test_a_directory_without_a_run_is_named(tmp_path: Path, told, verb: str) -> None:
+def test_a_directory_without_a_run_is_named(tmp_path: Path, rejects, verb: str) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
-        told([verb, str(path)], [f"{path}: no run here (no recipe.json)", "name a directory"])
+        rejects([verb, str(path)], [f"{path}: no run here (no recipe.json)", "give a directory"])
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_torn_checkpoint_is_named(run: Path, tmp_path: Path, told) -> None:
+def test_a_truncated_checkpoint_is_named(run: Path, tmp_path: Path, rejects) -> None:
     weights = run / "checkpoints/step-00000002/ema.safetensors"
-    whole = weights.read_bytes()
+    content = weights.read_bytes()
     try:
-        weights.write_bytes(whole[: len(whole) // 2])
-        told(["sample", str(run), "--out", str(tmp_path)], [str(weights), "not a whole safetensors file"])
+        weights.write_bytes(content[: len(content) // 2])
+        rejects(["sample", str(run), "--out", str(tmp_path)], [str(weights), "not a complete safetensors file"])
     finally:
-        weights.write_bytes(whole)
+        weights.write_bytes(content)
 
 
-def test_average_weights_that_are_gone_are_missed(run: Path, tmp_path: Path, told) -> None:
+def test_missing_average_weights_are_named(run: Path, tmp_path: Path, rejects) -> None:
     weights = run / "checkpoints/step-00000002/ema.safetensors"
     weights.rename(tmp_path / "ema")
     try:
-        told(["sample", str(run), "--out", str(tmp_path)], [str(weights), "not a whole safetensors file"])
+        rejects(["sample", str(run), "--out", str(tmp_path)], [str(weights), "not a complete safetensors file"])
     finally:
         (tmp_path / "ema").rename(weights)
 
 
 @pytest.mark.parametrize("damage", [{"path": "spiral"}, {"network": "foo"}, {"train": None}, None])
-def test_a_damaged_recipe_is_named(run: Path, tmp_path: Path, told, damage: dict | None) -> None:
+def test_a_damaged_recipe_is_named(run: Path, tmp_path: Path, rejects, damage: dict | None) -> None:
     path = run / "recipe.json"
-    whole = path.read_text()
-    found = json.loads(whole)
-    found["recipe"] = [1] if damage is None else found["recipe"] | damage
+    content = path.read_text()
+    stored = json.loads(content)
+    stored["recipe"] = [1] if damage is None else stored["recipe"] | damage
     try:
-        path.write_text(json.dumps(found))
-        told(["sample", str(run), "--out", str(tmp_path)], ["recipe"])
+        path.write_text(json.dumps(stored))
+        rejects(["sample", str(run), "--out", str(tmp_path)], ["recipe"])
     finally:
-        path.write_text(whole)
+        path.write_text(content)
 
 
-def test_a_teacher_that_is_not_there_is_named(tmp_path: Path, told) -> None:
+def test_a_missing_teacher_is_named(tmp_path: Path, rejects) -> None:
     out = ["--out", str(tmp_path / "student")]
-    told(["reflow", str(tmp_path / "nowhere"), *out], ["nowhere: no run here", "name a directory"])
-    told(["reflow", *out], ["name the run directory of the teacher"])
+    rejects(["reflow", str(tmp_path / "nowhere"), *out], ["nowhere: no run here", "give a directory"])
+    rejects(["reflow", *out], ["give the run directory of the teacher"])
 
 
-def test_checkpoints_without_a_recipe_are_left_alone(run: Path, tmp_path: Path, told) -> None:
+def test_checkpoints_without_a_recipe_are_left_alone(run: Path, tmp_path: Path, rejects) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run/recipe.json").unlink()
     before = sorted((tmp_path / "run").rglob("*"))
-    told(["train", *TINY, "--out", str(tmp_path / "run")], ["recipe.json is missing", "restore it"])
+    rejects(["train", *TINY, "--out", str(tmp_path / "run")], ["recipe.json is missing", "restore it"])
     assert sorted((tmp_path / "run").rglob("*")) == before
 
 
-def test_too_few_samples_to_compare_are_named(run: Path, told) -> None:
-    told(["evaluate", str(run), "--num-samples", "3"], ["3 samples against 40 items: at least 6"])
+def test_too_few_samples_to_compare_are_named(run: Path, rejects) -> None:
+    rejects(["evaluate", str(run), "--num-samples", "3"], ["3 samples against 40 items are too few; give at least 6"])
 
 
-def test_a_file_where_samples_should_go_is_named(run: Path, tmp_path: Path, told) -> None:
+def test_a_file_where_samples_should_go_is_named(run: Path, tmp_path: Path, rejects) -> None:
     (tmp_path / "taken").write_text("")
-    told(["sample", str(run), "--out", str(tmp_path / "taken")], ["taken", "name another path"])
+    rejects(["sample", str(run), "--out", str(tmp_path / "taken")], ["taken", "name another path"])
 
 
-def test_weights_can_be_read_by_whom_other_files_can(run: Path) -> None:
+def test_weights_have_the_permissions_of_other_files(run: Path) -> None:
     modes = {path.stat().st_mode & 0o777 for path in run.rglob("*") if path.is_file()}
     assert len(modes) == 1
 
 
-def test_data_that_moved_away_are_named(run: Path, tmp_path: Path, told) -> None:
+def test_moved_data_are_named(run: Path, tmp_path: Path, rejects) -> None:
     data = run.parent / "x.npz"
     data.rename(tmp_path / "x.npz")
     try:
-        told(["evaluate", str(run)], ["x.npz' is no file or folder", "--data NEWPATH"])
+        rejects(["evaluate", str(run)], ["x.npz' is not a file or folder", "--data NEWPATH"])
     finally:
         (tmp_path / "x.npz").rename(data)
 

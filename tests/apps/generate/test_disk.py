@@ -1,4 +1,4 @@
-"""The disk fills up: one sentence, exit code 1, what was saved opens, and the run goes on when there is room."""
+"""A full disk: one sentence, exit code 1, saved checkpoints open, and the run resumes once there is space."""
 
 import resource
 import shutil
@@ -26,25 +26,25 @@ def files(run: Path) -> dict[str, bytes]:
 
 
 def opens(run: Path) -> list[int]:
-    """The steps of the checkpoints, after a look into every one."""
+    """The steps of the checkpoints, after reading each of them."""
     for path in checkpoint.steps(run / "checkpoints"):
         generator_of(reopen(run, app="generate"), which=str(checkpoint.step_of(path)))
         checkpoint.read(path, ["model", "ema", "resume"])
     return [checkpoint.step_of(path) for path in checkpoint.steps(run / "checkpoints")]
 
 
-def says(done: subprocess.CompletedProcess[str], where: Path) -> bool:
-    """One sentence about the disk on stderr, and exit code 1."""
+def reports(done: subprocess.CompletedProcess[str], where: Path) -> bool:
+    """True if stderr holds one sentence about the disk and the exit code is 1."""
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith(f"monge generate train: {where}")
-    assert "Free space and run the command again" in done.stderr
+    assert "Free disk space and run the command again" in done.stderr
     assert done.stderr.count("\n") == 1
     return True
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 5 MB."""
+    """A separate file system of 5 MB."""
     path = tmp_path / "small"
     path.mkdir()
     if sys.platform != "linux" or shutil.which("mount") is None:
@@ -58,16 +58,16 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk(monge, small: Path, tmp_path: Path) -> None:
     whole, run = monge.fork(*WORDS, "--out", tmp_path / "whole"), small / "run"
-    assert says(monge(*WORDS, "--out", run), run / "checkpoints")
+    assert reports(monge(*WORDS, "--out", run), run / "checkpoints")
     saved = opens(run)
     assert saved
     assert saved == list(range(2, 10, 2))[: len(saved)]
     assert not list((run / "checkpoints").glob(".writing-*"))
     with (small / "filler").open("wb", buffering=0) as filler, suppress(OSError):
-        while True:  # not even a line of the log fits now
+        while True:  # now not even a line of the log fits
             filler.write(bytes(512))
     before = files(run)
-    assert says(monge(*WORDS, "--out", run, "--resume"), run)
+    assert reports(monge(*WORDS, "--out", run, "--resume"), run)
     assert files(run) == before
     (small / "filler").unlink()
     subprocess.run(["mount", "-o", "remount,size=50m", str(small)], check=True)
@@ -90,7 +90,7 @@ def test_a_limit_on_the_size_of_files(monge, kill, tmp_path: Path) -> None:
         text=True,
         capture_output=True,
     )
-    assert says(done, run / "checkpoints")
+    assert reports(done, run / "checkpoints")
     assert opens(run) == before
     last = monge.fork(*WORDS, "--out", run, "--resume")
     for process in (last, whole):

@@ -1,4 +1,4 @@
-"""The judge: real data score well, broken data badly, and the floor is that of real halves."""
+"""The judge: real data score well, corrupted data score badly, and the floor is that of real halves."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def labels():
     return torch.cat([training.labels, held_out.labels])
 
 
-def test_the_classifier_knows_digits_that_it_has_not_seen(judge):
+def test_the_classifier_generalises_to_held_out_digits(judge):
     assert judge.held_out_accuracy > 0.97
 
 
@@ -38,13 +38,13 @@ def test_the_judge_is_the_same_at_every_call(judge, train_classifier, monkeypatc
     assert torch.equal(judge.features(judge.held_out), other.features(other.held_out))
 
 
-def test_values_and_floors_are_taken_from_equal_numbers(judge):
+def test_values_and_floors_use_equal_sample_sizes(judge):
     few, many = (judge.rows(judge.training[:n], None)["frechet"] for n in (200, 800))
-    assert few.floor > 1.5 * many.floor  # the bias of the Frechet distance goes like 1 / n: a floor must have it too
+    assert few.floor > 1.5 * many.floor  # the bias of the Frechet distance is of order 1 / n, also in the floor
     assert few.value > 1.5 * many.value
 
 
-def test_a_hidden_quarter_of_the_real_data_scores_as_the_floor(judge):
+def test_a_held_out_quarter_of_the_real_data_scores_like_the_floor(judge):
     apart = replace(judge, training=judge.training[:-400], held_out=judge.held_out)
     rows = apart.rows(judge.training[-400:], None)
     for name in ("frechet", "sliced w2", "precision", "recall", "coverage"):

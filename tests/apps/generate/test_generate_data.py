@@ -1,4 +1,4 @@
-"""What is on disk is what is learnt from, and samples come back in its units."""
+"""Data are read as they are on disk, and samples come back in their units."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_tables_come_back_in_the_order_of_their_columns(tmp_path: Path) -> None:
     assert data.layout.columns == ("b", "a", "c")
 
 
-def test_the_digits_are_what_they_are_known_for() -> None:
+def test_the_digits_have_their_known_properties() -> None:
     data = digits()
     assert data.x.shape == (1797, 1, 8, 8)
     assert (float(data.x.min()), float(data.x.max())) == (0, 16)
@@ -118,14 +118,14 @@ def test_the_digits_are_what_they_are_known_for() -> None:
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_toys_are_the_same_for_everybody(name: str) -> None:
+def test_toys_are_reproducible(name: str) -> None:
     one, two = load(name), load(name)
     assert torch.equal(one.x, two.x)
     assert one.shape == (2,)
     assert len(one.x.unique(dim=0)) > 0.99 * len(one.x)
 
 
-def test_toys_lie_where_their_words_say() -> None:
+def test_toys_lie_where_their_docstrings_say() -> None:
     draw = {name: toy(4000, seeded(1)) for name, toy in TOYS.items()}
     radius = {name: x.norm(dim=1) for name, x in draw.items()}
     corner = (draw["gaussians"] / 5 - torch.tensor([1.0, 0.0])).norm(dim=1)
@@ -138,7 +138,7 @@ def test_toys_lie_where_their_words_say() -> None:
 
 
 @given(st.integers(2, 200), st.sampled_from([0.1, 0.2, 0.5]))
-def test_the_split_is_the_same_for_all_and_parts_everything(n: int, held_out: float) -> None:
+def test_the_split_is_deterministic_and_a_partition(n: int, held_out: float) -> None:
     data = Dataset("test", torch.arange(float(n))[:, None], torch.arange(n))
     training, rest = data.split(held_out=held_out)
     again, _ = data.split(held_out=held_out)
@@ -189,14 +189,14 @@ def test_samples_of_a_run_come_in_the_units_of_its_data(tmp_path: Path) -> None:
     fit(recipe, tmp_path / "run")
     drawn, labels = generator_of(reopen(tmp_path / "run", app="generate")).sample(2000, generator=seeded(1))
     assert labels is None
-    # a normal cloud is learnt within 300 steps; a unit's slip would be a factor of 50 at least
+    # 300 steps suffice for a normal cloud; a mistake in the units would be a factor of at least 50
     assert_close(drawn.double().mean(0), torch.tensor([1000.0, -3.0]).double(), rtol=0, atol=10)
     ratio = drawn.double().std(0) / torch.from_numpy(x.std(0))
     assert ((ratio > 0.7) & (ratio < 1.4)).all()
     assert abs(float(drawn[:, 0].double().mean()) - 1000) < 0.05
 
 
-def test_labels_are_left_out_when_they_are_not_wanted(tmp_path: Path) -> None:
+def test_labels_are_left_out_on_request(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(8).standard_normal((30, 2)), labels=np.arange(30) % 3)
     recipe = Generate(data=str(tmp_path / "x.npz"), width=8, depth=1, batch_size=4)
     assert recipe.build().constants["classes"] == 3

@@ -1,4 +1,4 @@
-"""Each command that docs/generate.md shows runs, one after the other, on small data."""
+"""The commands in docs/generate.md run, in order, on small data."""
 
 import re
 import shlex
@@ -55,7 +55,7 @@ def test_the_commands_run(workplace: Path, torchrun) -> None:
             shutil.move("table.csv", "moved.csv")
         if words[2] == "reflow" and not Path("table.csv").exists():
             shutil.move("moved.csv", "table.csv")
-        more = ["--steps", "500"] if "digits" in words else []  # the page guides by its step 500
+        more = ["--steps", "500"] if "digits" in words else []  # the page uses step 500 for guidance
         assert main([*words[1:], *SMALL[words[2]], *(more if words[2] == "train" else [])]) == 0, words
     for name in ("straight", "two", "unbounded", "reflowed", "photos/samples/images/cat", "table/evaluation.json"):
         assert (workplace / "runs" / name).exists(), name

@@ -1,4 +1,4 @@
-"""A batch is a function of its number: in any order, from any thread, and its labels follow."""
+"""A batch is a function of its number, in any order and from any thread, and labels follow their items."""
 
 import random
 from collections.abc import Callable
@@ -51,7 +51,7 @@ VARIANTS: dict[str, Callable[[], NoisePairs]] = {
 
 @pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())
 def test_the_order_of_access_changes_nothing(make: Callable[[], NoisePairs]) -> None:
-    wanted = {number: make()(number) for number in range(14)}  # each from a fresh object: nothing is remembered
+    wanted = {number: make()(number) for number in range(14)}  # each from a new object, without cached batches
     orders = [list(range(14)), list(range(13, -1, -1)), random.Random(0).sample(range(14), 14), [5, 5, 0, 5, 13, 0]]
     for order in orders:
         pairs = make()
@@ -65,8 +65,8 @@ def test_threads_change_nothing(make: Callable[[], NoisePairs]) -> None:
     pairs = make()
     order = random.Random(1).choices(range(14), k=60)
     with ThreadPoolExecutor(4) as pool:
-        for number, found in zip(order, pool.map(pairs, order), strict=True):
-            assert same(found, wanted[number]), number
+        for number, pair in zip(order, pool.map(pairs, order), strict=True):
+            assert same(pair, wanted[number]), number
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def test_every_coupling_of_the_recipe_is_a_function_of_the_number(tmp_path: Path
     recipe = Generate(data=str(tmp_path / "data.npz"), coupling=coupling, width=8, depth=1, batch_size=16)
     wanted, pairs = recipe.build().batches, recipe.build().batches
     forward = [wanted(number) for number in range(5)]
-    torch.rand(7)  # torch's own generator is no part of it: threads would race for it
+    torch.rand(7)  # torch's global generator has no effect: threads would race for it
     backward = [pairs(number) for number in range(4, -1, -1)]
     assert [same(a, b) for a, b in zip(forward, reversed(backward), strict=True)] == [True] * 5
 
@@ -93,7 +93,7 @@ def test_labels_and_numbers_follow_their_targets(seed: int, number: int, factor:
 
 
 @given(seed=seeds, start=st.integers(0, 100), factor=st.integers(1, 4))
-def test_coupling_moves_the_noise_and_keeps_both_sides_whole(seed: int, start: int, factor: int) -> None:
+def test_coupling_permutes_the_noise_and_preserves_both_sides(seed: int, start: int, factor: int) -> None:
     # the parts of one large batch hold the same noise and the same data as without coupling, row by row and once each
     numbers = range(start * factor, (start + 1) * factor)
     free = [noise_pairs(seed=seed, factor=factor)(k) for k in numbers]
@@ -115,21 +115,21 @@ def test_a_larger_coupling_costs_less() -> None:
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
-def test_the_first_batches_are_left_as_they_come(factor: int) -> None:
+def test_the_first_batches_are_left_uncoupled(factor: int) -> None:
     free, late = noise_pairs(factor=factor), noise_pairs(MinibatchOT(), factor=factor, after=6)
     assert [same(free(k), late(k)) for k in range(12)] == [True] * 6 + [False] * 6
 
 
 def test_a_tenth_of_the_labels_is_dropped_after_coupling() -> None:
-    kept, dropped = (noise_pairs(MinibatchOT(condition="label"), label_dropout=rate) for rate in (0.0, 0.1))
+    all_labels, dropped = (noise_pairs(MinibatchOT(condition="label"), label_dropout=rate) for rate in (0.0, 0.1))
     count = 0
     for number in range(100):
-        a, b = kept(number), dropped(number)
-        gone = b.cond["label"] == 3
-        count += int(gone.sum())
+        a, b = all_labels(number), dropped(number)
+        missing = b.cond["label"] == 3
+        count += int(missing.sum())
         assert torch.equal(a.x_0, b.x_0)
         assert torch.equal(a.x_1, b.x_1)
-        assert torch.equal(a.cond["label"][~gone], b.cond["label"][~gone])
+        assert torch.equal(a.cond["label"][~missing], b.cond["label"][~missing])
     assert abs(count - 80) < 5 * (800 * 0.1 * 0.9) ** 0.5
 
 
@@ -165,7 +165,7 @@ def test_the_semidiscrete_coupling_brings_labels_of_the_points_it_chooses() -> N
 
 
 @given(seed=seeds, size=st.integers(1, 30), number=st.integers(0, 100))
-def test_stored_pairs_are_never_paired_anew(seed: int, size: int, number: int) -> None:
+def test_stored_pairs_are_never_recoupled(seed: int, size: int, number: int) -> None:
     x = torch.randn(17, 3, generator=seeded(seed))
     stored = Pair(x, 2 * x, cond={"label": torch.arange(17)})
     pair = StoredPairs(stored, size, label_dropout=0.0, seed=seed)(number)
@@ -188,7 +188,7 @@ def test_stored_pairs_lose_a_tenth_of_their_labels() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 50, 512])
-def test_the_held_out_loss_weighs_every_item_alike(size: int) -> None:
+def test_the_held_out_loss_weights_every_item_equally(size: int) -> None:
     x, labels = torch.arange(50.0)[:, None], torch.arange(50)
 
     def loss(pair: Pair, t: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ def test_the_held_out_loss_weighs_every_item_alike(size: int) -> None:
     assert_close(held_out_loss(held_out_pairs(x, labels, identity), loss, size=size), 24.5)
 
 
-def test_held_out_pairs_are_coupled_like_the_training_pairs_within_their_class_and_alike_every_time() -> None:
+def test_held_out_pairs_are_coupled_within_their_class_and_deterministically() -> None:
     x, labels = torch.randn(60, 2, generator=seeded(3)), torch.arange(60) % 2
     free = held_out_pairs(x, labels, identity)
     coupled = held_out_pairs(x, labels, MinibatchOT(condition="label"), size=25)

@@ -1,4 +1,4 @@
-"""Images are read as a viewer shows them, and folders as their owners mean them."""
+"""Images are read as a viewer shows them, and folders as classes."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_a_folder_below_a_hidden_one_is_read(tmp_path: Path) -> None:
     assert len(load(str(fill(tmp_path / ".cache/images", "a/0.png", "b/0.png"))).x) == 2
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_cycles(tmp_path: Path) -> None:
     fill(tmp_path / "elsewhere", "0.png", "1.png")
     fill(tmp_path / "images", "a/2.png")
     (tmp_path / "images/b").symlink_to(tmp_path / "elsewhere")
@@ -52,7 +52,7 @@ def test_folders_named_by_numbers_come_in_their_order(tmp_path: Path) -> None:
     assert data.labels.tolist() == data.x[:, 0, 0, 0].tolist()
 
 
-def test_nested_images_belong_to_the_first_folder_and_it_is_said(tmp_path: Path) -> None:
+def test_nested_images_belong_to_the_first_folder_and_it_is_noted(tmp_path: Path) -> None:
     data = load(str(fill(tmp_path, "a/0.png", "a/more/1.png", "b/0.png")))
     assert data.layout.classes == ("a", "b")
     assert data.labels is not None
@@ -76,7 +76,7 @@ def test_photographs_are_turned_as_their_exif_says(tmp_path: Path, orientation: 
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_lies_over_white(tmp_path: Path, mode: str) -> None:
+def test_transparency_is_composited_on_white(tmp_path: Path, mode: str) -> None:
     rgba = np.zeros((2, 2, 4), np.uint8)
     rgba[0, 0] = (10, 10, 10, 255)  # opaque
     rgba[1, 1] = (0, 0, 0, 51)  # a fifth

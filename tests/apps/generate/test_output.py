@@ -1,4 +1,4 @@
-"""Samples leave through the command as the data came: tables, arrays, image files, class names."""
+"""The command writes samples in the format of the data: tables, arrays, image files, class names."""
 
 import json
 import shutil
@@ -55,16 +55,16 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_table_leaves_with_its_columns_and_types(table: Path, tmp_path: Path) -> None:
+def test_a_table_is_written_with_its_columns_and_types(table: Path, tmp_path: Path) -> None:
     run("sample", table, "--num-samples", 8, "--solver-steps", 2, "--out", tmp_path)
-    found = pq.read_table(tmp_path / "samples.parquet")
-    assert found.column_names == ["time", "id", "label", "flag"]
-    assert found.schema.types == [pa.int64(), pa.int64(), pa.string(), pa.bool_()]
-    assert found["label"].to_pylist() == ["9", "10", "cat", "dog"] * 2
-    assert all(abs(value - 1_700_001_800) < 30_000 for value in found["time"].to_pylist())
-    assert len(set(found["time"].to_pylist())) > 4
-    assert all(abs(value - 10**15) < 2_000 for value in found["id"].to_pylist())
-    assert csv.read_csv(tmp_path / "samples.csv")["id"].to_pylist() == found["id"].to_pylist()
+    samples = pq.read_table(tmp_path / "samples.parquet")
+    assert samples.column_names == ["time", "id", "label", "flag"]
+    assert samples.schema.types == [pa.int64(), pa.int64(), pa.string(), pa.bool_()]
+    assert samples["label"].to_pylist() == ["9", "10", "cat", "dog"] * 2
+    assert all(abs(value - 1_700_001_800) < 30_000 for value in samples["time"].to_pylist())
+    assert len(set(samples["time"].to_pylist())) > 4
+    assert all(abs(value - 10**15) < 2_000 for value in samples["id"].to_pylist())
+    assert csv.read_csv(tmp_path / "samples.csv")["id"].to_pylist() == samples["id"].to_pylist()
 
 
 @pytest.mark.slow
@@ -110,17 +110,17 @@ ARRAYS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("x", ARRAYS.values(), ids=ARRAYS.keys())
-def test_an_array_leaves_with_its_type_axes_and_range(tmp_path: Path, x: np.ndarray) -> None:
+def test_an_array_is_written_with_its_dtype_axes_and_range(tmp_path: Path, x: np.ndarray) -> None:
     np.save(tmp_path / "x.npy", x)
     more = ["--network", "dit", "--width", "16"] if x.ndim == 4 else []
     out = trained(tmp_path, tmp_path / "x.npy", *more)
     run("sample", out, "--num-samples", 5, "--solver-steps", 2)
-    found = np.load(out / "samples/samples.npy")
-    assert found.dtype == x.dtype
-    assert found.shape == (5, *x.shape[1:])
+    samples = np.load(out / "samples/samples.npy")
+    assert samples.dtype == x.dtype
+    assert samples.shape == (5, *x.shape[1:])
     if x.ndim > 2 and x.min() >= 0:
-        assert x.dtype == bool or found.max() <= (255 if x.dtype.kind in "iu" else 1)
-        assert found.min() >= 0
+        assert x.dtype == bool or samples.max() <= (255 if x.dtype.kind in "iu" else 1)
+        assert samples.min() >= 0
     drawn = np.asarray(Image.open(out / "samples/samples.png").convert("L"))
     assert drawn.min() < 60
     assert drawn.max() > 180
@@ -170,7 +170,7 @@ def test_data_are_found_from_another_folder_and_where_they_have_moved(tmp_path: 
         assert main(["generate", verb, "here/run"]) == 2
         assert "--data NEWPATH" in capsys.readouterr().err
         assert main(["generate", verb, "here/run", "--data", "nowhere"]) == 2
-        assert "--data nowhere: no file or folder" in capsys.readouterr().err
+        assert "--data nowhere: no such file or folder" in capsys.readouterr().err
     run("evaluate", "here/run", "--data", "moved.npy", "--num-samples", 8, "--solver-steps", 1)
     run("likelihood", "here/run", "--data", "moved.npy", "--limit", 4, "--solver-steps", 2)
     np.save("moved.npy", DRAW.standard_normal((40, 2)))
@@ -208,28 +208,28 @@ def test_a_reflowed_run_samples_evaluates_and_teaches_another(table: Path, tmp_p
     run("sample", second, "--num-samples", 4, "--solver-steps", 1)
     capsys.readouterr()
     assert main(["generate", "reflow", str(table), "--out", str(student), "--steps", "2"]) == 2
-    assert "there is a run already" in capsys.readouterr().err
+    assert "already holds a run" in capsys.readouterr().err
     assert main(["generate", "train", "--resume", "--out", str(student)]) == 2
     assert (
-        "not a run of Generate (its recipe has pairs, teacher); use the command that began it"
+        "not a run of Generate (its recipe has num_pairs, teacher); use the command that created it"
         in capsys.readouterr().err
     )
 
 
 @pytest.mark.slow
 def test_files_may_move_before_a_run_is_resumed_but_not_change(tmp_path: Path, capsys) -> None:
-    here, there = tmp_path / "here.npy", tmp_path / "there.npy"
+    here, moved = tmp_path / "here.npy", tmp_path / "there.npy"
     np.save(here, DRAW.normal(size=(60, 2)))
     teacher, student = trained(tmp_path / "old", here), tmp_path / "student"
     run("reflow", teacher, "--out", student, "--steps", 2, "--num-pairs", 40)
-    here.rename(there)
+    here.rename(moved)
     teacher = teacher.rename(tmp_path / "teacher")
     capsys.readouterr()
     assert main(["generate", "reflow", "--resume", "--out", str(student), "--steps", "3"]) == 2
     assert "here.npy" in capsys.readouterr().err
-    run("reflow", teacher, "--data", there, "--resume", "--out", student, "--steps", 3)
-    run("train", "--resume", "--out", teacher, "--data", there, "--steps", 3)
-    assert json.loads((teacher / "recipe.json").read_text())["recipe"]["data"] == str(there)
-    np.save(there, DRAW.normal(size=(60, 2)))
+    run("reflow", teacher, "--data", moved, "--resume", "--out", student, "--steps", 3)
+    run("train", "--resume", "--out", teacher, "--data", moved, "--steps", 3)
+    assert json.loads((teacher / "recipe.json").read_text())["recipe"]["data"] == str(moved)
+    np.save(moved, DRAW.normal(size=(60, 2)))
     assert main(["generate", "train", "--resume", "--out", str(teacher), "--steps", "4"]) == 2
     assert "does not match the current data; restore the original data or start a new run" in capsys.readouterr().err

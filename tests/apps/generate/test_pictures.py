@@ -1,4 +1,4 @@
-"""Pictures show what they are given."""
+"""Pictures show their input."""
 
 import numpy as np
 import torch

@@ -13,7 +13,7 @@ from monge.math.random import seeded
 from monge.runs import reopen
 from monge.train.log import read_records
 
-pytestmark = pytest.mark.long  # tests/train/test_distributed.py has the same for a smaller run
+pytestmark = pytest.mark.long  # tests/train/test_distributed.py tests the same on a smaller run
 WORDS = [
     "-m",
     "monge.cli",
@@ -35,7 +35,7 @@ WORDS += ["--save-every", "4", "--log-every", "2", "--warmup-steps", "2", "--dev
 
 @pytest.fixture(scope="module")
 def runs(torchrun: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One run for each way in which ranks share."""
+    """One run for each kind of parallelism."""
     directories = {how: tmp_path_factory.mktemp(how) / "run" for how in ("ddp", "fsdp")}
     for how, directory in directories.items():
         torchrun(*WORDS, "--parallel", how, "--out", directory)
@@ -43,7 +43,7 @@ def runs(torchrun: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_it_trains_and_what_it_saved_opens_in_one_process(runs: dict[str, Path], how: str) -> None:
+def test_it_trains_and_its_run_opens_in_one_process(runs: dict[str, Path], how: str) -> None:
     records = read_records(runs[how] / "metrics.jsonl")
     assert [record["step"] for record in records] == [2, 4, 6, 8]
     assert records[-1]["held-out loss"] < records[1]["held-out loss"]
@@ -63,7 +63,7 @@ def test_it_resumes_bit_for_bit(torchrun: Callable[..., None], runs: dict[str, P
     run = runs["ddp"]
     last, log = run / "checkpoints/step-00000008", (run / "metrics.jsonl").read_bytes()
     before = {path.name: path.read_bytes() for path in last.iterdir()}
-    last.rename(last.with_name(".writing-step-00000008"))  # as a crash leaves it
+    last.rename(last.with_name(".writing-step-00000008"))  # as after a crash
     torchrun(*WORDS, "--parallel", "ddp", "--out", run, "--resume")
     assert {path.name: path.read_bytes() for path in last.iterdir()} == before
     assert (run / "metrics.jsonl").read_bytes() == log

@@ -1,4 +1,4 @@
-"""Kill a run with SIGKILL at any moment, resume it, and nothing on disk can tell."""
+"""A run killed with SIGKILL at any moment and resumed leaves the same files as an uninterrupted one."""
 
 import json
 import random
@@ -10,7 +10,7 @@ import pytest
 from monge.train.log import read_records
 
 pytestmark = pytest.mark.slow
-WALL_CLOCK = {"seconds", "time", "per second"}  # what a line may say about the clock; the rest must be the same
+WALL_CLOCK = {"seconds", "time", "per second"}  # entries of a record that depend on the clock; the rest must be equal
 STEPS = 84
 TINY = ["--width", 16, "--depth", 2, "--batch-size", 24]
 TRAIN = ["--steps", STEPS, "--warmup-steps", 5, "--save-every", 7, "--log-every", 3]
@@ -18,18 +18,18 @@ TRAIN += ["--milestones", 14, 30, "--device", "cpu"]
 
 
 def on_disk(run: Path) -> dict[str, object]:
-    """All that a run leaves: every file of every checkpoint, byte for byte; the log's lines without the clock."""
-    found: dict[str, object] = {
+    """The results of a run: the bytes of every checkpoint file, and the records of the log without the clock."""
+    files: dict[str, object] = {
         str(path.relative_to(run)): path.read_bytes()
         for path in [*run.glob("checkpoints/**/*"), *run.glob("checkpoints/.*/*"), *run.glob("*.safetensors")]
         if path.is_file()
     }
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return found | {"log": [{k: v for k, v in record.items() if k not in WALL_CLOCK} for record in records]}
+    return files | {"log": [{k: v for k, v in record.items() if k not in WALL_CLOCK} for record in records]}
 
 
 def moments(run: Path, seed: int) -> Iterator[tuple[Callable[[], bool], float]]:
-    """When to kill: while a checkpoint is written, a random while after a random line, before the first step."""
+    """Moments to kill: while a checkpoint is written, a random time after a random line, before the first step."""
     draw = random.Random(seed)
     checkpoints = run / "checkpoints"
 
@@ -61,14 +61,14 @@ VARIANTS = {
         for name, options in VARIANTS.items()
     ],
 )
-def test_killed_again_and_again_is_never_interrupted(tmp_path: Path, monge, kill, options: list) -> None:
+def test_a_repeatedly_killed_run_equals_an_uninterrupted_one(tmp_path: Path, monge, kill, options: list) -> None:
     words = ["train", *TINY, *TRAIN, *options, "--resume", "--out"]
-    whole = monge.fork(*words, tmp_path / "whole")
+    uninterrupted = monge.fork(*words, tmp_path / "whole")
     cut, kills = tmp_path / "cut", 0
     for condition, pause in moments(cut, seed=len(options) + STEPS):
         kills += kill(monge.fork(*words, cut)).when(condition, pause=pause)
     last = monge.fork(*words, cut)
-    for process in (whole, last):
+    for process in (uninterrupted, last):
         process.join()
         assert process.exitcode == 0
     assert kills >= 3
@@ -79,23 +79,23 @@ def test_killed_again_and_again_is_never_interrupted(tmp_path: Path, monge, kill
 @pytest.mark.parametrize("data", ["checkerboard", pytest.param("digits", marks=pytest.mark.long)])
 def test_the_command_itself_is_killed_and_resumed(tmp_path: Path, monge, kill, data: str) -> None:
     words = ["train", *TINY, *TRAIN, "--data", data, "--out"]
-    whole, cut = monge.fork(*words, tmp_path / "whole"), tmp_path / "cut"
+    uninterrupted, cut = monge.fork(*words, tmp_path / "whole"), tmp_path / "cut"
     condition, pause = list(moments(cut, seed=len(data)))[data == "digits"]
     assert kill(monge.start(*words, cut)).when(condition, pause=pause)
     done = monge(*words, cut, "--resume")
     assert done.returncode == 0, done.stderr
-    whole.join()
+    uninterrupted.join()
     assert on_disk(cut) == on_disk(tmp_path / "whole")
 
 
 def test_the_last_the_best_and_the_milestones_stay(tmp_path: Path, monge) -> None:
-    # a rate that rises to ruin: the best is neither among the last nor a milestone
+    # a learning rate that ends in divergence, so that the best is neither among the last nor a milestone
     words = ["train", *TINY, *TRAIN, "--data", "gaussians", "--lr", "1.0", "--warmup-steps", 1000]
     monge.fork(*words, "--out", tmp_path).join()
     records = [record for record in read_records(tmp_path / "metrics.jsonl") if "held-out loss" in record]
     best = min(records, key=lambda record: record["held-out loss"])["step"]
-    kept = [int(path.name.removeprefix("step-")) for path in sorted(tmp_path.glob("checkpoints/*"))]
-    assert kept == sorted({14, 30, best, 77, 84})
+    steps = [int(path.name.removeprefix("step-")) for path in sorted(tmp_path.glob("checkpoints/*"))]
+    assert steps == sorted({14, 30, best, 77, 84})
     assert json.loads((tmp_path / "checkpoints/step-00000084/state.json").read_text())["best"]["step"] == best
 
 

@@ -1,4 +1,4 @@
-"""Drawing from a run: guidance, solvers, units, likelihood."""
+"""Sampling from a run: guidance, solvers, units, likelihood."""
 
 import math
 from typing import get_args
@@ -35,7 +35,7 @@ def generator_of(model, **changes) -> Generator:
 
 
 class Decay(Pull):
-    """The velocity target - x, smooth to the end: it leaves 1/e of the way."""
+    """The velocity target - x, smooth up to t = 1, where 1/e of the distance is left."""
 
     def forward(self, x_t, t, cond=None):
         return self.points[cond["label"]] - x_t
@@ -52,7 +52,7 @@ def test_every_solver_ends_where_the_flow_of_the_class_does_in_the_data_s_units(
     assert (x - wanted).abs().max() < {"euler": 0.2, "rk4": 1e-4, "dopri5": 1e-4}.get(solver, 0.03)
 
 
-def test_the_end_does_not_depend_on_how_many_are_walked_together():
+def test_the_end_does_not_depend_on_the_batch_size():
     generator = generator_of(Pull(POINTS))
     x_0, labels = generator.noise(7, generator=torch.Generator().manual_seed(0)), generator.labels(7)
     alone = generator.end(x_0, labels, Sampling(4), size=2)
@@ -83,7 +83,7 @@ def test_autoguidance_extrapolates_away_from_the_weaker_network():
     assert torch.allclose(generator.velocity(torch.arange(3), Guidance(2.0))(x, t), 1.5 * plain)
 
 
-def test_guidance_without_classes_or_a_weaker_self_is_refused():
+def test_guidance_without_classes_or_a_weak_network_is_rejected():
     with pytest.raises(ValueError, match="--weak"):
         generator_of(Pull(POINTS)).velocity(None, Guidance(2.0))
 

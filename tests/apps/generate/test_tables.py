@@ -1,4 +1,4 @@
-"""Tables come back with the names and types that they had."""
+"""Samples of a table have its column names and types."""
 
 import datetime
 from decimal import Decimal
@@ -52,17 +52,17 @@ def test_every_type_of_column_survives(tmp_path: Path) -> None:
 def test_generated_integers_are_rounded_and_fit_their_type(tmp_path: Path) -> None:
     data = load(written(tmp_path, pa.table({"a": COLUMNS["int8"], "b": COLUMNS["bool"], "c": COLUMNS["int64"]})))
     x = torch.tensor([[-500.0, 0.4, 1e30], [2.6, 0.6, -1e30]], dtype=torch.float64)
-    found = restored(x, None, data.layout).to_pydict()
-    assert found["a"] == [-128, 3]
-    assert found["b"] == [False, True]
-    assert found["c"][1] == -(2**63)
-    assert found["c"][0] > 2**62
+    columns = restored(x, None, data.layout).to_pydict()
+    assert columns["a"] == [-128, 3]
+    assert columns["b"] == [False, True]
+    assert columns["c"][1] == -(2**63)
+    assert columns["c"][0] > 2**62
 
 
 @pytest.mark.parametrize(
     "label", [[5, 2, 5, 900], ["x", "y", "10", "9"], [True, False, True, True], [2.0, 3.0, 2.0, 7.0]]
 )
-def test_labels_leave_as_they_came(tmp_path: Path, label: list) -> None:
+def test_labels_are_written_as_they_were_read(tmp_path: Path, label: list) -> None:
     table = pa.table({"label": pa.array(label), "a": [0.1, 0.2, 0.3, 0.4]})
     data = load(written(tmp_path, table))
     assert restored(data.x, data.labels, data.layout) == table
@@ -70,7 +70,7 @@ def test_labels_leave_as_they_came(tmp_path: Path, label: list) -> None:
 
 
 @pytest.mark.parametrize("name", ["__index_level_0__", "id"])
-def test_the_index_of_pandas_is_left_out_and_it_is_said(tmp_path: Path, name: str) -> None:
+def test_the_index_of_pandas_is_left_out_with_a_note(tmp_path: Path, name: str) -> None:
     table = pa.table({"a": [1.0, 2.0, 4.0], "b": [3, 1, 2], name: [10, 20, 30]})
     metadata = {"pandas": f'{{"index_columns": ["{name}"]}}'}
     data = load(written(tmp_path, table.replace_schema_metadata(metadata)))
@@ -78,7 +78,7 @@ def test_the_index_of_pandas_is_left_out_and_it_is_said(tmp_path: Path, name: st
     assert any(repr(name) in note for note in data.notes)
 
 
-def test_a_range_index_of_pandas_is_no_column(tmp_path: Path) -> None:
+def test_a_range_index_of_pandas_is_not_a_column(tmp_path: Path) -> None:
     metadata = {"pandas": '{"index_columns": [{"kind": "range", "start": 0, "stop": 3, "step": 1}]}'}
     data = load(written(tmp_path, pa.table({"a": [1.0, 2.0, 4.0]}).replace_schema_metadata(metadata)))
     assert data.notes == ()
@@ -119,7 +119,7 @@ def test_identifiers_that_float64_merges_are_rejected_and_nanoseconds_are_not(tm
     numbers = pa.array(range(N))
     path = written(tmp_path, pa.table({"id": pa.array(2**60 + np.arange(N)), "b": numbers}))
     with pytest.raises(
-        ValueError, match=r"column 'id' holds numbers about 1152921504606846976 that float64 cannot tell apart"
+        ValueError, match=r"column 'id' holds numbers near 1152921504606846976 that float64 cannot distinguish"
     ):
         load(path)
     moments = pa.array((1_700_000_000 + np.arange(N)) * 10**9).cast(pa.timestamp("ns"))

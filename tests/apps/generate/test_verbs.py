@@ -1,4 +1,4 @@
-"""The verbs, one after the other, on a run of their own."""
+"""The verbs, in order, on one run."""
 
 import json
 
@@ -21,7 +21,7 @@ def run(tmp_path_factory):
     return out
 
 
-def test_a_run_directory_holds_what_the_documents_say(run):
+def test_a_run_directory_holds_the_documented_files(run):
     assert {"recipe.json", "constants.safetensors", "metrics.jsonl", "checkpoints", "loss.png"} <= {
         p.name for p in run.iterdir()
     }
@@ -89,7 +89,7 @@ def test_a_run_that_ignores_the_labels_is_judged_in_the_same_space(run, tmp_path
     assert floors[0] == floors[1]
 
 
-def test_other_data_than_the_run_s_are_refused(tmp_path, capsys):
+def test_data_other_than_those_of_the_run_are_rejected(tmp_path, capsys):
     data, rng = tmp_path / "x.npy", np.random.default_rng(0)
     np.save(data, rng.standard_normal((60, 3)))
     words = f"--data {data} --width 16 --depth 1 --steps 2 --milestones 1 --out {tmp_path / 'run'}"
@@ -100,7 +100,7 @@ def test_other_data_than_the_run_s_are_refused(tmp_path, capsys):
         assert "not the data that" in capsys.readouterr().err
 
 
-def test_the_student_of_a_curved_teacher_walks_straight(tmp_path):
+def test_the_student_of_a_curved_teacher_has_straight_trajectories(tmp_path):
     words = "--path trigonometric --width 16 --depth 1 --steps 2 --milestones 1 --data moons"
     teacher, student = tmp_path / "teacher", tmp_path / "student"
     assert main(["generate", "train", *words.split(), "--out", str(teacher)]) == 0
@@ -127,11 +127,11 @@ def test_reflow_straightens(run, tmp_path):
     assert bends[1] < bends[0]
 
 
-def test_semidiscrete_potentials_are_stored_with_the_run_and_their_error_is_said(tmp_path, capsys):
+def test_semidiscrete_potentials_are_stored_with_the_run_and_their_error_is_printed(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((200, 2)))
     words = f"--coupling semidiscrete --width 16 --depth 1 --steps 2 --milestones 1 --data {tmp_path}/x.npy"
     assert main(["generate", "train", *words.split(), "--out", str(tmp_path / "run")]) == 0
-    assert "off by 0." in capsys.readouterr().out
+    assert "an L1 error of 0." in capsys.readouterr().out
     constants = load_file(tmp_path / "run" / "constants.safetensors")
     assert constants["potentials"].shape == (160,)
     assert constants["potentials_error"] < 0.5

@@ -15,12 +15,6 @@ def needs_bubblewrap() -> None:
         pytest.skip("needs bubblewrap, which may not run here: allow unprivileged user namespaces")
 
 
-def needs_chromium() -> None:
-    """Skip the test where no page can be opened."""
-    if not (shutil.which("chromium") or shutil.which("google-chrome")):
-        pytest.skip("needs Chromium: apt install chromium")
-
-
 def needs_node() -> str:
     """The path of Node; skips the test where there is none."""
     try:

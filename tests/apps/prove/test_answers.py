@@ -1,4 +1,4 @@
-"""Answers of a model server, whatever it sends: one sentence, or usable suggestions. No test starts a server of models."""
+"""Answers of a model server: any input gives usable suggestions or a one-line error. No test starts a model server."""
 
 import json
 import math
@@ -27,7 +27,7 @@ LOGPS = st.floats(-1e308, 1e-9, allow_nan=False)
 
 @st.composite
 def broken(draw, value):
-    """The value with some of what it contains replaced by any JSON, or left out."""
+    """The value with some of its parts left out or replaced by arbitrary JSON."""
     if draw(st.integers(0, 12)) == 0:
         return draw(JSON)
     if isinstance(value, dict):
@@ -37,17 +37,19 @@ def broken(draw, value):
 
 @st.composite
 def responses(draw, chat):
-    """An answer of a server, broken here and there."""
+    """A server's answer with random defects."""
     choices = []
     for tokens in draw(st.lists(st.lists(st.sampled_from(["si", "mp", "\n", "rfl", "←"]), max_size=4), max_size=3)):
         logps = [draw(LOGPS) for _ in tokens]
         text = "".join(tokens)
         if chat:
-            told = [{"token": t, "logprob": p, "bytes": list(t.encode())} for t, p in zip(tokens, logps, strict=True)]
-            choices.append({"message": {"content": text}, "logprobs": {"content": told}})
+            logprobs = [
+                {"token": t, "logprob": p, "bytes": list(t.encode())} for t, p in zip(tokens, logps, strict=True)
+            ]
+            choices.append({"message": {"content": text}, "logprobs": {"content": logprobs}})
         else:
-            told = {"tokens": tokens, "token_logprobs": logps, "text_offset": list(range(len(tokens)))}
-            choices.append({"text": text, "logprobs": told})
+            logprobs = {"tokens": tokens, "token_logprobs": logps, "text_offset": list(range(len(tokens)))}
+            choices.append({"text": text, "logprobs": logprobs})
     return draw(broken({"choices": choices}))
 
 
@@ -55,18 +57,18 @@ def responses(draw, chat):
 @pytest.mark.parametrize("uniform", [False, True])
 @pytest.mark.parametrize("chat", [False, True])
 @given(data=st.data())
-def test_any_answer_is_suggestions_or_one_sentence(chat, uniform, data):
+def test_any_answer_gives_suggestions_or_a_one_line_error(chat, uniform, data):
     """Log-probabilities are finite and at most 0; tactics are short and can be encoded."""
     policy = Completions(Endpoint("http://a/v1", "m", chat=chat, uniform=uniform, temperature=0.0))
-    said = data.draw(responses(chat) | JSON)
-    policy._client.ask = lambda body: said
-    found, sentence = [], ""
+    response = data.draw(responses(chat) | JSON)
+    policy._client.ask = lambda body: response
+    suggestions, message = [], ""
     try:
-        (found,) = policy(STATES[:1], 3)
+        (suggestions,) = policy(STATES[:1], 3)
     except ValueError as error:
-        sentence = str(error)
-    assert not sentence or re.fullmatch("http://a/v1/.*", sentence)
-    for tactic, logp in found:
+        message = str(error)
+    assert not message or re.fullmatch("http://a/v1/.*", message)
+    for tactic, logp in suggestions:
         assert math.isfinite(logp)
         assert logp <= 0
         assert 0 < len(tactic.encode()) <= 4 * TACTIC
@@ -77,8 +79,8 @@ def text(*logps, tokens=("simp",)):
 
 
 def chat(*logps, tokens=("simp",)):
-    told = [{"token": t, "logprob": p} for t, p in zip(tokens, logps, strict=True)]
-    return {"message": {"content": "".join(tokens)}, "logprobs": {"content": told}}
+    logprobs = [{"token": t, "logprob": p} for t, p in zip(tokens, logps, strict=True)]
+    return {"message": {"content": "".join(tokens)}, "logprobs": {"content": logprobs}}
 
 
 @pytest.mark.parametrize(("read", "choice"), [(text_answer, text), (chat_answer, chat)])
@@ -95,7 +97,7 @@ def test_a_rounding_error_above_0_counts_as_0(read, choice):
 
 
 def test_bytes_of_a_token_are_bytes():
-    """A number is not taken for that many bytes."""
+    """In particular `bytes(n)` is not called with a number n, which would allocate n bytes."""
     for given_bytes in (10**12, [256], [-1], "simp", [1.5]):
         choice = chat(-1.0)
         choice["logprobs"]["content"][0]["bytes"] = given_bytes
@@ -113,15 +115,15 @@ def test_an_answer_with_an_invalid_log_probability_is_dropped_and_counted(fake, 
     fake.answers = []
     policy = completions(fake)
     assert policy(STATES[:1], 2) == [[("rfl", -2.0)]]
-    assert policy.missed == ["an answer came without valid log-probabilities"]
+    assert policy.missed == ["an answer had no valid log-probabilities"]
 
 
 @pytest.mark.parametrize("uniform", [False, True])
 def test_a_tactic_that_is_too_long_is_dropped_and_counted(fake, uniform):
     fake.answers = [[("x" * (TACTIC + 1), -1.0)], [("rfl", -2.0)]]
     policy = completions(fake, uniform=uniform)
-    ((said,),) = policy(STATES[:1], 2)
-    assert said == ("rfl", 0.0 if uniform else -2.0)
+    ((suggestion,),) = policy(STATES[:1], 2)
+    assert suggestion == ("rfl", 0.0 if uniform else -2.0)
     assert policy.missed == [f"a suggestion was dropped: a tactic has more than {TACTIC} characters"]
     fake.answers = [[("x" * TACTIC, -1.0)]]
     assert len(policy(STATES[1:2], 1)[0][0].tactic) == TACTIC
@@ -135,12 +137,12 @@ def test_a_response_that_is_too_large_is_lost_and_counted(fake, monkeypatch):
     assert policy.missed == [f"{fake.url}/completions: the answer has more than 1 MiB"]
     assert len(policy(STATES[:1], 1)[0]) == 1
     fake.troubles = [(200, {}, b"x" * (2 << 20))] * 2
-    with pytest.raises(ValueError, match="the answer has more than 1 MiB"):  # of any prompt
+    with pytest.raises(ValueError, match="the answer has more than 1 MiB"):  # the simplest prompt is rejected too
         policy(STATES[1:2], 1)
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 500])
-def test_an_answer_of_deeply_nested_lists_is_one_sentence(fake, status):
+def test_an_answer_of_deeply_nested_lists_gives_a_one_line_error(fake, status):
     depth = 200_000 if status == 200 else 30_000
     fake.troubles = [(status, {}, b"[" * depth + b"]" * depth)] * 2
     with pytest.raises((ValueError, ConnectionError), match=rf"^{fake.url}/completions: ") as stopped:

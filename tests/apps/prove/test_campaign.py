@@ -7,7 +7,7 @@ from toy import result, rows_of
 from waiting import PATIENT, SLOW
 
 from monge import fleet
-from monge.apps.prove.campaign import run, stored, undisturbed
+from monge.apps.prove.campaign import ignore_interrupts, run, stored
 from monge.apps.prove.config import Local, SearchConfig, Source
 from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
 from monge.apps.prove.lean.supervisor import KILLS
@@ -25,12 +25,12 @@ THEOREMS = [
     Theorem("refused", ": no such thing", NATURALS),
     Theorem("s_z", "(a : N) : add a (s z) = s a", NATURALS),
 ]
-SHORT = SearchConfig(Search(nodes=3, candidates=24, seconds=3600.0), PATIENT, limits=SLOW)
+SHORT = SearchConfig(Search(max_states=3, num_tactics=24, max_seconds=3600.0), PATIENT, limits=SLOW)
 
 
 @pytest.mark.long
 def test_an_interrupted_run_is_resumed(lean, tmp_path):
-    """Ctrl-C after two theorems, then --resume: every theorem once, and each state's id once."""
+    """After Ctrl-C at the second theorem and --resume, every theorem and every state id occurs once."""
 
     def stop(result):
         if result.number == 1:
@@ -41,43 +41,45 @@ def test_an_interrupted_run_is_resumed(lean, tmp_path):
             yield task.number, (result(task.number, "out of nodes"), rows_of(5, task.number))
 
     with pytest.raises(KeyboardInterrupt):
-        run(SHORT, THEOREMS, tmp_path, fleets=lambda: toys, told=stop)
+        run(SHORT, THEOREMS, tmp_path, fleets=lambda: toys, on_result=stop)
     assert [r.number for r in results(tmp_path)] == [0, 1]
     with pytest.raises(ValueError, match="--resume"):
         run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.here)
-    with pytest.raises(ValueError, match=r"made with search\.candidates = 24, not 8"):
+    with pytest.raises(ValueError, match=r"made with search\.num_tactics = 24, not 8"):
         run(replace(SHORT, search=Search()), THEOREMS, tmp_path, fleets=lambda: fleet.here, resume=True)
-    found = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.here, resume=True)
-    assert [(r.name, r.proved) for r in found[2:]] == [("refused", False), ("s_z", True)]
-    assert (found[2].ended, "unknownIdentifier" in found[2].error or "no such" in found[2].error) == ("refused", True)
+    finished = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.here, resume=True)
+    assert [(r.name, r.proved) for r in finished[2:]] == [("refused", False), ("s_z", True)]
+    refused = finished[2]
+    assert refused.ended == "refused"
+    assert "unknownIdentifier" in refused.error or "no such" in refused.error
     rows = attempts(tmp_path)
     states = [key for key in rows.column("state_id").to_pylist() if key]
     assert len(states) == len(set(states))
     assert set(rows.column("theorem").to_pylist()) == {"5", "s_z"}
-    assert len(rows) == 2 * len(rows_of(5)) + found[3].attempts
+    assert len(rows) == 2 * len(rows_of(5)) + finished[3].attempts
 
 
 @pytest.mark.slow
-def test_a_lean_that_does_not_start_ends_the_run(lean, tmp_path):
+def test_a_lean_server_that_does_not_start_ends_the_run(lean, tmp_path):
     config = replace(SHORT, limits=replace(SHORT.limits, memory=0.001))
-    with pytest.raises(OSError, match="holds more"):
+    with pytest.raises(OSError, match="uses more than"):
         run(config, THEOREMS[:1], tmp_path, fleets=lambda: fleet.here)
 
 
 @pytest.mark.long
 def test_workers_are_processes(lean, tmp_path):
-    found = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.processes(2, start=undisturbed))
-    assert [r.proved for r in found] == [True, False, False, True]
+    finished = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.processes(2, start=ignore_interrupts))
+    assert [r.proved for r in finished] == [True, False, False, True]
 
 
 @pytest.mark.long
-def test_workers_are_those_of_a_cluster(lean, tmp_path):
+def test_workers_can_run_on_a_cluster(lean, tmp_path):
     cluster = pytest.importorskip("ray", reason="needs Ray: pip install 'monge[ray]'")
     try:
-        found = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.ray(workers=2))
+        finished = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.ray(workers=2))
     finally:
         cluster.shutdown()
-    assert [r.proved for r in found] == [True, False, False, True]
+    assert [r.proved for r in finished] == [True, False, False, True]
 
 
 class Crashing:
@@ -115,7 +117,7 @@ def test_a_run_ends_if_workers_crash_on_every_theorem(tmp_path, in_progress, giv
 
 
 def test_only_a_run_without_results_can_be_started_again(tmp_path):
-    """A setting may have been wrong. A run with results is resumed by the program that started it, and by no other."""
+    """A setting may have been wrong. A run with results is only resumed by the same version of the program."""
     wrong = replace(SHORT, lean="no-such-lean")
     with pytest.raises(ChildProcessError):
         run(wrong, THEOREMS, tmp_path, fleets=lambda: Broken(0))
@@ -127,7 +129,7 @@ def test_only_a_run_without_results_can_be_started_again(tmp_path):
 
 
 class Idle:
-    """A Lean server that starts, and fails to elaborate statements with the errors in `errors`."""
+    """A Lean server that starts, and raises the errors in `errors` when it elaborates statements."""
 
     needs_restart = exhausted = False
     errors: list[Exception]
@@ -157,32 +159,32 @@ def idle(monkeypatch):
     ],
 )
 def test_a_theorem_that_crashes_the_judge_is_quarantined_and_the_run_continues(idle, tmp_path, errors, ended):
-    """A kill from outside is not the theorem's fault, until it happens again and again."""
+    """An external kill is not attributed to the theorem until it happens repeatedly."""
     Idle.errors = list(errors)
     first, second = run(SHORT, THEOREMS[:2], tmp_path, fleets=lambda: fleet.here)
     assert (first.ended, second.ended) == (ended, "refused")
     assert first.error == (str(errors[0]) if ended == "quarantined" else "no statement")
 
 
-def test_settings_are_read_back_as_they_were(tmp_path):
+def test_stored_settings_are_read_back_unchanged(tmp_path):
     """Paths, tuples and nested settings included."""
     local = Local("model", sampling=Sampling(temperature=0.5))
     config = replace(SHORT, server=Endpoint(cache=tmp_path / "cache"), local=local, tactics=("rfl",))
     source = Source(tmp_path / "all.lean", "test", 3)
     run(config, THEOREMS, tmp_path / "run", fleets=Crashing, source=source)
     assert stored(tmp_path / "run") == (config, source)
-    with pytest.raises(ValueError, match="no run of `monge prove search` here to resume"):
+    with pytest.raises(ValueError, match="holds no run to resume"):
         stored(tmp_path)
     (tmp_path / "settings.json").write_text('{"theorems": ["a"], "program": "", "run": "", "search": {}}')
-    with pytest.raises(ValueError, match="damaged, or written by another version of monge"):
+    with pytest.raises(ValueError, match="is damaged, or from another version of monge"):
         stored(tmp_path)
 
 
 @pytest.mark.parametrize("knows", [False, True])
 def test_a_theorem_that_two_workers_crashed_on_is_quarantined_and_no_other(tmp_path, knows):
-    found = run(SHORT, THEOREMS, tmp_path, fleets=lambda: Crashing(knows=knows))
-    assert [r.ended for r in found] == ["out of nodes", "quarantined", "out of nodes", "out of nodes"]
-    assert run(SHORT, THEOREMS, tmp_path, fleets=Crashing, resume=True) == found  # nothing is left to do
+    finished = run(SHORT, THEOREMS, tmp_path, fleets=lambda: Crashing(knows=knows))
+    assert [r.ended for r in finished] == ["out of nodes", "quarantined", "out of nodes", "out of nodes"]
+    assert run(SHORT, THEOREMS, tmp_path, fleets=Crashing, resume=True) == finished  # nothing is left to search
     other = [replace(THEOREMS[0], signature=": True"), *THEOREMS[1:]]
     with pytest.raises(ValueError, match=r"made with theorems\.texts\.00000 z_add = "):
         run(SHORT, other, tmp_path, fleets=Crashing, resume=True)

@@ -1,4 +1,4 @@
-"""Tactics sampled from tiny language models made on the spot, whose tokens are single letters."""
+"""Tactics sampled from tiny language models, created by the tests, whose tokens are single letters."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ STATES = [State((Goal(target),)) for target in ("a = b", "c", "abc = cba ∧ b =
 
 
 def letters(alphabet: str):
-    """A tokenizer of single characters; what it does not know is its first."""
+    """A tokenizer of single characters; it maps unknown characters to its first."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -33,7 +33,7 @@ def letters(alphabet: str):
 
 
 def saved(path: Path, kind: str, alphabet: str = "abc", positions: int = 400) -> str:
-    """The directory of a model with random weights, sure enough of itself that its answers differ in likelihood."""
+    """The directory of a model with random weights, large enough that its answers differ in likelihood."""
     import transformers as t
 
     tokenizer, torch_state = letters(alphabet), torch.random.get_rng_state()
@@ -42,7 +42,7 @@ def saved(path: Path, kind: str, alphabet: str = "abc", positions: int = 400) ->
     common = {"vocab_size": end + 1, "max_position_embeddings": positions, "bos_token_id": end, "eos_token_id": end}
     torch.manual_seed(1)
     if kind == "gpt2":
-        # a table of positions, tied embeddings
+        # learned positions, tied embeddings
         config = t.GPT2Config(n_embd=16, n_layer=2, n_head=2, initializer_range=0.5, **common)
         model = t.GPT2LMHeadModel(config)
     elif kind == "llama":
@@ -70,7 +70,7 @@ def policy(model: LanguageModel, seed: int = 0, **how) -> Causal:
 
 
 def direct(model: LanguageModel, before: list[int], after: list[int]) -> float:
-    """log p of what comes after, a token at a time, each time from nothing."""
+    """log p of the tokens in `after`, one at a time and without a cache."""
     total, ids = 0.0, list(before)
     for token in after:
         logits = model.model(input_ids=torch.tensor([ids])).logits[0, -1].double()
@@ -82,21 +82,21 @@ def direct(model: LanguageModel, before: list[int], after: list[int]) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"temperature": 2.0}, {"top_p": 0.9, "temperature": 1.5}], ids=str)
 def test_the_log_probability_is_that_of_the_tactic_and_its_end_whatever_the_temperature(model, how):
-    found = policy(model, max_new_tokens=5, **how)(STATES, 6)
-    for state, said in zip(STATES, found, strict=True):
+    results = policy(model, max_new_tokens=5, **how)(STATES, 6)
+    for state, suggestions in zip(STATES, results, strict=True):
         before = model.tokenizer(prompt(state))["input_ids"]
-        assert 1 <= len(said) <= 6
-        assert [one.logp for one in said] == sorted((one.logp for one in said), reverse=True)
-        assert len({one.tactic for one in said}) == len(said)
-        for tactic, logp in said:
+        assert 1 <= len(suggestions) <= 6
+        assert [one.logp for one in suggestions] == sorted((one.logp for one in suggestions), reverse=True)
+        assert len({one.tactic for one in suggestions}) == len(suggestions)
+        for tactic, logp in suggestions:
             end = [] if len(tactic) == 5 else [model.tokenizer.eos_token_id]
             assert logp == pytest.approx(direct(model, before, [*model.tokenizer(tactic)["input_ids"], *end]), abs=1e-4)
-    lengths = {len(one.tactic) for said in found for one in said}
+    lengths = {len(one.tactic) for suggestions in results for one in suggestions}
     assert min(lengths) < max(lengths) == 5
 
 
 @pytest.mark.slow
-def test_who_shares_the_batch_changes_nothing(model):
+def test_batching_changes_nothing(model):
     together = policy(model, max_new_tokens=5, tokens=100_000)(STATES, 5)
     for tokens in (1, 700):
         apart = policy(model, max_new_tokens=5, tokens=tokens)(STATES, 5)
@@ -105,37 +105,39 @@ def test_who_shares_the_batch_changes_nothing(model):
             assert [s.logp for s in one] == pytest.approx([s.logp for s in other], abs=1e-4)
 
 
-def test_no_forward_pass_has_more_tokens_than_it_may(llama):
+def test_no_forward_pass_exceeds_the_token_limit(llama):
     sizes = []
     hook = llama.model.register_forward_pre_hook(
-        lambda _, given, named: sizes.append(named["attention_mask"].numel()), with_kwargs=True
+        lambda _, arguments, named: sizes.append(named["attention_mask"].numel()), with_kwargs=True
     )
     policy(llama, max_new_tokens=5, tokens=600)(STATES, 6)
     hook.remove()
     assert 300 < max(sizes) <= 600
 
 
-def test_the_generator_decides_alone(llama):
+def test_only_the_generator_determines_the_samples(llama):
     before = torch.random.get_rng_state()
     first = policy(llama)
-    said = first(STATES, 4)
-    assert policy(llama)(STATES, 4) == said
-    assert first(STATES, 4) != said
-    assert policy(llama, seed=1)(STATES, 4) != said
+    suggestions = first(STATES, 4)
+    assert policy(llama)(STATES, 4) == suggestions
+    assert first(STATES, 4) != suggestions
+    assert policy(llama, seed=1)(STATES, 4) != suggestions
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.7)])
-def test_tactics_are_as_frequent_as_they_are_likely(llama, temperature, top_p):
+def test_sample_frequencies_match_the_probabilities(llama, temperature, top_p):
     draws = 1500
     ids = torch.tensor([llama.tokenizer(prompt(STATES[0]))["input_ids"]])
     p = (llama.model(input_ids=ids).logits[0, -1].detach() / temperature).softmax(-1)
     least = next(k for k in range(1, 5) if float(p.sort(descending=True).values[:k].sum()) >= top_p - 1e-6)
     p[p < p.sort(descending=True).values[least - 1]] = 0
     p /= p.sum()
-    said = policy(llama, max_new_tokens=1, temperature=temperature, top_p=top_p, tokens=100_000)([STATES[0]] * draws, 1)
-    seen = Counter(one[0].tactic if one else END for one in said)
+    suggestions = policy(llama, max_new_tokens=1, temperature=temperature, top_p=top_p, tokens=100_000)(
+        [STATES[0]] * draws, 1
+    )
+    seen = Counter(one[0].tactic if one else END for one in suggestions)
     for token, share in zip([*"abc", END], p.tolist(), strict=True):
         assert abs(seen[token] - draws * share) <= 4 * math.sqrt(draws * share * (1 - share)), token
     assert top_p == 1 or 0 in p.tolist()
@@ -144,18 +146,18 @@ def test_tactics_are_as_frequent_as_they_are_likely(llama, temperature, top_p):
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_a_prompt_that_is_too_long_keeps_its_end(tmp_path, kind):
     model = causal(saved(tmp_path, kind, positions=40))
-    found = policy(model, max_new_tokens=6)(STATES[:2], 4)
-    for state, said in zip(STATES[:2], found, strict=True):
+    results = policy(model, max_new_tokens=6)(STATES[:2], 4)
+    for state, suggestions in zip(STATES[:2], results, strict=True):
         before = model.tokenizer(prompt(state))["input_ids"][-34:]
-        for tactic, logp in said:
+        for tactic, logp in suggestions:
             end = [] if len(tactic) == 6 else [model.tokenizer.eos_token_id]
             assert logp == pytest.approx(direct(model, before, [*model.tokenizer(tactic)["input_ids"], *end]), abs=1e-4)
-    with pytest.raises(ValueError, match=r"max_new_tokens 40: .* has 40 positions, for prompt and answer; give fewer"):
+    with pytest.raises(ValueError, match=r"max_new_tokens is 40, but .* has only 40 positions for prompt and answer"):
         policy(model, max_new_tokens=40)
 
 
 class Script(nn.Module):
-    """Writes a text, the k-th letter with a probability of its own, and knows how often it was asked for the next."""
+    """A model that writes a fixed text, each letter with its own probability, and counts its steps."""
 
     def __init__(self, text: list[int], size: int, begin: int) -> None:
         super().__init__()
@@ -184,25 +186,23 @@ class Script(nn.Module):
         ("  \n\n" + END, None, "", 5),
     ],
 )
-def test_what_counts_is_the_tactic_and_the_end_of_its_line_and_nothing_is_written_after_it(
-    text, tactic, counted, steps
-):
+def test_the_tactic_and_the_end_of_its_line_count_and_sampling_stops_there(text, tactic, counted, steps):
     tokenizer = letters("simprflcaby =>|\n")
     ids = [*tokenizer(text.removesuffix(END))["input_ids"], *([tokenizer.eos_token_id] if text.endswith(END) else [])]
     script = Script(ids, len(tokenizer), len(tokenizer(prompt(STATES[0]))["input_ids"]))
     written = policy(LanguageModel("script", script, tokenizer), top_p=0.01, max_new_tokens=len(ids))
-    (said,) = written(STATES[:1], 2)
+    (suggestions,) = written(STATES[:1], 2)
     if tactic is None:
-        assert said == []
+        assert suggestions == []
     else:
         begin = text.index(counted)
         end = begin + len(counted.removesuffix(END)) + counted.endswith(END)
-        assert said == [(tactic, pytest.approx(float(script.p[begin:end].log().sum()), abs=1e-4))]
+        assert suggestions == [(tactic, pytest.approx(float(script.p[begin:end].log().sum()), abs=1e-4))]
     assert script.steps == steps
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ({"temperature": 0.0}, "temperature must be above 0, got 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be above 0"),
@@ -211,13 +211,13 @@ def test_what_counts_is_the_tactic_and_the_end_of_its_line_and_nothing_is_writte
         ({"top_p": 1.1}, "top_p must be above 0 and at most 1, got 1.1"),
     ],
 )
-def test_sampling_that_draws_nothing_is_refused(how, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_sampling_settings_are_rejected(how, message):
+    with pytest.raises(ValueError, match=message):
         Sampling(**how)
 
 
 class Countdown:
-    """Prove n by subtracting what a tactic says."""
+    """Proves n by subtracting the numbers that the tactics name."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -235,9 +235,9 @@ class Countdown:
         return Proof(Theorem("toy", str(self.n)), state.tactics)
 
 
-def test_a_search_proves_with_what_a_model_says(tmp_path):
+def test_a_search_proves_with_a_model_s_tactics(tmp_path):
     model = causal(saved(tmp_path, "llama", alphabet="13"))
-    outcome = search(Countdown(17), policy(model, max_new_tokens=2), Search(nodes=100))
+    outcome = search(Countdown(17), policy(model, max_new_tokens=2), Search(max_states=100))
     assert outcome.ended == "proved"
     assert sum(map(int, outcome.proof.tactics)) == 17
     assert all(attempt.suggestion.logp < 0 for attempt in outcome.attempts)

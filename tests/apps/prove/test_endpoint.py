@@ -1,4 +1,4 @@
-"""The way to a server: trouble that passes or does not, the circuit breaker, keys. No test waits."""
+"""Requests to a server: temporary and permanent failures, the circuit breaker, API keys. No test waits."""
 
 import json
 import math
@@ -15,10 +15,10 @@ from monge.apps.prove.state import Goal, State
 
 
 @pytest.mark.parametrize("trouble", [(500, {}, {}), (429, {}, b"busy"), (200, {"Content-Length": "99"}, b"cut")])
-def test_trouble_that_passes_is_waited_for_longer_each_time(fake, trouble):
+def test_temporary_failures_are_retried_after_growing_delays(fake, trouble):
     fake.troubles, time = [trouble] * 3, Time()
-    (said,) = completions(fake, time, wait=1.0)(STATES[:1], 3)
-    assert len(said) == 3
+    (suggestions,) = completions(fake, time, wait=1.0)(STATES[:1], 3)
+    assert len(suggestions) == 3
     first, second, third = time.slept
     assert 0.5 <= first <= 1.5
     assert 1 <= second <= 3
@@ -31,7 +31,7 @@ def test_trouble_that_passes_is_waited_for_longer_each_time(fake, trouble):
     assert other.slept != time.slept
 
 
-def test_the_wait_that_a_server_asks_for_is_kept(fake, monkeypatch):
+def test_a_delay_that_the_server_asks_for_is_respected(fake, monkeypatch):
     now = time.time()
     monkeypatch.setattr("monge.apps.prove.lm.endpoint.time.time", lambda: now)
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now + 40))
@@ -47,7 +47,7 @@ def test_the_wait_that_a_server_asks_for_is_kept(fake, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("payload", "said"),
+    ("payload", "message"),
     [
         ({"error": {"message": "n is\ntoo large"}}, "HTTP 400: n is too large"),
         ({"object": "error", "message": "unknown model"}, "HTTP 400: unknown model"),
@@ -56,20 +56,20 @@ def test_the_wait_that_a_server_asks_for_is_kept(fake, monkeypatch):
         (b"", "HTTP 400: Bad Request"),
     ],
 )
-def test_what_is_refused_is_said_at_once(fake, payload, said):
-    """Of a server that refuses the plainest prompt too."""
+def test_a_rejection_is_reported_at_once(fake, payload, message):
+    """The server rejects the simplest prompt too."""
     fake.troubles, clock = [(400, {}, payload)] * 2, Time()
-    with pytest.raises(ValueError, match=said) as stopped:
+    with pytest.raises(ValueError, match=message) as stopped:
         completions(fake, clock)(STATES[:1], 3)
     assert str(stopped.value).startswith(f"{fake.url}/completions: ")
     assert "\n" not in str(stopped.value)
     assert (len(fake.asked), clock.slept) == (2, [])
 
 
-def test_a_prompt_that_a_server_refuses_and_answers_others_has_no_suggestions(fake):
+def test_a_prompt_that_alone_is_rejected_has_no_suggestions(fake):
     policy = completions(fake, Time(), workers=1)
     fake.troubles = [(400, {}, {"error": {"message": "too long"}})]
-    assert [len(said) for said in policy(STATES[1:], 3)] == [0, 3, 3]
+    assert [len(suggestions) for suggestions in policy(STATES[1:], 3)] == [0, 3, 3]
     assert policy.missed == [f"{fake.url}/completions: HTTP 400: too long"]
     assert len(policy(STATES[1:2], 3)[0]) == 3
     fake.troubles = [(400, {}, {"error": {"message": "no model is loaded"}})] * 2
@@ -77,19 +77,19 @@ def test_a_prompt_that_a_server_refuses_and_answers_others_has_no_suggestions(fa
         policy(STATES[:1], 3)
 
 
-def test_ctrl_c_waits_for_no_request(fake):
+def test_ctrl_c_does_not_wait_for_requests(fake):
     release, answer, main = threading.Event(), fake.answer, threading.main_thread().ident
     interrupted = threading.Lock()
 
-    def interrupt(*said):
+    def interrupt(*request):
         """Press Ctrl-C on the first request; answer none before the test ends."""
         if interrupted.acquire(blocking=False):
             signal.pthread_kill(main, signal.SIGINT)
         release.wait(600)
-        return answer(*said)
+        return answer(*request)
 
     fake.answer = interrupt
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest workers ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
             completions(fake, seconds=600.0)(STATES, 3)
@@ -99,38 +99,38 @@ def test_ctrl_c_waits_for_no_request(fake):
         signal.signal(signal.SIGINT, before)
 
 
-def test_the_breaker_opens_rests_and_closes(fake):
+def test_the_breaker_opens_pauses_and_closes(fake):
     clock = Time()
     policy = completions(fake, clock, retries=1, breaker=2, rest=30.0, workers=1)
     fake.down = True
     assert policy(STATES[:1], 3) == [[]]
     assert len(policy.missed) == 1
     with pytest.raises(
-        ConnectionError, match=r"completions: requests fail, 2 in a row, .* HTTP 503: no worker; see"
+        ConnectionError, match=r"completions: requests failed \(2 in a row, .* HTTP 503: no worker\); check"
     ) as stopped:
         policy(STATES[1:], 3)
     assert "\n" not in str(stopped.value)
     asked = len(fake.asked)
-    assert asked == 4  # each with its retry; the states after the second request were not asked for
+    assert asked == 4  # two requests with a retry each; none for the states after them
     clock.now += 29
-    with pytest.raises(ConnectionError, match="asked again after 30 seconds"):
+    with pytest.raises(ConnectionError, match="requests resume after 30 seconds"):
         policy(STATES, 3)
     assert len(fake.asked) == asked
     clock.now += 2
-    with pytest.raises(ConnectionError):  # the trial fails: left alone again
+    with pytest.raises(ConnectionError):  # the trial fails, so the circuit stays open
         policy(STATES, 3)
     with pytest.raises(ConnectionError):
         policy(STATES, 3)
     assert len(fake.asked) == asked + 2
     fake.down = False
     clock.now += 31
-    assert [len(said) for said in policy(STATES, 3)] == [3] * 4
+    assert [len(suggestions) for suggestions in policy(STATES, 3)] == [3] * 4
     fake.down = True
-    assert policy([State((Goal("new"),))], 3) == [[]]  # one failure is one again
+    assert policy([State((Goal("new"),))], 3) == [[]]  # failures are counted from 0 again
     assert len(policy.missed) == 2
 
 
-def test_while_one_request_tries_the_others_wait_for_it(fake):
+def test_other_requests_wait_for_the_trial_request(fake):
     clock = Time()
     policy = completions(fake, clock, retries=0, breaker=1, rest=30.0, workers=4)
     fake.down = True
@@ -143,22 +143,22 @@ def test_while_one_request_tries_the_others_wait_for_it(fake):
     assert len(fake.asked) == asked + 1
     fake.down = False
     clock.now += 31
-    assert [len(said) for said in policy(STATES, 3)] == [3] * 4
+    assert [len(suggestions) for suggestions in policy(STATES, 3)] == [3] * 4
 
 
-def test_a_server_that_is_not_there_is_named():
+def test_an_unreachable_server_is_named():
     policy = Completions(Endpoint("http://127.0.0.1:9/v1", "m", breaker=1), sleep=(clock := Time()).sleep, clock=clock)
     with pytest.raises(
         ConnectionError,
-        match=r"^http://127.0.0.1:9/v1/completions: requests fail, 1 .*refused; see that the server runs",
+        match=r"^http://127.0.0.1:9/v1/completions: requests failed \(1 .*refused\); check that the server is running",
     ):
         policy(STATES[:1], 3)
     assert len(clock.slept) == 4
 
 
-def test_a_server_that_does_not_answer_in_time_is_asked_again(fake):
+def test_a_request_that_times_out_is_repeated(fake):
     release, answer = threading.Event(), fake.answer
-    fake.answer = lambda *said: (release.wait(600), answer(*said))[1]
+    fake.answer = lambda *request: (release.wait(600), answer(*request))[1]
     try:
         policy = completions(fake, seconds=0.05, retries=1, breaker=1)
         with pytest.raises(ConnectionError, match="timed out"):
@@ -167,8 +167,8 @@ def test_a_server_that_does_not_answer_in_time_is_asked_again(fake):
         release.set()
 
 
-def test_an_answer_that_comes_in_drips_is_not_waited_for_for_ever(fake):
-    """The socket's time-out begins anew with each part; the clock here jumps with each look at it."""
+def test_the_timeout_covers_the_complete_answer(fake):
+    """The socket's timeout restarts with each part. The clock here advances each time it is read."""
     ticks = iter(range(0, 1000, 10))
     policy = Completions(Endpoint(fake.url, "m", seconds=5.0, retries=0, breaker=1), clock=lambda: next(ticks))
     with pytest.raises(ConnectionError, match="timed out"):
@@ -205,7 +205,7 @@ def test_the_key_does_not_follow_a_redirection(fake, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [None, "", "two\nlines-secret", "clé-secret"])
-def test_a_variable_that_holds_no_key_is_named_and_not_shown(fake, monkeypatch, value):
+def test_a_variable_without_a_valid_key_is_named_and_its_value_is_not_shown(fake, monkeypatch, value):
     monkeypatch.delenv("MONGE_TEST_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("MONGE_TEST_KEY", value)
@@ -216,7 +216,7 @@ def test_a_variable_that_holds_no_key_is_named_and_not_shown(fake, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         *(
             ({"url": url}, "url must be")
@@ -225,11 +225,11 @@ def test_a_variable_that_holds_no_key_is_named_and_not_shown(fake, monkeypatch, 
         ({"url": "http://a/v1/chat/completions"}, "url must be a server's address up to its version"),
         ({"key_variable": "sk-secret"}, "key_variable must be the name of an environment variable"),
         ({"max_tokens": 0}, "max_tokens must be above 0, got 0"),
-        ({"retries": -1}, "retries must not be below 0, got -1"),
-        ({"temperature": math.nan}, "temperature must not be below 0, got nan"),
+        ({"retries": -1}, "retries must be at least 0, got -1"),
+        ({"temperature": math.nan}, "temperature must be at least 0, got nan"),
     ],
 )
-def test_settings_that_ask_nothing_are_refused(settings, said):
-    with pytest.raises(ValueError, match=said) as stopped:
+def test_invalid_settings_are_rejected(settings, message):
+    with pytest.raises(ValueError, match=message) as stopped:
         Endpoint(**{"url": "http://a/v1", "model": "m", **settings})
     assert "secret" not in str(stopped.value)

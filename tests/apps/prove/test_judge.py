@@ -1,4 +1,4 @@
-"""The judge: its processes, what it rejects, and what the deciding process makes of false exports.
+"""The judge: its processes, what it rejects, and how the deciding process treats forged exports.
 
 Tests with the same header follow one another, since each new header starts processes."""
 
@@ -11,7 +11,7 @@ from monge.apps.prove.state import Proof, Rejection, Theorem
 pytestmark = pytest.mark.slow
 
 
-def test_what_is_excluded_may_not_be_used(judge):
+def test_an_excluded_lemma_may_not_be_used(judge):
     excluded = Theorem("t", "(a b : Nat) : a + b = b + a", exclude=("Nat.add_comm",))
     assert judge(excluded, ("exact Nat.add_comm a b",)).kind == "excluded"
     assert isinstance(judge(Theorem("t", "(a b : Nat) : a + b = b + a"), ("exact Nat.add_comm a b",)), Proof)
@@ -26,21 +26,23 @@ def test_axioms_of_lean_are_allowed_and_named(judge):
 def test_a_proof_is_one_theorem(judge):
     assert isinstance(judge(Theorem("t", ": True"), ("trivial",)), Proof)
     for more in ("axiom a : True", "def f := 1", "@[simp] theorem u : True := trivial", "#eval 1"):
-        found = judge(Theorem("t", ": True"), ("trivial\n\n" + more,))
-        assert isinstance(found, Rejection)
-        assert found.kind == "compile"
+        verdict = judge(Theorem("t", ": True"), ("trivial\n\n" + more,))
+        assert isinstance(verdict, Rejection)
+        assert verdict.kind == "compile"
 
 
-def test_what_is_excluded_has_left_simp_when_the_proof_is_compiled(judge):
+def test_an_excluded_lemma_is_removed_from_simp_when_the_proof_is_compiled(judge):
     theorem = Theorem("t", "(l : List Nat) : (l ++ []).length = l.length", exclude=("List.append_nil",))
-    found = judge(theorem, ("simp only [List.append_nil]",))
-    assert found.kind == "excluded"
+    verdict = judge(theorem, ("simp only [List.append_nil]",))
+    assert verdict.kind == "excluded"
     assert isinstance(judge(theorem, ("simp",)), Proof)
 
 
 def export(*declarations: tuple) -> dict:
-    """What a process that compiles hands over: of declarations (kind, name, expressions), each a constant's name or one applied
-    to another; that of a constant with one level, which is 0, ends in a dot."""
+    """The export of declarations (kind, name, expressions).
+
+    An expression is a constant's name or a pair (function, argument); a final dot gives a constant the universe level 0.
+    """
     names, exprs = [None], []
 
     def put(table: list, row: list) -> int:
@@ -52,17 +54,19 @@ def export(*declarations: tuple) -> dict:
         before, _, last = text.rpartition(".")
         return put(names, [name(before), last]) if text else 0
 
-    def expr(said: str | tuple) -> int:
-        if isinstance(said, tuple):
-            return put(exprs, ["app", expr(said[0]), expr(said[1])])
-        return put(exprs, ["const", name(said.removesuffix(".")), *([0] if said.endswith(".") else [])])
+    def expr(expression: str | tuple) -> int:
+        if isinstance(expression, tuple):
+            return put(exprs, ["app", expr(expression[0]), expr(expression[1])])
+        return put(exprs, ["const", name(expression.removesuffix(".")), *([0] if expression.endswith(".") else [])])
 
-    rows = [[kind, name(called), [], [expr(said) for said in more]] for kind, called, *more in declarations]
+    rows = [
+        [kind, name(constant), [], [expr(expression) for expression in more]] for kind, constant, *more in declarations
+    ]
     return {"names": names, "levels": [None], "exprs": exprs, "declarations": rows}
 
 
 def lie(name: str) -> dict:
-    """A sorry's theorem of that name, and the target by it."""
+    """A theorem of this name proved by sorry, and the target proved by that theorem."""
     return export(
         ("theorem", name, "False", (("sorryAx.", "False"), "Bool.true")), ("theorem", "target", "False", name)
     )
@@ -72,7 +76,7 @@ def lie(name: str) -> dict:
     ("proof", "kind"),
     [
         (lie("w"), "axiom"),
-        (lie("instMonadExceptOfUnitOption._lam_0"), "axiom"),  # a name of the library's that no constant bears
+        (lie("instMonadExceptOfUnitOption._lam_0"), "axiom"),  # a library name that belongs to no constant
         (lie("Nat"), "kernel"),
         (export(("axiom", "w", "False"), ("theorem", "target", "False", "w")), "axiom"),
         (export(("theorem", "target", "True", "True.intro")), "kernel"),
@@ -81,10 +85,10 @@ def lie(name: str) -> dict:
         ({"names": 3}, "statement"),
     ],
 )
-def test_what_is_handed_over_is_not_believed(judge, proof, kind):
+def test_exports_are_not_trusted(judge, proof, kind):
     kernel, statement = judge.servers.ready("kernel"), export(("axiom", "target", "False"))
-    found = kernel.request("replay", statement=statement, proof=proof, exclude=[], beyond=[], after="")
-    assert found["failed"] == kind, found
+    answer = kernel.request("replay", statement=statement, proof=proof, exclude=[], beyond=[], after="")
+    assert answer["failed"] == kind, answer
 
 
 @pytest.mark.parametrize(
@@ -97,13 +101,13 @@ def test_what_is_handed_over_is_not_believed(judge, proof, kind):
         Theorem("t", ": True", beyond=("Init.Nothing",)),
     ],
 )
-def test_what_would_be_passed_over_is_refused(server, theorem):
+def test_input_that_would_be_ignored_is_rejected(server, theorem):
     with pytest.raises(ValueError, match=r"here|there is no"):
         server.statement(theorem)
 
 
 @pytest.mark.long
-def test_a_theorem_of_the_library_is_not_proved_by_itself_or_what_follows(lean):
+def test_a_library_theorem_is_not_proved_by_itself_or_later_theorems(lean):
     restated = Theorem("again", ": type_of% @List.map_map", imports=("Init", "Std"), after="List.map_map")
     with Judge(lean, ("Init", "Std"), limits=SLOW, patience=PATIENT) as judge:
         assert judge.state(restated).text.endswith("Eq (List.map g (List.map f l)) (List.map (Function.comp g f) l)")
@@ -120,12 +124,12 @@ def test_a_theorem_of_the_library_is_not_proved_by_itself_or_what_follows(lean):
 
 
 @pytest.mark.long
-def test_a_whole_proof_may_take_what_all_its_tactics_may(judge):
+def test_a_proof_may_use_the_budgets_of_all_its_tactics_together(judge):
     theorem = Theorem("t", ": True", "set_option maxHeartbeats 20\n")
     assert isinstance(judge(theorem, (*["iterate 50 (have := Nat.add_comm 1 2)"] * 6, "trivial")), Proof)
 
 
-def test_a_statement_is_said_as_elaborated_and_what_its_header_redefines(judge):
+def test_the_elaborated_statement_and_redefinitions_in_its_header_are_reported(judge):
     header = """instance : Add Nat := ⟨fun _ _ => 0⟩
 local notation "five" => 4
 namespace M
@@ -135,21 +139,21 @@ def Nat.succ (n : Nat) : Nat := n
 notation "six" => 6 in def hidden := 1
 """
     first = judge.servers.ready("statement", header)
-    found = judge.state(Theorem("t", "(a : Nat) : a + five = 0", header))
-    assert found.text == "∀ (a : Nat), Eq (HAdd.hAdd a (4 : Nat)) (0 : Nat)"
-    assert [instance for instance in found.instances if instance.startswith("Add Nat is instAddNat")]
-    assert [tell for tell in found.tells if "five" in tell]
-    assert [tell for tell in found.tells if "instAddNat" in tell]
-    assert [tell for tell in found.tells if tell.endswith("Lean's own Nat.succ")]
-    assert [tell for tell in found.tells if "loud" in tell]
-    assert [tell for tell in found.tells if "six" in tell]
-    assert not [tell for tell in found.tells if "quiet" in tell]
+    statement = judge.state(Theorem("t", "(a : Nat) : a + five = 0", header))
+    assert statement.text == "∀ (a : Nat), Eq (HAdd.hAdd a (4 : Nat)) (0 : Nat)"
+    assert [instance for instance in statement.instances if instance.startswith("Add Nat is instAddNat")]
+    assert [note for note in statement.tells if "five" in note]
+    assert [note for note in statement.tells if "instAddNat" in note]
+    assert [note for note in statement.tells if note.endswith("Lean's own Nat.succ")]
+    assert [note for note in statement.tells if "loud" in note]
+    assert [note for note in statement.tells if "six" in note]
+    assert not [note for note in statement.tells if "quiet" in note]
     assert judge.state(Theorem("t", ": True", "def f : Nat := 1\n")).tells == ()
-    assert judge.servers.current("statement") is not first  # another header has a process of its own
+    assert judge.servers.current("statement") is not first  # another header gets its own process
     assert not first.alive
 
 
 def test_the_statement_comes_from_another_process_than_the_proof(judge, naturals):
-    """A proof of another statement, and one that proves nothing."""
+    """A proof of one statement is not accepted for another."""
     assert isinstance(judge(naturals("(a : N) : a + z = a"), ("rfl",)), Proof)
     assert isinstance(judge(naturals("(a : N) : z + a = a"), ("rfl",)), Rejection)

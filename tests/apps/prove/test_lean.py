@@ -1,4 +1,4 @@
-"""Real Lean as a server: states branch, errors name their places, and proofs by steps are proofs."""
+"""Lean as a server: states branch, errors give positions, and the judge accepts proofs found step by step."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ def steps(server, theorem, *tactics):
     return state
 
 
-def test_a_proof_by_steps_is_one(server, judge, naturals):
+def test_a_proof_by_steps_is_accepted(server, judge, naturals):
     theorem = naturals("(a : N) : z + a = a")
     state = server.start(theorem)
     assert [str(h) for h in state.goals[0].hypotheses] == ["a : N"]
@@ -49,16 +49,16 @@ def test_a_tactic_of_several_lines(server, judge, naturals):
 
 
 @pytest.mark.parametrize("header", ["", "\n", "-- theorems of mine\n", "/- of\nmine -/\n\n-- and more"])
-def test_a_header_may_say_nothing(server, header):
+def test_a_header_may_be_empty(server, header):
     assert isinstance(server.start(Theorem("t", ": True", header)), State)
 
 
-def test_an_error_is_where_the_statement_has_it(server):
+def test_an_error_has_its_position_in_the_statement(server):
     with pytest.raises(ValueError, match=r"t: <statement>:2:7: error(?s:.*)Missing"):
         server.start(Theorem("t", ":\n  1 = (Missing : Nat)"))
 
 
-def test_the_probes_that_this_lean_does_not_know_are_left_out(server):
+def test_probes_unknown_to_this_lean_are_left_out(server):
     assert set(PROBES) - set(known(server, PROBES)) == {"ring", "norm_num", "tauto", "linarith", "push_neg"}
 
 
@@ -93,13 +93,13 @@ def nested(inner):
         (": Nonempty PUnit.{1}", ": Nonempty PUnit.{2}", False),
     ],
 )
-def test_states_are_alike_where_they_mean_the_same(server, one, other, same):
+def test_states_are_equal_exactly_if_they_mean_the_same(server, one, other, same):
     one, other = (server.start(Theorem("t", signature)) for signature in (one, other))
     assert "⋯" not in str(one)
     assert (canonical(one) == canonical(other)) is same
 
 
-def test_hypotheses_before_the_colon_are_introduced_and_those_after_it_not(server):
+def test_only_hypotheses_before_the_colon_are_introduced(server):
     state = server.start(Theorem("t", "{p : Prop} (h : p) : ∀ q : Prop, q → p"))
     assert [(h.name, h.prop) for h in state.goals[0].hypotheses] == [("p", False), ("h", True)]
     assert state.goals[0].target == "∀ (q : Prop), q → p"
@@ -118,20 +118,20 @@ def test_hypotheses_before_the_colon_are_introduced_and_those_after_it_not(serve
         (Theorem("t u", ": True"), "<statement>"),
     ],
 )
-def test_a_statement_that_is_none_is_said_so_with_its_place(server, theorem, match):
+def test_an_invalid_statement_is_rejected_with_its_position(server, theorem, match):
     with pytest.raises(ValueError, match=match):
         server.start(theorem)
 
 
-def test_a_failure_says_what_lean_said(server):
+def test_a_failure_has_its_kind(server):
     state = server.start(Theorem("t", "(a : Nat) : a = 0"))
     assert server.step(state, "rfl").kind == "tactic"
     assert server.step(state, "no such tactic").kind == "parse"
     assert server.step(state, "sorry").kind == "axiom"
 
 
-def test_what_no_proof_may_use_is_no_step_in_whatever_goal(server):
-    """Else a state reached so would stand in the way of the same reached honestly."""
+def test_a_step_may_not_use_forbidden_constants_in_any_goal(server):
+    """Otherwise a state reached that way would block the same state reached by valid steps."""
     theorem = Theorem("t", "(a b : Nat) : a + b = b + a ∧ 0 < 1", "axiom bad : 0 < 1", exclude=("Nat.add_comm",))
     state = steps(server, theorem, "constructor")
     for tactic, kind in (
@@ -147,20 +147,20 @@ def test_what_no_proof_may_use_is_no_step_in_whatever_goal(server):
         assert server.step(server.start(hidden), tactic).kind in ("excluded", "axiom"), tactic
 
 
-def test_init_is_there_as_in_every_file(lean):
+def test_init_is_always_imported(lean):
     with LeanServer(lean, ("Init.Prelude",), limits=SLOW, budget=PATIENT) as server:
         theorem = Theorem("t", "(l : List Nat) : (l ++ []).length = l.length", imports=("Init.Prelude",))
         assert steps(server, theorem, "simp").done
 
 
-def test_heartbeats_end_a_tactic_and_the_server_goes_on(server):
+def test_heartbeats_end_a_tactic_and_the_server_continues(server):
     state = server.start(Theorem("t", "(f : Nat → Nat) (h : ∀ n, f n = f (n + 1)) : f 0 = 1"))
     failure = server.step(state, "simp [h]", Budget(heartbeats=1))
     assert isinstance(failure, Failure)
     assert server.alive
 
 
-def test_a_tactic_may_leave_so_many_goals(server):
+def test_the_number_of_goals_after_a_tactic_is_limited(server):
     state = server.start(Theorem("t", "(a b c : Bool) : (a && b && c) = (c && b && a)"))
     split = "cases a <;> cases b <;> cases c"
     assert len(server.step(state, split, Budget(goals=8)).goals) == 8
@@ -168,28 +168,28 @@ def test_a_tactic_may_leave_so_many_goals(server):
 
 
 def test_a_server_sees_no_other_file_and_no_network(tmp_path):
-    """The wall around a Lean of the machine, where there is bubblewrap."""
+    """Confinement of an installed Lean by bubblewrap."""
     needs_bubblewrap()
     (tmp_path / "seen").mkdir()
     (tmp_path / "hidden").mkdir()
     write = f"touch {tmp_path}/seen/x || touch /usr/x || echo read-only"
     script = f"ls {tmp_path}; cat /proc/net/dev | wc -l; {write}; ls -A ~ /run | grep -c '^[^/]'"
-    found = subprocess.run(confined(["sh", "-c", script], (f"{tmp_path}/seen",)), capture_output=True, text=True)
-    assert found.stdout.split() == ["seen", "3", "read-only", "0"]
+    result = subprocess.run(confined(["sh", "-c", script], (f"{tmp_path}/seen",)), capture_output=True, text=True)
+    assert result.stdout.split() == ["seen", "3", "read-only", "0"]
 
 
-def test_no_way_out_of_the_build_has_a_name(lean):
+def test_no_function_that_leaves_the_sandbox_has_a_name(lean):
     root = embedded_root()
     ask = "const s = require(process.argv[1]); console.log(process.argv.slice(2).map((name) => s(name) > 0).join(' '))"
     names = ["lean_nat_big_add", "emscripten_run_script", "system", "dlopen", "__syscall_socket", "uv_process_kill"]
-    found = subprocess.run([node(), "-e", ask, str(root / "symbols.cjs"), *names], capture_output=True, text=True)
-    assert found.stdout.split() == ["true", *["false"] * 5]
+    result = subprocess.run([node(), "-e", ask, str(root / "symbols.cjs"), *names], capture_output=True, text=True)
+    assert result.stdout.split() == ["true", *["false"] * 5]
     script = (root / "lean.js").read_text()
     assert not re.search(r"(?<![\w$])eval\(", script)
 
 
 def test_lemmas_of_the_library_unfold(server, judge):
-    """What Lean derives on demand of an imported definition is to be had."""
+    """Equations that Lean derives on demand from imported definitions are available."""
     theorem = Theorem("t", "(f : Nat → Nat) (l : List Nat) : (l.map f).length = l.length")
     for tactics in (("simp",), ("grind",), ("induction l <;> simp_all [List.map]",)):
         state = steps(server, theorem, *tactics)

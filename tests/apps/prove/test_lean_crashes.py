@@ -1,4 +1,4 @@
-"""Real Lean that crashes: limits hold, malformed output kills the process, and a session survives it."""
+"""Crashes of Lean processes: limits hold, malformed output kills the process, and a session survives it."""
 
 import os
 import subprocess
@@ -19,8 +19,8 @@ from monge.apps.prove.state import Failure, Proof, State, Theorem
 pytestmark = pytest.mark.slow
 
 
-def test_memory_kills(lean):
-    with pytest.raises(ServerCrashed, match=r"holds more than 0\.3 GB"):
+def test_a_server_above_its_memory_limit_is_killed(lean):
+    with pytest.raises(ServerCrashed, match=r"uses more than 0\.3 GB"):
         LeanServer(lean, limits=Limits(memory=0.3)).hello()
 
 
@@ -57,7 +57,7 @@ def test_a_session_outlives_its_servers(lean, judge):
             servers.current(SEARCH).step(state, "trivial")
 
 
-def test_it_ends_with_its_parent(lean):
+def test_a_server_ends_with_its_parent(lean):
     code = """
     import sys
     from monge.apps.prove.lean.server import LeanServer
@@ -104,7 +104,7 @@ def test_standard_error_is_bounded(hostile):
 
 @pytest.mark.long
 def test_a_session_survives_what_a_tactic_of_another_theorem_left_in_the_server(hostile):
-    """A linter stays for all theorems; the session restarts the server."""
+    """A linter stays active for all theorems, so the session restarts the server."""
     linter = run_tac("Lean.Elab.Command.addLinter { run := fun _ _ _ => throw (.internal ⟨0⟩ {}) }")
     server = hostile.ready(SEARCH)
     state = server.start(Theorem("t", ": True", imports=("Lean",)))
@@ -121,13 +121,13 @@ def test_a_session_survives_what_a_tactic_of_another_theorem_left_in_the_server(
 @pytest.mark.parametrize(
     ("tactic", "match"),
     [
-        ('IO.print (grown "[" 18 ++ "\\n")', r"is no answer|more than its answer"),
-        ("IO.Process.exit 0", "ended"),
+        ('IO.print (grown "[" 18 ++ "\\n")', r"is not an answer|more than its answer"),
+        ("IO.Process.exit 0", "exited"),
         ("do let _ ← (spin 0).asTask .dedicated", "used CPU after its answer"),
     ],
 )
-def test_a_tactic_that_attacks_its_server_crashes_it_by_itself(hostile, tactic, match):
-    """Such a crash is not one from outside."""
+def test_an_attack_by_a_tactic_counts_as_a_crash(hostile, tactic, match):
+    """The crash does not count as an external kill."""
     server = hostile.ready(SEARCH)
     state = server.start(Theorem("t", ": True", CODE, ("Lean",)))
 
@@ -145,7 +145,7 @@ def test_a_tactic_that_attacks_its_server_crashes_it_by_itself(hostile, tactic, 
 
 
 @pytest.mark.long
-def test_background_work_that_ends_is_waited_for(hostile):
+def test_the_server_waits_for_background_work_that_ends(hostile):
     """V8 compiles hot functions for seconds after an answer, and for longer on a busy machine."""
     server = hostile.ready(SEARCH)
     state = server.start(Theorem("t", ": True", CODE, ("Lean",)))

@@ -1,4 +1,4 @@
-"""Letters that look like others are named; those of ordinary mathematics are not."""
+"""Letters that look Latin but are not are reported; those of ordinary mathematics are not."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from monge.apps.prove.letters import look_alikes
         ("fıx", "fıx: ı is U+0131 LATIN SMALL LETTER DOTLESS I, not i"),
     ],
 )
-def test_a_letter_that_looks_like_another_is_named(statement, letter):
+def test_a_letter_that_looks_like_another_is_reported(statement, letter):
     assert look_alikes(statement) == (letter,)
 
 
@@ -25,5 +25,5 @@ def test_a_letter_that_looks_like_another_is_named(statement, letter):
     "statement",
     ["∀ {ι κ : Type u} (ν ρ : ι → ℝ) (α β : Type), hα γ ∧ ‖x₁ - y'‖ ≤ ε", "∀ n : ℕ, ∑ i, φ i = Ω", "naïve Erdős"],
 )
-def test_letters_of_ordinary_statements_are_not(statement):
+def test_letters_of_ordinary_statements_are_not_reported(statement):
     assert look_alikes(statement) == ()

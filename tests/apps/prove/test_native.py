@@ -99,7 +99,7 @@ def test_it_is_confined_where_there_is_bubblewrap(native, tmp_path):
 
 
 def test_a_lean_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no 'no-such-lean' to run"):
+    with pytest.raises(FileNotFoundError, match="'no-such-lean' was not found"):
         native_lean(("no-such-lean",))
 
 
@@ -119,7 +119,7 @@ def test_without_bubblewrap_it_says_so(tmp_path, monkeypatch, capsys):
     [
         ('{"error": {"code": "E1", "summary": "no such version"}}', "npm error A complete log\n", "no such version"),
         ('{"error": {"summary": ""}}', "npm error code E1\n", "npm error code E1"),
-        ("", "", "it does not say why"),
+        ("", "", "npm gives no reason"),
     ],
 )
 def test_npm_s_reason_is_said(stdout, stderr, why, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""One prompt, and the first tactic of whatever a model wrote after it."""
+"""The prompt, and the first tactic of a model's answer."""
 
 import textwrap
 
@@ -12,7 +12,7 @@ from monge.apps.prove.state import Goal, Hypothesis, State
 
 STATE = State((Goal("n = n", (Hypothesis("n", "Nat", False),), "zero"), Goal("True")))
 CASES = "cases h with\n| inl a =>\n  simp\n\n| inr b => rfl"
-WHOLE = [
+COMPLETE = [
     "simp",
     "rw [← h]",
     "by_cases h : p",
@@ -22,37 +22,37 @@ WHOLE = [
     "intro x\n<;> rfl",
 ]
 words = st.text(alphabet="ab·|<;>-/`{}() \n\r\t\u2028by", max_size=40)
-tactics = st.sampled_from(WHOLE)
+tactics = st.sampled_from(COMPLETE)
 
 
-def test_the_prompt_is_the_seed_s():
+def test_the_prompt_has_a_fixed_format():
     assert prompt(STATE) == (
         "Complete the following Lean 4 code:\n\n```lean4\n/- tactic state:\n"
         "case zero\nn : Nat\n⊢ n = n\n\n⊢ True\n-/\n```\n"
     )
 
 
-def test_the_fingerprint_is_the_template_s(monkeypatch):
-    """A golden value: who changes the template makes all that was learnt from it useless, and must say so here."""
+def test_the_fingerprint_identifies_the_template(monkeypatch):
+    """A golden value: a changed template invalidates all models trained with the old one."""
     assert fingerprint() == "85ea5485f2a5"
     monkeypatch.setattr(module, "TEMPLATE", module.TEMPLATE + " ")
     assert fingerprint() != "85ea5485f2a5"
 
 
 @given(st.text(max_size=30))
-def test_a_state_stands_in_its_prompt_whatever_is_written_in_it(target):
+def test_any_state_appears_unchanged_in_its_prompt(target):
     state = State((Goal(target),))
     assert f"tactic state:\n{state}\n-/" in prompt(state)
 
 
 @given(words | st.text(max_size=40))
-def test_what_is_read_is_read_again_as_itself(text):
+def test_reading_a_tactic_again_returns_it_unchanged(text):
     tactic = tactic_of(text)
     assert tactic == tactic.strip()
     assert tactic_of(tactic) == tactic
     assert not tactic.startswith(("```", "--", "/-", "by "))
-    found = found_in(text)
-    assert [line.strip() for line in text[found.start : found.end].split("\n")] == [
+    parsed = found_in(text)
+    assert [line.strip() for line in text[parsed.start : parsed.end].split("\n")] == [
         line.strip() for line in tactic.split("\n")
     ]
 
@@ -63,13 +63,13 @@ def test_what_is_read_is_read_again_as_itself(text):
     st.integers(0, 6),
     st.sampled_from(["", "\n", "\nomega", "\n```\nThat is all.", "\n-- done", "\n\nexact h\n  foo", "\nby_contra h"]),
 )
-def test_fences_comments_by_indentation_and_what_follows_change_nothing(tactic, before, columns, after):
+def test_fences_comments_by_indentation_and_text_after_it_do_not_change_a_tactic(tactic, before, columns, after):
     assert tactic_of(before + textwrap.indent(tactic + after, " " * columns)) == tactic
 
 
-@pytest.mark.parametrize("tactic", WHOLE)
-def test_while_it_is_written_it_is_closed_only_when_nothing_more_can_come(tactic):
-    """What is cut where it is closed has the tactic that the whole text has."""
+@pytest.mark.parametrize("tactic", COMPLETE)
+def test_a_tactic_is_closed_only_if_no_further_text_can_extend_it(tactic):
+    """A text that is cut where it is closed has the same tactic as the complete text."""
     text = f"  {textwrap.indent(tactic, '  ').strip()}\n  omega"
     for length in range(len(text)):
         if found_in(text[:length]).closed:
@@ -85,6 +85,6 @@ def test_a_by_on_the_line_sets_the_column():
 
 
 @pytest.mark.parametrize("text", ["", " \n", "```", "```lean4\n```", "by", "by\n  ", "-- nothing", "/- no end"])
-def test_no_tactic_is_an_empty_one(text):
+def test_without_a_tactic_the_result_is_empty(text):
     assert tactic_of(text) == ""
     assert not found_in(text).closed

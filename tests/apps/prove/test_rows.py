@@ -1,4 +1,4 @@
-"""Rows and files as users write them: bytes, imports, broken rows among good ones."""
+"""Rows and files as users write them: encodings, imports, invalid rows among valid ones."""
 
 import json
 import re
@@ -27,15 +27,15 @@ GOOD = {"formal_statement": "theorem a : True := sorry"}
         ("", (), ""),
     ],
 )
-def test_imports_are_read_as_lean_reads_them_and_places_stay(text, imports, rest):
-    found, left = without_imports(text)
-    assert found == imports
-    assert [len(line) for line in left.split("\n")] == [len(line) for line in text.split("\n")]
-    assert left.strip().endswith(rest)
-    assert without_imports(left) == ((), left)
+def test_imports_are_read_as_lean_reads_them_and_positions_do_not_change(text, imports, rest):
+    modules, blanked = without_imports(text)
+    assert modules == imports
+    assert [len(line) for line in blanked.split("\n")] == [len(line) for line in text.split("\n")]
+    assert blanked.strip().endswith(rest)
+    assert without_imports(blanked) == ((), blanked)
 
 
-def test_a_prelude_is_not_read():
+def test_a_prelude_is_rejected():
     with pytest.raises(ValueError, match="prelude"):
         without_imports("prelude\nimport Init.Core")
 
@@ -55,33 +55,33 @@ def read(path, *rows):
     return list(json_rows(path))
 
 
-def test_line_ends_and_marks_inside_of_fields_are_read_alike(tmp_path):
+def test_line_endings_and_byte_order_marks_in_fields_are_normalised(tmp_path):
     row = {"header": "import Init\r\nopen Nat\r\n", "formal_statement": "\ufefftheorem a :\r\n  True := sorry"}
-    (found,) = read(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + json.dumps(row).encode() + b"\r")
-    assert found.imports == ("Init",)
-    assert [piece.text for piece in found.pieces] == ["           \nopen Nat\n", "theorem a :\n  True := sorry"]
-    assert [piece.where.rpartition(", ")[2] for piece in found.pieces] == ["header", "formal_statement"]
+    (parsed,) = read(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + json.dumps(row).encode() + b"\r")
+    assert parsed.imports == ("Init",)
+    assert [piece.text for piece in parsed.pieces] == ["           \nopen Nat\n", "theorem a :\n  True := sorry"]
+    assert [piece.where.rpartition(", ")[2] for piece in parsed.pieces] == ["header", "formal_statement"]
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         (b'{"x": 1}', "no formal_statement"),
-        (b"[1]", r"a row \{\.\.\.\} was expected"),
+        (b"[1]", r"expected a JSON object \{\.\.\.\}"),
         (b"{", "Expecting"),
         ({**GOOD, "exclude": "Nat.add_comm"}, "exclude must be a list"),
         ("{é".encode("latin-1"), "not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (
             b'{"formal_statement": "theorem a : \\ud800 = 1 := sorry"}',
-            r"formal_statement: \\ud800 is half of a character",
+            r"formal_statement: \\ud800 is a lone surrogate",
         ),
-        (b'{"formal_statement": "theorem a : True", "informal_stmt": "\\udfff"}', r"\\udfff is half of a character"),
+        (b'{"formal_statement": "theorem a : True", "informal_stmt": "\\udfff"}', r"\\udfff is a lone surrogate"),
         (b'{"formal_statement": "theorem a : True", "exclude": ["\\udfff"]}', "exclude: "),
         ({"formal_statement": "prelude\ntheorem a : True := sorry"}, "prelude"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_one_among_the_others(tmp_path, row, reason):
+def test_an_invalid_row_does_not_affect_the_others(tmp_path, row, reason):
     first, bad, last = read(tmp_path / "set.jsonl", GOOD, row, {"formal_statement": "theorem b : True := sorry"})
     assert isinstance(first, Row)
     assert isinstance(last, Row)
@@ -90,7 +90,7 @@ def test_a_row_that_cannot_be_read_is_one_among_the_others(tmp_path, row, reason
     assert re.search(reason, bad.reason)
 
 
-def test_imports_of_header_and_statement_go_together(tmp_path):
+def test_imports_of_header_and_statement_are_combined(tmp_path):
     both, none, bare = read(
         tmp_path / "a.jsonl",
         {"header": "import A\nopen X", "formal_statement": "import B\ntheorem a : True := sorry"},

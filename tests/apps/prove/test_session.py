@@ -1,4 +1,4 @@
-"""A theorem on servers that crash in turn, and the request that each crash is attributed to."""
+"""Sessions on servers that crash, and the request that each crash is attributed to."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from monge.apps.prove.tree import Quarantined
 
 
 class Counter:
-    """A server that counts tactics. It crashes on "die"; each but the first fails on "once" and crashes on "slow"."""
+    """A server that counts tactics. It crashes on "die"; all but the first fail on "once" and crash on "slow"."""
 
     started = killed = 0
 
@@ -41,8 +41,8 @@ class Counter:
     def finish(self, state, budget): ...
 
 
-def unasked(theorem, tactics, twice):
-    """A judge that is never asked."""
+def unused_judge(theorem, tactics, twice):
+    """A judge that must not be called."""
     raise AssertionError(tactics)
 
 
@@ -54,42 +54,42 @@ def servers():
 
 @pytest.fixture
 def session(servers):
-    return Session(Theorem("t", ": True"), servers, unasked, Budget())
+    return Session(Theorem("t", ": True"), servers, unused_judge, Budget())
 
 
 def test_a_path_that_cannot_be_replayed_is_lost_without_a_restart(session, servers):
-    way = session.step(session.start(), "once")
+    state = session.step(session.start(), "once")
     servers.current(SEARCH).exhausted = True
     for tactic in ("a", "b", "c"):
-        found = session.step(way, tactic)
-        assert found == Failure("lost", "'once' worked once and now does not: too slow now")
-    assert session.finish(way) == Rejection("lost", found.message)
+        result = session.step(state, tactic)
+        assert result == Failure("lost", "'once' worked earlier but fails on replay: too slow now")
+    assert session.finish(state) == Rejection("lost", result.message)
     assert Counter.started == 2
     assert not servers.current(SEARCH).closed
     assert isinstance(session.step(session.start(), "a"), State)
 
 
 def test_a_crash_during_replay_is_attributed_to_the_replayed_tactic_once(session, servers):
-    way = session.step(session.start(), "slow")
+    state = session.step(session.start(), "slow")
     servers.current(SEARCH).exhausted = True
     for tactic in ("a", "b", "c"):
-        assert session.step(way, tactic) == Failure("lost", "'slow' worked once and now does not: it hung")
+        assert session.step(state, tactic) == Failure("lost", "'slow' worked earlier but fails on replay: it hung")
     assert (Counter.started, session.crashes_left) == (3, 9)
     assert isinstance(session.step(session.start(), "a"), State)
 
 
 @pytest.mark.parametrize("killed", [KILLS, KILLS + 1])
-def test_a_request_survives_some_kills_from_outside(session, servers, killed):
+def test_a_request_survives_some_external_kills(session, servers, killed):
     Counter.killed = killed
-    found = session.step(session.start(), "vanish")
+    result = session.step(session.start(), "vanish")
     if killed > KILLS:
-        assert (found, session.crashes_left) == (Failure("died", "it was killed"), 9)
+        assert (result, session.crashes_left) == (Failure("died", "it was killed"), 9)
     else:
-        assert (found.tactics, session.crashes_left, Counter.started) == (("vanish",), 10, KILLS + 1)
+        assert (result.tactics, session.crashes_left, Counter.started) == (("vanish",), 10, KILLS + 1)
 
 
 @pytest.mark.parametrize("killed", [KILLS, KILLS + 1])
-def test_a_start_survives_some_kills_from_outside(session, servers, killed, monkeypatch):
+def test_a_start_survives_some_external_kills(session, servers, killed, monkeypatch):
     def hello(self):
         if Counter.started <= 1 + killed:
             raise ServerKilled("it was killed")

@@ -1,4 +1,4 @@
-"""Theorems from files: the families that come with the project, and other people's jsonl."""
+"""Theorems from files: the benchmark of this project, and .jsonl files of other projects."""
 
 import json
 import os
@@ -30,14 +30,14 @@ def test_the_benchmark_is_large_and_split_by_theorem():
     assert all(len(e.english) > 15 and e.english.rstrip().endswith(".") and e.proof for e in entries)
 
 
-def test_nothing_in_it_is_given_away():
+def test_the_benchmark_has_no_axioms_imports_or_placeholders():
     for path in DATA.glob("*.lean"):
         text = path.read_text()
         assert not [word for word in ("sorry", "native_decide", "\naxiom", "\nimport") if word in text], path
 
 
 @pytest.mark.slow
-def test_proofs_of_the_benchmark_are_proofs(judge):
+def test_proofs_of_the_benchmark_are_accepted(judge):
     """Three of a random family; `pytest -m long` judges them all."""
     path = random.choice(sorted(DATA.glob("*.lean")))
     entries = entries_of(path)
@@ -46,13 +46,13 @@ def test_proofs_of_the_benchmark_are_proofs(judge):
 
 
 @pytest.mark.long
-def test_all_proofs_of_the_benchmark_are_proofs(judge):
+def test_all_proofs_of_the_benchmark_are_accepted(judge):
     for entry in entries_of(DATA):
         assert isinstance(judge(entry.theorem, (entry.proof,)), Proof), entry.key
 
 
-def test_the_split_of_a_theorem_stays():
-    """Runs and reports of earlier versions count on it."""
+def test_the_split_of_a_theorem_does_not_change():
+    """Runs and reports of earlier versions rely on it."""
     assert Counter(e.split for e in entries_of(DATA)) == {"train": 371, "validation": 58, "test": 91}
     names = [f"naturals.{name}" for name in ("add_comm", "add_assoc", "zero_add", "mul_comm", "x3", "x12")]
     assert [split_by(name) for name in names] == ["train", "validation", "validation", "test", "train", "train"]
@@ -73,7 +73,7 @@ theorem b (n : N) : n = n := by
 """
 
 
-def test_a_file_of_the_form_of_the_benchmark_needs_no_lean():
+def test_a_file_in_the_benchmark_s_format_needs_no_lean():
     first, second = family(FAMILY, "mine")
     assert (first.theorem.name, first.theorem.signature, first.proof) == ("a", ": True", "trivial")
     assert (second.english, second.proof) == ("B of two lines.", "skip\nrfl")
@@ -95,7 +95,7 @@ def test_a_file_of_the_form_of_the_benchmark_needs_no_lean():
         ("theorem a : True := by\n  trivial\n", ""),
     ],
 )
-def test_a_file_of_another_form_is_left_to_lean(old, new):
+def test_a_file_in_another_format_is_left_to_lean(old, new):
     assert old in FAMILY
     assert family(FAMILY.replace(old, new, 1), "mine") is None
 
@@ -118,21 +118,21 @@ def test_rows_of_the_library_need_no_lean(tmp_path):
     assert [e.theorem.after for e in read(tmp_path / "names.txt").entries] == ["Nat.add_comm", "Nat.mul_comm"]
 
 
-def test_a_library_that_is_not_there_is_a_flaw_of_its_rows(tmp_path):
+def test_a_missing_library_is_a_flaw_of_its_rows(tmp_path):
     path = tmp_path / "set.jsonl"
     path.write_text("\n".join(map(json.dumps, (WORKBOOK, LIBRARY))))
     (flaw,) = read(path).skipped
-    assert "line 1: Mathlib does not come with Lean in WebAssembly; name a Lean that has it" in str(flaw)
+    assert "line 1: Mathlib is not included in Lean for WebAssembly; use an installed Lean that has it" in str(flaw)
 
 
-def test_a_file_without_a_row_that_can_be_read_names_the_first(tmp_path):
+def test_a_file_without_valid_rows_reports_the_first(tmp_path):
     path = tmp_path / "set.jsonl"
     path.write_text('{"x": 1}\n[1]\n')
     with pytest.raises(ValueError, match=r"set\.jsonl, line 1: no formal_statement.* \(1 more cannot be read\)"):
         entries_of(path)
 
 
-def test_one_file_of_a_folder_that_cannot_be_read_is_named(tmp_path):
+def test_an_unreadable_file_of_a_folder_is_named(tmp_path):
     (tmp_path / "a.lean").write_text(FAMILY)
     (tmp_path / "b.lean").write_bytes(FAMILY.encode() + "é".encode("latin-1"))
     reading = read(tmp_path)
@@ -141,7 +141,7 @@ def test_one_file_of_a_folder_that_cannot_be_read_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_rows_say_what_is_excluded(tmp_path, lean):
+def test_rows_specify_exclusions(tmp_path, lean):
     row = {"header": "import Init", "formal_statement": "theorem a : 1 = 1 := sorry", "exclude": ["Nat.add_comm"]}
     path = tmp_path / "set.jsonl"
     path.write_text(json.dumps({**row, "beyond": ["Init.Omega"]}))
@@ -149,14 +149,14 @@ def test_rows_say_what_is_excluded(tmp_path, lean):
     assert (entry.theorem.exclude, entry.theorem.beyond) == (("Nat.add_comm",), ("Init.Omega",))
 
 
-def test_an_empty_file_is_said_so(tmp_path):
+def test_an_empty_file_is_an_error(tmp_path):
     path = tmp_path / "set.jsonl"
     path.write_text("")
     with pytest.raises(ValueError, match="no theorem"):
         entries_of(path)
 
 
-def test_a_file_of_another_kind_is_rejected(tmp_path):
+def test_a_file_of_another_type_is_rejected(tmp_path):
     path = tmp_path / "theorems.csv"
     path.write_text("name,statement\nt,True\n")
     with pytest.raises(ValueError, match=r"theorems.csv: give a .lean file, a folder of them"):
@@ -164,10 +164,10 @@ def test_a_file_of_another_kind_is_rejected(tmp_path):
 
 
 def test_files_are_in_utf_8_whatever_the_locale(tmp_path):
-    where = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    locale = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     command = [sys.executable, "-m", "monge", "prove", "export-pairs", "--out", str(tmp_path / "texts.jsonl")]
-    done = subprocess.run(command, env={**os.environ, **where}, capture_output=True, text=True)
-    assert (done.stderr, done.returncode) == ("", 0)
+    result = subprocess.run(command, env={**os.environ, **locale}, capture_output=True, text=True)
+    assert (result.stderr, result.returncode) == ("", 0)
     assert "∀" in (tmp_path / "texts.jsonl").read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Texts of users, split by Lean's parser: every form of a theorem, proofs cut off, places, complete files."""
+"""User files, split by Lean's parser: every form of a theorem, removal of proofs, positions, complete files."""
 
 import json
 from contextlib import nullcontext
@@ -22,7 +22,7 @@ def splitter(lean):
 
 @pytest.fixture
 def one_lean(splitter, monkeypatch):
-    """`read` splits by the splitter that these tests share."""
+    """Make `read` use the splitter that these tests share."""
     monkeypatch.setattr(sources, "Splitter", lambda lean: nullcontext(splitter))
 
 
@@ -35,9 +35,9 @@ def row(*texts, **fields):
 
 
 def entry(splitter, *texts):
-    found = splitter(row(*texts))
-    entries = [one for one in found if not isinstance(one, Flaw)]
-    assert len(entries) == 1, found
+    parsed = splitter(row(*texts))
+    entries = [one for one in parsed if not isinstance(one, Flaw)]
+    assert len(entries) == 1, parsed
     return entries[0]
 
 
@@ -95,10 +95,10 @@ def test_every_form_of_a_theorem_is_read(splitter, text, name, signature, header
         (flaw,) = splitter(row(text))
         assert "statement:1:0: unexpected identifier" in str(flaw)
         return
-    found = entry(splitter, text)
-    assert (found.theorem.name, found.theorem.signature) == (name, signature)
-    assert "\n".join(line.rstrip() for line in found.theorem.header.split("\n")) == header
-    assert found.written == found.proof == ""
+    parsed = entry(splitter, text)
+    assert (parsed.theorem.name, parsed.theorem.signature) == (name, signature)
+    assert "\n".join(line.rstrip() for line in parsed.theorem.header.split("\n")) == header
+    assert parsed.written == parsed.proof == ""
 
 
 def test_lemma_of_other_libraries_is_read(splitter):
@@ -106,8 +106,8 @@ def test_lemma_of_other_libraries_is_read(splitter):
         "open Lean.Parser.Command in\n"
         'syntax (name := lemma) declModifiers group("lemma " declId ppIndent(declSig) declVal) : command\n'
     )
-    found = entry(splitter, syntax, f"/-- Doc. -/ lemma t.{{u}} {T} := by sorry")
-    assert (found.theorem.name, found.theorem.signature) == ("t", ".{u} " + T)
+    parsed = entry(splitter, syntax, f"/-- Doc. -/ lemma t.{{u}} {T} := by sorry")
+    assert (parsed.theorem.name, parsed.theorem.signature) == ("t", ".{u} " + T)
 
 
 @pytest.mark.parametrize(
@@ -125,15 +125,15 @@ def test_lemma_of_other_libraries_is_read(splitter):
         (":= rfl\ntermination_by n", ""),
     ],
 )
-def test_a_proof_is_cut_off_and_kept_as_written(splitter, proof, tactic):
+def test_a_proof_is_cut_off_and_saved_as_written(splitter, proof, tactic):
     signature = ": ∀ n : Nat, n = n" if proof.startswith("|") else T
-    found = entry(splitter, f"theorem t {signature}\n  {proof} -- done")
-    assert (found.theorem.signature, found.written, found.proof) == (signature, proof, tactic)
+    parsed = entry(splitter, f"theorem t {signature}\n  {proof} -- done")
+    assert (parsed.theorem.signature, parsed.written, parsed.proof) == (signature, proof, tactic)
 
 
-def test_equations_with_a_gap_are_no_proof(splitter):
-    found = entry(splitter, "theorem t : ∀ n : Nat, n = n\n  | 0 => sorry\n  | n + 1 => rfl")
-    assert (found.theorem.signature, found.written) == (": ∀ n : Nat, n = n", "")
+def test_equations_with_a_sorry_are_not_a_proof(splitter):
+    parsed = entry(splitter, "theorem t : ∀ n : Nat, n = n\n  | 0 => sorry\n  | n + 1 => rfl")
+    assert (parsed.theorem.signature, parsed.written) == (": ∀ n : Nat, n = n", "")
 
 
 @pytest.mark.parametrize(
@@ -143,45 +143,45 @@ def test_equations_with_a_gap_are_no_proof(splitter):
         ("theorem t (n : Nat : n = n := by sorry", "set.jsonl, line 4, statement:1:18: unexpected token ':'"),
         ("open Nat\n\ntheorem t : 1 = := sorry", "set.jsonl, line 4, statement:3:15: unexpected token ':='"),
         ("theorem t : 1 = 1 := /- open", "set.jsonl, line 4, statement:1:"),
-        ("example := 1", "states no type"),
+        ("example := 1", "has no type"),
         ("import Std\ntheorem t : True := trivial", "what follows #exit or an import is not read"),
         ("theorem t : \x00 = 1 := sorry", "set.jsonl, line 4, statement:1:12: "),
         ("theorem t : a\rb = 1 := sorry", "isolated carriage return"),
         ("mutual\ntheorem a : True := trivial\nend", "set.jsonl, line 4, statement:1:0: theorems inside of another"),
     ],
 )
-def test_what_is_not_understood_is_said_with_its_place(splitter, text, reason):
-    found = splitter(row(text))
-    assert [flaw for flaw in found if isinstance(flaw, Flaw) and flaw.skipped and reason in str(flaw)], found
+def test_invalid_text_is_reported_with_its_position(splitter, text, reason):
+    parsed = splitter(row(text))
+    assert [flaw for flaw in parsed if isinstance(flaw, Flaw) and flaw.skipped and reason in str(flaw)], parsed
 
 
-def test_what_is_not_read_after_a_theorem_is_said(splitter):
+def test_text_that_is_not_read_after_a_theorem_is_reported(splitter):
     first, second = splitter(row("theorem t : True := sorry\n#exit\ntheorem u : True := sorry"))
     assert isinstance(first, Flaw)
     assert (first.place, first.skipped) == ("set.jsonl, line 4, statement:2:0", False)
     assert second.theorem.name == "t"
 
 
-def test_places_of_lean_become_those_of_the_row(splitter, server):
-    found = entry(
+def test_positions_from_lean_are_mapped_to_the_row(splitter, server):
+    parsed = entry(
         splitter, "-- mine\n\ndef f := 1\ndef g := missing", "open Nat\n  theorem t\n    (n : Nat) : n = n := sorry"
     )
-    assert found.theorem.located("<header>:4:9: x <header>:5:2") == (
+    assert parsed.theorem.located("<header>:4:9: x <header>:5:2") == (
         "set.jsonl, line 4, header:4:9: x set.jsonl, line 4, statement:1:2"
     )
-    assert found.theorem.file == "set.jsonl, line 4, statement"
+    assert parsed.theorem.file == "set.jsonl, line 4, statement"
     with pytest.raises(ValueError, match="<header>:4:9") as error:
-        server.start(found.theorem)
-    assert "set.jsonl, line 4, header:4:9: error" in found.theorem.located(str(error.value))
-    found = entry(splitter, "\n\n/-- Doc. -/\ntheorem a.b (n : Nat)\n  (m : Missing) : n = Other := sorry")
+        server.start(parsed.theorem)
+    assert "set.jsonl, line 4, header:4:9: error" in parsed.theorem.located(str(error.value))
+    parsed = entry(splitter, "\n\n/-- Doc. -/\ntheorem a.b (n : Nat)\n  (m : Missing) : n = Other := sorry")
     with pytest.raises(ValueError, match="Missing") as error:
-        server.start(found.theorem)
-    located = found.theorem.located(str(error.value))
+        server.start(parsed.theorem)
+    located = parsed.theorem.located(str(error.value))
     assert "set.jsonl, line 4, statement:5:7: error" in located
     assert "<statement>" not in located
 
 
-def test_a_row_may_not_change_how_the_next_is_split(splitter):
+def test_a_row_cannot_change_how_the_next_is_split(splitter):
     splitter(row("open Nat\ntheorem t : True := sorry"))
     first = splitter._server
     splitter(row("set_option maxHeartbeats 10 in\ntheorem t : True := by sorry"))
@@ -217,7 +217,7 @@ theorem unread : True := trivial
 """
 
 
-def test_every_theorem_of_a_file_is_read_and_nothing_is_cut_in_silence(tmp_path, one_lean, judge):
+def test_every_theorem_of_a_file_is_read_and_nothing_is_dropped_silently(tmp_path, one_lean, judge):
     (tmp_path / "mine.lean").write_text(FILE)
     reading = read(tmp_path / "mine.lean")
     entries = {e.theorem.name: e for e in reading.entries}
@@ -235,7 +235,7 @@ def test_every_theorem_of_a_file_is_read_and_nothing_is_cut_in_silence(tmp_path,
     assert isinstance(judge(last.theorem, (last.proof,)), Proof), last.theorem
 
 
-def test_a_family_in_another_form_rests_on_its_definitions_alone(tmp_path, one_lean):
+def test_a_family_in_another_format_depends_on_its_definitions_alone(tmp_path, one_lean):
     head = "\ufeffinductive N where\n  | z\n\n-- theorems\n\n"
     texts = [
         "/-- A. -/\n@[simp] theorem a (n : N) : n = n := by rfl\n",
@@ -269,7 +269,7 @@ WORKBOOK = {
 }
 
 
-def test_public_sets_are_read_as_they_are(tmp_path, one_lean):
+def test_public_data_sets_are_read_without_changes(tmp_path, one_lean):
     path = tmp_path / "set.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in (WORKBOOK, PROOFNET, {"x": 1}, MINIF2F)) + "\n")
     reading = read(path)

@@ -37,11 +37,11 @@ def servers():
 
 def failing(*errors):
     """A request that raises these errors, one at a time, then returns its server."""
-    left = list(errors)
+    remaining = list(errors)
 
     def request(server):
-        if left:
-            raise left.pop(0)
+        if remaining:
+            raise remaining.pop(0)
         return server
 
     return request
@@ -55,7 +55,7 @@ def test_a_server_serves_many_requests(servers):
     assert servers.ask("b", failing()) is made[1]
 
 
-def test_a_request_is_repeated_after_kills_from_outside_up_to_a_limit(servers):
+def test_a_request_is_repeated_after_external_kills_up_to_a_limit(servers):
     killed, crashed = [], []
     hooks = {"on_killed": lambda: killed.append(1), "on_crash": crashed.append}
     assert servers.ask("a", failing(*[KILLED] * KILLS), **hooks) is made[KILLS]
@@ -77,11 +77,11 @@ def test_a_crash_is_attributed_to_the_request_that_was_running(servers, retries)
     assert not other.closed
 
 
-def test_kills_and_crashes_are_counted_apart(servers):
+def test_kills_and_crashes_are_counted_separately(servers):
     assert servers.ask("a", failing(*[KILLED, CRASHED] * 1, *[KILLED] * (KILLS - 1)), retries=1)
 
 
-def test_other_errors_of_a_request_restart_nothing(servers):
+def test_other_errors_of_a_request_cause_no_restart(servers):
     with pytest.raises(ValueError, match="no such state"):
         servers.ask("a", failing(ValueError("no such state")))
     assert len(made) == 1
@@ -102,7 +102,7 @@ def test_a_crash_at_the_start_is_attributed_to_no_request(servers):
     assert servers.ask("b", failing())
 
 
-def test_a_server_near_a_limit_is_replaced_and_within_a_search_only_if_it_must(servers):
+def test_a_server_near_a_limit_is_replaced_but_during_a_search_only_if_exhausted(servers):
     first = servers.ready("a")
     first.needs_restart = True
     assert servers.ready("a", keep_states=True) is first
@@ -112,7 +112,7 @@ def test_a_server_near_a_limit_is_replaced_and_within_a_search_only_if_it_must(s
     assert servers.ready("a", keep_states=True) is made[2]
 
 
-def test_a_header_has_a_process_of_its_own(servers):
+def test_each_header_has_its_own_process(servers):
     first = servers.ready("a", "def f := 1")
     assert servers.ready("a", "def f := 1") is first
     assert servers.ready("a", "def g := 1") is not first

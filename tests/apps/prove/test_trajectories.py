@@ -1,4 +1,4 @@
-"""What a search tried, on disk: rows that hold the tree, parts that are whole or not there, the seed's older form."""
+"""Trajectories on disk: rows that hold the tree, parts that are complete or absent, and the older format."""
 
 import errno
 import os
@@ -19,8 +19,8 @@ from monge.apps.prove.tree import Search
 
 @given(st.integers(1, 12), st.sampled_from([down, all_ways]))
 def test_rows_hold_the_tree(n, policy):
-    """Every state but the first is the state after some row; what leads to it is the state before; a proof is a path."""
-    rows = rows_of(n, policy=policy, nodes=60).to_pylist()
+    """Each row starts from the root or from the state after another row, and the rows of a proof form a path."""
+    rows = rows_of(n, policy=policy, max_states=60).to_pylist()
     after = {row["state_id"]: row for row in rows if row["state_id"]}
     assert len(after) == sum(row["state_id"] is not None for row in rows)
     for row in rows:
@@ -31,12 +31,12 @@ def test_rows_hold_the_tree(n, policy):
     assert path[0]["state_before"].endswith(str(n))
     assert path[-1]["outcome"] == "proof"
     proof = {row["state_after"] for row in path} | {path[0]["state_before"]}
-    for row in rows:  # another way to a state of the proof is neither good nor bad
-        other = row["outcome"] == "duplicate" and row["state_after"] in proof
-        assert row["label"] == "positive" or (row["label"] == "unknown") == other
+    for row in rows:  # another way to a state of the proof is neither positive nor negative
+        detour = row["outcome"] == "duplicate" and row["state_after"] in proof
+        assert row["label"] == "positive" or (row["label"] == "unknown") == detour
 
 
-def test_a_rejected_proof_is_negative_where_there_is_another():
+def test_a_rejected_proof_is_negative_if_there_is_another_proof():
     class Picky(Countdown):
         def finish(self, state):
             return super().finish(state) if len(state.tactics) > 1 else Rejection("axiom", "no")
@@ -47,7 +47,7 @@ def test_a_rejected_proof_is_negative_where_there_is_another():
     assert {row["label"] for row in rows if row["outcome"] == "proof"} == {"positive"}
 
 
-def test_a_proof_that_no_judge_saw_is_no_negative_example():
+def test_a_proof_that_was_not_judged_is_not_a_negative_example():
     class Forgetful(Countdown):
         def finish(self, state):
             return Rejection("died", "both times") if len(state.tactics) == 1 else super().finish(state)
@@ -64,14 +64,14 @@ def test_without_a_proof_nothing_is_labelled():
     assert set(labels) == {"unknown"}
 
 
-def test_what_was_not_closed_is_done_again(tmp_path):
-    """A crash leaves closed parts and their lines, or nothing of a theorem."""
+def test_theorems_of_an_unfinished_part_are_searched_again(tmp_path):
+    """After a crash, a theorem has both its attempts and its result, or neither."""
     with Recorder(tmp_path) as recorder:
         recorder.add(result(0), rows_of(5, 0))
         recorder.add(result(1), rows_of(6, 1))
     lost = Recorder(tmp_path)
     lost.add(result(2), rows_of(7, 2))
-    pq.write_table(rows_of(8, 3), tmp_path / "part-00009.parquet")  # closed, its lines not written
+    pq.write_table(rows_of(8, 3), tmp_path / "part-00009.parquet")  # complete, but without results
     (tmp_path / ".writing-part-00009.jsonl").write_text('{"number": 3, ')
     del lost
     again = Recorder(tmp_path)
@@ -87,14 +87,14 @@ def test_what_was_not_closed_is_done_again(tmp_path):
     assert pq.ParquetFile(tmp_path / "part-00000.parquet").num_row_groups == 2
 
 
-def test_an_interrupted_write_is_made_good(tmp_path, monkeypatch):
-    """Ctrl-C may come at any line of it; what was added is written once."""
-    real, struck = pq.ParquetWriter.write_table, []
+def test_an_interrupted_write_can_be_repeated(tmp_path, monkeypatch):
+    """Ctrl-C may arrive at any line; each theorem is still written once."""
+    real, interrupted = pq.ParquetWriter.write_table, []
 
     def write(self, rows):
         real(self, rows)
-        if not struck:
-            struck.append(True)
+        if not interrupted:
+            interrupted.append(True)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", write)
@@ -108,8 +108,8 @@ def test_an_interrupted_write_is_made_good(tmp_path, monkeypatch):
     assert attempts(tmp_path).num_rows == len(rows_of(5)) + len(rows_of(6))
 
 
-def test_the_older_form_gets_its_pairs_back(tmp_path):
-    """There a row is a state and the tactic that led to it; the closing tactics are here too."""
+def test_the_older_format_is_converted(tmp_path):
+    """In it, a row holds a state and the tactic that led to it. Tactics that close a proof are converted too."""
     rows = [row for row in rows_of(5).to_pylist() if row["outcome"] in ("state", "proof")]
 
     def number(key: str) -> int:
@@ -132,28 +132,28 @@ def test_the_older_form_gets_its_pairs_back(tmp_path):
         for row in rows
     ]
     other = [{**row, "theorem_name": "other"} for row in old]
-    mixed = [row for pair in zip(old, other, strict=True) for row in pair]  # two workers wrote
+    mixed = [row for pair in zip(old, other, strict=True) for row in pair]  # written by two workers
     pq.write_table(pa.Table.from_pylist(mixed + old), tmp_path / "iter_0.parquet")
-    found = restored(tmp_path / "iter_0.parquet")
-    assert found.schema == SCHEMA
-    kept = ("state_before", "tactic", "state_after", "depth", "remaining_depth", "outcome")
-    expected = [tuple(row[key] for key in kept) for row in rows]
+    converted = restored(tmp_path / "iter_0.parquet")
+    assert converted.schema == SCHEMA
+    columns = ("state_before", "tactic", "state_after", "depth", "remaining_depth", "outcome")
+    expected = [tuple(row[key] for key in columns) for row in rows]
     for search_number, name in ((0, "5"), (1, "other"), (2, "5")):
-        mine = [r for r in found.to_pylist() if r["state_id"].startswith(f"iter_0-{search_number}-")]
-        assert {r["theorem"] for r in mine} == {name}
-        assert [tuple(r[key] for key in kept) for r in mine] == expected
-    later = [{**row, "state_id": row["state_id"] + 100} for row in old]  # another search of it, at the same time
+        of_search = [r for r in converted.to_pylist() if r["state_id"].startswith(f"iter_0-{search_number}-")]
+        assert {r["theorem"] for r in of_search} == {name}
+        assert [tuple(r[key] for key in columns) for r in of_search] == expected
+    later = [{**row, "state_id": row["state_id"] + 100} for row in old]  # another search of it, in parallel
     for row in later[1:]:
         row["parent_state_id"] += 100
     unscored = [{**row, "ebm_score": None, "llm_log_prob": None, "remaining_depth": None} for row in later]
     both = [row for pair in zip(old, unscored, strict=True) for row in pair]
     pq.write_table(pa.Table.from_pylist(both), tmp_path / "both.parquet")
-    apart = restored(tmp_path / "both.parquet").to_pylist()
-    assert [r["tactic"] for r in apart if r["state_id"].startswith("both-1-")] == [r["tactic"] for r in rows]
-    assert {r["energy"] for r in apart} == {-2.0, None}
-    for broken, words in ((old[1:], "no parent before it"), ([*old, {**old[-1], "state_pp": "x"}], "has two states")):
+    separate = restored(tmp_path / "both.parquet").to_pylist()
+    assert [r["tactic"] for r in separate if r["state_id"].startswith("both-1-")] == [r["tactic"] for r in rows]
+    assert {r["energy"] for r in separate} == {-2.0, None}
+    for broken, message in ((old[1:], "has no state 0"), ([*old, {**old[-1], "state_pp": "x"}], "has two states")):
         pq.write_table(pa.Table.from_pylist(broken), tmp_path / "broken.parquet")
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             restored(tmp_path / "broken.parquet")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "none.parquet")
     with pytest.raises(ValueError, match="theorem_name"):
@@ -161,13 +161,13 @@ def test_the_older_form_gets_its_pairs_back(tmp_path):
 
 
 @pytest.mark.parametrize("text", ['{"number": 0, "name": "t', '{"number": 0, "new": 1}', "[1]"])
-def test_a_broken_file_of_a_run_is_named(tmp_path, text):
+def test_a_damaged_file_of_a_run_is_reported(tmp_path, text):
     (tmp_path / "part-00000.jsonl").write_text(text)
-    with pytest.raises(ValueError, match=r"part-00000\.jsonl: no line of this version"):
+    with pytest.raises(ValueError, match=r"part-00000\.jsonl: not a result written by this version"):
         results(tmp_path)
 
 
-def test_a_full_disk_costs_what_was_not_yet_on_it(tmp_path, monkeypatch):
+def test_a_full_disk_loses_only_unwritten_results(tmp_path, monkeypatch):
     recorder = Recorder(tmp_path)
     recorder.add(result(0), rows_of(5, 0))
     recorder.close()

@@ -1,4 +1,4 @@
-"""The verbs of `monge prove`: what they say, and what they write."""
+"""The verbs of `monge prove`: their messages and the files they write."""
 
 import json
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from toy import Countdown, down
 
-from monge.apps.prove import cli, exports
+from monge.apps.prove import cli, exports, reporting, searching
 from monge.apps.prove.config import SearchConfig, Source
 from monge.apps.prove.exports import export_library, export_proofs
 from monge.apps.prove.rows import Flaw
@@ -22,30 +22,30 @@ LIAR = "instance : Add Nat := ⟨fun _ _ => 0⟩\n"
 TELL = "an instance for Lean's own Nat"
 
 
-def test_what_a_header_redefines_is_said_once_and_not_lost_to_a_refused_theorem(capsys):
-    told = set()
+def test_notes_on_a_header_are_printed_once_even_after_a_refused_theorem(capsys):
+    headers = set()
     for number, fields in enumerate([{"ended": "refused"}, *[{"ended": "proved", "tells": (TELL,)}] * 2]):
-        cli._tell(3, told, result_of(Task(number, Theorem("t", ": 1 + 1 = 0", LIAR)), **fields))
+        searching._print_result(3, headers, result_of(Task(number, Theorem("t", ": 1 + 1 = 0", LIAR)), **fields))
     lines = capsys.readouterr().out.splitlines()
     assert [line.startswith("[") for line in lines] == [True, False, True, True]
-    assert lines[1] == f"Its header: {TELL}"
+    assert lines[1] == f"Header: {TELL}"
 
 
 EVIL = "t\x1b]0;title\x07"
 
 
-def test_text_of_others_is_escaped_on_a_terminal(tmp_path, capsys):
+def test_text_from_files_is_escaped_on_a_terminal(tmp_path, capsys):
     forged = f"{EVIL}\n[1/1] u: proved"
     done = result_of(Task(0, Theorem(EVIL, ": True")), ended="proved", tactics=(forged,), tells=(EVIL,), error=forged)
-    cli._tell(1, set(), done)
-    cli._tell(1, set(), result_of(Task(0, Theorem(EVIL, ": Νat")), ended="refused", error=forged))
-    cli.console.print(cli._table([done]))
-    cli._report(Reading([], [Flaw(EVIL, forged)]))
+    searching._print_result(1, set(), done)
+    searching._print_result(1, set(), result_of(Task(0, Theorem(EVIL, ": Νat")), ended="refused", error=forged))
+    searching.console.print(searching._table([done]))
+    searching._report(Reading([], [Flaw(EVIL, forged)]))
     (tmp_path / "settings.json").write_text("{}")
     rows = table(search(Countdown(1), down, Search()), run="r", number=0, theorem="t", worker="w", seed=0)
     with Recorder(tmp_path) as recorder:
         recorder.add(done, rows)
-    cli.summary((tmp_path,))
+    reporting.summary((tmp_path,))
     assert main(["prove", "view", str(tmp_path / EVIL)]) == 2
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err
@@ -54,7 +54,7 @@ def test_text_of_others_is_escaped_on_a_terminal(tmp_path, capsys):
     assert not [line for line in out.splitlines() if line.startswith("[1/1] u")]
 
 
-def test_a_name_that_is_too_long_for_a_file_is_cut(tmp_path):
+def test_a_name_that_is_too_long_for_a_file_is_shortened(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.json").write_text("{}")
     with Recorder(tmp_path / "run") as recorder:
@@ -66,15 +66,15 @@ def test_a_name_that_is_too_long_for_a_file_is_cut(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_that_cannot_be_read_is_one_among_those_that_are_searched(lean, tmp_path, capsys):
+def test_other_rows_are_searched_if_one_cannot_be_read(lean, tmp_path, capsys):
     rows = [
         {"header": "import Init", "formal_statement": "set_option maxHeartbeats 4000 in\ntheorem a : True := by rfl"},
         {"header": "import Init", "formal_statement": "theorem b : 1 = := sorry"},
         {"header": "import Init", "formal_statement": "set_option maxHeartbeats 4000 in\ntheorem c : 1 = g := sorry"},
     ]
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    words = ["prove", "search", str(tmp_path / "set.jsonl"), "--out", str(tmp_path / "run"), "--nodes", "1"]
-    assert main([*words, "--candidates", "3"]) == 0
+    words = ["prove", "search", str(tmp_path / "set.jsonl"), "--out", str(tmp_path / "run"), "--max-states", "1"]
+    assert main([*words, "--num-tactics", "3"]) == 0
     out = capsys.readouterr().out
     assert "1 rows or parts of files cannot be read; 2 theorems can:" in out
     assert f"{tmp_path}/set.jsonl, line 2, formal_statement:1:15: unexpected token ':='" in out
@@ -86,7 +86,7 @@ def test_a_row_that_cannot_be_read_is_one_among_those_that_are_searched(lean, tm
 
 
 @pytest.mark.slow
-def test_a_proof_that_is_written_compiles_and_says_what_it_proves(server, judge, naturals, tmp_path):
+def test_an_exported_proof_compiles_and_states_what_it_proves(server, judge, naturals, tmp_path):
     theorem = naturals("(a : N) : z + a = a")
     proof = judge(theorem, ("induction a", "rfl", "rw [add_s]", "simp [*]"))
     (tmp_path / "run").mkdir()
@@ -99,19 +99,19 @@ def test_a_proof_that_is_written_compiles_and_says_what_it_proves(server, judge,
     text = file.read_text()
     first, second, *_ = text.splitlines()
     assert first == "-- target, as elaborated: ∀ (a : N), Eq (HAdd.hAdd N.z a) a"
-    assert second == f"-- Its header: {TELL}"
+    assert second == f"-- Header: {TELL}"
     server.header(text)
     with pytest.raises(ValueError, match="unsolved goals"):
         server.header(text.replace("simp [*]", "skip"))
 
 
-def test_a_proof_says_that_it_was_judged_without_what_is_excluded():
-    walled = result_of(Task(0, restated("Nat.add_comm").theorem), ended="proved", tactics=("rfl",))
-    assert "did not know what is excluded" in walled.source
+def test_a_proof_states_that_it_was_judged_without_excluded_names():
+    restricted = result_of(Task(0, restated("Nat.add_comm").theorem), ended="proved", tactics=("rfl",))
+    assert "removed the excluded names" in restricted.source
     assert "excluded" not in result_of(Task(0, Theorem("t", ": True")), ended="proved", tactics=("trivial",)).source
 
 
-def test_the_library_that_is_written_is_searched(tmp_path, monkeypatch):
+def test_an_exported_library_can_be_searched(tmp_path, monkeypatch):
     rows = [{"name": "Nat.add_comm", "statement": "∀ (n m : Nat), n + m = m + n"}]
 
     class Library:
@@ -133,19 +133,20 @@ def test_the_library_that_is_written_is_searched(tmp_path, monkeypatch):
     assert entry == restated("Nat.add_comm")
 
 
-def test_a_library_that_this_lean_has_not_is_named_before_anything_is_written(tmp_path, capsys):
+def test_a_library_that_lean_lacks_is_reported_before_anything_is_written(tmp_path, capsys):
     (tmp_path / "mini.jsonl").write_text('{"formal_statement": "theorem a : 1 = 1 := by sorry"}\n')
     assert main(["prove", "search", str(tmp_path / "mini.jsonl"), "--out", str(tmp_path / "run")]) == 2
-    assert "Mathlib does not come with Lean in WebAssembly; name a Lean that has it" in capsys.readouterr().err
+    assert "Mathlib is not included in Lean for WebAssembly; use an installed Lean" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("verb", ["probe", "demo"])
 def test_a_run_of_another_verb_can_be_resumed(verb, tmp_path, monkeypatch):
-    asked = []
+    calls = []
     for name in ("setup_embedded", "view"):
         monkeypatch.setattr(cli, name, lambda *_: None)
-    monkeypatch.setattr(cli, "stored", lambda _: (SearchConfig(), Source(tmp_path, "all", 7)))
-    monkeypatch.setattr(cli, "search", lambda *_, resume, most, **__: asked.append((resume, most)))
+    monkeypatch.setattr(searching, "stored", lambda _: (SearchConfig(), Source(tmp_path, "all", 7)))
+    for module in (cli, searching):
+        monkeypatch.setattr(module, "search", lambda *_, resume, limit, **__: calls.append((resume, limit)))
     assert main(["prove", verb, "--out", str(tmp_path), "--resume"]) == 0
-    assert asked == [(True, 7)]
+    assert calls == [(True, 7)]

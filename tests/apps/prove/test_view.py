@@ -1,10 +1,9 @@
-"""The page of a run, opened and clicked through in headless Chromium."""
+"""The page of a run, opened and operated in headless Chromium."""
 
 import json
 
 import pytest
-from browser import Browser
-from needs import needs_chromium
+from browser import Browser, needs_chromium
 from toy import Countdown, all_ways
 
 from monge.apps.prove.search import search
@@ -19,12 +18,12 @@ HOSTILE = "/*TREES*/null</script><script>document.title='taken'</script><!-- <b>
 
 @pytest.fixture
 def made(tmp_path):
-    """A run of two theorems: 2, proved, and 40, not; the second's texts would end the page's script if they could."""
-    (tmp_path / "settings.json").write_text(json.dumps({"search": {"nodes": 20}, "theorems": ["2", "40"]}))
+    """A run with two theorems: 2 is proved, 40 is not. Texts of the second would end the page's script if unescaped."""
+    (tmp_path / "settings.json").write_text(json.dumps({"search": {"max_states": 20}, "theorems": ["2", "40"]}))
     outcomes = []
     with Recorder(tmp_path) as recorder:
         for number, (n, nodes) in enumerate(((2, 50), (40, 5))):
-            outcome = search(Countdown(n), all_ways, Search(order="breadth", nodes=nodes))
+            outcome = search(Countdown(n), all_ways, Search(order="breadth", max_states=nodes))
             proof = outcome.proof
             done = Result(
                 *(number, f"t{n}", f": {n} = 0 {HOSTILE if number else ''}", "def f := 1\n", ("Init",)),
@@ -57,9 +56,9 @@ def test_the_page_can_be_clicked_through(made):
         assert browser.run(text(".statement")) == "Eq 2 0"
         assert browser.run(text(".explicit")) == "@Eq.{1} Nat 2 0"
         detail = browser.run(text(".detail"))
-        assert "An instance that is not the library's: Add Nat is mine" in detail
+        assert "Instance from outside the library: Add Nat is mine" in detail
         assert "From set.jsonl, line 2, formal_statement" in detail
-        assert browser.run(count(".node.path")) == len(proved.proof.tactics)  # the way to the proof lies open
+        assert browser.run(count(".node.path")) == len(proved.proof.tactics)  # the path of the proof is expanded
         assert proved.proof.tactics[0] in browser.run(text(".copy pre"))
         browser.run("[...document.querySelectorAll('.node.path')].at(-1).click()")
         assert browser.run(text(".after")) == "no goals"
@@ -86,8 +85,8 @@ def test_the_page_can_be_clicked_through(made):
         ]
 
 
-def test_the_page_stands_alone(made):
-    """No text of a theorem ends a script; nothing is fetched."""
+def test_the_page_is_self_contained(made):
+    """No text of a theorem ends a script, and the page fetches nothing."""
     directory, _ = made
     text = (directory / "view.html").read_text()
     assert text.count("<script>") == text.count("</script>") == 1

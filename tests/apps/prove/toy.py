@@ -1,4 +1,4 @@
-"""A theorem without Lean: n is proved by counting down to 0; what a run of such would have recorded."""
+"""A toy theorem without Lean, where n is proved by counting down to 0, and the records of a run of such theorems."""
 
 import pyarrow as pa
 
@@ -10,7 +10,7 @@ from monge.apps.prove.tree import Search
 
 
 class Countdown:
-    """Prove n by subtracting 1 or 3, or doubling. Reaching 0 is a proof; below it is a failure."""
+    """Proves n by subtracting 1 or 3, or by doubling. Reaching 0 is a proof; a negative number is a failure."""
 
     def __init__(self, n: int, accept: bool = True) -> None:
         self.n, self.accept, self.stepped = n, accept, 0

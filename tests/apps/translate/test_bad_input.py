@@ -1,4 +1,4 @@
-"""What a user can get wrong in a verb of `monge translate` is one sentence and a code, and nothing half-written stays."""
+"""Invalid input to a verb of `monge translate` gives a one-line message and exit code 2, and leaves no partial files."""
 
 import json
 from collections.abc import Callable
@@ -30,19 +30,19 @@ Translated = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def translate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Translated:
-    """translate(*words): (exit code, the one line of the error or nothing)."""
+    """translate(*words): (exit code, the one-line error message or "")."""
     monkeypatch.delenv("MONGE_TRACE", raising=False)
 
     def call(*words: object) -> tuple[int, str]:
         code = main(["translate", *map(str, words)])
-        said = capsys.readouterr().err
-        assert code == 0 or said.count("\n") == 1
-        return code, said
+        message = capsys.readouterr().err
+        assert code == 0 or message.count("\n") == 1
+        return code, message
 
     return call
 
 
-def everything(directory: Path) -> dict[Path, bytes]:
+def all_files(directory: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
@@ -62,19 +62,22 @@ def vectors(path: Path, *, length: int = 3, width: int = 16, model: str = "a") -
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"),
+    ("sizes", "message"),
     [
-        ({"width": 5}, "vectors of width 5, the run's have 16; embed by the same model and layer"),
-        ({"length": 13}, "row group 0, id 'x': 13 vectors do not fit 12; give --on-long-rows drop or truncate"),
-        ({"model": "b"}, "these are vectors of the target; give --reverse"),
-        ({"model": "c"}, "not made as the run's source was; embed by the same model and layer, in the same way"),
+        ({"width": 5}, "vectors have width 5, the run expects 16; embed with the same model and layer"),
+        (
+            {"length": 13},
+            "row group 0, id 'x': 13 vectors do not fit into 12 slots; pass --on-long-rows drop or truncate",
+        ),
+        ({"model": "b"}, "these are target vectors; pass --reverse"),
+        ({"model": "c"}, "not embedded like the run's source; use the same model, layer and settings"),
     ],
 )
-def test_vectors_that_do_not_fit_a_run_are_refused(
-    run: Path, tmp_path: Path, translate: Translated, sizes: dict[str, Any], said: str
+def test_vectors_that_do_not_fit_a_run_are_rejected(
+    run: Path, tmp_path: Path, translate: Translated, sizes: dict[str, Any], message: str
 ) -> None:
     source = vectors(tmp_path / "x", **sizes)
-    assert translate("run", run, source, "--out", tmp_path / "y") == (2, f"monge translate run: {source}: {said}\n")
+    assert translate("run", run, source, "--out", tmp_path / "y") == (2, f"monge translate run: {source}: {message}\n")
     nowhere = tmp_path / "nowhere"
     assert translate("run", run, nowhere, "--out", tmp_path / "y") == (
         2,
@@ -83,29 +86,29 @@ def test_vectors_that_do_not_fit_a_run_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_a_translation_says_how_it_was_made_and_lies_on_nothing_else(
+def test_a_translation_records_its_settings_and_overwrites_nothing(
     run: Path, tmp_path: Path, translate: Translated
 ) -> None:
     source, out = vectors(tmp_path / "x"), tmp_path / "y"
-    before = everything(tmp_path)
+    before = all_files(tmp_path)
     (tmp_path / "directory").mkdir()
     for taken in (source, tmp_path / "directory"):
-        code, said = translate("run", run, source, "--out", taken)
-        assert (code, "there already; name another file" in said) == (2, True)
-    assert everything(tmp_path) == before
+        code, message = translate("run", run, source, "--out", taken)
+        assert (code, "already exists; choose another path" in message) == (2, True)
+    assert all_files(tmp_path) == before
     assert translate("run", run, source, "--out", out, "--solver-steps", 0)[1].endswith(
         "steps must be at least 1, got 0\n"
     )
     source = vectors(tmp_path / "b", model="b")
     words = ("run", run, source, "--out", out, "--solver-steps", 2, "--solver", "heun", "--reverse")
     assert translate(*words) == (0, "")
-    found = Vectors(out).fingerprint
-    assert (found["steps"], found["solver"], found["reverse"]) == (2, "heun", True)
-    assert found["input"] == Vectors(source).fingerprint
+    fingerprint = Vectors(out).fingerprint
+    assert (fingerprint["steps"], fingerprint["solver"], fingerprint["reverse"]) == (2, "heun", True)
+    assert fingerprint["input"] == Vectors(source).fingerprint
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "message"),
     [
         (lambda path: path.write_bytes(b""), "not a complete shard of 100 x 12"),
         (lambda path: path.write_bytes(path.read_bytes()[:-10]), "not a complete shard of 100 x 12"),
@@ -115,11 +118,11 @@ def test_a_translation_says_how_it_was_made_and_lies_on_nothing_else(
         (lambda path: np.save(path, np.load(path) * 0), "the coupling of pair 100 is not a permutation"),
     ],
 )
-def test_a_damaged_shard_of_couplings_is_named(packed: Packed, tmp_path: Path, spoil, said: str) -> None:
+def test_a_damaged_shard_of_couplings_is_named(packed: Packed, tmp_path: Path, damage, message: str) -> None:
     list(couple(packed, tmp_path, here, size=100))
     assert (Couplings.open(tmp_path, packed)([3, 239]).sort(1).values == torch.arange(12)).all()
-    spoil(path := shard_path(tmp_path, 1))
-    with pytest.raises(ValueError, match=said) as stopped:
+    damage(path := shard_path(tmp_path, 1))
+    with pytest.raises(ValueError, match=message) as stopped:
         Couplings.open(tmp_path, packed)([0, 100])
     assert str(stopped.value).startswith(f"{path}: ")
 
@@ -135,7 +138,7 @@ def test_a_damaged_description_of_couplings_is_named(packed: Packed, tmp_path: P
 def test_two_processes_do_not_couple_in_one_directory(packed: Packed, tmp_path: Path) -> None:
     first = couple(packed, tmp_path / "out", here, size=100)
     assert next(first) == (1, 3)
-    with pytest.raises(ValueError, match="out: another process is at work here"):
+    with pytest.raises(ValueError, match="out: another process is using it"):
         next(couple(packed, tmp_path / "out", here, size=100))
     assert list(first) == [(2, 3), (3, 3)]
 
@@ -145,36 +148,39 @@ def texts(path: Path, count: int = 200, formal: str = "A e. B") -> Path:
     return path
 
 
-def test_a_model_is_not_pretrained_on_other_texts_than_it_began_with(tmp_path: Path, translate: Translated) -> None:
+def test_pretraining_does_not_resume_on_other_texts(tmp_path: Path, translate: Translated) -> None:
     out = tmp_path / "formal"
     few = texts(tmp_path / "few.jsonl", 2)
-    code, said = translate("pretrain", few, "--out", out, *LM)
-    assert (code, "give more text" in said) == (2, True)
+    code, message = translate("pretrain", few, "--out", out, *LM)
+    assert (code, "give more text" in message) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["few.jsonl"]
     assert translate("pretrain", texts(tmp_path / "texts.jsonl"), "--out", out, *LM)[0] == 0
-    before = everything(tmp_path)
+    before = all_files(tmp_path)
     other = texts(tmp_path / "other.jsonl", formal="B e. A")
-    code, said = translate("pretrain", other, "--out", out, *LM, "--resume")
-    assert (code, f"{out}.texts.jsonl: not the formal texts of {other}" in said) == (2, True)
-    assert everything(tmp_path).items() >= before.items()
+    code, message = translate("pretrain", other, "--out", out, *LM, "--resume")
+    assert (code, f"{out}.texts.jsonl: differs from the formal texts of {other}" in message) == (2, True)
+    assert all_files(tmp_path).items() >= before.items()
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["data", "minif2f", "--input", "rows", "--limit", 0, "--out", "new"], "--limit 0: keep at least 1"),
-        (["data", "minif2f", "--input", "blank", "--out", "new"], "blank: no pairs in it"),
-        (["data", "minif2f", "--input", "rows", "--out", "taken"], "taken: there already; name another file"),
-        (["embed", "rows", "--model", "m", "--layer", 1, "--out", "taken"], "taken: there already; name another file"),
+        (["data", "minif2f", "--input", "rows", "--limit", 0, "--out", "new"], "--limit must be at least 1, got 0"),
+        (["data", "minif2f", "--input", "blank", "--out", "new"], "blank: no pairs; check that this is minif2f"),
+        (["data", "minif2f", "--input", "rows", "--out", "taken"], "taken already exists; choose another path"),
+        (
+            ["embed", "rows", "--model", "m", "--layer", 1, "--out", "taken"],
+            "taken already exists; choose another path",
+        ),
         (["embed", "none", "--model", "m", "--layer", 1, "--out", "new"], "none: no rows"),
-        (["embed", "rows", "--model", "./m", "--layer", 1, "--out", "new"], "./m: no whole Hugging Face model here"),
-        (["calibrate", "nowhere"], "nowhere: no pairs here; make them with `monge translate pair`"),
-        (["pretrain", "rows", "--width", 7], "width 7 is not 6 heads"),
+        (["embed", "rows", "--model", "./m", "--layer", 1, "--out", "new"], "./m: no complete Hugging Face model here"),
+        (["calibrate", "nowhere"], "nowhere: no pairs here; create them with `monge translate pair`"),
+        (["pretrain", "rows", "--width", 7], "width 7 does not divide into 6 heads"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(map(str, value)),
 )
-def test_a_mistake_is_one_sentence_and_makes_nothing(
-    tmp_path: Path, translate: Translated, monkeypatch: pytest.MonkeyPatch, words: list[object], said: str
+def test_a_mistake_gives_a_one_line_message_and_writes_nothing(
+    tmp_path: Path, translate: Translated, monkeypatch: pytest.MonkeyPatch, words: list[object], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     row = {"id": "a", "name": "a", "informal_prefix": "x", "formal_statement": "y", "nl": "x", "formal": "y"}
@@ -183,15 +189,15 @@ def test_a_mistake_is_one_sentence_and_makes_nothing(
     Path("none").touch()
     Path("taken").write_text("mine")
     Path("m").mkdir()
-    before = everything(tmp_path)
+    before = all_files(tmp_path)
     code, shown = translate(*words)
     assert code == 2
-    assert said in shown
-    assert everything(tmp_path) == before
+    assert message in shown
+    assert all_files(tmp_path) == before
     assert {path.name for path in tmp_path.iterdir()} == {"rows", "blank", "none", "taken", "m"}
 
 
-def test_a_full_disk_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -202,13 +208,15 @@ def test_a_full_disk_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytes
     assert not list(tmp_path.iterdir())
 
 
-def test_a_directory_in_the_way_is_the_path_s_own_fault(tmp_path: Path, translate: Translated, packed: Packed) -> None:
+def test_a_directory_in_place_of_a_file_is_an_error_that_names_it(
+    tmp_path: Path, translate: Translated, packed: Packed
+) -> None:
     (tmp_path / "x.json").mkdir()
     with pytest.raises(IsADirectoryError):
         write_json(tmp_path / "x.json", {})
     (tmp_path / "out" / "couplings.json").mkdir(parents=True)
-    code, said = translate("couple", packed.pairs.directory, "--out", tmp_path / "out")
-    assert (code, "couplings.json" in said) == (2, True)
+    code, message = translate("couple", packed.pairs.directory, "--out", tmp_path / "out")
+    assert (code, "couplings.json" in message) == (2, True)
     (tmp_path / "file").touch()
-    code, said = translate("couple", packed.pairs.directory, "--out", tmp_path / "file")
-    assert (code, "file: a file is in the way; name another directory" in said) == (2, True)
+    code, message = translate("couple", packed.pairs.directory, "--out", tmp_path / "file")
+    assert (code, "file: a file is in the way; choose another directory" in message) == (2, True)

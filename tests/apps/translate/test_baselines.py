@@ -1,4 +1,4 @@
-"""What a flow must beat, on data that each of them can tell, and the table they stand in."""
+"""Baselines on data that each of them can predict, and the table of an evaluation."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from monge.apps.translate import baselines
 from monge.apps.translate.calibrate import Prices
-from monge.apps.translate.evaluate import Judge, evaluate
+from monge.apps.translate.evaluate import Evaluator, evaluate
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.metrics import existence_scores, kendall_tau, pooled_scores, ranks
 from monge.apps.translate.pair import Pairs
@@ -20,8 +20,8 @@ def draw(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def found(prediction: baselines.Prediction, target: Tensor) -> float:
-    """The share of rows that find their own."""
+def recall(prediction: baselines.Prediction, target: Tensor) -> float:
+    """The share of rows whose true target ranks first."""
     assert prediction.pooled is not None
     centre = target.mean(0)
     return float((ranks(pooled_scores(prediction.pooled - centre, target - centre)) == 1).double().mean())
@@ -39,13 +39,13 @@ def test_procrustes_finds_a_rotation() -> None:
     torch.testing.assert_close(baselines.procrustes(x[:300], x[:300] @ q + 3, x[300:]).pooled, x[300:] @ q + 3)
 
 
-def test_canonical_correlations_weigh_what_is_told_above_what_is_loud() -> None:
-    """Six directions that both sides share, faint, and four loud ones that each side draws alone."""
+def test_canonical_correlations_prefer_shared_directions_to_large_ones() -> None:
+    """Six small directions are shared by both sides; four large ones are independent."""
     size = torch.tensor([0.1] * 6 + [1.0] * 4).double()
     both = draw(0, 600, 6)
     x, y = (size * torch.cat([both + 0.1 * draw(k, 600, 6), draw(k + 1, 600, 4)], 1) for k in (1, 3))
     canonical, procrustes, ridge = (
-        found(predict(x[:500], y[:500], x[500:]), y[500:])
+        recall(predict(x[:500], y[:500], x[500:]), y[500:])
         for predict in (baselines.canonical, baselines.procrustes, baselines.ridge)
     )
     assert canonical > 0.15 > 0.05 > max(procrustes, ridge)
@@ -53,41 +53,41 @@ def test_canonical_correlations_weigh_what_is_told_above_what_is_loud() -> None:
 
 def test_length_only_takes_the_most_frequent_length_of_the_nearest_source_length() -> None:
     source, target = torch.tensor([3, 3, 3, 7, 7]), torch.tensor([5, 5, 9, 1, 1])
-    asked = baselines.length_only(source, target, torch.tensor([3, 7, 1, 100, 4])).lengths
-    assert asked is not None
-    assert asked.tolist() == [5, 1, 5, 1, 5]
+    predicted = baselines.length_only(source, target, torch.tensor([3, 7, 1, 100, 4])).lengths
+    assert predicted is not None
+    assert predicted.tolist() == [5, 1, 5, 1, 5]
 
 
 @pytest.fixture(scope="module")
 def translator(pairs: Pairs) -> Translator:
     recipe = Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1))
     torch.manual_seed(0)
-    field = recipe.network(pairs.capacity, pairs.width)  # its output layers are zero: it stays where it is
+    field = recipe.network(pairs.capacity, pairs.width)  # its output layers are zero: the velocity is 0
     return Translator(field, Space.measured(pairs, Prices(), aux_scale=recipe.aux_scale), recipe)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_identity_takes_the_rotation_back_and_its_own_row_does_not(
+def test_identity_undoes_the_rotation_and_the_rotation_baseline_does_not(
     pairs: Pairs, translator: Translator, reverse: bool
 ) -> None:
-    judge = Judge.of(pairs, translator, reverse=reverse, limit=20)
-    plain = judge.baselines()["identity"].sequences
-    turned = judge.baselines()["rotation of tokens"].sequences
+    evaluator = Evaluator.of(pairs, translator, reverse=reverse, limit=20)
+    plain = evaluator.baselines()["identity"].sequences
+    rotated = evaluator.baselines()["rotation of tokens"].sequences
     assert plain is not None
-    assert turned is not None
+    assert rotated is not None
     rotation = translator.space.calibration.rotation
     start = pairs.sequence("target" if reverse else "source", int(pairs.split("test")[0]))
     white = replace(
         translator.space.calibration.source, matrix=translator.space.calibration.source.matrix @ rotation.mT
     )
     side = translator.space.calibration.target if reverse else white
-    mine = [x for x in plain if len(x) == len(start)]
+    candidates = [x for x in plain if len(x) == len(start)]
     expected = side.apply(start) @ (rotation if reverse else torch.eye(len(rotation)))
-    assert min(float((x - expected).abs().max()) for x in mine) < 1e-3
-    assert not torch.allclose(plain[0], turned[0], atol=1e-2)
+    assert min(float((x - expected).abs().max()) for x in candidates) < 1e-3
+    assert not torch.allclose(plain[0], rotated[0], atol=1e-2)
 
 
-def test_a_field_that_stays_is_the_rotation_alone_and_comes_home(pairs: Pairs, translator: Translator) -> None:
+def test_a_zero_field_is_the_rotation_baseline_and_has_no_cycle_error(pairs: Pairs, translator: Translator) -> None:
     table = evaluate(pairs, translator, reverse=False, limit=20, steps=1, pool=20).rows
     flow, same = table["flow, 1 step"], table["rotation of tokens"]
     assert {name: flow[name] for name in same} == same
@@ -95,14 +95,14 @@ def test_a_field_that_stays_is_the_rotation_alone_and_comes_home(pairs: Pairs, t
     assert flow["cycle R@1 of 20"].value == 1
 
 
-def test_existence_is_scored_by_slots_and_by_how_sure_it_is() -> None:
+def test_existence_is_scored_by_slots_and_by_calibration() -> None:
     true = torch.tensor([[True, True, False, False], [True, False, False, False]])
     f1, error = existence_scores(true.float(), true)
     assert (f1.tolist(), error) == ([1, 1], 0)
-    sure = torch.tensor([[0.9, 0.1, 0.9, 0.1], [0.9, 0.1, 0.1, 0.1]])
-    f1, error = existence_scores(sure, true)
+    confident = torch.tensor([[0.9, 0.1, 0.9, 0.1], [0.9, 0.1, 0.1, 0.1]])
+    f1, error = existence_scores(confident, true)
     assert f1.tolist() == pytest.approx([0.5, 1])
-    # of three at 0.9 two exist, of five at 0.1 one does
+    # two of the three slots at 0.9 exist, and one of the five at 0.1
     assert error == pytest.approx((3 * (0.9 - 2 / 3) + 5 * (1 / 5 - 0.1)) / 8)
 
 

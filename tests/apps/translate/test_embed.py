@@ -1,4 +1,4 @@
-"""Texts to one file of vectors, in parts that are kept when it stops and that other workers may make."""
+"""Texts are embedded into one file, in parts that survive an interruption and can be shared by workers."""
 
 from pathlib import Path
 
@@ -28,11 +28,11 @@ def test_every_fleet_writes_the_same_file(language_model: Path, tmp_path: Path) 
     assert not list(tmp_path.glob("*.parts"))
 
 
-def test_what_was_embedded_is_kept_and_other_texts_are_refused(language_model: Path, tmp_path: Path) -> None:
+def test_finished_parts_are_kept_and_other_texts_are_rejected(language_model: Path, tmp_path: Path) -> None:
     out, embedding = tmp_path / "x.parquet", Embedding(str(language_model), 1)
-    whole = embed(KEYS, TEXTS, embedding, out, here, size=3)
-    assert [next(whole), next(whole)] == [(1, 4), (2, 4)]  # and here it is stopped
-    whole.close()
+    steps = embed(KEYS, TEXTS, embedding, out, here, size=3)
+    assert [next(steps), next(steps)] == [(1, 4), (2, 4)]
+    steps.close()  # the interruption
     with pytest.raises(ValueError, match=r"000000\.parquet: made from other texts or by another model"):
         next(embed(KEYS, TEXTS, Embedding(str(language_model), 2), out, here, size=3))
     assert list(embed(KEYS, TEXTS, embedding, out, here, size=3)) == [(3, 4), (4, 4)]
@@ -40,10 +40,10 @@ def test_what_was_embedded_is_kept_and_other_texts_are_refused(language_model: P
     assert Vectors(out).fingerprint["layer"] == "1"
 
 
-@pytest.mark.parametrize(("layer", "length", "said"), [(4, 8, "layer 4: .* has 3 blocks"), (1, 0, "max_length 0: ")])
-def test_what_a_model_cannot_give_is_refused_before_anything_is_made(
-    language_model: Path, tmp_path: Path, layer: int, length: int, said: str
+@pytest.mark.parametrize(("layer", "length", "message"), [(4, 8, "layer 4: .* has 3 blocks"), (1, 0, "max_length 0: ")])
+def test_settings_that_a_model_does_not_support_are_rejected_before_writing(
+    language_model: Path, tmp_path: Path, layer: int, length: int, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         list(embed(KEYS, TEXTS, Embedding(str(language_model), layer, length), tmp_path / "x.parquet", here))
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Branching flows: every target token descends from somebody, particles turn into targets, and lengths are learnt."""
+"""Branching flows: every target token has an ancestor, particles turn into targets, and lengths are learned."""
 
 from collections.abc import Callable
 
@@ -30,13 +30,13 @@ def packed(source: list[Tensor], target: list[Tensor], reverse: Tensor | None = 
 
 
 def coupling(*, price: float) -> Branching:
-    """By the four-block cost: a price of 0 matches nothing, one of 8 whatever is not far apart."""
+    """Matching by the four-block cost: a price of 0 matches nothing, a price of 8 all tokens that are not far apart."""
     cost = FourBlock(1.0, 1.0, price, price)
     return Branching(TokenOT(lambda pair: token_cost(CONTAINER, cost, pair)))
 
 
 def drawn(seed: int, size: int = 6) -> tuple[list[Tensor], list[Tensor]]:
-    """Sequences of 1 to 10 tokens, and others of 0 to 10, some of whose tokens are the first ones' with noise."""
+    """Sequences of 1 to 10 tokens, and others of 0 to 10 tokens, some of which are noisy copies of the first."""
     draws = generator(seed)
     n, m = (torch.randint(low, 11, (size,), generator=draws).tolist() for low in (1, 0))
     source = [torch.randn(k, D, generator=draws, dtype=torch.float64) for k in n]
@@ -48,19 +48,19 @@ def drawn(seed: int, size: int = 6) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def rows(x: Tensor) -> list[tuple[float, ...]]:
-    """Tokens, in an order that depends on them alone."""
+    """Tokens, in an order that depends only on their values."""
     return sorted(tuple(row) for row in x.tolist())
 
 
 @given(seed=seeds, price=st.sampled_from([0.0, 2.0, 8.0]))
-def test_every_target_token_descends_from_one_source_token_and_who_has_none_dies(seed: int, price: float) -> None:
+def test_every_target_token_has_one_ancestor_and_source_tokens_without_descendants_die(seed: int, price: float) -> None:
     source, target = drawn(seed)
     pair = packed(source, target)
-    found = coupling(price=price)(pair)
-    assert found.mask is not None
+    forest = coupling(price=price)(pair)
+    assert forest.mask is not None
     for row, (x, y) in enumerate(zip(source, target, strict=True)):
-        leaf, family = found.mask[row], found.cond["family"][row]
-        x_0, x_1 = found.x_0[row, leaf], found.x_1[row, leaf]
+        leaf, family = forest.mask[row], forest.cond["family"][row]
+        x_0, x_1 = forest.x_0[row, leaf], forest.x_1[row, leaf]
         target_leaf = x_1[:, -1] > 0
         assert rows(x_1[target_leaf]) == rows(pair.x_1[row, : len(y)])
         assert torch.equal(family[leaf].unique(), torch.arange(len(x)))
@@ -74,61 +74,61 @@ def test_every_target_token_descends_from_one_source_token_and_who_has_none_dies
             assert (x_1[own, -2].diff() > 0).all()
 
 
-def test_a_born_token_descends_from_its_neighbours_source_and_without_matches_from_the_nearest() -> None:
+def test_an_unmatched_token_descends_from_the_nearest_matched_one_or_else_by_position() -> None:
     eye = 10 * torch.eye(D)
     born = torch.full((1, D), -5.0)
     pair = packed([eye[:2]], [torch.cat([eye[:1], born, born, born, eye[1:2]])])
-    found = coupling(price=8.0)(pair)
-    # of five the first and the last are matched, the one half-way between goes with the later
-    assert found.cond["family"].tolist() == [[0, 0, 1, 1, 1]]
+    forest = coupling(price=8.0)(pair)
+    # of five, the first and the last are matched; the one in the middle goes with the later
+    assert forest.cond["family"].tolist() == [[0, 0, 1, 1, 1]]
     pair = packed([eye[:4]], [torch.cat([born, born])])
-    found = coupling(price=0.0)(pair)
-    assert found.cond["family"].tolist() == [[0, 1, 2, 3]]
-    assert (found.x_1[..., -1] > 0).tolist() == [[False, True, False, True]]
+    forest = coupling(price=0.0)(pair)
+    assert forest.cond["family"].tolist() == [[0, 1, 2, 3]]
+    assert (forest.x_1[..., -1] > 0).tolist() == [[False, True, False, True]]
 
 
-def test_the_way_back_turns_the_same_matches_round() -> None:
+def test_reverse_rows_swap_the_ends_of_the_same_matches() -> None:
     source, target = drawn(5)
     target = [y if len(y) else y.new_ones(1, D) for y in target]
     reverse = torch.arange(6) % 2 == 0
-    found = coupling(price=8.0)(packed(source, target, reverse))
-    there, home = coupling(price=8.0)(packed(source, target)), coupling(price=8.0)(packed(target, source))
+    forest = coupling(price=8.0)(packed(source, target, reverse))
+    forward, backward = coupling(price=8.0)(packed(source, target)), coupling(price=8.0)(packed(target, source))
     for row in range(6):
-        expected = home if reverse[row] else there
+        expected = backward if reverse[row] else forward
         for name in ("x_0", "x_1"):
-            one, two = (getattr(pair, name)[row, pair.condition["mask"][row]] for pair in (found, expected))
+            one, two = (getattr(pair, name)[row, pair.condition["mask"][row]] for pair in (forest, expected))
             torch.testing.assert_close(one, two)
 
 
-def test_an_empty_source_has_nobody_to_split() -> None:
+def test_an_empty_source_is_rejected() -> None:
     with pytest.raises(ValueError, match="empty source"):
         Branching()(packed([torch.zeros(0, D)], [torch.ones(2, D)]))
-    found = Branching()(packed([torch.ones(2, D)], [torch.zeros(0, D)]))
-    assert not (found.x_1[..., -1] > 0).any()
+    forest = Branching()(packed([torch.ones(2, D)], [torch.zeros(0, D)]))
+    assert not (forest.x_1[..., -1] > 0).any()
 
 
 @given(seed=seeds)
-def test_particles_are_the_source_at_first_and_the_target_at_last(seed: int) -> None:
+def test_particles_are_the_source_at_time_0_and_the_target_at_time_1(seed: int) -> None:
     source, target = drawn(seed)
     pair = packed(source, target)
-    found = coupling(price=8.0)(pair)
+    forest = coupling(price=8.0)(pair)
     for t, state in ((0.0, pair.x_0), (1.0, pair.x_1)):
-        at = particles(found, torch.full((6,), t, dtype=torch.float64), generator=generator(seed))
+        at = particles(forest, torch.full((6,), t, dtype=torch.float64), generator=generator(seed))
         assert not at.x_t.isnan().any()
         for row, active in enumerate(CONTAINER.active(state)):
-            there, here = rows(state[row, active, :-1]), rows(at.x_t[row, at.live[row]])
-            torch.testing.assert_close(torch.tensor(here), torch.tensor(there))
+            expected, actual = rows(state[row, active, :-1]), rows(at.x_t[row, at.live[row]])
+            torch.testing.assert_close(torch.tensor(actual), torch.tensor(expected))
         if t:
             assert not at.splits[at.live].any()
             assert not at.dies[at.live].any()
 
 
 @given(seed=seeds, t=st.floats(0.05, 0.9))
-def test_particles_move_towards_their_anchors_in_the_time_that_is_left(seed: int, t: float) -> None:
-    found = coupling(price=4.0)(packed(*drawn(seed)))
+def test_particles_move_towards_their_anchors_in_the_remaining_time(seed: int, t: float) -> None:
+    forest = coupling(price=4.0)(packed(*drawn(seed)))
     h = 1e-7
     before, after = (
-        particles(found, torch.full((6,), time, dtype=torch.float64), generator=generator(seed)) for time in (t, t + h)
+        particles(forest, torch.full((6,), time, dtype=torch.float64), generator=generator(seed)) for time in (t, t + h)
     )
     quiet = before.live & (before.splits == after.splits) & after.live
     assert quiet.sum() > 0.9 * before.live.sum()
@@ -136,58 +136,58 @@ def test_particles_move_towards_their_anchors_in_the_time_that_is_left(seed: int
     torch.testing.assert_close(v[quiet], ((before.anchor - before.x_t) / (1 - t))[quiet], rtol=1e-4, atol=1e-4)
 
 
-def test_what_a_split_leaves_starts_where_it_happened() -> None:
-    """A path has no jump: right after t every new particle lies where its ancestor's did."""
-    found = coupling(price=0.0)(packed([torch.ones(1, D).double()], [drawn(3)[0][1]]))
+def test_paths_are_continuous_at_splits() -> None:
+    """Right after a split every new particle is at the position of its ancestor."""
+    forest = coupling(price=0.0)(packed([torch.ones(1, D).double()], [drawn(3)[0][1]]))
     times = torch.linspace(0.01, 0.99, 2000, dtype=torch.float64)
-    path = [particles(found, times[k, None], generator=generator(1)) for k in range(len(times))]
+    path = [particles(forest, times[k, None], generator=generator(1)) for k in range(len(times))]
     steps = [(b.x_t - a.x_t).abs().amax() * (1 - t) for a, b, t in zip(path, path[1:], times, strict=False)]
     assert max(steps) < 0.02
     assert path[0].live.sum() == 1
-    assert path[-1].live.sum() == found.condition["mask"].sum()
+    assert path[-1].live.sum() == forest.condition["mask"].sum()
 
 
-def test_events_come_evenly_in_time_and_as_often_as_is_left() -> None:
-    """One token becomes four, another dies: at t there are 1 + 3 t and 1 - t, and 3 (1 - t) splits are left."""
+def test_event_times_are_uniform_and_the_remaining_splits_are_binomial() -> None:
+    """One token becomes four, another dies: at t there are 1 + 3 t and 1 - t, and 3 (1 - t) splits remain."""
     many = 4000
     eye = 10 * torch.eye(D)
-    found = coupling(price=8.0)(packed([eye[:2]], [eye[:1].expand(4, D)]))
-    assert found.cond["family"].tolist() == [[0, 0, 0, 0, 1]]
-    found = found.take(*torch.zeros(2, many, dtype=torch.long))
+    forest = coupling(price=8.0)(packed([eye[:2]], [eye[:1].expand(4, D)]))
+    assert forest.cond["family"].tolist() == [[0, 0, 0, 0, 1]]
+    forest = forest.take(*torch.zeros(2, many, dtype=torch.long))
     for t in (0.2, 0.7):
-        at = particles(found, torch.full((many,), t), generator=generator(0))
+        at = particles(forest, torch.full((many,), t), generator=generator(0))
         alive = at.live.float().mean(0)
         torch.testing.assert_close(alive, torch.tensor([1, t, t, t, 1 - t]), rtol=0, atol=0.04)
         left = (at.splits * at.live).sum(1)
         assert left.mean() == pytest.approx(3 * (1 - t), abs=0.06)
-        # independent gaps: the number is binomial
+        # gaps are independent, so the number is binomial
         assert left.var() == pytest.approx(3 * t * (1 - t), abs=0.06)
 
 
-def test_kin_are_told_apart_and_counted() -> None:
+def test_kin_are_ranked_and_counted() -> None:
     live = torch.tensor([[True, True, False, True, True]])
-    found = kin(live, torch.tensor([[0, 1, 1, 1, 1]]))
-    torch.testing.assert_close(found[0, :, 0][live[0]], torch.tensor([0.0, -1 / 3, 0.0, 1 / 3]))
-    torch.testing.assert_close(found[0, :, 1][live[0]].exp2(), torch.tensor([1.0, 3.0, 3.0, 3.0]))
+    features = kin(live, torch.tensor([[0, 1, 1, 1, 1]]))
+    torch.testing.assert_close(features[0, :, 0][live[0]], torch.tensor([0.0, -1 / 3, 0.0, 1 / 3]))
+    torch.testing.assert_close(features[0, :, 1][live[0]].exp2(), torch.tensor([1.0, 3.0, 3.0, 3.0]))
 
 
-def test_the_field_does_not_care_for_the_order_of_slots(stir: Callable[..., nn.Module]) -> None:
-    found = coupling(price=8.0)(packed(*drawn(1)))
+def test_the_field_is_equivariant_to_the_order_of_slots(stir: Callable[..., nn.Module]) -> None:
+    forest = coupling(price=8.0)(packed(*drawn(1)))
     field, t = stir(EventField(CONTAINER, D + 2, FieldShape(64, 2))), torch.linspace(0.1, 0.9, 6, dtype=torch.float64)
-    at = particles(found, t, generator=generator(0))
-    cond = {"mask": at.live, "kin": kin(at.live, found.cond["family"])}
+    at = particles(forest, t, generator=generator(0))
+    cond = {"mask": at.live, "kin": kin(at.live, forest.cond["family"])}
     order = torch.randperm(at.live.shape[1], generator=generator(1))
-    turned = {name: value[:, order] for name, value in cond.items()}
+    permuted = {name: value[:, order] for name, value in cond.items()}
     out = field(at.x_t, t, cond)
-    torch.testing.assert_close(field(at.x_t[:, order], t, turned), out[:, order])
-    # what is dead is not looked at, and the way back is another
+    torch.testing.assert_close(field(at.x_t[:, order], t, permuted), out[:, order])
+    # dead particles are ignored, and the reverse direction differs
     moved = torch.where(at.live[..., None], at.x_t, 7.0)
     torch.testing.assert_close(field(moved, t, cond), out)
     assert not torch.allclose(field(at.x_t, t, {**cond, "reverse": torch.ones(6, dtype=torch.bool)}), out)
 
 
 class Known(EventField):
-    """A field that knows: whose first entry is positive splits until there are so many of it, whose is negative dies."""
+    """A known field: particles with a positive first entry split until there are `until` of them, others die."""
 
     def __init__(self, until: int) -> None:
         super().__init__(CONTAINER, D, FieldShape(64, 1))
@@ -208,17 +208,17 @@ def signed(*signs: list[int]) -> Tensor:
 
 @pytest.mark.parametrize("steps", [1, 3, 8, 64])
 @pytest.mark.parametrize("draws", [None, 0])
-def test_a_walk_has_the_events_that_are_due(steps: int, draws: int | None) -> None:
+def test_a_simulation_has_the_due_events(steps: int, draws: int | None) -> None:
     x = signed([1, -1, 3, -1], [-1, -1], [1, 2, 3, 4, 5], [])
-    found = simulate(Known(2), x, steps=steps, generator=None if draws is None else generator(draws))
-    contents = [y[:, 0].sort().values.tolist() for y in CONTAINER.unpack(found.x)]
+    result = simulate(Known(2), x, steps=steps, generator=None if draws is None else generator(draws))
+    contents = [y[:, 0].sort().values.tolist() for y in CONTAINER.unpack(result.x)]
     assert contents == [[1, 1, 3, 3], [], [1, 1, 2, 2, 3, 3, 4, 4, 5, 5], []]
-    assert found.x.shape == x.shape
-    assert not found.refused.any()
+    assert result.x.shape == x.shape
+    assert not result.rejected.any()
 
 
 class Unsure(Known):
-    """Every token splits 0.3 times and dies one time in ten, it says."""
+    """Predicts 0.3 splits and a probability of death of 0.1 for every token."""
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         odds = torch.tensor([0.3, 1 / 9]).log().expand(*x_t.shape[:2], 2)
@@ -226,28 +226,28 @@ class Unsure(Known):
 
 
 @pytest.mark.parametrize("steps", [1, 5])
-def test_lengths_of_a_walk_are_those_expected_rounded(steps: int) -> None:
+def test_simulated_lengths_are_the_rounded_expectations(steps: int) -> None:
     counts = range(1, 16)
-    found = simulate(Unsure(1), signed(*([1] * n for n in counts)), steps=steps)
-    assert CONTAINER.active(found.x).sum(1).tolist() == [int(1.2 * n + 0.5) for n in counts]
+    result = simulate(Unsure(1), signed(*([1] * n for n in counts)), steps=steps)
+    assert CONTAINER.active(result.x).sum(1).tolist() == [int(1.2 * n + 0.5) for n in counts]
     many = simulate(Unsure(1), signed([1] * 10).expand(4000, -1, -1), steps=1, generator=generator(0))
     assert CONTAINER.active(many.x).sum(1).float().mean() == pytest.approx(9 * 1.3, abs=0.15)
 
 
-class Told(Known):
-    """Every token splits as often as its first entry says."""
+class Prescribed(Known):
+    """Every token splits as many times as its first entry."""
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
         return torch.cat([0 * x_t, x_t[..., :1].log(), torch.full_like(x_t[..., :1], -30.0)], -1)
 
 
-def test_splits_of_one_step_go_where_most_are_expected_each_after_the_first_by_one_less() -> None:
+def test_splits_of_one_step_go_to_the_highest_expectations_which_each_split_lowers_by_one() -> None:
     x = CONTAINER.pack([torch.tensor([0.2, 0.9, 2.6])[:, None] * torch.ones(D)])
-    (found,) = CONTAINER.unpack(simulate(Told(1), x, steps=1).x)
-    assert found[:, 0].unique(return_counts=True)[1].tolist() == [1, 2, 4]
+    (tokens,) = CONTAINER.unpack(simulate(Prescribed(1), x, steps=1).x)
+    assert tokens[:, 0].unique(return_counts=True)[1].tolist() == [1, 2, 4]
 
 
-def test_events_of_a_walk_come_evenly_in_time() -> None:
+def test_simulated_events_are_evenly_spaced_in_time() -> None:
     model = Known(4)
     simulate(model, signed([1] * 5), steps=32)
     assert all(abs(number - (5 + 15 * t)) <= 0.5 for t, number in model.seen[:-1])
@@ -256,22 +256,22 @@ def test_events_of_a_walk_come_evenly_in_time() -> None:
     assert all(abs(number - 10 * (1 - t)) <= 0.5 for t, number in model.seen[:-1])
 
 
-def test_a_full_walk_refuses_splits_and_says_how_many() -> None:
-    found = simulate(Known(4), signed([1] * 9), steps=4)
-    assert CONTAINER.active(found.x).all()
-    assert found.refused.tolist() == [36 - 20]
+def test_a_full_container_rejects_splits_and_counts_them() -> None:
+    result = simulate(Known(4), signed([1] * 9), steps=4)
+    assert CONTAINER.active(result.x).all()
+    assert result.rejected.tolist() == [36 - 20]
 
 
-def test_the_loss_is_least_where_the_field_knows_the_forest() -> None:
-    found, t = coupling(price=8.0)(packed(*drawn(2))), torch.linspace(0, 0.95, 6, dtype=torch.float64)
-    at, objective = particles(found, t, generator=generator(0)), EventMatching()
+def test_the_loss_is_smallest_for_the_true_field() -> None:
+    forest, t = coupling(price=8.0)(packed(*drawn(2))), torch.linspace(0, 0.95, 6, dtype=torch.float64)
+    at, objective = particles(forest, t, generator=generator(0)), EventMatching()
 
     def loss(**off: float) -> dict[str, Tensor]:
         v = (at.anchor - at.x_t) / (1 - t)[:, None, None] + off.get("v", 0.0)
         splits = (at.splits + 1e-9).log()[..., None] + off.get("splits", 0.0)
         deaths = torch.where(at.dies, 20.0, -20.0)[..., None] * off.get("deaths", 1.0)
         out = torch.cat([v, splits, deaths], -1)
-        return objective.at(lambda x, t, cond: out, found, t, generator=generator(0)).metrics
+        return objective.at(lambda x, t, cond: out, forest, t, generator=generator(0)).metrics
 
     known = loss()
     assert known["velocity"] == pytest.approx(0, abs=1e-9)
@@ -282,20 +282,20 @@ def test_the_loss_is_least_where_the_field_knows_the_forest() -> None:
 
 
 def doubled(size: int, draws: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-    """Every token comes twice, the first time with its entries moved on."""
+    """Every token occurs twice, the first time with its entries shifted by one."""
     sources = [torch.randn(n, D, generator=draws) for n in torch.randint(3, 9, (size,), generator=draws).tolist()]
     return sources, [torch.stack([x.roll(1, -1), x], 1).flatten(0, 1) for x in sources]
 
 
 def halved(size: int, draws: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-    """Tokens whose first entry is negative go."""
+    """Tokens whose first entry is negative are deleted."""
     sources = [torch.randn(n, D, generator=draws) for n in torch.randint(4, 17, (size,), generator=draws).tolist()]
     return sources, [x[x[:, 0] > 0] for x in sources]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [doubled, pytest.param(halved, marks=pytest.mark.long)])
-def test_lengths_and_contents_are_learnt(task: Callable[..., tuple[list[Tensor], list[Tensor]]]) -> None:
+def test_lengths_and_contents_are_learned(task: Callable[..., tuple[list[Tensor], list[Tensor]]]) -> None:
     torch.manual_seed(0)
     draws, couple, steps = generator(0), coupling(price=8.0), 400
     model, objective = EventField(CONTAINER, D + 2, FieldShape(64, 2)), EventMatching()
@@ -311,8 +311,8 @@ def test_lengths_and_contents_are_learnt(task: Callable[..., tuple[list[Tensor],
     sources, targets = task(256, generator(1))
     for draw, exact in ((None, 0.9), (generator(2), 0.8)):
         with torch.no_grad():
-            found = CONTAINER.unpack(simulate(model, CONTAINER.pack(sources), steps=8, generator=draw).x)
-        same = [len(x) == len(y) for x, y in zip(found, targets, strict=True)]
+            predicted = CONTAINER.unpack(simulate(model, CONTAINER.pack(sources), steps=8, generator=draw).x)
+        same = [len(x) == len(y) for x, y in zip(predicted, targets, strict=True)]
         assert sum(same) > exact * len(same)
-        x, y = (torch.cat([z for z, ok in zip(side, same, strict=True) if ok]) for side in (found, targets))
+        x, y = (torch.cat([z for z, ok in zip(side, same, strict=True) if ok]) for side in (predicted, targets))
         assert (x - y).square().mean() < 0.1

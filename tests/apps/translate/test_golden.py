@@ -28,19 +28,19 @@ SMALL = Translate(prices=Prices(rule="quantile"), shape=FieldShape(64, 2), batch
 RECIPES = {
     "walk": SMALL,
     "walk 3": replace(SMALL, walking_steps=3),
-    "walk, two output layers": replace(SMALL, shape=FieldShape(64, 2, ways=2)),
-    "regression": replace(SMALL, contrast=0.0, shape=FieldShape(64, 2, mean=False)),
+    "walk, two output layers": replace(SMALL, shape=FieldShape(64, 2, separate_reverse=True)),
+    "regression": replace(SMALL, contrast=0.0, shape=FieldShape(64, 2, mean_skip=False)),
     "walk, entropic": replace(SMALL, epsilon=0.3),
     "walk, additive": replace(SMALL, additive=True, contrast=0.0),
     "match": replace(SMALL, method="flow-matching"),
     "match, noise": replace(SMALL, method="flow-matching", sigma=0.5),
-    "match, two output layers": replace(SMALL, method="flow-matching", shape=FieldShape(64, 2, ways=2)),
+    "match, two output layers": replace(SMALL, method="flow-matching", shape=FieldShape(64, 2, separate_reverse=True)),
     "match, additive and entropic": replace(SMALL, method="flow-matching", additive=True, epsilon=0.3),
     "shuffled prices": replace(SMALL, prices=Prices()),
     "events": replace(SMALL, method="branching-flows", prices=Prices(priority=0.0, rule="quantile"), aux_scale=4.0),
     "HERMES": replace(
         HERMES,
-        shape=FieldShape(64, 2, rank=8, mean=False, recompute=True),
+        shape=FieldShape(64, 2, rank=8, mean_skip=False, recompute=True),
         batch_size=8,
         train=replace(TRAIN, precision="bfloat16"),
     ),
@@ -69,7 +69,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def golden(recipe: Translate, pairs: Path) -> dict[str, list[float]]:
-    """The losses of the steps, the held-out loss, and the size of what two sequences become in either direction."""
+    """The losses of the steps, the held-out loss, and the norms of two translated sequences in each direction."""
     torch.manual_seed(recipe.train.seed)
     here, run = Ranks(0, 1, torch.device("cpu")), replace(recipe, pairs=str(pairs)).build()
     state, step = prepare(run, here)
@@ -81,7 +81,7 @@ def golden(recipe: Translate, pairs: Path) -> dict[str, list[float]]:
     sequences = [torch.randn(n, WIDTH, generator=draws) for n in (5, 9)]
     with torch.no_grad():
         held_out = float(run.evaluate(run.model)["held-out loss"])
-        sizes = [float(flow.carry(sequences, reverse=reverse).norm()) for reverse in (False, True)]
+        sizes = [float(flow.integrate(sequences, reverse=reverse).norm()) for reverse in (False, True)]
     return {"losses": losses, "held-out loss": [held_out], "translations": sizes}
 
 
@@ -89,15 +89,15 @@ def golden(recipe: Translate, pairs: Path) -> dict[str, list[float]]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_losses_of_a_recipe_are_the_golden_ones(name: str, pairs: Path) -> None:
     """Bit-identical on one machine; another processor rounds products differently, and training amplifies it."""
-    found, expected = golden(RECIPES[name], pairs), json.loads(GOLDEN.read_text())[name]
-    for what, numbers in expected.items():
-        assert found[what] == pytest.approx(numbers, rel=1e-2 if what == "translations" else 1e-3), what
+    actual, expected = golden(RECIPES[name], pairs), json.loads(GOLDEN.read_text())[name]
+    for key, numbers in expected.items():
+        assert actual[key] == pytest.approx(numbers, rel=1e-2 if key == "translations" else 1e-3), key
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as place:
-        stored = write_pairs(Path(place))
+    with tempfile.TemporaryDirectory() as directory:
+        stored = write_pairs(Path(directory))
         GOLDEN.write_text(
             json.dumps({name: golden(recipe, stored) for name, recipe in RECIPES.items()}, indent=1) + "\n"
         )

@@ -1,4 +1,4 @@
-"""Kill `couple` and `train` with SIGKILL at random moments, go on each time, and nothing on disk can tell."""
+"""`couple` and `train` are killed with SIGKILL at random moments and resumed; the files on disk are as without a kill."""
 
 import json
 import multiprocessing
@@ -19,7 +19,7 @@ from monge.lm.store import write
 
 pytestmark = pytest.mark.slow
 KILLS, COUNT, CAPACITY = 5, 7000, 24
-TRAIN = ["--shape.width", 64, "--shape.depth", 1, "--batch-size", 8, "--warmup-steps", 5]
+TRAIN = ["--width", 64, "--depth", 1, "--batch-size", 8, "--warmup-steps", 5]
 TRAIN += [
     "--device",
     "cpu",
@@ -66,9 +66,9 @@ def on_disk(directory: Path, pattern: str = "**/*") -> dict[str, bytes]:
 
 
 def killed(words: Words, done: Callable[[], float], moment: float, pause: float) -> bool:
-    """Kill the command `pause` seconds after it passed `moment` and got beyond what was there; whether it was still at work."""
-    there, process = done(), start(words)
-    while process.is_alive() and (done() < moment or done() <= there):
+    """Kill the command `pause` seconds after it passed `moment` and made progress. True if it was still running."""
+    before, process = done(), start(words)
+    while process.is_alive() and (done() < moment or done() <= before):
         time.sleep(0.001)
     time.sleep(pause)
     process.kill()
@@ -76,20 +76,22 @@ def killed(words: Words, done: Callable[[], float], moment: float, pause: float)
     return process.exitcode == -signal.SIGKILL
 
 
-def killed_and_whole(words: Words, tmp_path: Path, units: str, done: Callable[[Path], int], seed: int) -> Path:
-    """The directory of a command killed five times and then left in peace, after a comparison with that of an undisturbed one.
+def killed_and_completed(words: Words, tmp_path: Path, units: str, done: Callable[[Path], int], seed: int) -> Path:
+    """Kill a command five times, then let it finish; return its directory, compared with that of an undisturbed run.
 
-    Kills are spread over two thirds of what is to be `done`; `units` are the files that are whole once they are there.
+    Kills are spread over two thirds of the work counted by `done`; `units` are files that are complete once they exist.
     """
-    whole, cut, draw = tmp_path / "whole", tmp_path / "cut", random.Random(seed)
-    start([*words, "--out", whole]).join()
-    expected, work = on_disk(whole), done(whole)
-    assert work, "the command did not get anywhere"
-    times = [path.stat().st_mtime for path in whole.glob(units)]
+    complete, cut, draw = tmp_path / "complete", tmp_path / "cut", random.Random(seed)
+    start([*words, "--out", complete]).join()
+    expected, work = on_disk(complete), done(complete)
+    assert work, "the command did no work"
+    times = [path.stat().st_mtime for path in complete.glob(units)]
     for number in range(KILLS):
         moment = 2 / 3 * work * (number + draw.random()) / KILLS
         pause = draw.random() * (max(times) - min(times)) / work
-        assert killed([*words, "--out", cut], lambda: done(cut), moment, pause), f"nothing was left for kill {number}"
+        assert killed([*words, "--out", cut], lambda: done(cut), moment, pause), (
+            f"the command had finished before kill {number}"
+        )
         assert on_disk(cut, units).items() <= expected.items()
     start([*words, "--out", cut]).join()
     assert on_disk(cut).keys() == expected.keys()
@@ -103,15 +105,15 @@ def test_couplings_killed_five_times_are_those_of_an_undisturbed_run(many: Path,
         return len(list(out.glob("shard-*.npy")))
 
     (tmp_path / "cut").mkdir()
-    (tmp_path / "cut" / ".writing-shard-00013.npy").write_bytes(b"half")  # of a kill while the last one is written
-    out = killed_and_whole(["couple", many], tmp_path, "shard-*.npy", shards, seed)
+    (tmp_path / "cut" / ".writing-shard-00013.npy").write_bytes(b"half")  # left by a kill during the last write
+    out = killed_and_completed(["couple", many], tmp_path, "shard-*.npy", shards, seed)
     assert shards(out) == 14
     rows = np.concatenate([np.load(path) for path in sorted(out.glob("shard-*.npy"))])
     assert len(rows) == len(Pairs(many).ids) == COUNT
     assert (np.sort(rows, 1) == np.arange(CAPACITY)).all()
 
 
-@pytest.mark.long  # the loop is that of generate, whose kills are tested each time
+@pytest.mark.long  # shares its loop with generate, whose kills are tested every time
 @pytest.mark.parametrize("seed", [1])
 def test_a_training_killed_five_times_has_the_weights_of_an_undisturbed_one(
     pairs: Pairs, tmp_path: Path, seed: int
@@ -121,7 +123,7 @@ def test_a_training_killed_five_times_has_the_weights_of_an_undisturbed_one(
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
     words = ["train", "--pairs", pairs.directory, *TRAIN]
-    out = killed_and_whole(words, tmp_path, "checkpoints/step-*/*", lines, seed)
+    out = killed_and_completed(words, tmp_path, "checkpoints/step-*/*", lines, seed)
     last = on_disk(out / "checkpoints" / "step-00000120")
     assert last.keys() >= {"model.safetensors", "ema.safetensors", "resume.safetensors"}
     assert last["model.safetensors"] != last["ema.safetensors"]

@@ -1,4 +1,4 @@
-"""Options that a method does not have are rejected, and the metric that selects the best checkpoint is the one named."""
+"""Options without effect are rejected, the configured metric selects the best checkpoint, unusable texts are dropped."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from rich.console import Console
 from monge.apps.translate.data import Text, public, read_texts, write_texts
 from monge.apps.translate.embed import Embedding, embed
 from monge.apps.translate.field import FieldShape
-from monge.apps.translate.methods import METHODS, Events, Match, Walk
+from monge.apps.translate.methods import METHODS, BranchingMethod, FlowMatchingMethod, FlowWalkingMethod
 from monge.apps.translate.metrics import Interval
 from monge.apps.translate.output import ensure_writable, listed
 from monge.apps.translate.pair import Pairs
@@ -28,11 +28,11 @@ TINY = TrainConfig(steps=4, warmup_steps=1, save_every=2, device="cpu", loader_t
 
 
 def test_a_recipe_names_its_method_with_its_options() -> None:
-    assert Translate(shape=SHAPE, walking_steps=3).trainer == Walk(SHAPE, 3, 0.1)
-    assert Translate(shape=SHAPE, method="flow-matching", sigma=0.5, additive=True).trainer == Match(
+    assert Translate(shape=SHAPE, walking_steps=3).trainer == FlowWalkingMethod(SHAPE, 3, 0.1)
+    assert Translate(shape=SHAPE, method="flow-matching", sigma=0.5, additive=True).trainer == FlowMatchingMethod(
         SHAPE, 0.5, additive=True
     )
-    assert Translate(shape=SHAPE, method="branching-flows").trainer == Events(SHAPE)
+    assert Translate(shape=SHAPE, method="branching-flows").trainer == BranchingMethod(SHAPE)
     assert [
         Translate(method=method).trainer.solver_steps for method in ("flow-walking", "flow-matching", "branching-flows")
     ] == [1, 8, 8]
@@ -54,13 +54,13 @@ def test_a_recipe_names_its_method_with_its_options() -> None:
         ),
         ({"method": "branching-flows", "additive": True}, "additive True has no effect with --method branching-flows"),
         (
-            {"method": "branching-flows", "shape": FieldShape(ways=2)},
-            "shape.ways 2 has no effect with --method branching-flows",
+            {"method": "branching-flows", "shape": FieldShape(separate_reverse=True)},
+            "separate_reverse has no effect with --method branching-flows",
         ),
         ({"walking_steps": 0}, "walking_steps must be at least 1, got 0"),
         ({"additive": True}, "set contrast to 0"),
         ({"sigma": -1.0}, "sigma must not be negative"),
-        ({"couplings": "c", "epsilon": 0.1}, "give one of the two"),
+        ({"couplings": "c", "epsilon": 0.1}, "use only one of them"),
     ],
 )
 def test_an_option_without_effect_is_rejected(options: dict[str, Any], reason: str) -> None:
@@ -69,7 +69,7 @@ def test_an_option_without_effect_is_rejected(options: dict[str, Any], reason: s
 
 
 @pytest.mark.parametrize(("best_by", "metric", "pick"), [("mrr", "held-out MRR", max), ("loss", "held-out loss", min)])
-def test_the_best_checkpoint_is_the_best_by_the_metric_named(
+def test_the_best_checkpoint_is_the_best_by_the_configured_metric(
     pairs: Pairs, tmp_path: Path, best_by: Any, metric: str, pick: Any
 ) -> None:
     recipe = Translate(pairs=str(pairs.directory), shape=SHAPE, batch_size=8, best_by=best_by, train=TINY)
@@ -81,7 +81,7 @@ def test_the_best_checkpoint_is_the_best_by_the_metric_named(
     assert state.best["value"] == pytest.approx(pick(values.values()))
 
 
-def test_a_table_fits_80_columns_and_cuts_no_name() -> None:
+def test_a_table_fits_80_columns_without_truncated_names() -> None:
     names = ("R@1 of 1000", "R@1 of 2000", "Chamfer R@1 of 1000", "length error", "matched cosine", "Kendall tau")
     cells = {name: Interval(0.123456, 0.1, 0.15) for name in names}
     rows = {"flow, 1 step": cells, "canonical correlations, pooled": {"R@1 of 1000": cells["R@1 of 1000"]}}
@@ -89,9 +89,7 @@ def test_a_table_fits_80_columns_and_cuts_no_name() -> None:
         console = Console(file=io.StringIO(), width=width)
         console.print(table(rows, "run: source to target"))
         lines = console.file.getvalue().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
-        assert sum("canonical correlations, pooled" in line for line in lines) == (
-            width == 80
-        )  # folded where it is narrower
+        assert sum("canonical correlations, pooled" in line for line in lines) == (width == 80)  # folded if narrower
         assert all(len(line) <= width and "…" not in line for line in lines)
     assert sum("0.12 ±0.03" in line or "0.12 ±0.02" in line for line in lines) == 6
     assert not any("Kendall" in line for line in lines)
@@ -101,25 +99,25 @@ def test_a_check_of_a_path_leaves_nothing_behind(tmp_path: Path) -> None:
     ensure_writable(tmp_path / "a" / "b" / "c.parquet")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"file/x: cannot be written \(Not a directory\); name another path"):
+    with pytest.raises(ValueError, match=r"file/x: cannot be written \(Not a directory\); choose another path"):
         ensure_writable(tmp_path / "file" / "x")
     assert listed(["a", "b", "c"], count=2) == "a, b and 1 more"
 
 
-def test_the_demo_says_how_to_get_its_data_and_takes_a_path(
+def test_the_demo_explains_how_to_install_its_data_and_accepts_a_path(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("monge.apps.translate.prepare.INSTALLED", tmp_path / "nowhere.mm")
     assert main(["translate", "demo", "--out", str(tmp_path / "demo")]) == 2
-    said = capsys.readouterr().err
-    assert "install it by `sudo apt install metamath-databases`" in said
-    assert "--input" in said
+    message = capsys.readouterr().err
+    assert "install it with `sudo apt install metamath-databases`" in message
+    assert "--input" in message
     (tmp_path / "other.mm").write_text("no theorem")
     assert main(["translate", "demo", "--out", str(tmp_path / "demo"), "--input", str(tmp_path / "other.mm")]) == 2
-    assert "other.mm: no theorem with a comment in it" in capsys.readouterr().err
+    assert "other.mm: no theorem with a comment" in capsys.readouterr().err
 
 
-def test_texts_that_cannot_be_used_are_dropped_and_integers_are_ids(tmp_path: Path) -> None:
+def test_unusable_texts_are_dropped_and_integer_ids_are_accepted(tmp_path: Path) -> None:
     path, dropped = tmp_path / "texts.jsonl", list[Dropped]()
     write_texts(path, [Text("a", "g", "x", "y")])
     more = [

@@ -1,4 +1,4 @@
-"""Retrieval ranks, intervals, and the likeness of sequences."""
+"""Retrieval ranks, intervals, and the similarity of sequences."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def test_an_empty_prediction_ranks_last() -> None:
     assert chamfer_scores([torch.zeros(0, 2)], [torch.ones(1, 2)]).tolist() == [[-2.0]]
 
 
-def test_a_pool_holds_the_true_one_and_as_many_as_it_may() -> None:
+def test_a_pool_holds_the_true_entry_and_at_most_its_size() -> None:
     scores = torch.full((40, 40), 1.0) + torch.eye(40)
     assert (ranks(scores, pool=10) == 1).all()
     assert (ranks(-scores, pool=10) >= 9).all()
@@ -28,14 +28,14 @@ def test_a_pool_holds_the_true_one_and_as_many_as_it_may() -> None:
     assert (ranks(-scores) == 40).all()
 
 
-def test_intervals_hold_the_mean_and_shrink() -> None:
+def test_intervals_contain_the_mean_and_shrink_with_more_values() -> None:
     few, many = (Interval.of(torch.randn(n, generator=torch.Generator().manual_seed(n)) + 3) for n in (20, 2000))
-    for found in (few, many):
-        assert found.low < found.value < found.high
+    for interval in (few, many):
+        assert interval.low < interval.value < interval.high
     assert many.high - many.low < 0.3 * (few.high - few.low)
 
 
-def test_likeness_is_one_for_the_same_tokens_and_pays_for_each_that_is_missing() -> None:
+def test_similarity_is_one_for_equal_sequences_and_falls_with_each_missing_token() -> None:
     x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     assert matched_cosine(x, x) == pytest.approx(1, abs=1e-5)
     assert matched_cosine(x[:3], x) == pytest.approx(0.5, abs=1e-5)

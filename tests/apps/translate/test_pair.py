@@ -1,4 +1,4 @@
-"""Pairs are joined by id, whatever the order of the files; what does not fit is counted or refused."""
+"""Pairs are joined by id in any order of the files; rows that do not fit are counted or rejected."""
 
 import json
 from collections.abc import Callable
@@ -20,55 +20,59 @@ def test_every_pair_has_the_vectors_of_its_id(files: tuple[Path, Path], pairs: P
             assert torch.equal(pairs.sequence(end, number), known[pairs.ids[number]].float())
 
 
-def test_the_sides_of_the_split_share_no_group(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_splits_share_no_group(files: tuple[Path, Path], tmp_path: Path) -> None:
     groups = {f"row-{k}": f"group-{k // 4}" for k in range(240)}
     pair(*files, tmp_path / "pairs", groups=groups, capacity=12)
-    found = Pairs(tmp_path / "pairs")
-    sides = [{groups[found.ids[n]] for n in found.split(split)} for split in ("train", "validation", "test")]
+    grouped = Pairs(tmp_path / "pairs")
+    sides = [{groups[grouped.ids[n]] for n in grouped.split(split)} for split in ("train", "validation", "test")]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 60
     assert len(sides[0]) > len(sides[2]) > 0
 
 
-def some(path: Path, *keys: str, width: int = 4, length: int = 2, value: float = 1.0) -> Path:
+def write_constant(path: Path, *keys: str, width: int = 4, length: int = 2, value: float = 1.0) -> Path:
     rows = [(key, torch.full((length, width), value)) for key in keys]
     write(path, [rows], dtype="float16", fingerprint={})
     return path
 
 
-def test_what_has_no_partner_or_comes_twice_is_counted(tmp_path: Path) -> None:
-    found = pair(some(tmp_path / "a", "x", "y", "z", "y"), some(tmp_path / "b", "y", "w", "x"), tmp_path / "pairs")
-    assert found["pairs"] == 2
-    assert found["unmatched"] == {"source": 1, "target": 1}
-    assert found["repeated"] == {"source": 1, "target": 0}
+def test_unmatched_and_repeated_rows_are_counted(tmp_path: Path) -> None:
+    summary = pair(
+        write_constant(tmp_path / "a", "x", "y", "z", "y"),
+        write_constant(tmp_path / "b", "y", "w", "x"),
+        tmp_path / "pairs",
+    )
+    assert summary["pairs"] == 2
+    assert summary["unmatched"] == {"source": 1, "target": 1}
+    assert summary["repeated"] == {"source": 1, "target": 0}
 
 
 @pytest.mark.parametrize(("on_long_rows", "lengths"), [("drop", None), ("truncate", [3])])
-def test_what_is_longer_than_the_container_is_dealt_with_as_said(tmp_path: Path, on_long_rows, lengths) -> None:
-    a, b = some(tmp_path / "a", "x", length=5), some(tmp_path / "b", "x")
-    with pytest.raises(ValueError, match="a: row group 0, id 'x': 5 vectors do not fit 3; raise --capacity"):
-        pair(a, b, tmp_path / "refused", capacity=3)
+def test_longer_sequences_are_handled_as_requested(tmp_path: Path, on_long_rows, lengths) -> None:
+    a, b = write_constant(tmp_path / "a", "x", length=5), write_constant(tmp_path / "b", "x")
+    with pytest.raises(ValueError, match="a: row group 0, id 'x': 5 vectors do not fit into 3 slots; raise --capacity"):
+        pair(a, b, tmp_path / "rejected", capacity=3)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
     if lengths is None:
-        with pytest.raises(ValueError, match=r"a: no row is left \(1 longer than 3, 0 unusable; raise --capacity"):
+        with pytest.raises(ValueError, match=r"a: no rows are left \(1 longer than 3, 0 unusable; raise --capacity"):
             pair(a, b, tmp_path / "pairs", capacity=3, on_long_rows=on_long_rows)
         return
     assert pair(a, b, tmp_path / "pairs", capacity=3, on_long_rows=on_long_rows)["longer"] == {"source": 1, "target": 0}
     assert Pairs(tmp_path / "pairs").lengths("source").tolist() == lengths
 
 
-def test_other_widths_and_strangers_are_refused(tmp_path: Path) -> None:
-    a = some(tmp_path / "a", "x")
-    with pytest.raises(ValueError, match=r"width 4, .* of 5; the flow needs one width"):
-        pair(a, some(tmp_path / "b", "x", width=5), tmp_path / "pairs")
+def test_different_widths_and_disjoint_ids_are_rejected(tmp_path: Path) -> None:
+    a = write_constant(tmp_path / "a", "x")
+    with pytest.raises(ValueError, match=r"width 4, .* of width 5; embed one side"):
+        pair(a, write_constant(tmp_path / "b", "x", width=5), tmp_path / "pairs")
     with pytest.raises(ValueError, match="share no id"):
-        pair(a, some(tmp_path / "c", "y"), tmp_path / "pairs")
+        pair(a, write_constant(tmp_path / "c", "y"), tmp_path / "pairs")
 
 
-def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_empty_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "pairs").mkdir()
     (tmp_path / "pairs" / "mine").write_text("")
     with pytest.raises(ValueError, match="not empty"):
-        pair(some(tmp_path / "a", "x"), some(tmp_path / "b", "x"), tmp_path / "pairs")
+        pair(write_constant(tmp_path / "a", "x"), write_constant(tmp_path / "b", "x"), tmp_path / "pairs")
     assert [path.name for path in (tmp_path / "pairs").iterdir()] == ["mine"]
 
 
@@ -83,49 +87,51 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize(("name", "damage"), [(name, damage) for name, all_ in DAMAGES.items() for damage in all_])
-def test_what_is_damaged_is_named(tmp_path: Path, name: str, damage: Callable[[bytes], bytes] | None) -> None:
-    pair(some(tmp_path / "a", "x"), some(tmp_path / "b", "x"), tmp_path / "pairs")
+@pytest.mark.parametrize(
+    ("name", "damage"), [(name, damage) for name, damages in DAMAGES.items() for damage in damages]
+)
+def test_damaged_files_are_named(tmp_path: Path, name: str, damage: Callable[[bytes], bytes] | None) -> None:
+    pair(write_constant(tmp_path / "a", "x"), write_constant(tmp_path / "b", "x"), tmp_path / "pairs")
     path = tmp_path / "pairs" / name
     path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=f"{Path(name).name} is damaged or cut short; .* again"):
         Pairs(tmp_path / "pairs").sequence("source", 0)
 
 
-def test_another_index_is_named(tmp_path: Path) -> None:
-    pair(some(tmp_path / "a", "x"), some(tmp_path / "b", "x"), tmp_path / "pairs")
+def test_an_index_with_another_schema_is_named(tmp_path: Path) -> None:
+    pair(write_constant(tmp_path / "a", "x"), write_constant(tmp_path / "b", "x"), tmp_path / "pairs")
     pq.write_table(pa.table({"id": ["x"]}), tmp_path / "pairs" / "index.parquet")
     with pytest.raises(ValueError, match=r"index\.parquet is damaged"):
         _ = Pairs(tmp_path / "pairs").ids
 
 
-def test_no_pairs_are_named_with_what_makes_them(tmp_path: Path) -> None:
+def test_a_directory_without_pairs_names_the_command_that_creates_them(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ValueError, match="no pairs here; make them with `monge translate pair`"):
+        with pytest.raises(ValueError, match="no pairs here; create them with `monge translate pair`"):
             _ = Pairs(path).ids
 
 
-def test_the_fingerprint_sees_every_vector(tmp_path: Path) -> None:
-    a, prints = some(tmp_path / "a", "x"), set[int]()
+def test_the_fingerprint_depends_on_every_vector(tmp_path: Path) -> None:
+    a, fingerprints = write_constant(tmp_path / "a", "x"), set[int]()
     for k, value in enumerate((1.0, 2.0, 1.0)):
-        pair(a, some(tmp_path / "b", "x", value=value), tmp_path / f"pairs-{k}")
-        prints.add(Pairs(tmp_path / f"pairs-{k}").fingerprint)
-    assert len(prints) == 2
+        pair(a, write_constant(tmp_path / "b", "x", value=value), tmp_path / f"pairs-{k}")
+        fingerprints.add(Pairs(tmp_path / f"pairs-{k}").fingerprint)
+    assert len(fingerprints) == 2
 
 
-def test_a_capacity_of_none_and_texts_of_others_are_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_capacity_of_zero_and_unrelated_texts_are_rejected(files: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="capacity must be at least 1, got 0"):
         pair(*files, tmp_path / "pairs", capacity=0)
-    with pytest.raises(ValueError, match=r"none of its ids .* is among the texts; give the texts that were embedded"):
+    with pytest.raises(ValueError, match=r"none of its ids .* is among the texts; pass the texts that were embedded"):
         pair(*files, tmp_path / "pairs", groups={"stranger": "g"})
-    found = pair(*files, tmp_path / "pairs", groups={"row-0": "g", "stranger": "g"})
-    assert found["ungrouped"] == 239
+    summary = pair(*files, tmp_path / "pairs", groups={"row-0": "g", "stranger": "g"})
+    assert summary["ungrouped"] == 239
 
 
-def test_what_stops_leaves_nothing_and_what_a_crash_left_does_not_matter(
+def test_an_interruption_leaves_nothing_and_leftovers_of_a_crash_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a, b = some(tmp_path / "a", "x"), some(tmp_path / "b", "x")
+    a, b = write_constant(tmp_path / "a", "x"), write_constant(tmp_path / "b", "x")
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -143,9 +149,9 @@ def test_what_stops_leaves_nothing_and_what_a_crash_left_does_not_matter(
     assert torch.equal(Pairs(tmp_path / "pairs").sequence("target", 0), torch.ones(2, 4))
 
 
-def test_what_was_left_out_is_on_record(pairs: Pairs) -> None:
-    found = json.loads((pairs.directory / "pairs.json").read_text())
-    assert found["fingerprint"] == {
+def test_fingerprints_are_recorded(pairs: Pairs) -> None:
+    summary = json.loads((pairs.directory / "pairs.json").read_text())
+    assert summary["fingerprint"] == {
         "source": {"model": "a", "dtype": "float16"},
         "target": {"model": "b", "dtype": "bfloat16"},
     }

@@ -1,4 +1,4 @@
-"""Pictures of translations show every move of a coupling, and texts as they are."""
+"""Figures of translations show every move of a coupling, and texts verbatim."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ TEXTS = ["( ph -> ps )", "A e. B", "∀ x ∈ A", "(ph->ps) & -. ch"]
 
 
 def arcs(n: int, m: int, *, capacity: int = 64, texts: tuple[list[str], list[str]] | None = None) -> Arcs:
-    """n tokens of noise, coupled with m by the four-block transport at prices that leave some out."""
+    """n random tokens, coupled with m by the four-block transport at prices that leave some unmatched."""
     draws, container = torch.Generator().manual_seed(n + 100 * m), Container(capacity, aux_scale=4.0)
     pair = Pair(*(container.pack([torch.randn(k, 8, generator=draws)]) for k in (n, m)))
     match = assignment(token_cost(container, FourBlock(delete=0.25, create=0.25, content=cosine), pair))[0]
@@ -33,7 +33,7 @@ def words(axis) -> list[str]:
     return [text.get_text() for text in axis.texts]
 
 
-def test_every_token_moves_once_and_voids_stay() -> None:
+def test_every_token_moves_once_and_unused_voids_do_not_move() -> None:
     row = arcs(9, 14)
     kinds, sources, targets = zip(*row.moves(), strict=True)
     count = {kind: kinds.count(kind) for kind in pictures.COLOURS}
@@ -45,15 +45,15 @@ def test_every_token_moves_once_and_voids_stay() -> None:
     assert {i for i in sources if row.exists[0, i]} == set(range(9))
 
 
-def test_cosines_are_those_of_what_is_matched() -> None:
+def test_cosines_are_those_of_matched_slots() -> None:
     x, container = torch.eye(4)[:3], Container(6)
     pair = Pair(container.pack([x]), container.pack([torch.stack([x[1], x[0], x[0] + x[2]])]))
     row = Arcs.of("k", pair, container, torch.tensor([1, 0, 2, 3, 4, 5]), (list("abc"), list("def")))
     torch.testing.assert_close(row.similarity[:3], torch.tensor([1, 1, 0.5**0.5]))
 
 
-def test_an_arc_leads_from_each_slot_to_where_it_goes() -> None:
-    """Ends of the curves are where the slots are drawn: tokens at the edges, voids on the bench within."""
+def test_an_arc_connects_each_slot_to_its_match() -> None:
+    """Curves end at the drawn slots: tokens at the edges, voids inset from them."""
     row = arcs(9, 14)
     (axis,) = drawn([row]).axes
     assert [arc.get_gid() for arc in axis.patches] == [kind for kind, *_ in row.moves()]
@@ -68,20 +68,20 @@ def test_an_arc_leads_from_each_slot_to_where_it_goes() -> None:
         assert hollow.tolist() == (~exists).tolist()
 
 
-def test_the_better_a_match_the_darker() -> None:
+def test_better_matches_are_darker() -> None:
     rows = [arcs(9, 14), arcs(12, 6)]
-    found = [
+    matches = [
         (float(row.similarity[i]), arc.get_alpha())
         for row, axis in zip(rows, drawn(rows).axes, strict=True)
         for arc, (kind, i, _) in zip(axis.patches, row.moves(), strict=True)
         if kind == "match"
     ]
-    alphas = [alpha for _, alpha in sorted(found)]
+    alphas = [alpha for _, alpha in sorted(matches)]
     assert alphas == sorted(alphas)
     assert (alphas[0], alphas[-1]) == (pytest.approx(0.2), pytest.approx(1))
 
 
-def test_texts_are_shown_beside_their_tokens_and_never_as_mathematics(tmp_path: Path) -> None:
+def test_texts_are_shown_next_to_their_tokens_and_never_as_mathematics(tmp_path: Path) -> None:
     texts = [r"$\frac{$", "x_1^2", "\\alpha", "$a$", "{"], ["##ing", "_", "a very long token indeed"]
     row = arcs(5, 3, texts=texts)
     figure = drawn([row])
@@ -93,19 +93,19 @@ def test_texts_are_shown_beside_their_tokens_and_never_as_mathematics(tmp_path: 
     dots = axis.collections[0].get_offsets()
     for k, word in enumerate(texts[0]):
         assert shown[word].get_position()[1] == pytest.approx(dots[k, 1], abs=0.3)
-    figure.savefig(tmp_path / "odd.png")  # mathtext would refuse the first
+    figure.savefig(tmp_path / "odd.png")  # mathtext rejects the first one
 
 
-def test_what_does_not_fit_is_counted() -> None:
+def test_hidden_tokens_are_counted() -> None:
     row = arcs(50, 20)
     (axis,) = drawn([row], most=30).axes
     left = [word for word in words(axis) if word.startswith("s")]
     right = [word for word in words(axis) if word.startswith("t")]
     assert left == [f"s{k}" for k in range(30)]
-    assert right == [f"t{k}" for k in range(12)]  # positions go on together: 12 of 20 is 30 of 50
+    assert right == [f"t{k}" for k in range(12)]  # both sides share a scale: 12 of 20 is 30 of 50
     assert {"… 20 more", "… 8 more"} <= set(words(axis))
-    (whole,) = drawn([row], most=50).axes
-    assert not [word for word in words(whole) if "more" in word]
+    (full,) = drawn([row], most=50).axes
+    assert not [word for word in words(full) if "more" in word]
 
 
 def test_a_coupling_without_matches_has_none_in_its_legend() -> None:
@@ -116,7 +116,7 @@ def test_a_coupling_without_matches_has_none_in_its_legend() -> None:
     assert not [text for text in figure.legends[0].get_texts() if "match" in text.get_text()]
 
 
-def test_pairs_stand_in_reading_order_without_overlap() -> None:
+def test_pairs_are_in_reading_order_without_overlap() -> None:
     figure = drawn([arcs(5, 3), arcs(30, 12), arcs(4, 9)], columns=2)
     boxes = [axis.get_position() for axis in figure.axes]
     assert boxes[0].y1 == pytest.approx(boxes[1].y1)
@@ -127,10 +127,10 @@ def test_pairs_stand_in_reading_order_without_overlap() -> None:
     assert legend.width <= figure.bbox.width
 
 
-def test_other_texts_than_the_vectors_were_made_of_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"pair-3-2: \[4, 2\] tokens for \[3, 2\] vectors; give the texts"):
+def test_texts_that_do_not_match_the_vectors_are_rejected() -> None:
+    with pytest.raises(ValueError, match=r"pair-3-2: \[4, 2\] tokens for \[3, 2\] vectors; pass the texts"):
         arcs(3, 2, texts=(["a"] * 4, ["b"] * 2))
-    assert len(arcs(6, 6, capacity=6, texts=(["a"] * 9, ["b"] * 6)).source) == 6  # `pair` may have cut it
+    assert len(arcs(6, 6, capacity=6, texts=(["a"] * 9, ["b"] * 6)).source) == 6  # `pair` may have truncated it
 
 
 def test_marks_of_tokenizers_become_readable() -> None:
@@ -141,12 +141,12 @@ def test_marks_of_tokenizers_become_readable() -> None:
 
 
 def test_token_texts_are_those_of_the_hidden_states(language_model: Path) -> None:
-    found = encoder(str(language_model))
+    model = encoder(str(language_model))
     for length in (512, 3):
-        tokens = [token_texts(found, text, length) for text in TEXTS]
-        states = hidden_states(found, TEXTS, layer=1, max_length=length)
+        tokens = [token_texts(model, text, length) for text in TEXTS]
+        states = hidden_states(model, TEXTS, layer=1, max_length=length)
         assert list(map(len, tokens)) == list(map(len, states))
-    assert "".join(token_texts(found, TEXTS[0], 512)).strip() == TEXTS[0]
+    assert "".join(token_texts(model, TEXTS[0], 512)).strip() == TEXTS[0]
 
 
 def test_word_pieces_leave_special_tokens_out(tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_word_pieces_leave_special_tokens_out(tmp_path: Path) -> None:
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]")
-    found = Encoder("bert", torch.nn.Identity(), fast)
-    assert token_texts(found, "a antecedent", 512) == ["a", "ant", "##ece", "##dent"]
-    assert token_texts(found, "a antecedent", 4) == ["a", "ant"]
+    bert = Encoder("bert", torch.nn.Identity(), fast)
+    assert token_texts(bert, "a antecedent", 512) == ["a", "ant", "##ece", "##dent"]
+    assert token_texts(bert, "a antecedent", 4) == ["a", "ant"]
 
 
 def test_a_plan_is_written(tmp_path: Path) -> None:
@@ -174,24 +174,24 @@ def test_a_plan_is_written(tmp_path: Path) -> None:
         assert (np.abs(pixels - ink).sum(-1) < 12).sum() > 20
 
 
-def test_curves_hold_the_losses_and_every_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_show_the_losses_and_every_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
-    kept: list[Figure] = []
+    figures: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (kept.append(self), save(self, *a, **k)))
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
     records = [{"step": 10, "loss": 0.5}, {"step": 20, "loss": 0.4, "held-out loss": 0.45}]
     true, guess = torch.tensor([3, 3, 7, 5]), torch.tensor([3, 4, 7, 0])
-    path = pictures.curves(tmp_path / "curves.png", records, {"there": (true, guess), "reverse": (guess, true)})
+    path = pictures.curves(tmp_path / "curves.png", records, {"forward": (true, guess), "reverse": (guess, true)})
     assert Image.open(path).width > 1000
-    losses, there, reverse = (axis for axis in kept[0].axes if axis.get_xlabel())
+    losses, forward, reverse = (axis for axis in figures[0].axes if axis.get_xlabel())
     assert [line.get_xydata().tolist() for line in losses.lines] == [[[10, 0.5], [20, 0.4]], [[20, 0.45]]]
-    for axis, (x, y) in ((there, (true, guess)), (reverse, (guess, true))):
+    for axis, (x, y) in ((forward, (true, guess)), (reverse, (guess, true))):
         counts = np.ma.filled(axis.collections[0].get_array().astype(float), np.nan)
         cells = {(int(a), int(b)): counts[b, a] for b, a in zip(*np.nonzero(counts > 0), strict=True)}
         assert cells == {(int(a), int(b)): 1 for a, b in zip(x, y, strict=True)}
         assert "exact 50%, mean error 1.5" in axis.get_title()
 
 
-def test_curves_of_a_run_that_has_recorded_nothing_are_empty(tmp_path: Path) -> None:
+def test_curves_of_a_run_without_records_are_empty(tmp_path: Path) -> None:
     assert Image.open(pictures.curves(tmp_path / "curves.png", [], {})).width > 100

@@ -1,4 +1,4 @@
-"""Calibrated prices undo false matches and leave true ones, on data whose matches are planted."""
+"""Calibrated prices undo false matches and keep true ones, on data with planted matches."""
 
 import pytest
 import torch
@@ -14,15 +14,15 @@ Links = list[list[int]]  # for each pair the source token of each target token, 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pairs, Links]:
-    """Sequences of 60 types: the target lacks 30 % of them and has as many tokens of 60 types of its own."""
+    """Sequences of 60 types: the target lacks 30 % of them and has as many tokens of 60 other types."""
     path, draws = tmp_path_factory.mktemp("planted"), torch.Generator().manual_seed(0)
-    own, strange = torch.randn(2, TYPES, WIDTH, generator=draws)
+    shared, created = torch.randn(2, TYPES, WIDTH, generator=draws)
     q, _ = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=draws))
     deleted = torch.rand(TYPES, generator=draws) < MISSING
     sides, links = (list[Row](), list[Row]()), list[list[int]]()
     for number in range(COUNT):
         types = torch.randint(TYPES, (int(torch.randint(8, 25, (), generator=draws)),), generator=draws)
-        x = own[types] + 0.3 * torch.randn(len(types), WIDTH, generator=draws)
+        x = shared[types] + 0.3 * torch.randn(len(types), WIDTH, generator=draws)
         rows, link = list[torch.Tensor](), list[int]()
         for token, kind in enumerate(types.tolist()):
             if not deleted[kind]:
@@ -30,7 +30,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pairs, Links]:
                 link.append(token)
             if not rows or torch.rand((), generator=draws) < MISSING:
                 kind = int(torch.randint(TYPES, (), generator=draws))
-                rows.append(strange[kind] + 0.3 * torch.randn(WIDTH, generator=draws))
+                rows.append(created[kind] + 0.3 * torch.randn(WIDTH, generator=draws))
                 link.append(-1)
         for side, tokens in zip(sides, (x, torch.stack(rows)), strict=True):
             side.append((str(number), tokens))
@@ -61,14 +61,14 @@ def test_the_default_price_undoes_false_matches_and_keeps_true_ones(planted: tup
     assert fused < 0.03
     assert found > 0.95
     former = shares(planted, Prices(rule="quantile"))
-    assert former[0] > 0.3  # 30 % of the matches of true pairs are false, and the 90 % quantile is one of them
+    assert former[0] > 0.3  # 30 % of the matches are false, so the 90 % quantile is the cost of a false one
 
 
-def test_the_threshold_does_not_depend_on_how_many_matches_are_false() -> None:
+def test_the_threshold_does_not_depend_on_the_number_of_false_matches() -> None:
     draws = torch.Generator().manual_seed(0)
     true, false = 0.2 + 0.05 * torch.randn(4000, generator=draws), 0.8 + 0.05 * torch.randn(4000, generator=draws)
-    found = [threshold(torch.cat([true[: 4000 - k], false[4000 - k :]]), false) for k in (0, 1000, 2000)]
-    assert all(0.4 < cost < 0.6 for cost in found)
+    thresholds = [threshold(torch.cat([true[: 4000 - k], false[4000 - k :]]), false) for k in (0, 1000, 2000)]
+    assert all(0.4 < cost < 0.6 for cost in thresholds)
     assert threshold(false[:2000], false[2000:]) == 0
     assert threshold(torch.cat([true[:200], false[:3800]]), false) == 0
 
@@ -80,7 +80,7 @@ def test_prices_average_half_of_the_threshold_and_fall_back_to_the_quantile(plan
         assert cost.delete + cost.priority == pytest.approx(units.threshold / 2)
         assert 0 <= cost.priority <= units.threshold / 8
     tensors = units.tensors()
-    del tensors["threshold"]  # as runs of earlier versions stored it
+    del tensors["threshold"]  # as in runs of earlier versions
     earlier = Calibration.of(tensors)
     assert earlier.cost(Prices()) == units.cost(Prices(rule="quantile"))
     assert earlier.cost(Prices()).delete == pytest.approx(units.price)

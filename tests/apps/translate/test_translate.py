@@ -1,8 +1,8 @@
-"""Couple, train, translate: shards hold what is coupled online, runs resume, and a learnt flow beats what it must."""
+"""Couple, train, translate: shards equal online couplings, runs resume, and a trained flow beats its baselines."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +13,7 @@ from monge.apps.translate.contrast import MeanInfoNCE
 from monge.apps.translate.couple import couple, shard_path, soft_targets
 from monge.apps.translate.field import Field, FieldShape, Mean
 from monge.apps.translate.methods import snap_existence
-from monge.apps.translate.metrics import (
-    matched_cosine,
-)
+from monge.apps.translate.metrics import matched_cosine
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import HERMES, Translate, translator_of
 from monge.apps.translate.space import Packed
@@ -32,7 +30,7 @@ SMALL = FieldShape(width=64, depth=1)
 
 
 @pytest.mark.slow
-def test_shards_hold_what_is_coupled_online_whoever_solves_them(packed: Packed, tmp_path: Path) -> None:
+def test_shards_equal_online_couplings_with_any_number_of_workers(packed: Packed, tmp_path: Path) -> None:
     for name, fleet in (("here", here), ("two", processes(2))):
         *_, last = couple(packed, tmp_path / name, fleet, size=100)
         assert last == (3, 3)
@@ -46,19 +44,19 @@ def test_shards_hold_what_is_coupled_online_whoever_solves_them(packed: Packed, 
     assert (np.sort(rows, 1) == np.arange(12)).all()
 
 
-def test_shards_that_are_there_are_kept_and_a_lost_one_is_solved_again(packed: Packed, tmp_path: Path) -> None:
+def test_existing_shards_are_kept_and_a_missing_one_is_solved_again(packed: Packed, tmp_path: Path) -> None:
     list(couple(packed, tmp_path, here, size=100))
-    whole = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("shard*")}
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("shard*")}
     shard_path(tmp_path, 1).unlink()
-    (tmp_path / ".writing-shard-00001.npy").write_bytes(b"half")  # as a crash leaves it
+    (tmp_path / ".writing-shard-00001.npy").write_bytes(b"half")  # left by a crash
     assert list(couple(packed, tmp_path, here, size=100)) == [(3, 3)]
-    found = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("shard*")}
-    assert found.keys() == whole.keys()
-    assert all(found[name][0] == whole[name][0] for name in whole)
-    assert [name for name in whole if found[name][1] != whole[name][1]] == ["shard-00001.npy"]
+    after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("shard*")}
+    assert after.keys() == before.keys()
+    assert all(after[name][0] == before[name][0] for name in before)
+    assert [name for name in before if after[name][1] != before[name][1]] == ["shard-00001.npy"]
 
 
-def test_stored_couplings_train_as_online_ones(packed: Packed, pairs: Pairs, tmp_path: Path) -> None:
+def test_stored_couplings_give_the_same_batches_as_online_ones(packed: Packed, pairs: Pairs, tmp_path: Path) -> None:
     list(couple(packed, tmp_path / "shards", here))
     recipe = Translate(pairs=str(pairs.directory), shape=SMALL, batch_size=8, train=TINY)
     online = recipe.build().batches(3)
@@ -67,7 +65,7 @@ def test_stored_couplings_train_as_online_ones(packed: Packed, pairs: Pairs, tmp
     assert torch.equal(online.x_1, stored.x_1)
 
 
-def test_the_field_does_not_care_for_the_order_of_slots(packed: Packed) -> None:
+def test_the_field_is_equivariant_to_the_order_of_slots(packed: Packed) -> None:
     torch.manual_seed(0)
     field = Field(19, FieldShape(64, 2), span=12.0)
     for parameter in field.parameters():
@@ -78,22 +76,23 @@ def test_the_field_does_not_care_for_the_order_of_slots(packed: Packed) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ways", [1, 2])
-def test_a_run_resumes_bit_for_bit(pairs: Pairs, tmp_path: Path, ways: Literal[1, 2]) -> None:
-    recipe = Translate(pairs=str(pairs.directory), shape=replace(SMALL, ways=ways), batch_size=8, train=TINY)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for directory in (whole, cut):
+@pytest.mark.parametrize("separate_reverse", [False, True])
+def test_a_run_resumes_bit_for_bit(pairs: Pairs, tmp_path: Path, separate_reverse: bool) -> None:
+    shape = replace(SMALL, separate_reverse=separate_reverse)
+    recipe = Translate(pairs=str(pairs.directory), shape=shape, batch_size=8, train=TINY)
+    complete, cut = tmp_path / "complete", tmp_path / "cut"
+    for directory in (complete, cut):
         fit(recipe, directory)
     last = Path("checkpoints/step-00000006")
     (cut / last).rename(cut / last.with_name(".writing-step-00000006"))
     fit(recipe, cut, resume=True)
-    for path in (whole / last).iterdir():
+    for path in (complete / last).iterdir():
         assert (cut / last / path.name).read_bytes() == path.read_bytes()
-    assert (cut / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (cut / "metrics.jsonl").read_bytes() == (complete / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.slow
-def test_a_flow_learns_which_tokens_go_and_finds_its_targets(pairs: Pairs, tmp_path: Path) -> None:
+def test_a_flow_learns_deletions_and_retrieves_its_targets(pairs: Pairs, tmp_path: Path) -> None:
     from monge.apps.translate.evaluate import evaluate
 
     config = replace(TINY, steps=200, save_every=200, lr=2e-3)
@@ -101,15 +100,15 @@ def test_a_flow_learns_which_tokens_go_and_finds_its_targets(pairs: Pairs, tmp_p
     fit(recipe, tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
     table = evaluate(pairs, translator, reverse=False, limit=50, steps=1, pool=20).rows
-    flow, known = table["flow, 1 step"], table["identity"]
+    flow, identity = table["flow, 1 step"], table["identity"]
     (best,) = (name for name in flow if name.startswith("R@1 of ") and name != "R@1 of 20")
-    assert flow[best].value > known[best].value + 0.3
-    assert flow["length error"].value < known["length error"].value
-    assert flow["matched cosine"].value > known["matched cosine"].value + 0.2
+    assert flow[best].value > identity[best].value + 0.3
+    assert flow["length error"].value < identity["length error"].value
+    assert flow["matched cosine"].value > identity["matched cosine"].value + 0.2
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_soft_couplings_keep_every_token_and_blur_no_existence(packed: Packed, reverse: bool) -> None:
+def test_soft_couplings_keep_every_token_and_binary_existence(packed: Packed, reverse: bool) -> None:
     pair = packed(range(6))
     pair = Pair(pair.x_1, pair.x_0) if reverse else pair
     space = packed.space
@@ -121,7 +120,7 @@ def test_soft_couplings_keep_every_token_and_blur_no_existence(packed: Packed, r
     hard = space.transport(pair)
     almost = soft_targets(space, pair, 0.01)
     close = (almost.x_1 - hard.x_1).abs().amax(-1) < 0.1
-    assert close[space.container.active(hard.x_1)].float().mean() > 0.9  # where a void goes is a tie
+    assert close[space.container.active(hard.x_1)].float().mean() > 0.9  # the targets of voids are ties
 
 
 @pytest.mark.slow
@@ -136,10 +135,8 @@ def test_soft_couplings_keep_every_token_and_blur_no_existence(packed: Packed, r
     ],
     ids=lambda changes: next(iter(changes)) + str(next(iter(changes.values()))),
 )
-def test_every_way_to_learn_trains_reopens_and_translates(
-    pairs: Pairs, tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    config = replace(TINY, steps=120, save_every=120, warmup=12, lr=3e-3)
+def test_every_method_trains_reopens_and_translates(pairs: Pairs, tmp_path: Path, changes: dict[str, Any]) -> None:
+    config = replace(TINY, steps=120, save_every=120, warmup_steps=12, lr=3e-3)
     recipe = Translate(
         pairs=str(pairs.directory), shape=replace(SMALL, depth=2), batch_size=16, train=config, **changes
     )
@@ -148,18 +145,18 @@ def test_every_way_to_learn_trains_reopens_and_translates(
     numbers = pairs.split("test")
     for reverse in (False, True):
         source, target = ("target", "source") if reverse else ("source", "target")
-        found = translator.translate([pairs.sequence(source, n) for n in numbers], reverse=reverse)
+        predicted = translator.translate([pairs.sequence(source, n) for n in numbers], reverse=reverse)
         true = [pairs.sequence(target, n) for n in numbers]
-        likeness = torch.tensor([matched_cosine(x, y) for x, y in zip(found, true, strict=True)])
-        other = torch.tensor([matched_cosine(x, y) for x, y in zip(found, true[1:] + true[:1], strict=True)])
-        assert (likeness - other).mean() > 0.3
+        similarity = torch.tensor([matched_cosine(x, y) for x, y in zip(predicted, true, strict=True)])
+        other = torch.tensor([matched_cosine(x, y) for x, y in zip(predicted, true[1:] + true[:1], strict=True)])
+        assert (similarity - other).mean() > 0.3
 
 
-def test_existence_in_doubt_is_decided_and_nothing_else_is_touched() -> None:
-    """Walked in any number of steps a slot ends as a token or as a void, whichever is nearer to where the field leads."""
+def test_uncertain_existence_snaps_and_other_channels_are_unchanged() -> None:
+    """After any number of steps a slot is a token or a void, whichever is nearer to the endpoint of the field."""
     container = Container(4, aux_scale=3.0)
     x = container.pack([torch.zeros(2, 5)])
-    wanted = torch.tensor([[0.6, 0.4, 0.6, 0.4]])  # of existence, at the end
+    wanted = torch.tensor([[0.6, 0.4, 0.6, 0.4]])  # existence at the endpoint
 
     def field(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         v = torch.ones_like(x)
@@ -172,7 +169,7 @@ def test_existence_in_doubt_is_decided_and_nothing_else_is_touched() -> None:
         torch.testing.assert_close(end[..., :-1], x[..., :-1] + 1)
 
 
-def test_the_mean_of_what_exists_moves_all_slots_by_the_matrix_of_each_end() -> None:
+def test_the_mean_of_existing_slots_moves_all_slots_by_the_matrix_of_each_end() -> None:
     mean, draws = Mean(4), torch.Generator().manual_seed(0)
     x = torch.randn(2, 5, 4, generator=draws)
     exists = torch.tensor([[1, 0, 1, 0, 0], [1, 1, 1, 1, 0]]).float()
@@ -185,8 +182,8 @@ def test_the_mean_of_what_exists_moves_all_slots_by_the_matrix_of_each_end() -> 
     assert torch.isfinite(mean(x, 0 * exists, torch.ones(2))).all()
 
 
-def test_a_field_is_moved_by_the_mean_of_what_exists_in_it(packed: Packed) -> None:
-    """Its blocks' output is zero at first: what it says is the mean's part, alike for all slots and on content alone."""
+def test_a_field_contains_the_skip_path_of_the_mean(packed: Packed) -> None:
+    """The blocks output zero at first, so the velocity is the mean's part: equal for all slots, and only on content."""
     field = Field(16 + 3, SMALL, span=1.0)
     assert field.mean is not None
     torch.nn.init.normal_(field.mean.ends.weight)
@@ -201,9 +198,10 @@ def test_a_field_is_moved_by_the_mean_of_what_exists_in_it(packed: Packed) -> No
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_walks_tell_the_field_which_way_they_go(pairs: Pairs, steps: int) -> None:
-    """Each end's time has one way out, so that two heads share no walk."""
-    run = Translate(pairs=str(pairs.directory), walking_steps=steps, shape=replace(SMALL, ways=2), train=TINY).build()
+def test_flow_walking_passes_the_direction_to_the_field(pairs: Pairs, steps: int) -> None:
+    """Integration starts at t = 0 only in the forward direction and at t = 1 only in reverse."""
+    shape = replace(SMALL, separate_reverse=True)
+    run = Translate(pairs=str(pairs.directory), walking_steps=steps, shape=shape, train=TINY).build()
     seen: list[tuple[bool, float]] = []
 
     def field(x: torch.Tensor, t: torch.Tensor, cond: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -217,8 +215,8 @@ def test_walks_tell_the_field_which_way_they_go(pairs: Pairs, steps: int) -> Non
     assert {reverse for reverse, time in seen if time == 1} == {True}
 
 
-def test_contrast_asks_that_means_find_their_own(pairs: Pairs) -> None:
-    """Walks that arrive at another's target pay for it besides; those at their own next to nothing."""
+def test_contrast_penalises_means_near_other_targets(pairs: Pairs) -> None:
+    """Translations that end at another target have an additional loss; correct ones have almost none."""
     run, plain = (
         Translate(pairs=str(pairs.directory), shape=SMALL, contrast=weight, train=TINY).build() for weight in (0.5, 0.0)
     )
@@ -232,23 +230,23 @@ def test_contrast_asks_that_means_find_their_own(pairs: Pairs) -> None:
     assert float(run.objective(wrong, batch).value - plain.objective(wrong, batch).value) > 1
 
 
-def test_a_field_that_was_taught_one_step_takes_one(pairs: Pairs, tmp_path: Path) -> None:
+def test_a_field_trained_for_one_step_rejects_more(pairs: Pairs, tmp_path: Path) -> None:
     fit(Translate(pairs=str(pairs.directory), shape=SMALL, train=TINY), tmp_path / "run")
     translator = translator_of(reopen(tmp_path / "run", app="translate"))
     assert translator.steps == 1
-    translator.carry([torch.ones(2, 16)])
+    translator.integrate([torch.ones(2, 16)])
     for more in ({"steps": 2}, {"step": midpoint}):
         with pytest.raises(ValueError, match="trained for a single Euler step"):
-            translator.carry([torch.ones(2, 16)], **more)
+            translator.integrate([torch.ones(2, 16)], **more)
 
 
-def test_contrast_counts_strangers_too() -> None:
-    """A walk that ends at its own target costs more where a stranger is near."""
+def test_contrast_includes_the_negatives() -> None:
+    """A correct translation has a higher loss if a negative is near."""
     container, draws = Container(6), torch.Generator().manual_seed(0)
     true = container.pack([torch.randn(4, 8, generator=draws) for _ in range(3)])
     means = true[:, :4, :8].mean(1)
     far, near = torch.randn(5, 8, generator=draws), means[:1] + 0.1 * torch.randn(5, 8, generator=draws)
-    alone, among = (float(MeanInfoNCE(strangers, 0.5)(true, true)) for strangers in (far, near))
+    alone, among = (float(MeanInfoNCE(negatives, 0.5)(true, true)) for negatives in (far, near))
     assert among > alone + 0.1
     assert float(MeanInfoNCE(near, 1.0)(true, true)) == pytest.approx(2 * among)
 

@@ -1,4 +1,4 @@
-"""A Metamath database becomes pairs; near-copies never cross a split; what is not a text is named."""
+"""A Metamath database becomes pairs; near-duplicates never cross a split; invalid texts are named."""
 
 import json
 import re
@@ -46,30 +46,30 @@ def database(tmp_path: Path) -> Path:
 
 
 def test_theorems_have_their_comment_and_the_hypotheses_of_their_block(database: Path) -> None:
-    found = {theorem.label: theorem for theorem in theorems(database)}
-    assert list(found) == ["mp2", "id", "idALT", "idOLD"]
-    assert found["mp2"].comment == "A modus ponens inference for ph , see ax-mp ."
-    assert " ".join(found["mp2"].statement) == "ph & ( ph -> ps ) => ps"
-    assert " ".join(found["id"].statement) == "( ph -> ph )"
-    assert found["id"].pattern == found["idALT"].pattern != found["mp2"].pattern
+    parsed = {theorem.label: theorem for theorem in theorems(database)}
+    assert list(parsed) == ["mp2", "id", "idALT", "idOLD"]
+    assert parsed["mp2"].comment == "A modus ponens inference for ph , see ax-mp ."
+    assert " ".join(parsed["mp2"].statement) == "ph & ( ph -> ps ) => ps"
+    assert " ".join(parsed["id"].statement) == "( ph -> ph )"
+    assert parsed["id"].pattern == parsed["idALT"].pattern != parsed["mp2"].pattern
 
 
-def test_copies_and_obsolete_theorems_are_left_out(database: Path) -> None:
+def test_duplicate_and_obsolete_theorems_are_left_out(database: Path) -> None:
     assert [text.id for text in pairs_of(database)] == ["mp2", "id"]
 
 
 @pytest.mark.parametrize(
-    ("path", "said"), [("nowhere.mm", "apt install metamath-databases"), ("empty.mm", "no theorem")]
+    ("path", "message"), [("nowhere.mm", "apt install metamath-databases"), ("empty.mm", "no theorem")]
 )
-def test_what_is_no_database_is_named(tmp_path: Path, path: str, said: str) -> None:
+def test_a_file_that_is_not_a_database_is_named(tmp_path: Path, path: str, message: str) -> None:
     (tmp_path / "empty.mm").write_text("$( nothing $)")
-    with pytest.raises(ValueError, match=f"{path}: .*{said}"):
+    with pytest.raises(ValueError, match=f"{path}: .*{message}"):
         list(theorems(tmp_path / path))
 
 
-def test_markup_and_credits_go_and_words_stay() -> None:
-    said = "See ` A e. B ` and ~ foo , [Quine] p. 4.  (Revised by X, 1-Jan-2000.)"
-    assert plain(said) == "See A e. B and foo , [Quine] p. 4."
+def test_markup_and_credits_are_removed() -> None:
+    comment = "See ` A e. B ` and ~ foo , [Quine] p. 4.  (Revised by X, 1-Jan-2000.)"
+    assert plain(comment) == "See A e. B and foo , [Quine] p. 4."
 
 
 def jaccard(a: str, b: str) -> float:
@@ -80,19 +80,19 @@ def jaccard(a: str, b: str) -> float:
 @given(
     texts=st.lists(st.text("abcdef ", min_size=1).filter(str.strip).map(lambda s: " ".join(s)), min_size=1, max_size=12)
 )
-def test_texts_are_alike_as_an_exhaustive_search_says(texts: list[str]) -> None:
-    found = near_duplicates(texts)
+def test_near_duplicates_agree_with_an_exhaustive_search(texts: list[str]) -> None:
+    result = near_duplicates(texts)
     groups = list(range(len(texts)))
     for i in range(len(texts)):
         for j in range(i):
             if jaccard(texts[i], texts[j]) >= 0.7:
                 groups = [groups[j] if g == groups[i] else g for g in groups]
-    assert [[a == b for b in found] for a in found] == [[a == b for b in groups] for a in groups]
+    assert [[a == b for b in result] for a in result] == [[a == b for b in groups] for a in groups]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not INSTALLED.exists(), reason="needs set.mm: apt install metamath-databases")
-def test_no_statement_and_no_near_copy_crosses_the_split_of_set_mm() -> None:
+def test_no_statement_or_near_duplicate_crosses_the_splits_of_set_mm() -> None:
     texts = pairs_of(INSTALLED)
     assert len(texts) > 20_000
     assert len({text.formal for text in texts}) == len({text.nl.lower() for text in texts}) == len(texts)
@@ -111,18 +111,18 @@ def test_no_statement_and_no_near_copy_crosses_the_split_of_set_mm() -> None:
             assert all(len(w & other) < 0.7 * len(w | other) for other in near)
 
 
-def test_rows_come_back_and_ids_must_differ(tmp_path: Path, database: Path) -> None:
+def test_rows_survive_a_round_trip_and_ids_must_be_unique(tmp_path: Path, database: Path) -> None:
     path = tmp_path / "texts.jsonl"
     texts = pairs_of(database)
     write_texts(path, texts)
     assert read_texts(path) == texts
     path.write_text(path.read_text() * 2)
-    with pytest.raises(ValueError, match="the id 'mp2' is repeated"):
+    with pytest.raises(ValueError, match="id 'mp2' is repeated"):
         read_texts(path)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{", "line 1 is not JSON"),
         ("[" * 100_000, "line 1 is not JSON"),
@@ -134,28 +134,28 @@ def test_rows_come_back_and_ids_must_differ(tmp_path: Path, database: Path) -> N
         ('{"id": 7, "nl": 7, "formal": "y"}', "line 1: nl is 7"),
     ],
 )
-def test_lines_that_are_no_texts_are_named(tmp_path: Path, line: str, said: str) -> None:
+def test_invalid_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "texts.jsonl").write_text(line + "\n", encoding="latin-1")
     with pytest.raises(ValueError, match=r"texts\.jsonl: ") as stopped:
         read_texts(tmp_path / "texts.jsonl")
-    assert said in str(stopped.value)
+    assert message in str(stopped.value)
 
 
-def test_a_public_set_is_read_by_its_own_names(tmp_path: Path) -> None:
+def test_a_public_set_is_read_by_its_own_field_names(tmp_path: Path) -> None:
     row = {
         "name": "exercise_1",
         "informal_prefix": "/-- Let x be 1. -/",
         "formal_statement": "theorem t : 1 = 1 := sorry",
     }
     (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
-    (found,) = public("proofnet", tmp_path / "p.jsonl")
-    assert (found.id, found.nl, found.formal) == tuple(row.values())
-    with pytest.raises(ValueError, match="row 0 has no text informal_theorem, formal_theorem"):
+    (text,) = public("proofnet", tmp_path / "p.jsonl")
+    assert (text.id, text.nl, text.formal) == tuple(row.values())
+    with pytest.raises(ValueError, match="row 0 has no informal_theorem, formal_theorem"):
         public("herald", tmp_path / "p.jsonl")
 
 
-def test_copies_of_either_text_of_a_public_set_are_one_group(tmp_path: Path) -> None:
-    """One problem has two statements, and one of the statements two problems."""
+def test_duplicates_of_either_text_of_a_public_set_are_one_group(tmp_path: Path) -> None:
+    """One problem has two statements, and one of these statements has two problems."""
     texts = [
         ("one problem", "theorem a b"),
         ("one problem", "lemma x y"),
@@ -169,16 +169,16 @@ def test_copies_of_either_text_of_a_public_set_are_one_group(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("ids", "said"), [(["a", "b", "a"], "row 2 has the name 'a' of row 0"), (["a", None], "row 1 has no name")]
+    ("ids", "message"), [(["a", "b", "a"], "rows 0 and 2 have the same name 'a'"), (["a", None], "row 1 has no name")]
 )
-def test_ids_of_a_public_set_that_are_missing_or_come_twice_are_named(tmp_path: Path, ids: list, said: str) -> None:
+def test_missing_and_repeated_ids_of_a_public_set_are_named(tmp_path: Path, ids: list, message: str) -> None:
     rows = [{"name": name, "informal_prefix": f"x {k}", "formal_statement": "t"} for k, name in enumerate(ids)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
-    with pytest.raises(ValueError, match=rf"p\.parquet: {said}; give every row its own"):
+    with pytest.raises(ValueError, match=rf"p\.parquet: {message}; give every row a unique name"):
         public("proofnet", tmp_path / "p.parquet")
 
 
-def test_a_parquet_file_cut_short_and_an_empty_file_are_named(tmp_path: Path) -> None:
+def test_truncated_and_empty_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     pq.write_table(pa.table({"id": ["a"], "nl": ["x"], "formal": ["y"]}), path)
     path.write_bytes(path.read_bytes()[:-20])

@@ -1,1 +1,1 @@
-"""Real Lean 4: how it is set up, run, and asked; who has the last word."""
+"""Lean 4: setup, server processes, proof sessions, and the judge that checks proofs."""

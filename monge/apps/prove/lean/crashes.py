@@ -1,4 +1,4 @@
-"""Crashes of Lean processes: the errors, the exit codes of kills from outside, and the last line of standard error."""
+"""Crashes of Lean processes: exception types, exit codes of external kills, and the last line of standard error."""
 
 import os
 import signal
@@ -6,21 +6,21 @@ from typing import IO
 
 
 class ServerCrashed(OSError):
-    """The process ended by itself, or was killed because it exceeded a limit or broke the protocol."""
+    """The process exited on its own, or was killed because it exceeded a limit or broke the protocol."""
 
 
 class ServerKilled(ServerCrashed):
-    """The process was killed from outside, for example by the OOM killer or by an operator."""
+    """The process was killed externally, for example by the OOM killer or by an operator."""
 
 
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM)
-"""Exit codes of a process that was killed from outside, directly or under bubblewrap."""
+"""Exit codes of a process that was killed externally, directly or under bubblewrap."""
 TRACES = ("[DEBUG", "  - /", "  mainModule?")
 """Prefixes of lines that this build of Lean always prints."""
 
 
 def last_line(errors: IO[bytes]) -> str:
-    """The last line of a process's standard error, without Lean's own traces; empty if there is none."""
+    """The last line of a process's standard error that is not one of Lean's own traces; empty if there is none."""
     errors.seek(0, os.SEEK_END)
     errors.seek(max(0, errors.tell() - 2000))
     lines = errors.read().decode(errors="replace").splitlines()

@@ -1,9 +1,10 @@
 """Proof checker. Three processes; the one that decides never executes tactics.
 
 1. "statement" has seen this header and no proof. It elaborates the statement to plain declarations.
-2. "compile" compiles the proof as text and exports all that it declares. Tactics run there, so it is untrusted.
-3. "kernel" parses nothing as Lean. It sends both to the kernel on the trusted imports: each declaration again, the theorem with
-   the type from the first process. Then it checks what the proof depends on: axioms, and excluded names.
+2. "compile" compiles the proof as text and exports everything that it declares. Tactics run here, so it is untrusted.
+3. "kernel" parses no Lean source. On top of the trusted imports, its kernel checks both exports again, declaration by
+   declaration, with the theorem's type taken from the first process. It then checks the axioms and excluded names that the
+   proof depends on.
 """
 
 from dataclasses import dataclass
@@ -20,22 +21,22 @@ PATIENT = Budget(heartbeats=200_000, seconds=120.0)
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement as elaborated by a process that has seen its header and nothing else."""
+    """A statement, elaborated by a process that has seen its header and no proof."""
 
     text: str
-    """As elaborated: without notations, with all namespaces and the types of numerals, and with universe levels where they
-    matter."""
+    """Elaborated form: no notations, full namespaces, types of numerals, and universe levels where they matter."""
     tells: tuple[str, ...]
-    """What the header redefines, or does in addition to declaring."""
+    """Everything the header redefines, or does in addition to declaring."""
     export: dict[str, Any]
+    """Plain declarations of the statement, passed to the kernel process."""
     explicit: str = ""
-    """With every argument and universe level."""
+    """The statement with every argument and universe level."""
     instances: tuple[str, ...] = ()
-    """Each instance in it that is not the library's: its class, and the instance."""
+    """Instances in the statement that are not from the library, each as `CLASS is INSTANCE`."""
 
 
 class Judge:
-    """Checks proofs of theorems on the same imports. Its servers start when they are needed."""
+    """Checks proofs of theorems with the same imports. Its servers start on demand."""
 
     def __init__(
         self,
@@ -48,38 +49,40 @@ class Judge:
         self._patience = patience
         self.servers = lean_servers(toolchain, imports, limits=limits)
         self._stated: dict[Theorem, Statement] = {}
-        """The statement of the last theorem."""
+        """The most recent theorem and its statement."""
 
     def state(self, theorem: Theorem, *, retries: int = 0) -> Statement:
-        """The statement as elaborated. ValueError with Lean's message if it is invalid, ServerCrashed if it crashes the
-        process, after so many retries."""
+        """The elaborated statement.
+
+        ValueError with Lean's message if it is invalid; ServerCrashed if it crashes the process more than `retries` times.
+        """
         if theorem not in self._stated:
 
             def elaborate(server: LeanServer) -> Statement:
-                found = server.statement(theorem, self._patience)
-                tells, resolved = server.tells[theorem.header], tuple(found["resolved"])
-                return Statement(found["spelt"], tells, found["export"], found["explicit"], resolved)
+                answer = server.statement(theorem, self._patience)
+                tells, instances = server.tells[theorem.header], tuple(answer["resolved"])
+                return Statement(answer["spelt"], tells, answer["export"], answer["explicit"], instances)
 
             statement = self.servers.ask("statement", elaborate, header=theorem.header, retries=retries)
             self._stated = {theorem: statement}
         return self._stated[theorem]
 
     def spawn(self, header: str) -> None:
-        """Start all processes for theorems of a header, side by side in the background."""
+        """Start all processes for theorems with this header, in parallel in the background."""
         self.servers.spawn("statement", header)
         self.servers.spawn("compile", header)
         self.servers.spawn("kernel")
 
     def start(self, header: str) -> None:
-        """Start all processes for theorems of a header. ServerUnavailable if one does not start."""
+        """Start all processes for theorems with this header and wait for them. ServerUnavailable if one does not start."""
         self.spawn(header)
         self.servers.ready("statement", header)
         self.servers.ready("compile", header)
         self.servers.ready("kernel")
 
     def prepare(self, theorem: Theorem) -> Statement:
-        """The statement as elaborated, with its header elaborated for proofs as well. Errors as of `state`; a crash is retried
-        once."""
+        """The elaborated statement, after elaborating its header in the "compile" process too. Errors as in `state`; a crash is
+        retried once."""
         self.servers.ask(
             "compile",
             lambda server: server.header(theorem.header, self._patience),
@@ -89,15 +92,15 @@ class Judge:
         return self.state(theorem, retries=1)
 
     def __call__(self, theorem: Theorem, tactics: tuple[str, ...], *, twice: bool = False) -> Proof | Rejection:
-        """The proof if the kernel accepts it. ValueError if the statement is invalid.
+        """The proof if the kernel accepts it, otherwise the rejection. ValueError if the statement is invalid.
 
-        With `twice`, a rejected proof is compiled once more, in a process that has not seen an earlier proof.
+        With `twice`, a rejected proof is compiled again, in a process that has seen no earlier proof.
         """
-        found = self._judge(theorem, tactics)
-        if twice and isinstance(found, Rejection):
+        verdict = self._judge(theorem, tactics)
+        if twice and isinstance(verdict, Rejection):
             self.servers.restart("compile")
-            found = self._judge(theorem, tactics)
-        return found
+            verdict = self._judge(theorem, tactics)
+        return verdict
 
     def _judge(self, theorem: Theorem, tactics: tuple[str, ...]) -> Proof | Rejection:
         header, patience = theorem.header, self._patience
@@ -107,20 +110,20 @@ class Judge:
             statement = self.state(theorem)
             try:
                 export = self.servers.ask("compile", lambda s: s.compile(theorem, text, patience), header=header)
-            except ValueError as error:  # the header, although the statement's process accepted it
+            except ValueError as error:  # the header fails here, although "statement" accepted it
                 return Rejection("compile", str(error))
             if isinstance(export, Rejection):
                 return export
-            declared = {"statement": statement.export, "proof": export, **theorem.walls}
-            found = self.servers.ask("kernel", lambda s: s.request("replay", seconds=patience.seconds, **declared))
+            exports = {"statement": statement.export, "proof": export, **theorem.restrictions}
+            answer = self.servers.ask("kernel", lambda s: s.request("replay", seconds=patience.seconds, **exports))
         except ServerCrashed as error:
             return Rejection("died", str(error))
-        if "failed" in found:
-            return Rejection(found["failed"], found["message"])
-        return Proof(theorem, tactics, tuple(found["axioms"]), statement.text, statement.tells)
+        if "failed" in answer:
+            return Rejection(answer["failed"], answer["message"])
+        return Proof(theorem, tactics, tuple(answer["axioms"]), statement.text, statement.tells)
 
     def close(self) -> None:
-        """End its servers."""
+        """Stop its servers."""
         self.servers.close()
 
     def __enter__(self) -> "Judge":

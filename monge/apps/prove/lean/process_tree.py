@@ -1,4 +1,4 @@
-"""A process and its descendants: their memory, their CPU time, and killing them."""
+"""A process and its descendants: their memory, their CPU time, and how to kill them."""
 
 import contextlib
 import os
@@ -9,11 +9,11 @@ from collections.abc import Callable
 import psutil
 
 FRESH = 1.0
-"""Seconds for which the list of members is reused: listing them takes milliseconds."""
+"""Seconds for which the list of members is reused, since listing them takes milliseconds."""
 
 
 class ProcessTree:
-    """The tree below a process that leads its own session."""
+    """The tree rooted at a process that leads its own session."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._ended = pid, False
@@ -27,11 +27,11 @@ class ProcessTree:
 
     @property
     def processor(self) -> float:
-        """CPU time so far in seconds."""
+        """CPU time used so far in seconds."""
         return sum(self._each(lambda process: sum(process.cpu_times()[:2])))
 
     def members(self) -> list[psutil.Process]:
-        """The processes, listed at most a second ago."""
+        """The processes of the tree, listed at most FRESH seconds ago."""
         if time.monotonic() - self._seen > FRESH or not self._members:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process = psutil.Process(self._pid)
@@ -40,14 +40,14 @@ class ProcessTree:
         return self._members
 
     def _each(self, read: Callable[[psutil.Process], float]) -> list[float]:
-        found: list[float] = []
+        values: list[float] = []
         for member in self.members():
             with contextlib.suppress(psutil.NoSuchProcess):
-                found.append(read(member))
-        return found
+                values.append(read(member))
+        return values
 
     def kill(self) -> None:
-        """Kill the process group and members that left it, once: later their numbers may belong to other processes."""
+        """Kill the process group and members that left it. Further calls do nothing, since their ids may have been reused."""
         if not self._ended:
             self._ended = True
             members = self.members()

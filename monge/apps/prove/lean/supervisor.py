@@ -10,20 +10,20 @@ from monge.apps.prove.state import Limits
 
 T = TypeVar("T")
 KILLS = 3
-"""Kills from outside that one request survives. The next one ends the request like a crash of its own."""
+"""Number of external kills after which a request is repeated. The next one counts as a crash caused by the request."""
 
 
 class ServerUnavailable(ConnectionError):
-    """No Lean server starts."""
+    """No Lean server can be started."""
 
 
 class Supervisor:
-    """The Lean servers of one owner, by role. No other code starts or restarts one.
+    """The Lean servers of one owner, by role. No other code starts or restarts them.
 
-    A process that is killed from outside (OOM killer, SIGKILL) is restarted and the request repeated, up to KILLS times: the
-    request is not at fault. A process that crashes by itself, exceeds a limit or breaks the protocol is restarted as well, but
-    the crash is attributed to the request, which fails unless it may be repeated. A process that crashes while it starts is
-    attributed to no request: if a second one does so, ServerUnavailable is raised.
+    If a process is killed externally (OOM killer, SIGKILL), it is restarted and the request is repeated, up to KILLS times,
+    since the request is not the cause. If it crashes on its own, exceeds a limit or breaks the protocol, it is restarted too,
+    but the crash is attributed to the request, which fails unless it has retries left. A crash during startup is attributed to
+    no request; after a second one, ServerUnavailable is raised.
     """
 
     def __init__(self, start: Callable[[], LeanServer]) -> None:
@@ -41,11 +41,11 @@ class Supervisor:
         on_killed: Callable[[], object] = lambda: None,
         on_crash: Callable[[ServerCrashed], object] = lambda _: None,
     ) -> T:
-        """The result of `request`, which is called with the server of that role, again after each restart.
+        """The result of `request`, called with the server of this role. After a restart it is called again.
 
-        ServerCrashed if the request crashes its server more than `retries` times. `on_killed` is called before the request is
-        repeated after a kill from outside, `on_crash` for each crash attributed to the request. `header` and `keep_states` are
-        those of `spawn`.
+        ServerCrashed if the request crashes its server more than `retries` times. `on_killed` is called before each repetition
+        that follows an external kill, `on_crash` for each crash attributed to the request. `header` and `keep_states` are
+        passed to `spawn`.
         """
         failures = _Failures(retries)
         while True:
@@ -63,7 +63,7 @@ class Supervisor:
                     raise
 
     def ready(self, role: str, header: str = "", *, keep_states: bool = False) -> LeanServer:
-        """The server of that role as soon as it answers. ServerUnavailable if none starts."""
+        """The server of this role, once it has answered. ServerUnavailable if none starts."""
         failures = _Failures(retries=1)
         while True:
             server = self.spawn(role, header, keep_states=keep_states)
@@ -76,10 +76,13 @@ class Supervisor:
                     raise ServerUnavailable(f"no Lean server starts: {error}") from error
 
     def spawn(self, role: str, header: str = "", *, keep_states: bool = False) -> LeanServer:
-        """The server of that role, which may still be starting. It is replaced if it serves another header, for headers run
-        code too, and if it is near a limit; with `keep_states` only if it is too near to complete a search."""
-        known, server = self._servers.get(role, ("", None))
-        if server is not None and (known != header or (server.exhausted if keep_states else server.needs_restart)):
+        """The server of this role, which may still be starting.
+
+        A server that has loaded another header is replaced, since headers run code too. So is a server near a limit; with
+        `keep_states`, only one that is too near to complete a search.
+        """
+        loaded, server = self._servers.get(role, ("", None))
+        if server is not None and (loaded != header or (server.exhausted if keep_states else server.needs_restart)):
             self.stop(role)
             server = None
         if server is None:
@@ -88,22 +91,22 @@ class Supervisor:
         return server
 
     def current(self, role: str) -> LeanServer | None:
-        """The server of that role if there is one; it may have ended."""
+        """The server of this role if there is one; it may have exited."""
         return self._servers.get(role, ("", None))[1]
 
     def restart(self, role: str) -> None:
-        """Replace the server of that role. The new one starts in the background."""
+        """Replace the server of this role. The new one starts in the background."""
         header, _ = self._servers.get(role, ("", None))
         self.stop(role)
         self.spawn(role, header)
 
     def stop(self, role: str) -> None:
-        """End the server of that role if there is one; the next request starts another."""
+        """Stop the server of this role if there is one; the next request starts another."""
         if role in self._servers:
             self._servers.pop(role)[1].close()
 
     def close(self) -> None:
-        """End all servers."""
+        """Stop all servers."""
         for role in list(self._servers):
             self.stop(role)
 
@@ -115,13 +118,13 @@ class Supervisor:
 
 
 class _Failures:
-    """Failures that one request may still survive."""
+    """The number of kills and crashes that one request may still cause."""
 
     def __init__(self, retries: int) -> None:
         self._kills, self._crashes = KILLS, retries
 
     def tolerate(self, error: ServerCrashed) -> bool:
-        """Count a failure. False if it was one too many."""
+        """Count a failure. True if the request may be repeated."""
         if isinstance(error, ServerKilled):
             self._kills -= 1
             return self._kills >= 0
@@ -132,5 +135,5 @@ class _Failures:
 def lean_servers(
     toolchain: Toolchain, imports: tuple[str, ...] = ("Init",), *, limits: Limits | None = None
 ) -> Supervisor:
-    """A supervisor of servers on these modules."""
+    """A supervisor of servers with these imports."""
     return Supervisor(lambda: LeanServer(toolchain, imports, limits=limits))

@@ -1,1 +1,1 @@
-"""Language models as policies: one prompt, a server, or a model on this machine."""
+"""Language models as policies: one prompt for all, and answers from a server or a local model."""

@@ -1,4 +1,4 @@
-"""Answers of an OpenAI-compatible server: their texts and log-probabilities, whatever the server sends."""
+"""Answers of an OpenAI-compatible server: texts and log-probabilities, extracted from untrusted JSON."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -11,7 +11,7 @@ from monge.apps.prove.lm.prompt import Found, found_in
 TACTIC = 20_000
 """Maximum length of a tactic in characters."""
 TEXT = 1_000_000
-"""Characters of an answer in which its tactic is looked for."""
+"""Number of characters at the start of an answer that are searched for a tactic."""
 ROUNDING = 1e-3
 """Log-probabilities up to this much above 0 are rounding errors and count as 0."""
 
@@ -29,26 +29,26 @@ class Answer(NamedTuple):
 
 def text_answer(choice: Any) -> Answer:
     """A choice of /completions. ValueError if it has no text."""
-    text, told = _text(_field(choice, "text")), _field(choice, "logprobs")
-    logps = _log_probabilities(_field(told, "token_logprobs"))
-    tokens, offsets = _field(told, "tokens"), _field(told, "text_offset")
+    text, logprobs = _text(_field(choice, "text")), _field(choice, "logprobs")
+    logps = _log_probabilities(_field(logprobs, "token_logprobs"))
+    tokens, offsets = _field(logprobs, "tokens"), _field(logprobs, "text_offset")
     ends: tuple[int, ...] = ()
     if _all(tokens, str):
         ends = _ends(text, [_clean(token).encode() for token in tokens])
     if not ends and offsets and _all(offsets, int):
-        # pieces of a character have no text of their own; some servers count from the prompt's start
-        places = [min(max(0, offset - offsets[0]), len(text)) for offset in offsets[1:]]
-        ends = tuple(accumulate((len(text[:place].encode()) for place in (*places, len(text))), max))
+        # a token that is part of a character has no text; some servers count offsets from the start of the prompt
+        starts = [min(max(0, offset - offsets[0]), len(text)) for offset in offsets[1:]]
+        ends = tuple(accumulate((len(text[:end].encode()) for end in (*starts, len(text))), max))
     return Answer(text, logps, ends if len(ends) == len(logps) else ())
 
 
 def chat_answer(choice: Any) -> Answer:
-    """A choice of /chat/completions. ValueError if it has no text; null stands for an empty one."""
-    message, told = _field(choice, "message"), _field(_field(choice, "logprobs"), "content")
+    """A choice of /chat/completions. ValueError if it has no text; null counts as empty text."""
+    message, content = _field(choice, "message"), _field(_field(choice, "logprobs"), "content")
     if not isinstance(message, dict) or "content" not in message:
         raise ValueError("a choice has no message with content")
     text = _text("" if message["content"] is None else message["content"])
-    tokens = told if isinstance(told, list) else []
+    tokens = content if isinstance(content, list) else []
     logps = _log_probabilities([_field(token, "logprob") for token in tokens])
     pieces = [_piece(token) for token in tokens]
     ends = _ends(text, [piece for piece in pieces if piece is not None])
@@ -57,20 +57,20 @@ def chat_answer(choice: Any) -> Answer:
 
 def tactic_in(answer: Answer) -> Found:
     """The first tactic of an answer. ValueError if it is too long."""
-    found = found_in(answer.text[:TEXT])
-    if len(found.tactic) > TACTIC:
+    parsed = found_in(answer.text[:TEXT])
+    if len(parsed.tactic) > TACTIC:
         raise ValueError(f"a tactic has more than {TACTIC} characters")
-    return found
+    return parsed
 
 
-def logp_of(answer: Answer, found: Found) -> float:
+def logp_of(answer: Answer, parsed: Found) -> float:
     """The sum of the log-probabilities of the tokens that contain the tactic, or of all tokens if their positions are unknown.
 
     ValueError if it is not finite.
     """
     logps = answer.logps
     if answer.ends:
-        start, end = (len(answer.text[:place].encode()) for place in (found.start, found.end))
+        start, end = (len(answer.text[:position].encode()) for position in (parsed.start, parsed.end))
         logps = logps[bisect_right(answer.ends, start) : bisect_left(answer.ends, end) + 1]
     total = sum(logps)
     if not math.isfinite(total):
@@ -93,18 +93,18 @@ def _text(value: Any) -> str:
 
 
 def _piece(token: Any) -> bytes | None:
-    """The bytes of a token; None if it has none that can be read."""
-    given, text = _field(token, "bytes"), _field(token, "token")
-    if _all(given, int) and all(0 <= byte < 256 for byte in given):
-        return bytes(given)
-    return _clean(text).encode() if given is None and isinstance(text, str) else None
+    """The bytes of a token, or those of its text if it lists none; None if they are invalid."""
+    values, text = _field(token, "bytes"), _field(token, "token")
+    if _all(values, int) and all(0 <= byte < 256 for byte in values):
+        return bytes(values)
+    return _clean(text).encode() if values is None and isinstance(text, str) else None
 
 
 def _log_probabilities(values: Any) -> tuple[float, ...]:
-    """The values, each finite and at most 0; none if one of them is invalid."""
+    """The values, each finite and at most 0; empty if one of them is invalid."""
     if not isinstance(values, list):
         return ()
-    found: list[float] = []
+    logps: list[float] = []
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return ()
@@ -114,12 +114,12 @@ def _log_probabilities(values: Any) -> tuple[float, ...]:
             return ()
         if not math.isfinite(number) or number > ROUNDING:
             return ()
-        found.append(min(number, 0.0))
-    return tuple(found)
+        logps.append(min(number, 0.0))
+    return tuple(logps)
 
 
 def _ends(text: str, pieces: Sequence[bytes]) -> tuple[int, ...]:
-    """The end of each piece if together they begin with the text; a stop word or an end of text may follow."""
+    """The end of each piece if the joined pieces start with the text (a stop word may follow it); otherwise empty."""
     return tuple(accumulate(map(len, pieces))) if b"".join(pieces).startswith(text.encode()) else ()
 
 

@@ -1,4 +1,4 @@
-"""A cache of suggestions, so that a server is not asked twice: the latest in memory, all of them in a file."""
+"""A cache of suggestions, so that no prompt is sent twice: recent ones in memory, all of them in a file."""
 
 import json
 import sqlite3
@@ -12,7 +12,7 @@ from monge.apps.prove.tree import Suggestion
 
 
 class SuggestionCache:
-    """Suggestions by key: at most `most` in memory, the latest used; any number in `path` if there is one."""
+    """Suggestions by key: up to `most` recently used entries in memory, and all entries in the SQLite file `path` if given."""
 
     def __init__(self, most: int, path: Path | None = None) -> None:
         self.most, self.path = most, path
@@ -24,7 +24,7 @@ class SuggestionCache:
                 file.execute("CREATE TABLE IF NOT EXISTS said (key TEXT PRIMARY KEY, suggestions TEXT NOT NULL)")
 
     def get(self, key: str) -> list[Suggestion] | None:
-        """What was put under the key; None if nothing was, or it is gone."""
+        """The suggestions stored under the key; None if there are none or they were evicted."""
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
@@ -36,34 +36,35 @@ class SuggestionCache:
         if row is None:
             return None
         try:
-            found = [Suggestion(str(tactic), float(logp)) for tactic, logp in json.loads(row[0])]
+            suggestions = [Suggestion(str(tactic), float(logp)) for tactic, logp in json.loads(row[0])]
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{self.path}: a damaged cache of suggestions ({error}); delete it") from error
-        self._keep(key, found)
-        return found
+            raise ValueError(f"{self.path}: the suggestion cache is damaged ({error}); delete it") from error
+        self._remember(key, suggestions)
+        return suggestions
 
-    def put(self, key: str, said: Sequence[Suggestion]) -> None:
-        """Keep it; in the file the first that came for the key stays."""
-        self._keep(key, said)
+    def put(self, key: str, suggestions: Sequence[Suggestion]) -> None:
+        """Store suggestions under the key. The file keeps the first value stored for a key."""
+        self._remember(key, suggestions)
         if self.path is not None:
             with self._file() as file:
-                file.execute("INSERT OR IGNORE INTO said VALUES (?, ?)", (key, json.dumps(said)))
+                file.execute("INSERT OR IGNORE INTO said VALUES (?, ?)", (key, json.dumps(suggestions)))
 
-    def _keep(self, key: str, said: Sequence[Suggestion]) -> None:
+    def _remember(self, key: str, suggestions: Sequence[Suggestion]) -> None:
         with self._lock:
-            self._known[key] = tuple(said)
+            self._known[key] = tuple(suggestions)
             self._known.move_to_end(key)
             while len(self._known) > self.most:
                 self._known.popitem(last=False)
 
     @contextmanager
     def _file(self) -> Iterator[sqlite3.Connection]:
-        """A connection of this thread and for now, so that neither threads nor processes share one; what is done is kept."""
+        """A new connection, so that neither threads nor processes share one. Commits unless an error is raised."""
         assert self.path is not None
         try:
             with closing(sqlite3.connect(self.path, timeout=60.0)) as connection, connection:
                 yield connection
-        except sqlite3.OperationalError as error:  # locked, or a full disk: what it holds is good
-            raise OSError(f"{self.path}: the cache of suggestions cannot be read or written ({error})") from error
+        except sqlite3.OperationalError as error:  # locked, or the disk is full: the stored data are intact
+            raise OSError(f"{self.path}: cannot access the suggestion cache ({error}); check the disk") from error
         except sqlite3.Error as error:
-            raise ValueError(f"{self.path}: no cache of suggestions ({error}); delete it or name another") from error
+            message = f"{self.path}: not a suggestion cache ({error}); delete it or choose another path"
+            raise ValueError(message) from error

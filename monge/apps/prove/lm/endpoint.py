@@ -1,4 +1,4 @@
-"""A server of language models over HTTP: how it is asked, asked again, and left alone for a while."""
+"""HTTP client for a language model server: requests, retries, and a circuit breaker."""
 
 import json
 import os
@@ -20,60 +20,64 @@ from monge.apps.prove.lm.circuit import Circuit, Lost
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible server, and what it is asked for."""
+    """An OpenAI-compatible server and the settings of requests to it."""
 
     url: str = "http://localhost:8000/v1"
-    """Up to its version, as http://localhost:8000/v1."""
+    """Base URL of the server, up to its version, such as http://localhost:8000/v1."""
     model: str = ""
+    """Name of the model, as the server knows it."""
     chat: bool = False
-    """Whether the prompt is a user's message, at /chat/completions; if not it is a text to go on with, at /completions."""
+    """Send the prompt as a user message to /chat/completions, rather than as text to continue to /completions."""
     temperature: float = 1.0
+    """Sampling temperature; at 0 each prompt gets a single answer."""
     top_p: float = 1.0
+    """Total probability of the likeliest next tokens to sample from; 1 samples from all tokens."""
     max_tokens: int = 128
+    """Maximum number of tokens per answer."""
     uniform: bool = False
-    """Ask for no log-probabilities: all different tactics count as equally likely."""
+    """Treat all distinct tactics as equally likely and request no log-probabilities."""
     seeded: bool = True
-    """Send a seed with each request, of the search's seed and the prompt. Some servers refuse what they do not know."""
+    """Send a seed with each request, derived from the search's seed and the prompt. Some servers reject this field."""
     key_variable: str = ""
-    """Environment variable that holds the key; no key is sent if empty."""
+    """Name of the environment variable that holds the API key; if empty, no key is sent."""
     seconds: float = 120.0
-    """For a request."""
+    """Timeout per request in seconds."""
     retries: int = 4
-    """Of a request that met no server, a busy one (429) or a broken one (5xx)."""
+    """Maximum number of retries per request, after connection errors, HTTP 429 and HTTP 5xx."""
     wait: float = 1.0
-    """Seconds before the first retry, then twice as many each time, give or take a half."""
+    """Seconds before the first retry; doubles with each further retry and varies randomly by up to 50 %."""
     longest: float = 60.0
-    """Seconds between retries at most; a server that asks for more is given up."""
+    """Maximum number of seconds between retries; if the server asks for more, the request fails."""
     breaker: int = 3
-    """Failed requests in a row, their retries spent, after which the server is left alone."""
+    """Number of consecutive requests that must fail, after all their retries, to trip the circuit breaker."""
     rest: float = 60.0
-    """Seconds for which it is."""
+    """Seconds before a tripped circuit breaker lets a request through again."""
     workers: int = 8
-    """Requests at once."""
+    """Maximum number of concurrent requests."""
     remembered: int = 10_000
-    """Answers kept in memory at most, the latest used."""
+    """Maximum number of prompts whose suggestions are cached in memory; the least recently used are evicted."""
     cache: Path | None = None
-    """A file that keeps them all; several processes may share it."""
+    """SQLite file that caches the suggestions for all prompts; several processes may share it. Default: no file."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
-        whole = parts.scheme in ("http", "https") and parts.hostname and not parts.path.endswith("/completions")
-        if not whole or parts.username is not None or parts.query:  # it is not said back: it may hold a key
+        complete = parts.scheme in ("http", "https") and parts.hostname and not parts.path.endswith("/completions")
+        if not complete or parts.username is not None or parts.query:  # not shown: it may hold a key
             raise ValueError(
-                "url must be a server's address up to its version, without a key: http://localhost:8000/v1"
+                "url must be a server's address up to its version, without a key, such as http://localhost:8000/v1"
             )
-        if self.key_variable and not self.key_variable.isidentifier():  # nor is this: it may be the key itself
+        if self.key_variable and not self.key_variable.isidentifier():  # not shown: it may be the key itself
             raise ValueError("key_variable must be the name of an environment variable that holds the key")
         for name in ("max_tokens", "seconds", "top_p", "breaker", "rest", "workers"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("temperature", "retries", "wait", "longest", "remembered"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
     @property
     def address(self) -> str:
-        """Where requests go."""
+        """URL that requests are sent to."""
         return f"{self.url.rstrip('/')}/{'chat/' if self.chat else ''}completions"
 
 
@@ -82,27 +86,27 @@ RESPONSE = 16 << 20
 
 
 class Refused(ValueError):
-    """A request without a usable answer; other requests may have one."""
+    """The server rejected this request or its answer is unusable; other requests may succeed."""
 
 
-class _Again(Exception):
-    """What may be different next time, and the seconds to wait that the server asks for."""
+class _Retry(Exception):
+    """A failure that may be temporary. `after` is the delay in seconds that the server asks for."""
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
         self.after = after
 
 
-class _Stay(HTTPRedirectHandler):
+class _NoRedirect(HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
-        """Nowhere: the key is for this server."""
+        """Follow no redirect: the key is meant for this server only."""
 
 
-_OPENER = build_opener(_Stay)
+_OPENER = build_opener(_NoRedirect)
 
 
 class HTTPClient:
-    """Requests to a server, one or many at a time."""
+    """Sends requests to a server, from any number of threads."""
 
     def __init__(
         self,
@@ -117,51 +121,51 @@ class HTTPClient:
         self._draws = random.Random(seed)
 
     def ask(self, body: Mapping[str, Any]) -> Any:
-        """The JSON that the server answers.
+        """The server's answer, parsed from JSON.
 
-        Refused or another ValueError with its message where it will not, Lost where it cannot be reached, ConnectionError
-        while left alone.
+        Refused or another ValueError with the server's message if it rejects the request; Lost if it cannot be reached;
+        ConnectionError while the circuit is open.
         """
         with self.circuit.guard():
-            return self._patiently(body)
+            return self._with_retries(body)
 
-    def _patiently(self, body: Mapping[str, Any]) -> Any:
+    def _with_retries(self, body: Mapping[str, Any]) -> Any:
         most, longest = self.endpoint.retries, self.endpoint.longest
         attempt = 0
         while True:
             self.circuit.check()
             try:
                 return self._once(body)
-            except _Again as again:
-                drawn = min(self.endpoint.wait * 2.0 ** min(attempt, 30), longest / 1.5) * self._draws.uniform(0.5, 1.5)
-                if attempt == most or again.after > longest:
-                    raise Lost(str(again)) from again
-                self._sleep(max(drawn, again.after))
+            except _Retry as retry:
+                delay = min(self.endpoint.wait * 2.0 ** min(attempt, 30), longest / 1.5) * self._draws.uniform(0.5, 1.5)
+                if attempt == most or retry.after > longest:
+                    raise Lost(str(retry)) from retry
+                self._sleep(max(delay, retry.after))
                 attempt += 1
 
     def _once(self, body: Mapping[str, Any]) -> Any:
         address, secret = self.endpoint.address, self._key()
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {secret}"} if secret else {})}
         request = Request(address, json.dumps(body).encode(), headers)
-        began = self._clock()
+        start = self._clock()
         try:
             with _OPENER.open(request, timeout=self.endpoint.seconds) as response:
-                read = self._read(response, began)
+                text = self._read(response, start)
         except HTTPError as error:
             with error:
-                said = f"HTTP {error.code}: {_message(error, secret)}"
+                message = f"HTTP {error.code}: {_message(error, secret)}"
             if error.code == 429 or error.code >= 500:
-                raise _Again(said, _retry_after(error.headers)) from None
-            raise (Refused if error.code in (400, 413, 422) else ValueError)(f"{address}: {said}") from None
+                raise _Retry(message, _retry_after(error.headers)) from None
+            raise (Refused if error.code in (400, 413, 422) else ValueError)(f"{address}: {message}") from None
         except (OSError, HTTPException) as error:
             reason = error.reason if isinstance(error, URLError) else error
-            raise _Again(str(reason) or type(reason).__name__) from error
+            raise _Retry(str(reason) or type(reason).__name__) from error
         try:
-            return json.loads(read)
+            return json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{address}: the answer is no JSON; is this an OpenAI-compatible server?") from error
+            raise ValueError(f"{address}: the answer is not JSON; is this an OpenAI-compatible server?") from error
 
-    def _read(self, response: HTTPResponse, began: float) -> bytes:
+    def _read(self, response: HTTPResponse, start: float) -> bytes:
         parts: list[bytes] = []
         size = 0
         while part := response.read1(1 << 16):
@@ -169,10 +173,10 @@ class HTTPClient:
             size += len(part)
             if size > RESPONSE:
                 raise Refused(f"{self.endpoint.address}: the answer has more than {RESPONSE >> 20} MiB")
-            if self._clock() - began > self.endpoint.seconds:  # the socket's time-out is for each part
+            if self._clock() - start > self.endpoint.seconds:  # the socket's timeout applies to each part
                 raise TimeoutError("timed out")
         if response.length:
-            raise ConnectionResetError("the answer broke off")
+            raise ConnectionResetError("the answer is incomplete")
         return b"".join(parts)
 
     def _key(self) -> str:
@@ -190,9 +194,9 @@ def _message(error: HTTPError, secret: str) -> str:
     except (OSError, HTTPException):
         text = ""
     try:
-        told = json.loads(text)
-        told = told.get("error", told)
-        text = told if isinstance(told, str) else str(told.get("message") or told["detail"])
+        payload = json.loads(text)
+        payload = payload.get("error", payload)
+        text = payload if isinstance(payload, str) else str(payload.get("message") or payload["detail"])
     except (ValueError, AttributeError, KeyError, RecursionError):
         pass
     text = text.replace(secret, "(the key)") if secret else text
@@ -200,13 +204,13 @@ def _message(error: HTTPError, secret: str) -> str:
 
 
 def _retry_after(headers: Message) -> float:
-    """Seconds that the server asks to wait; 0 if it does not."""
-    said = headers.get("Retry-After", "")
+    """Seconds that the server asks the client to wait; 0 if it does not ask."""
+    value = headers.get("Retry-After", "")
     try:
-        return max(0.0, float(said))
+        return max(0.0, float(value))
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):
         return 0.0

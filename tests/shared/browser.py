@@ -8,6 +8,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+
+def needs_chromium() -> None:
+    """Skip the test if there is no Chromium."""
+    if not (shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("needs Chromium: apt install chromium")
+
 
 class Browser:
     """One page. `run` evaluates JavaScript in it."""

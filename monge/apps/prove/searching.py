@@ -1,0 +1,292 @@
+"""The verbs `search` and `probe` of `monge prove`, and flags that default to stored settings."""
+
+import inspect
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial, wraps
+from pathlib import Path
+from shlex import quote
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from monge import fleet
+from monge.apps.prove.campaign import ignore_interrupts, run, stored
+from monge.apps.prove.config import SearchConfig, Source, read_config
+from monge.apps.prove.families import DATA
+from monge.apps.prove.lean.server import LeanServer
+from monge.apps.prove.lean.setup import command_of, native_lean
+from monge.apps.prove.lm.completions import Completions
+from monge.apps.prove.policy import PROBES
+from monge.apps.prove.sources import Reading, Split, read
+from monge.apps.prove.state import Goal, State
+from monge.apps.prove.trajectories import Result, results
+from monge.apps.prove.worker import known
+from monge.flags import bind
+from monge.text import one_line, printable
+
+console = Console(soft_wrap=True)
+DEFAULT = SearchConfig()
+
+
+def search(
+    theorems: tyro.conf.Positional[Path] = DATA,
+    *,
+    out: Path = Path("runs/prove"),
+    resume: bool = False,
+    config: Path | None = None,
+    print_config: bool = False,
+    split: Split = "all",
+    limit: int | None = None,
+    policy: Literal["template", "probes", "server", "local"] = "template",
+    model: str = "",
+    url: str = DEFAULT.server.url,
+    temperature: float = 1.0,
+    order: Literal["best", "breadth", "random", "puct"] = "best",
+    max_states: int = DEFAULT.search.max_states,
+    max_depth: int = DEFAULT.search.max_depth,
+    max_seconds: float = DEFAULT.search.max_seconds,
+    num_tactics: int = DEFAULT.search.num_tactics,
+    batch_size: int = DEFAULT.search.batch_size,
+    tactic_seconds: float = DEFAULT.budget.seconds,
+    seed: int = 0,
+    lean: str = "",
+    device: str = "cpu",
+    workers: int | None = None,
+    ray: str = "",
+    base: tyro.conf.Suppress[SearchConfig | None] = None,
+) -> None:
+    """Search for proofs. Lean's kernel checks each one in a separate process, and every tactic tried is recorded.
+
+    Args:
+        theorems: A .lean file, a folder of them, a .jsonl file such as miniF2F, ProofNet, Lean-Workbook or the output of
+            `export-library`, or a .txt file with names of library theorems.
+        out: Run directory to create.
+        resume: Resume the run in the run directory. Flags default to its settings and must agree with them.
+        config: JSON file of settings, as --print-config writes it; flags override it.
+        print_config: Print the settings as JSON and exit.
+        split: Part of the theorems to search.
+        limit: Maximum number of theorems; default: all.
+        policy: Source of tactics: a template that reads the goal, a list of probe tactics, a model server, or a local model.
+        model: Model of --policy server, by its name there, or of --policy local, a directory or a name on the hub.
+        url: Base URL of the model server, up to its version.
+        temperature: Sampling temperature of the model.
+        order: State to expand next: the one with the best score, the oldest, a random one, or the one selected by PUCT.
+        max_states: Maximum number of states to expand per theorem.
+        max_depth: Maximum number of tactics in a proof.
+        max_seconds: Wall-clock limit per theorem in seconds.
+        num_tactics: Number of tactics to try on each state.
+        batch_size: Number of states to expand at once.
+        tactic_seconds: Wall-clock limit per tactic in seconds; Lean is killed when it is exceeded.
+        seed: Seed of the search order and of sampling.
+        lean: Command of an installed Lean; default: the WebAssembly build.
+        device: Device of a local model.
+        workers: Number of worker processes, each with its own Lean (about 4 GB); default: one, or with --ray one per core.
+        ray: Address of a Ray cluster that runs the workers.
+    """
+    base = base or DEFAULT
+    settings = replace(
+        base,
+        search=replace(
+            base.search,
+            order=order,
+            max_states=max_states,
+            max_depth=max_depth,
+            max_seconds=max_seconds,
+            num_tactics=num_tactics,
+            batch_size=batch_size,
+            seed=seed,
+        ),
+        budget=replace(base.budget, seconds=tactic_seconds),
+        policy=policy,
+        tactics=PROBES if policy == "probes" else (),
+        server=replace(
+            base.server, url=url, temperature=temperature, model=model if policy == "server" else base.server.model
+        ),
+        local=replace(
+            base.local,
+            device=device,
+            name=model if policy == "local" else base.local.name,
+            sampling=replace(base.local.sampling, temperature=temperature),
+        ),
+        lean=lean,
+        run=secrets.token_hex(4),
+    )
+    if print_config:
+        print(settings.text())
+        return
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit must be at least 1, got {limit}")
+    if policy in ("server", "local") and not model:
+        raise ValueError(f"--policy {policy} needs --model")
+    reading = read(theorems, split, partial(native_lean, command_of(lean)) if lean else None, limit=limit)
+    source = Source(theorems.resolve(), split, limit)
+    _search(settings, reading, source, out, fleets=_fleets(workers, ray), resume=resume)
+
+
+def _search(
+    config: SearchConfig,
+    reading: Reading,
+    source: Source,
+    out: Path,
+    *,
+    fleets: Callable[[], fleet.Fleet],
+    resume: bool,
+) -> None:
+    """Search for proofs of the theorems that were read, and print the results."""
+    entries = reading.entries
+    _report(reading)
+    if config.policy == "server":  # an unusable server ends the run before it starts
+        Completions(replace(config.server, breaker=1, cache=None))([State((Goal("True"),))], 1)
+    toolchain = config.toolchain()
+    fleets()  # reports an unusable cluster before anything is written
+    if config.policy == "probes":
+        with LeanServer(toolchain, entries[0].theorem.imports) as server:
+            config = replace(config, tactics=tuple(known(server, PROBES)))
+        if absent := [tactic for tactic in PROBES if tactic not in config.tactics]:
+            console.print(f"Left out, since this Lean does not know them: {', '.join(absent)}.")
+    try:
+        finished = run(
+            config,
+            [entry.theorem for entry in entries],
+            out,
+            fleets=fleets,
+            source=source,
+            resume=resume,
+            on_result=partial(_print_result, len(entries), set()),
+        )
+    except KeyboardInterrupt:
+        console.print(f"Interrupted: {len(results(out))} of {len(entries)} theorems are done; --resume continues.")
+        raise SystemExit(130) from None
+    console.print(_table(finished))
+    if reading.skipped:
+        console.print(f"{len(reading.skipped)} more could not be read; they are listed above.")
+    console.print(f"The run is in {out}; next: monge prove view {quote(str(out))}")
+
+
+def _fleets(workers: int | None, ray: str) -> Callable[[], fleet.Fleet]:
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {workers}")
+    if ray:
+        return lambda: fleet.ray(ray, workers=workers)
+    if workers is None or workers == 1:
+        return lambda: fleet.here
+    return lambda: fleet.processes(workers, start=ignore_interrupts)
+
+
+def _report(reading: Reading) -> None:
+    """Print the mistakes in the files with their positions, and how many theorems are left out."""
+    if reading.skipped:
+        console.print(
+            f"{len(reading.skipped)} rows or parts of files cannot be read; {len(reading.entries)} theorems can:"
+        )
+    for flaw in reading.flaws:
+        _print(f"  {flaw}")
+
+
+def _print(text: str) -> None:
+    """Print foreign text, indented from its second line on so that no line of it looks like one of ours."""
+    console.print(printable(text).replace("\n", "\n    "), highlight=False, markup=False)
+
+
+def _print_result(count: int, headers: set[str], result: Result) -> None:
+    """Print a finished theorem after the remarks on its statement. Remarks on a header come once, before its first theorem."""
+    repeated = result.header in headers
+    if result.tells:  # a rejected theorem has no remarks
+        headers.add(result.header)
+    for remark in result.remarks[len(result.tells) if repeated else 0 :]:
+        _print(remark)
+    error = f": {result.error}" if result.error else ""
+    verdict = "proved" if result.proved else f"not proved, {result.ended}{error}"
+    _print(
+        f"[{result.number + 1}/{count}] {result.name} : {result.statement or result.signature}: {verdict}; "
+        f"{result.expanded} states, {result.seconds:.1f} s"
+    )
+
+
+def _table(finished: list[Result]) -> Table:
+    proved = sum(result.proved for result in finished)
+    table = Table(
+        title=f"{proved} of {len(finished)} proved; the kernel checked each proof again in a separate process"
+    )
+    for name in ("theorem", "proof", "states", "seconds"):
+        table.add_column(name)
+    for result in finished:
+        proof = "; ".join(result.tactics) if result.tactics is not None else f"({result.ended})"
+        table.add_row(
+            escape(one_line(result.name)), escape(printable(proof)), str(result.expanded), f"{result.seconds:.1f}"
+        )
+    return table
+
+
+def probe(
+    theorems: tyro.conf.Positional[Path] = DATA,
+    *,
+    out: Path = Path("runs/probe"),
+    split: Split = "all",
+    limit: int | None = None,
+    lean: str = "",
+    workers: int = 1,
+    resume: bool = False,
+    base: tyro.conf.Suppress[SearchConfig | None] = None,
+) -> None:
+    """Try each probe tactic alone on the theorems, to see which of them take a single step.
+
+    Args:
+        theorems: Theorems, as for `search`.
+        out: Run directory to create.
+        split: Part of the theorems to search.
+        limit: Maximum number of theorems; default: all.
+        lean: Command of an installed Lean; default: the WebAssembly build.
+        workers: Number of worker processes, each with its own Lean.
+        resume: Resume the run in the run directory, with its settings.
+    """
+    search(
+        theorems,
+        out=out,
+        split=split,
+        limit=limit,
+        policy="probes",
+        max_states=1,
+        max_depth=1,
+        num_tactics=64,
+        lean=lean,
+        workers=workers,
+        resume=resume,
+        base=base,
+    )
+
+
+def with_stored_settings(verb: Callable[..., None], arguments: Sequence[str]) -> Callable[..., None]:
+    """A verb whose flags default to the settings of the run in `--out` with `--resume`, or of the file of `--config`."""
+    values, named = bind(verb, arguments, f"monge prove {verb.__name__}")
+    parameters = inspect.signature(verb).parameters
+    flags = inspect.signature(verb).bind(*values, **named).arguments
+    defaults: dict[str, Any] = {}
+    if flags.get("resume"):
+        config, source = stored(flags.get("out", parameters["out"].default))
+        defaults = {"theorems": source.path, "split": source.split, "limit": source.limit}
+    elif flags.get("config"):
+        config = read_config(flags["config"])
+    else:
+        return verb
+    defaults |= {name: getattr(config.search, name) for name in SEARCH_FLAGS}
+    defaults |= {"tactic_seconds": config.budget.seconds, "policy": config.policy, "model": config.model}
+    defaults |= {"url": config.server.url, "device": config.local.device, "lean": config.lean, "base": config}
+    defaults["temperature"] = (config.local.sampling if config.policy == "local" else config.server).temperature
+    changed = [p.replace(default=defaults[p.name]) if p.name in defaults else p for p in parameters.values()]
+
+    @wraps(verb)
+    def defaulted(*values: Any, **named: Any) -> None:
+        verb(*values, **named)
+
+    defaulted.__signature__ = inspect.Signature(changed)  # type: ignore[attr-defined]
+    return defaulted
+
+
+SEARCH_FLAGS = ("order", "max_states", "max_depth", "max_seconds", "num_tactics", "batch_size", "seed")
+"""Fields of Search that have a flag; the others are set in a file, with --config."""

@@ -1,0 +1,1 @@
+"""Listing and viewing the run directories of all applications: `monge runs` and `monge view`."""
