@@ -28,6 +28,7 @@ def bind(verb: Callable[..., object], words: Sequence[str], prog: str) -> tuple[
     def collect(*values: Any, **named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return values, named
 
+    collect.__doc__ = getattr(verb, "func", verb).__doc__  # that of the function below defaults that a partial sets
     if {"-h", "--help"} & set(words):
         return tyro.cli(collect, args=list(words), prog=prog)
     box = io.StringIO()

@@ -1,17 +1,21 @@
 """`monge APP VERB`: light until a verb is called, honest in its exit codes."""
 
 import importlib
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from functools import partial
 
 import pytest
 import torch
 
 import monge
 from monge.cli import APPS, main, verbs_of
+from monge.flags import bind
 
 VERBS = [(app, verb) for app in APPS for verb in verbs_of(app)]
 
@@ -120,6 +124,22 @@ def test_a_wrong_option_is_one_sentence_with_the_nearest_one(words: list[str], m
     shown = capsys.readouterr()
     assert shown.err.startswith(f"monge generate {words[0]}: {message}")
     assert (shown.out, shown.err.count("\n")) == ("", 1)
+
+
+def test_help_of_a_verb_with_stored_defaults_is_that_of_the_verb() -> None:
+    def verb(*, steps: int = 3) -> None:
+        """Train for some steps.
+
+        Args:
+            steps: Number of steps.
+        """
+
+    assert bind(partial(verb, steps=7), [], "verb") == ((), {"steps": 7})
+    shown = io.StringIO()
+    with pytest.raises(SystemExit), redirect_stdout(shown):
+        bind(partial(verb, steps=7), ["--help"], "verb")
+    assert "Train for some steps." in shown.getvalue()
+    assert "Number of steps. (default: 7)" in shown.getvalue()
 
 
 def test_a_completion_script_completes_commands_and_options() -> None:

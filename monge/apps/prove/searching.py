@@ -4,7 +4,7 @@ import inspect
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
@@ -278,14 +278,7 @@ def with_stored_settings(verb: Callable[..., None], arguments: Sequence[str]) ->
     defaults |= {"tactic_seconds": config.budget.seconds, "policy": config.policy, "model": config.model}
     defaults |= {"url": config.server.url, "device": config.local.device, "lean": config.lean, "base": config}
     defaults["temperature"] = (config.local.sampling if config.policy == "local" else config.server).temperature
-    changed = [p.replace(default=defaults[p.name]) if p.name in defaults else p for p in parameters.values()]
-
-    @wraps(verb)
-    def defaulted(*values: Any, **named: Any) -> None:
-        verb(*values, **named)
-
-    defaulted.__signature__ = inspect.Signature(changed)  # type: ignore[attr-defined]
-    return defaulted
+    return partial(verb, **{name: value for name, value in defaults.items() if name in parameters})
 
 
 SEARCH_FLAGS = ("order", "max_states", "max_depth", "max_seconds", "num_tactics", "batch_size", "seed")
