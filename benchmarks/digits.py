@@ -20,7 +20,7 @@ from over_seeds import interval, shown
 from side_by_side import print_table, write_result
 from torch import Tensor, nn
 
-from monge.apps.generate.data import Dataset, dealt_labels, digits
+from monge.apps.generate.data import Dataset, digits, stratified_labels
 from monge.apps.generate.evaluate import Judge
 from monge.apps.generate.pairs import StoredPairs
 from monge.apps.generate.recipes import PATHS, Generate
@@ -30,9 +30,9 @@ from monge.math.cost import Units
 from monge.math.random import seeded
 from monge.math.types import Pair, VelocityModel
 from monge.objective.base import Loss, Objective
-from monge.train.config import TrainConfig
-from monge.train.distributed import Ranks
-from monge.train.loop import Run, prepare, train
+from monge.training.config import TrainConfig
+from monge.training.distributed import Ranks
+from monge.training.loop import Run, prepare, train
 
 BUDGETS = (1, 2, 4, 8, 20, 25, 32, 50)
 KEPT = Path(__file__).parent / "results" / "digits"
@@ -123,7 +123,7 @@ def run(arm: Arm) -> dict[str, dict[str, float]]:
     torch.manual_seed(arm.seed)
     data = digits() if arm.conditional else replace(digits(), labels=None)
     known, n = judge(), len(data.x)
-    labels = dealt_labels(data, n, arm.seed)
+    labels = stratified_labels(data, n, arm.seed)
     found: dict[str, dict[str, float]] = {}
 
     def record(name: str, x: Tensor, generator: Generator) -> None:
@@ -152,7 +152,7 @@ def run(arm: Arm) -> dict[str, dict[str, float]]:
             built = replace(built, train=replace(built.train, steps=arm.steps // 2))
         generator = generator_of(built, fitted(built), data)
         if teaching:  # the student starts from the teacher
-            taught = dealt_labels(data, 10_000, arm.seed)
+            taught = stratified_labels(data, 10_000, arm.seed)
             pairs = generator.pairs(taught, 10_000, generator=seeded(arm.seed, 5))
             batches = StoredPairs(pairs, 128, classes=data.classes, seed=arm.seed)
             student = replace(built, batches=batches, model=generator.model.train())

@@ -313,7 +313,7 @@ def soak(
         "proved": sum(r.proved for r in finished),
         "false ones proved": sum(r.proved and r.signature == ": False" for r in finished),
         "GB of all Leans, most": peak[0],
-        "GB, cap": 4 * count * config.limits.memory,
+        "GB, cap": 4 * count * config.limits.memory_gb,
         "hours": (time.monotonic() - start) / 3600,
     }
     side.print_table("Soak", [row])

@@ -22,18 +22,8 @@ from monge.math.dopri5 import dopri5
 from monge.math.metrics import squared_w2
 from monge.math.path import Affine
 from monge.math.random import seeded
-from monge.math.solve import (
-    adams_bashforth_2,
-    adams_bashforth_3,
-    dpm_solver_2m,
-    euler,
-    heun,
-    integrate,
-    midpoint,
-    rk4,
-    solve,
-    time_grid,
-)
+from monge.math.solve import integrate, solve, time_grid
+from monge.math.steps import adams_bashforth_2, adams_bashforth_3, dpm_solver_2m, euler, heun, midpoint, rk4
 from monge.math.types import Pair, Velocity
 from monge.objective.flow_matching import FlowMatching
 

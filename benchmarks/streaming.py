@@ -35,9 +35,9 @@ from monge.apps.translate.pair import ENDS, Pairs, pair
 from monge.apps.translate.recipes import Translate
 from monge.lm.store import Row, write
 from monge.math.random import seeded
-from monge.train.config import TrainConfig
-from monge.train.distributed import ranks
-from monge.train.loop import Run, prepare, train
+from monge.training.config import TrainConfig
+from monge.training.distributed import ranks
+from monge.training.loop import Run, prepare, train
 
 WIDTH, CAPACITY, LENGTHS, WARM = 2048, 128, (40, 120), 5
 GB = 1e9

@@ -23,7 +23,8 @@ from monge.fleet import processes
 from monge.math.coupling import MinibatchOT, identity
 from monge.math.metrics import normalised_path_energy, path_energy, squared_w2
 from monge.math.random import seeded
-from monge.math.solve import euler, integrate, time_grid
+from monge.math.solve import integrate, time_grid
+from monge.math.steps import euler
 from monge.math.types import Condition, Pair
 from monge.objective.flow_matching import FlowMatching
 

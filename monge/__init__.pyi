@@ -8,7 +8,8 @@ from .math.types import Velocity as Velocity, VelocityModel as VelocityModel
 from .math.cost import FourBlock as FourBlock, Units as Units, Whitening as Whitening
 from .math.cost import cosine as cosine, inner_product as inner_product, squared_euclidean as squared_euclidean
 from .math.container import Container as Container
-from .math.path import Affine as Affine, Path as Path, conditional_ot as conditional_ot, constant as constant
+from .math.path import Affine as Affine, Path as Path, PathPoint as PathPoint, conditional_ot as conditional_ot
+from .math.path import constant as constant
 from .math.path import decreasing as decreasing, linear as linear, trigonometric as trigonometric
 from .math.times import Times as Times, logit_normal as logit_normal, shifted as shifted, uniform as uniform
 from .math.coupling import Coupling as Coupling, MinibatchOT as MinibatchOT, SemidiscreteOT as SemidiscreteOT
@@ -20,13 +21,20 @@ from .math.ot import (
     sinkhorn as sinkhorn,
 )
 from .math.semidiscrete import semidiscrete as semidiscrete
-from .math.solve import time_grid as time_grid, integrate as integrate, solve as solve, trajectory as trajectory
-from .math.solve import adams_bashforth_2 as adams_bashforth_2, adams_bashforth_3 as adams_bashforth_3
-from .math.solve import dpm_solver_2m as dpm_solver_2m, euler as euler, heun as heun, midpoint as midpoint, rk4 as rk4
+from .math.solve import Solution as Solution, integrate as integrate, solve as solve, time_grid as time_grid
+from .math.solve import trajectory as trajectory
+from .math.steps import Step as Step, adams_bashforth_2 as adams_bashforth_2, adams_bashforth_3 as adams_bashforth_3
+from .math.steps import (
+    dpm_solver_2m as dpm_solver_2m,
+    euler as euler,
+    heun as heun,
+    midpoint as midpoint,
+    rk4 as rk4,
+)
 from .math.dopri5 import dopri5 as dopri5
 from .math.density import divergence as divergence, log_likelihood as log_likelihood
 from .math.metrics import frechet as frechet, mmd as mmd, sliced_w2 as sliced_w2, squared_w2 as squared_w2
-from .math.metrics import straightness as straightness
+from .math.metrics import nmse as nmse, recoupling_ratio as recoupling_ratio, straightness as straightness
 from .nets.mlp import MLP as MLP
 from .nets.blocks import BlockShape as BlockShape, ParallelBlock as ParallelBlock, SequentialBlock as SequentialBlock
 from .nets.dit import DiT as DiT, DiTShape as DiTShape, Patches as Patches
@@ -38,9 +46,10 @@ from .objective.alignment import Alignment as Alignment, CachedTargets as Cached
 from .objective.frozen import Frozen as Frozen
 from .objective.contrastive import Candidates as Candidates, InfoNCE as InfoNCE, Margin as Margin
 from .objective.next_token import NextToken as NextToken, Tokens as Tokens
-from .train.config import TrainConfig as TrainConfig
-from .train.loop import Run as Run
-from .train.optim import EMA as EMA
-from .train.state import State as State
-from .run import fit as fit
+from .training.config import TrainConfig as TrainConfig
+from .training.distributed import Ranks as Ranks, ranks as ranks
+from .training.loop import Run as Run, prepare as prepare, train as train
+from .training.optim import EMA as EMA
+from .training.state import State as State
+from .run import Interrupted as Interrupted, Recipe as Recipe, fit as fit
 from .runs import reopen as reopen

@@ -32,7 +32,7 @@ class Fleet(Protocol):
     def __call__(self, function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]: ...
 
 
-def here(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
+def sequential(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tuple[int, R]]:
     """Processes the shards one by one in this process."""
     for number, shard in enumerate(shards):
         try:

@@ -13,9 +13,9 @@ from tyro.conf import OmitArgPrefixes, Suppress
 from monge.objective.next_token import NextToken, Tokens
 from monge.run import fingerprint, fit
 from monge.runs import reopen
-from monge.train.batches import shuffled
-from monge.train.config import TrainConfig
-from monge.train.loop import Run
+from monge.training.batches import shuffled
+from monge.training.config import TrainConfig
+from monge.training.loop import Run
 
 END = "<|endoftext|>"
 

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 import monge
 from monge.files import atomic_write, locked, read_json, read_tensors, tensor_hash, write_json, write_tensors
+from monge.math.types import Batch
 from monge.runs import check_same
-from monge.train import checkpoint
-from monge.train.config import TrainConfig
-from monge.train.distributed import Ranks, averaged, gathered, largest, ranks
-from monge.train.log import Log
-from monge.train.loop import Run, prepare, train
-from monge.train.state import State, trained
+from monge.training import checkpoint
+from monge.training.config import TrainConfig
+from monge.training.distributed import Ranks, gathered, max_over_ranks, mean_over_ranks, peak_memory, ranks
+from monge.training.log import Log
+from monge.training.loop import Run, prepare, train
+from monge.training.state import State, trained
 
 
 class Recipe(Protocol):
@@ -125,7 +126,7 @@ class _Signals:
 
     def agreed(self, world: int) -> int:
         """The signal's number if any rank has received one, else 0. Every rank must call it."""
-        return int(largest(self.number, world))
+        return int(max_over_ranks(self.number, world))
 
 
 def _loop(
@@ -144,13 +145,13 @@ def _loop(
             stop = signals.agreed(where.world) if logging or where.world == 1 else 0
             # a logging window also ends at a checkpoint, so that a resumed run writes the same records
             if logging or stop:
-                means = {name: averaged(float(total) / count, where.world) for name, total in sums.items()}
+                means = {name: mean_over_ranks(float(total) / count, where.world) for name, total in sums.items()}
                 sums, count = {}, 0
                 if saving:
                     means |= _evaluate(run, state, step)
                 _check_finite(means, checkpoints.parent, number)
                 if log:
-                    log.write(number, means)
+                    log.write(number, means, examples=state.examples * where.world, memory=peak_memory(where.device))
             if saving or stop:
                 checkpoint.save(checkpoints, state, where)
                 if where.first:
@@ -171,7 +172,10 @@ def _check_finite(means: dict[str, float], directory: Path, number: int) -> None
 
 def _draw_first_batch(run: Run[Any]) -> None:
     """Draw batch 0 and cache it for the loop, so that unusable data raise before anything is written."""
-    cached, batches = {0: run.batches(0)}, run.batches
+    first, batches = run.batches(0), run.batches
+    if not isinstance(first, Batch):
+        raise TypeError(f"a batch needs .to(device) and a length; got {type(first).__name__}, see monge.Batch")
+    cached = {0: first}
     run.batches = lambda number: cached.pop(number) if number in cached else batches(number)
 
 
@@ -236,7 +240,7 @@ def _description(recipe: Recipe) -> dict[str, Any]:
 
 def _prune(checkpoints: Path, state: State, config: TrainConfig) -> None:
     best = {int(state.best["step"])} if state.best else set[int]()
-    checkpoint.prune(checkpoints, keep=config.keep_last, also=best | set(config.milestones))
+    checkpoint.prune(checkpoints, keep=config.keep_last, keep_steps=best | set(config.milestones))
 
 
 def _evaluate(run: Run[Any], state: State, step: nn.Module) -> dict[str, float]:

@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from torch import Tensor, nn
 
 from monge.files import read_json, read_tensors
-from monge.train import checkpoint
-from monge.train.state import load_weights
+from monge.training import checkpoint
+from monge.training.state import load_weights
 
 R = TypeVar("R")
 

@@ -20,10 +20,10 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
-def file_name(text: str, *, most: int = 120) -> str:
-    """A safe file name: letters, digits, `.` and `_`, at most `most` bytes; longer names are truncated and end in a hash."""
+def file_name(text: str, *, max_bytes: int = 120) -> str:
+    """A safe file name of letters, digits, `.` and `_`. Names above `max_bytes` are truncated and end in a hash."""
     safe = "".join(c if c.isalnum() or c in "._" else "_" for c in text)
-    if len(safe.encode()) <= most:
+    if len(safe.encode()) <= max_bytes:
         return safe
     digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()
-    return safe.encode()[: most - len(digest) - 1].decode(errors="ignore") + "-" + digest
+    return safe.encode()[: max_bytes - len(digest) - 1].decode(errors="ignore") + "-" + digest

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from monge import fleet
-from monge.fleet import Fleet, here, processes
+from monge.fleet import Fleet, processes, sequential
 
 # A shard is a call: what it calls can be imported in every process, which this module cannot
 NUMBERS = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -53,7 +53,7 @@ def running(name: str) -> list[int]:
 )
 def any_fleet(request: pytest.FixtureRequest) -> Fleet:
     if request.param == "here":
-        return here
+        return sequential
     return processes(2) if request.param == "processes" else request.getfixturevalue("ray_fleet")
 
 
@@ -74,12 +74,12 @@ def test_an_error_carries_the_number_of_its_shard(any_fleet: Fleet) -> None:
 def test_here_yields_the_results_before_the_error() -> None:
     results = []
     with pytest.raises(KeyError):
-        results.extend(here(operator.call, FRAGILE))
+        results.extend(sequential(operator.call, FRAGILE))
     assert [number for number, _ in results] == [0, 1, 2, 3, 4]
 
 
 def test_here_is_lazy() -> None:
-    walk = here(operator.call, FRAGILE)
+    walk = sequential(operator.call, FRAGILE)
     assert next(walk) == (0, 6)
 
 

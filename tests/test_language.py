@@ -21,7 +21,7 @@ from monge.apps.translate.recipes import Translate
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiTShape
 from monge.pretrain import Pretrain
-from monge.train.config import TrainConfig
+from monge.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "monge").rglob("*.py"))
@@ -42,6 +42,19 @@ def test_the_examples_of_a_module_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name), extraglobs={"torch": torch})
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_every_public_function_of_math_and_objective_has_an_example() -> None:
+    without = [
+        f"{path.parent.name}/{path.name}: {node.name}"
+        for path in FILES
+        if path.parent.name in ("math", "objective")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+        and not node.name.startswith("_")
+        and ">>> " not in (ast.get_docstring(node) or "")
+    ]
+    assert without == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: ".".join(path.relative_to(ROOT).with_suffix("").parts))

@@ -16,7 +16,7 @@ from monge import DiT, DiTShape, Pair, TrainConfig, integrate
 from monge.math.random import seeded
 from monge.run import fit
 from monge.runs import reopen
-from monge.train.loop import Run
+from monge.training.loop import Run
 
 CONCEPTS = (Path(__file__).parents[1] / "docs/concepts.md").read_text()
 DATA = torch.randn(64, 2, generator=seeded(1)) + 3

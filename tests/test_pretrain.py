@@ -7,7 +7,7 @@ import pytest
 
 from monge.pretrain import Pretrain, read_lines
 from monge.run import fit
-from monge.train.config import TrainConfig
+from monge.training.config import TrainConfig
 
 
 @pytest.mark.parametrize(

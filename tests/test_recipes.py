@@ -13,9 +13,9 @@ import torch
 from monge.apps.generate import couplings
 from monge.apps.generate.recipes import Generate
 from monge.run import fingerprint
-from monge.train.config import TrainConfig
-from monge.train.distributed import Ranks
-from monge.train.loop import prepare, train
+from monge.training.config import TrainConfig
+from monge.training.distributed import Ranks
+from monge.training.loop import prepare, train
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 SMALL = Generate(width=32, depth=2, batch_size=32, train=TrainConfig(steps=20, warmup_steps=5, loader_threads=0))

@@ -17,10 +17,10 @@ from monge import files
 from monge.math.types import Pair
 from monge.run import Interrupted, fit, same_constant
 from monge.runs import check_same, reopen
-from monge.train import checkpoint
-from monge.train.config import TrainConfig
-from monge.train.log import read_records
-from monge.train.loop import Run
+from monge.training import checkpoint
+from monge.training.config import TrainConfig
+from monge.training.log import read_records
+from monge.training.loop import Run
 
 TRAIN = Path(__file__).parent / "train"
 sys.path.insert(0, str(TRAIN))
@@ -185,7 +185,7 @@ def test_resuming_without_a_run_is_logged(tmp_path: Path, caplog) -> None:
 def test_a_directory_in_use_is_rejected(tmp_path: Path) -> None:
     script = (
         "import sys, itertools; from pathlib import Path; from regression import Regression; from monge.run import claimed\n"
-        "from monge.train.distributed import ranks\n"
+        "from monge.training.distributed import ranks\n"
         "with ranks('cpu') as here, claimed(Path(sys.argv[1]), Regression(), resume=False, where=here):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

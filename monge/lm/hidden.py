@@ -43,7 +43,7 @@ def hidden_states(
 
     Texts are batched by length, with at most `tokens` per batch including padding, and truncated to `max_length` tokens.
     """
-    check(encoder, layer, max_length)
+    check_limits(encoder, layer, max_length)
     rows = encoder.tokenizer(list(texts), truncation=True, max_length=max_length, return_special_tokens_mask=True)
     lengths = [len(row) for row in rows["input_ids"]]
     result: list[Tensor] = [torch.empty(0)] * len(texts)
@@ -59,13 +59,13 @@ def hidden_states(
     return result
 
 
-def longer(encoder: Encoder, texts: Sequence[str], max_length: int) -> int:
+def count_truncated(encoder: Encoder, texts: Sequence[str], max_length: int) -> int:
     """The number of texts with more than `max_length` tokens, including special ones."""
     rows = encoder.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
     return sum(len(row) > max_length for row in rows)
 
 
-def check(encoder: Encoder, layer: int, max_length: int) -> None:
+def check_limits(encoder: Encoder, layer: int, max_length: int) -> None:
     """ValueError unless the model has `layer` blocks and takes `max_length` tokens, at least one of which is not special."""
     if not 0 <= layer <= encoder.depth:
         raise ValueError(f"layer {layer}: {encoder.name} has {encoder.depth} blocks; give 0 to {encoder.depth}")

@@ -70,7 +70,7 @@ def causal(name: str, *, dtype: torch.dtype = torch.float32, device: torch.devic
 def _load(kind: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, Any, set[str]]:
     """(model as transformers' class `kind`, tokenizer with a padding token, names of missing weights)."""
     transformers = _transformers()
-    path = located(name)
+    path = resolve(name)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         model, info = getattr(transformers, kind).from_pretrained(path, dtype=dtype, output_loading_info=True)
@@ -83,7 +83,7 @@ def _load(kind: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, Any, set
     return model, tokenizer, set(info["missing_keys"])
 
 
-def located(name: str) -> str:
+def resolve(name: str) -> str:
     """The location of the model called `name`: a directory, the folder of its package, or its name on the hub."""
     if Path(name).is_dir() or name not in PACKAGED:
         return name

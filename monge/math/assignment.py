@@ -36,7 +36,7 @@ def assignment(cost: Shaped[Tensor, "*b n m"], *, prices: Float[Tensor, "*b m"] 
     if not cost.numel():
         return torch.full(shape, -1, dtype=torch.long, device=cost.device)
     integers = None if cost.is_floating_point() else _reduced(cost)
-    costs = problems(cost if integers is None else integers)
+    costs = cost_matrices(cost if integers is None else integers)
     start = None if prices is None else prices.detach().cpu().double().reshape(-1, m).numpy()
     solutions = _solve_each(costs) if n != m else _solve_square(costs, start)
     if integers is not None and int(integers.abs().max()) > _EXACT // (4 * max(n, m)):
@@ -45,10 +45,10 @@ def assignment(cost: Shaped[Tensor, "*b n m"], *, prices: Float[Tensor, "*b m"] 
     return torch.from_numpy(np.stack([solution.permutation for solution in solutions])).reshape(shape).to(cost.device)
 
 
-def solved(costs: list[np.ndarray], prices: np.ndarray | None = None) -> list[Assignment]:
+def solve_squares(costs: list[np.ndarray], prices: np.ndarray | None = None) -> list[Assignment]:
     """The assignments of finite square matrices, solved in parallel on torch's number of threads.
 
-    >>> [int(j) for j in solved([np.array([[4.0, 1.0], [2.0, 0.0]])])[0].permutation]
+    >>> [int(j) for j in solve_squares([np.array([[4.0, 1.0], [2.0, 0.0]])])[0].permutation]
     [1, 0]
     """
     if prices is None:
@@ -57,9 +57,9 @@ def solved(costs: list[np.ndarray], prices: np.ndarray | None = None) -> list[As
 
 
 def _solve_square(costs: list[np.ndarray], prices: np.ndarray | None) -> list[Assignment]:
-    """Like `solved`, but infinite costs forbid a pair."""
+    """Like `solve_squares`, but infinite costs forbid a pair."""
     try:
-        return solved(costs, prices)
+        return solve_squares(costs, prices)
     except ValueError:
         if all(np.isfinite(cost).all() for cost in costs):
             raise
@@ -73,10 +73,10 @@ def _solve_each(costs: list[np.ndarray]) -> list[Assignment]:
         return list(pool.map(assign_rectangular, costs))
 
 
-def problems(cost: Tensor) -> list[np.ndarray]:
+def cost_matrices(cost: Tensor) -> list[np.ndarray]:
     """The matrices of a batch as contiguous numpy arrays: float64 for float64 and integers, otherwise float32.
 
-    >>> [matrix.shape for matrix in problems(torch.zeros(2, 3, 4))]
+    >>> [matrix.shape for matrix in cost_matrices(torch.zeros(2, 3, 4))]
     [(3, 4), (3, 4)]
     """
     dtype = torch.float32 if cost.is_floating_point() and cost.dtype != torch.float64 else torch.float64

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from monge.math.solve import Counted, Knots, Step, integrate, knots_of
+from monge.math.solve import Counted, Knots, integrate, knots_of
+from monge.math.steps import Step
 from monge.math.types import Velocity
 
 

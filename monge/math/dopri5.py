@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from monge.math.solve import Step
+from monge.math.steps import Step
 from monge.math.types import Velocity, at_least_single, pad_like
 
 # Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, table II.5.2

@@ -19,7 +19,7 @@ from torch import Tensor
 from monge.kernels import screen
 from monge.kernels.sinkhorn import relaxation, sinkhorn_many
 from monge.math.assignment import assignment as assignment
-from monge.math.assignment import problems, solved
+from monge.math.assignment import cost_matrices, solve_squares
 from monge.math.types import floating
 
 
@@ -75,7 +75,7 @@ def optimal_permutation(
     if not len(x_0):
         return torch.zeros(0, dtype=torch.long, device=x_1.device)
     if _can_screen(x_0, x_1):
-        permutation = screened(x_0, x_1, prices)
+        permutation = screened_permutation(x_0, x_1, prices)
         if permutation is not None:
             return permutation
     x_0, x_1 = floating(x_0, x_1)
@@ -107,7 +107,7 @@ def _permutation(
     if prices is not None:
         duals = prices if c_0 is None else prices + y_1 @ c_0
         start = duals.detach().cpu().double()[None].numpy()
-    (solution,) = solved(problems((y_0 @ y_1.mT).neg_()), start)
+    (solution,) = solve_squares(cost_matrices((y_0 @ y_1.mT).neg_()), start)
     return torch.from_numpy(solution.permutation).to(x_1.device)
 
 
@@ -154,10 +154,15 @@ def _can_screen(x_0: Tensor, x_1: Tensor) -> bool:
     return product and torch.cpu._is_avx512_bf16_supported()  # pyright: ignore[reportPrivateUsage]
 
 
-def screened(
+def screened_permutation(
     x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "n D"], prices: Float[Tensor, "n"] | None = None
 ) -> Int[Tensor, "n"] | None:
-    """The result of `optimal_permutation` from a bfloat16 product; None if the points are too close together or too large."""
+    """The result of `optimal_permutation` from a bfloat16 product; None if the points are too close together or too large.
+
+    >>> x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    >>> torch.equal(screened_permutation(x, x.flip(0)), torch.arange(64).flip(0))
+    True
+    """
     x, y = x_0.detach().contiguous().numpy(), x_1.detach().contiguous().numpy()
     low_0, low_1 = screen.rounded(x), screen.rounded(y)
     if screen.crowded(y, low_0, low_1):
@@ -192,7 +197,7 @@ def sinkhorn(
         raise ValueError(f"sinkhorn: the cost is empty, {tuple(cost.shape)}; give at least one point on each side")
     if cost.device.type == "cpu":
         solutions = sinkhorn_many(
-            problems(cost),
+            cost_matrices(cost),
             epsilon,
             tolerance=tolerance,
             max_iterations=max_iterations,

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.kernels.assignment import assign
-from monge.math.ot import magnitude, problems
+from monge.math.ot import cost_matrices, magnitude
 
 
 def semidiscrete(
@@ -99,7 +99,7 @@ def _mean_duals(noise: Callable[[int], Tensor], data: Tensor, *, rounds: int) ->
     total = torch.zeros(len(data), dtype=torch.float64)
     for _ in range(rounds):
         draws, points = noise(copies * len(data)).to(data), (data - data.mean(0)).repeat(copies, 1)
-        (problem,) = problems(-(draws @ points.mT))
+        (problem,) = cost_matrices(-(draws @ points.mT))
         duals = torch.from_numpy(assign(problem).prices).reshape(copies, -1).mean(0)
         total += duals - duals.mean()
     return (total / rounds).to(data) + data.square().sum(-1) / 2

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 from monge.math.dopri5 import dopri5
 from monge.math.path import Affine
-from monge.math.solve import Step, adams_bashforth_2, adams_bashforth_3, dpm_solver_2m, euler, heun, midpoint, rk4
+from monge.math.steps import Step, adams_bashforth_2, adams_bashforth_3, dpm_solver_2m, euler, heun, midpoint, rk4
 
 SolverName: TypeAlias = Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dpm2m", "dopri5"]
 

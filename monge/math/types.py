@@ -18,11 +18,13 @@ BOOKKEEPING = frozenset({"index", "target"})
 
 @runtime_checkable
 class Batch(Protocol):
-    """Input of an objective: it can be moved to a device.
+    """Input of an objective: it can be moved to a device, and its length is its number of examples.
 
     >>> isinstance(Pair(torch.zeros(2, 3), torch.ones(2, 3)), Batch)
     True
     """
+
+    def __len__(self) -> int: ...
 
     def to(self, device: torch.device | str) -> "Batch": ...
 

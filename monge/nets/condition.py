@@ -43,7 +43,7 @@ class Classes(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
 
     def forward(self, value: Tensor | None, shape: torch.Size) -> Float[Tensor, "..."]:
-        return embedded(self.embedding, self.name, value, shape)
+        return embed(self.embedding, self.name, value, shape)
 
 
 class Vectors(nn.Module):
@@ -98,7 +98,7 @@ class ConditionEmbedding(nn.Module):
         cond = cond or {}
         c = self.time(sinusoidal(1000 * t, self.frequencies).to(next(self.time.parameters()).dtype))
         if self.label is not None:
-            c = c + embedded(self.label, "label", cond.get("label"), t.shape)
+            c = c + embed(self.label, "label", cond.get("label"), t.shape)
         for name in self.per_sample:
             c = c + self.more[f"of_{name}"](cond.get(name), t.shape)
         return c
@@ -114,7 +114,7 @@ def _embedding(name: str, kind: Kind, width: int) -> nn.Module:
     return Classes(name, kind, width) if isinstance(kind, Categorical) else Vectors(name, kind, width)
 
 
-def embedded(embedding: nn.Embedding, name: str, value: Tensor | None, shape: torch.Size) -> Float[Tensor, "..."]:
+def embed(embedding: nn.Embedding, name: str, value: Tensor | None, shape: torch.Size) -> Float[Tensor, "..."]:
     """The embeddings of class indices; the last row of the table, "no class", if `value` is None."""
     no_class = embedding.num_embeddings - 1
     if value is None:

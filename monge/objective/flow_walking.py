@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from monge.math.solve import Step, integrate, midpoint
+from monge.math.solve import integrate
+from monge.math.steps import Step, midpoint
 from monge.math.types import Pair, VelocityModel, at_least_single
 from monge.objective.base import Loss, Objective
 from monge.objective.flow_matching import masked_mean

@@ -27,13 +27,16 @@ class Tokens:
                 f"Tokens: weight has shape {tuple(self.weight.shape)}, ids {tuple(self.ids.shape)}; give one weight per token"
             )
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
     def to(self, device: torch.device | str) -> "Tokens":
         """The same batch on `device`."""
         return Tokens(self.ids.to(device), None if self.weight is None else self.weight.to(device))
 
 
 class NextToken(Objective):
-    """The mean cross-entropy of losses token given those before it, in nats, weighted by `Tokens.weight`.
+    """The mean cross-entropy of each token given those before it, in nats, weighted by `Tokens.weight`.
 
     >>> from types import SimpleNamespace
     >>> model = lambda input_ids: SimpleNamespace(logits=torch.zeros(*input_ids.shape, 7))

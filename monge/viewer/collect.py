@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from monge.files import read_json
-from monge.train import checkpoint
-from monge.train.log import read_records
+from monge.training import checkpoint
+from monge.training.log import read_records
 
 POINTS = 600
 """Maximum number of points of a curve; longer ones are thinned evenly."""
@@ -54,7 +54,7 @@ def runs_in(directory: Path) -> list[RunInfo]:
     """All runs in a directory and the directories below it, the latest first. ValueError if there is none."""
     if not directory.is_dir():
         raise ValueError(f"{directory}: no such directory; name one that holds runs")
-    runs = [described(path) for path in _run_directories(directory)]
+    runs = [describe(path) for path in _run_directories(directory)]
     if not runs:
         raise ValueError(
             f"{directory}: no runs here; name a directory that a train or search command made, or its parent"
@@ -69,7 +69,7 @@ def _run_directories(directory: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def described(path: Path) -> RunInfo:
+def describe(path: Path) -> RunInfo:
     """The run in a directory. A damaged one has an `error` instead of contents."""
     newest = max((file.stat().st_mtime for file in path.iterdir() if file.is_file()), default=0.0)
     try:

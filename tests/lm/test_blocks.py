@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 from monge.lm.blocks import block_lists, blocks_of, replace_blocks
 from monge.lm.hidden import hidden_at
-from monge.train.config import TrainConfig
-from monge.train.optim import Optimizers
+from monge.training.config import TrainConfig
+from monge.training.optim import Optimizers
 
 transformers = pytest.importorskip("transformers")
 SIZES = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from monge.lm.hidden import by_length, check, hidden_states, longer
+from monge.lm.hidden import by_length, check_limits, count_truncated, hidden_states
 from monge.lm.load import Encoder, encoder
 
 LINES = ["( ph -> ps )", "( ph -> ( ps -> ch ) )", "A e. B", "( A u. B ) = ( B u. A )", "-. ph"] * 3
@@ -45,7 +45,7 @@ def test_the_states_do_not_depend_on_the_rest_of_the_batch(small: Encoder) -> No
 def test_a_text_that_is_too_long_is_truncated(small: Encoder) -> None:
     assert [len(states) for states in hidden_states(small, LINES[:2], layer=1, max_length=3)] == [3, 3]
     lengths = [len(states) for states in hidden_states(small, LINES, layer=1, max_length=64)]
-    assert 0 < longer(small, LINES, 9) == sum(n > 9 for n in lengths) < len(LINES)
+    assert 0 < count_truncated(small, LINES, 9) == sum(n > 9 for n in lengths) < len(LINES)
 
 
 def test_a_missing_layer_is_rejected(small: Encoder) -> None:
@@ -84,6 +84,6 @@ def test_texts_are_limited_by_the_table_of_positions_unless_positions_are_rotary
     assert [len(states) for states in hidden_states(table, [long], layer=1, max_length=12)] == [12]
     with pytest.raises(ValueError, match="max_length 13: bert takes texts of 1 to 12 tokens"):
         hidden_states(table, [long], layer=1, max_length=13)
-    check(small, 1, 10_000)
+    check_limits(small, 1, 10_000)
     with pytest.raises(ValueError, match=r"max_length 0: .* takes texts of at least 1 tokens"):
-        check(small, 1, 0)
+        check_limits(small, 1, 0)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from monge.math.density import bits_per_dimension, divergence, log_likelihood, probed_divergence, standard_normal
 from monge.math.dopri5 import dopri5
-from monge.math.solve import euler, rk4, time_grid
+from monge.math.solve import time_grid
+from monge.math.steps import euler, rk4
 from monge.math.types import pad_like
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiT, DiTShape

@@ -59,7 +59,7 @@ def assert_optimal(x_0, x_1, permutation, *, rounding=0.0):
 def test_screened_is_optimal_or_declines(seed, kind, n, d, scale, offset):
     x_0, x_1 = DRAWS[kind](n, d, torch.Generator().manual_seed(seed))
     x_0, x_1 = (x_0 + offset) * scale, (x_1 - 2 * offset) * scale
-    matching = ot.screened(x_0, x_1)
+    matching = ot.screened_permutation(x_0, x_1)
     if matching is not None:
         assert_optimal(x_0, x_1, matching, rounding=2.0**-22)
     assert_optimal(x_0, x_1, ot.optimal_permutation(x_0, x_1), rounding=2.0**-19)
@@ -71,7 +71,7 @@ def test_typical_problems_are_screened(seed, kind):
     """From any prices, the screen does not decline, and its result is as good as that of float64."""
     x_0, x_1 = DRAWS[kind](300, 784, torch.Generator().manual_seed(seed))
     for prices in (None, torch.randn(300), -x_1.square().sum(-1) / 2):
-        matching = ot.screened(x_0, x_1, prices)
+        matching = ot.screened_permutation(x_0, x_1, prices)
         assert matching is not None
         assert_optimal(x_0, x_1, matching)
 
@@ -105,7 +105,7 @@ def test_a_wrong_matched_entry_is_made_exact_and_solved_again(monkeypatch):
     monkeypatch.setattr(screen, "_sharpen_near", lambda *_: True)
     monkeypatch.setattr(screen, "ROUNDS", 1000)
     x_0, x_1 = DRAWS["gaussian"](40, 100, torch.Generator().manual_seed(0))
-    matching = ot.screened(x_0, x_1)
+    matching = ot.screened_permutation(x_0, x_1)
     assert matching is not None
     assert_optimal(x_0, x_1, matching)
 
@@ -121,7 +121,7 @@ def test_equal_points(n):
 def test_a_non_finite_point_is_named(bad, named):
     x_0, x_1 = DRAWS["gaussian"](400, 784, torch.Generator().manual_seed(0))
     x_0[7] = bad
-    assert ot.screened(x_0, x_1) is None
+    assert ot.screened_permutation(x_0, x_1) is None
     with pytest.raises(ValueError, match=named):
         ot.optimal_permutation(x_0, x_1)
 

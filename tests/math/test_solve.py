@@ -12,20 +12,9 @@ from hypothesis import strategies as st
 
 from monge.math.dopri5 import dopri5
 from monge.math.path import Affine, conditional_ot, linear, trigonometric
-from monge.math.solve import (
-    adams_bashforth_2,
-    adams_bashforth_3,
-    dpm_solver_2m,
-    euler,
-    heun,
-    integrate,
-    midpoint,
-    rk4,
-    solve,
-    time_grid,
-    trajectory,
-)
+from monge.math.solve import integrate, solve, time_grid, trajectory
 from monge.math.solvers import SOLVERS, SolverName
+from monge.math.steps import adams_bashforth_2, adams_bashforth_3, dpm_solver_2m, euler, heun, midpoint, rk4
 from monge.math.types import pad_like
 
 ORDERS = {euler: 1, midpoint: 2, heun: 2, rk4: 4, adams_bashforth_2: 2, adams_bashforth_3: 3}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from monge.math.solve import euler, midpoint, rk4
+from monge.math.steps import euler, midpoint, rk4
 from monge.math.times import Times
 from monge.math.types import Pair, pad_like
 from monge.nets.mlp import MLP

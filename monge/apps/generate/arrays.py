@@ -75,7 +75,7 @@ def channels_first(array: np.ndarray, axes: str) -> np.ndarray:
     return array[:, None] if axes == "NHW" else array
 
 
-def restored(x: torch.Tensor, layout: Layout) -> np.ndarray:
+def restore(x: torch.Tensor, layout: Layout) -> np.ndarray:
     """Samples with the axes and the dtype of the original array."""
     array, dtype = x.numpy(), np.dtype(layout.dtype)
     if layout.axes == "NHWC":

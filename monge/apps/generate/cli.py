@@ -14,8 +14,8 @@ from monge.apps.generate.measuring import evaluate, likelihood
 from monge.apps.generate.recipes import Generate, Reflow, generator_of
 from monge.run import fit
 from monge.runs import reopen
-from monge.train.distributed import is_first
-from monge.train.log import read_records
+from monge.training.distributed import is_first
+from monge.training.log import read_records
 
 
 def train(

@@ -13,7 +13,7 @@ from monge.apps.generate.images import Range, image_folder
 from monge.apps.generate.tables import table
 from monge.apps.generate.toys import TOYS
 from monge.math.random import seeded
-from monge.train.batches import shuffled
+from monge.training.batches import shuffled
 
 READERS: dict[str, Callable[[Path], Dataset]] = {
     ".npy": numpy_array,
@@ -49,7 +49,7 @@ def load(source: str, *, data_range: Range = "auto") -> Dataset:
     return _validated(READERS[suffix](path) if data_range == "auto" else numpy_array(path, data_range))
 
 
-def located(source: str) -> str:
+def absolute_source(source: str) -> str:
     """`source` as an absolute path without links; names of built-in data and missing paths are returned unchanged."""
     path = Path(source).expanduser()
     return source if source == "digits" or source in TOYS or not path.exists() else str(path.resolve())
@@ -95,7 +95,7 @@ def _validated(data: Dataset) -> Dataset:
     return data
 
 
-def dealt_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"] | None:
+def stratified_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"] | None:
     """n labels with the frequencies of the data; None without labels."""
     if data.labels is None:
         return None

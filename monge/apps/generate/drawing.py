@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from monge.apps.generate.machine import HERE, On, at_least_one, check_guidance, console
+from monge.apps.generate.machine import DEFAULT, MachineFlags, at_least_one, check_guidance, console
 from monge.apps.generate.output import Samples, save_samples
 from monge.apps.generate.prepared import examples_of
 from monge.apps.generate.sample import Guidance, Sampling
@@ -29,7 +29,7 @@ def sample(
     seed: int = 0,
     out: Path | None = None,
     save_images: bool = False,
-    on: On = HERE,
+    machine: MachineFlags = DEFAULT,
 ) -> None:
     """Draw samples from a run: files in the format of the data, a picture next to real data, and stages of the flow.
 
@@ -50,11 +50,11 @@ def sample(
     at_least_one(num_samples=num_samples, solver_steps=solver_steps)
     check_guidance(guidance, interval, weak)
     opened = reopen(run, app="generate")
-    generator = on.generator_of(opened, which=checkpoint, weak=weak)
+    generator = machine.generator_of(opened, which=checkpoint, weak=weak)
     if label is not None and not generator.classes:
         raise ValueError(f"label {label}: the run has no classes; leave --label out")
     labels = (
-        generator.labels(num_samples) if label is None else torch.full((num_samples,), generator.label_called(label))
+        generator.labels(num_samples) if label is None else torch.full((num_samples,), generator.label_number(label))
     )
     out = out or run / "samples"
     out.mkdir(parents=True, exist_ok=True)

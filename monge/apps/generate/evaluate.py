@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from monge.apps.generate.data import Dataset, dealt_labels
+from monge.apps.generate.data import Dataset, stratified_labels
 from monge.apps.generate.sample import Generator, Sampling
 from monge.math.metrics import frechet, kernel_distance, manifold, memorisation, sliced_w2
 from monge.math.random import seeded
 from monge.math.solvers import SOLVERS
-from monge.train.batches import shuffled
+from monge.training.batches import shuffled
 
 LOW = ("frechet", "kid x 1000", "sliced w2", "bits per dimension")
 
@@ -25,7 +25,7 @@ class Row:
     better: str  # "low", "high" or "floor" (as close to it as possible)
 
 
-FEWEST = 6
+MIN_SAMPLES = 6
 """Minimum number of points on each side: the balls of the manifold metrics reach to the fifth neighbour."""
 
 
@@ -64,7 +64,7 @@ def train_classifier(
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """The real data that samples are compared with. Without labels the features are the normalised data themselves."""
 
     training: Float[Tensor, "n D"]
@@ -73,15 +73,15 @@ class Judge:
     held_out_accuracy: float
 
     @staticmethod
-    def of(data: Dataset) -> "Judge":
+    def of(data: Dataset) -> "Evaluator":
         """The judge for a data set, the same at every call."""
         training, held_out = data.split()
         units = data.units()
         x, y = (part.normalised(units).flatten(1) for part in (training, held_out))
         if training.labels is None or held_out.labels is None:
-            return Judge(x, y, None, float("nan"))
+            return Evaluator(x, y, None, float("nan"))
         classifier = train_classifier(x, training.labels, data.classes)
-        return Judge(x, y, classifier, classifier.accuracy(y, held_out.labels))
+        return Evaluator(x, y, classifier, classifier.accuracy(y, held_out.labels))
 
     def features(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B features"]:
         """The features in which distributions are compared."""
@@ -140,14 +140,14 @@ def evaluate(
     Bits per dimension are those of `likelihood` held-out images; their floor is the value of the training split.
     """
     n = samples or min(10_000, len(data.x))
-    if min(n, len(data.x) // 2) < FEWEST:
+    if min(n, len(data.x) // 2) < MIN_SAMPLES:
         raise ValueError(
-            f"{n} samples against {len(data.x)} items are too few; give at least {FEWEST} and {2 * FEWEST}"
+            f"{n} samples against {len(data.x)} items are too few; give at least {MIN_SAMPLES} and {2 * MIN_SAMPLES}"
         )
-    judge = Judge.of(data)
-    labels = dealt_labels(data, n, seed) if generator.classes else None
+    evaluator = Evaluator.of(data)
+    labels = stratified_labels(data, n, seed) if generator.classes else None
     fake, labels = generator.sample(n, sampling, labels=labels, generator=seeded(seed, 3))
-    rows = judge.rows(generator.normalise(fake).flatten(1), labels)
+    rows = evaluator.rows(generator.normalise(fake).flatten(1), labels)
     if likelihood and generator.levels:
         training, held_out = data.split()
         bits = [_bits(generator, part, likelihood) for part in (held_out, training)]
@@ -171,9 +171,9 @@ def curve(
     seed: int = 0,
 ) -> dict[str, list[tuple[int, float]]]:
     """Frechet distance (sliced W2 without labels) against network evaluations, by solver, all from the same noise."""
-    judge = Judge.of(data)
+    evaluator = Evaluator.of(data)
     n = samples or min(5_000, len(data.x))
-    labels = dealt_labels(data, n, seed) if generator.classes else None
+    labels = stratified_labels(data, n, seed) if generator.classes else None
     lines: dict[str, list[tuple[int, float]]] = {}
     for sampling in samplings:
         guided = sampling.guidance is not None and sampling.guidance.weight != 1
@@ -183,7 +183,7 @@ def curve(
                 continue
             steps = replace(sampling, steps=budget // per_step)
             fake, _ = generator.sample(n, steps, labels=labels, generator=seeded(seed, 3))
-            value = judge.rows(generator.normalise(fake).flatten(1), labels)[curve_metric(data)].value
+            value = evaluator.rows(generator.normalise(fake).flatten(1), labels)[curve_metric(data)].value
             lines.setdefault(sampling.solver, []).append((budget, value))
     return lines
 

@@ -9,12 +9,12 @@ import torch
 import tyro
 from rich.console import Console
 
-from monge.apps.generate.data import Dataset, load, located
+from monge.apps.generate.data import Dataset, absolute_source, load
 from monge.apps.generate.prepared import data_fingerprint
 from monge.apps.generate.recipes import generator_of, stored
 from monge.apps.generate.sample import Generator
 from monge.runs import Opened
-from monge.train.distributed import device_called
+from monge.training.distributed import device_named
 
 console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
 
@@ -34,11 +34,11 @@ class Machine:
             raise ValueError(f"--threads {self.threads}: give at least 1, or 0 for torch's default")
         if self.threads:
             torch.set_num_threads(self.threads)
-        return generator_of(opened, which=which, weak=weak, device=device_called(self.device))
+        return generator_of(opened, which=which, weak=weak, device=device_named(self.device))
 
 
-On = Annotated[Machine, tyro.conf.arg(name="")]
-HERE = Machine()
+MachineFlags = Annotated[Machine, tyro.conf.arg(name="")]
+DEFAULT = Machine()
 
 
 def at_least_one(**numbers: int) -> None:
@@ -64,7 +64,7 @@ def data_of(opened: Opened, moved: Path | None) -> Dataset:
     if moved is not None:
         if not moved.expanduser().exists():
             raise ValueError(f"--data {moved}: no such file or folder; give the current path of the run's data")
-        recipe = replace(recipe, data=located(str(moved)))
+        recipe = replace(recipe, data=absolute_source(str(moved)))
     elif Path(recipe.data).is_absolute() and not Path(recipe.data).exists():
         raise ValueError(f"data: {recipe.data!r} is not a file or folder; if the data have moved, give --data NEWPATH")
     data = load(recipe.data, data_range=recipe.data_range)

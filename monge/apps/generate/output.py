@@ -63,10 +63,10 @@ def _write_numbers(generator: Generator, samples: Samples, out: Path) -> list[st
             contents["class_names"] = np.array(layout.classes)
     np.savez(out / "samples.npz", **contents)
     if layout.kind == "array":
-        np.save(out / "samples.npy", arrays.restored(samples.x, layout))
+        np.save(out / "samples.npy", arrays.restore(samples.x, layout))
         return ["samples.npz", "samples.npy"]
     if layout.kind in ("table", "csv"):
-        return ["samples.npz", *tables.write(tables.restored(samples.x, samples.labels, layout), out, layout)]
+        return ["samples.npz", *tables.write(tables.restore(samples.x, samples.labels, layout), out, layout)]
     return ["samples.npz"]
 
 

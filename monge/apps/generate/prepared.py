@@ -16,7 +16,7 @@ from monge.math.path import Affine
 from monge.math.types import Pair
 from monge.run import fingerprint
 from monge.runs import Opened
-from monge.train.distributed import is_first
+from monge.training.distributed import is_first
 
 log = logging.getLogger(__name__)
 STORED = {"shape", "classes", "centre", "scale", "levels", "layout"}

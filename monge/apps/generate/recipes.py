@@ -9,7 +9,7 @@ from torch import nn
 from tyro.conf import OmitArgPrefixes
 
 from monge.apps.generate.couplings import couplings
-from monge.apps.generate.data import load, located
+from monge.apps.generate.data import absolute_source, load
 from monge.apps.generate.dataset import Layout
 from monge.apps.generate.images import Range
 from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_pairs, teacher_pairs
@@ -26,9 +26,9 @@ from monge.nets.prediction import PredictsSource, PredictsTarget
 from monge.objective.flow_matching import FlowMatching
 from monge.run import fingerprint
 from monge.runs import Opened, reopen
-from monge.train.config import TrainConfig
-from monge.train.distributed import device_called
-from monge.train.loop import Run
+from monge.training.config import TrainConfig
+from monge.training.distributed import device_named
+from monge.training.loop import Run
 
 PATHS = {"linear": Affine(linear), "trigonometric": Affine(trigonometric)}
 TIMES = {"uniform": Times(uniform, stratified=True), "logit-normal": Times(logit_normal(), stratified=True)}
@@ -68,7 +68,7 @@ class Settings:
     """Number of examples per batch."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", located(self.data))
+        object.__setattr__(self, "data", absolute_source(self.data))
         for name in ("width", "depth", "patch", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -192,7 +192,7 @@ class Reflow(Settings):
         data = prepared.data
         model = self.network_for(data.shape, data.classes)
         opened = reopen(Path(self.teacher), app=self.app)
-        teacher = generator_of(opened, device=device_called(self.train.device))
+        teacher = generator_of(opened, device=device_named(self.train.device))
         constants = prepared.constants | {"teacher": fingerprint(*teacher.model.state_dict().values())}
         if stored(opened).path == self.path:
             model.load_state_dict(teacher.model.state_dict())

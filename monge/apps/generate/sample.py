@@ -156,7 +156,7 @@ class Generator:
         """The range of the data's values; None if it has none."""
         return (0.0, self.levels) if self.levels else self.layout.bounds
 
-    def label_called(self, name: str) -> int:
+    def label_number(self, name: str) -> int:
         """The label of a class by its name, or by its number unless the names are numbers themselves."""
         names = self.layout.classes or tuple(str(k) for k in range(self.classes))
         if name in names:

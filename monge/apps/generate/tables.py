@@ -156,7 +156,7 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
     return values
 
 
-def restored(x: torch.Tensor, labels: torch.Tensor | None, layout: Layout) -> Any:
+def restore(x: torch.Tensor, labels: torch.Tensor | None, layout: Layout) -> Any:
     """Samples as an Arrow table with the columns and types of the data; a label column only if the samples have labels."""
     import pyarrow as pa
 

@@ -71,10 +71,10 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str, str]]:
 
 
 def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None:
-    """Write the public theorems of Init and Std as JSON lines: name, statement, module, and `after`.
+    """Write the public theorems of Init and Std as JSON lines: name, statement, module, and `restates`.
 
-    `after` is the theorem itself: a proof may use neither its module's theorems nor anything that imports that module. `search`
-    reads the file, or a selection of its lines, like a .txt file of names.
+    `restates` is the theorem itself: a proof may use neither its module's theorems nor anything that imports that module.
+    `search` reads the file, or a selection of its lines, like a .txt file of names.
 
     Args:
         out: Path of the .jsonl file; it must not exist.
@@ -87,7 +87,7 @@ def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None
         for number in range(server.hello()["modules"]):
             response = server.request("library", seconds=120.0, module=number)
             for row in response["theorems"]:
-                row |= {"module": response["module"], "after": row["name"]}
+                row |= {"module": response["module"], "restates": row["name"]}
                 lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     with atomic_write(out) as file:
         file.write_text("".join(lines), encoding="utf-8")

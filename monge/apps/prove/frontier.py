@@ -16,11 +16,11 @@ class Frontier(Protocol):
     def add(self, node: Node) -> None:
         """Add a new state."""
 
-    def take(self, most: int) -> list[Node]:
-        """Remove and return the next states to expand, at most `most`."""
+    def take(self, count: int) -> list[Node]:
+        """Remove and return the next states to expand, at most `count`."""
         ...
 
-    def learnt(self, node: Node, children: Sequence[Node]) -> None:
+    def update(self, node: Node, children: Sequence[Node]) -> None:
         """Record the new children of an expanded state, after each of them was added."""
 
     def __bool__(self) -> bool:
@@ -43,10 +43,10 @@ class Queue:
     def add(self, node: Node) -> None:
         heapq.heappush(self._heap, (self._rank(node), node.number, node))
 
-    def take(self, most: int) -> list[Node]:
-        return [heapq.heappop(self._heap)[2] for _ in range(min(most, len(self._heap)))]
+    def take(self, count: int) -> list[Node]:
+        return [heapq.heappop(self._heap)[2] for _ in range(min(count, len(self._heap)))]
 
-    def learnt(self, node: Node, children: Sequence[Node]) -> None:
+    def update(self, node: Node, children: Sequence[Node]) -> None:
         pass
 
     def __bool__(self) -> bool:
@@ -97,9 +97,9 @@ class Puct:
         if node.parent is None:
             self._root = node
 
-    def take(self, most: int) -> list[Node]:
+    def take(self, count: int) -> list[Node]:
         leaves: list[Node] = []
-        while len(leaves) < most and (leaf := self._leaf()) is not None:
+        while len(leaves) < count and (leaf := self._leaf()) is not None:
             leaves.append(leaf)
             self._visits[leaf].expanded = True
             for node in leaf.path():  # so that the next descent prefers other states
@@ -107,7 +107,7 @@ class Puct:
             self._close(leaf)  # until its children are known
         return leaves
 
-    def learnt(self, node: Node, children: Sequence[Node]) -> None:
+    def update(self, node: Node, children: Sequence[Node]) -> None:
         self._visits[node].children = list(children)
         if not children:
             return

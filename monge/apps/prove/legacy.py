@@ -13,7 +13,7 @@ COLUMNS = ("theorem_name", "state_id", "state_pp", "tactic_applied", "parent_sta
 MORE_COLUMNS = ("remaining_depth", "llm_log_prob", "ebm_score", "is_proof_complete", "timestamp_ms")
 
 
-def restored(path: Path) -> pa.Table:
+def read_legacy(path: Path) -> pa.Table:
     """A file in the older format, with twelve columns, as rows of SCHEMA.
 
     In the file, a row holds a state and the tactic that led TO it; here the state before a tactic is taken from the parent's

@@ -28,19 +28,19 @@ PROBES = (
 """Seventeen general-purpose tactics, most likely first; some of them need Mathlib."""
 
 
-def ranked(tactics: Sequence[str], most: int) -> list[Suggestion]:
-    """The first `most` distinct tactics; the probability of the k-th is proportional to 1/k."""
-    distinct = list(dict.fromkeys(tactics))[:most]
+def ranked(tactics: Sequence[str], limit: int) -> list[Suggestion]:
+    """The first `limit` distinct tactics; the probability of the k-th is proportional to 1/k."""
+    distinct = list(dict.fromkeys(tactics))[:limit]
     total = sum(1 / (k + 1) for k in range(len(distinct)))
     return [Suggestion(tactic, math.log(1 / (k + 1) / total)) for k, tactic in enumerate(distinct)]
 
 
-def merged(suggestions: Iterable[Suggestion], most: int) -> list[Suggestion]:
-    """The `most` most likely tactics, each once with its highest log-probability."""
+def merged(suggestions: Iterable[Suggestion], limit: int) -> list[Suggestion]:
+    """The `limit` most likely tactics, each once with its highest log-probability."""
     best: dict[str, float] = {}
     for tactic, logp in suggestions:
         best[tactic] = max(logp, best.get(tactic, -math.inf))
-    return sorted((Suggestion(*one) for one in best.items()), key=lambda one: -one.logp)[:most]
+    return sorted((Suggestion(*one) for one in best.items()), key=lambda one: -one.logp)[:limit]
 
 
 class Probes:
@@ -49,8 +49,8 @@ class Probes:
     def __init__(self, tactics: Sequence[str] = PROBES) -> None:
         self.tactics = tuple(tactics)
 
-    def __call__(self, states: Sequence[State], most: int) -> list[list[Suggestion]]:
-        return [ranked(self.tactics, most) for _ in states]
+    def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
+        return [ranked(self.tactics, limit) for _ in states]
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Template:
     def __init__(self, names: Names | None = None) -> None:
         self.names = names or Names()
 
-    def __call__(self, states: Sequence[State], most: int) -> list[list[Suggestion]]:
-        return [ranked(self._tactics(state.goals[0]), most) for state in states]
+    def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
+        return [ranked(self._tactics(state.goals[0]), limit) for state in states]
 
     def _tactics(self, goal: Goal) -> list[str]:
         lemmas, definitions = self.names.lemmas, self.names.definitions

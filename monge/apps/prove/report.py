@@ -62,7 +62,7 @@ def summary_of(path: Path) -> Table:
     labelled = zip(tried.column("label").to_pylist(), tried.column("tactic").to_pylist(), strict=True)
     for tactic, count in Counter(tactic for label, tactic in labelled if label == "positive").most_common(5):
         table.add_row(escape(printable(f"  in proofs: {tactic}")), str(count))
-    for note in sorted({note for result in finished for note in result.tells}):
+    for note in sorted({note for result in finished for note in result.header_notes}):
         table.add_row("header", escape(printable(note)))
     return table
 

@@ -40,11 +40,11 @@ class Row:
     """True for a .lean file, from which all theorems are read; from a row only one is."""
     number: int = 0
     exclude: tuple[str, ...] = ()
-    beyond: tuple[str, ...] = ()
+    exclude_importers: tuple[str, ...] = ()
     english: str = ""
     informal: str = ""
     split: str = "test"
-    after: str = ""
+    restates: str = ""
     """Library theorem that the row restates; such a row has no text."""
 
     @property
@@ -103,12 +103,12 @@ def json_rows(path: Path) -> Iterator[Row | Flaw]:
 
 def _row(row: Any, place: str, source: str, number: int) -> Row:
     """A row of miniF2F (formal_statement, header, informal_stmt), ProofNet (lean4_formalization, lean4_src_header),
-    Lean-Workbook (formal_statement only; imports Mathlib) or `monge prove export-library` (after). `exclude` and `beyond` may
-    list constants and modules that the proof may not use."""
+    Lean-Workbook (formal_statement only; imports Mathlib) or `monge prove export-library` (restates). A proof may use
+    neither the constants in `exclude` nor anything from modules that import those in `exclude_importers`."""
     if not isinstance(row, dict):
         raise ValueError("expected a JSON object {...}")
-    if row.get("after"):
-        return Row((), ("Init", "Std"), place, source, after=_field(row, ("after",))[1])
+    if row.get("restates"):
+        return Row((), ("Init", "Std"), place, source, restates=_field(row, ("restates",))[1])
     name, statement = _field(row, STATEMENTS)
     if not statement.strip():
         raise ValueError(f"no {' and no '.join(STATEMENTS)}")
@@ -125,7 +125,7 @@ def _row(row: Any, place: str, source: str, number: int) -> Row:
         source,
         number=number,
         exclude=_names(row, "exclude"),
-        beyond=_names(row, "beyond"),
+        exclude_importers=_names(row, "exclude_importers"),
         english=in_one_line(_field(row, ENGLISH)[1]),
         informal=_field(row, PROOFS)[1].strip(),
         split=SPLITS.get(split, split or "test"),

@@ -100,7 +100,7 @@ class _Run:
             deeper = [child for child in reached if child.depth < settings.max_depth]
             for child in deeper:
                 frontier.add(child)
-            frontier.learnt(node, deeper)
+            frontier.update(node, deeper)
         return True
 
     def with_fallback(self, suggestions: list[Suggestion]) -> Iterator[Suggestion]:
@@ -117,7 +117,7 @@ class _Run:
 
     def attempt(self, node: Node, suggestion: Suggestion) -> Attempt:
         """Try a tactic and record the attempt, even if the tactic gets the theorem quarantined."""
-        attempt = Attempt(node, suggestion, "died")
+        attempt = Attempt(node, suggestion, "crash")
         self.outcome.attempts.append(attempt)
         start = time.monotonic()
         try:
@@ -141,7 +141,7 @@ class _Run:
         if state.done:
             verdict = self.prover.finish(state)
             if isinstance(verdict, Rejection):
-                attempt.outcome = verdict.kind if verdict.kind in ("died", "lost") else "rejected"
+                attempt.outcome = verdict.kind if verdict.kind in ("crash", "replay") else "rejected"
                 attempt.error = f"{verdict.kind}: {verdict.message}"
             else:
                 attempt.outcome = "proof"

@@ -174,7 +174,7 @@ def _fleets(workers: int | None, ray: str) -> Callable[[], fleet.Fleet]:
     if ray:
         return lambda: fleet.ray(ray, workers=workers)
     if workers is None or workers == 1:
-        return lambda: fleet.here
+        return lambda: fleet.sequential
     return lambda: fleet.processes(workers, start=ignore_interrupts)
 
 
@@ -196,9 +196,9 @@ def _print(text: str) -> None:
 def _print_result(count: int, headers: set[str], result: Result) -> None:
     """Print a finished theorem after the remarks on its statement. Remarks on a header come once, before its first theorem."""
     repeated = result.header in headers
-    if result.tells:  # a rejected theorem has no remarks
+    if result.header_notes:  # a rejected theorem has no remarks
         headers.add(result.header)
-    for remark in result.remarks[len(result.tells) if repeated else 0 :]:
+    for remark in result.remarks[len(result.header_notes) if repeated else 0 :]:
         _print(remark)
     error = f": {result.error}" if result.error else ""
     verdict = "proved" if result.proved else f"not proved, {result.ended}{error}"

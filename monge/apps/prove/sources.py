@@ -86,12 +86,16 @@ def _items_of_file(path: Path, splitter: Splitter) -> Iterator[Entry | Flaw]:
 
 
 def _items_of_row(row: Row, splitter: Splitter) -> list[Entry] | list[Entry | Flaw]:
-    return [restated(row.after, row.source)] if row.after else splitter(row)
+    return [restated(row.restates, row.source)] if row.restates else splitter(row)
 
 
 def restated(name: str, source: str = "library") -> Entry:
     """A theorem of Init or Std, to be proved from the modules that its own module imports."""
     fresh_name = "restated_" + "".join(c if c.isalnum() else "_" for c in name)
     return Entry(
-        Theorem(fresh_name, f": type_of% @{name}", "", ("Init", "Std"), after=name), "", "", split="test", source=source
+        Theorem(fresh_name, f": type_of% @{name}", "", ("Init", "Std"), restates=name),
+        "",
+        "",
+        split="test",
+        source=source,
     )

@@ -166,7 +166,7 @@ class _Split:
             header,
             row.imports,
             row.exclude,
-            row.beyond,
+            row.exclude_importers,
             places=(*self._header_places(skipped), *self._statement_places(start, len(name), begin)),
         )
         written = "" if parts["sorry"] else text[slice(*parts["proof"])]

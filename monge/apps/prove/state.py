@@ -35,9 +35,9 @@ class Theorem:
     """Modules that the header imports."""
     exclude: tuple[str, ...] = ()
     """Constants that a proof may not use."""
-    beyond: tuple[str, ...] = ()
+    exclude_importers: tuple[str, ...] = ()
     """Modules whose importers a proof may not use."""
-    after: str = ""
+    restates: str = ""
     """Library theorem that this one restates: a proof may use no theorem of its module, and nothing that imports the module.
     Theorems before it in its module are excluded too, since the build does not record their order."""
     places: tuple[Place, ...] = field(default=(), compare=False, repr=False)
@@ -48,7 +48,7 @@ class Theorem:
         """The user's file; for a row, also its line and field. Empty for a theorem without a file."""
         return next((place.where for place in self.places if place.text == "statement"), "")
 
-    def located(self, message: str) -> str:
+    def locate_message(self, message: str) -> str:
         """Lean's message with positions in the user's file instead of positions in the header and the statement."""
 
         def moved(found: re.Match[str]) -> str:
@@ -66,7 +66,11 @@ class Theorem:
     @property
     def restrictions(self) -> dict[str, Any]:
         """Constants and modules that a proof may not use, as fields of a request."""
-        return {"exclude": list(self.exclude), "beyond": list(self.beyond), "after": self.after}
+        return {
+            "exclude": list(self.exclude),
+            "exclude_importers": list(self.exclude_importers),
+            "restates": self.restates,
+        }
 
 
 @dataclass(frozen=True)
@@ -143,26 +147,26 @@ class Budget:
 class Limits:
     """Limits of a Lean server, after which it is replaced."""
 
-    memory: float = 3.0
+    memory_gb: float = 3.0
     """Maximum resident memory in GB; a server that exceeds it is killed."""
-    uses: int = 20_000
+    requests: int = 20_000
     """Maximum number of requests."""
-    age: float = 3600.0
+    age_seconds: float = 3600.0
     """Maximum age in seconds."""
-    processor: int = 7200
+    cpu_seconds: int = 7200
     """Maximum CPU time in seconds, summed over threads."""
-    start: float = 120.0
+    start_seconds: float = 120.0
     """Maximum time to the first answer, in seconds."""
 
     @property
     def full(self) -> float:
         """Resident memory in GB above which a server is replaced before its next theorem."""
-        return 0.8 * self.memory
+        return 0.8 * self.memory_gb
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A tactic that failed. `kind`: parse, tactic, excluded, axiom, died (Lean crashed) or lost (state not rebuilt)."""
+    """A tactic that failed. `kind`: parse, tactic, excluded, axiom, crash (of Lean) or replay (the state cannot be rebuilt)."""
 
     kind: str
     message: str
@@ -172,7 +176,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A rejected proof. `kind`: proof, kernel, axiom, excluded, statement, compile, export, died or lost."""
+    """A rejected proof. `kind`: proof, kernel, axiom, excluded, statement, compile, export, crash or replay."""
 
     kind: str
     message: str
@@ -189,7 +193,7 @@ class Proof:
     depend on others of the three."""
     statement: str = ""
     """The statement as elaborated: without notation, with full names."""
-    tells: tuple[str, ...] = ()
+    header_notes: tuple[str, ...] = ()
     """Notes on the header: names that it redefines, and commands that are not declarations."""
 
     @property
@@ -207,15 +211,15 @@ def proof_text(theorem: Theorem, tactics: Sequence[str]) -> str:
     """`theorem NAME SIGNATURE := by` and the tactics, indented; as in `judged_text` if indentation would change a tactic."""
     if not all(map(_may_be_indented, tactics)):
         return judged_text(theorem, tactics)
-    return stated_text(theorem) + "\n".join("  " + line for tactic in tactics for line in tactic.split("\n"))
+    return statement_text(theorem) + "\n".join("  " + line for tactic in tactics for line in tactic.split("\n"))
 
 
 def judged_text(theorem: Theorem, tactics: Sequence[str]) -> str:
     """The text that the judge compiles: each tactic verbatim, in parentheses as on the server."""
-    return stated_text(theorem) + "\n".join(f"(\n{tactic}\n)" for tactic in tactics)
+    return statement_text(theorem) + "\n".join(f"(\n{tactic}\n)" for tactic in tactics)
 
 
-def stated_text(theorem: Theorem) -> str:
+def statement_text(theorem: Theorem) -> str:
     """`theorem NAME SIGNATURE := by` and a new line."""
     end = "\n" if "--" in theorem.signature.split("\n")[-1] else " "  # or a comment would hide `:= by`
     return f"theorem {theorem.name} {theorem.signature}{end}:= by\n"

@@ -73,7 +73,7 @@ class Result:
     """Modules imported before the header."""
     statement: str = ""
     """Statement as elaborated; empty if it was refused or its elaboration crashed."""
-    tells: tuple[str, ...] = ()
+    header_notes: tuple[str, ...] = ()
     """Notes on the header: each thing that it redefines or does in addition to declaring."""
     ended: str = "refused"
     """Reason for the end: proved, nothing left to try, out of nodes, out of time, refused (an invalid statement) or quarantined
@@ -94,9 +94,9 @@ class Result:
     """Name of the parquet file that holds the attempts."""
     exclude: tuple[str, ...] = ()
     """Constants that the proof must not use."""
-    beyond: tuple[str, ...] = ()
+    exclude_importers: tuple[str, ...] = ()
     """Modules whose importers the proof must not use."""
-    after: str = ""
+    restates: str = ""
     """Library theorem that this one restates; the proof must use neither its module nor anything that imports that module."""
     explicit: str = ""
     """Statement as elaborated, with every argument and universe level."""
@@ -119,7 +119,7 @@ class Result:
     def remarks(self) -> list[str]:
         """A line for each reason why the statement may not mean what it seems to."""
         return [
-            *(f"Header: {note}" for note in self.tells),
+            *(f"Header: {note}" for note in self.header_notes),
             *(f"Instance from outside the library: {instance}" for instance in self.instances),
             *(f"Letter that looks like another: {letter}" for letter in look_alikes(self.statement)),
         ]
@@ -169,8 +169,8 @@ def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str,
             return "positive"
         child = attempt.child
         detour = attempt.outcome == "duplicate" and child is not None and child.text in proof_texts
-        unjudged = attempt.outcome == "died" and child is not None
-        unknown = detour or unjudged or attempt.outcome == "lost"
+        unjudged = attempt.outcome == "crash" and child is not None
+        unknown = detour or unjudged or attempt.outcome == "replay"
         return "negative" if remaining and not unknown else "unknown"
 
     def rows() -> Iterator[dict[str, Any]]:

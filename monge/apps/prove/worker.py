@@ -22,7 +22,7 @@ from monge.apps.prove.trajectories import SCHEMA, Result, table
 from monge.lm.load import LanguageModel, causal
 from monge.lm.store import DTYPES
 from monge.math.random import seeded
-from monge.train.distributed import device_called
+from monge.training.distributed import device_named
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Worker:
         try:
             stated = judge.prepare(theorem)
         except ValueError as error:
-            return unsearched(task, "refused", theorem.located(str(error))), SCHEMA.empty_table()
+            return unsearched(task, "refused", theorem.locate_message(str(error))), SCHEMA.empty_table()
         except ServerCrashed as error:
             return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
         session = Session(theorem, servers, judge, config.budget)
@@ -83,7 +83,7 @@ class Worker:
             result_of(
                 task,
                 statement=stated.text,
-                tells=stated.tells,
+                header_notes=stated.header_notes,
                 explicit=stated.explicit,
                 instances=stated.instances,
                 ended=outcome.ended,
@@ -137,7 +137,7 @@ def _model(config: SearchConfig) -> LanguageModel | Completions | Probes | None:
     """The model or policy that a worker loads once."""
     match config.policy:
         case "local":
-            device = device_called(config.local.device)
+            device = device_named(config.local.device)
             return causal(config.local.name, dtype=DTYPES[config.local.dtype], device=device)
         case "server":
             return Completions(config.server, config.search.seed)

@@ -13,10 +13,10 @@ from monge.apps.translate.pair import Dtype, OnLongRows
 from monge.apps.translate.recipes import Translator, translator_of
 from monge.lm.store import Dropped, OnBadRows, Row, Vectors, usable, write
 from monge.math.path import Affine
-from monge.math.solve import Step
 from monge.math.solvers import SOLVERS, SolverName
+from monge.math.steps import Step
 from monge.runs import reopen
-from monge.train.distributed import device_called
+from monge.training.distributed import device_named
 
 
 @dataclass
@@ -134,7 +134,7 @@ def run(
     reverse, note = direction(source, opened, reverse=reverse, forward=forward)
     if note:
         console.print(note)
-    translator = translator_of(opened, which=checkpoint, device=device_called(device))
+    translator = translator_of(opened, which=checkpoint, device=device_named(device))
     steps = translator.steps if solver_steps is None else solver_steps
     step, start = SOLVERS[solver][0](Affine()), perf_counter()
     stream = Stream(source, translator, reverse, steps, step, on_long_rows, on_bad_rows, dtype)

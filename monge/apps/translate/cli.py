@@ -23,8 +23,8 @@ from monge.lm.load import encoder
 from monge.pretrain import Pretrain
 from monge.run import fit, same_constant
 from monge.runs import Opened, reopen
-from monge.train.distributed import device_called, is_first
-from monge.train.log import read_records
+from monge.training.distributed import device_named, is_first
+from monge.training.log import read_records
 
 
 def train(
@@ -91,7 +91,7 @@ def evaluate(
     """
     opened = reopen(run, app="translate")
     ensure_writable(run / "evaluation.json")
-    translator = translator_of(opened, which=checkpoint, device=device_called(device))
+    translator = translator_of(opened, which=checkpoint, device=device_named(device))
     steps = translator.steps if solver_steps is None else solver_steps
     if sweep_steps is None:
         sweep_steps = () if translator.steps == 1 else (1, 2, 4, 16)
@@ -104,7 +104,7 @@ def evaluate(
         raise ValueError(
             f"{paired.directory}: not the pairs that {run} was trained on; restore them, or train a new run"
         )
-    others = {path.name: translator_of(_open_same(path, opened), device=device_called(device)) for path in compare_with}
+    others = {path.name: translator_of(_open_same(path, opened), device=device_named(device)) for path in compare_with}
     tables = {
         name: evaluate_run(
             paired,
@@ -125,7 +125,7 @@ def evaluate(
         for name, t in tables.items()
     }
     write_json(run / "evaluation.json", strict({"steps": steps, "checkpoint": checkpoint, "tables": rows}))
-    lengths = {name: (table.true, table.found) for name, table in tables.items()}
+    lengths = {name: (table.true, table.predicted) for name, table in tables.items()}
     figures = [pictures.curves(run / "curves.png", read_records(run / "metrics.jsonl"), lengths)]
     if texts is not None:
         figures.append(pictures.plan(run / "plan.png", _arcs(paired, translator, texts)))
@@ -139,7 +139,7 @@ def _arcs(pairs: Pairs, translator: Translator, texts: Path, *, count: int = 3) 
     space = translator.space
     packed = Packed(pairs, space)
     rows = {text.id: text for text in read_texts(texts)}
-    fingerprints = pairs.about["fingerprint"]
+    fingerprints = pairs.metadata["fingerprint"]
     if not all({"model", "max_length"} <= fingerprints[end].keys() for end in ENDS):
         raise ValueError(f"{pairs.directory}: the vectors do not record the model that made them; omit --texts")
     encoders = {end: encoder(fingerprints[end]["model"]) for end in ENDS}

@@ -47,7 +47,7 @@ def couple(packed: Packed, out: Path, fleet: Fleet, *, size: int = SHARD) -> Ite
     couplings.json records the pairs and the prices; shard-00000.npy holds int16 (pairs, N). Shards are written atomically, so
     an existing one is complete. ValueError if `out` holds couplings for other pairs or prices, or is in use.
     """
-    description = described(packed, size)
+    description = settings_of(packed, size)
     with locked(out):
         path = out / "couplings.json"
         if path.exists():
@@ -66,7 +66,7 @@ def couple(packed: Packed, out: Path, fleet: Fleet, *, size: int = SHARD) -> Ite
             yield done, len(starts)
 
 
-def described(packed: Packed, size: int = SHARD) -> dict[str, object]:
+def settings_of(packed: Packed, size: int = SHARD) -> dict[str, object]:
     """All inputs that determine the couplings."""
     return {
         "pairs": packed.pairs.fingerprint,
@@ -91,7 +91,7 @@ class Couplings:
             raise ValueError(f"{directory}: no couplings here; create them with `monge translate couple`")
         description, count = read_json(path, "pairs", "shard"), len(packed.pairs.ids)
         size = description["shard"] if isinstance(description["shard"], int) and description["shard"] > 0 else SHARD
-        check_same(path, description, described(packed, size))
+        check_same(path, description, settings_of(packed, size))
         starts = range(0, count, size)
         missing = [number for number in range(len(starts)) if not shard_path(directory, number).exists()]
         if missing:

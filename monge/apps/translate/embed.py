@@ -11,7 +11,7 @@ from torch import Tensor
 
 from monge.files import write_json
 from monge.fleet import Fleet
-from monge.lm.hidden import check, hidden_states, longer
+from monge.lm.hidden import check_limits, count_truncated, hidden_states
 from monge.lm.load import Encoder, encoder
 from monge.lm.store import DTYPES, Dropped, Row, Vectors, merge, usable, write
 
@@ -29,14 +29,14 @@ class Embedding:
 
     def fingerprint(self) -> dict[str, str]:
         """All settings that determine the vectors. ValueError if the model does not support them."""
-        check(_encoder(self.model), self.layer, self.max_length)
+        check_limits(_encoder(self.model), self.layer, self.max_length)
         extra = {"layer": str(self.layer), "pooling": "none", "max_length": str(self.max_length), "dtype": self.dtype}
         return {**_encoder(self.model).fingerprint(), **extra}
 
 
 def cut(texts: Sequence[str], embedding: Embedding) -> int:
     """The number of texts that exceed the maximum length of the embedding."""
-    return longer(_encoder(embedding.model), texts, embedding.max_length)
+    return count_truncated(_encoder(embedding.model), texts, embedding.max_length)
 
 
 def embed(

@@ -179,11 +179,11 @@ def flow_row(evaluator: Evaluator, translations: Translations, *, pool: int = 10
 
 
 class Evaluation(NamedTuple):
-    """The table of one direction, with the true lengths and those found by the flow."""
+    """The table of one direction, with the true lengths and the lengths that the flow predicts."""
 
     rows: dict[str, Row]
     true: Int[Tensor, "B"]
-    found: Int[Tensor, "B"]
+    predicted: Int[Tensor, "B"]
 
 
 def evaluate(

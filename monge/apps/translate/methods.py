@@ -17,7 +17,8 @@ from monge.apps.translate.space import Packed
 from monge.math.container import Container
 from monge.math.path import Affine, constant
 from monge.math.random import seeded
-from monge.math.solve import Step, euler, integrate, time_grid
+from monge.math.solve import integrate, time_grid
+from monge.math.steps import Step, euler
 from monge.math.times import Times
 from monge.math.types import Pair, Velocity, VelocityModel
 from monge.objective.base import Loss, Objective, Weighted
@@ -67,7 +68,9 @@ class Method(Protocol):
         """A coupled pair prepared for the objective: reverse rows are marked in cond["reverse"] or have their ends swapped."""
         ...
 
-    def arrive(self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step) -> States:
+    def transport(
+        self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step
+    ) -> States:
         """The states on the other side; `reverse` goes from the target side to the source side."""
         ...
 
@@ -152,7 +155,9 @@ class FlowWalkingMethod:
     def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
         return pair
 
-    def arrive(self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step) -> States:
+    def transport(
+        self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step
+    ) -> States:
         if self.steps == 1 and (steps > 1 or step is not euler):
             raise ValueError(
                 "this field was trained for a single Euler step; for more steps, train with `--walking-steps 3` or "
@@ -193,7 +198,9 @@ class FlowMatchingMethod:
         """The pair; if there is a separate reverse layer, a random half of its rows is reversed."""
         return half_reversed(pair, generator) if self.shape.separate_reverse else pair
 
-    def arrive(self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step) -> States:
+    def transport(
+        self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step
+    ) -> States:
         v = snap_existence(
             partial(model, cond=direction_condition(x, reverse)), 1.0 - float(reverse), container.aux_scale
         )
@@ -235,7 +242,9 @@ class BranchingMethod:
         """The pair as forests, a random half of them rooted in the target."""
         return Branching()(half_reversed(pair, generator))
 
-    def arrive(self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step) -> States:
+    def transport(
+        self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step
+    ) -> States:
         if step is not euler:
             raise ValueError("a field trained with --method branching-flows has its own solver; omit --solver")
         return simulate(model, x, steps=steps, reverse=reverse).x

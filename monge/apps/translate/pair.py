@@ -202,7 +202,7 @@ class Pairs:
     directory: Path
 
     @cached_property
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The contents of pairs.json."""
         path = self.directory / "pairs.json"
         if not path.exists():
@@ -212,16 +212,16 @@ class Pairs:
                 f"{self.directory}: written by an earlier version of monge; run `monge translate pair` again"
             )
         try:
-            about = read_json(path, "fingerprint", "dtype", "sha256")
-            if all(isinstance(about[name], int) and about[name] > 0 for name in ("width", "capacity")):
-                return about
+            metadata = read_json(path, "fingerprint", "dtype", "sha256")
+            if all(isinstance(metadata[name], int) and metadata[name] > 0 for name in ("width", "capacity")):
+                return metadata
         except (ValueError, KeyError, TypeError):
             pass
         raise self._damaged("pairs.json")
 
     @cached_property
     def _index(self) -> pa.Table:
-        _ = self.about
+        _ = self.metadata
         try:
             index = pq.read_table(self.directory / "index.parquet")
             if index.schema.equals(_INDEX):
@@ -237,11 +237,11 @@ class Pairs:
     def fingerprint(self) -> int:
         """A hash that changes with any vector, with the vectors' origin, and with the set of pairs."""
         columns = [column.to_pylist() for column in self._index.itercolumns()]
-        return digested([self.about, *columns])
+        return digested([self.metadata, *columns])
 
     def origin(self, end: str) -> int:
         """The origin of the vectors of one side, see `origin`."""
-        return origin(self.about["fingerprint"][end])
+        return origin(self.metadata["fingerprint"][end])
 
     @cached_property
     def ids(self) -> list[str]:
@@ -255,12 +255,12 @@ class Pairs:
     @property
     def width(self) -> int:
         """Number of entries of a vector."""
-        return int(self.about["width"])
+        return int(self.metadata["width"])
 
     @property
     def capacity(self) -> int:
         """Maximum number of vectors per sequence."""
-        return int(self.about["capacity"])
+        return int(self.metadata["capacity"])
 
     def split(self, split: Split) -> np.ndarray:
         """The numbers of the pairs in this split."""

@@ -78,13 +78,13 @@ def readable(tokens: Sequence[str]) -> list[str]:
     return labels
 
 
-def plan(path: Path, rows: Sequence[Arcs], *, columns: int = 4, most: int = 40) -> Path:
-    """Save a PNG of the couplings of a few pairs, in `columns` columns, each cut after `most` tokens of its longer side."""
-    drawn(rows, columns=columns, most=most).savefig(path, dpi=150)
+def plan(path: Path, rows: Sequence[Arcs], *, columns: int = 4, max_tokens: int = 40) -> Path:
+    """Save a PNG of the couplings of a few pairs, in `columns` columns, each side cut after about `max_tokens`."""
+    figure(rows, columns=columns, max_tokens=max_tokens).savefig(path, dpi=150)
     return path
 
 
-def drawn(rows: Sequence[Arcs], *, columns: int = 4, most: int = 40) -> Any:
+def figure(rows: Sequence[Arcs], *, columns: int = 4, max_tokens: int = 40) -> Any:
     """The figure of `plan`: tokens at their positions, with the source on the left, and voids next to them."""
     from matplotlib.figure import Figure
 
@@ -92,7 +92,7 @@ def drawn(rows: Sequence[Arcs], *, columns: int = 4, most: int = 40) -> Any:
     left, right = (0.25 + LETTER * max(len(word) for pair in words for word in pair[end]) for end in (0, 1))
     width, columns = left + MIDDLE + right, min(columns, len(rows))
     longest = [max(8, *map(len, pair)) for pair in words]  # fewer tokens are spread out, to leave space for their voids
-    sizes = [min(most, length) + 1 for length in longest]
+    sizes = [min(max_tokens, length) + 1 for length in longest]
     heights = [0.7 + ROW * max(sizes[k : k + columns]) for k in range(0, len(rows), columns)]
     cosines = [float(row.similarity[i]) for row in rows for kind, i, _ in row.moves() if kind == "match"]
     handles = _handles(reach := (min(cosines), max(cosines)) if cosines else ())

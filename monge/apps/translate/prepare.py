@@ -258,7 +258,7 @@ def _dropped_note(dropped: list[Dropped] | None) -> str:
 def _fleet(workers: int, ray: str | None) -> fleet.Fleet:
     if ray is not None:
         return fleet.ray(ray)
-    return fleet.here if workers == 1 else fleet.processes(workers)
+    return fleet.sequential if workers == 1 else fleet.processes(workers)
 
 
 def _progress(parts: Iterator[tuple[int, int]], title: str) -> None:

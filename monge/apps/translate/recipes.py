@@ -21,12 +21,12 @@ from monge.apps.translate.pair import ENDS, Pairs
 from monge.apps.translate.space import Packed, Space
 from monge.math.container import Additive, Container
 from monge.math.random import seeded
-from monge.math.solve import Step, euler
+from monge.math.steps import Step, euler
 from monge.math.types import Pair
 from monge.runs import Opened
-from monge.train.batches import shuffled
-from monge.train.config import TrainConfig
-from monge.train.loop import Run
+from monge.training.batches import shuffled
+from monge.training.config import TrainConfig
+from monge.training.loop import Run
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class Translator:
             x = container.pack(sequences[start : start + size]).to(self.device)
             x = form.apply(x) if form else x
             with torch.no_grad():
-                x = method.arrive(self.model, container, x, reverse=reverse, steps=steps, step=step)
+                x = method.transport(self.model, container, x, reverse=reverse, steps=steps, step=step)
             ends.append((form.undo(x) if form else x).cpu())
         return torch.cat(ends)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from monge.apps.generate.arrays import restored
+from monge.apps.generate.arrays import restore
 from monge.apps.generate.data import load
 from monge.apps.generate.dataset import Layout, classes_of
 
@@ -39,7 +39,7 @@ def test_axes_are_understood_and_restored(tmp_path: Path, shape, axes, item, dty
     x = DRAW.integers(0, 2, shape).astype(dtype) if dtype == np.bool_ else DRAW.integers(0, 256, shape).astype(dtype)
     data = load(saved(tmp_path, npy=x))
     assert (data.shape, data.layout.axes) == (item, axes)
-    again = restored(data.x, data.layout)
+    again = restore(data.x, data.layout)
     assert again.dtype == dtype
     assert np.array_equal(again, x)
 
@@ -122,7 +122,7 @@ def test_numbers_that_single_precision_cannot_hold_keep_their_spread(tmp_path: P
     normalised = data.normalised(data.units())
     assert normalised.dtype == torch.float32
     assert_close(normalised.double().std(0, correction=0), torch.ones(2).double())
-    back = restored(data.units().undo(normalised), data.layout)
+    back = restore(data.units().undo(normalised), data.layout)
     assert back.dtype == dtype
     assert np.abs(back.astype(np.float64) - x).max() < 0.01
 

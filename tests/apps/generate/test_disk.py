@@ -12,7 +12,7 @@ import pytest
 
 from monge.apps.generate.recipes import generator_of
 from monge.runs import reopen
-from monge.train import checkpoint
+from monge.training import checkpoint
 
 pytestmark = pytest.mark.slow
 WORDS = ["train", "--data", "digits", "--width", "64", "--depth", "2", "--batch-size", "16", "--device", "cpu"]

@@ -1,4 +1,4 @@
-"""The judge: real data score well, corrupted data score badly, and the floor is that of real halves."""
+"""The evaluator: real data score well, corrupted data score badly, and the floor is that of real halves."""
 
 from dataclasses import replace
 
@@ -7,18 +7,18 @@ import torch
 
 from monge.apps.generate import evaluate
 from monge.apps.generate.data import digits, load
-from monge.apps.generate.evaluate import Judge
+from monge.apps.generate.evaluate import Evaluator
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge.of(digits())
+def evaluator() -> Evaluator:
+    return Evaluator.of(digits())
 
 
-def real(judge):
-    return torch.cat([judge.training, judge.held_out])
+def real(evaluator):
+    return torch.cat([evaluator.training, evaluator.held_out])
 
 
 def labels():
@@ -28,51 +28,51 @@ def labels():
     return torch.cat([training.labels, held_out.labels])
 
 
-def test_the_classifier_generalises_to_held_out_digits(judge):
-    assert judge.held_out_accuracy > 0.97
+def test_the_classifier_generalises_to_held_out_digits(evaluator):
+    assert evaluator.held_out_accuracy > 0.97
 
 
-def test_the_judge_is_the_same_at_every_call(judge, train_classifier, monkeypatch):
+def test_the_evaluator_is_the_same_at_every_call(evaluator, train_classifier, monkeypatch):
     monkeypatch.setattr(evaluate, "train_classifier", train_classifier)
-    other = Judge.of(digits())
-    assert torch.equal(judge.features(judge.held_out), other.features(other.held_out))
+    other = Evaluator.of(digits())
+    assert torch.equal(evaluator.features(evaluator.held_out), other.features(other.held_out))
 
 
-def test_values_and_floors_use_equal_sample_sizes(judge):
-    few, many = (judge.rows(judge.training[:n], None)["frechet"] for n in (200, 800))
+def test_values_and_floors_use_equal_sample_sizes(evaluator):
+    few, many = (evaluator.rows(evaluator.training[:n], None)["frechet"] for n in (200, 800))
     assert few.floor > 1.5 * many.floor  # the bias of the Frechet distance is of order 1 / n, also in the floor
     assert few.value > 1.5 * many.value
 
 
-def test_a_held_out_quarter_of_the_real_data_scores_like_the_floor(judge):
-    apart = replace(judge, training=judge.training[:-400], held_out=judge.held_out)
-    rows = apart.rows(judge.training[-400:], None)
+def test_a_held_out_quarter_of_the_real_data_scores_like_the_floor(evaluator):
+    apart = replace(evaluator, training=evaluator.training[:-400], held_out=evaluator.held_out)
+    rows = apart.rows(evaluator.training[-400:], None)
     for name in ("frechet", "sliced w2", "precision", "recall", "coverage"):
         assert rows[name].value == pytest.approx(rows[name].floor, rel=0.25), name
 
 
-def test_noise_is_worse_than_the_floor_in_every_row(judge):
-    noise = torch.randn(real(judge).shape, generator=torch.Generator().manual_seed(0))
-    for name, row in judge.rows(noise, labels()).items():
+def test_noise_is_worse_than_the_floor_in_every_row(evaluator):
+    noise = torch.randn(real(evaluator).shape, generator=torch.Generator().manual_seed(0))
+    for name, row in evaluator.rows(noise, labels()).items():
         if row.better == "low":
             assert row.value > row.floor, name
         if row.better == "high":
             assert row.value < row.floor, name
 
 
-def test_copies_of_the_training_data_are_called_memorised(judge):
-    assert judge.rows(judge.training, None)["memorisation"].value == 0
+def test_copies_of_the_training_data_are_called_memorised(evaluator):
+    assert evaluator.rows(evaluator.training, None)["memorisation"].value == 0
 
 
-def test_one_class_alone_has_precision_but_no_recall(judge):
-    zeros = real(judge)[labels() == 0]
-    rows = judge.rows(zeros, torch.zeros(len(zeros), dtype=torch.long))
+def test_one_class_alone_has_precision_but_no_recall(evaluator):
+    zeros = real(evaluator)[labels() == 0]
+    rows = evaluator.rows(zeros, torch.zeros(len(zeros), dtype=torch.long))
     assert rows["precision"].value > 0.9
     assert rows["recall"].value < 0.3
     assert rows["coverage"].value < 0.3
 
 
 def test_without_labels_the_features_are_the_data():
-    judge = Judge.of(replace(load("moons"), labels=None))
-    assert judge.classifier is None
-    assert torch.equal(judge.features(judge.held_out), judge.held_out)
+    evaluator = Evaluator.of(replace(load("moons"), labels=None))
+    assert evaluator.classifier is None
+    assert torch.equal(evaluator.features(evaluator.held_out), evaluator.held_out)

@@ -19,7 +19,7 @@ from monge.apps.generate.toys import TOYS
 from monge.math.random import seeded
 from monge.run import fit
 from monge.runs import reopen
-from monge.train.config import TrainConfig
+from monge.training.config import TrainConfig
 
 
 def pixels(seed: int, *shape: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from monge.cli import main
-from monge.train.log import read_records
+from monge.training.log import read_records
 
 pytestmark = pytest.mark.slow
 TRAIN = ["--data", "gaussians", "--width", "16", "--depth", "1", "--batch-size", "32", "--log-every", "5"]

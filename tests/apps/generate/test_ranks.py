@@ -11,9 +11,9 @@ from monge.apps.generate.sample import Sampling
 from monge.files import read_tensors
 from monge.math.random import seeded
 from monge.runs import reopen
-from monge.train.log import read_records
+from monge.training.log import read_records
 
-pytestmark = pytest.mark.long  # tests/train/test_distributed.py tests the same on a smaller run
+pytestmark = pytest.mark.long  # tests/training/test_distributed.py tests the same on a smaller run
 WORDS = [
     "-m",
     "monge.cli",

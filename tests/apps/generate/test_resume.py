@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from monge.train.log import read_records
+from monge.training.log import read_records
 
 pytestmark = pytest.mark.slow
 WALL_CLOCK = {"seconds", "time", "per second"}  # entries of a record that depend on the clock; the rest must be equal

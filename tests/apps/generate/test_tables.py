@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from monge.apps.generate.data import load
-from monge.apps.generate.tables import restored
+from monge.apps.generate.tables import restore
 
 DRAW = np.random.default_rng(0)
 N = 12
@@ -41,7 +41,7 @@ def test_every_type_of_column_survives(tmp_path: Path) -> None:
     table = pa.table({**COLUMNS, "label": [["b", "a", "c"][k % 3] for k in range(N)]})
     data = load(written(tmp_path, table))
     assert data.layout.classes == ("a", "b", "c")
-    again = restored(data.x, data.labels, data.layout)
+    again = restore(data.x, data.labels, data.layout)
     assert again.column_names == table.column_names
     for name in table.column_names:
         wanted = table[name].cast(pa.int64()) if name == "dictionary" else table[name]
@@ -52,7 +52,7 @@ def test_every_type_of_column_survives(tmp_path: Path) -> None:
 def test_generated_integers_are_rounded_and_fit_their_type(tmp_path: Path) -> None:
     data = load(written(tmp_path, pa.table({"a": COLUMNS["int8"], "b": COLUMNS["bool"], "c": COLUMNS["int64"]})))
     x = torch.tensor([[-500.0, 0.4, 1e30], [2.6, 0.6, -1e30]], dtype=torch.float64)
-    columns = restored(x, None, data.layout).to_pydict()
+    columns = restore(x, None, data.layout).to_pydict()
     assert columns["a"] == [-128, 3]
     assert columns["b"] == [False, True]
     assert columns["c"][1] == -(2**63)
@@ -65,8 +65,8 @@ def test_generated_integers_are_rounded_and_fit_their_type(tmp_path: Path) -> No
 def test_labels_are_written_as_they_were_read(tmp_path: Path, label: list) -> None:
     table = pa.table({"label": pa.array(label), "a": [0.1, 0.2, 0.3, 0.4]})
     data = load(written(tmp_path, table))
-    assert restored(data.x, data.labels, data.layout) == table
-    assert restored(data.x, None, data.layout).column_names == ["a"]
+    assert restore(data.x, data.labels, data.layout) == table
+    assert restore(data.x, None, data.layout).column_names == ["a"]
 
 
 @pytest.mark.parametrize("name", ["__index_level_0__", "id"])
@@ -92,7 +92,7 @@ def test_csv_is_read_with_its_delimiter(tmp_path: Path, delimiter: str) -> None:
     assert data.x.tolist() == [[1, 2.5], [2, 3], [4, 9.5]]
     assert data.labels is not None
     assert data.labels.tolist() == [1, 0, 1]
-    again = restored(data.x, data.labels, data.layout)
+    again = restore(data.x, data.labels, data.layout)
     assert again.schema.types == [pa.int64(), pa.float64(), pa.string()]
 
 

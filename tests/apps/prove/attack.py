@@ -16,7 +16,7 @@ class Attack:
     signature: str = ": False"
     header: str = ""
     exclude: tuple[str, ...] = ()
-    beyond: tuple[str, ...] = ()
+    exclude_importers: tuple[str, ...] = ()
     imports: tuple[str, ...] = ("Init",)
     deadly: bool = False
     """Whether the server may die of it."""
@@ -27,7 +27,7 @@ class Attack:
 
     @property
     def theorem(self) -> Theorem:
-        return Theorem("target", self.signature, self.header, self.imports, self.exclude, self.beyond)
+        return Theorem("target", self.signature, self.header, self.imports, self.exclude, self.exclude_importers)
 
 
 def of(group: str, *tactics: str | tuple[str, ...], **fields) -> list[Attack]:

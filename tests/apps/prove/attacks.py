@@ -224,7 +224,7 @@ CITED = [
         "a module after it",
         ("exact List.reverse_reverse l",),
         "(l : List Nat) : l.reverse.reverse = l",
-        beyond=("Init.Prelude",),
+        exclude_importers=("Init.Prelude",),
     ),
     citing(
         "a lemma of the header",

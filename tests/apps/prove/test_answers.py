@@ -146,6 +146,6 @@ def test_an_answer_of_deeply_nested_lists_gives_a_one_line_error(fake, status):
     depth = 200_000 if status == 200 else 30_000
     fake.troubles = [(status, {}, b"[" * depth + b"]" * depth)] * 2
     with pytest.raises((ValueError, ConnectionError), match=rf"^{fake.url}/completions: ") as stopped:
-        completions(fake, Time(), retries=0, breaker=1)(STATES[:1], 1)
+        completions(fake, Time(), retries=0, breaker_failures=1)(STATES[:1], 1)
     assert "\n" not in str(stopped.value)
     assert len(str(stopped.value)) < 1000

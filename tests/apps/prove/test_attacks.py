@@ -19,12 +19,12 @@ def test_there_are_at_least_a_hundred():
 
 
 def refused(lean, imports, attacks, seconds=60.0):
-    with Judge(lean, imports, limits=Limits(memory=2.5), patience=Budget(seconds=seconds)) as judge:
+    with Judge(lean, imports, limits=Limits(memory_gb=2.5), patience=Budget(seconds=seconds)) as judge:
         for attack in sorted(attacks, key=lambda attack: attack.theorem.header):  # two new Leans for each header
             if attack.imports == imports:
                 try:
                     found = judge(attack.theorem, attack.tactics)
-                    if isinstance(found, Rejection) and found.kind == "died" and not attack.deadly:
+                    if isinstance(found, Rejection) and found.kind == "crash" and not attack.deadly:
                         found = judge(attack.theorem, attack.tactics)  # out of time, on a machine with much to do
                 except ValueError:  # what it asks is no statement
                     assert attack.kind == "no statement", attack

@@ -44,10 +44,10 @@ def test_an_interrupted_run_is_resumed(lean, tmp_path):
         run(SHORT, THEOREMS, tmp_path, fleets=lambda: toys, on_result=stop)
     assert [r.number for r in results(tmp_path)] == [0, 1]
     with pytest.raises(ValueError, match="--resume"):
-        run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.here)
+        run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.sequential)
     with pytest.raises(ValueError, match=r"made with search\.num_tactics = 24, not 8"):
-        run(replace(SHORT, search=Search()), THEOREMS, tmp_path, fleets=lambda: fleet.here, resume=True)
-    finished = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.here, resume=True)
+        run(replace(SHORT, search=Search()), THEOREMS, tmp_path, fleets=lambda: fleet.sequential, resume=True)
+    finished = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.sequential, resume=True)
     assert [(r.name, r.proved) for r in finished[2:]] == [("refused", False), ("s_z", True)]
     refused = finished[2]
     assert refused.ended == "refused"
@@ -63,7 +63,7 @@ def test_an_interrupted_run_is_resumed(lean, tmp_path):
 def test_a_lean_server_that_does_not_start_ends_the_run(lean, tmp_path):
     config = replace(SHORT, limits=replace(SHORT.limits, memory=0.001))
     with pytest.raises(OSError, match="uses more than"):
-        run(config, THEOREMS[:1], tmp_path, fleets=lambda: fleet.here)
+        run(config, THEOREMS[:1], tmp_path, fleets=lambda: fleet.sequential)
 
 
 @pytest.mark.long
@@ -161,7 +161,7 @@ def idle(monkeypatch):
 def test_a_theorem_that_crashes_the_judge_is_quarantined_and_the_run_continues(idle, tmp_path, errors, ended):
     """An external kill is not attributed to the theorem until it happens repeatedly."""
     Idle.errors = list(errors)
-    first, second = run(SHORT, THEOREMS[:2], tmp_path, fleets=lambda: fleet.here)
+    first, second = run(SHORT, THEOREMS[:2], tmp_path, fleets=lambda: fleet.sequential)
     assert (first.ended, second.ended) == (ended, "refused")
     assert first.error == (str(errors[0]) if ended == "quarantined" else "no statement")
 
@@ -169,7 +169,7 @@ def test_a_theorem_that_crashes_the_judge_is_quarantined_and_the_run_continues(i
 def test_stored_settings_are_read_back_unchanged(tmp_path):
     """Paths, tuples and nested settings included."""
     local = Local("model", sampling=Sampling(temperature=0.5))
-    config = replace(SHORT, server=Endpoint(cache=tmp_path / "cache"), local=local, tactics=("rfl",))
+    config = replace(SHORT, server=Endpoint(cache_file=tmp_path / "cache"), local=local, tactics=("rfl",))
     source = Source(tmp_path / "all.lean", "test", 3)
     run(config, THEOREMS, tmp_path / "run", fleets=Crashing, source=source)
     assert stored(tmp_path / "run") == (config, source)

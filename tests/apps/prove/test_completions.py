@@ -92,12 +92,12 @@ def test_the_seed_determines_the_samples(fake, tmp_path):
     def seeds(**fields) -> list:
         fake.asked.clear()
         for seed in (0, 1, 1):
-            completions(fake, None, seed, cache=tmp_path / "cache", **fields)(STATES[:2], 3)
+            completions(fake, None, seed, cache_file=tmp_path / "cache", **fields)(STATES[:2], 3)
         return [body.get("seed") for body in fake.asked]
 
     assert len(set(seeds())) == 4
     assert seeds(temperature=0.0) == [None, None]
-    assert seeds(seeded=False) == [None] * 4
+    assert seeds(send_seed=False) == [None] * 4
 
 
 def test_lone_surrogates_do_not_reach_lean(fake):
@@ -136,7 +136,7 @@ def test_each_state_is_requested_once(fake):
 
 
 def test_memory_is_bounded_and_keeps_the_most_recently_used(fake):
-    policy = completions(fake, remembered=2)
+    policy = completions(fake, cache_size=2)
     for k in (0, 1, 0, 2, 0):
         policy([STATES[k]], 3)
     assert len(fake.asked) == 3
@@ -147,7 +147,7 @@ def test_memory_is_bounded_and_keeps_the_most_recently_used(fake):
 CHANGES = {
     "model": "other",
     "chat": True,
-    "seeded": False,
+    "send_seed": False,
     "temperature": 0.5,
     "top_p": 0.5,
     "max_tokens": 7,
@@ -157,17 +157,17 @@ CHANGES = {
 
 def test_a_cache_file_is_reused_with_the_same_settings_only(fake, tmp_path, monkeypatch):
     path = tmp_path / "new" / "cache.sqlite"
-    first = completions(fake, cache=path)(STATES, 3)
-    other = completions(fake, cache=path, remembered=0, seconds=9.0, workers=2, retries=9)
+    first = completions(fake, cache_file=path)(STATES, 3)
+    other = completions(fake, cache_file=path, cache_size=0, timeout_seconds=9.0, max_concurrent=2, retries=9)
     assert other(STATES, 3) == other(STATES, 3) == first
     assert len(fake.asked) == len(STATES)
     fake.asked.clear()
     assert {*CHANGES, *HOW, "url"} == {field.name for field in fields(Endpoint)}
     for name, value in {**CHANGES, "url": f"{fake.url}/"}.items():
-        completions(fake, cache=path, **{name: value})(STATES[:1], 3)
+        completions(fake, cache_file=path, **{name: value})(STATES[:1], 3)
     assert len(fake.asked) == len(CHANGES) + 1
     monkeypatch.setattr("monge.apps.prove.lm.completions.fingerprint", lambda: "another")
-    completions(fake, cache=path)(STATES[:1], 3)
+    completions(fake, cache_file=path)(STATES[:1], 3)
     assert len(fake.asked) == len(CHANGES) + 2
 
 

@@ -87,7 +87,7 @@ def lie(name: str) -> dict:
 )
 def test_exports_are_not_trusted(judge, proof, kind):
     kernel, statement = judge.servers.ready("kernel"), export(("axiom", "target", "False"))
-    answer = kernel.request("replay", statement=statement, proof=proof, exclude=[], beyond=[], after="")
+    answer = kernel.request("replay", statement=statement, proof=proof, exclude=[], exclude_importers=[], restates="")
     assert answer["failed"] == kind, answer
 
 
@@ -98,7 +98,7 @@ def test_exports_are_not_trusted(judge, proof, kind):
         Theorem("t", ": True", "def f := 1\n#exit\naxiom hidden : False"),
         Theorem("t", ": True", exclude=("Nat.no_such_lemma",)),
         Theorem("t", ": True", exclude=("not a name",)),
-        Theorem("t", ": True", beyond=("Init.Nothing",)),
+        Theorem("t", ": True", exclude_importers=("Init.Nothing",)),
     ],
 )
 def test_input_that_would_be_ignored_is_rejected(server, theorem):
@@ -108,19 +108,19 @@ def test_input_that_would_be_ignored_is_rejected(server, theorem):
 
 @pytest.mark.long
 def test_a_library_theorem_is_not_proved_by_itself_or_later_theorems(lean):
-    restated = Theorem("again", ": type_of% @List.map_map", imports=("Init", "Std"), after="List.map_map")
+    restated = Theorem("again", ": type_of% @List.map_map", imports=("Init", "Std"), restates="List.map_map")
     with Judge(lean, ("Init", "Std"), limits=SLOW, patience=PATIENT) as judge:
         assert judge.state(restated).text.endswith("Eq (List.map g (List.map f l)) (List.map (Function.comp g f) l)")
         for tactic in ("exact List.map_map", "intros; simp", "intros; grind"):
             assert isinstance(judge(restated, (tactic,)), Rejection), tactic
         carried = Theorem(
-            "again", ": type_of% @List.Sublist.trans", imports=("Init", "Std"), after="List.Sublist.trans"
+            "again", ": type_of% @List.Sublist.trans", imports=("Init", "Std"), restates="List.Sublist.trans"
         )
         assert judge(carried, ("exact fun h g => Trans.trans h g",)).kind == "excluded"
         honest = "intro β γ α g f l; induction l with\n| nil => rfl\n| cons a l ih => show _ :: _ = _; rw [ih]; rfl"
         assert isinstance(judge(restated, (honest,)), Proof)
-        with pytest.raises(ValueError, match=r"after: there is no List\.nothing"):
-            judge.state(Theorem("t", ": True", imports=("Init", "Std"), after="List.nothing"))
+        with pytest.raises(ValueError, match=r"restates: there is no List\.nothing"):
+            judge.state(Theorem("t", ": True", imports=("Init", "Std"), restates="List.nothing"))
 
 
 @pytest.mark.long
@@ -142,13 +142,13 @@ notation "six" => 6 in def hidden := 1
     statement = judge.state(Theorem("t", "(a : Nat) : a + five = 0", header))
     assert statement.text == "∀ (a : Nat), Eq (HAdd.hAdd a (4 : Nat)) (0 : Nat)"
     assert [instance for instance in statement.instances if instance.startswith("Add Nat is instAddNat")]
-    assert [note for note in statement.tells if "five" in note]
-    assert [note for note in statement.tells if "instAddNat" in note]
-    assert [note for note in statement.tells if note.endswith("Lean's own Nat.succ")]
-    assert [note for note in statement.tells if "loud" in note]
-    assert [note for note in statement.tells if "six" in note]
-    assert not [note for note in statement.tells if "quiet" in note]
-    assert judge.state(Theorem("t", ": True", "def f : Nat := 1\n")).tells == ()
+    assert [note for note in statement.header_notes if "five" in note]
+    assert [note for note in statement.header_notes if "instAddNat" in note]
+    assert [note for note in statement.header_notes if note.endswith("Lean's own Nat.succ")]
+    assert [note for note in statement.header_notes if "loud" in note]
+    assert [note for note in statement.header_notes if "six" in note]
+    assert not [note for note in statement.header_notes if "quiet" in note]
+    assert judge.state(Theorem("t", ": True", "def f : Nat := 1\n")).header_notes == ()
     assert judge.servers.current("statement") is not first  # another header gets its own process
     assert not first.alive
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 def test_a_server_above_its_memory_limit_is_killed(lean):
     with pytest.raises(ServerCrashed, match=r"uses more than 0\.3 GB"):
-        LeanServer(lean, limits=Limits(memory=0.3)).hello()
+        LeanServer(lean, limits=Limits(memory_gb=0.3)).hello()
 
 
 ENDLESS = "repeat' (have := True.intro)"
@@ -45,7 +45,7 @@ def test_a_session_outlives_its_servers(lean, judge):
         session._budget = replace(session._budget, seconds=1.5)
         failure = session.step(state, ENDLESS)
         assert isinstance(failure, Failure)
-        assert (failure.kind, failure.message[:21]) == ("died", "no answer within 1.5 ")
+        assert (failure.kind, failure.message[:21]) == ("crash", "no answer within 1.5 ")
         assert not second.alive
         session._budget = PATIENT
         for tactic in ("exact h.2", "exact h.1"):

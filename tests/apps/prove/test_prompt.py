@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monge.apps.prove.lm import prompt as module
-from monge.apps.prove.lm.prompt import fingerprint, found_in, prompt, tactic_of
+from monge.apps.prove.lm.prompt import fingerprint, parse_tactic, prompt, tactic_of
 from monge.apps.prove.state import Goal, Hypothesis, State
 
 STATE = State((Goal("n = n", (Hypothesis("n", "Nat", False),), "zero"), Goal("True")))
@@ -51,7 +51,7 @@ def test_reading_a_tactic_again_returns_it_unchanged(text):
     assert tactic == tactic.strip()
     assert tactic_of(tactic) == tactic
     assert not tactic.startswith(("```", "--", "/-", "by "))
-    parsed = found_in(text)
+    parsed = parse_tactic(text)
     assert [line.strip() for line in text[parsed.start : parsed.end].split("\n")] == [
         line.strip() for line in tactic.split("\n")
     ]
@@ -72,9 +72,9 @@ def test_a_tactic_is_closed_only_if_no_further_text_can_extend_it(tactic):
     """A text that is cut where it is closed has the same tactic as the complete text."""
     text = f"  {textwrap.indent(tactic, '  ').strip()}\n  omega"
     for length in range(len(text)):
-        if found_in(text[:length]).closed:
+        if parse_tactic(text[:length]).closed:
             assert tactic_of(text[:length]) == tactic
-    assert found_in(text).closed
+    assert parse_tactic(text).closed
 
 
 def test_a_by_on_the_line_sets_the_column():
@@ -87,4 +87,4 @@ def test_a_by_on_the_line_sets_the_column():
 @pytest.mark.parametrize("text", ["", " \n", "```", "```lean4\n```", "by", "by\n  ", "-- nothing", "/- no end"])
 def test_without_a_tactic_the_result_is_empty(text):
     assert tactic_of(text) == ""
-    assert not found_in(text).closed
+    assert not parse_tactic(text).closed

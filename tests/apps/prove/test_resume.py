@@ -19,12 +19,12 @@ ROWS = [{"formal_statement": f"theorem t{k} : {k} = {k} := by sorry", "header": 
 class Half:
     """A fleet that is interrupted after the given number of theorems."""
 
-    def __init__(self, most):
-        self.most = most
+    def __init__(self, limit):
+        self.limit = limit
 
     def __call__(self, function, tasks):
         for number, task in enumerate(tasks):
-            if number == self.most:
+            if number == self.limit:
                 raise KeyboardInterrupt
             yield number, (result(task.number, "out of nodes", name=task.theorem.name), SCHEMA.empty_table())
 
@@ -37,7 +37,7 @@ def splitter(lean):
 
 @pytest.fixture
 def search(tmp_path, monkeypatch, splitter):
-    """search(*flags, most=...): the exit code of a search that is interrupted after `most` theorems."""
+    """search(*flags, most=...): the exit code of a search that is interrupted after `limit` theorems."""
     monkeypatch.setattr(sources, "Splitter", lambda lean: nullcontext(splitter))
     monkeypatch.setattr(SearchConfig, "toolchain", lambda self: None)
     (tmp_path / "here").mkdir()
@@ -45,8 +45,8 @@ def search(tmp_path, monkeypatch, splitter):
     (tmp_path / "here" / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (tmp_path / "here" / "config.json").write_text('{"search": {"fallback_tactics": ["rfl", "simp"]}}')
 
-    def search(*flags, most=9):
-        monkeypatch.setattr(searching, "_fleets", lambda workers, ray: lambda: Half(most))
+    def search(*flags, limit=9):
+        monkeypatch.setattr(searching, "_fleets", lambda workers, ray: lambda: Half(limit))
         try:
             return main(["prove", "search", *flags, "--out", str(tmp_path / "run")])
         except SystemExit as stopped:
@@ -59,7 +59,7 @@ FLAGS = ("some.jsonl", "--max-states", "7", "--limit", "3", "--config", "config.
 
 
 def test_a_search_is_resumed_from_its_directory_alone(search, tmp_path, monkeypatch):
-    assert search(*FLAGS, most=1) == 130
+    assert search(*FLAGS, limit=1) == 130
     before = (tmp_path / "run" / "settings.json").read_text()
     monkeypatch.chdir(tmp_path)  # the path of the theorems does not depend on the current directory
     assert search("--resume") == 0
@@ -69,7 +69,7 @@ def test_a_search_is_resumed_from_its_directory_alone(search, tmp_path, monkeypa
 
 
 def test_settings_that_agree_may_be_repeated(search):
-    assert search(*FLAGS, most=1) == 130
+    assert search(*FLAGS, limit=1) == 130
     assert search(*FLAGS, "--resume") == 0
 
 
@@ -84,7 +84,7 @@ def test_settings_that_agree_may_be_repeated(search):
     ],
 )
 def test_a_setting_that_differs_is_rejected_by_name(search, tmp_path, flags, named, capsys, monkeypatch):
-    assert search(*FLAGS, most=1) == 130
+    assert search(*FLAGS, limit=1) == 130
     (tmp_path / "here" / "other.jsonl").write_text((tmp_path / "here" / "some.jsonl").read_text())
     monkeypatch.setattr(searching, "LeanServer", lambda *_: nullcontext())
     monkeypatch.setattr(searching, "known", lambda *_: ())
@@ -94,7 +94,7 @@ def test_a_setting_that_differs_is_rejected_by_name(search, tmp_path, flags, nam
 
 
 def test_a_theorem_that_has_changed_is_reported_by_name(search, tmp_path, capsys):
-    assert search(*FLAGS, most=1) == 130
+    assert search(*FLAGS, limit=1) == 130
     path = tmp_path / "here" / "some.jsonl"
     path.write_text(path.read_text().replace("1 = 1", "1 = 2"))
     assert search("--resume") == 2
@@ -102,14 +102,14 @@ def test_a_theorem_that_has_changed_is_reported_by_name(search, tmp_path, capsys
 
 
 def test_without_resume_a_run_is_not_modified(search, capsys):
-    assert search(*FLAGS, most=1) == 130
+    assert search(*FLAGS, limit=1) == 130
     assert search(*FLAGS) == 2
     assert "already holds a run; resume it with --resume" in capsys.readouterr().err
 
 
 def test_a_run_without_results_can_be_resumed_with_other_settings(search, tmp_path):
-    assert search(*FLAGS, most=0) == 130
-    assert search("--resume", most=0) == 130
+    assert search(*FLAGS, limit=0) == 130
+    assert search("--resume", limit=0) == 130
     assert search("--resume", "--limit", "4") == 0
     assert len(results(tmp_path / "run")) == 4
 
@@ -135,7 +135,7 @@ def test_settings_are_printed_and_read_back(search, tmp_path, capsys):
     assert expected["local"]["name"] == "m"
     assert expected["local"]["sampling"]["temperature"] == 0.5
     assert changed == expected
-    assert search(*FLAGS, most=1) == 130
+    assert search(*FLAGS, limit=1) == 130
     capsys.readouterr()
     assert search("--print-config", "--config", str(tmp_path / "run" / "settings.json")) == 0
     assert json.loads(capsys.readouterr().out)["search"]["max_states"] == 7

@@ -48,12 +48,12 @@ def test_budgets_end_a_search():
     assert search(Countdown(1000), all_ways, Search(max_states=20)).ended == "out of nodes"
     assert search(Countdown(1000), all_ways, Search(max_states=20)).expanded == 20
     assert search(Countdown(1000), all_ways, Search(max_seconds=1e-9)).ended == "out of time"
-    nothing = search(Countdown(7), lambda states, most: [[Suggestion("9", -1.0)]] * len(states), Search())
+    nothing = search(Countdown(7), lambda states, limit: [[Suggestion("9", -1.0)]] * len(states), Search())
     assert nothing.ended == "nothing left to try"
     assert [a.outcome for a in nothing.attempts] == ["tactic"]
-    last = search(Countdown(7), lambda states, most: [[Suggestion("9", -1.0)]] * len(states), Search(max_states=1))
+    last = search(Countdown(7), lambda states, limit: [[Suggestion("9", -1.0)]] * len(states), Search(max_states=1))
     assert last.ended == "nothing left to try"
-    deep = search(Countdown(6), lambda states, most: [[Suggestion("1", -1.0)]] * len(states), Search(max_depth=3))
+    deep = search(Countdown(6), lambda states, limit: [[Suggestion("1", -1.0)]] * len(states), Search(max_depth=3))
     assert deep.proof is None
 
 
@@ -105,7 +105,7 @@ def test_path_scores_are_as_configured():
     """By the sum, a long path of likely tactics scores lower than a short path with a less likely one; by the mean, higher."""
     suggestions = {"8": [Suggestion("1", -0.1), Suggestion("3", -0.15)]}
 
-    def policy(states, most):
+    def policy(states, limit):
         return [suggestions.get(s.goals[0].target, [Suggestion("1", -0.1)]) for s in states]
 
     expanded = {}
@@ -119,7 +119,7 @@ def test_path_scores_are_as_configured():
 def test_puct_explores_and_closes_exhausted_states():
     """PUCT leaves a likely tactic that leads nowhere for another one, and it exhausts a finite tree."""
 
-    def policy(states, most):
+    def policy(states, limit):
         trap = {"30": [Suggestion("1", -0.01), Suggestion("3", -2.0)], "27": [Suggestion("3", -0.1)]}
         suggestions = {**trap, **{str(k): [Suggestion("3", -0.1)] for k in range(3, 27, 3)}}
         return [suggestions.get(s.goals[0].target, [Suggestion("1", -0.5), Suggestion("double", -0.5)]) for s in states]
@@ -135,12 +135,12 @@ def test_puct_explores_and_closes_exhausted_states():
 
 def test_the_fallback_is_tried_if_no_suggestion_worked():
     settings = Search(fallback_tactics=("1", "3"), num_tactics=2)
-    outcome = search(Countdown(3), lambda states, most: [[Suggestion("9", -1.0)]] * len(states), settings)
+    outcome = search(Countdown(3), lambda states, limit: [[Suggestion("9", -1.0)]] * len(states), settings)
     assert outcome.ended == "proved"
     assert [a.suggestion.tactic for a in outcome.attempts][:3] == ["9", "1", "3"]
-    silent = search(Countdown(3), lambda states, most: [[] for _ in states], settings)
+    silent = search(Countdown(3), lambda states, limit: [[] for _ in states], settings)
     assert silent.attempts[0].suggestion == ("1", pytest.approx(-math.log(2)))
-    worked = search(Countdown(3), lambda states, most: [[Suggestion("1", -1.0)]] * len(states), settings)
+    worked = search(Countdown(3), lambda states, limit: [[Suggestion("1", -1.0)]] * len(states), settings)
     assert {a.suggestion.tactic for a in worked.attempts} == {"1"}
 
 
@@ -162,7 +162,7 @@ def test_loops_and_no_progress_are_distinguished():
             n = int(state.goals[0].target)
             return self.state({"stay": n, "on": n % 3 + 1, "aside": 7}[tactic], (*state.tactics, tactic))
 
-    def policy(states, most):
+    def policy(states, limit):
         return [[Suggestion(t, -1.0) for t in ("stay", "on", "aside")] for _ in states]
 
     kinds = [a.outcome for a in search(Ring(1), policy, Search(order="breadth", batch_size=1, max_states=4)).attempts]
@@ -203,9 +203,9 @@ def test_naming_an_inaccessible_hypothesis_is_progress():
 def test_policies_respect_the_maximum_and_their_probabilities_sum_to_one():
     goal = Goal("a + b = b + a", (Hypothesis("a", "N", False), Hypothesis("h", "a = b", True)))
     for policy in (Probes(), Template(Names(("add_z", "add_s")))):
-        for most in (1, 5, 100):
-            (suggestions,) = policy([State((goal,))], most)
-            assert 0 < len(suggestions) <= most
+        for limit in (1, 5, 100):
+            (suggestions,) = policy([State((goal,))], limit)
+            assert 0 < len(suggestions) <= limit
             assert sum(2.718281828459045**s.logp for s in suggestions) == pytest.approx(1)
             assert [s.logp for s in suggestions] == sorted((s.logp for s in suggestions), reverse=True)
     tactics = [s.tactic for s in Template(Names(("add_z",)))([State((goal,))], 100)[0]]
@@ -253,7 +253,7 @@ def test_an_attempt_that_quarantines_the_theorem_is_recorded(where):
     outcome = search(Deadly(3), all_ways, Search())
     last = outcome.attempts[-1]
     assert (outcome.ended, outcome.error) == ("quarantined", "the last of ten")
-    assert (last.suggestion.tactic, last.outcome, last.error) == ("3", "died", "the last of ten")
+    assert (last.suggestion.tactic, last.outcome, last.error) == ("3", "crash", "the last of ten")
 
 
 @pytest.mark.parametrize("order", ["best", "breadth", "puct"])
@@ -267,7 +267,7 @@ def test_a_state_at_the_depth_limit_does_not_block_a_shorter_path_to_it(order):
         "6": [("6", -0.1)],
     }
 
-    def policy(states, most):
+    def policy(states, limit):
         return [[Suggestion(*one) for one in suggestions[s.goals[0].target]] for s in states]
 
     outcome = search(Countdown(9), policy, Search(max_depth=3, batch_size=1, order=order))

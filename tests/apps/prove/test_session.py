@@ -62,8 +62,8 @@ def test_a_path_that_cannot_be_replayed_is_lost_without_a_restart(session, serve
     servers.current(SEARCH).exhausted = True
     for tactic in ("a", "b", "c"):
         result = session.step(state, tactic)
-        assert result == Failure("lost", "'once' worked earlier but fails on replay: too slow now")
-    assert session.finish(state) == Rejection("lost", result.message)
+        assert result == Failure("replay", "'once' worked earlier but fails on replay: too slow now")
+    assert session.finish(state) == Rejection("replay", result.message)
     assert Counter.started == 2
     assert not servers.current(SEARCH).closed
     assert isinstance(session.step(session.start(), "a"), State)
@@ -73,7 +73,7 @@ def test_a_crash_during_replay_is_attributed_to_the_replayed_tactic_once(session
     state = session.step(session.start(), "slow")
     servers.current(SEARCH).exhausted = True
     for tactic in ("a", "b", "c"):
-        assert session.step(state, tactic) == Failure("lost", "'slow' worked earlier but fails on replay: it hung")
+        assert session.step(state, tactic) == Failure("replay", "'slow' worked earlier but fails on replay: it hung")
     assert (Counter.started, session.crashes_left) == (3, 9)
     assert isinstance(session.step(session.start(), "a"), State)
 
@@ -83,7 +83,7 @@ def test_a_request_survives_some_external_kills(session, servers, killed):
     Counter.killed = killed
     result = session.step(session.start(), "vanish")
     if killed > KILLS:
-        assert (result, session.crashes_left) == (Failure("died", "it was killed"), 9)
+        assert (result, session.crashes_left) == (Failure("crash", "it was killed"), 9)
     else:
         assert (result.tactics, session.crashes_left, Counter.started) == (("vanish",), 10, KILLS + 1)
 
@@ -107,7 +107,7 @@ def test_a_start_survives_some_external_kills(session, servers, killed, monkeypa
 def test_a_theorem_whose_tactics_crash_ten_servers_is_quarantined(session, servers):
     state = session.start()
     for _ in range(9):
-        assert session.step(state, "die") == Failure("died", "it hung")
+        assert session.step(state, "die") == Failure("crash", "it hung")
         assert isinstance(session.step(state, "a"), State)
     with pytest.raises(Quarantined, match="it hung"):
         session.step(state, "die")
@@ -118,5 +118,5 @@ def test_a_theorem_whose_tactics_crash_ten_servers_is_quarantined(session, serve
 )
 def test_a_server_whose_memory_many_states_fill_is_exhausted(monkeypatch, uses, full, exhausted):
     monkeypatch.setattr("monge.apps.prove.lean.server.MANY", 50)
-    server = SimpleNamespace(uses=uses, memory=0.9 if full else 0.1, limits=Limits(uses=100, memory=1.0))
+    server = SimpleNamespace(uses=uses, memory=0.9 if full else 0.1, limits=Limits(requests=100, memory_gb=1.0))
     assert LeanServer.exhausted.fget(server) == exhausted

@@ -104,7 +104,7 @@ WORKBOOK = {
     "natural_language_statement": "Prove it.",
     "formal_statement": "theorem lean_workbook_0 (x : ℝ) (h : 0 < x) : x ≠ 0  :=  by sorry",
 }
-LIBRARY = {"after": "Nat.add_comm", "statement": "a"}
+LIBRARY = {"restates": "Nat.add_comm", "statement": "a"}
 
 
 def test_rows_of_the_library_need_no_lean(tmp_path):
@@ -112,10 +112,10 @@ def test_rows_of_the_library_need_no_lean(tmp_path):
     path.write_text("\n".join(map(json.dumps, (LIBRARY, {"x": 1}))))
     reading = read(path)
     assert reading.entries == [restated("Nat.add_comm", "set")]
-    assert reading.entries[0].theorem.after == "Nat.add_comm"
+    assert reading.entries[0].theorem.restates == "Nat.add_comm"
     assert [flaw.place for flaw in reading.skipped] == [f"{path}, line 2"]
     (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfNat.add_comm\r\nNat.mul_comm\r\n")
-    assert [e.theorem.after for e in read(tmp_path / "names.txt").entries] == ["Nat.add_comm", "Nat.mul_comm"]
+    assert [e.theorem.restates for e in read(tmp_path / "names.txt").entries] == ["Nat.add_comm", "Nat.mul_comm"]
 
 
 def test_a_missing_library_is_a_flaw_of_its_rows(tmp_path):
@@ -144,9 +144,9 @@ def test_an_unreadable_file_of_a_folder_is_named(tmp_path):
 def test_rows_specify_exclusions(tmp_path, lean):
     row = {"header": "import Init", "formal_statement": "theorem a : 1 = 1 := sorry", "exclude": ["Nat.add_comm"]}
     path = tmp_path / "set.jsonl"
-    path.write_text(json.dumps({**row, "beyond": ["Init.Omega"]}))
+    path.write_text(json.dumps({**row, "exclude_importers": ["Init.Omega"]}))
     (entry,) = entries_of(path, lean=lambda: lean)
-    assert (entry.theorem.exclude, entry.theorem.beyond) == (("Nat.add_comm",), ("Init.Omega",))
+    assert (entry.theorem.exclude, entry.theorem.exclude_importers) == (("Nat.add_comm",), ("Init.Omega",))
 
 
 def test_an_empty_file_is_an_error(tmp_path):

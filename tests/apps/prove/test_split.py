@@ -166,17 +166,17 @@ def test_positions_from_lean_are_mapped_to_the_row(splitter, server):
     parsed = entry(
         splitter, "-- mine\n\ndef f := 1\ndef g := missing", "open Nat\n  theorem t\n    (n : Nat) : n = n := sorry"
     )
-    assert parsed.theorem.located("<header>:4:9: x <header>:5:2") == (
+    assert parsed.theorem.locate_message("<header>:4:9: x <header>:5:2") == (
         "set.jsonl, line 4, header:4:9: x set.jsonl, line 4, statement:1:2"
     )
     assert parsed.theorem.file == "set.jsonl, line 4, statement"
     with pytest.raises(ValueError, match="<header>:4:9") as error:
         server.start(parsed.theorem)
-    assert "set.jsonl, line 4, header:4:9: error" in parsed.theorem.located(str(error.value))
+    assert "set.jsonl, line 4, header:4:9: error" in parsed.theorem.locate_message(str(error.value))
     parsed = entry(splitter, "\n\n/-- Doc. -/\ntheorem a.b (n : Nat)\n  (m : Missing) : n = Other := sorry")
     with pytest.raises(ValueError, match="Missing") as error:
         server.start(parsed.theorem)
-    located = parsed.theorem.located(str(error.value))
+    located = parsed.theorem.locate_message(str(error.value))
     assert "set.jsonl, line 4, statement:5:7: error" in located
     assert "<statement>" not in located
 

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.slow
 def stated(server: LeanServer, theorem: Theorem) -> Statement:
     """The statement by a server that all these tests share; a judge would start two processes for each header."""
     found = server.statement(theorem, PATIENT)
-    tells = server.tells[theorem.header]
-    return Statement(found["spelt"], tells, found["export"], found["explicit"], tuple(found["resolved"]))
+    header_notes = server.header_notes[theorem.header]
+    return Statement(found["spelt"], header_notes, found["export"], found["explicit"], tuple(found["resolved"]))
 
 
 FOO = "class Foo (a : Type) where\n  x : a\ninstance : Foo Nat := ⟨0⟩\n"
@@ -37,7 +37,7 @@ OWN = "inductive N | z\n"
     ],
 )
 def test_whatever_gives_lean_s_own_another_meaning_is_listed(server, header, remark):
-    assert [tell for tell in stated(server, Theorem("t", ": True", header)).tells if remark in tell]
+    assert [tell for tell in stated(server, Theorem("t", ": True", header)).header_notes if remark in tell]
 
 
 def test_what_a_header_declares_for_its_own_types_is_not_listed(server):
@@ -46,7 +46,7 @@ def test_what_a_header_declares_for_its_own_types_is_not_listed(server):
         + "instance : Add N := ⟨fun a _ => a⟩\ninstance : HAdd Nat N N := ⟨fun _ a => a⟩\nclass Bar (a : Type) where\n  y : a\n"
     )
     found = stated(server, Theorem("t", "(a : N) : a + a = a", header + "instance : Bar Nat := ⟨0⟩\n"))
-    assert (found.tells, found.instances) == ((), ())
+    assert (found.header_notes, found.instances) == ((), ())
 
 
 @pytest.mark.parametrize(

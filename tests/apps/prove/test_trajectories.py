@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import Countdown, all_ways, down, result, rows_of
 
-from monge.apps.prove.legacy import restored
+from monge.apps.prove.legacy import read_legacy
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Rejection
 from monge.apps.prove.trajectories import SCHEMA, Recorder, attempts, results, table
@@ -50,12 +50,12 @@ def test_a_rejected_proof_is_negative_if_there_is_another_proof():
 def test_a_proof_that_was_not_judged_is_not_a_negative_example():
     class Forgetful(Countdown):
         def finish(self, state):
-            return Rejection("died", "both times") if len(state.tactics) == 1 else super().finish(state)
+            return Rejection("crash", "both times") if len(state.tactics) == 1 else super().finish(state)
 
     outcome = search(Forgetful(3), all_ways, Search(batch_size=1))
     rows = table(outcome, run="r", number=0, theorem="3", worker="w", seed=0).to_pylist()
     assert outcome.proof
-    assert [row["label"] for row in rows if row["outcome"] == "died"] == ["unknown"]
+    assert [row["label"] for row in rows if row["outcome"] == "crash"] == ["unknown"]
 
 
 def test_without_a_proof_nothing_is_labelled():
@@ -134,7 +134,7 @@ def test_the_older_format_is_converted(tmp_path):
     other = [{**row, "theorem_name": "other"} for row in old]
     mixed = [row for pair in zip(old, other, strict=True) for row in pair]  # written by two workers
     pq.write_table(pa.Table.from_pylist(mixed + old), tmp_path / "iter_0.parquet")
-    converted = restored(tmp_path / "iter_0.parquet")
+    converted = read_legacy(tmp_path / "iter_0.parquet")
     assert converted.schema == SCHEMA
     columns = ("state_before", "tactic", "state_after", "depth", "remaining_depth", "outcome")
     expected = [tuple(row[key] for key in columns) for row in rows]
@@ -148,16 +148,16 @@ def test_the_older_format_is_converted(tmp_path):
     unscored = [{**row, "ebm_score": None, "llm_log_prob": None, "remaining_depth": None} for row in later]
     both = [row for pair in zip(old, unscored, strict=True) for row in pair]
     pq.write_table(pa.Table.from_pylist(both), tmp_path / "both.parquet")
-    separate = restored(tmp_path / "both.parquet").to_pylist()
+    separate = read_legacy(tmp_path / "both.parquet").to_pylist()
     assert [r["tactic"] for r in separate if r["state_id"].startswith("both-1-")] == [r["tactic"] for r in rows]
     assert {r["energy"] for r in separate} == {-2.0, None}
     for broken, message in ((old[1:], "has no state 0"), ([*old, {**old[-1], "state_pp": "x"}], "has two states")):
         pq.write_table(pa.Table.from_pylist(broken), tmp_path / "broken.parquet")
         with pytest.raises(ValueError, match=message):
-            restored(tmp_path / "broken.parquet")
+            read_legacy(tmp_path / "broken.parquet")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "none.parquet")
     with pytest.raises(ValueError, match="theorem_name"):
-        restored(tmp_path / "none.parquet")
+        read_legacy(tmp_path / "none.parquet")
 
 
 @pytest.mark.parametrize("text", ['{"number": 0, "name": "t', '{"number": 0, "new": 1}', "[1]"])

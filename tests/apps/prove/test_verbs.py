@@ -19,16 +19,16 @@ from monge.apps.prove.worker import Task, result_of
 from monge.cli import main
 
 LIAR = "instance : Add Nat := ⟨fun _ _ => 0⟩\n"
-TELL = "an instance for Lean's own Nat"
+NOTE = "an instance for Lean's own Nat"
 
 
 def test_notes_on_a_header_are_printed_once_even_after_a_refused_theorem(capsys):
     headers = set()
-    for number, fields in enumerate([{"ended": "refused"}, *[{"ended": "proved", "tells": (TELL,)}] * 2]):
+    for number, fields in enumerate([{"ended": "refused"}, *[{"ended": "proved", "header_notes": (NOTE,)}] * 2]):
         searching._print_result(3, headers, result_of(Task(number, Theorem("t", ": 1 + 1 = 0", LIAR)), **fields))
     lines = capsys.readouterr().out.splitlines()
     assert [line.startswith("[") for line in lines] == [True, False, True, True]
-    assert lines[1] == f"Header: {TELL}"
+    assert lines[1] == f"Header: {NOTE}"
 
 
 EVIL = "t\x1b]0;title\x07"
@@ -36,7 +36,9 @@ EVIL = "t\x1b]0;title\x07"
 
 def test_text_from_files_is_escaped_on_a_terminal(tmp_path, capsys):
     forged = f"{EVIL}\n[1/1] u: proved"
-    done = result_of(Task(0, Theorem(EVIL, ": True")), ended="proved", tactics=(forged,), tells=(EVIL,), error=forged)
+    done = result_of(
+        Task(0, Theorem(EVIL, ": True")), ended="proved", tactics=(forged,), header_notes=(EVIL,), error=forged
+    )
     searching._print_result(1, set(), done)
     searching._print_result(1, set(), result_of(Task(0, Theorem(EVIL, ": Νat")), ended="refused", error=forged))
     searching.console.print(searching._table([done]))
@@ -91,7 +93,7 @@ def test_an_exported_proof_compiles_and_states_what_it_proves(server, judge, nat
     proof = judge(theorem, ("induction a", "rfl", "rw [add_s]", "simp [*]"))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.json").write_text("{}")
-    done = {"ended": "proved", "statement": proof.statement, "tactics": proof.tactics, "tells": (TELL,)}
+    done = {"ended": "proved", "statement": proof.statement, "tactics": proof.tactics, "header_notes": (NOTE,)}
     with Recorder(tmp_path / "run") as recorder:
         recorder.add(result_of(Task(0, theorem), **done), SCHEMA.empty_table())
     export_proofs(tmp_path / "run", out=tmp_path / "proofs")
@@ -99,7 +101,7 @@ def test_an_exported_proof_compiles_and_states_what_it_proves(server, judge, nat
     text = file.read_text()
     first, second, *_ = text.splitlines()
     assert first == "-- target, as elaborated: ∀ (a : N), Eq (HAdd.hAdd N.z a) a"
-    assert second == f"-- Header: {TELL}"
+    assert second == f"-- Header: {NOTE}"
     server.header(text)
     with pytest.raises(ValueError, match="unsolved goals"):
         server.header(text.replace("simp [*]", "skip"))

@@ -29,7 +29,7 @@ def made(tmp_path):
                 *(number, f"t{n}", f": {n} = 0 {HOSTILE if number else ''}", "def f := 1\n", ("Init",)),
                 ended=outcome.ended,
                 statement=f"Eq {n} 0",
-                tells=("notation",) if number else (),
+                header_notes=("notation",) if number else (),
                 explicit=f"@Eq.{{1}} Nat {n} 0",
                 instances=("Add Nat is mine",),
                 places=(Place("statement", 1, 0, "set.jsonl, line 2, formal_statement", 1, 0),),

@@ -32,12 +32,12 @@ class Countdown:
         return State(() if n == 0 else (Goal(str(n)),), tactics)
 
 
-def all_ways(states, most):
-    return [ranked(("1", "3", "double"), most) for _ in states]
+def all_ways(states, limit):
+    return [ranked(("1", "3", "double"), limit) for _ in states]
 
 
-def down(states, most):
-    return [ranked(("1", "3"), most) for _ in states]
+def down(states, limit):
+    return [ranked(("1", "3"), limit) for _ in states]
 
 
 def rows_of(n: int, number: int = 0, policy=down, **fields) -> pa.Table:

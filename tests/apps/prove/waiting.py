@@ -7,7 +7,7 @@ from monge.apps.prove.state import Budget, Limits
 
 PATIENT = Budget(heartbeats=200_000, seconds=600.0)
 """Budget of a tactic that ends by itself."""
-SLOW = Limits(start=1200.0)
+SLOW = Limits(start_seconds=1200.0)
 """Limits of a server that may take long to start."""
 
 

@@ -17,10 +17,10 @@ from monge.apps.translate.recipes import Translate
 from monge.apps.translate.space import Packed
 from monge.cli import main
 from monge.files import write_json
-from monge.fleet import here
+from monge.fleet import sequential
 from monge.lm.store import Vectors, write
 from monge.run import fit
-from monge.train.config import TrainConfig
+from monge.training.config import TrainConfig
 
 TINY = TrainConfig(steps=1, warmup_steps=0, save_every=1, device="cpu", loader_threads=0)
 LM = ["--vocabulary", 300, "--width", 16, "--depth", 1, "--heads", 2, "--length", 8, "--batch-size", 2]
@@ -119,7 +119,7 @@ def test_a_translation_records_its_settings_and_overwrites_nothing(
     ],
 )
 def test_a_damaged_shard_of_couplings_is_named(packed: Packed, tmp_path: Path, damage, message: str) -> None:
-    list(couple(packed, tmp_path, here, size=100))
+    list(couple(packed, tmp_path, sequential, size=100))
     assert (Couplings.open(tmp_path, packed)([3, 239]).sort(1).values == torch.arange(12)).all()
     damage(path := shard_path(tmp_path, 1))
     with pytest.raises(ValueError, match=message) as stopped:
@@ -128,7 +128,7 @@ def test_a_damaged_shard_of_couplings_is_named(packed: Packed, tmp_path: Path, d
 
 
 def test_a_damaged_description_of_couplings_is_named(packed: Packed, tmp_path: Path) -> None:
-    list(couple(packed, tmp_path, here, size=100))
+    list(couple(packed, tmp_path, sequential, size=100))
     path = tmp_path / "couplings.json"
     write_json(path, json.loads(path.read_text()) | {"shard": 0})
     with pytest.raises(ValueError, match=r"couplings\.json: made with shard = 0"):
@@ -136,10 +136,10 @@ def test_a_damaged_description_of_couplings_is_named(packed: Packed, tmp_path: P
 
 
 def test_two_processes_do_not_couple_in_one_directory(packed: Packed, tmp_path: Path) -> None:
-    first = couple(packed, tmp_path / "out", here, size=100)
+    first = couple(packed, tmp_path / "out", sequential, size=100)
     assert next(first) == (1, 3)
     with pytest.raises(ValueError, match="out: another process is using it"):
-        next(couple(packed, tmp_path / "out", here, size=100))
+        next(couple(packed, tmp_path / "out", sequential, size=100))
     assert list(first) == [(2, 3), (3, 3)]
 
 

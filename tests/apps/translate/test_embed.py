@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monge.apps.translate.embed import Embedding, embed
-from monge.fleet import here, processes
+from monge.fleet import processes, sequential
 from monge.lm.store import Vectors
 
 KEYS = [f"id-{k}" for k in range(10)]
@@ -19,7 +19,7 @@ def rows(path: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_every_fleet_writes_the_same_file(language_model: Path, tmp_path: Path) -> None:
-    for name, fleet in (("here", here), ("two", processes(2))):
+    for name, fleet in (("here", sequential), ("two", processes(2))):
         steps = list(embed(KEYS, TEXTS, Embedding(str(language_model), 2), tmp_path / name, fleet, size=3))
         assert steps == [(k, 4) for k in range(1, 5)]
     one, two = (rows(tmp_path / name) for name in ("here", "two"))
@@ -30,12 +30,12 @@ def test_every_fleet_writes_the_same_file(language_model: Path, tmp_path: Path) 
 
 def test_finished_parts_are_kept_and_other_texts_are_rejected(language_model: Path, tmp_path: Path) -> None:
     out, embedding = tmp_path / "x.parquet", Embedding(str(language_model), 1)
-    steps = embed(KEYS, TEXTS, embedding, out, here, size=3)
+    steps = embed(KEYS, TEXTS, embedding, out, sequential, size=3)
     assert [next(steps), next(steps)] == [(1, 4), (2, 4)]
     steps.close()  # the interruption
     with pytest.raises(ValueError, match=r"000000\.parquet: made from other texts or by another model"):
-        next(embed(KEYS, TEXTS, Embedding(str(language_model), 2), out, here, size=3))
-    assert list(embed(KEYS, TEXTS, embedding, out, here, size=3)) == [(3, 4), (4, 4)]
+        next(embed(KEYS, TEXTS, Embedding(str(language_model), 2), out, sequential, size=3))
+    assert list(embed(KEYS, TEXTS, embedding, out, sequential, size=3)) == [(3, 4), (4, 4)]
     assert Vectors(out).ids() == KEYS
     assert Vectors(out).fingerprint["layer"] == "1"
 
@@ -45,5 +45,5 @@ def test_settings_that_a_model_does_not_support_are_rejected_before_writing(
     language_model: Path, tmp_path: Path, layer: int, length: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        list(embed(KEYS, TEXTS, Embedding(str(language_model), layer, length), tmp_path / "x.parquet", here))
+        list(embed(KEYS, TEXTS, Embedding(str(language_model), layer, length), tmp_path / "x.parquet", sequential))
     assert not list(tmp_path.iterdir())

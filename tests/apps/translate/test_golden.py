@@ -17,9 +17,9 @@ from monge.apps.translate.pair import pair
 from monge.apps.translate.recipes import HERMES, Translate, Translator
 from monge.apps.translate.space import Space
 from monge.lm.store import Row, write
-from monge.train.config import TrainConfig
-from monge.train.distributed import Ranks
-from monge.train.loop import prepare, train
+from monge.training.config import TrainConfig
+from monge.training.distributed import Ranks
+from monge.training.loop import prepare, train
 
 GOLDEN = Path(__file__).with_name("golden.json")
 WIDTH, CAPACITY = 16, 12

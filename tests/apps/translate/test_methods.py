@@ -18,10 +18,10 @@ from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translate
 from monge.apps.translate.tables import table
 from monge.cli import main
-from monge.fleet import here
+from monge.fleet import sequential
 from monge.lm.store import Dropped, Vectors
 from monge.run import fit
-from monge.train.config import TrainConfig
+from monge.training.config import TrainConfig
 
 SHAPE = FieldShape(64, 1)
 TINY = TrainConfig(steps=4, warmup_steps=1, save_every=2, device="cpu", loader_threads=0)
@@ -150,11 +150,11 @@ def test_texts_without_vectors_are_dropped_from_an_embedding(language_model: Pat
     keys, texts = [f"id-{k}" for k in range(5)], ["A e. B", "( ph -> ps )", "", "A", ""]
     embedding, out, dropped = Embedding(str(language_model), 1), tmp_path / "x.parquet", list[Dropped]()
     with pytest.raises(ValueError, match="id 'id-2': no vectors"):
-        list(embed(keys, texts, embedding, tmp_path / "y.parquet", here, size=2))
-    steps = embed(keys, texts, embedding, out, here, size=2, dropped=dropped)
+        list(embed(keys, texts, embedding, tmp_path / "y.parquet", sequential, size=2))
+    steps = embed(keys, texts, embedding, out, sequential, size=2, dropped=dropped)
     assert next(steps) == (1, 3)
     steps.close()
-    assert list(embed(keys, texts, embedding, out, here, size=2, dropped=dropped)) == [(2, 3), (3, 3)]
+    assert list(embed(keys, texts, embedding, out, sequential, size=2, dropped=dropped)) == [(2, 3), (3, 3)]
     assert Vectors(out).ids() == ["id-0", "id-1", "id-3"]
     assert [key for key, _ in dropped] == ["id-2", "id-4"]
     assert [path.name for path in tmp_path.iterdir() if "x" in path.name] == ["x.parquet"]

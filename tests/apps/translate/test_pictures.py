@@ -9,7 +9,7 @@ from PIL import Image
 
 from monge.apps.translate import pictures
 from monge.apps.translate.calibrate import token_cost
-from monge.apps.translate.pictures import Arcs, drawn, readable, token_texts
+from monge.apps.translate.pictures import Arcs, figure, readable, token_texts
 from monge.lm.hidden import hidden_states
 from monge.lm.load import encoder
 from monge.math.container import Container
@@ -55,7 +55,7 @@ def test_cosines_are_those_of_matched_slots() -> None:
 def test_an_arc_connects_each_slot_to_its_match() -> None:
     """Curves end at the drawn slots: tokens at the edges, voids inset from them."""
     row = arcs(9, 14)
-    (axis,) = drawn([row]).axes
+    (axis,) = figure([row]).axes
     assert [arc.get_gid() for arc in axis.patches] == [kind for kind, *_ in row.moves()]
     slots = [dots.get_offsets() for dots in axis.collections]
     for arc, (kind, i, j) in zip(axis.patches, row.moves(), strict=True):
@@ -72,7 +72,7 @@ def test_better_matches_are_darker() -> None:
     rows = [arcs(9, 14), arcs(12, 6)]
     matches = [
         (float(row.similarity[i]), arc.get_alpha())
-        for row, axis in zip(rows, drawn(rows).axes, strict=True)
+        for row, axis in zip(rows, figure(rows).axes, strict=True)
         for arc, (kind, i, _) in zip(axis.patches, row.moves(), strict=True)
         if kind == "match"
     ]
@@ -84,8 +84,8 @@ def test_better_matches_are_darker() -> None:
 def test_texts_are_shown_next_to_their_tokens_and_never_as_mathematics(tmp_path: Path) -> None:
     texts = [r"$\frac{$", "x_1^2", "\\alpha", "$a$", "{"], ["##ing", "_", "a very long token indeed"]
     row = arcs(5, 3, texts=texts)
-    figure = drawn([row])
-    (axis,) = figure.axes
+    drawing = figure([row])
+    (axis,) = drawing.axes
     shown = {text.get_text(): text for text in axis.texts}
     assert shown.keys() == {*texts[0], "·ing", "_", "a␣very␣long␣tok…", "5 → 3"}
     assert not any(text.get_parse_math() for word, text in shown.items() if word != "5 → 3")
@@ -93,38 +93,38 @@ def test_texts_are_shown_next_to_their_tokens_and_never_as_mathematics(tmp_path:
     dots = axis.collections[0].get_offsets()
     for k, word in enumerate(texts[0]):
         assert shown[word].get_position()[1] == pytest.approx(dots[k, 1], abs=0.3)
-    figure.savefig(tmp_path / "odd.png")  # mathtext rejects the first one
+    drawing.savefig(tmp_path / "odd.png")  # mathtext rejects the first one
 
 
 def test_hidden_tokens_are_counted() -> None:
     row = arcs(50, 20)
-    (axis,) = drawn([row], most=30).axes
+    (axis,) = figure([row], max_tokens=30).axes
     left = [word for word in words(axis) if word.startswith("s")]
     right = [word for word in words(axis) if word.startswith("t")]
     assert left == [f"s{k}" for k in range(30)]
     assert right == [f"t{k}" for k in range(12)]  # both sides share a scale: 12 of 20 is 30 of 50
     assert {"… 20 more", "… 8 more"} <= set(words(axis))
-    (full,) = drawn([row], most=50).axes
+    (full,) = figure([row], max_tokens=50).axes
     assert not [word for word in words(full) if "more" in word]
 
 
 def test_a_coupling_without_matches_has_none_in_its_legend() -> None:
     exists, position = torch.tensor([[True, False]] * 2), torch.ones(2, 2)
     row = Arcs("none", ["a"], ["b"], position, exists, torch.tensor([1, 0]), torch.zeros(2))
-    figure = drawn([row])
+    drawing = figure([row])
     assert [kind for kind, *_ in row.moves()] == ["deletion", "creation"]
-    assert not [text for text in figure.legends[0].get_texts() if "match" in text.get_text()]
+    assert not [text for text in drawing.legends[0].get_texts() if "match" in text.get_text()]
 
 
 def test_pairs_are_in_reading_order_without_overlap() -> None:
-    figure = drawn([arcs(5, 3), arcs(30, 12), arcs(4, 9)], columns=2)
-    boxes = [axis.get_position() for axis in figure.axes]
+    drawing = figure([arcs(5, 3), arcs(30, 12), arcs(4, 9)], columns=2)
+    boxes = [axis.get_position() for axis in drawing.axes]
     assert boxes[0].y1 == pytest.approx(boxes[1].y1)
     assert boxes[0].x1 <= boxes[1].x0 + 1e-9
     assert boxes[2].y1 < boxes[1].y0
-    legend = figure.legends[0].get_window_extent()
-    assert legend.y1 <= boxes[2].y0 * figure.bbox.height
-    assert legend.width <= figure.bbox.width
+    legend = drawing.legends[0].get_window_extent()
+    assert legend.y1 <= boxes[2].y0 * drawing.bbox.height
+    assert legend.width <= drawing.bbox.width
 
 
 def test_texts_that_do_not_match_the_vectors_are_rejected() -> None:

@@ -16,7 +16,7 @@ from monge.apps.translate.recipes import Translate
 from monge.cli import main
 from monge.lm.store import Vectors
 from monge.run import fit
-from monge.train.config import TrainConfig
+from monge.training.config import TrainConfig
 
 TINY = TrainConfig(steps=1, warmup_steps=0, save_every=1, device="cpu", loader_threads=0)
 WIDTH, COUNT = 8, 60

@@ -17,13 +17,14 @@ from monge.apps.translate.metrics import matched_cosine
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import HERMES, Translate, translator_of
 from monge.apps.translate.space import Packed
-from monge.fleet import here, processes
+from monge.fleet import processes, sequential
 from monge.math.container import Container
-from monge.math.solve import euler, integrate, midpoint, time_grid
+from monge.math.solve import integrate, time_grid
+from monge.math.steps import euler, midpoint
 from monge.math.types import Pair
 from monge.run import fit
 from monge.runs import reopen
-from monge.train.config import TrainConfig
+from monge.training.config import TrainConfig
 
 TINY = TrainConfig(steps=6, warmup_steps=1, save_every=3, log_every=1, device="cpu", loader_threads=0)
 SMALL = FieldShape(width=64, depth=1)
@@ -31,7 +32,7 @@ SMALL = FieldShape(width=64, depth=1)
 
 @pytest.mark.slow
 def test_shards_equal_online_couplings_with_any_number_of_workers(packed: Packed, tmp_path: Path) -> None:
-    for name, fleet in (("here", here), ("two", processes(2))):
+    for name, fleet in (("here", sequential), ("two", processes(2))):
         *_, last = couple(packed, tmp_path / name, fleet, size=100)
         assert last == (3, 3)
     for number in range(3):
@@ -45,11 +46,11 @@ def test_shards_equal_online_couplings_with_any_number_of_workers(packed: Packed
 
 
 def test_existing_shards_are_kept_and_a_missing_one_is_solved_again(packed: Packed, tmp_path: Path) -> None:
-    list(couple(packed, tmp_path, here, size=100))
+    list(couple(packed, tmp_path, sequential, size=100))
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("shard*")}
     shard_path(tmp_path, 1).unlink()
     (tmp_path / ".writing-shard-00001.npy").write_bytes(b"half")  # left by a crash
-    assert list(couple(packed, tmp_path, here, size=100)) == [(3, 3)]
+    assert list(couple(packed, tmp_path, sequential, size=100)) == [(3, 3)]
     after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("shard*")}
     assert after.keys() == before.keys()
     assert all(after[name][0] == before[name][0] for name in before)
@@ -57,7 +58,7 @@ def test_existing_shards_are_kept_and_a_missing_one_is_solved_again(packed: Pack
 
 
 def test_stored_couplings_give_the_same_batches_as_online_ones(packed: Packed, pairs: Pairs, tmp_path: Path) -> None:
-    list(couple(packed, tmp_path / "shards", here))
+    list(couple(packed, tmp_path / "shards", sequential))
     recipe = Translate(pairs=str(pairs.directory), shape=SMALL, batch_size=8, train=TINY)
     online = recipe.build().batches(3)
     stored = replace(recipe, couplings=str(tmp_path / "shards")).build().batches(3)

@@ -25,7 +25,7 @@ class Statement:
 
     text: str
     """Elaborated form: no notations, full namespaces, types of numerals, and universe levels where they matter."""
-    tells: tuple[str, ...]
+    header_notes: tuple[str, ...]
     """Everything the header redefines, or does in addition to declaring."""
     export: dict[str, Any]
     """Plain declarations of the statement, passed to the kernel process."""
@@ -60,8 +60,8 @@ class Judge:
 
             def elaborate(server: LeanServer) -> Statement:
                 answer = server.statement(theorem, self._patience)
-                tells, instances = server.tells[theorem.header], tuple(answer["resolved"])
-                return Statement(answer["spelt"], tells, answer["export"], answer["explicit"], instances)
+                header_notes, instances = server.header_notes[theorem.header], tuple(answer["resolved"])
+                return Statement(answer["spelt"], header_notes, answer["export"], answer["explicit"], instances)
 
             statement = self.servers.ask("statement", elaborate, header=theorem.header, retries=retries)
             self._stated = {theorem: statement}
@@ -117,10 +117,10 @@ class Judge:
             exports = {"statement": statement.export, "proof": export, **theorem.restrictions}
             answer = self.servers.ask("kernel", lambda s: s.request("replay", seconds=patience.seconds, **exports))
         except ServerCrashed as error:
-            return Rejection("died", str(error))
+            return Rejection("crash", str(error))
         if "failed" in answer:
             return Rejection(answer["failed"], answer["message"])
-        return Proof(theorem, tactics, tuple(answer["axioms"]), statement.text, statement.tells)
+        return Proof(theorem, tactics, tuple(answer["axioms"]), statement.text, statement.header_notes)
 
     def close(self) -> None:
         """Stop its servers."""

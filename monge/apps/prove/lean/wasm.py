@@ -15,7 +15,7 @@ SYSTEM = re.compile(rb"_*(emscripten|syscall|em_|uv_|dl|exec|fexec|v?fork|kill|s
 """What the interpreter need not find by name: ways out of Lean."""
 
 
-def mend(package: Path, out: Path) -> None:
+def patch(package: Path, out: Path) -> None:
     """Write lean.js, lean.wasm and symbols.txt to `out`. ValueError if the build is not the one that this knows."""
     script, called = script_of((package / "lean.js").read_text())
     module, symbols = module_of((package / "lean.wasm").read_bytes(), called)

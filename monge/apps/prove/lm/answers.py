@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from monge.apps.prove.lm.prompt import Found, found_in
+from monge.apps.prove.lm.prompt import ParsedTactic, parse_tactic
 
 TACTIC = 20_000
 """Maximum length of a tactic in characters."""
@@ -55,15 +55,15 @@ def chat_answer(choice: Any) -> Answer:
     return Answer(text, logps, ends if len(ends) == len(logps) else ())
 
 
-def tactic_in(answer: Answer) -> Found:
+def tactic_in(answer: Answer) -> ParsedTactic:
     """The first tactic of an answer. ValueError if it is too long."""
-    parsed = found_in(answer.text[:TEXT])
+    parsed = parse_tactic(answer.text[:TEXT])
     if len(parsed.tactic) > TACTIC:
         raise ValueError(f"a tactic has more than {TACTIC} characters")
     return parsed
 
 
-def logp_of(answer: Answer, parsed: Found) -> float:
+def logp_of(answer: Answer, parsed: ParsedTactic) -> float:
     """The sum of the log-probabilities of the tokens that contain the tactic, or of all tokens if their positions are unknown.
 
     ValueError if it is not finite.

@@ -12,10 +12,10 @@ from monge.apps.prove.tree import Suggestion
 
 
 class SuggestionCache:
-    """Suggestions by key: up to `most` recently used entries in memory, and all entries in the SQLite file `path` if given."""
+    """Suggestions by key: up to `size` recently used entries in memory, and all entries in the SQLite file `path` if given."""
 
-    def __init__(self, most: int, path: Path | None = None) -> None:
-        self.most, self.path = most, path
+    def __init__(self, size: int, path: Path | None = None) -> None:
+        self.size, self.path = size, path
         self._known: OrderedDict[str, tuple[Suggestion, ...]] = OrderedDict()
         self._lock = Lock()
         if path is not None:
@@ -53,7 +53,7 @@ class SuggestionCache:
         with self._lock:
             self._known[key] = tuple(suggestions)
             self._known.move_to_end(key)
-            while len(self._known) > self.most:
+            while len(self._known) > self.size:
                 self._known.popitem(last=False)
 
     @contextmanager

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from monge.apps.prove.lm.prompt import found_in, prompt
+from monge.apps.prove.lm.prompt import parse_tactic, prompt
 from monge.apps.prove.policy import merged
 from monge.apps.prove.state import State
 from monge.apps.prove.tree import Suggestion
@@ -59,9 +59,9 @@ class Causal:
         special = model.tokenizer.eos_token_id, getattr(generation, "eos_token_id", None)
         self._ends = {e for ids in special for e in (ids if isinstance(ids, list) else [ids]) if e is not None}
 
-    def __call__(self, states: Sequence[State], most: int) -> list[list[Suggestion]]:
+    def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
         prompts, length = [self.prompt_ids(state) for state in states], self.sampling.max_new_tokens
-        rows = [number for number in range(len(states)) for _ in range(most)]
+        rows = [number for number in range(len(states)) for _ in range(limit)]
         draws = torch.rand(len(rows), length, generator=self.generator, dtype=torch.float64)
         answers: set[tuple[int, tuple[int, ...]]] = set()
         for batch in by_length([len(prompts[number]) + length for number in rows], self.sampling.tokens):
@@ -73,7 +73,7 @@ class Causal:
         suggestions: list[list[Suggestion]] = [[] for _ in states]
         for (number, part), row in zip(parts, log_probabilities(self.model, pairs, self.sampling.tokens), strict=True):
             suggestions[number].append(Suggestion(part.tactic, float(row[part.start :].sum())))
-        return [merged(per_state, most) for per_state in suggestions]
+        return [merged(per_state, limit) for per_state in suggestions]
 
     def prompt_ids(self, state: State) -> list[int]:
         """The prompt's tokens, cut at the start if needed to leave room for an answer."""
@@ -93,7 +93,7 @@ class Causal:
             new = ids[:, 0].tolist()
             for k in sorted(running):
                 answers[k].append(new[k])
-                if answers[k][-1] in self._ends or found_in(self._text(answers[k])).closed:
+                if answers[k][-1] in self._ends or parse_tactic(self._text(answers[k])).closed:
                     running.remove(k)
             if not running:
                 break
@@ -117,7 +117,7 @@ class Causal:
     def _part(self, answer: Sequence[int]) -> "Part | None":
         """The part of an answer that counts; None if it has no tactic."""
         texts = [self._text(answer[:k]) for k in range(len(answer) + 1)]
-        parsed = found_in(texts[-1])
+        parsed = parse_tactic(texts[-1])
         if not parsed.tactic:
             return None
         start = max(k for k, text in enumerate(texts) if len(text) <= parsed.start)

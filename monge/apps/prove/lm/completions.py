@@ -12,14 +12,25 @@ from typing import Any
 
 from monge.apps.prove.lm.answers import Answer, chat_answer, logp_of, tactic_in, text_answer
 from monge.apps.prove.lm.cache import SuggestionCache
-from monge.apps.prove.lm.circuit import Lost
-from monge.apps.prove.lm.endpoint import Endpoint, HTTPClient, Refused
+from monge.apps.prove.lm.circuit import RequestFailed
+from monge.apps.prove.lm.endpoint import Endpoint, HTTPClient, RequestRejected
 from monge.apps.prove.lm.prompt import fingerprint, prompt
 from monge.apps.prove.policy import merged
 from monge.apps.prove.state import Goal, State
 from monge.apps.prove.tree import Suggestion
 
-HOW = ("key_variable", "seconds", "retries", "wait", "longest", "breaker", "rest", "workers", "remembered", "cache")
+HOW = (
+    "api_key_variable",
+    "timeout_seconds",
+    "retries",
+    "backoff_seconds",
+    "max_backoff_seconds",
+    "breaker_failures",
+    "breaker_cooldown_seconds",
+    "max_concurrent",
+    "cache_size",
+    "cache_file",
+)
 """Settings that do not affect the answers."""
 PLAIN = prompt(State((Goal("True"),)))
 """A prompt that any working server answers."""
@@ -49,10 +60,10 @@ class Completions:
         self.settings, self.seed = settings, seed
         self.missed: list[str] = []
         self._client = HTTPClient(settings, seed, sleep=sleep, clock=clock)
-        self._memory = SuggestionCache(settings.remembered, settings.cache)
+        self._memory = SuggestionCache(settings.cache_size, settings.cache_file)
         self._has_logps = False
 
-    def __call__(self, states: Sequence[State], most: int) -> list[list[Suggestion]]:
+    def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
         """Suggestions for each state.
 
         ValueError if the server rejects even PLAIN or sends no log-probabilities; ConnectionError while the circuit is open.
@@ -60,24 +71,24 @@ class Completions:
         prompts = [prompt(state) for state in states]
         distinct = list(dict.fromkeys(prompts))
         with ThreadPool(
-            min(self.settings.workers, len(distinct) or 1)
+            min(self.settings.max_concurrent, len(distinct) or 1)
         ) as pool:  # leaving the block does not wait for requests
-            suggestions = pool.map(lambda text: self._suggestions(text, most), distinct, chunksize=1)
+            suggestions = pool.map(lambda text: self._suggestions(text, limit), distinct, chunksize=1)
         by_prompt = dict(zip(distinct, suggestions, strict=True))
         return [list(by_prompt[text]) for text in prompts]
 
-    def _suggestions(self, text: str, most: int) -> list[Suggestion]:
-        key = self._key(text, most)
+    def _suggestions(self, text: str, limit: int) -> list[Suggestion]:
+        key = self._key(text, limit)
         cached = self._memory.get(key)
         if cached is not None:
             return cached
-        answers, complete = self._answers(text, most)
+        answers, complete = self._answers(text, limit)
         suggestions = [one for answer in answers if (one := self._suggestion(answer)) is not None]
         if self.settings.uniform:
-            tactics = list(dict.fromkeys(one.tactic for one in suggestions))[:most]
+            tactics = list(dict.fromkeys(one.tactic for one in suggestions))[:limit]
             suggestions = [Suggestion(tactic, -math.log(len(tactics))) for tactic in tactics]
         else:
-            suggestions = merged(suggestions, most)
+            suggestions = merged(suggestions, limit)
         if complete:
             self._memory.put(key, suggestions)
         return suggestions
@@ -92,21 +103,21 @@ class Completions:
             return None
         return Suggestion(parsed.tactic, logp) if parsed.tactic else None
 
-    def _answers(self, text: str, most: int) -> tuple[list[Answer], bool]:
-        """Up to `most` answers, in at most `most` requests, and False if a request was lost or rejected."""
+    def _answers(self, text: str, limit: int) -> tuple[list[Answer], bool]:
+        """Up to `limit` answers, in at most `limit` requests, and False if a request was lost or rejected."""
         settings = self.settings
-        most = most if settings.temperature > 0 else 1  # all answers would be identical
+        limit = limit if settings.temperature > 0 else 1  # all answers would be identical
         answers: list[Answer] = []
-        for number in range(most):
+        for number in range(limit):
             try:
-                answers += self._read(self._client.ask(self._body(text, most - len(answers), number)))
-            except (Lost, Refused) as error:
-                if isinstance(error, Refused):  # a rejection of PLAIN as well ends the run
-                    with suppress(Lost):
-                        self._client.ask(self._body(PLAIN, most - len(answers)))
+                answers += self._read(self._client.ask(self._body(text, limit - len(answers), number)))
+            except (RequestFailed, RequestRejected) as error:
+                if isinstance(error, RequestRejected):  # a rejection of PLAIN as well ends the run
+                    with suppress(RequestFailed):
+                        self._client.ask(self._body(PLAIN, limit - len(answers)))
                 self.missed.append(str(error))
                 return answers, False
-            if len(answers) >= most:
+            if len(answers) >= limit:
                 break
         return answers, True
 
@@ -117,7 +128,7 @@ class Completions:
         body |= {name: getattr(settings, name) for name in ("model", "temperature", "top_p", "max_tokens")}
         if not settings.uniform:
             body["logprobs"] = True if settings.chat else 1
-        if settings.temperature > 0 and settings.seeded:
+        if settings.temperature > 0 and settings.send_seed:
             digest = sha256(f"{self.seed} {number} {text}".encode(errors="replace")).digest()
             body["seed"] = int.from_bytes(digest[:4], "big") >> 1
         return {**body, "n": count}
@@ -143,8 +154,8 @@ class Completions:
         self.missed += ["an answer had no valid log-probabilities"] * (len(answers) - len(usable))
         return usable
 
-    def _key(self, text: str, most: int) -> str:
+    def _key(self, text: str, limit: int) -> str:
         settings = {name: value for name, value in asdict(self.settings).items() if name not in HOW}
         seed = self.seed if self.settings.temperature > 0 else 0
-        content = json.dumps([READING, fingerprint(), settings, seed, most, text], sort_keys=True)
+        content = json.dumps([READING, fingerprint(), settings, seed, limit, text], sort_keys=True)
         return sha256(content.encode()).hexdigest()

@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from monge.apps.prove.lm.circuit import Circuit, Lost
+from monge.apps.prove.lm.circuit import Circuit, RequestFailed
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,27 @@ class Endpoint:
     """Maximum number of tokens per answer."""
     uniform: bool = False
     """Treat all distinct tactics as equally likely and request no log-probabilities."""
-    seeded: bool = True
+    send_seed: bool = True
     """Send a seed with each request, derived from the search's seed and the prompt. Some servers reject this field."""
-    key_variable: str = ""
+    api_key_variable: str = ""
     """Name of the environment variable that holds the API key; if empty, no key is sent."""
-    seconds: float = 120.0
+    timeout_seconds: float = 120.0
     """Timeout per request in seconds."""
     retries: int = 4
     """Maximum number of retries per request, after connection errors, HTTP 429 and HTTP 5xx."""
-    wait: float = 1.0
+    backoff_seconds: float = 1.0
     """Seconds before the first retry; doubles with each further retry and varies randomly by up to 50 %."""
-    longest: float = 60.0
+    max_backoff_seconds: float = 60.0
     """Maximum number of seconds between retries; if the server asks for more, the request fails."""
-    breaker: int = 3
+    breaker_failures: int = 3
     """Number of consecutive requests that must fail, after all their retries, to trip the circuit breaker."""
-    rest: float = 60.0
+    breaker_cooldown_seconds: float = 60.0
     """Seconds before a tripped circuit breaker lets a request through again."""
-    workers: int = 8
+    max_concurrent: int = 8
     """Maximum number of concurrent requests."""
-    remembered: int = 10_000
+    cache_size: int = 10_000
     """Maximum number of prompts whose suggestions are cached in memory; the least recently used are evicted."""
-    cache: Path | None = None
+    cache_file: Path | None = None
     """SQLite file that caches the suggestions for all prompts; several processes may share it. Default: no file."""
 
     def __post_init__(self) -> None:
@@ -66,12 +66,19 @@ class Endpoint:
             raise ValueError(
                 "url must be a server's address up to its version, without a key, such as http://localhost:8000/v1"
             )
-        if self.key_variable and not self.key_variable.isidentifier():  # not shown: it may be the key itself
-            raise ValueError("key_variable must be the name of an environment variable that holds the key")
-        for name in ("max_tokens", "seconds", "top_p", "breaker", "rest", "workers"):
+        if self.api_key_variable and not self.api_key_variable.isidentifier():  # not shown: it may be the key itself
+            raise ValueError("api_key_variable must be the name of an environment variable that holds the key")
+        for name in (
+            "max_tokens",
+            "timeout_seconds",
+            "top_p",
+            "breaker_failures",
+            "breaker_cooldown_seconds",
+            "max_concurrent",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("temperature", "retries", "wait", "longest", "remembered"):
+        for name in ("temperature", "retries", "backoff_seconds", "max_backoff_seconds", "cache_size"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
@@ -85,7 +92,7 @@ RESPONSE = 16 << 20
 """Maximum size of a response in bytes."""
 
 
-class Refused(ValueError):
+class RequestRejected(ValueError):
     """The server rejected this request or its answer is unusable; other requests may succeed."""
 
 
@@ -117,30 +124,29 @@ class HTTPClient:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint, self._sleep, self._clock = endpoint, sleep, clock
-        self.circuit = Circuit(endpoint.address, endpoint.breaker, endpoint.rest, clock)
+        self.circuit = Circuit(endpoint.address, endpoint.breaker_failures, endpoint.breaker_cooldown_seconds, clock)
         self._draws = random.Random(seed)
 
     def ask(self, body: Mapping[str, Any]) -> Any:
         """The server's answer, parsed from JSON.
 
-        Refused or another ValueError with the server's message if it rejects the request; Lost if it cannot be reached;
-        ConnectionError while the circuit is open.
+        RequestRejected or another ValueError with the server's message if it rejects the request; RequestFailed if it
+        cannot be reached; ConnectionError while the circuit is open.
         """
         with self.circuit.guard():
             return self._with_retries(body)
 
     def _with_retries(self, body: Mapping[str, Any]) -> Any:
-        most, longest = self.endpoint.retries, self.endpoint.longest
-        attempt = 0
+        endpoint, attempt = self.endpoint, 0
         while True:
             self.circuit.check()
             try:
                 return self._once(body)
             except _Retry as retry:
-                delay = min(self.endpoint.wait * 2.0 ** min(attempt, 30), longest / 1.5) * self._draws.uniform(0.5, 1.5)
-                if attempt == most or retry.after > longest:
-                    raise Lost(str(retry)) from retry
-                self._sleep(max(delay, retry.after))
+                delay = min(endpoint.backoff_seconds * 2.0 ** min(attempt, 30), endpoint.max_backoff_seconds / 1.5)
+                if attempt == endpoint.retries or retry.after > endpoint.max_backoff_seconds:
+                    raise RequestFailed(str(retry)) from retry
+                self._sleep(max(delay * self._draws.uniform(0.5, 1.5), retry.after))
                 attempt += 1
 
     def _once(self, body: Mapping[str, Any]) -> Any:
@@ -149,14 +155,14 @@ class HTTPClient:
         request = Request(address, json.dumps(body).encode(), headers)
         start = self._clock()
         try:
-            with _OPENER.open(request, timeout=self.endpoint.seconds) as response:
+            with _OPENER.open(request, timeout=self.endpoint.timeout_seconds) as response:
                 text = self._read(response, start)
         except HTTPError as error:
             with error:
                 message = f"HTTP {error.code}: {_message(error, secret)}"
             if error.code == 429 or error.code >= 500:
                 raise _Retry(message, _retry_after(error.headers)) from None
-            raise (Refused if error.code in (400, 413, 422) else ValueError)(f"{address}: {message}") from None
+            raise (RequestRejected if error.code in (400, 413, 422) else ValueError)(f"{address}: {message}") from None
         except (OSError, HTTPException) as error:
             reason = error.reason if isinstance(error, URLError) else error
             raise _Retry(str(reason) or type(reason).__name__) from error
@@ -172,15 +178,15 @@ class HTTPClient:
             parts.append(part)
             size += len(part)
             if size > RESPONSE:
-                raise Refused(f"{self.endpoint.address}: the answer has more than {RESPONSE >> 20} MiB")
-            if self._clock() - start > self.endpoint.seconds:  # the socket's timeout applies to each part
+                raise RequestRejected(f"{self.endpoint.address}: the answer has more than {RESPONSE >> 20} MiB")
+            if self._clock() - start > self.endpoint.timeout_seconds:  # the socket's timeout applies to each part
                 raise TimeoutError("timed out")
         if response.length:
             raise ConnectionResetError("the answer is incomplete")
         return b"".join(parts)
 
     def _key(self) -> str:
-        name = self.endpoint.key_variable
+        name = self.endpoint.api_key_variable
         secret = os.environ.get(name, "").strip() if name else ""
         if name and not (secret and secret.isascii() and secret.isprintable()):
             raise ValueError(f"{self.endpoint.address}: the environment variable {name} holds no key; set it")

@@ -33,11 +33,11 @@ def fingerprint() -> str:
 
 def tactic_of(text: str) -> str:
     """The first tactic of a model's answer, with its continuation lines, dedented; '' if there is none."""
-    return found_in(text).tactic
+    return parse_tactic(text).tactic
 
 
 @dataclass(frozen=True)
-class Found:
+class ParsedTactic:
     """The first tactic of a text and its position: `text[start:end]` is the tactic as written."""
 
     tactic: str
@@ -47,7 +47,7 @@ class Found:
     """True if the text after it ends the tactic, so that no further text can extend it."""
 
 
-def found_in(text: str) -> Found:
+def parse_tactic(text: str) -> ParsedTactic:
     """The first tactic of a text; an empty one if there is none."""
     leading = LEADING.match(text)
     start = leading.end() if leading else 0
@@ -71,7 +71,7 @@ def found_in(text: str) -> Found:
         else:
             pending.append(row[min(indent, _indent(row)) :].rstrip())
         position += len(row) + 1
-    return Found("\n".join(lines), start, end, closed)
+    return ParsedTactic("\n".join(lines), start, end, closed)
 
 
 def _indent(row: str) -> int:

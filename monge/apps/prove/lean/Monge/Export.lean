@@ -17,23 +17,23 @@ namespace Monge
 /-! ## What a proof uses -/
 
 /-- Does module data import one of the modules named, or one marked? -/
-partial def reaches (env : Environment) (beyond : NameSet) (marked : Array Bool) (imports : Array Lean.Import) (i : Nat := 0) :
+partial def reaches (env : Environment) (excluded : NameSet) (marked : Array Bool) (imports : Array Lean.Import) (i : Nat := 0) :
     Bool :=
   match imports[i]? with
   | none => false
   | some m =>
-    if beyond.contains m.module then true else
+    if excluded.contains m.module then true else
     match env.getModuleIdx? m.module with
     | some j => match marked[j.toNat]? with
       | some true => true
-      | _ => reaches env beyond marked imports (i + 1)
-    | none => reaches env beyond marked imports (i + 1)
+      | _ => reaches env excluded marked imports (i + 1)
+    | none => reaches env excluded marked imports (i + 1)
 
 /-- Marks on the modules that import one of a set: in an environment a module comes after all that it imports. -/
-partial def importers (env : Environment) (beyond : NameSet) (marked : Array Bool := #[]) : Array Bool :=
+partial def importers (env : Environment) (excluded : NameSet) (marked : Array Bool := #[]) : Array Bool :=
   match env.header.moduleData[marked.size]? with
   | none => marked
-  | some data => importers env beyond (marked.push (reaches env beyond marked data.imports))
+  | some data => importers env excluded (marked.push (reaches env excluded marked data.imports))
 
 partial def nameSet (l : List Name) (s : NameSet := {}) : NameSet := match l with | [] => s | n :: l => nameSet l (s.insert n)
 
@@ -79,7 +79,7 @@ def carriersOf (env : Environment) (m : Nat) : List Name :=
 
 /-- The module that declares the theorem of the library that a request restates, if it does. -/
 def restated (env : Environment) (j : Json) : Option Nat :=
-  match str j "after" with
+  match str j "restates" with
   | "" => none
   | s => match env.getModuleIdxFor? s.toName with | some i => some i.toNat | none => none
 
@@ -88,15 +88,15 @@ instances that carry them: public files do not say which of them come after it. 
 def excludedNames (env : Environment) (j : Json) : List Name :=
   followed (names (arr j "exclude")) (match restated env j with | some m => carriersOf env m | none => [])
 
-/-- `exclude` names constants; `beyond` modules, whose importers are out of reach; `after` a theorem, its module's theorems and
+/-- `exclude` names constants; `exclude_importers` modules, whose importers are out of reach; `restates` a theorem, its module's theorems and
 the module's importers. -/
 def excluded (env : Environment) (j : Json) : Excluded :=
-  let beyond := names (arr j "beyond")
-  let beyond := match restated env j with
-    | some m => match env.header.moduleNames[m]? with | some n => n :: beyond | none => beyond
-    | none => beyond
+  let excluded := names (arr j "exclude_importers")
+  let excluded := match restated env j with
+    | some m => match env.header.moduleNames[m]? with | some n => n :: excluded | none => excluded
+    | none => excluded
   { names := nameSet (excludedNames env j),
-    modules := match beyond with | [] => #[] | _ => importers env (nameSet beyond) }
+    modules := match excluded with | [] => #[] | _ => importers env (nameSet excluded) }
 
 def Excluded.has (e : Excluded) (env : Environment) (c : Name) : Bool :=
   if e.names.contains c then true else

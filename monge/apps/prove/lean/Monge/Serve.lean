@@ -55,12 +55,12 @@ partial def eraseBeyond (r : Cells) (env : Environment) (marked : Array Bool) (m
 /-- What a request excludes that is not there, so that a misspelt name is not taken for a wall. -/
 partial def absent (env : Environment) (j : Json) : Option Json :=
   let lost := first (names (arr j "exclude")) (fun n => !env.contains n)
-  match lost, first (names (arr j "beyond")) (fun n => (env.getModuleIdx? n).isNone) with
+  match lost, first (names (arr j "exclude_importers")) (fun n => (env.getModuleIdx? n).isNone) with
   | some n, _ => some (failure "statement" ("exclude: there is no " ++ shown n))
-  | none, some n => some (failure "statement" ("beyond: there is no module " ++ shown n))
-  | none, none => match str j "after", restated env j with
+  | none, some n => some (failure "statement" ("exclude_importers: there is no module " ++ shown n))
+  | none, none => match str j "restates", restated env j with
     | "", _ | _, some _ => none
-    | s, none => some (failure "statement" ("after: there is no " ++ s ++ " in the library"))
+    | s, none => some (failure "statement" ("restates: there is no " ++ s ++ " in the library"))
 
 /-- An environment whose simp, ext and grind do not know what is excluded. -/
 def without (header : Command.State) (j : Json) : BaseIO Command.State := do

@@ -154,7 +154,7 @@ def Repl.header (s : Repl) (text : String) : BaseIO (Repl × Json) := do
   let (stxs, failed, state) ← (Source.of "<header>" text start).all
   if failed.size == 0 then
     let tells := told text stxs.toList (← redefined state.env (scopeOf state) (declared state.env))
-    return ({ s with headers := s.headers.push state }, .mkObj [("header", int s.headers.size), ("tells", list tells)])
+    return ({ s with headers := s.headers.push state }, .mkObj [("header", int s.headers.size), ("notes", list tells)])
   return (s, .mkObj [("failed", .str "header"), ("errors", .arr failed)])
 
 /-! ## Statements -/

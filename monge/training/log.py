@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -101,19 +102,34 @@ class Log:
         if self.progress:
             self.progress.update(self.task, completed=step)
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of a step."""
+    def write(self, step: int, metrics: Mapping[str, float], *, examples: int = 0, memory: float | None = None) -> None:
+        """Record the metrics of a step, and report progress.
+
+        `examples` is their number since the run started or resumed, and `memory` the peak on a GPU in GB. Both are shown, but
+        not recorded: the records of a resumed run are identical to those of an uninterrupted one.
+        """
         self.jsonl.write({"step": step, **metrics})
-        note = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith("loss"))
+        elapsed = time.monotonic() - self.started
+        notes = [f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith("loss")]
+        notes += [f"{_short(examples / max(elapsed, 1e-9))} examples/s"] if examples else []
+        notes += [] if memory is None else [f"{memory:.1f} GB"]
         if self.progress:
-            self.progress.update(self.task, completed=step, note=note)
-        elif step == self.steps or time.monotonic() - self.started - self.printed >= EVERY:
-            self.printed = time.monotonic() - self.started
-            rate = (step - self.first) / max(self.printed, 1e-9)
-            print(f"{self.title}  step {step}/{self.steps}  {rate:.3g} steps/s  {note}", flush=True)
+            self.progress.update(self.task, completed=step, note="  ".join(notes))
+        elif step == self.steps or elapsed - self.printed >= EVERY:
+            self.printed = elapsed
+            left = timedelta(seconds=round(elapsed * (self.steps - step) / max(step - self.first, 1)))
+            print("  ".join([self.title, f"step {step}/{self.steps}", *notes, f"{left} left"]), flush=True)
         if self.board:
             for name, value in metrics.items():
                 self.board.add_scalar(name, value, step)
+
+
+def _short(rate: float) -> str:
+    """A positive number with at most three digits and a unit prefix: 12.3k."""
+    for factor, prefix in ((1e6, "M"), (1e3, "k")):
+        if rate >= factor:
+            return f"{rate / factor:.3g}{prefix}"
+    return f"{rate:.3g}"
 
 
 def _progress(title: str, step: int, steps: int) -> tuple[Any, Any]:

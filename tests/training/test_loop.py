@@ -10,11 +10,11 @@ from regression import Regression
 from torch.testing import assert_close
 
 from monge.objective.base import Weighted
-from monge.train import checkpoint
-from monge.train.config import TrainConfig
-from monge.train.distributed import Ranks, ranks
-from monge.train.loop import prepare, train
-from monge.train.state import State
+from monge.training import checkpoint
+from monge.training.config import TrainConfig
+from monge.training.distributed import Ranks, ranks
+from monge.training.loop import prepare, train
+from monge.training.state import State
 
 HERE = Ranks(0, 1, torch.device("cpu"))
 

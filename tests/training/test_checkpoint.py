@@ -10,11 +10,11 @@ import torch
 from regression import Regression
 from torch.testing import assert_close
 
-from monge.train import checkpoint
-from monge.train.checkpoint import prune, read, save, steps
-from monge.train.distributed import Ranks
-from monge.train.loop import prepare, train
-from monge.train.state import State, load_weights
+from monge.training import checkpoint
+from monge.training.checkpoint import prune, read, save, steps
+from monge.training.distributed import Ranks
+from monge.training.loop import prepare, train
+from monge.training.state import State, load_weights
 
 HERE = Ranks(0, 1, torch.device("cpu"))
 MONGE = Path(checkpoint.__file__).parents[1]
@@ -61,7 +61,7 @@ def test_a_saved_state_is_read_unchanged(tmp_path: Path) -> None:
 
 def test_pruning_keeps_the_last_and_the_chosen(tmp_path: Path) -> None:
     saved(tmp_path, [1, 2, 3, 4, 5, 6])
-    prune(tmp_path, keep=2, also={1, 3, 99})
+    prune(tmp_path, keep=2, keep_steps={1, 3, 99})
     assert stored_steps(tmp_path) == [1, 3, 5, 6]
     assert len(list(tmp_path.iterdir())) == 4
 
@@ -73,7 +73,7 @@ def test_a_half_written_checkpoint_is_removed_and_never_listed(tmp_path: Path) -
     (tmp_path / ".writing-.writing-step-00000001").mkdir()
     assert stored_steps(tmp_path) == [1, 2]
     saved(tmp_path, [3])
-    prune(tmp_path, keep=5, also=set())
+    prune(tmp_path, keep=5, keep_steps=set())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002", "step-00000003"]
     read(tmp_path / "step-00000003", ["model", "resume", "ema"])
 
@@ -120,9 +120,9 @@ import resource, sys
 from pathlib import Path
 import torch
 from regression import Regression
-from monge.train.checkpoint import save
-from monge.train.distributed import Ranks
-from monge.train.loop import prepare
+from monge.training.checkpoint import save
+from monge.training.distributed import Ranks
+from monge.training.loop import prepare
 HERE = Ranks(0, 1, torch.device("cpu"))
 state, _ = prepare(Regression().build(), HERE)
 state.step = 2

@@ -13,9 +13,9 @@ from torch.testing import assert_close
 from monge.objective.next_token import NextToken, Tokens
 from monge.run import fit
 from monge.runs import reopen
-from monge.train.config import TrainConfig
-from monge.train.loop import Run
-from monge.train.state import load_weights, weights_of
+from monge.training.config import TrainConfig
+from monge.training.loop import Run
+from monge.training.state import load_weights, weights_of
 
 transformers = pytest.importorskip("transformers")
 SMALL = {"vocab_size": 96, "tie_word_embeddings": True}

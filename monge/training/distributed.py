@@ -48,7 +48,7 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def device_called(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
     """The device of this process: cpu, cuda (the GPU of its local rank), cuda:1, or auto, a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -67,9 +67,9 @@ def device_called(name: str) -> torch.device:
 
 @contextmanager
 def ranks(device: str = "auto") -> Iterator[Ranks]:
-    """The ranks set up by torchrun, or this process alone, on the device of this name (see `device_called`)."""
+    """The ranks set up by torchrun, or this process alone, on the device of this name (see `device_named`)."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_device = device_called(device)
+    local_device = device_named(device)
     if local_device.type == "cuda":
         torch.cuda.set_device(local_device)
     if world > 1 and not dist.is_initialized():
@@ -82,14 +82,14 @@ def ranks(device: str = "auto") -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def share(step: nn.Module, model: nn.Module, how: str, world: int) -> nn.Module:
+def parallelize(step: nn.Module, model: nn.Module, strategy: str, world: int) -> nn.Module:
     """`step`, whose forward is one training step of `model`, wrapped to run on all ranks.
 
     DDP wraps it. FSDP2 shards each block of the model (see lm.blocks.block_lists), then the rest, in place.
     """
     if world == 1:
         return step
-    if how == "ddp":
+    if strategy == "ddp":
         return DistributedDataParallel(step)
     from torch.distributed.fsdp import fully_shard  # takes a second to import, and only torchrun needs it
 
@@ -145,7 +145,7 @@ def on_cpu(tensor: Tensor) -> Tensor:
     return full(tensor.detach()).cpu()
 
 
-def placed_as(value: Tensor, like: Tensor) -> Tensor:
+def place_like(value: Tensor, like: Tensor) -> Tensor:
     """A full tensor on the device of `like`, and sharded like it if the shapes are equal."""
     value = value.to(like.device)
     if not is_sharded(like) or value.shape != like.shape:
@@ -156,14 +156,19 @@ def placed_as(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value, shard.device_mesh, shard.placements)
 
 
-def averaged(value: float, world: int) -> float:
+def mean_over_ranks(value: float, world: int) -> float:
     """The mean of `value` over the ranks."""
     return value if world == 1 else _reduce(value, dist.ReduceOp.SUM) / world
 
 
-def largest(value: float, world: int) -> float:
+def max_over_ranks(value: float, world: int) -> float:
     """The maximum of `value` over the ranks."""
     return value if world == 1 else _reduce(value, dist.ReduceOp.MAX)
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """Peak memory allocated on a GPU by this process, in GB; None on other devices."""
+    return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
 
 
 def _reduce(value: float, operation: Any) -> float:

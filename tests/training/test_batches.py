@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from monge.math.random import seeded
-from monge.train.batches import prefetched, shuffled
+from monge.training.batches import prefetched, shuffled
 
 seeds = st.integers(0, 2**31)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monge.train.log import JSONL, Log, _progress, read_records
+from monge.training.log import JSONL, Log, _progress, read_records
 
 
 def written(path: Path, steps: range) -> None:
@@ -84,11 +84,11 @@ def test_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_without_a_terminal_progress_is_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Log(tmp_path, step=0, steps=100, title="generate lr[/2]") as log:
         for step in range(1, 101):
-            log.write(step, {"loss": 1 / step, "gradient": 1.0})
+            log.write(step, {"loss": 1 / step, "gradient": 1.0}, examples=32 * step, memory=1.25)
     first, last = capsys.readouterr().out.splitlines()
-    assert first.startswith("generate lr[/2]  step 1/100  ")
-    assert first.endswith("steps/s  loss 1")
-    assert last.startswith("generate lr[/2]  step 100/100  ")
+    pattern = r"generate lr\[/2\]  step {}  loss {}  \d[\d.]*[kM]? examples/s  1\.2 GB  {} left"
+    assert re.fullmatch(pattern.format("1/100", "1", r"\d:\d\d:\d\d"), first)
+    assert re.fullmatch(pattern.format("100/100", r"0\.01", "0:00:00"), last)
 
 
 @pytest.mark.parametrize("width", [40, 100])

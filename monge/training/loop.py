@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from monge.math.types import Batch
 from monge.objective.base import Loss, Objective
-from monge.train.batches import Batches, prefetched
-from monge.train.config import TrainConfig
-from monge.train.distributed import Ranks, share, without_sync
-from monge.train.state import State, trained
+from monge.training.batches import Batches, prefetched
+from monge.training.config import TrainConfig
+from monge.training.distributed import Ranks, parallelize, without_sync
+from monge.training.state import State, trained
 
 B = TypeVar("B", bound=Batch)
 
@@ -54,7 +54,7 @@ def prepare(run: Run[Any], where: Ranks) -> tuple[State, nn.Module]:
     model, objective = run.model.to(where.device), run.objective.to(where.device)
     if config.compile:
         model.compile()
-    step = share(Step(model, objective), model, config.parallel, where.world)
+    step = parallelize(Step(model, objective), model, config.parallel, where.world)
     return State.start(model, objective, config), step
 
 
@@ -74,6 +74,7 @@ def train(
 
     def backward(metrics: dict[str, Any]) -> None:
         batch = next(batches).to(where.device)
+        state.examples += len(batch)
         with autocast:
             loss: Loss = step(batch)
         (loss.value / config.gradient_accumulation).backward()

@@ -8,8 +8,8 @@ from scipy.integrate import quad
 from torch import nn
 from torch.testing import assert_close
 
-from monge.train.config import TrainConfig
-from monge.train.optim import EMA, Optimizers, power_exponent, schedule
+from monge.training.config import TrainConfig
+from monge.training.optim import EMA, Optimizers, power_exponent, schedule
 
 widths = st.floats(0.01, 0.28)
 

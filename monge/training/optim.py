@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from monge.lm.blocks import block_lists
-from monge.train.config import TrainConfig
-from monge.train.distributed import full, is_sharded, placed_as
+from monge.training.config import TrainConfig
+from monge.training.distributed import full, is_sharded, place_like
 
 
 class Optimizers:
@@ -75,7 +75,7 @@ class Optimizers:
         for key, value in state.items():
             name, field = key.rsplit("/", 1)
             parameter = self.named[name]
-            owner[id(parameter)].state[parameter][field] = placed_as(value, parameter)
+            owner[id(parameter)].state[parameter][field] = place_like(value, parameter)
 
 
 def schedule(step: int, config: TrainConfig) -> float:

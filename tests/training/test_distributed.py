@@ -14,8 +14,8 @@ from torch.testing import assert_close
 from monge.files import read_tensors
 from monge.run import fit
 from monge.runs import reopen
-from monge.train.config import TrainConfig
-from monge.train.log import read_records
+from monge.training.config import TrainConfig
+from monge.training.log import read_records
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("regression.py")

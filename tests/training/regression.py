@@ -15,8 +15,8 @@ from monge.math.random import seeded
 from monge.math.types import Pair
 from monge.objective.base import Loss, Objective
 from monge.run import Interrupted, fit
-from monge.train.config import TrainConfig
-from monge.train.loop import Run
+from monge.training.config import TrainConfig
+from monge.training.loop import Run
 
 
 class Network(nn.Module):

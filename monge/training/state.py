@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from monge.files import tensor_hash
-from monge.train.config import TrainConfig
-from monge.train.distributed import Ranks, on_cpu, placed_as
-from monge.train.optim import EMA, Optimizers
+from monge.training.config import TrainConfig
+from monge.training.distributed import Ranks, on_cpu, place_like
+from monge.training.optim import EMA, Optimizers
 
 
 @dataclass
@@ -25,6 +25,8 @@ class State:
     optimizers: Optimizers
     ema: EMA | None
     step: int = 0
+    # examples that this process has seen since it started, for the rate in progress reports; not saved
+    examples: int = 0
     # {"step": ..., "value": ...} of the best evaluation
     best: dict[str, float] = field(default_factory=dict[str, float])
     # fingerprints of the frozen weights of model and objective, which no checkpoint holds
@@ -70,7 +72,7 @@ class State:
         load_weights(self.objective, _with_prefix("objective/", resume), frozen=objective_base)
         self.optimizers.load(_with_prefix("optimizer/", resume))
         if self.ema:
-            self.ema.weights = {k: placed_as(v, self.ema.weights[k]) for k, v in files["ema"].items()}
+            self.ema.weights = {k: place_like(v, self.ema.weights[k]) for k, v in files["ema"].items()}
         _set_random_states(_with_prefix("rng/", resume), where)
         self.step, self.best = scalars["step"], scalars["best"]
 
@@ -133,7 +135,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], *, frozen: str |
         )
     if frozen and frozen_fingerprint(module, weights) != frozen:
         raise ValueError("the frozen weights differ from those that the run was trained on; load the same base model")
-    module.load_state_dict({k: placed_as(v, current[k]) for k, v in weights.items()}, strict=False)
+    module.load_state_dict({k: place_like(v, current[k]) for k, v in weights.items()}, strict=False)
 
 
 def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

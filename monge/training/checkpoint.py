@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from monge.files import flush, read_json, read_tensors, write_tensors, writing
-from monge.train.distributed import Ranks
-from monge.train.state import State
+from monge.training.distributed import Ranks
+from monge.training.state import State
 
 
 def save(directory: Path, state: State, where: Ranks) -> Path:
@@ -42,12 +42,12 @@ def save(directory: Path, state: State, where: Ranks) -> Path:
     return target
 
 
-def prune(directory: Path, *, keep: int, also: set[int]) -> None:
-    """Remove all checkpoints except the last `keep` and those at steps `also`, and partial ones left by a crash."""
+def prune(directory: Path, *, keep: int, keep_steps: set[int]) -> None:
+    """Remove all checkpoints except the last `keep` and those at steps `keep_steps`, and partial ones left by a crash."""
     for stale in directory.glob(".writing-*"):
         shutil.rmtree(stale)
     for path in steps(directory)[:-keep]:
-        if step_of(path) not in also:
+        if step_of(path) not in keep_steps:
             # renamed first: a partly removed directory must not be taken for a checkpoint
             removed = path.rename(path.with_name(f".writing-{path.name}"))
             shutil.rmtree(removed)
