@@ -1,5 +1,5 @@
-# Two commands: `make demo` and `make test`. Both set themselves up in .venv; the second time that takes no time.
-# On Linux, PyPI's torch brings CUDA. Without a GPU, name the CPU index of PyTorch's "Get started" page: make demo TORCH_INDEX=...
+# Main targets: `make demo` and `make test`. Both create .venv on first use.
+# On Linux, PyPI's torch brings CUDA. Without a GPU, pass the CPU index from PyTorch's "Get started" page: make demo TORCH_INDEX=...
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -29,7 +29,7 @@ peers: .venv/peers.done
 
 .venv/run.done: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "monge needs Python 3.11 or newer: apt install python3 python3-venv"; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "monge needs Python 3.11 or newer; make PYTHON=python3.12 names another one"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "monge needs Python 3.11 or newer; choose another interpreter with make PYTHON=python3.12"; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "python3 has no venv: apt install python3-venv"; exit 2; }
 	@echo "Setting up .venv (a few minutes, once)."
 	$(PYTHON) -m venv .venv

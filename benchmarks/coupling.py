@@ -3,7 +3,7 @@
 OMP_NUM_THREADS=1 python benchmarks/coupling.py        # about six minutes
 """
 
-import side_by_side as side  # it sets one thread
+import side_by_side as side  # sets the number of threads to one
 
 # isort: split
 
@@ -36,25 +36,25 @@ POINTS = (
 SHAPES = ((512, 1024, 64), (200, 4000, 64), (4000, 200, 64), (1000, 1100, 64))
 """Rectangular problems: rows, columns, dimension of the points."""
 SEEDS = 5
-"""Instances of a row of points up to n = 1024, taken in turn round by round; above, one."""
+"""Number of instances per row of points, alternating between rounds, for n up to 1024; above that, one."""
 
 
 def seeds(n):
     return range(SEEDS if n <= 1024 else 1)
 
 
-def spelled(seeds):
+def seed_range(seeds):
     return f"{seeds[0]}..{seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
 
 
 def mixture(n, d, rng):
-    """A standard Gaussian, and ten Gaussians of deviation 1/2 about standard normal centres."""
+    """n draws of a standard Gaussian, and n of ten Gaussians with standard deviation 1/2 about standard normal centres."""
     centres = rng.normal(size=(10, d))
     return rng.normal(size=(n, d)), centres[rng.integers(0, 10, n)] + 0.5 * rng.normal(size=(n, d))
 
 
 def points(n, d, seed):
-    if d == 2:  # the OT-CFM tutorial's
+    if d == 2:  # the data of torchcfm's OT-CFM tutorial
         generator = torch.Generator().manual_seed(seed)
         return gaussians(n, generator), moons(n, generator)
     return tuple(torch.from_numpy(x.astype(np.float32)) for x in mixture(n, d, np.random.default_rng(seed)))
@@ -65,7 +65,7 @@ def squared_distance(x, y):
 
 
 def structured(n, seed):
-    """Named float32 cost matrices on which assignment solvers differ most."""
+    """Float32 cost matrices by name, on which assignment solvers differ most."""
     rng = np.random.default_rng(seed)
     x, y = (point.numpy() for point in points(n, 2, seed))
     noisy = x[rng.permutation(n)] + 0.01 * rng.normal(size=x.shape)
@@ -98,7 +98,7 @@ SOLVERS = {
 
 
 def in_turn(call, instances):
-    """Return a callable that goes through the instances."""
+    """A callable that applies `call` to the next instance each time, cyclically."""
     state = iter(())
 
     def next_call():
@@ -113,18 +113,18 @@ def in_turn(call, instances):
 
 
 def optimum(cost):
-    """The least total cost of a permutation, by scipy in float64."""
+    """The minimum total cost of a permutation, by scipy in float64."""
     exact = cost.astype(np.float64)
     return exact[linear_sum_assignment(exact)].sum()
 
 
 def excess(total, best):
-    """How much a total cost is above the best, relative to it."""
+    """Relative excess of a total cost over the best."""
     return float((total - best) / max(abs(best), 1e-300))
 
 
 def excess_of_pairs(pairs):
-    """|x - y|^2 above its optimum, in float64, at worst: of monge's permutation and of torchcfm's plan, before it draws."""
+    """Maximum relative excess over the optimal sum of |x - y|^2, in float64: of monge's permutation and of torchcfm's plan."""
     ours, theirs = [], []
     for x, y in pairs:
         cost = torch.cdist(x.double(), y.double()).square_().numpy()
@@ -140,7 +140,7 @@ def end_to_end():
         pairs = [points(n, d, seed) for seed in seeds(n)]
         calls = {"monge": in_turn(optimal_permutation, pairs), "torchcfm": in_turn(sample, pairs)}
         times = side.interleave(calls, rounds=2000 if n < 256 else 200, seconds=8)
-        row = {"kind": "end to end", "n": n, "d": d, "seeds": spelled(seeds(n)), "rounds": len(times["monge"])}
+        row = {"kind": "end to end", "n": n, "d": d, "seeds": seed_range(seeds(n)), "rounds": len(times["monge"])}
         yield row | side.compare(times) | excess_of_pairs(pairs)
 
 
@@ -150,14 +150,14 @@ def solve(kind, n, d, seeds, costs, seconds):
     times = side.interleave(calls, rounds=rounds, seconds=seconds)
     figures = side.compare(times)
     best = min(SOLVERS.keys() - {"monge"}, key=lambda name: figures[f"{name} ms"])
-    row = {"kind": kind, "n": n, "d": d, "seeds": spelled(seeds), "rounds": len(times["monge"])} | {
+    row = {"kind": kind, "n": n, "d": d, "seeds": seed_range(seeds), "rounds": len(times["monge"])} | {
         k: v for k, v in figures.items() if k.endswith("ms")
     }
     row |= {"best peer": best, "monge / best": figures["monge ms"] / figures[f"{best} ms"]}
-    found = [assign(cost) for cost in costs]
-    totals = [cost[np.arange(n), f.permutation].sum(dtype=np.float64) for cost, f in zip(costs, found, strict=True)]
+    solved = [assign(cost) for cost in costs]
+    totals = [cost[np.arange(n), s.permutation].sum(dtype=np.float64) for cost, s in zip(costs, solved, strict=True)]
     row["max excess / optimum"] = max(excess(total, optimum(cost)) for total, cost in zip(totals, costs, strict=True))
-    return row | {"max gap": max(f.gap for f in found)}
+    return row | {"max gap": max(s.gap for s in solved)}
 
 
 def solve_alone():
@@ -170,7 +170,7 @@ def solve_alone():
 
 
 def rectangular():
-    """Squared distances of a few points to many, every row matched, or every column where rows are more."""
+    """Squared distances of n points to m, with every row matched, or every column if there are more rows than columns."""
     for n, m, d in SHAPES:
         costs = []
         for seed in range(SEEDS):
@@ -181,22 +181,22 @@ def rectangular():
         calls = {name: in_turn(solver, [(cost,) for cost in costs]) for name, solver in solvers.items()}
         times = side.interleave(calls, rounds=200, seconds=3)
         row = {"kind": "rectangular", "n": n, "m": m, "d": d, "seeds": f"0..{SEEDS - 1}", "rounds": len(times["monge"])}
-        found = [assign_rectangular(cost).permutation for cost in costs]
-        totals = [cost[f >= 0, f[f >= 0]].sum(dtype=np.float64) for cost, f in zip(costs, found, strict=True)]
+        columns = [assign_rectangular(cost).permutation for cost in costs]  # -1 where a row is unmatched
+        totals = [cost[j >= 0, j[j >= 0]].sum(dtype=np.float64) for cost, j in zip(costs, columns, strict=True)]
         worst = max(excess(total, optimum(cost)) for total, cost in zip(totals, costs, strict=True))
         yield row | side.compare(times) | {"max excess / optimum": worst}
 
 
 def main():
     torch.set_num_threads(1)
-    whole, alone = list(end_to_end()), []
-    side.print_table("End to end: float32 points to permutation", whole)
+    complete = list(end_to_end())
+    side.print_table("End to end: float32 points to permutation", complete)
     alone = list(solve_alone())
     side.print_table("Solve alone: float32 cost matrix to permutation", alone)
-    thin = list(rectangular())
-    side.print_table("Rectangular: float32 cost matrix to assignment", thin)
+    oblong = list(rectangular())
+    side.print_table("Rectangular: float32 cost matrix to assignment", oblong)
     packages = ("numpy", "numba", "torch", "torchcfm", "POT", "scipy", "lapjv")
-    side.write_result("coupling", whole + alone + thin, packages)
+    side.write_result("coupling", complete + alone + oblong, packages)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Quality against evaluations of the network on scikit-learn's digits, five seeds: couplings, reflow, DDPM and DDIM.
+"""Sample quality by number of network evaluations on scikit-learn's digits, five seeds: couplings, reflow, DDPM and DDIM.
 
-Every arm has the same network, data, optimizer and number of steps; only what is regressed differs (reflow halves the
-steps: half for its teacher, half for the student). The Frechet distance
-is in features of a classifier of its own, beside the floor between two halves of the real data. Finished arms are kept in
-benchmarks/results/digits/, so the command goes on where it was stopped.
+Every arm has the same network, data, optimizer and number of steps; they differ in the regression target or its pairs
+(reflow spends half of its steps on the teacher and half on the student). The Frechet distance uses features of a separately
+trained classifier, and the floor is the distance between two halves of the real data. Finished arms are saved in
+benchmarks/results/digits/, so an interrupted command resumes.
 
     python benchmarks/digits.py [--seeds 5] [--steps 3000] [--workers 2]
 """
@@ -35,7 +35,7 @@ from monge.training.distributed import Ranks
 from monge.training.loop import Run, prepare, train
 
 BUDGETS = (1, 2, 4, 8, 20, 25, 32, 50)
-KEPT = Path(__file__).parent / "results" / "digits"
+SAVED = Path(__file__).parent / "results" / "digits"
 COUPLINGS: dict[str, dict] = {
     "independent": {"coupling": "independent"},
     "OT": {"coupling": "ot"},
@@ -47,7 +47,7 @@ COUPLINGS: dict[str, dict] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One training run, or several that follow from each other."""
+    """A method with a seed: one training run, or for reflow two in sequence."""
 
     name: str
     conditional: bool
@@ -57,7 +57,7 @@ class Arm:
     @property
     def path(self) -> Path:
         kind = "conditional" if self.conditional else "unconditional"
-        return KEPT / f"{kind} {self.name} {self.seed} {self.steps}.json".replace(" ", "-")
+        return SAVED / f"{kind} {self.name} {self.seed} {self.steps}.json".replace(" ", "-")
 
     def recipe(self, **changes) -> Generate:
         config = TrainConfig(steps=self.steps, seed=self.seed, loader_threads=0)
@@ -93,13 +93,13 @@ def fitted(run: Run) -> nn.Module:
 
 
 def generator_of(run: Run, model: nn.Module, data: Dataset) -> Generator:
-    """What `monge generate` draws with."""
+    """The generator that `monge generate` uses, for a trained model."""
     units = Units(run.constants["centre"], run.constants["scale"])
     return Generator(model, PATHS["linear"], units, data.shape, data.classes, data.levels or 0.0)
 
 
 def chain(model: nn.Module, scheduler, x: Tensor, labels: Tensor | None, steps: int, draws: torch.Generator) -> Tensor:
-    """Samples by one of diffusers' schedulers."""
+    """Samples in `steps` steps of one of diffusers' schedulers, from noise `x`."""
     scheduler.set_timesteps(steps)
     cond = {} if labels is None else {"label": labels}
     with torch.no_grad():
@@ -111,26 +111,26 @@ def chain(model: nn.Module, scheduler, x: Tensor, labels: Tensor | None, steps: 
 
 @cache
 def judge() -> Judge:
-    """One judge for all arms of a process, with the labels also where the arm has none."""
+    """The judge shared by all arms of a process; it has the labels even if the arm is unconditional."""
     return Judge.of(digits())
 
 
 def run(arm: Arm) -> dict[str, dict[str, float]]:
-    """Train an arm; by sampler and budget, the Frechet distance, recall, memorisation and class accuracy. Kept on disk."""
+    """Frechet distance, recall, memorisation and class accuracy of an arm by sampler and budget, trained or read from disk."""
     if arm.path.exists():
         return json.loads(arm.path.read_text())
     torch.set_num_threads(1)
     torch.manual_seed(arm.seed)
     data = digits() if arm.conditional else replace(digits(), labels=None)
-    known, n = judge(), len(data.x)
+    reference, n = judge(), len(data.x)
     labels = stratified_labels(data, n, arm.seed)
-    found: dict[str, dict[str, float]] = {}
+    metrics: dict[str, dict[str, float]] = {}
 
     def record(name: str, x: Tensor, generator: Generator) -> None:
         fake = generator.units.apply(generator.restore(x).flatten(1))
-        rows = known.rows(fake, labels)
-        found[name] = {k: rows[k].value for k in ("frechet", "recall", "memorisation", "class accuracy") if k in rows}
-        found["floor"] = {k: rows[k].floor for k in found[name]}
+        rows = reference.rows(fake, labels)
+        metrics[name] = {k: rows[k].value for k in ("frechet", "recall", "memorisation", "class accuracy") if k in rows}
+        metrics["floor"] = {k: rows[k].floor for k in metrics[name]}
 
     if arm.name == "diffusion":
         from diffusers import DDIMScheduler, DDPMScheduler
@@ -146,14 +146,14 @@ def run(arm: Arm) -> dict[str, dict[str, float]]:
                 x = chain(generator.model, sampler, noise, labels, budget, draws)
                 record(f"{name} {budget}", x, generator)
     else:
-        teaching = arm.name == "reflow"
-        built = arm.recipe(**COUPLINGS["independent" if teaching else arm.name]).build()
-        if teaching:
+        reflow = arm.name == "reflow"
+        built = arm.recipe(**COUPLINGS["independent" if reflow else arm.name]).build()
+        if reflow:
             built = replace(built, train=replace(built.train, steps=arm.steps // 2))
         generator = generator_of(built, fitted(built), data)
-        if teaching:  # the student starts from the teacher
-            taught = stratified_labels(data, 10_000, arm.seed)
-            pairs = generator.pairs(taught, 10_000, generator=seeded(arm.seed, 5))
+        if reflow:  # the student starts from the teacher's weights
+            pair_labels = stratified_labels(data, 10_000, arm.seed)
+            pairs = generator.pairs(pair_labels, 10_000, generator=seeded(arm.seed, 5))
             batches = StoredPairs(pairs, 128, classes=data.classes, seed=arm.seed)
             student = replace(built, batches=batches, model=generator.model.train())
             generator = generator_of(built, fitted(student), data)
@@ -163,31 +163,31 @@ def run(arm: Arm) -> dict[str, dict[str, float]]:
                 x = generator.end(noise, labels, Sampling(budget // (1 + (name == "heun")), solver))
                 record(f"{name} {budget}", x, generator)
     arm.path.parent.mkdir(parents=True, exist_ok=True)
-    arm.path.write_text(json.dumps(found))
-    return found
+    arm.path.write_text(json.dumps(metrics))
+    return metrics
 
 
 def main(seeds: int = 5, steps: int = 3000, workers: int = 2) -> None:
     """Run all arms and print the tables.
 
     Args:
-        seeds: Seeds 0 to this.
-        steps: Training steps of each arm.
-        workers: Arms at a time, one thread each.
+        seeds: Number of seeds per arm, counted from 0.
+        steps: Number of training steps per arm.
+        workers: Number of arms to run at a time, with one thread each.
     """
     names = {
         True: [*COUPLINGS, "reflow", "diffusion"],
         False: [name for name in COUPLINGS if name != "OT across classes"] + ["reflow", "diffusion"],
     }
     arms = [Arm(name, kind, seed, steps) for seed in range(seeds) for kind in (True, False) for name in names[kind]]
-    found: dict[Arm, dict[str, dict[str, float]]] = {}
+    by_arm: dict[Arm, dict[str, dict[str, float]]] = {}
     for number, result in processes(workers)(run, arms):
-        found[arms[number]] = result
-        print(f"{len(found)}/{len(arms)}  {arms[number].path.stem}", flush=True)
+        by_arm[arms[number]] = result
+        print(f"{len(by_arm)}/{len(arms)}  {arms[number].path.stem}", flush=True)
     rows = []
     for kind in (True, False):
         for name in names[kind]:
-            results = [found[arm] for arm in arms if (arm.name, arm.conditional) == (name, kind)]
+            results = [by_arm[arm] for arm in arms if (arm.name, arm.conditional) == (name, kind)]
             for sampler in results[0]:
                 figures = {key: interval([r[sampler][key] for r in results]) for key in results[0][sampler]}
                 rows.append(
@@ -198,8 +198,8 @@ def main(seeds: int = 5, steps: int = 3000, workers: int = 2) -> None:
             print_table(
                 f"{metric}, {'conditional' if kind else 'unconditional'}", shown(_by_budget(rows, kind, metric))
             )
-    title = "DDPM, DDIM, CFM and OT-CFM at the seed's budgets: Frechet distance, unconditional"
-    print_table(title, shown(_seed_comparison(rows)))
+    title = "frechet, unconditional: DDPM, DDIM, CFM and OT-CFM"
+    print_table(title, shown(_methods(rows)))
     write_result("digits", rows, packages=["torch", "numba", "diffusers", "scikit-learn"])
 
 
@@ -212,7 +212,7 @@ def _by_budget(rows: list[dict], conditional: bool, metric: str) -> list[dict]:
     return list(table.values())
 
 
-def _seed_comparison(rows: list[dict]) -> list[dict]:
+def _methods(rows: list[dict]) -> list[dict]:
     wanted: dict[str, Callable[[dict], bool]] = {
         "DDPM, 1000 steps": lambda r: r["sampler"] == "ddpm 1000",
         "DDIM, 50 steps": lambda r: r["sampler"] == "ddim 50",
@@ -221,11 +221,11 @@ def _seed_comparison(rows: list[dict]) -> list[dict]:
         "OT-CFM, 25 Heun steps": lambda r: (r["arm"], r["sampler"]) == ("OT", "heun 50"),
         "real against real": lambda r: r["sampler"] == "floor",
     }
-    found = []
+    table = []
     for name, match in wanted.items():
         row = next(r for r in rows if not r["conditional"] and match(r))
-        found.append({"method": name, "frechet": row["frechet"]})
-    return found
+        table.append({"method": name, "frechet": row["frechet"]})
+    return table
 
 
 if __name__ == "__main__":

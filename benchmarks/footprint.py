@@ -1,9 +1,9 @@
-"""What monge takes before it works: memory of a coupling at B = 4096, and the time to import the command.
+"""Overheads of monge: memory of a coupling at B = 4096, and the time to import the command line.
 
 python benchmarks/footprint.py        # half a minute
 """
 
-import side_by_side as side  # it sets one thread
+import side_by_side as side  # sets the number of threads to one
 
 # isort: split
 
@@ -21,7 +21,7 @@ dtype, d = getattr(torch, sys.argv[1]), int(sys.argv[2])
 draw = lambda n: Pair(torch.randn(n, d, dtype=dtype), torch.randn(n, d, dtype=dtype))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 pair = draw(4096)
-MinibatchOT()(draw(300))  # compiled code and buffers that stay
+MinibatchOT()(draw(300))  # allocates compiled code and lasting buffers
 before = peak()
 MinibatchOT()(pair)
 print(peak() - before)
@@ -29,12 +29,12 @@ print(peak() - before)
 
 
 def python(code: str, *words: str) -> str:
-    """What a fresh interpreter prints."""
+    """The output of a fresh interpreter that runs `code` with `words` as arguments."""
     return subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True).stdout
 
 
 def seconds(code: str) -> float:
-    """How long a fresh interpreter takes."""
+    """Seconds that a fresh interpreter takes to run `code`."""
     begin = time.perf_counter()
     python(code)
     return time.perf_counter() - begin
@@ -52,7 +52,7 @@ def main() -> None:
     rounds = [(seconds("pass"), seconds("import monge.cli"), seconds("import torch")) for _ in range(11)]
     bare, ours, torch = (statistics.median(times) for times in zip(*rounds, strict=True))
     imports = [{"import monge.cli s": ours - bare, "import torch s": torch - bare, "rounds": len(rounds)}]
-    side.print_table("Import, above a bare interpreter", imports)
+    side.print_table("Import time, minus that of a bare interpreter", imports)
     side.write_result("footprint", memory + imports)
 
 

@@ -1,6 +1,6 @@
-"""On a GPU: Sinkhorn, a DiT training step in float32, bf16 and compiled, and whether CPU and GPU agree.
+"""On a GPU: times of Sinkhorn and of a DiT training step in float32, bf16 and compiled, and agreement of CPU and GPU.
 
-Without a GPU it says so and measures nothing.
+Without a GPU it reports that and measures nothing.
 
     python benchmarks/gpu.py
 """
@@ -24,7 +24,7 @@ from monge.objective.flow_matching import FlowMatching
 
 
 def milliseconds(call: Callable[[], object], rounds: int = 20) -> float:
-    """The median of synchronised calls, after three that do not count."""
+    """Median time of synchronised calls, after three untimed ones."""
     times = []
     for count in range(rounds + 3):
         torch.cuda.synchronize()
@@ -40,19 +40,19 @@ def ot_rows() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for n in (256, 1024, 4096):
         x_0, x_1 = torch.randn(n, 64), torch.randn(n, 64) + 0.5
-        here, there = squared_euclidean(x_0, x_1), squared_euclidean(x_0.cuda(), x_1.cuda())
-        epsilon = 0.05 * float(here.mean())
-        cpu, gpu = sinkhorn(here, epsilon), sinkhorn(there, epsilon)
+        cost, cost_gpu = squared_euclidean(x_0, x_1), squared_euclidean(x_0.cuda(), x_1.cuda())
+        epsilon = 0.05 * float(cost.mean())
+        cpu, gpu = sinkhorn(cost, epsilon), sinkhorn(cost_gpu, epsilon)
         rows.append(
             {
                 "n": n,
-                "sinkhorn ms": milliseconds(lambda c=there, e=epsilon: sinkhorn(c, e)),
+                "sinkhorn ms": milliseconds(lambda c=cost_gpu, e=epsilon: sinkhorn(c, e)),
                 "marginal error": float(gpu.marginal_error),
                 "plan, max |CPU - GPU| * n": float((cpu.matrix - gpu.matrix.cpu()).abs().max()) * n,
                 "same assignment cost": bool(
                     torch.isclose(
-                        here.gather(1, assignment(here)[:, None]).mean(),
-                        there.gather(1, assignment(there)[:, None]).mean().cpu(),
+                        cost.gather(1, assignment(cost)[:, None]).mean(),
+                        cost_gpu.gather(1, assignment(cost_gpu)[:, None]).mean().cpu(),
                         rtol=1e-5,
                     )
                 ),
@@ -80,7 +80,7 @@ def dit_rows() -> list[dict[str, object]]:
                 loss.backward()
                 optimizer.step()
 
-            gc.collect()  # the networks of earlier rows
+            gc.collect()  # frees the networks of earlier rows
             torch.cuda.reset_peak_memory_stats()
             rows.append(
                 {
@@ -93,21 +93,21 @@ def dit_rows() -> list[dict[str, object]]:
 
 
 def agreement() -> list[dict[str, object]]:
-    """The same weights and noise walked on both devices."""
+    """Difference of samples from the same weights and noise, integrated on both devices."""
     torch.manual_seed(0)
     net = Patches((1, 8, 8), 2, DiTShape(BlockShape(128, 2), 4))
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     x_0 = torch.randn(64, 1, 8, 8)
     with torch.no_grad():
-        here = integrate(net, x_0, time_grid(20, x_0))
-        there = integrate(net.cuda(), x_0.cuda(), time_grid(20, x_0.cuda())).cpu()
-    return [{"samples, max |CPU - GPU| / max |x|": float((here - there).abs().max() / here.abs().max())}]
+        on_cpu = integrate(net, x_0, time_grid(20, x_0))
+        on_gpu = integrate(net.cuda(), x_0.cuda(), time_grid(20, x_0.cuda())).cpu()
+    return [{"samples, max |CPU - GPU| / max |x|": float((on_cpu - on_gpu).abs().max() / on_cpu.abs().max())}]
 
 
 def main() -> None:
     if not torch.cuda.is_available():
-        print("No GPU here: nothing was measured.")
+        print("No GPU found; nothing was measured.")
         return
     rows = [{"device": torch.cuda.get_device_name()}, *ot_rows(), *dit_rows(), *agreement()]
     print_table(f"On {torch.cuda.get_device_name()}", rows)

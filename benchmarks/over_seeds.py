@@ -7,14 +7,14 @@ from scipy.stats import t as student
 
 
 def interval(values: Sequence[float]) -> dict[str, object]:
-    """The mean, half the width of its 95 % interval (Student's t; nan for one value), and the values themselves."""
+    """The mean, the half-width of its 95 % interval (Student's t; nan for a single value), and the values."""
     n = len(values)
     half = float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5 if n > 1 else float("nan")
     return {"mean": statistics.mean(values), "half": half, "values": list(values)}
 
 
 def shown(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
-    """Rows for printing: intervals as text, seeds and steps left out."""
+    """Rows for printing: intervals as text, without seeds and steps."""
 
     def text(value: object) -> object:
         return f"{value['mean']:.3g} +- {value['half']:.2g}" if isinstance(value, Mapping) else value

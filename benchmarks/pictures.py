@@ -1,9 +1,16 @@
-"""The picture of curved and straight flows in the README: 8 Gaussians to moons, independent and OT-coupled pairs.
+"""The pictures of the README: curved and straight flows, matched tokens, and a proof search.
 
-python benchmarks/pictures.py
+python benchmarks/pictures.py flows
+python benchmarks/pictures.py tokens    # after `monge translate demo`, from the pairs in its run directory
+python benchmarks/pictures.py proof     # after `monge prove setup`
 """
 
+import json
+import sys
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -11,10 +18,13 @@ from torch import Tensor
 
 from monge import MLP, FlowMatching, MinibatchOT, Pair, integrate, trajectory
 from monge.apps.generate.toys import gaussians, moons
+from monge.apps.prove.trajectories import attempts
+from monge.cli import main
 from monge.math.coupling import Coupling, identity
 from monge.math.random import seeded
 
-PICTURE = Path(__file__).parent.parent / "docs" / "flows.png"
+DOCS = Path(__file__).parent.parent / "docs"
+BLACK, BLUE, GREY = "#1c1d21", "#2f62c9", "#9aa0ab"
 
 
 def trained(coupling: Coupling, steps: int = 4000) -> MLP:
@@ -45,7 +55,8 @@ def draw(axis: plt.Axes, net: MLP, x_0: Tensor, title: str) -> None:
     axis.axis("off")
 
 
-def main() -> None:
+def flows() -> Path:
+    """8 Gaussians to moons, with independent and with OT-coupled pairs."""
     torch.set_num_threads(1)
     nets = {"independent pairs": trained(identity), "OT-coupled pairs": trained(MinibatchOT())}
     figure, axes = plt.subplots(1, 2, figsize=(10, 5), dpi=110)
@@ -55,9 +66,74 @@ def main() -> None:
             draw(axis, net, x_0, title)
     axes[1].legend(loc="lower right", frameon=False, markerscale=3)
     figure.tight_layout()
-    figure.savefig(PICTURE, bbox_inches="tight")
-    print(PICTURE)
+    figure.savefig(DOCS / "flows.png", bbox_inches="tight")
+    return DOCS / "flows.png"
+
+
+GOAL = "p ∧ (q ∨ r) → (p ∧ q) ∨ (p ∧ r)"
+TACTICS = ("intro h", "rcases h with ⟨hp, hq | hr⟩", "left", "right", "exact ⟨hp, hq⟩", "exact ⟨hp, hr⟩")
+
+
+def proof() -> Path:
+    """A best-first search with six tactics: every distinct state, and the proof that it finds."""
+    with TemporaryDirectory() as folder:
+        theorem, config, out = (Path(folder, name) for name in ("and_or.lean", "config.json", "run"))
+        theorem.write_text(f"theorem and_or (p q r : Prop) : {GOAL} := by sorry\n", encoding="utf-8")
+        config.write_text(json.dumps({"policy": "probes", "tactics": TACTICS}), encoding="utf-8")
+        if main(["prove", "search", str(theorem), "--config", str(config), "--out", str(out)]):
+            raise SystemExit("the search failed")
+        rows = [row for row in attempts(out).to_pylist() if row["outcome"] in ("state", "proof")]
+    root = {
+        "state_id": rows[0]["parent_id"],
+        "state_after": f"⊢ {GOAL}",
+        "tactic": "",
+        "label": "positive",
+        "depth": -1,
+    }
+    states = {row["state_id"]: row for row in (root, *rows)}
+    left = [1.0]  # of each depth, in letters of the goals' font
+    for depth in range(-1, max(row["depth"] for row in rows)):
+        longest = max(
+            max(len(_goal(row)), 0.85 * len(row["tactic"])) for row in states.values() if row["depth"] == depth
+        )
+        left.append(left[-1] + longest + 5)
+    height: dict[str, float] = {}
+    leaves = count()
+    for row in reversed(_preorder(root, rows)):  # leaves from the bottom up, parents after their children
+        below = [height[child["state_id"]] for child in rows if child["parent_id"] == row["state_id"]]
+        height[row["state_id"]] = sum(below) / len(below) if below else float(next(leaves))
+    wide, high = left[-1] + 17, next(leaves)
+    figure = plt.figure(figsize=(wide * 0.602 * 9 / 72, 0.5 * high), dpi=110)  # DejaVu Sans Mono, 9 points
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, wide), ylim=(-0.4, high - 0.3))
+    for row in states.values():
+        x, y, found = left[row["depth"] + 1], height[row["state_id"]], row["label"] == "positive"
+        axis.text(x, y, _goal(row), fontsize=9, color=BLUE if found else BLACK, va="center", family="monospace")
+        axis.text(
+            x, y + 0.36, row["tactic"], fontsize=7.5, color=BLUE if found else GREY, va="center", family="monospace"
+        )
+        if row is not root:
+            parent = states[row["parent_id"]]
+            start = left[parent["depth"] + 1] + len(_goal(parent)) + 0.7
+            axis.plot(
+                [start, x - 3.5, x - 0.7],
+                [height[parent["state_id"]], height[parent["state_id"]], y],
+                color=BLUE if found else GREY,
+                linewidth=1.8 if found else 0.9,
+            )
+    axis.axis("off")
+    figure.savefig(DOCS / "proof.png")
+    return DOCS / "proof.png"
+
+
+def _goal(row: dict[str, Any]) -> str:
+    goals = [line for line in row["state_after"].splitlines() if line.startswith("⊢")]
+    return goals[0] + (f"  +{len(goals) - 1} goal" if len(goals) > 1 else "") if goals else "no goals"
+
+
+def _preorder(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    children = [child for child in rows if child["parent_id"] == row["state_id"]]
+    return [row, *(below for child in children for below in _preorder(child, rows))]
 
 
 if __name__ == "__main__":
-    main()
+    print({"flows": flows, "proof": proof}[sys.argv[1]]())

@@ -1,13 +1,13 @@
-"""What `integrate` costs beside a hand-written loop and the peers, and how exact each solver is at equal evaluations.
+"""Time of `integrate` compared with a hand-written loop and the peers, and accuracy of each solver at equal evaluations.
 
-Bar: within 1.05 times the hand-written loop.
+Target: at most 1.05 times the time of the hand-written loop.
 
     python benchmarks/sampling.py
 """
 
 from collections.abc import Callable
 
-from side_by_side import compare, interleave, print_table, write_result  # first: it sets one thread
+from side_by_side import compare, interleave, print_table, write_result  # first: sets one thread
 
 # isort: split
 import torch
@@ -31,7 +31,7 @@ STEPS = 50
 
 
 def trained(steps: int = 10_000) -> Field:
-    """A field from noise to moons, of independent pairs: its walks are curved, so solvers differ."""
+    """A field from noise to moons, trained on independent pairs: its trajectories are curved, so solvers differ."""
     torch.manual_seed(0)
     net, objective, draws = Field(), FlowMatching(), seeded(0)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
@@ -43,7 +43,7 @@ def trained(steps: int = 10_000) -> Field:
 
 
 def loops(v: Velocity, n: int) -> dict[str, Callable[[], Tensor]]:
-    """50 Euler steps, four ways."""
+    """50 Euler steps of n samples in four implementations, by name."""
     x_0, knots = torch.randn(n, 2, generator=seeded(1)), torch.linspace(0, 1, STEPS + 1)
 
     def by_hand() -> Tensor:
@@ -66,7 +66,7 @@ def loops(v: Velocity, n: int) -> dict[str, Callable[[], Tensor]]:
 
 
 def quality(net: Field) -> list[dict[str, object]]:
-    """Median distance from the end of the exact walk, and squared W2 to the data, at equal evaluations."""
+    """Median distance from the endpoint of the exact trajectory, and squared W2 to the data, at equal evaluations."""
     steps = {
         "euler": (euler, 1),
         "midpoint": (midpoint, 2),
@@ -106,7 +106,7 @@ def main() -> None:
             speed.append({"batch": n, "rounds": len(times["monge"]), **compare(times)})
         print_table("50 Euler steps of an MLP field, medians", speed)
         exact = quality(net)
-        print_table("Distance to the exact flow, and squared W2 to the data, by evaluations", exact)
+        print_table("Distance to the exact endpoints, and squared W2 to the data, by number of evaluations", exact)
     write_result("sampling", speed + exact, packages=["torch", "torchdiffeq", "flow_matching"])
 
 

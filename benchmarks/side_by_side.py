@@ -1,4 +1,7 @@
-"""Time callables in turn, on one thread, and keep the figures. Import it first: thread pools are sized on loading."""
+"""Time callables in turn on one thread, and save the results.
+
+Import this module first: it limits thread pools, whose sizes are fixed when their libraries load.
+"""
 
 import json
 import os
@@ -20,9 +23,9 @@ for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 def interleave(
     callables: Mapping[str, Callable[[], object]], rounds: int = 30, seconds: float = 60.0
 ) -> dict[str, list[float]]:
-    """Return the seconds each callable took in rounds A B C A B C..., after one call of each that does not count.
+    """Return the seconds that each callable took in each round A B C A B C..., after one untimed call of each.
 
-    It stops after `seconds`, but not before three rounds.
+    No round starts after `seconds`, but there are at least three (if `rounds` allows).
     """
     for call in callables.values():
         call()
@@ -39,14 +42,14 @@ def interleave(
 
 
 def compare(times: Mapping[str, Sequence[float]], ours: str = "monge") -> dict[str, float]:
-    """Return the medians in milliseconds, and how many times longer than `ours` each other took."""
+    """Return the medians in milliseconds, and the ratio of each other median to that of `ours`."""
     medians = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
     ratios = {f"{name} / {ours}": median / medians[ours] for name, median in medians.items() if name != ours}
     return {f"{name} ms": median for name, median in medians.items()} | ratios
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Print rows as a plain table, numbers to three digits."""
+    """Print rows as a plain table, with floats to three significant digits."""
     heads = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[f"{v:.3g}" if isinstance(v := row.get(h, ""), float) else str(v) for h in heads] for row in rows]
     widths = [max(len(line[k]) for line in [heads, *cells]) for k in range(len(heads))]
@@ -60,7 +63,7 @@ def write_result(
 ) -> Path:
     """Write rows to results/NAME.json with the package versions, the processor and the commit; return the path.
 
-    Figures of files that no commit names go to results/uncommitted/, which git does not see.
+    If tracked files have uncommitted changes, it goes to results/uncommitted/ instead, which git ignores.
     """
     head = origin() | {
         "threads": 1,
@@ -76,13 +79,13 @@ def write_result(
 
 
 def origin() -> dict[str, str]:
-    """Return when, of which commit and on what this is measured."""
+    """Return the time, the commit and the processor of this measurement."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {"time": now, "commit": _commit(), "processor": _processor()}
 
 
 def read_result(name: str) -> list[dict[str, Any]]:
-    """Return the rows that `write_result` wrote last; none if there are none."""
+    """Return the rows that `write_result` wrote last under this name, or an empty list."""
     path = _path(name, _commit())
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
@@ -92,7 +95,7 @@ def _path(name: str, commit: str) -> Path:
 
 
 def _commit() -> str:
-    """The commit, "-dirty" if a tracked file differs from it; the results themselves do not count."""
+    """The commit, followed by "-dirty" if a tracked file outside benchmarks/results differs from it."""
     changes = ("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benchmarks/results")
     return (_git("rev-parse", "--short", "HEAD") or "none") + ("-dirty" if _git(*changes) else "")
 

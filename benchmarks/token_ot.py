@@ -226,7 +226,7 @@ def loaded(instances: Sequence[Tokens], *, rounds: int) -> Iterator[dict[str, ob
             times[name, bool(number % 2)].append((time.perf_counter() - wall, time.process_time() - cpu))
     other.kill()
     for name in OURS:
-        (alone, own), (both, shared) = (
+        (alone, cpu_alone), (both, cpu_both) = (
             [1e3 * statistics.median(column) for column in zip(*times[name, state], strict=True)]
             for state in (False, True)
         )
@@ -235,13 +235,13 @@ def loaded(instances: Sequence[Tokens], *, rounds: int) -> Iterator[dict[str, ob
             "alone ms": alone,
             "both cores loaded ms": both,
             "loaded / alone": both / alone,
-            "of the CPU's time": shared / own,  # excludes other jobs on the machine
+            "of the CPU's time": cpu_both / cpu_alone,  # excludes other jobs on the machine
             "rounds": rounds,
         }
 
 
 def recovered(n: int, m: int) -> Iterator[dict[str, object]]:
-    """Planted matches kept by calibrated and by raw prices, and the length of the coupled target."""
+    """Planted matches recovered with calibrated and with raw prices, and the length of the coupled target."""
     pairs = InMemory(Path(), [planted(n, m, number) for number in range(CALIBRATED)])
     for name, prices in {"calibrated": Prices(rule="quantile"), "raw": RAW}.items():
         packed = Packed(pairs, Space(measured(pairs, prices), CONTAINER, prices))
@@ -285,7 +285,7 @@ def main(*, seconds: float = 90) -> None:
     timed = [row for name, instances in sets.items() for row in solvers(name, instances, seconds=seconds)]
     side.print_table("Cost and coupling of one sample, 256 slots, epsilon 0.05, medians", timed)
     shared = list(loaded(sets["a match"], rounds=round(2 * seconds)))
-    side.print_table("The same while a second process solves, medians", shared)
+    side.print_table("The same next to a second process that solves, medians", shared)
     matches = [row for n, m in SETS for row in recovered(n, m)]
     side.print_table("Planted matches", matches)
     rows = [row | {"seed": 0} for row in timed + shared + matches]

@@ -1,7 +1,7 @@
 """Straightness and few-step quality in two dimensions: 8 Gaussians to moons and back, 20,000 steps, five seeds.
 
 monge and torchcfm 1.0.7 train the same network (torchcfm's MLP of width 64) with the same optimizer on the same draws.
-Finished arms are kept in benchmarks/results/toy/, so the command goes on where it was stopped.
+Finished arms are saved in benchmarks/results/toy/, so an interrupted command resumes.
 
     python benchmarks/toy.py [--seeds 5] [--steps 20000] [--workers 2]
 """
@@ -31,12 +31,12 @@ from monge.objective.flow_matching import FlowMatching
 TASKS = {"gaussians to moons": ("gaussians", "moons"), "moons to gaussians": ("moons", "gaussians")}
 ARMS = ("monge independent", "monge OT", "torchcfm independent", "torchcfm OT")
 BUDGETS = (1, 4, 10, 100)
-KEPT = Path(__file__).parent / "results" / "toy"
+SAVED = Path(__file__).parent / "results" / "toy"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One training run."""
+    """One training run of a library and coupling with a seed."""
 
     task: str
     name: str
@@ -45,7 +45,7 @@ class Arm:
 
     @property
     def path(self) -> Path:
-        return KEPT / f"{self.task} {self.name} {self.seed} {self.steps}.json".replace(" ", "-")
+        return SAVED / f"{self.task} {self.name} {self.seed} {self.steps}.json".replace(" ", "-")
 
 
 class Field(torch.nn.Module):
@@ -79,12 +79,12 @@ def loss_of(name: str) -> Callable[[Field, Tensor, Tensor], Tensor]:
 
 
 def run(arm: Arm) -> dict[str, float]:
-    """Train an arm and measure it; kept on disk."""
+    """The metrics of an arm, trained or read from disk."""
     if arm.path.exists():
         return json.loads(arm.path.read_text())
     torch.set_num_threads(1)
     torch.manual_seed(arm.seed)
-    np.random.seed(arm.seed)  # torchcfm draws from its plan by numpy's global generator
+    np.random.seed(arm.seed)  # torchcfm samples its plan with numpy's global generator
     source, target = (TOYS[name] for name in TASKS[arm.task])
     field, draws, loss = Field(), seeded(arm.seed, 1), loss_of(arm.name)
     optimizer = torch.optim.Adam(field.parameters(), lr=1e-3)
@@ -92,44 +92,44 @@ def run(arm: Arm) -> dict[str, float]:
         optimizer.zero_grad()
         loss(field, source(256, draws), target(256, draws)).backward()
         optimizer.step()
-    found = measure(field, source, target, seeded(arm.seed, 2))
+    metrics = measure(field, source, target, seeded(arm.seed, 2))
     arm.path.parent.mkdir(parents=True, exist_ok=True)
-    arm.path.write_text(json.dumps(found))
-    return found
+    arm.path.write_text(json.dumps(metrics))
+    return metrics
 
 
 def measure(field: Field, source, target, draws: torch.Generator, *, n: int = 2048) -> dict[str, float]:
-    """Path energy, normalised, and squared W2 to fresh targets; the floor is that of independent targets."""
+    """Normalised path energy, squared W2 to fresh targets by number of Euler steps, and its floor between two target sets."""
     x_0, x_1, many = source(n, draws), target(n, draws), target(16 * n, draws)
-    other = many[torch.randperm(len(many), generator=draws)[:n]]  # moons come evenly spaced, samples do not
+    other = many[torch.randperm(len(many), generator=draws)[:n]]  # moons() spaces its points evenly, samples are not
     with torch.no_grad():
         _, energy = path_energy(field, x_0, steps=100)
-        found = {"path energy": normalised_path_energy(energy, squared_w2(x_0, x_1))}
+        metrics = {"path energy": normalised_path_energy(energy, squared_w2(x_0, x_1))}
         for budget in BUDGETS:
             x = integrate(field, x_0, time_grid(budget, x_0), step=euler)
-            found[f"W2^2, {budget} steps"] = squared_w2(x, x_1)
-    return found | {"W2^2 floor": squared_w2(other, x_1)}
+            metrics[f"W2^2, {budget} steps"] = squared_w2(x, x_1)
+    return metrics | {"W2^2 floor": squared_w2(other, x_1)}
 
 
 def main(seeds: int = 5, steps: int = 20_000, workers: int = 2) -> None:
     """Run all arms and print the table.
 
     Args:
-        seeds: Seeds 0 to this.
-        steps: Training steps of each arm.
-        workers: Arms at a time, one thread each.
+        seeds: Number of seeds per arm, counted from 0.
+        steps: Number of training steps per arm.
+        workers: Number of arms to run at a time, with one thread each.
     """
     arms = [Arm(task, name, seed, steps) for seed in range(seeds) for task in TASKS for name in ARMS]
-    found: dict[Arm, dict[str, float]] = {}
+    by_arm: dict[Arm, dict[str, float]] = {}
     for number, result in processes(workers)(run, arms):
-        found[arms[number]] = result
+        by_arm[arms[number]] = result
         print(
-            f"{len(found)}/{len(arms)}  {arms[number].task}, {arms[number].name}, seed {arms[number].seed}", flush=True
+            f"{len(by_arm)}/{len(arms)}  {arms[number].task}, {arms[number].name}, seed {arms[number].seed}", flush=True
         )
     rows = []
     for task in TASKS:
         for name in ARMS:
-            results = [found[arm] for arm in arms if (arm.task, arm.name) == (task, name)]
+            results = [by_arm[arm] for arm in arms if (arm.task, arm.name) == (task, name)]
             figures = {key: interval([result[key] for result in results]) for key in results[0]}
             rows.append({"task": task, "arm": name, "seeds": seeds, "steps": steps, **figures})
     print_table(f"{seeds} seeds, {steps} steps: mean +- half the 95 % interval", shown(rows))

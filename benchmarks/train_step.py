@@ -1,13 +1,13 @@
-"""One step of the two-dimensional OT-CFM tutorial, batch 256: coupling, forward, backward, Adam. monge and torchcfm in turn.
+"""One step of the two-dimensional OT-CFM tutorial, batch 256: coupling, forward, backward, Adam. monge and torchcfm alternate.
 
-Bar: at least three times faster than torchcfm. Both train torchcfm's tutorial network with torch.optim.Adam.
+Target: at least three times as fast as torchcfm. Both train torchcfm's tutorial network with torch.optim.Adam.
 
     python benchmarks/train_step.py
 """
 
 from collections.abc import Callable
 
-from side_by_side import compare, interleave, print_table, write_result  # first: it sets one thread
+from side_by_side import compare, interleave, print_table, write_result  # first: sets one thread
 
 # isort: split
 import torch
@@ -23,7 +23,7 @@ from monge.objective.flow_matching import FlowMatching
 
 
 def stepper(loss: Callable[[Field, Tensor, Tensor], Tensor]) -> Callable[[], None]:
-    """A call that trains a network of its own for one step; batches are drawn beforehand."""
+    """A function that trains its own network for one step per call, on batches drawn beforehand."""
     torch.manual_seed(0)
     field, draws, count = Field(), seeded(0), 0
     optimizer = torch.optim.Adam(field.parameters(), lr=1e-3)
@@ -62,7 +62,7 @@ def main() -> None:
     for name, (monge, torchcfm) in pairs.items():
         times = interleave({"monge": monge, "torchcfm": torchcfm}, rounds=500)
         rows.append({"step": name, "batch": 256, "rounds": 500, **compare(times)})
-    print_table("A training step, medians", rows)
+    print_table("One training step, medians", rows)
     write_result("train_step", rows, packages=["torch", "numba", "numpy", "torchcfm", "POT"])
 
 

@@ -16,32 +16,32 @@ from typing import NoReturn, TypeGuard
 
 APPS = ("generate", "translate", "prove")
 TOOLS = {"runs": "viewer.cli", "view": "viewer.cli", "completion": "completion"}
-"""Commands for all applications, and the modules whose VERBS hold them."""
+"""Commands for all applications, with the modules whose VERBS hold them."""
 
-MISTAKES = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
-"""Errors of the operating system that the user can fix, by another path or other permissions."""
-
-
-def _is_mistake(error: Exception) -> bool:
-    return isinstance(error, MISTAKES) or (isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG)
+USER_ERRORS = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+"""Errors of the operating system that the user can fix with another path or other permissions."""
 
 
-def _bare(error: Exception) -> TypeGuard[OSError]:
-    return isinstance(error, OSError) and _is_mistake(error) and error.filename is not None
+def _is_user_error(error: Exception) -> bool:
+    return isinstance(error, USER_ERRORS) or (isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG)
+
+
+def _names_a_path(error: Exception) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and _is_user_error(error) and error.filename is not None
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """True for Python's MemoryError and what torch raises on a CPU or a GPU, recognised without importing torch."""
-    torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    return torchs or isinstance(error, MemoryError)
+    """True for MemoryError and for torch's errors on a CPU or a GPU, which are recognised without importing torch."""
+    from_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return from_torch or isinstance(error, MemoryError)
 
 
 def _extra(module: str | None) -> str | None:
-    """The extra of monge that brings a module."""
+    """The extra of monge that installs a module; None if there is none."""
     for requirement in importlib.metadata.requires("monge") or ():
         package, _, condition = requirement.partition(";")
-        if re.split(r"[^\w.-]", package)[0] == module and (named := re.search(r"extra == .(\w+)", condition)):
-            return named[1]
+        if re.split(r"[^\w.-]", package)[0] == module and (match := re.search(r"extra == .(\w+)", condition)):
+            return match[1]
     return None
 
 
@@ -57,8 +57,9 @@ def tools() -> dict[str, str]:
 
 
 def _verbs(path: Path) -> dict[str, str]:
+    """Each verb in the VERBS of a source file with the first sentence of its docstring."""
     folder, tree = path.parent, ast.parse(path.read_text(encoding="utf-8"))
-    homes = {
+    origins = {
         alias.asname or alias.name: (node.module or "").rpartition(".")[-1]
         for node in tree.body
         if isinstance(node, ast.ImportFrom)
@@ -72,7 +73,7 @@ def _verbs(path: Path) -> dict[str, str]:
     verbs: dict[str, str] = {}
     for key, value in zip(table.keys, table.values, strict=True):
         module, _, name = ast.unparse(value).rpartition(".")
-        text = _docstring(folder / f"{module or homes.get(name, path.stem)}.py", name)
+        text = _docstring(folder / f"{module or origins.get(name, path.stem)}.py", name)
         verbs[str(ast.literal_eval(key or value))] = re.split(r"(?<=[a-z)])[.:;] |\.?\n|\.$", text)[0]
     return verbs
 
@@ -104,20 +105,24 @@ def _command(words: Sequence[str]) -> tuple[str, str, list[str]] | None:
 
 
 def _reject(words: Sequence[str]) -> int:
-    """Print the usage after a command that does not exist, or after `monge APP --help`."""
+    """Print the usage and return the exit code: 0 after `monge APP --help`, 2 for a command that does not exist."""
     if words[0] in APPS and len(words) > 1 and words[1] in ("-h", "--help"):
         print(usage())
         return 0
     known = [*APPS, *TOOLS, *(f"{app} {verb}" for app in APPS for verb in verbs_of(app))]
-    near = get_close_matches(" ".join(words[:2]), known, n=1) or get_close_matches(words[0], known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    nearest = get_close_matches(" ".join(words[:2]), known, n=1) or get_close_matches(words[0], known, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     print(f"monge: unknown command {' '.join(words[:2])!r}{hint}\n", file=sys.stderr)
     print(usage(), file=sys.stderr)
     return 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb. 0 on success, 2 for invalid input (with a message of one line), 1 for failures of the machine."""
+    """Run a command and return its exit code: 0 on success, 2 for invalid input, 1 for failures of the machine.
+
+    Failures print one line, or propagate if the environment variable MONGE_TRACE is set; bugs always propagate. Ctrl-C gives
+    130, and SIGTERM during training 143.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
@@ -134,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         cli = importlib.import_module(module)
         function = cli.VERBS[verb]
-        if (own := getattr(cli, "DEFAULTED", {}).get(verb)) is not None:
-            function = own(rest)
+        if (with_defaults := getattr(cli, "WITH_DEFAULTS", {}).get(verb)) is not None:
+            function = with_defaults(rest)
         elif "--resume" in rest:  # flags default to the settings of the run
             function = importlib.import_module("monge.runs").with_stored_recipe(function, rest)
         values, named = bind(function, rest, prog)
@@ -144,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{prog}: {stop or 'interrupted; files saved earlier are intact'}", file=sys.stderr)
         return getattr(stop, "code", 130)
     except BrokenPipeError:
-        raise  # the reader of the output has gone, as `head` does: no error of ours
+        raise  # the reader of the output, such as `head`, has exited; `run` handles it
     except ModuleNotFoundError as error:
         extra = _extra(error.name)
         if extra is None:
@@ -162,24 +167,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ArithmeticError) as error:
         if os.environ.get("MONGE_TRACE"):
             raise
-        ours = isinstance(error, OSError) and not _is_mistake(error)
+        machine_failure = isinstance(error, OSError) and not _is_user_error(error)
         message = str(error)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message = (
-                f"the disk of {error.filename or 'what was being written'} is full; files saved earlier are intact"
-            )
-        elif _bare(error):
-            message = f"{error.filename2 or error.filename}: {error.strerror}; name another path"
+            disk = f"the disk of {error.filename}" if error.filename else "the disk"
+            message = f"{disk} is full; files saved earlier are intact"
+        elif _names_a_path(error):
+            message = f"{error.filename2 or error.filename}: {error.strerror}; choose another path"
         from monge.text import one_line
 
         print(f"{prog}: {one_line(message)}", file=sys.stderr)
-        return 1 if ours else 2
+        return 1 if machine_failure else 2
     return 0
 
 
-def leave(code: int) -> NoReturn:
-    """End the process. A rank of torchrun ends at once, without the interpreter's own end: gloo's threads may still drop
-    tensors, for which they want the interpreter, and the process would abort after all its work is done (torch 2.13)."""
+def exit_process(code: int) -> NoReturn:
+    """Exit with `code`. Under torchrun, skip interpreter shutdown.
+
+    Otherwise the process may abort after all its work is done: gloo's threads may still be releasing tensors, for which they
+    need the interpreter (torch 2.13).
+    """
     if "WORLD_SIZE" not in os.environ:
         sys.exit(code)
     sys.stdout.flush()
@@ -188,7 +195,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Make both output streams usable: a closed one discards text, and characters outside its encoding are escaped."""
+    """Make both output streams usable: a closed one discards text, an open one escapes characters outside its encoding."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller, as by a daemon or `>&-`
@@ -204,9 +211,9 @@ def run() -> None:
         code = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python reports it again at exit
         code = 128 + signal.SIGPIPE
-    leave(code)
+    exit_process(code)
 
 
 if __name__ == "__main__":

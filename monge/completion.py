@@ -37,7 +37,7 @@ def completion(shell: tyro.conf.Positional[Literal["bash", "zsh"]]) -> None:
 
 
 def script(shell: str) -> str:
-    """The completion script. zsh runs the one for bash."""
+    """The completion script of a shell. zsh runs the script for bash through bashcompinit."""
     from monge.cli import APPS, TOOLS, verbs_of
 
     verbs = [f"      {app}) words={shlex.quote(' '.join(verbs_of(app)))} ;;" for app in APPS]

@@ -7,9 +7,9 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,7 @@ from torch import Tensor
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Re-raise a plain OSError with `path` and advice; subclasses, which already name their cause, pass through."""
+    """Re-raise a plain OSError or a SafetensorError as an OSError with `path` and advice; subclasses already name the cause."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -69,20 +69,23 @@ def exclusive(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock_path = path.with_name(f".lock-{path.name}")
     try:
-        lock = lock_path.open("w")
+        lock = _acquire(lock_path, wait=False)
     except PermissionError as error:
         raise PermissionError(error.errno, error.strerror, str(path)) from error
+    except BlockingIOError as error:
+        raise ValueError(
+            f"{path}: another process is writing it; wait for it to finish or choose another path"
+        ) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{path}: another process is writing it; wait for it to finish or choose another path"
-            ) from error
         try:
             yield
         finally:
             lock_path.unlink(missing_ok=True)
+
+
+def cache_directory() -> Path:
+    """Folder for files that can be made again: $XDG_CACHE_HOME/monge, or ~/.cache/monge if the variable is not set."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "monge"
 
 
 def ensure_absent(path: Path) -> None:
@@ -95,31 +98,50 @@ def ensure_absent(path: Path) -> None:
 def locked(directory: Path, *, wait: bool = False) -> Iterator[None]:
     """Lock `directory` against other processes, creating it if needed.
 
-    If another process holds the lock: ValueError, or with `wait`, block until it is released.
+    If another process holds the lock: ValueError, or if `wait`, block until it is released. At the end, a directory that was
+    created here and is still empty is removed.
     """
     new = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{directory}: a file is in the way; choose another directory") from error
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{directory}: another process is using it; wait for it to finish or choose another directory"
-            ) from error
+    try:
+        lock = _acquire(directory / "lock", wait=wait)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"{directory}: another process is using it; wait for it to finish or choose another directory"
+        ) from error
+    with lock:
         try:
             yield
         finally:
-            if [left.name for left in directory.iterdir()] == ["lock"]:  # nothing was written
+            if [entry.name for entry in directory.iterdir()] == ["lock"]:  # nothing was written
                 (directory / "lock").unlink()
                 if new:
-                    directory.rmdir()
+                    with suppress(OSError):  # another process has locked it again
+                        directory.rmdir()
+
+
+def _acquire(path: Path, *, wait: bool) -> TextIO:
+    """The lock file `path`, open and locked. BlockingIOError if another process holds the lock and `wait` is False."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        except FileNotFoundError:  # the previous holder removed the file in the meantime
+            pass
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file with default permissions; the library makes files readable by their owner only."""
+    """Write a safetensors file with default permissions; the library would make it readable only by its owner."""
     # safetensors rejects tensors that share storage, such as views
     separate = {
         k: v.contiguous() if v.untyped_storage().nbytes() == v.nbytes else v.clone() for k, v in tensors.items()
@@ -152,7 +174,9 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a complete JSON file ({error}); restore it or use another run") from error
     if not isinstance(result, dict) or any(key not in result for key in keys):
-        raise ValueError(f"{path}: not an object with {', '.join(keys)}; restore the file or use another run")
+        raise ValueError(
+            f"{path}: not an object{' with ' * bool(keys)}{', '.join(keys)}; restore the file or use another run"
+        )
     return result
 
 
@@ -162,13 +186,13 @@ def write_json(path: Path, value: object) -> None:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def strict(value: object) -> object:
-    """A value that every JSON parser accepts: non-finite numbers become null."""
+def finite_json(value: object) -> object:
+    """`value` in a form that every JSON parser accepts: non-finite numbers become None, i.e. null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {name: strict(inner) for name, inner in value.items()}
-    return [strict(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {name: finite_json(inner) for name, inner in value.items()}
+    return [finite_json(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def tensor_hash(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
@@ -181,7 +205,7 @@ def tensor_hash(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file or a directory entry has reached the disk."""
+    """Wait until the contents of a file or a directory have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

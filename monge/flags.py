@@ -1,4 +1,4 @@
-"""Command-line arguments of a verb, parsed by tyro. A mistake is a ValueError of one sentence instead of tyro's box."""
+"""Command-line arguments of a verb, parsed by tyro. An error is a ValueError of one sentence instead of tyro's box."""
 
 import io
 import os
@@ -14,7 +14,7 @@ import tyro
 
 
 def bind(verb: Callable[..., object], words: Sequence[str], prog: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The positional and keyword arguments for `verb`. ValueError for a mistake; SystemExit after `--help`.
+    """The positional and keyword arguments for `verb`. ValueError if they are invalid; SystemExit after `--help`.
 
     >>> def verb(steps: int = 3): ...
     >>> bind(verb, ["--steps", "4"], "verb")
@@ -28,7 +28,7 @@ def bind(verb: Callable[..., object], words: Sequence[str], prog: str) -> tuple[
     def collect(*values: Any, **named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return values, named
 
-    collect.__doc__ = getattr(verb, "func", verb).__doc__  # that of the function below defaults that a partial sets
+    collect.__doc__ = getattr(verb, "func", verb).__doc__  # of the verb itself, if a partial sets its defaults
     if {"-h", "--help"} & set(words):
         return tyro.cli(collect, args=list(words), prog=prog)
     box = io.StringIO()
@@ -40,14 +40,14 @@ def bind(verb: Callable[..., object], words: Sequence[str], prog: str) -> tuple[
             raise
         message = sentence(box.getvalue())
         if unknown := re.match(r"unknown option ([^\s;]+)", message):
-            near = _nearest(unknown[1], tyro.extras.get_parser(collect)._option_string_actions)
-            message += f"; did you mean {near}?" if near else "; --help lists all options"
+            nearest = _nearest(unknown[1], tyro.extras.get_parser(collect)._option_string_actions)
+            message += f"; did you mean {nearest}?" if nearest else "; --help lists all options"
         raise ValueError(message) from None
 
 
 @contextmanager
 def _wide_terminal() -> Iterator[None]:
-    """A terminal in which tyro breaks no line."""
+    """Make the terminal so wide that tyro does not break lines."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "100000"
     try:
@@ -60,13 +60,13 @@ def _wide_terminal() -> Iterator[None]:
 
 
 def sentence(box: str) -> str:
-    """The mistake that a box of tyro's reports, in one sentence."""
+    """The error in a box printed by tyro, as one sentence."""
     lines = [line.strip(" │|") for line in box.splitlines()[1:]]  # without the title
     content = dropwhile(_is_rule, lines)
     message = " ".join(takewhile(lambda line: not _is_rule(line), content))
     for pattern, form in _FORMS.items():
-        if found := re.fullmatch(pattern, message):
-            message = form(found.groupdict())
+        if match := re.fullmatch(pattern, message):
+            message = form(match.groupdict())
             break
     return message
 
@@ -76,40 +76,40 @@ def _is_rule(line: str) -> bool:
 
 
 def _nearest(option: str, options: Iterable[str]) -> str | None:
-    """The option whose name is nearest; one without the section that `option` names counts as near."""
+    """The option most similar to `option` without its section, as --lr to --train.lr; None if none is similar."""
     wanted = "--" + option.lstrip("-").rpartition(".")[2].replace("_", "-")
-    near = get_close_matches(wanted, list(options), n=1, cutoff=0.6)
-    return near[0] if near else None
+    matches = get_close_matches(wanted, list(options), n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
-def _unknown(found: Mapping[str, str]) -> str:
-    words = found["words"].split(", ")
+def _unknown(parts: Mapping[str, str]) -> str:
+    words = parts["words"].split(", ")
     options = [word for word in words if word.startswith("-")]
     return (
         f"unknown option {options[0]}" if options else f"unknown argument {' '.join(words)}; --help lists all arguments"
     )
 
 
-def _choice(found: Mapping[str, str]) -> str:
-    return f"{found['option']} {found['value']}: choose from {found['choices'].replace(chr(39), '')}"
+def _choice(parts: Mapping[str, str]) -> str:
+    return f"{parts['option']} {parts['value']}: choose from {parts['choices'].replace(chr(39), '')}"
 
 
 _FORMS: dict[str, Callable[[Mapping[str, str]], str]] = {
     r"Unrecognized options: (?P<words>.*)": _unknown,
-    r"Error parsing (?P<option>-[\w.-]*): invalid literal for int\(\) with base 10: '(?P<value>.*)'": lambda found: (
-        f"{found['option']} {found['value']}: give an integer"
+    r"Error parsing (?P<option>-[\w.-]*): invalid literal for int\(\) with base 10: '(?P<value>.*)'": lambda parts: (
+        f"{parts['option']} {parts['value']}: give an integer"
     ),
-    r"Error parsing (?P<option>-[\w.-]*): could not convert string to float: '(?P<value>.*)'": lambda found: (
-        f"{found['option']} {found['value']}: give a number"
+    r"Error parsing (?P<option>-[\w.-]*): could not convert string to float: '(?P<value>.*)'": lambda parts: (
+        f"{parts['option']} {parts['value']}: give a number"
     ),
-    r"Error parsing (?P<option>-[\w.-]*): Could not find valid parse for arguments: \['(?P<value>.*)'\]": lambda found: (
-        f"{found['option']} {found['value']}: not a valid value"
+    r"Error parsing (?P<option>-[\w.-]*): Could not find valid parse for arguments: \['(?P<value>.*)'\]": lambda parts: (
+        f"{parts['option']} {parts['value']}: not a valid value"
     ),
-    r"Error parsing (?P<option>-[\w.-]*): (?P<reason>.*)": lambda found: f"{found['option']}: {found['reason']}",
-    r"Error parsing (?P<name>[\w.]+): (?P<reason>.*)": lambda found: found["reason"],
+    r"Error parsing (?P<option>-[\w.-]*): (?P<reason>.*)": lambda parts: f"{parts['option']}: {parts['reason']}",
+    r"Error parsing (?P<name>[\w.]+): (?P<reason>.*)": lambda parts: parts["reason"],
     r"invalid choice '(?P<value>.*?)' for argument '(?P<option>.*?)'\. Expected one of \((?P<choices>.*?),?\)\.": _choice,
-    r"Missing value for argument '(?P<option>.*?)'\. Expected .*": lambda found: f"{found['option']} needs a value",
-    r"Missing from .*?: (?P<name>--\S+ \S+|\S+) (?P<help>.*?)\.? \(required\).*": lambda found: (
-        f"missing {found['name']}: {found['help']}; --help lists all arguments"
+    r"Missing value for argument '(?P<option>.*?)'\. Expected .*": lambda parts: f"{parts['option']} needs a value",
+    r"Missing from .*?: (?P<name>--\S+ \S+|\S+) (?P<help>.*?)\.? \(required\).*": lambda parts: (
+        f"missing {parts['name']}: {parts['help']}; --help lists all arguments"
     ),
 }

@@ -25,7 +25,7 @@ class WorkerCrashed(ChildProcessError):
 class Fleet(Protocol):
     """Calls `function` on each shard and yields (shard number, result) as they finish, in any order.
 
-    Exceptions raised by `function` propagate when that result is yielded; the shard's number is added as a note. Each process
+    Exceptions raised by `function` propagate in place of that result; the shard's number is added as a note. Each process
     receives `function` once, so attributes set on it persist between shards.
     """
 
@@ -43,7 +43,7 @@ def sequential(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tupl
 
 
 def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet:
-    """Up to `workers` processes on this machine; each runs `start` first. Function and shards must be picklable.
+    """A pool of `workers` processes on this machine, each of which runs `start` first. Function and shards must be picklable.
 
     WorkerCrashed if a process exits (e.g. out of memory), after the finished shards have been yielded. The processes exit
     with this one, even if it is killed, and immediately if the iteration stops early (Ctrl-C, an error).
@@ -79,7 +79,7 @@ def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet
 
 
 _worker: dict[str, Callable[[Any], Any]] = {}
-"""In a worker process: its function, set once when the process starts."""
+"""The function of a worker process, set once when the process starts."""
 
 
 def _call(shard: Any) -> Any:
@@ -87,7 +87,7 @@ def _call(shard: Any) -> Any:
 
 
 def _initialise_worker(start: Callable[[], None] | None, function: Callable[[Any], Any]) -> None:
-    """Initialise a worker process. A thread waits for the parent to exit, since a child outlives a killed parent."""
+    """Set the function of a worker process, run `start`, and exit with the parent: a child outlives a killed one."""
     _worker["function"] = function
     parent = multiprocessing.parent_process()
 
@@ -120,11 +120,11 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
         def call(shard: S) -> R:  # Ray rejects partials, methods and builtins; a worker unpickles this closure once
             return function(shard)
 
-        remote, left = cluster.remote(call), enumerate(shards)
+        remote, remaining = cluster.remote(call), enumerate(shards)
         waiting: dict[Any, int] = {}
         try:
             while True:
-                for number, shard in islice(left, None if workers is None else workers - len(waiting)):
+                for number, shard in islice(remaining, None if workers is None else workers - len(waiting)):
                     waiting[remote.remote(shard)] = number
                 if not waiting:
                     return

@@ -30,7 +30,7 @@ class Pretrain:
     texts: Annotated[str, Suppress] = ""
     """Path of a file with one text per line; in a .jsonl file, each line is a JSON string."""
     vocabulary: int = 2048
-    """Maximum number of tokens in the vocabulary."""
+    """Maximum number of tokens in the vocabulary, which always includes the 256 bytes and the end-of-text token."""
     width: int = 384
     """Hidden size of the model, a multiple of twice the number of heads."""
     depth: int = 4
@@ -50,7 +50,7 @@ class Pretrain:
     def __post_init__(self) -> None:
         if self.texts:
             object.__setattr__(self, "texts", str(Path(self.texts).resolve()))
-        for name, least in (
+        for name, minimum in (
             ("vocabulary", 1),
             ("width", 1),
             ("depth", 1),
@@ -58,15 +58,15 @@ class Pretrain:
             ("length", 2),
             ("batch_size", 1),
         ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"width {self.width} does not divide into {self.heads} heads of even width; use a multiple of {2 * self.heads}"
             )
 
     def build(self) -> Run[Any]:
-        """Train the tokenizer, tokenize the texts, and assemble the run."""
+        """Train the tokenizer, tokenize the texts, and assemble the run. ValueError if there are too few texts."""
         lines = read_lines(Path(self.texts))
         tokenizer = tokenizer_of(lines, self.vocabulary)
         end = tokenizer.token_to_id(END)
@@ -74,7 +74,10 @@ class Pretrain:
         blocks = stream[: len(stream) // self.length * self.length].reshape(-1, self.length)
         held_out_count = max(1, len(blocks) // 50)
         if len(blocks) < 2 * self.batch_size:
-            raise ValueError(f"{self.texts}: {len(blocks)} sequences of {self.length} tokens; give more text")
+            raise ValueError(
+                f"{self.texts}: {len(blocks)} sequences of {self.length} tokens, "
+                f"but two batches of {self.batch_size} are needed; give more text"
+            )
         training, held_out = blocks[held_out_count:], blocks[:held_out_count]
         model = neox(tokenizer.get_vocab_size(), self.width, self.depth, self.heads, self.length, end)
 
@@ -110,7 +113,7 @@ class Pretrain:
 
 
 def neox(vocabulary: int, width: int, depth: int, heads: int, length: int, end: int) -> Any:
-    """A GPT-NeoX with fresh weights. Black et al. 2204.06745."""
+    """A GPT-NeoX with random weights. Black et al. 2204.06745."""
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     return GPTNeoXForCausalLM(
@@ -130,7 +133,7 @@ def neox(vocabulary: int, width: int, depth: int, heads: int, length: int, end: 
 
 
 def tokenizer_of(lines: Sequence[str], vocabulary: int) -> Any:
-    """Byte-level BPE within words, with at most `vocabulary` tokens. The same lines give the same tokenizer."""
+    """Byte-level BPE within words, with at most max(257, `vocabulary`) tokens. The same lines give the same tokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -147,12 +150,12 @@ def tokenizer_of(lines: Sequence[str], vocabulary: int) -> Any:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The non-empty texts of a file, one per line. ValueError if there are none."""
+    """The texts of a file, one per non-empty line; in a .jsonl file, each is a JSON string. ValueError if there are none."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; provide a file with one text per line")
-    lines = [line for line in _stripped(path) if line]
-    if path.suffix == ".jsonl":
-        lines = [_string(path, number, line) for number, line in enumerate(lines, 1)]
+    numbered = [(number, line) for number, line in enumerate(_stripped(path), 1) if line]
+    quoted = path.suffix == ".jsonl"
+    lines = [_string(path, number, line) if quoted else line for number, line in numbered]
     if not lines:
         raise ValueError(f"{path}: the file contains no text")
     return lines
@@ -160,11 +163,11 @@ def read_lines(path: Path) -> list[str]:
 
 def _string(path: Path, number: int, line: str) -> str:
     try:
-        if isinstance(text := json.loads(line), str):
+        if isinstance(text := json.loads(line), str) and text.strip():
             return text.strip()
     except json.JSONDecodeError:
         pass
-    raise ValueError(f"{path}: line {number} is not a JSON string")
+    raise ValueError(f"{path}: line {number} is not a JSON string with text")
 
 
 def _stripped(path: Path) -> Iterator[str]:

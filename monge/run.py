@@ -29,7 +29,7 @@ from monge.training.state import State, trained
 
 
 class Recipe(Protocol):
-    """A frozen dataclass of scalars that describes an experiment in full; `app` names the application it belongs to.
+    """A frozen dataclass of settings that describes an experiment in full; `app` names the application it belongs to.
 
     The optional class attribute `relocatable` names fields that hold file paths. They may change when a run is resumed,
     since the constants of its Run hold a fingerprint of the files' contents.
@@ -47,21 +47,21 @@ class Interrupted(KeyboardInterrupt):
     """Training stopped by a signal, with a checkpoint saved. `code` is the exit code: 130 for Ctrl-C, 143 for SIGTERM."""
 
     def __init__(self, directory: Path, step: int, number: int) -> None:
-        super().__init__(f"interrupted at step {step}; {directory} holds its checkpoint; continue with --resume")
+        super().__init__(f"interrupted at step {step}; its checkpoint is in {directory}; continue with --resume")
         self.code = 128 + number
 
 
 def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: bool = False) -> State:
-    """Train `recipe` in `directory`, from its last checkpoint if `resume`. The files on disk are complete at all times.
+    """Train `recipe` in `directory`, from its last checkpoint if `resume`; return the final state.
 
-    Ctrl-C and SIGTERM save a checkpoint and raise Interrupted. ValueError if the directory is in use, holds a run of another
-    recipe (a resumed run may change the settings in RESUMABLE and in the recipe's `relocatable`), or holds a run and
-    `resume` is False.
+    The files on disk are complete at all times. Ctrl-C and SIGTERM save a checkpoint and raise Interrupted. ValueError if the
+    directory is in use, holds a run of another recipe (a resumed run may change the settings in RESUMABLE and in the recipe's
+    `relocatable`), or holds a run and `resume` is False. ArithmeticError if a metric is not finite.
     """
     with (
         _threads(recipe.train.threads),
         ranks(recipe.train.device) as where,
-        claimed(directory, recipe, resume=resume, where=where),
+        claim(directory, recipe, resume=resume, where=where),
         torch.random.fork_rng(),
     ):
         torch.manual_seed(recipe.train.seed)
@@ -78,7 +78,7 @@ def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: b
                 write_tensors(temporary, run.constants)
         if where.first:
             _write_recipe(directory, recipe)
-            _prune(checkpoints, state, run.train)  # left by a crash
+            _prune(checkpoints, state, run.train)  # including partial checkpoints left by a crash
         if not where.first:
             for _ in _loop(run, state, step, where, checkpoints, None):
                 pass
@@ -92,7 +92,7 @@ def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: b
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Set torch's threads per operation, and restore them at the end; 0 changes nothing."""
+    """Set torch's number of threads per operation, and restore it at the end; 0 changes nothing."""
     before = torch.get_num_threads()
     if number:
         torch.set_num_threads(number)
@@ -103,7 +103,7 @@ def _threads(number: int) -> Iterator[None]:
 
 
 class _Signals:
-    """Flag for SIGINT and SIGTERM that the loop reads after each step; a second signal has its usual effect."""
+    """The SIGINT or SIGTERM received, if any, for the loop to act on between steps. A second one has its usual effect."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -140,11 +140,11 @@ def _loop(
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value
             saving = number % config.save_every == 0 or number in config.milestones or number == config.steps
-            logging = saving or number % config.log_every == 0
+            recording = saving or number % config.log_every == 0
             # ranks exchange signals only where they synchronise anyway
-            stop = signals.agreed(where.world) if logging or where.world == 1 else 0
+            stop = signals.agreed(where.world) if recording or where.world == 1 else 0
             # a logging window also ends at a checkpoint, so that a resumed run writes the same records
-            if logging or stop:
+            if recording or stop:
                 means = {name: mean_over_ranks(float(total) / count, where.world) for name, total in sums.items()}
                 sums, count = {}, 0
                 if saving:
@@ -220,7 +220,7 @@ def _check_constants(path: Path, run: Run[Any]) -> None:
 
 
 def same_constant(was: Tensor, now: Tensor) -> bool:
-    """True if the tensors are equal. Floats may differ by 1e-3: the order of summation depends on the number of threads."""
+    """True if the tensors are equal, floats up to a relative 1e-3, as the order of sums depends on the number of threads."""
     if was.shape != now.shape or was.dtype != now.dtype:
         return False
     if not was.is_floating_point() or not was.numel():
@@ -244,7 +244,7 @@ def _prune(checkpoints: Path, state: State, config: TrainConfig) -> None:
 
 
 def _evaluate(run: Run[Any], state: State, step: nn.Module) -> dict[str, float]:
-    """Metrics of the EMA weights, without effect on the random state; updates the best evaluation."""
+    """Metrics of the EMA weights, if there is an EMA. Updates the best evaluation; leaves the random state unchanged."""
     if run.evaluate is None:
         return {}
     current = {name: p.detach().clone() for name, p in trained(state.model).items()} if state.ema else {}
@@ -271,8 +271,11 @@ def _copy_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 @contextmanager
-def claimed(directory: Path, recipe: Recipe, *, resume: bool, where: Ranks) -> Iterator[None]:
-    """Lock `directory` for this recipe: create it if needed, and compare the recipe with a stored one."""
+def claim(directory: Path, recipe: Recipe, *, resume: bool, where: Ranks) -> Iterator[None]:
+    """Lock `directory` for this recipe, creating it if needed; ranks other than zero do nothing.
+
+    ValueError if the directory is in use, holds a run of other settings, or holds a run and `resume` is False.
+    """
     if not where.first:
         yield
         return

@@ -48,7 +48,10 @@ class Opened:
     constants: dict[str, Tensor]
 
     def weights(self, model: nn.Module, *, which: str = "last", averaged: bool = True) -> nn.Module:
-        """`model` with the weights of checkpoint `which` (last, best or a step); `averaged` takes those of the EMA, if any."""
+        """`model` in evaluation mode, with the weights of checkpoint `which` (last, best or a step), or with their EMA.
+
+        The EMA is taken if `averaged` and the run has one. ValueError if there is no such checkpoint or the weights do not fit.
+        """
         path = self.checkpoint(which)
         tensors, frozen = read_tensors(path / "model.safetensors"), read_json(path / "state.json").get("frozen")
         if averaged and self.recipe["train"].get("ema_width"):
@@ -74,7 +77,7 @@ class Opened:
             ) from error
 
     def checkpoint(self, which: str = "last") -> Path:
-        """The directory of a checkpoint: last, best or a step number."""
+        """The directory of a checkpoint: last, best or a step number. ValueError if there is none."""
         checkpoints = checkpoint.steps(self.directory / "checkpoints")
         if not checkpoints:
             raise ValueError(f"{self.directory}: no checkpoint yet; train longer")
@@ -112,7 +115,9 @@ def reopen(directory: Path, *, app: str) -> Opened:
         raise ValueError(f"{directory}: no run here (no recipe.json); give a directory created by a train command")
     stored = read_json(path, "app", "recipe")
     if stored["app"] != app:
-        raise ValueError(f"{directory} holds a run of {stored['app']}, not of {app}")
+        raise ValueError(
+            f"{directory} holds a run of {stored['app']}, not of {app}; use the commands of `monge {stored['app']}`"
+        )
     if not isinstance(stored["recipe"], dict) or not isinstance(stored["recipe"].get("train"), dict):
         raise ValueError(f"{path}: its recipe is damaged; restore the file or use another run")
     return Opened(directory, app, stored["recipe"], read_tensors(directory / "constants.safetensors"))

@@ -4,11 +4,11 @@ import hashlib
 import unicodedata
 
 UNPRINTABLE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
-"""Unicode categories of control and format characters, lone surrogates, unassigned characters and line separators."""
+"""Unicode categories of control, format, unassigned and private-use characters, surrogates, and line separators."""
 
 
 def printable(text: str) -> str:
-    """The text with control, format and bidirectional characters and lone surrogates escaped; newlines are preserved."""
+    """The text with characters of the UNPRINTABLE categories escaped; newlines are preserved."""
     return "".join(
         c if c == "\n" or unicodedata.category(c) not in UNPRINTABLE else c.encode("unicode_escape").decode()
         for c in text
@@ -21,9 +21,9 @@ def one_line(text: str) -> str:
 
 
 def file_name(text: str, *, max_bytes: int = 120) -> str:
-    """A safe file name of letters, digits, `.` and `_`. Names above `max_bytes` are truncated and end in a hash."""
+    """A safe file name of letters, digits, `.` and `_`. Long names are cut and end in a hash."""
     safe = "".join(c if c.isalnum() or c in "._" else "_" for c in text)
-    if len(safe.encode()) <= max_bytes:
+    if safe.strip(".") and len(safe.encode()) <= max_bytes:
         return safe
     digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()
     return safe.encode()[: max_bytes - len(digest) - 1].decode(errors="ignore") + "-" + digest

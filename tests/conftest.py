@@ -1,4 +1,4 @@
-"""What the tests share: shapes checked by beartype, one thread, seeded draws."""
+"""Settings and fixtures of all tests: shapes checked by beartype, one thread, seeded draws."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
-# numba cannot compile what the hook decorates, so monge.kernels stays outside; an int passes for a float, as in pyright
+# numba cannot compile decorated functions, so monge.kernels is left out; an int is accepted as a float, as in pyright
 BEARTYPE = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 jaxtyping.install_import_hook(["monge.math", "monge.nets", "monge.objective"], BEARTYPE)
 
@@ -35,7 +35,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session")
 def draw() -> Callable[..., Tensor]:
-    """draw(seed, *shape): float64 normals, the same for the same seed."""
+    """draw(seed, *shape): float64 normals that depend only on the seed and the shape."""
 
     def normal(seed: int, *shape: int) -> Tensor:
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -49,16 +49,18 @@ def torchrun() -> Callable[..., None]:
 
     def run(*words: str | Path) -> None:
         ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        one = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([*ranks, *map(str, words)], env=one, text=True, capture_output=True, timeout=120)
-        assert done.returncode == 0, done.stderr
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        result = subprocess.run(
+            [*ranks, *map(str, words)], env=environment, text=True, capture_output=True, timeout=120
+        )
+        assert result.returncode == 0, result.stderr
 
     return run
 
 
 @pytest.fixture(scope="session")
 def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a GPT-NeoX of three blocks with random weights and a tokenizer of its own, as `pretrain` leaves them."""
+    """The directory of a random GPT-NeoX with three blocks and its tokenizer, in the format that `Pretrain` saves."""
     from transformers import PreTrainedTokenizerFast
 
     from monge.pretrain import END, neox, tokenizer_of
@@ -73,7 +75,7 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stir() -> Callable[..., nn.Module]:
-    """stir(network): the network in float64, every parameter moved, so that nothing is hidden behind a zero."""
+    """stir(network): the network in float64 with noise on every parameter, so that no zero initialisation hides an error."""
 
     def stirred(network: nn.Module, seed: int = 0, size: float = 0.2) -> nn.Module:
         generator = torch.Generator().manual_seed(seed)

@@ -42,7 +42,7 @@ def name(path: Path) -> list[str]:
 
 
 def imports(path: Path, *, top_only: bool = False) -> Iterator[str]:
-    """Dotted names, `from a import b` as a.b; those under TYPE_CHECKING are left out."""
+    """Dotted names of the imports of a file, `from a import b` as a.b, except those under TYPE_CHECKING."""
     tree = ast.parse(path.read_text())
     tree.body = [
         node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
@@ -60,13 +60,13 @@ def test_a_module_imports_only_from_layers_below_it(path):
     _, *parts = name(path)
     if not parts:
         return
-    floor = parts[0]
-    assert floor in MAY_USE, f"{floor} has no floor; add it to MAY_USE"
+    layer = parts[0]
+    assert layer in MAY_USE, f"{layer} has no layer; add it to MAY_USE"
     for used in imports(path):
         package, *rest = used.split(".")
         if package == "monge" and rest and rest[0] != "__version__":
-            assert rest[0] in MAY_USE[floor] | {floor}, f"{floor} may not use {used}"
-            if floor == rest[0] == "apps" and len(parts) > 1 and len(rest) > 1:
+            assert rest[0] in MAY_USE[layer] | {layer}, f"{layer} may not use {used}"
+            if layer == rest[0] == "apps" and len(parts) > 1 and len(rest) > 1:
                 assert parts[1] == rest[1], f"the app {parts[1]} imports the app {rest[1]}"
 
 

@@ -1,4 +1,4 @@
-"""`monge APP VERB`: light until a verb is called, honest in its exit codes."""
+"""`monge APP VERB`: help without heavy imports, one-line errors, and exit codes."""
 
 import importlib
 import io
@@ -26,15 +26,15 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
         "heavy = {'torch', 'numpy', 'scipy', 'tyro', 'rich', 'numba', 'matplotlib', 'monge.apps'} & sys.modules.keys()\n"
         "sys.exit(code or str(heavy) * bool(heavy) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
-    assert (done.stderr, done.returncode) == ("", 0)
+    result = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
+    assert (result.stderr, result.returncode) == ("", 0)
     for app, verb in VERBS:
-        assert re.search(rf"^{app}$", done.stdout, re.MULTILINE)
-        assert re.search(rf"^  {verb} +\S", done.stdout, re.MULTILINE)
+        assert re.search(rf"^{app}$", result.stdout, re.MULTILINE)
+        assert re.search(rf"^  {verb} +\S", result.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_the_table_of_verbs_is_the_app_s_own(app: str) -> None:
+def test_the_listed_verbs_are_those_of_the_application(app: str) -> None:
     verbs = importlib.import_module(f"monge.apps.{app}.cli").VERBS
     assert list(verbs) == list(verbs_of(app))
     for name, text in verbs_of(app).items():
@@ -49,8 +49,8 @@ def test_every_verb_has_help(app: str, verb: str, capsys: pytest.CaptureFixture[
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert f"usage: monge {app} {verb}" in shown
-    told = importlib.import_module(f"monge.apps.{app}.cli").VERBS[verb].__doc__.split()
-    assert " ".join(told[:5]) in " ".join(shown.split())
+    summary = importlib.import_module(f"monge.apps.{app}.cli").VERBS[verb].__doc__.split()
+    assert " ".join(summary[:5]) in " ".join(shown.split())
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,21 +59,21 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_python_m_monge_is_the_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "monge", "--version"], text=True, capture_output=True)
-    assert (done.stdout, done.stderr, done.returncode) == (f"monge {monge.__version__}\n", "", 0)
+    result = subprocess.run([sys.executable, "-m", "monge", "--version"], text=True, capture_output=True)
+    assert (result.stdout, result.stderr, result.returncode) == (f"monge {monge.__version__}\n", "", 0)
 
 
 def test_a_reader_that_closes_the_pipe_leaves_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "monge", "--help"]
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
-    assert (done.stderr, done.returncode) == ("", 141)
+    assert (result.stderr, result.returncode) == ("", 141)
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["generate", "--help"], ["generate", "-h"]])
-def test_asking_for_help_is_no_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_asking_for_help_is_not_an_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("usage: monge APP VERB")
@@ -81,7 +81,7 @@ def test_asking_for_help_is_no_error(words: list[str], capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("words", [["generat"], ["generate", "trane"], ["generate", "trane", "--out", "x"], ["--out"]])
-def test_a_word_that_is_not_there_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -90,11 +90,11 @@ def test_a_word_that_is_not_there_is_named(words: list[str], capsys: pytest.Capt
 
 
 @pytest.mark.slow
-def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
+def test_a_missing_package_is_named_with_its_extra() -> None:
     script = "import sys; sys.modules['psutil'] = None; from monge.cli import main; sys.exit(main(['prove', 'setup']))"
-    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
-    told = "monge prove setup: psutil is not installed; pip install 'monge[prove]'\n"
-    assert (done.stderr, done.returncode) == (told, 2)
+    result = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
+    message = "monge prove setup: psutil is not installed; pip install 'monge[prove]'\n"
+    assert (result.stderr, result.returncode) == (message, 2)
 
 
 def test_an_app_without_a_verb_shows_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +119,7 @@ def test_an_app_without_a_verb_shows_the_verbs(capsys: pytest.CaptureFixture[str
         (["sample"], "missing PATH: "),
     ],
 )
-def test_a_wrong_option_is_one_sentence_with_the_nearest_one(words: list[str], message: str, capsys) -> None:
+def test_a_wrong_option_gives_one_sentence_with_a_suggestion(words: list[str], message: str, capsys) -> None:
     assert main(["generate", *words]) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith(f"monge generate {words[0]}: {message}")
@@ -144,14 +144,14 @@ def test_help_of_a_verb_with_stored_defaults_is_that_of_the_verb() -> None:
 
 def test_a_completion_script_completes_commands_and_options() -> None:
     """The script for bash, in bash."""
-    ask = """
+    script = """
     source <(python -m monge completion bash)
     try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _monge; echo "${COMPREPLY[@]}"; }
     try monge gen; try monge generate sam; try monge generate train --warm; try monge view --wa
     """
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    done = subprocess.run(["bash", "-c", ask], text=True, capture_output=True, env={**os.environ, "PATH": path})
-    assert (done.stdout.splitlines(), done.stderr) == (["generate", "sample", "--warmup-steps", "--watch"], "")
+    result = subprocess.run(["bash", "-c", script], text=True, capture_output=True, env={**os.environ, "PATH": path})
+    assert (result.stdout.splitlines(), result.stderr) == (["generate", "sample", "--warmup-steps", "--watch"], "")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_completion_script_completes_commands_and_options() -> None:
     ],
     ids=["value", "arithmetic", "machine", "stopped"],
 )
-def test_an_error_is_one_sentence_and_a_code(error, code, monkeypatch, capsys) -> None:
+def test_an_error_gives_one_sentence_and_an_exit_code(error, code, monkeypatch, capsys) -> None:
     def verb() -> None:
         raise error
 
@@ -176,7 +176,7 @@ def test_an_error_is_one_sentence_and_a_code(error, code, monkeypatch, capsys) -
     assert shown.count("\n") == 1
 
 
-def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fill(*_: object, **__: object) -> None:
         with open("/dev/full", "w", buffering=1) as file:
             file.write("more\n")
@@ -184,43 +184,43 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.delenv("MONGE_TRACE", raising=False)
     monkeypatch.setattr("tyro.cli", fill)
     assert main(["generate", "train"]) == 1
-    said = capsys.readouterr().err
-    assert said == "monge generate train: the disk of what was being written is full; files saved earlier are intact\n"
+    message = capsys.readouterr().err
+    assert message == "monge generate train: the disk is full; files saved earlier are intact\n"
 
 
-def test_a_name_that_is_too_long_is_the_user_s_to_change(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_path_that_is_too_long_is_invalid_input(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.delenv("MONGE_TRACE", raising=False)
     assert main(["generate", "sample", "x" * 300]) == 2
     assert "File name too long" in capsys.readouterr().err
 
 
-def test_a_lack_of_memory_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_out_of_memory_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def verb() -> None:
         torch.empty(2**50)
 
     monkeypatch.setitem(importlib.import_module("monge.apps.generate.cli").VERBS, "demo", verb)
     monkeypatch.delenv("MONGE_TRACE", raising=False)
     assert main(["generate", "demo"]) == 1
-    said = "monge generate demo: out of memory; files saved earlier are intact. Use a smaller batch or network\n"
-    assert capsys.readouterr().err == said
+    message = "monge generate demo: out of memory; files saved earlier are intact. Use a smaller batch or network\n"
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_an_output_that_is_closed_is_no_error(number: int) -> None:
+def test_a_closed_output_stream_is_not_an_error(number: int) -> None:
     command = f"exec {shlex.quote(sys.executable)} -m monge --version {number}>&-"
-    done = subprocess.run(["sh", "-c", command], text=True, capture_output=True)
-    assert (done.stderr, done.returncode) == ("", 0)
+    result = subprocess.run(["sh", "-c", command], text=True, capture_output=True)
+    assert (result.stderr, result.returncode) == ("", 0)
 
 
-def test_a_terminal_without_a_character_shows_its_code() -> None:
+def test_a_character_outside_the_encoding_of_the_terminal_is_escaped() -> None:
     script = "import monge.cli; monge.cli.main = lambda: print('runs/\u00e9') or 0; monge.cli.run()"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], text=True, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
     )
-    assert (done.stdout, done.stderr, done.returncode) == ("runs/\\xe9\n", "", 0)
+    assert (result.stdout, result.stderr, result.returncode) == ("runs/\\xe9\n", "", 0)
 
 
-def test_the_whole_trace_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_shows_the_full_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def verb() -> None:
         raise ValueError("inside")
 
@@ -230,10 +230,10 @@ def test_the_whole_trace_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["generate", "demo"])
 
 
-def test_what_is_no_user_s_fault_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def verb() -> None:
-        raise TypeError("a bug of ours")
+        raise TypeError("a bug")
 
     monkeypatch.setitem(importlib.import_module("monge.apps.generate.cli").VERBS, "demo", verb)
-    with pytest.raises(TypeError, match="a bug of ours"):
+    with pytest.raises(TypeError, match="a bug"):
         main(["generate", "demo"])

@@ -2,13 +2,15 @@
 
 import json
 import math
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
-from monge.files import atomic_directory, atomic_write, locked, strict, write_json
+from monge.files import atomic_directory, atomic_write, finite_json, locked, write_json
 
 
 @pytest.mark.parametrize("writer", [atomic_write, atomic_directory])
@@ -21,13 +23,13 @@ def test_two_writers_of_one_path_exclude_each_other(
         part.write_text("first")
         with pytest.raises(ValueError, match="x: another process is writing it"), writer(path):
             pass
-        part.write_text("whole")
-    assert (path / "part" if path.is_dir() else path).read_text() == "whole"
+        part.write_text("complete")
+    assert (path / "part" if path.is_dir() else path).read_text() == "complete"
     assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("writer", [atomic_write, atomic_directory])
-def test_an_error_of_the_producer_is_not_changed(
+def test_only_a_plain_os_error_is_reworded(
     tmp_path: Path, writer: Callable[[Path], AbstractContextManager[Path]]
 ) -> None:
     with pytest.raises(ConnectionError, match=r"^the server has gone$"), writer(tmp_path / "x"):
@@ -38,18 +40,40 @@ def test_an_error_of_the_producer_is_not_changed(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_process_that_waited_for_a_removed_lock_file_locks_the_new_one(tmp_path: Path) -> None:
+    entered, release = Event(), Event()
+
+    def second() -> None:
+        with locked(directory, wait=True):
+            entered.set()
+            release.wait(60)
+
+    directory = tmp_path / "new"
+    with locked(directory):
+        thread = Thread(target=second)
+        thread.start()
+        time.sleep(0.2)  # time to open the file that is about to be removed; shorter tests less, and never fails
+    assert entered.wait(60)
+    try:
+        with pytest.raises(ValueError, match="another process is using it"), locked(directory):
+            pass
+    finally:
+        release.set()
+        thread.join()
+
+
 def test_an_existing_directory_stays_and_a_created_one_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "there")
-    for name in ("there", "link", "new"):
+    (tmp_path / "existing").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "existing")
+    for name in ("existing", "link", "new"):
         with pytest.raises(ValueError, match="bad data"), locked(tmp_path / name):
             raise ValueError("bad data")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
-    assert not list((tmp_path / "there").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["existing", "link"]
+    assert not list((tmp_path / "existing").iterdir())
 
 
 def test_strict_json_has_null_for_non_finite_numbers(tmp_path: Path) -> None:
-    write_json(tmp_path / "x.json", strict({"a": math.nan, "b": [1.5, math.inf, "nan"], "c": (2, None)}))
+    write_json(tmp_path / "x.json", finite_json({"a": math.nan, "b": [1.5, math.inf, "nan"], "c": (2, None)}))
     assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {
         "a": None,
         "b": [1.5, None, "nan"],

@@ -1,4 +1,4 @@
-"""One function, three fleets, the same results; errors name their shard, and no process outlives its fleet."""
+"""Three fleets give the same results, errors name their shard, and no process outlives its fleet."""
 
 import math
 import multiprocessing
@@ -17,11 +17,11 @@ import pytest
 from monge import fleet
 from monge.fleet import Fleet, processes, sequential
 
-# A shard is a call: what it calls can be imported in every process, which this module cannot
+# a shard is a call of a function that every process can import; functions of this module cannot be imported
 NUMBERS = [3, 1, 4, 1, 5, 9, 2, 6]
 SHARDS = [partial(math.factorial, number) for number in NUMBERS]
 FRAGILE = [*SHARDS[:5], partial(operator.getitem, {}, "nine"), *SHARDS[6:]]
-DEADLY = [*SHARDS[:5], partial(os._exit, 3), *SHARDS[6:]]  # ends without a word, as one that is out of memory
+DEADLY = [*SHARDS[:5], partial(os._exit, 3), *SHARDS[6:]]  # exits silently, like a process killed for memory
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def ray_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def running(name: str) -> list[int]:
-    """Ids of the running child processes of this process with this name."""
+    """Ids of the running children of this process whose name contains `name`."""
     running_ids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -49,10 +49,14 @@ def running(name: str) -> list[int]:
 
 
 @pytest.fixture(
-    params=["here", pytest.param("processes", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.slow)]
+    params=[
+        "sequential",
+        pytest.param("processes", marks=pytest.mark.slow),
+        pytest.param("ray", marks=pytest.mark.slow),
+    ]
 )
 def any_fleet(request: pytest.FixtureRequest) -> Fleet:
-    if request.param == "here":
+    if request.param == "sequential":
         return sequential
     return processes(2) if request.param == "processes" else request.getfixturevalue("ray_fleet")
 
@@ -71,20 +75,20 @@ def test_an_error_carries_the_number_of_its_shard(any_fleet: Fleet) -> None:
     assert not multiprocessing.active_children()
 
 
-def test_here_yields_the_results_before_the_error() -> None:
+def test_sequential_yields_the_results_before_the_error() -> None:
     results = []
     with pytest.raises(KeyError):
         results.extend(sequential(operator.call, FRAGILE))
     assert [number for number, _ in results] == [0, 1, 2, 3, 4]
 
 
-def test_here_is_lazy() -> None:
-    walk = sequential(operator.call, FRAGILE)
-    assert next(walk) == (0, 6)
+def test_sequential_is_lazy() -> None:
+    results = sequential(operator.call, FRAGILE)
+    assert next(results) == (0, 6)
 
 
 @pytest.mark.slow
-def test_a_process_that_exits_is_an_error_that_reports_it() -> None:
+def test_the_exit_of_a_worker_is_reported() -> None:
     with pytest.raises(
         ChildProcessError, match=r"fleet: a worker process exited \(out of memory\?\); use fewer workers"
     ):
@@ -93,37 +97,37 @@ def test_a_process_that_exits_is_an_error_that_reports_it() -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_exits_at_its_start_is_the_same_error() -> None:
+def test_the_exit_of_a_worker_at_its_start_is_reported() -> None:
     with pytest.raises(ChildProcessError, match="fleet: a worker process exited"):
         list(processes(1, start=partial(os._exit, 1))(operator.call, SHARDS))
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
-def test_a_ray_worker_that_exits_is_an_error_that_reports_it(ray_fleet: Fleet) -> None:
+def test_the_exit_of_a_ray_worker_is_reported(ray_fleet: Fleet) -> None:
     with pytest.raises(ChildProcessError, match="fleet: a worker process exited"):
         list(ray_fleet(operator.call, DEADLY))
     assert len(list(ray_fleet(operator.call, SHARDS))) == len(SHARDS)  # the cluster keeps running
 
 
 @pytest.mark.slow
-def test_every_process_is_started_first(tmp_path: Path) -> None:
+def test_every_process_first_runs_start(tmp_path: Path) -> None:
     results = processes(2, start=partial(os.chdir, tmp_path))(operator.call, [os.getcwd] * 4)
     assert [directory for _, directory in results] == [str(tmp_path)] * 4
 
 
 @pytest.mark.slow
-def test_a_fleet_that_is_left_early_does_not_wait() -> None:
-    walk = processes(2)(operator.call, [*SHARDS[:1], partial(time.sleep, 1200)])
-    next(walk)
-    began = time.monotonic()
-    walk.close()
-    assert time.monotonic() - began < 600
+def test_stopping_early_does_not_wait_for_running_shards() -> None:
+    results = processes(2)(operator.call, [*SHARDS[:1], partial(time.sleep, 1200)])
+    next(results)
+    start = time.monotonic()
+    results.close()
+    assert time.monotonic() - start < 600
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
-def test_ray_holds_at_most_the_given_number_of_shards(ray_fleet: Fleet) -> None:
+def test_ray_draws_at_most_as_many_shards_as_it_has_workers(ray_fleet: Fleet) -> None:
     drawn: list[int] = []
 
     def shards() -> Iterator[partial[int]]:
@@ -131,10 +135,10 @@ def test_ray_holds_at_most_the_given_number_of_shards(ray_fleet: Fleet) -> None:
             drawn.append(number)
             yield shard
 
-    walk = ray_fleet(operator.call, shards())
-    next(walk)
+    results = ray_fleet(operator.call, shards())
+    next(results)
     assert len(drawn) == 2
-    assert len(list(walk)) == len(SHARDS) - 1
+    assert len(list(results)) == len(SHARDS) - 1
 
 
 PARENT = """
@@ -142,10 +146,10 @@ import operator, os, time
 from functools import partial
 from monge.fleet import processes
 if __name__ == "__main__":
-    walk = processes(2)(operator.call, [os.getpid] * 2 + [partial(time.sleep, 3600)] * 2)
+    results = processes(2)(operator.call, [os.getpid] * 2 + [partial(time.sleep, 3600)] * 2)
     for _ in range(2):
-        print(next(walk)[1], flush=True)
-    next(walk)
+        print(next(results)[1], flush=True)
+    next(results)
 """
 
 
@@ -158,17 +162,17 @@ def test_workers_exit_with_a_killed_parent(tmp_path: Path) -> None:
         assert all(Path(f"/proc/{worker}").exists() for worker in workers)
         parent.kill()
     deadline = time.monotonic() + 300
-    while (left := [worker for worker in workers if alive(worker)]) and time.monotonic() < deadline:
+    while (running_workers := [worker for worker in workers if alive(worker)]) and time.monotonic() < deadline:
         time.sleep(0.05)
-    for worker in left:
+    for worker in running_workers:
         os.kill(worker, signal.SIGKILL)
-    assert not left
+    assert not running_workers
 
 
-def alive(number: int) -> bool:
-    """True if this process runs; a zombie does not."""
+def alive(pid: int) -> bool:
+    """True if the process is running; a zombie is not."""
     try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 

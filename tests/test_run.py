@@ -37,7 +37,7 @@ def everything(directory: Path) -> dict[str, bytes]:
     return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
 
 
-def test_a_run_directory_holds_all_of_it(tmp_path: Path) -> None:
+def test_a_run_directory_holds_the_complete_run(tmp_path: Path) -> None:
     state = fit(RECIPE, tmp_path / "deep" / "run")
     run = tmp_path / "deep" / "run"
     stored = json.loads((run / "recipe.json").read_text())
@@ -65,20 +65,19 @@ def test_checkpoints_are_named_last_best_or_by_their_step(tmp_path: Path) -> Non
         opened.checkpoint("5")
 
 
-def test_evaluation_sees_the_averaged_weights_and_leaves_the_run_alone(tmp_path: Path) -> None:
+def test_evaluation_uses_the_averaged_weights_and_does_not_affect_the_run(tmp_path: Path) -> None:
     often, seldom = tmp_path / "often", tmp_path / "seldom"
     fit(with_train(save_every=1, keep_last=9), often)
     fit(with_train(save_every=6), seldom)
     for name in ("model", "ema", "resume"):
         one, two = (files.read_tensors(d / f"checkpoints/step-00000006/{name}.safetensors") for d in (often, seldom))
         assert_close(one, two, rtol=0, atol=0)
-    test = Regression(size=64).batch(10_000)
+    held_out = Regression(size=64).batch(10_000)
     for record in read_records(often / "metrics.jsonl"):
         model = reopen(often, app="regression").weights(Network(), which=str(record["step"]))
         with torch.no_grad():
-            assert_close(
-                record["held-out loss"], (model(test.x_0) - test.x_1).square().mean().item(), check_dtype=False
-            )
+            error = (model(held_out.x_0) - held_out.x_1).square().mean().item()
+        assert_close(record["held-out loss"], error, check_dtype=False)
 
 
 def test_an_existing_run_is_not_touched_without_resume(tmp_path: Path) -> None:
@@ -97,7 +96,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "named"),
+    ("other", "difference"),
     [
         (with_train(lr=0.5), "recipe.train.lr = 0.001, not 0.5"),
         (with_train(warmup_steps=3), "recipe.train.warmup_steps = 0, not 3"),
@@ -105,10 +104,12 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
         (replace(with_train(lr=0.5, warmup_steps=7), size=9), "recipe.size = 8, not 9"),
     ],
 )
-def test_another_recipe_is_rejected_with_its_first_difference(tmp_path: Path, other: Regression, named: str) -> None:
+def test_another_recipe_is_rejected_with_its_first_difference(
+    tmp_path: Path, other: Regression, difference: str
+) -> None:
     fit(RECIPE, tmp_path)
     before = everything(tmp_path)
-    with pytest.raises(ValueError, match=re.escape(f"made with {named}")) as error:
+    with pytest.raises(ValueError, match=re.escape(f"made with {difference}")) as error:
         fit(other, tmp_path, resume=True)
     assert str(tmp_path / "recipe.json") in str(error.value)
     assert everything(tmp_path) == before
@@ -130,8 +131,8 @@ def test_a_recipe_that_cannot_be_built_leaves_the_directory_free(tmp_path: Path)
     assert fit(RECIPE, tmp_path).step == 6
 
 
-class Barren(Regression):
-    """Builds, but its first batch cannot be made."""
+class Unbatchable(Regression):
+    """An experiment that can be built, but whose first batch raises an error."""
 
     def batch(self, number: int) -> Pair:
         if number == 0:
@@ -141,12 +142,12 @@ class Barren(Regression):
 
 def test_a_run_whose_first_batch_cannot_be_made_leaves_the_directory_free(tmp_path: Path) -> None:
     with pytest.raises(ArithmeticError, match="no plan"):
-        fit(Barren(RECIPE.train), tmp_path / "run")
+        fit(Unbatchable(RECIPE.train), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "refused"),
+    ("change", "rejected"),
     [
         (lambda x: x + 1e-6, False),
         (lambda x: x + 0.1, True),
@@ -155,18 +156,18 @@ def test_a_run_whose_first_batch_cannot_be_made_leaves_the_directory_free(tmp_pa
         (lambda x: x.long(), True),
     ],
 )
-def test_constants_may_differ_only_by_rounding(tmp_path: Path, change, refused: bool) -> None:
+def test_constants_may_differ_only_by_rounding(tmp_path: Path, change, rejected: bool) -> None:
     fit(RECIPE, tmp_path)
     path = tmp_path / "constants.safetensors"
     files.write_tensors(path, {"test": change(files.read_tensors(path)["test"])})
-    if refused:
+    if rejected:
         with pytest.raises(ValueError, match="test does not match the current data"):
             fit(RECIPE, tmp_path, resume=True)
     else:
         assert fit(RECIPE, tmp_path, resume=True).step == 6
 
 
-def test_whole_numbers_among_the_constants_must_be_equal() -> None:
+def test_integer_constants_must_be_equal_and_floats_are_compared_by_relative_difference() -> None:
     number = torch.tensor(2**62)
     assert same_constant(number, number.clone())
     assert not same_constant(number, number + 1)
@@ -184,9 +185,9 @@ def test_resuming_without_a_run_is_logged(tmp_path: Path, caplog) -> None:
 @pytest.mark.slow
 def test_a_directory_in_use_is_rejected(tmp_path: Path) -> None:
     script = (
-        "import sys, itertools; from pathlib import Path; from regression import Regression; from monge.run import claimed\n"
+        "import sys, itertools; from pathlib import Path; from regression import Regression; from monge.run import claim\n"
         "from monge.training.distributed import ranks\n"
-        "with ranks('cpu') as here, claimed(Path(sys.argv[1]), Regression(), resume=False, where=here):\n"
+        "with ranks('cpu') as here, claim(Path(sys.argv[1]), Regression(), resume=False, where=here):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -204,7 +205,7 @@ def test_a_directory_in_use_is_rejected(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "resume.safetensors", "ema.safetensors", "state.json"])
 def test_a_truncated_checkpoint_is_named_and_the_one_before_it_resumes(tmp_path: Path, name: str) -> None:
-    intact, cut = tmp_path / "whole", tmp_path / "cut"
+    intact, cut = tmp_path / "intact", tmp_path / "cut"
     fit(RECIPE, intact)
     fit(RECIPE, cut)
     last = cut / "checkpoints/step-00000006"
@@ -220,7 +221,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_it_resumes(tmp_path:
     assert one == two
 
 
-def test_partial_files_of_a_crash_are_removed_when_it_resumes(tmp_path: Path) -> None:
+def test_partial_files_left_by_a_crash_are_removed_when_the_run_resumes(tmp_path: Path) -> None:
     fit(RECIPE, tmp_path)
     before = everything(tmp_path)
     for name in (".writing-step-00000008", ".writing-.writing-step-00000002", ".writing-step-00000003"):
@@ -232,7 +233,7 @@ def test_partial_files_of_a_crash_are_removed_when_it_resumes(tmp_path: Path) ->
     assert everything(tmp_path) == before
 
 
-def test_no_ema_and_no_evaluation_are_fine(tmp_path: Path) -> None:
+def test_a_run_without_an_ema_has_no_file_for_it_and_reopens(tmp_path: Path) -> None:
     fit(with_train(ema_width=0.0), tmp_path)
     assert not list(tmp_path.rglob("ema.safetensors"))
     assert reopen(tmp_path, app="regression").weights(Network()) is not None
@@ -254,13 +255,13 @@ def test_a_directory_without_a_run_is_named(tmp_path: Path) -> None:
 
 
 def test_only_a_directory_created_for_a_failed_run_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "notes").write_text("mine")
-    for name in ("new", "kept"):
+    (tmp_path / "existing").mkdir()
+    (tmp_path / "existing" / "notes").write_text("text")
+    for name in ("new", "existing"):
         with pytest.raises(ValueError, match="width"):
             fit(with_train(ema_width=0.9), tmp_path / name)
     assert not (tmp_path / "new").exists()
-    assert (tmp_path / "kept" / "notes").read_text() == "mine"
+    assert (tmp_path / "existing" / "notes").read_text() == "text"
 
 
 def test_a_damaged_run_is_named(tmp_path: Path) -> None:
@@ -305,8 +306,8 @@ def test_a_signal_saves_a_checkpoint_and_resuming_ends_in_the_same_weights(
     assert signal.getsignal(number) is before
     assert [checkpoint.step_of(path) for path in checkpoint.steps(tmp_path / "stopped" / "checkpoints")] == [4]
     resumed = fit(recipe, tmp_path / "stopped", resume=True)
-    straight = fit(recipe, tmp_path / "straight")
-    assert_close(resumed.model.state_dict(), straight.model.state_dict(), rtol=0, atol=0)
+    uninterrupted = fit(recipe, tmp_path / "uninterrupted")
+    assert_close(resumed.model.state_dict(), uninterrupted.model.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("mode", "choose"), [("min", min), ("max", max)])
@@ -328,7 +329,7 @@ def test_the_run_names_the_metric_of_its_best_checkpoint(tmp_path: Path, mode, c
     assert checkpoint.step_of(opened.checkpoint("best")) == recalls[choose(recalls)]
 
 
-def test_training_leaves_threads_and_random_numbers_of_its_caller_alone(tmp_path: Path) -> None:
+def test_training_restores_the_threads_and_the_random_state_of_its_caller(tmp_path: Path) -> None:
     torch.set_num_threads(2)
     try:
         torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Untrusted text: escaped for a terminal, shortened for a file name."""
+"""Untrusted text is escaped for the terminal and shortened for file names."""
 
 import pytest
 from hypothesis import given
@@ -24,11 +24,11 @@ def test_no_control_characters_are_left(text):
         ("two\nlines", "two\nlines"),
     ],
 )
-def test_escapes_are_shown(text, shown):
+def test_control_characters_are_escaped_and_others_unchanged(text, shown):
     assert printable(text) == shown
 
 
-def test_one_line_is_one_line():
+def test_one_line_joins_lines_and_escapes():
     assert one_line("a\n  b\r\nc\u2028d") == r"a b\r c\u2028d"
 
 
@@ -43,4 +43,5 @@ def test_long_names_stay_distinct():
     names = [file_name("a" * 400 + end) for end in ("", "b", "c")]
     assert len(set(names)) == 3
     assert file_name("Nat.add_comm") == "Nat.add_comm"
+    assert len({file_name(text) for text in ("", ".", "..", "...")} - {"", ".", ".."}) == 4
     assert file_name("ν" * 100).startswith("ν")

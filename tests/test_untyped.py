@@ -34,6 +34,6 @@ integrate: x is a single number; give a batch of states, (B, ...)
 
 
 @pytest.mark.slow
-def test_what_no_annotation_allows_is_rejected_in_a_sentence() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == (EXPECTED, "")
+def test_arguments_of_a_wrong_type_are_rejected_in_one_sentence() -> None:
+    result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == (EXPECTED, "")

@@ -26,7 +26,7 @@ extremes = compiled(_extremes, fastmath={"reassoc"})
 
 @compiled
 def spread(cost, scale, prices):
-    """Return the median over a sample of rows of the mean reduced cost above the minimum: the cost of a wrong column."""
+    """Return the typical excess cost of a wrong column: a row's mean minus minimum reduced cost, median over a sample."""
     n = len(prices)
     stride, sample = max(n // 32, 1), min(n, 32)
     above = np.empty(sample)
@@ -44,7 +44,7 @@ def spread(cost, scale, prices):
 
 @compiled
 def bid(cost, scale, prices, columns, rows, free, stop, epsilon, bids):
-    """Run one phase of the auction until `stop` rows are free or the bids are exhausted; return the bids left."""
+    """Run one phase of the auction until at most `stop` rows are free or the bids are exhausted; return the bids left."""
     n = len(prices)
     columns[:] = -1
     rows[:] = -1
@@ -69,10 +69,10 @@ def bid(cost, scale, prices, columns, rows, free, stop, epsilon, bids):
 @compiled
 def auction(cost, scale, prices, columns, rows, free):
     """Lower the prices until almost all rows hold a column within epsilon of their best, for decreasing epsilons."""
-    unit, least = spread(cost, scale, prices), 2.0**-20  # a smaller step may vanish in float32
-    epsilon, fine, bids = max(0.1 * unit, least), max(0.001 * unit, least), 100 * len(prices)
+    unit, smallest = spread(cost, scale, prices), 2.0**-20  # a smaller step may vanish in float32
+    epsilon, final, bids = max(0.1 * unit, smallest), max(0.001 * unit, smallest), 100 * len(prices)
     while bids > 0:
         bids = bid(cost, scale, prices, columns, rows, free, len(prices) // 50, prices.dtype.type(epsilon), bids)
-        if epsilon <= fine:
+        if epsilon <= final:
             break
-        epsilon = max(epsilon / 5, fine)
+        epsilon = max(epsilon / 5, final)

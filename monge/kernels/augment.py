@@ -27,7 +27,7 @@ def claim(cost, scale, prices, columns, rows, vacant, free, limit):
     vacant[:] = prices
     for i in range(len(cost)):
         least, j, second = two_smallest(cost, i, prices, scale)
-        if rows[j] >= 0 and second <= least:  # a tie: any free column among the best will do
+        if rows[j] >= 0 and second <= least:  # a tie: take any free column among the best
             least_vacant, candidate, _ = two_smallest(cost, i, vacant, scale)
             if least_vacant <= least:
                 j = candidate
@@ -61,7 +61,7 @@ def extend(cost, scale, prices, columns, rows, vacant, free, reals, integers):
         row, count, offset, before = start, 0, 0 * one, -np.inf * one
         while True:
             least, j = relax(cost, row, open_prices, scale, offset, distance[0], parent)
-            if least <= before and rows[j] >= 0:  # a tie: end here if a free column is as near
+            if least <= before and rows[j] >= 0:  # a tie: end the path at a free column that is as near
                 nearest, candidate, _ = two_smallest(distance, 0, vacant, one)
                 if nearest <= least:
                     j = candidate

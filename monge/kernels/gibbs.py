@@ -64,7 +64,10 @@ gibbs = compiled(_gibbs, fastmath={"contract"})
 
 @compiled
 def transform(cost, g, f):
-    """f_i = min_j(cost[i, j] - g_j), then g_j = min_i(cost[i, j] - f_i): the kernel is at most 1, with a 1 in each line."""
+    """Set f_i = min_j(cost[i, j] - g_j), then g_j = min_i(cost[i, j] - f_i).
+
+    The kernel of these potentials is at most 1, with a 1 in each row and each column.
+    """
     for i in range(len(f)):
         f[i] = two_smallest(cost, i, g, 1.0)[0]
     best = np.full(len(g), np.inf)

@@ -108,18 +108,21 @@ def _array(context, builder, kind, value):
     return array.data, cgutils.unpack_tuple(builder, array.shape)
 
 
-def _least(v, values, places):
-    """Return the minimum of two accumulators, its column, the lane-wise minimum, and the lanes that attain it, also as bits."""
+def _least(v, values, starts):
+    """Return (minimum of two accumulators, its column, lane-wise minimum, mask of the lanes attaining it, its bits).
+
+    `starts` holds, for each lane, the first column of the block in which its minimum lies.
+    """
     a, a2 = v.b.load(values[0]), v.b.load(values[1])
     less = v.b.fcmp_ordered("<", a2, a)
     a = v.b.select(less, a2, a)
-    columns = v.b.add(v.b.select(less, v.b.load(places[1]), v.b.load(places[0])), v.iota)
+    columns = v.b.add(v.b.select(less, v.b.load(starts[1]), v.b.load(starts[0])), v.iota)
     least = v.least(a)
-    here = v.b.fcmp_ordered("==", a, v.splat(least, v.reals))
-    bits = v.b.bitcast(here, ir.IntType(v.lanes))
+    attaining = v.b.fcmp_ordered("==", a, v.splat(least, v.reals))
+    bits = v.b.bitcast(attaining, ir.IntType(v.lanes))
     lane = v.b.cttz(bits, ir.IntType(1)(0))
     column = v.b.extract_element(columns, v.b.and_(v.b.zext(lane, _I32), _I32(v.lanes - 1)))
-    return least, v.b.sext(column, _I64), a, here, bits
+    return least, v.b.sext(column, _I64), a, attaining, bits
 
 
 def _emitted(function) -> Callable:
@@ -137,25 +140,27 @@ def two_smallest(typing, cost, row, prices, scale):
         data, _ = _array(context, b, cost, args[0])
         prices_at, (n,) = _array(context, b, prices, args[2])
         cost_at, scales = b.gep(data, [b.mul(args[1], n)]), v.splat(args[3], v.reals)
-        one = [cgutils.alloca_once_value(b, v.infinity) for _ in range(unroll)]
-        two = [cgutils.alloca_once_value(b, v.infinity) for _ in range(unroll)]
-        place = [cgutils.alloca_once_value(b, ir.Constant(v.ints, None)) for _ in range(unroll)]
+        smallest = [cgutils.alloca_once_value(b, v.infinity) for _ in range(unroll)]
+        seconds = [cgutils.alloca_once_value(b, v.infinity) for _ in range(unroll)]
+        starts = [cgutils.alloca_once_value(b, ir.Constant(v.ints, None)) for _ in range(unroll)]
 
         def step(j, mask, k):
             h = v.reduced(cost_at, prices_at, scales, j, mask)
             if mask is not None:
                 h = b.select(mask, h, v.infinity)
-            a = b.load(one[k])
+            a = b.load(smallest[k])
             less = b.fcmp_ordered("<", h, a)
-            b.store(v.lesser(v.greater(h, a), b.load(two[k])), two[k])
-            b.store(b.select(less, h, a), one[k])
-            b.store(b.select(less, v.splat(b.trunc(j, _I32), v.ints), b.load(place[k])), place[k])
+            b.store(v.lesser(v.greater(h, a), b.load(seconds[k])), seconds[k])
+            b.store(b.select(less, h, a), smallest[k])
+            b.store(b.select(less, v.splat(b.trunc(j, _I32), v.ints), b.load(starts[k])), starts[k])
 
         v.each(n, unroll, step)
-        second = v.lesser(v.lesser(b.load(two[0]), b.load(two[1])), v.greater(b.load(one[0]), b.load(one[1])))
-        least, column, a, here, bits = _least(v, one, place)
+        second = v.lesser(
+            v.lesser(b.load(seconds[0]), b.load(seconds[1])), v.greater(b.load(smallest[0]), b.load(smallest[1]))
+        )
+        least, column, a, attaining, bits = _least(v, smallest, starts)
         several = b.icmp_unsigned("!=", b.and_(bits, b.sub(bits, bits.type(1))), bits.type(0))
-        second = b.select(several, least, v.least(b.select(here, second, a)))
+        second = b.select(several, least, v.least(b.select(attaining, second, a)))
         return context.make_tuple(b, sig.return_type, [least, column, second])
 
     return signature, generate
@@ -163,7 +168,7 @@ def two_smallest(typing, cost, row, prices, scale):
 
 @_emitted
 def relax(typing, cost, row, prices, scale, offset, distance, parent):
-    """Lower distance[j] to the reduced cost - offset, if smaller, with parent[j] = row; return the minimum and its column."""
+    """Lower distance[j] to the reduced cost - offset, if smaller, with parent[j] = row; return (minimum, its column)."""
     price = prices.dtype
     signature = types.Tuple((price, types.int64))(cost, types.int64, prices, price, price, distance, parent)
 
@@ -182,8 +187,8 @@ def relax(typing, cost, row, prices, scale, offset, distance, parent):
         # LLVM folds load, select and store of the parents into a masked store, which is fast with AVX-512 but 8 times
         # slower than a plain store with AVX2 on AMD; the store of the distances in between prevents that.
         masked = "+avx512f" in context.codegen().magic_tuple()[2]
-        one = [cgutils.alloca_once_value(b, v.infinity) for _ in range(unroll)]
-        place = [cgutils.alloca_once_value(b, ir.Constant(v.ints, None)) for _ in range(unroll)]
+        smallest = [cgutils.alloca_once_value(b, v.infinity) for _ in range(unroll)]
+        starts = [cgutils.alloca_once_value(b, ir.Constant(v.ints, None)) for _ in range(unroll)]
 
         def step(j, mask, k):
             h = b.fsub(v.reduced(cost_at, prices_at, scales, j, mask), offsets)
@@ -196,13 +201,13 @@ def relax(typing, cost, row, prices, scale, offset, distance, parent):
             v.store(b.select(less, rows, p or v.load(p_at, _I32, mask)), p_at, mask)
             if mask is not None:
                 d = b.select(mask, d, v.infinity)
-            a = b.load(one[k])
+            a = b.load(smallest[k])
             less = b.fcmp_ordered("<", d, a)
-            b.store(b.select(less, d, a), one[k])
-            b.store(b.select(less, v.splat(b.trunc(j, _I32), v.ints), b.load(place[k])), place[k])
+            b.store(b.select(less, d, a), smallest[k])
+            b.store(b.select(less, v.splat(b.trunc(j, _I32), v.ints), b.load(starts[k])), starts[k])
 
         v.each(n, unroll, step)
-        least, column, *_ = _least(v, one, place)
+        least, column, *_ = _least(v, smallest, starts)
         return context.make_tuple(b, sig.return_type, [least, column])
 
     return signature, generate

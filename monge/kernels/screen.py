@@ -1,9 +1,9 @@
 """Exact assignment of points from their bfloat16 product: only the entries that can matter are computed in full.
 
-The product of the rounded points gives minus the inner product of two points to within a bound per row. Consider a matrix
-in which some entries are exact costs plus the bound of their row, and the others are approximate. It is a lower bound of
-the exact costs plus those bounds, which do not change the optimal permutation. If all entries of its optimum are exact,
-that is the optimum of the costs.
+The product of the rounded points gives the cost, minus the inner product of two points, to within a bound per row. Adding
+these bounds to the rows of the exact costs does not change the optimal permutation. A matrix in which some entries are such
+raised costs, and the others approximate costs, is therefore a lower bound of the raised costs. If all entries that its
+optimal permutation selects are raised exact costs, this permutation is optimal for the exact costs as well.
 """
 
 from typing import NamedTuple
@@ -39,8 +39,8 @@ def rounded(x: np.ndarray) -> Rounded:
     return result
 
 
-def crowded(x_1: np.ndarray, low_0: Rounded, low_1: Rounded) -> bool:
-    """Return True if, in a sample, many targets are too close together, seen from a typical source, for bfloat16."""
+def too_close(x_1: np.ndarray, low_0: Rounded, low_1: Rounded) -> bool:
+    """Return True if bfloat16 cannot tell many targets apart: more than 1/16 of sampled pairs, from a typical source."""
     return _fraction_close(x_1, low_0.norm.mean(), low_0.error.mean(), low_1.norm.max(), low_1.error.max()) > 1 / 16
 
 
@@ -52,8 +52,9 @@ def match(
     low_1: Rounded,
     prices: np.ndarray | None = None,
 ) -> Assignment | None:
-    """Return the assignment that minimises -x_0 . x_1, or None if so many pairs are close that the full product is cheaper.
+    """Return the assignment that minimises -x_0 . x_1, or None if the full product is cheaper or an error bound too large.
 
+    The full product is cheaper if so many pairs are close that much of it would have to be computed exactly.
     `product` holds the bits of low_0 @ low_1.T in bfloat16, accumulated in float32. `prices` are duals of the centred
     points; the costs are exact up to their final rounding to float32.
     """
@@ -75,7 +76,7 @@ def match(
 
 @compiled
 def centre(x):
-    """Return the mean of about 64 points, and True if subtracting it at least halves their squares."""
+    """Return the mean of a sample of the points, and True if subtracting it more than halves the sum of their squares."""
     (n, d), squares = x.shape, 0.0
     mean, stride, origin = np.zeros(d), max(n // 64, 1), np.zeros(d)
     for i in range(0, n, stride):
@@ -144,8 +145,8 @@ def _subtract(row, centre, out):
 
 @compiled
 def _to_bfloat16(bits, low, out):
-    """Round float32 to the nearest bfloat16, ties away from zero; `low` gets it as float32, `out` its 16 bits."""
-    for k in range(len(bits)):  # two short loops take 60 ns where one takes 110
+    """Round float32 bits to the nearest bfloat16, ties away from zero: as float32 bits in `low`, as 16 bits in `out`."""
+    for k in range(len(bits)):  # two short loops take 60 ns, a single one 110
         low[k] = (bits[k] + np.uint32(0x8000)) & np.uint32(0xFFFF0000)
     for k in range(len(bits)):
         out[k] = (bits[k] + np.uint32(0x8000)) >> np.uint32(16)
@@ -163,7 +164,7 @@ _squares = compiled(_squares_of_difference, fastmath={"reassoc", "contract"})
 
 @compiled
 def _fraction_close(x, source, error_0, largest, error_1):
-    """Return the fraction of sampled pairs of points that differ by less than the errors, at this distance from a source."""
+    """Return the fraction of sampled pairs of points too close to tell apart, given the errors and a source's norm."""
     (n, d), near, count = x.shape, 0, 0
     square = d * (error_0 / source * largest + error_1) ** 2
     for i in range(0, n, n // 16 + 1):

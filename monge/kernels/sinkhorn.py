@@ -109,7 +109,7 @@ def _solve(cost, epsilon, tolerance, max_iterations, start_f, start_g, kernel):
         g[:] = least
         smooth = max(epsilon, _slack(cost, g) / 25)
     done = 0
-    while smooth > epsilon and max_iterations - done > 1:  # well converged starts save far more than they cost
+    while smooth > epsilon and max_iterations - done > 1:  # converging at larger epsilons saves far more than it costs
         done += descend(cost, smooth, max(2 * tolerance, 0.002), (max_iterations - done) // 2, f, g, kernel, 0.0)[1]
         smooth = max(smooth / 4, epsilon)
     error, count = descend(cost, epsilon, tolerance, max_iterations - done, f, g, kernel, 1.0)
@@ -210,7 +210,7 @@ def fold(f, g, u, v, epsilon):
 
 @compiled
 def absorb(cost, epsilon, f, g, v, kernel):
-    """Set f and g to a pair of cost transforms, v to the remainder of g, and the kernel."""
+    """Set f and g to cost transforms of each other, v to the scaling that restores the old g, and fill the kernel."""
     before = g.copy()
     transform(cost, g, f)
     for j in range(len(g)):

@@ -1,1 +1,1 @@
-"""Language models as sources of vectors."""
+"""Pretrained language models: loading, hidden states, replacing blocks, and stores of their vectors."""

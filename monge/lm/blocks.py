@@ -16,7 +16,9 @@ def blocks_of(model: nn.Module) -> nn.ModuleList:
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
-    raise ValueError(f"{type(model).__name__}: it contains no list of {depth} blocks; give a transformers model")
+    raise ValueError(
+        f"{type(model).__name__}: no list of config.num_hidden_layers blocks; give a Hugging Face transformer"
+    )
 
 
 def block_lists(model: nn.Module) -> list[nn.ModuleList]:
@@ -39,11 +41,13 @@ def _depth(module: nn.Module) -> int | None:
 
 
 def replace_blocks(model: nn.Module, start: int, end: int, *modules: nn.Module) -> nn.ModuleList:
-    """Replace blocks [start, end) of a Hugging Face model with `modules`, in place; without any, remove the blocks.
+    """Replace blocks [start, end) of a Hugging Face model with `modules`, in place; if none are given, remove the blocks.
 
     Each module maps hidden states (B, N, D) to hidden states, and receives those of the block's keyword arguments
     (attention_mask, position_embeddings, ...) that its forward accepts. The model's configuration and the cache indices of
     the remaining blocks are updated, so that generation with a key-value cache works. Returns the removed blocks.
+
+    ValueError if the range is empty or exceeds the model, or if no block would remain.
     """
     blocks = blocks_of(model)
     if not 0 <= start < end <= len(blocks):
@@ -56,9 +60,9 @@ def replace_blocks(model: nn.Module, start: int, end: int, *modules: nn.Module) 
         raise ValueError("replace_blocks: no block would remain; keep one, or give a module to replace them")
     _set_blocks(model, blocks, remaining)
     for config in _configs(model):
-        kinds = getattr(config, "layer_types", None)
-        if isinstance(kinds, Sequence) and len(kinds) == len(blocks):
-            config.layer_types = [*kinds[:start], *(kinds[start] for _ in modules), *kinds[end:]]
+        types = getattr(config, "layer_types", None)
+        if isinstance(types, Sequence) and len(types) == len(blocks):
+            config.layer_types = [*types[:start], *(types[start] for _ in modules), *types[end:]]
         config.num_hidden_layers = len(remaining)
     for number, block in enumerate(remaining):
         for part in block.modules():
@@ -77,11 +81,13 @@ class Graft(nn.Module):
             if isinstance(kind := getattr(block, name, None), str):
                 setattr(self, name, kind)
         parameters = inspect.signature(module.forward).parameters.values()
-        self._any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        self._named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+        self._accepts_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self._accepted = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
 
     def forward(self, hidden_states: Tensor, *_: Any, **context: Any) -> Tensor:
-        return self.module(hidden_states, **{k: v for k, v in context.items() if self._any or k in self._named})
+        return self.module(
+            hidden_states, **{k: v for k, v in context.items() if self._accepts_all or k in self._accepted}
+        )
 
 
 def _set_blocks(model: nn.Module, old: nn.ModuleList, new: list[nn.Module]) -> None:

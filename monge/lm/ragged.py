@@ -28,7 +28,10 @@ _INDEX = pa.schema([("id", pa.string()), ("offset", pa.int64()), ("length", pa.i
 
 @dataclass(frozen=True)
 class Ragged:
-    """A directory written by `write`. len() counts its sequences; store[number] and store[id] are (n, D), in float32."""
+    """A directory written by `write`. len() counts its sequences; store[number] and store[id] are (n, D), in float32.
+
+    ValueError if the directory is missing or one of its files is damaged.
+    """
 
     directory: Path
 
@@ -80,12 +83,12 @@ class Ragged:
         return key in self._numbers
 
     def number(self, key: str) -> int:
-        """The number of the sequence called `key`."""
+        """The number of the sequence with the id `key`. KeyError if there is none."""
         return self._numbers[key]
 
     @property
     def ids(self) -> list[str]:
-        """The id of each sequence."""
+        """The id of each sequence, in order."""
         return list(self._numbers)
 
     @property
@@ -110,7 +113,7 @@ class Ragged:
 
     @property
     def sha256(self) -> str:
-        """The hash of all vectors, computed when they were written."""
+        """The SHA-256 of all vectors, computed when they were written."""
         return self._metadata["sha256"]
 
     @cached_property

@@ -36,7 +36,7 @@ OnBadRows = Literal["error", "drop"]
 def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprint: dict[str, Any]) -> int:
     """Write each group of rows (id, (n, D)) as one or more row groups, atomically; return the number of rows.
 
-    ValueError, with the id, for an empty sequence, a zero or non-finite vector, or a width that differs from the first.
+    ValueError, with the id, for a sequence that `check` rejects, such as one with a zero vector, and if there are no rows.
     """
     writer, rows = None, 0
     with atomic_write(path) as temporary:
@@ -96,10 +96,10 @@ def problem(vectors: Tensor, width: int) -> str | None:
     if vectors.shape[1] != width:
         return f"vectors of width {vectors.shape[1]}, but the others have {width}; embed all with one model"
     sizes = vectors.float().norm(dim=-1)
-    bad = (~torch.isfinite(sizes) | (sizes == 0)).nonzero()
-    if not len(bad):
+    unusable = (~torch.isfinite(sizes) | (sizes == 0)).nonzero()
+    if not len(unusable):
         return None
-    first = vectors[k := int(bad[0])]
+    first = vectors[k := int(unusable[0])]
     if sizes[k] == 0:
         return f"vector {k} is " + ("too small for float32 arithmetic" if first.any() else "zero")
     if torch.isnan(first).any():
@@ -117,7 +117,7 @@ def check(where: str, vectors: Float[Tensor, "_ D"], width: int) -> None:
 
 
 def usable(rows: Iterable[Row], *, dtype: str, width: int, dropped: list[Dropped]) -> list[Row]:
-    """The rows that can be written as `dtype`, converted; the others are appended to `dropped`."""
+    """The rows that can be written as `dtype`, converted; the others are appended to `dropped`, with the reason."""
     valid: list[Row] = []
     for key, vectors in rows:
         values = vectors.detach().cpu().to(DTYPES[dtype])
@@ -130,7 +130,7 @@ def usable(rows: Iterable[Row], *, dtype: str, width: int, dropped: list[Dropped
 
 @dataclass(frozen=True)
 class Vectors:
-    """A file of sequences by id, read a row group at a time."""
+    """A parquet file of sequences by id, read in portions. ValueError if it is missing, damaged or of another schema."""
 
     path: Path
 
@@ -190,7 +190,7 @@ class Vectors:
         return [str(key) for key in keys if key is not None]
 
     def _batches(self, *columns: str, size: int = 128) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """(row group, up to `size` of its rows). A full group would take several times its size on disk in memory."""
+        """Yields (row group number, up to `size` of its rows). A full group in memory takes several times its size on disk."""
         for number in range(self._file.num_row_groups):
             try:
                 for batch in self._file.iter_batches(size, row_groups=[number], columns=list(columns)):
@@ -201,10 +201,10 @@ class Vectors:
                 ) from error
 
     def portions(self, dropped: list[Dropped] | None = None) -> Iterator[tuple[int, list[Row]]]:
-        """(row group, some of its rows (id, (n, D))).
+        """Yields (row group number, some of its rows (id, (n, D))).
 
-        Rows without an id, or with a `problem`, are appended to `dropped`; without that list they raise a ValueError with row
-        group and id.
+        Rows without an id or with a `problem` are appended to `dropped`; if that is None, they raise a ValueError that names
+        the row group and the id.
         """
         for number, parsed in self._parsed():
             rows: list[Row] = []
@@ -221,7 +221,7 @@ class Vectors:
             yield number, rows
 
     def _parsed(self) -> Iterator[tuple[int, list[tuple[int, str | None, Tensor | str]]]]:
-        """(row group, [(row in the file, id, vectors or the reason why there are none)]) for batches of rows."""
+        """Yields (row group number, [(row in the file, id, vectors or the reason why there are none)]) for batches of rows."""
         first = 0
         for number, batch in self._batches("id", "hidden"):
             keys = [None if key is None else str(key) for key in batch.column("id").to_pylist()]

@@ -46,7 +46,9 @@ def assignment(cost: Shaped[Tensor, "*b n m"], *, prices: Float[Tensor, "*b m"] 
 
 
 def solve_squares(costs: list[np.ndarray], prices: np.ndarray | None = None) -> list[Assignment]:
-    """The assignments of finite square matrices, solved in parallel on torch's number of threads.
+    """The assignments of finite square matrices, in parallel on torch's number of threads.
+
+    `prices` holds initial column duals, one row per matrix; with it, the matrices are solved one after another.
 
     >>> [int(j) for j in solve_squares([np.array([[4.0, 1.0], [2.0, 0.0]])])[0].permutation]
     [1, 0]

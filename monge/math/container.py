@@ -1,4 +1,4 @@
-"""Sequences of variable length in a container of fixed capacity, whose unused slots are voids, spread evenly."""
+"""Sequences of variable length in a container of fixed capacity, whose unused slots are evenly spread voids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Slots(NamedTuple):
     """
 
     content: Float[Tensor, "B N D"]
-    priority: Float[Tensor, "B N"]  # in [0, 1): order among slots of the same kind, see cost.void_order
+    priority: Float[Tensor, "B N"]  # in [0, 1): rank among the slots of the same kind, see cost.void_order
     position: Float[Tensor, "B N"]  # in (0, 1]
     existence: Float[Tensor, "B N"]  # 1 active, 0 void; other values occur only along a flow
 
@@ -62,7 +62,7 @@ class Container:
         return self.join(Slots(content, void_order(active).to(content.dtype), position, active.to(content.dtype)))
 
     def join(self, slots: Slots) -> Float[Tensor, "B N channels"]:
-        """The state made of these slots."""
+        """The state with the given slots, the inverse of `split`."""
         extra = torch.stack([slots.priority, slots.position, slots.existence], -1) * self.aux_scale
         return torch.cat([slots.content, extra], -1)
 

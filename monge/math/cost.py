@@ -55,7 +55,7 @@ def cosine(x_0: Shaped[Tensor, "*b n d"], x_1: Shaped[Tensor, "*b m d"]) -> Floa
 
 
 def _with_norm(x: Float[Tensor, "*b n d"]) -> tuple[Float[Tensor, "*b n d"], Float[Tensor, "*b n"]]:
-    """Vectors and their norms, 1 for zeros. Vectors whose squares over- or underflow are first scaled by a power of two."""
+    """Vectors and their norms, 1 for zero vectors. If its squares over- or underflow, a vector is scaled by a power of two."""
     norm = torch.linalg.vector_norm(x, dim=-1)
     extreme = ~((norm > 1e-15) & (norm < 1e15))
     if bool(extreme.any()) and bool((x[extreme] != 0).any()):
@@ -115,9 +115,10 @@ class Whitening:
 
     @staticmethod
     def measure(x: Float[Tensor, "n D"] | Iterable[Float[Tensor, "_ D"]], *, floor: float = 1e-3) -> "Whitening":
-        """Symmetric (ZCA) whitening of vectors, or of a stream of blocks; little more than D rows are in memory at a time.
+        """Symmetric (ZCA) whitening of vectors, or of a stream of blocks, of which about D rows are in memory at a time.
 
-        Variances are raised by `floor` times their mean, so that constant directions are not amplified.
+        Variances are raised by `floor` times their mean, so that constant directions are not amplified. ValueError if there
+        are no vectors or all vectors are identical.
         """
         blocks = iter([x]) if isinstance(x, Tensor) else _gathered(x)
         block = next(blocks, None)
@@ -153,7 +154,7 @@ class Whitening:
 
 
 def _gathered(blocks: Iterable[Float[Tensor, "_ D"]]) -> Iterator[Float[Tensor, "_ D"]]:
-    """Blocks concatenated until each has at least D rows, so that adding its product is cheap next to computing it."""
+    """Blocks of at least D rows, for which summing the D x D products is cheap compared with computing them."""
     pending: list[Tensor] = []
     for block in blocks:
         pending.append(block)
@@ -165,7 +166,9 @@ def _gathered(blocks: Iterable[Float[Tensor, "_ D"]]) -> Iterator[Float[Tensor, 
 
 
 def void_order(active: Bool[Tensor, "*b N"]) -> Float[Tensor, "*b N"]:
-    """Order of use of each slot among slots of its kind, in [0, 1): van der Corput's, which spreads the first few evenly.
+    """The rank of each slot, in [0, 1), among the active slots or among the voids, whichever it belongs to.
+
+    Ranks follow the van der Corput sequence, so the slots of lowest rank are spread evenly.
 
     >>> void_order(torch.tensor([True, True, True, False]))
     tensor([0.0000, 0.5000, 0.2500, 0.0000])
@@ -179,10 +182,10 @@ def void_order(active: Bool[Tensor, "*b N"]) -> Float[Tensor, "*b N"]:
 class FourBlock:
     """Augmented transport of the original HERMES implementation: prices of moving, deleting and creating tokens.
 
-    All prices are in units of `unit`. With `priority` > 0, slots are used in a fixed order. Without it, which void is
-    created and which token deleted is arbitrary, and a deterministic field learns only the fraction of times that each slot
-    is used: below one half for each of many, so that decoding drops them all. In a fixed order, the k-th slot is used
-    exactly when at least k are needed, and existence above one half decodes to the median count.
+    All prices are in units of `unit`. With `priority` > 0, slots are used in a fixed order: the k-th slot is used exactly
+    when at least k are needed, and existence above one half decodes to the median count. Without it, the choice of the
+    voids to fill and of the tokens to delete is arbitrary. A deterministic field then learns only how often each slot is
+    used, and decoding drops every slot that is used less than half of the time, possibly all of them.
 
     >>> active, position = torch.tensor([[True, False]]), torch.ones(1, 2)
     >>> x = torch.zeros(1, 2, 3)
@@ -202,7 +205,7 @@ class FourBlock:
     create_norm: float = 0.0
     """beta_create: further price of void -> active, per squared norm of the created content."""
     priority: float = 0.0
-    """Price of using slots out of order; 0 leaves the order open."""
+    """Price of using slots out of order (see `void_order`); 0 leaves the order open."""
     content: Cost = squared_euclidean
     """Cost between the contents of two tokens."""
 
@@ -245,7 +248,7 @@ def calibrate(matched: Float[Tensor, "M"], *, quantile: float = 0.9) -> tuple[fl
     """(unit, price) for FourBlock from content costs of true matches: their median, and half their quantile in that unit.
 
     Deletion and creation each cost half the quantile, so a match is given up only if it costs more than that quantile of
-    the true matches (90 % by default).
+    the true matches (90 % by default). ValueError if the median is not positive.
 
     >>> calibrate(torch.tensor([1.0, 2.0, 3.0]), quantile=1.0)
     (2.0, 0.75)

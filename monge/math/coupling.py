@@ -59,11 +59,13 @@ class MinibatchOT:
     """Re-pairs a batch by optimal transport across it. Tong et al. 2302.00482, sec. 3.2; Pooladian et al. 2304.14772.
 
     epsilon 0 gives the exact permutation, which uses every row once; epsilon > 0, in units of the mean cost, samples
-    each source's target from the entropic plan. `condition` names an entry of cond: pairs with different conditions cost
-    `weight` mean costs more (2503.10636). With the default weight, infinity, noise is only re-paired within its class and
-    stays independent of the class. Rows of a pair with a mask are coupled only if their masks are equal, and only existing
-    tokens count in the cost, so noise never moves to a sequence of another length. `potentials` of the semidiscrete plan
-    warm-start the exact search; cond["index"] must then hold the row of each target in the data set.
+    each source's target from the entropic plan. `condition` names an entry of cond: a difference in it adds `weight` times
+    the mean cost, or, for vectors, that times their squared distance in units of its mean (2503.10636). With the default
+    weight, infinity, noise is only re-paired within its class and stays independent of the class.
+
+    Rows of a pair with a mask are coupled only if their masks are equal, and only existing tokens count in the cost, so
+    noise never moves to a sequence of another length. `potentials` of the semidiscrete plan warm-start the exact search;
+    cond["index"] must then hold the row of each target in the data set.
 
     >>> pair = Pair(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.5], [-0.5]]))
     >>> MinibatchOT()(pair).x_1.flatten()
@@ -71,7 +73,7 @@ class MinibatchOT:
     """
 
     epsilon: float = 0.0
-    cost: Cost | None = None  # inner_product for the exact coupling, squared_euclidean for the entropic
+    cost: Cost | None = None  # default: squared_euclidean, or inner_product if the permutation is the same
     condition: str | None = None
     weight: float = math.inf
     potentials: Float[Tensor, "N"] | None = None
@@ -104,7 +106,7 @@ class MinibatchOT:
 
     @_in_full_precision
     def _match(self, pair: Pair, generator: torch.Generator | None) -> Tensor:
-        """The target of each source, among rows with the same mask."""
+        """The index of the target assigned to each source. All rows must have the same mask."""
         x_0, x_1 = _existing(pair.x_0, pair.mask), _existing(pair.x_1, pair.mask)
         label = None if self.condition is None or not self.weight < math.inf else _entry(pair, self.condition)
         if not x_0.numel():
@@ -146,7 +148,7 @@ class MinibatchOT:
 
 @dataclass(frozen=True)
 class SemidiscreteOT:
-    """Pairs each source with a point of the full data set, by one dual potential per point. 2509.25519, alg. 1.
+    """Pairs each source with a point of the full data set, using one dual potential per point. 2509.25519, alg. 1.
 
     The targets and conditions of the incoming pair are replaced by those of the assigned points. With `condition`, each
     source is assigned to a point whose entry of that name equals its own. `potentials` come from semidiscrete.semidiscrete.
@@ -175,9 +177,9 @@ class SemidiscreteOT:
 class TokenOT:
     """Re-pairs the tokens within each sample: B problems of size N x N.
 
-    `cost` takes the Pair and returns (B, N, N). epsilon 0 permutes the target tokens; epsilon > 0, in units of cost,
-    replaces each by the barycentre of its row, which blurs existence. Entries of cond describe the sequence, not its
-    tokens, and are left unchanged.
+    `cost` takes the Pair and returns (B, N, N). epsilon 0 permutes the target tokens and their mask; epsilon > 0, in units
+    of cost, gives each source token the barycentre of its row of the plan, which blurs existence; a mask that hides tokens
+    is then a ValueError. Entries of cond describe the sequence, not its tokens, and are left unchanged.
 
     >>> pair = Pair(torch.tensor([[[0.0], [1.0]]]), torch.tensor([[[1.5], [-0.5]]]))
     >>> TokenOT(lambda pair: squared_euclidean(pair.x_0, pair.x_1)).permutation(pair)
@@ -193,6 +195,10 @@ class TokenOT:
     def __call__(self, pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
         if not self.epsilon:
             return self.apply(pair, self.permutation(pair))
+        if pair.mask is not None and not bool(pair.mask.all()):
+            raise ValueError(
+                "TokenOT: barycentres would include padding; set epsilon to 0, or pack the sequences in a Container"
+            )
         plan = converged_plan(self.cost(pair), self.epsilon, self.tolerance, self.max_iterations)
         return replace(pair, x_1=plan.barycentre(pair.x_1))
 

@@ -16,7 +16,7 @@ from monge.math.types import Velocity
 
 
 class Density(NamedTuple):
-    """log p(x_1) in nats, its standard error (0 when the divergence is exact), the source point, and the NFE."""
+    """log p(x_1) in nats, its standard error (0 if the divergence is exact), the source point, and the velocity evaluations."""
 
     log_prob: Float[Tensor, "B"]
     standard_error: Float[Tensor, "B"]
@@ -147,7 +147,7 @@ def log_likelihood(
     start = torch.cat([x_1.flatten(1), x_1.new_zeros(len(x_1), columns)], 1)
     end = integrate(counted, start, knots, step=step)
     x_0, integrals = end[:, :-columns].reshape(shape), end[:, -columns:]
-    # backward in time, the state gained minus the integral of the divergence from 0 to 1, as d log p / dt = -div v wants
+    # d log p / dt = -div v; integrated from t = 1 to 0, the last columns already hold minus the integral from 0 to 1
     log_probs = log_source(x_0)[:, None] + integrals
     error = torch.zeros_like(log_probs[:, 0])
     if probes is not None:
@@ -156,7 +156,7 @@ def log_likelihood(
 
 
 def bits_per_dimension(log_prob: Float[Tensor, "*b"], dimension: int, *, log_scale: float = 0.0) -> Float[Tensor, "*b"]:
-    """-log2 p per dimension; `log_scale` is the log of the width of one data bin in the units of the density.
+    """-log2 p per dimension; `log_scale` is the natural log of the width of one data bin in the units of the density.
 
     >>> bits_per_dimension(torch.tensor([-8.0]), 4)
     tensor([2.8854])

@@ -37,9 +37,9 @@ def dopri5(*, rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 10_000) -
     """Fifth order, with the error of each step below atol + rtol |x| as a root mean square over the sample's entries.
 
     Each sample has its own step size and accepts or rejects its own steps, so its result does not depend on the rest of
-    the batch; the batch is evaluated until the last sample finishes. Tolerances are at least the precision of the state:
-    0.8 % in bfloat16. ArithmeticError if a velocity is not finite, or if it takes more than `max_steps` steps from one
-    knot to the next.
+    the batch; the batch is evaluated until the last sample finishes. Tolerances below the precision of the state's dtype
+    (0.8 % for bfloat16) are raised to it. ArithmeticError if a velocity is not finite, or if a sample does not reach the
+    next knot in `max_steps` steps.
 
     >>> from monge.math.solve import integrate
     >>> integrate(lambda x, t: -x, torch.ones(1, 1), [0.0, 1.0], step=dopri5())
@@ -49,7 +49,7 @@ def dopri5(*, rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 10_000) -
 
 
 _SHORTEST = 1e-6
-"""Steps shorter than this fraction of the way to the next knot are not retried where a velocity is not finite."""
+"""After a non-finite velocity, a step is retried only if it is longer than this fraction of the distance between knots."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,14 @@ class _DormandPrince:
         v_t, h, taken = memory
         done = torch.zeros_like(t)  # time covered between t and s, in absolute value
         stuck = torch.zeros_like(t, dtype=torch.bool)
-        for _ in range(self.max_steps):
+        for attempt in range(self.max_steps + 1):
             remaining = distance.abs() - done
             active = remaining > 0
             if bool(stuck.any() | ~active.any()):
                 _check_finite(~stuck, t + sign * done)
                 return x, Stride(v_t, h, taken)
+            if attempt == self.max_steps:
+                break
             last = active & (h >= remaining * (1 - 1e-9))
             size = torch.where(active, torch.where(last, remaining, h), torch.zeros_like(h))
             x_new, v_new, error = _attempt(v, x, t + sign * done, v_t, sign * size)
@@ -85,16 +87,16 @@ class _DormandPrince:
             x = torch.where(pad_like(accept, x), x_new, x)
             v_t = torch.where(pad_like(accept, x), v_new, v_t)
             done = torch.where(accept, torch.where(last, distance.abs(), done + size), done)
-            # a non-finite error shrinks the step, which may have left the domain of the velocity; a step cut short by the
-            # knot does not shrink the next one
+            # a non-finite error shrinks the step, since it may have left the domain of the velocity; a step that the knot
+            # cut short does not shrink the next one
             stuck = active & ~torch.isfinite(ratio) & (size <= _SHORTEST * distance.abs())
             factor = torch.nan_to_num(0.9 * ratio.clamp_min(1e-10) ** -0.2, nan=0.2).clamp(0.2, 10.0)
             grown = torch.where(accept & last, torch.maximum(h, size * factor), size * factor)
             h = torch.where(active, grown, h)
             taken = taken + active
-        late = int((done < distance.abs()).sum())
+        unfinished = int((done < distance.abs()).sum())
         raise ArithmeticError(
-            f"dopri5: {late} of {len(x)} samples did not reach the next knot in {self.max_steps} steps; "
+            f"dopri5: {unfinished} of {len(x)} samples did not reach the next knot in {self.max_steps} steps; "
             "loosen rtol and atol"
         )
 

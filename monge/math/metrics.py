@@ -18,7 +18,7 @@ from monge.math.types import Velocity, floating
 
 
 def _points(name: str, *sets: Shaped[Tensor, "..."]) -> tuple[list[Tensor], float]:
-    """Sets of points in a common computing dtype, and their unit: 1, or their size if float32 cannot hold its square.
+    """Sets of points in a common dtype, divided by a unit, and that unit: 1, or their size if float32 cannot square it.
 
     ValueError if a point is not finite or the sets differ in their dimension.
     """
@@ -26,10 +26,10 @@ def _points(name: str, *sets: Shaped[Tensor, "..."]) -> tuple[list[Tensor], floa
         shapes = " and ".join(str(tuple(points.shape)) for points in sets)
         raise ValueError(f"{name}: points of shape {shapes}; give sets of points (n, D) with the same D")
     points = floating(*sets)
-    size = max(magnitude(f"{name}: set {k}", one) for k, one in enumerate(points))
+    size = max(magnitude(f"{name}: set {k}", part) for k, part in enumerate(points))
     if 1e-15 < size < 1e15:
         return points, 1.0
-    return [one.double() / size for one in points], size
+    return [part.double() / size for part in points], size
 
 
 def squared_w2(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "n D"]) -> float:
@@ -45,7 +45,7 @@ def squared_w2(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "n D"]) -> float:
 def sliced_w2(
     x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "n D"], *, slices: int = 256, generator: torch.Generator | None = None
 ) -> float:
-    """Root mean squared W2 of `slices` random one-dimensional projections of equal-sized sets. Bonneel et al. 2015.
+    """Root mean squared W2 over `slices` random one-dimensional projections of equal-sized sets. Bonneel et al. 2015.
 
     >>> x = torch.tensor([[0.0], [1.0]])
     >>> sliced_w2(x, x + 2)
@@ -63,7 +63,7 @@ def sliced_w2(
 def mmd(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"], *, bandwidth: float | None = None) -> float:
     """Squared maximum mean discrepancy, unbiased, Gaussian kernel. Gretton et al. 2012, eq. 3.
 
-    `bandwidth` defaults to the median distance between y's points, so give the reference set second.
+    `bandwidth` defaults to the median distance between the first 1,000 points of y, so give the reference set second.
 
     >>> x = torch.tensor([[0.0], [1.0]])
     >>> mmd(x, x + 10) > mmd(x, x + 1)
@@ -107,7 +107,7 @@ def frechet(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"]) -> float:
     """Squared Frechet distance between the Gaussians of two sets of features. Heusel et al. 1706.08500, eq. 6.
 
     tr sqrt(A B), where A = U^T U and B = V^T V for centred and scaled features U and V, is the sum of the singular values
-    of U V^T, which is n x m. With more points than features, U and V are D x D roots instead: the cost is
+    of U V^T, which is n x m. With more points than features, U and V are replaced by D x D roots. The cost is of order
     min(n, D)^3, and singular covariances need no offset.
 
     >>> x = torch.tensor([[0.0], [1.0]])
@@ -139,7 +139,7 @@ class Manifold(NamedTuple):
 
 
 def manifold(real: Shaped[Tensor, "n D"], fake: Shaped[Tensor, "m D"], *, k: int = 5) -> Manifold:
-    """Agreement of `fake` with `real`, by balls around each point that reach its k-th nearest neighbour.
+    """Agreement of `fake` with `real`, using balls around each point whose radius is the distance to its k-th neighbour.
 
     >>> x = torch.tensor([[0.0], [1.0], [3.0]])
     >>> manifold(x, x, k=1)
@@ -164,7 +164,7 @@ def _ball(points: Tensor, k: int) -> Tensor:
 
 
 def memorisation(fake: Shaped[Tensor, "n D"], train: Shaped[Tensor, "m D"], held_out: Shaped[Tensor, "l D"]) -> float:
-    """Median distance of `fake` to its nearest training point, divided by that of held-out real points.
+    """Median distance from generated points to the nearest training point, divided by that from held-out real points.
 
     1 means as novel as held-out data, 0 means copies; nan if most held-out points are also training points.
 
@@ -186,7 +186,8 @@ def memorisation(fake: Shaped[Tensor, "n D"], train: Shaped[Tensor, "m D"], held
 def path_energy(v: Velocity, x_0: Float[Tensor, "B *s"], *, steps: int = 100) -> tuple[Tensor, float]:
     """(x at t = 1, the mean of the squared speed along the flow), by `steps` Euler steps.
 
-    Normalised by squared W2 between the ends, energy / w2 - 1 is the path energy of Tong et al. 2302.00482, eq. 20: 0 for OT.
+    With w2, the squared W2 between the ends, energy / w2 - 1 is the normalised path energy of Tong et al. 2302.00482,
+    eq. 20: 0 for OT.
 
     >>> x, energy = path_energy(lambda x, t: torch.ones_like(x), torch.zeros(1, 2))
     >>> round(energy, 4)

@@ -165,7 +165,7 @@ def screened_permutation(
     """
     x, y = x_0.detach().contiguous().numpy(), x_1.detach().contiguous().numpy()
     low_0, low_1 = screen.rounded(x), screen.rounded(y)
-    if screen.crowded(y, low_0, low_1):
+    if screen.too_close(y, low_0, low_1):
         return None
     b_0, b_1 = (torch.from_numpy(low.bits).view(torch.bfloat16) for low in (low_0, low_1))
     product = torch.mm(b_0, b_1.mT).view(torch.uint16).numpy()
@@ -239,7 +239,7 @@ def sinkhorn_on_device(
         if step % 5 == 0 or 2 * step >= max_iterations:
             smooth = epsilon if 2 * step >= max_iterations else max(epsilon, smooth / 4)
         f = -smooth * (torch.logsumexp((g[..., None, :] - cost) / smooth, -1) - math.log(m))
-        # log of (column mass * m) is this + g / at
+        # the log of m times the mass of a column is columns + g / smooth
         columns = torch.logsumexp((f[..., :, None] - cost) / smooth, -2) - math.log(n)
         excess = columns + g / smooth
         if smooth == epsilon and (step % 10 == 0 or step == max_iterations):
@@ -264,7 +264,7 @@ def log_plan(
     tensor([[0.2500, 0.2500],
             [0.2500, 0.2500]])
     """
-    # the sum comes before the rounding: division by epsilon amplifies an error of the potentials
+    # round only after the sum: division by epsilon amplifies a rounding error of the potentials
     return ((f[..., :, None] + g[..., None, :] - cost) / epsilon - math.log(cost.shape[-2] * cost.shape[-1])).to(
         cost.dtype
     )

@@ -25,14 +25,14 @@ def semidiscrete(
 ) -> tuple[Float[Tensor, "N"], float]:
     """(potentials, marginal_error): one dual per data point, such that noise is assigned to each point equally often.
 
-    Noise x is assigned to argmax_j x . data_j - |data_j|^2 / 2 + potentials_j. With `groups`, each draw gets a group in
-    proportion to the group's size, and a point of that group: labels stay independent of the noise. `noise(n)` returns n
-    draws, (n, D).
+    Noise x is assigned to argmax_j x . data_j - |data_j|^2 / 2 + potentials_j. With `groups`, each draw is assigned to a
+    random group, in proportion to its size, and to a point of that group, so labels stay independent of the noise.
+    `noise(n)` returns n draws, (n, D).
 
     Groups of at most 4,096 points start from the mean duals of eight exact assignments. Averaged stochastic ascent on the
     semidual follows, whose gradient is 1 / N minus the frequency of j (Genevay et al. 1605.08527, alg. 2; Mousavi-Hosseini
     et al. 2509.25519). The error is the L1 distance between the frequencies and uniform on 64 N new draws (at least 4,096
-    and at most 100,000), minus the value expected of a perfect fit (Poisson counts). ValueError for data that are not
+    and at most 100,000), minus its expected value for a perfect fit (Poisson counts). ValueError for data that are not
     finite, or whose squares float32 cannot hold.
 
     >>> data, generator = torch.tensor([[-1.0], [1.0]]), torch.Generator().manual_seed(0)
@@ -63,10 +63,10 @@ def semidiscrete(
         if len(members) <= 4096:
             potentials[members] = _mean_duals(noise, data[members], rounds=8)
     # a cell is about as wide as the distance to the nearest point; a good step moves its border by a fraction of that
-    neighbour = _squared_gap(data)
+    squared_gap = _squared_gap(data)
     average, start = potentials.clone(), steps // 2
     for step in range(steps):
-        rate = 0.2 * neighbour * min(batch, len(data)) / (1 + step / 10) ** 0.5
+        rate = 0.2 * squared_gap * min(batch, len(data)) / (1 + step / 10) ** 0.5
         potentials += rate * (1 / len(data) - frequencies(batch, potentials))
         if step >= start:
             average += (potentials - average) / (step - start + 1)
@@ -83,7 +83,7 @@ def _poisson_deviation(mean: float) -> float:
 
 
 def _squared_gap(data: Tensor) -> Tensor:
-    """Median over a sample of points of the squared distance to the nearest distinct point; 1 if all points coincide."""
+    """Median, over the first 512 points, of the squared distance to the nearest distinct point; 1 if all coincide."""
     squares = torch.cdist(data[:512], data).square()
     apart = squares > 1e-5 * squares.mean()  # False for duplicates, up to float32 rounding
     nearest = torch.where(apart, squares, math.inf).amin(1)
@@ -113,7 +113,9 @@ def semidiscrete_assign(
     groups: Int[Tensor, "N"] | None = None,
     group: Int[Tensor, "B"] | None = None,
 ) -> Int[Tensor, "B"]:
-    """The data point the plan assigns to each x_0: a maximum inner product search, within its group if given.
+    """The data point that the plan assigns to each x_0: a maximum inner product search, within the group of x_0 if given.
+
+    ValueError if a group has no data points.
 
     >>> semidiscrete_assign(torch.tensor([[0.5], [-2.0]]), torch.tensor([[-1.0], [1.0]]), torch.zeros(2))
     tensor([1, 0])

@@ -1,4 +1,4 @@
-"""Integration of a velocity. A step takes each sample from t to s; `integrate` repeats it between knots, with gradients.
+"""Differentiable integration of a velocity. A step takes each sample from t to s; `integrate` repeats it between knots.
 
 The order of the knots gives the direction: 0 to 1 is forward, 1 to 0 backward. The solver steps are in steps.py.
 """
@@ -62,7 +62,7 @@ def trajectory(
     yield x
     for t, s in pairwise(knots.unbind()):
         x, memory = advance(checked, x, t, s, memory)
-        x = x if x.dtype == dtype else x.to(dtype)  # a call without effect costs a microsecond
+        x = x if x.dtype == dtype else x.to(dtype)  # even a redundant .to costs a microsecond
         yield x
 
 
@@ -74,7 +74,7 @@ def integrate(
     steps: SupportsIndex | None = None,
     step: Step | str | None = None,
 ) -> Float[Tensor, "B *s"]:
-    """x at the last knot of `times`: a tensor, array or list of knots, (knots,) or, for knots per sample, (knots, B).
+    """x at the last knot. `times` is a tensor, array or list of knots, (knots,) or, for knots per sample, (knots, B).
 
     An integer, as `times` or as `steps`, means that number of equal steps from 0 to 1. `step` is a solver or its name in
     SOLVERS; default: midpoint. The velocity is called with x in its own dtype and t in float32 or wider. ValueError if a
@@ -129,7 +129,7 @@ def knots_of(
         raise ValueError(
             f"integrate: times has shape {tuple(knots.shape)} for {len(x)} samples; give (knots,), or (knots, {len(x)})"
         )
-    # on an accelerator the check waits for the device, which training must not
+    # on an accelerator the check waits for the device, so it is skipped in training
     if (knots.device.type == "cpu" or not torch.is_grad_enabled()) and not bool(torch.isfinite(knots).all()):
         index = (~torch.isfinite(knots)).nonzero()[0].tolist()
         raise ValueError(f"integrate: times{index} is {float(knots[tuple(index)])}; give finite knots")
@@ -147,7 +147,7 @@ def _number_of_steps(count: object) -> int:
 
 
 def as_step(step: Step | str | None) -> Step:
-    """The given solver, or the one with that name; default: midpoint. ValueError for an unknown name.
+    """The given solver, or the one with that name; default: midpoint. ValueError for an unknown name and for dpm2m.
 
     >>> as_step("rk4").__name__
     'rk4'

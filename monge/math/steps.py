@@ -81,13 +81,13 @@ def rk4(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tup
 
 
 def _since(before: Tensor, t: Tensor, x: Tensor) -> Tensor:
-    """t - before, shaped to divide a difference that is zero where the knots repeat."""
+    """t - before, shaped to divide v_t - v_before; 1 where the knots repeat, since that difference is then 0."""
     elapsed = pad_like(t - before, x)
     return torch.where(elapsed == 0, torch.ones_like(elapsed), elapsed)
 
 
 def adams_bashforth_2(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
-    """Second order, one evaluation: extrapolates from the last velocity. Steps may be unequal; the first is an Euler step.
+    """Second order, one evaluation: extrapolates from the previous velocity. Steps may be unequal; the first is an Euler step.
 
     >>> from monge.math.solve import integrate
     >>> integrate(lambda x, t: x, torch.ones(1), steps=10, step=adams_bashforth_2)
@@ -103,7 +103,7 @@ def adams_bashforth_2(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any 
 
 
 def adams_bashforth_3(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
-    """Third order, one evaluation: extrapolates from the last two velocities (Newton form, unequal steps). Starts with Heun.
+    """Third order, one evaluation: extrapolates from two previous velocities (Newton form, unequal steps). Starts with Heun.
 
     >>> from monge.math.solve import integrate
     >>> integrate(lambda x, t: x, torch.ones(1), steps=10, step=adams_bashforth_3)
@@ -128,9 +128,9 @@ def adams_bashforth_3(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any 
 def dpm_solver_2m(path: Affine) -> Step:
     """DPM-Solver++(2M) in flow form, one evaluation: exact in the linear part, extrapolates the predicted x_1.
 
-    Lu et al. 2211.01095, alg. 2, with log(beta / alpha) as the half log-SNR. Second order
-    inside; first order in the first two steps from t = 0 and the last step to t = 1, where the log-SNR is infinite.
-    Integrates from source to target only; ValueError otherwise.
+    Lu et al. 2211.01095, alg. 2, with log(beta / alpha) as the half log-SNR. Second order, except for the first two steps
+    from t = 0 and the last step to t = 1: they are first order, since the log-SNR is infinite at both ends. Integrates from
+    source to target only; ValueError otherwise.
 
     >>> from monge.math.solve import integrate
     >>> integrate(lambda x, t: torch.ones_like(x), torch.zeros(1, 1), steps=4, step=dpm_solver_2m(Affine()))

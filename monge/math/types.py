@@ -38,7 +38,7 @@ class VelocityModel(Protocol):
 
 @runtime_checkable
 class FeatureModel(VelocityModel, Protocol):
-    """A VelocityModel that can also return the hidden state after one of its blocks."""
+    """A VelocityModel that can also return the hidden state after block `layer`, counted from 1."""
 
     def with_features(self, x_t: Tensor, t: Tensor, cond: Condition | None, layer: int) -> tuple[Tensor, Tensor]: ...
 
@@ -102,7 +102,7 @@ class Pair:
 
     @property
     def condition(self) -> dict[str, Tensor]:
-        """The conditions passed to a model: cond and, if there is a mask, cond["mask"]."""
+        """The conditions passed to a model: cond, with the mask, if there is one, as cond["mask"]."""
         return self.cond if self.mask is None else {**self.cond, "mask": self.mask}
 
 
@@ -125,7 +125,7 @@ def at_least_single(dtype: torch.dtype) -> torch.dtype:
 
 
 def floating(*x: Shaped[Tensor, "..."]) -> list[Float[Tensor, "..."]]:
-    """The tensors in a common computing dtype: float64 for integers, float32 for half precision, else the wider of theirs.
+    """The tensors in the widest of their computing dtypes: float64 for integers, float32 or wider for floating dtypes.
 
     >>> [part.dtype for part in floating(torch.tensor([1]), torch.tensor([0.5]))]
     [torch.float64, torch.float64]

@@ -62,7 +62,7 @@ class BlockShape:
     qk_norm: bool = True
     """Apply RMSNorm to queries and keys."""
     rank: int | None = None
-    """Rank of each block's AdaLN matrix; None for full rank."""
+    """Rank of each AdaLN matrix; None for full rank."""
 
 
 class AdaLN(nn.Module):
@@ -87,7 +87,9 @@ class Attention(nn.Module):
         super().__init__()
         width, head = shape.width, shape.width // shape.heads
         if width % shape.heads:
-            raise ValueError(f"attention: width {width} does not divide into {shape.heads} heads; use a multiple")
+            raise ValueError(
+                f"attention: width {width} does not divide into {shape.heads} heads; use a multiple of the heads"
+            )
         self.heads = shape.heads
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.q_norm = nn.RMSNorm(head, eps=1e-6) if shape.qk_norm else nn.Identity()
@@ -107,7 +109,7 @@ class Attention(nn.Module):
 def attention_mask(
     mask: Bool[Tensor, "B N"] | None, tokens: int, *, causal: bool
 ) -> tuple[Bool[Tensor, "B 1 N N"] | None, bool]:
-    """(allowed query-key pairs, or None for all; True if the kernel's own causal mask is enough).
+    """(allowed query-key pairs, or None for all; True if attention must apply its built-in causal mask).
 
     A void may attend to itself, so that no row of the softmax is empty.
     """
@@ -119,7 +121,7 @@ def attention_mask(
 
 
 class Block(nn.Module, ABC):
-    """Base of attention and feed-forward in any wiring: six modulation vectors, with gates initialised to zero."""
+    """Base class of the transformer blocks: attention, feed-forward and six modulation vectors, initialised to zero."""
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()

@@ -137,7 +137,7 @@ def embed(embedding: nn.Embedding, name: str, value: Tensor | None, shape: torch
 
 
 def check_known(network: str, cond: Condition | None, names: Iterable[str]) -> None:
-    """ValueError if cond has an entry that the network does not know, which would silently train an unconditional model.
+    """ValueError if cond has an entry that the network does not know: ignoring it would train an unconditional model.
 
     `index` and `target`, which are for couplings and objectives, are accepted.
     """
@@ -151,7 +151,7 @@ def check_known(network: str, cond: Condition | None, names: Iterable[str]) -> N
 
 
 def check_dtype(network: str, x: Tensor, weight: Tensor) -> None:
-    """ValueError if the states are not in the dtype of the weights, outside of autocast."""
+    """ValueError if the states are not in the dtype of the weights, unless autocast is enabled."""
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
         raise ValueError(
             f"{network}: x is {x.dtype}, the weights are {weight.dtype}; convert x, x.to({weight.dtype}), or the network"

@@ -25,7 +25,7 @@ class DiTShape:
     wiring: type[Block] = SequentialBlock
     """SequentialBlock or ParallelBlock."""
     positions: str | None = "rotary"
-    """Encoding of positions: "rotary"; "additive" sinusoids; None, or "none", for equivariance to the order of the tokens."""
+    """Encoding of positions: "rotary"; "additive" sinusoids; None, or "none", for permutation equivariance."""
     causal: bool = False
     """Let each token attend only to itself and earlier tokens."""
     recompute: bool = False
@@ -59,8 +59,8 @@ class DiT(nn.Module):
         self.shape = shape = shape or DiTShape()
         width = shape.block.width
         self.condition = ConditionEmbedding(width, classes=classes, conditions=conditions)
-        self.placed = shape.positions in ("rotary", "additive")
-        self.known = (*self.condition.names, "mask", *(["positions"] if self.placed else []))
+        self.has_positions = shape.positions in ("rotary", "additive")
+        self.condition_names = (*self.condition.names, "mask", *(["positions"] if self.has_positions else []))
         self.enter = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList(shape.wiring(shape.block) for _ in range(shape.depth))
         self.norm = shape.block.norm(width)
@@ -68,8 +68,8 @@ class DiT(nn.Module):
         self.leave = nn.Linear(width, inputs)
         self.rotary = Rotary() if shape.positions == "rotary" else None
         axes = [torch.arange(n, dtype=torch.float32) for n in grid or ()]
-        places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2) if axes else None
-        self.register_buffer("places", places, persistent=False)
+        grid_positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2) if axes else None
+        self.register_buffer("grid_positions", grid_positions, persistent=False)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
@@ -81,14 +81,14 @@ class DiT(nn.Module):
     def with_features(
         self, x_t: Float[Tensor, "B N inputs"], t: Float[Tensor, "B"], cond: Condition | None, layer: int
     ) -> tuple[Float[Tensor, "B N inputs"], Float[Tensor, "B N width"]]:
-        """The velocity, and the hidden state after the first `layer` blocks."""
+        """The velocity, and the hidden state after the first `layer` blocks. ValueError unless 1 <= layer <= depth."""
         if not 1 <= layer <= len(self.blocks):
             raise ValueError(f"with_features: layer {layer} of {len(self.blocks)}; count blocks from 1")
         return self._run(x_t, t, cond, layer)
 
     def _run(self, x_t: Tensor, t: Tensor, cond: Condition | None, layer: int) -> tuple[Tensor, Tensor]:
         cond = cond or {}
-        check_known("DiT", cond, self.known)
+        check_known("DiT", cond, self.condition_names)
         if x_t.ndim != 3 or x_t.shape[-1] != self.enter.in_features:
             raise ValueError(
                 f"DiT: x has shape {tuple(x_t.shape)}; this network takes tokens (B, N, {self.enter.in_features}). "
@@ -111,7 +111,7 @@ class DiT(nn.Module):
 
     def _with_positions(self, h: Tensor, x_t: Tensor, cond: Condition) -> tuple[Tensor, Tensor | None]:
         """(tokens, with additive positions if configured; the angles of rotary attention, or None)."""
-        if not self.placed:
+        if not self.has_positions:
             return h, None
         positions = self._positions(x_t, cond)
         if self.rotary is None:
@@ -122,13 +122,13 @@ class DiT(nn.Module):
     def _positions(self, x_t: Tensor, cond: Condition) -> Tensor:
         if "positions" in cond:
             return cond["positions"][..., None].float()
-        if isinstance(self.places, Tensor):
-            return self.places
+        if isinstance(self.grid_positions, Tensor):
+            return self.grid_positions
         return torch.arange(x_t.shape[1], device=x_t.device, dtype=torch.float32)[:, None]
 
 
 class Patches(nn.Module):
-    """A DiT on images (B, C, H, W), cut into patches of `patch` x `patch` pixels."""
+    """A DiT on images (B, C, H, W), cut into patches of `patch` x `patch` pixels. `image` is (C, H, W)."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def sinusoidal(positions: Float[Tensor, "*b"], width: int, *, longest: float = 10_000.0) -> Float[Tensor, "*b width"]:
-    """cos and sin of positions at `width` / 2 frequencies, geometric from 1 to 1 / longest. Vaswani et al. 2017, sec. 3.5."""
+    """cos and sin of positions at `width` / 2 frequencies, geometric in (1 / longest, 1]. Vaswani et al. 2017, sec. 3.5."""
     frequencies = torch.exp(-math.log(longest) * torch.arange(width // 2, device=positions.device) / (width // 2))
     angles = positions[..., None] * frequencies.to(positions.dtype)
     return torch.cat([angles.cos(), angles.sin()], -1)

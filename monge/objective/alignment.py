@@ -57,8 +57,11 @@ class Alignment(nn.Module):
 
     `encoder` is called with the pair's clean x_1 and its conditions, including the mask. It returns features per token,
     (B, N, features), or pooled features, (B, features), which are compared with the mean hidden state. An encoder that is
-    a module is frozen: it follows the device and dtype of the loss, and is neither trained nor saved. The projector is a
-    three-layer MLP with SiLU activations. Tokens excluded by the pair's mask do not count.
+    a module is frozen: it follows the device and dtype of the Alignment, and is neither trained nor saved. The projector is
+    a three-layer MLP with SiLU activations. Tokens excluded by the pair's mask do not count.
+
+    `width` is the model's hidden width, `features` the encoder's number of features, `hidden` the width of the projector's
+    hidden layers; FlowMatching multiplies the loss by `weight`. ValueError if the encoder does not take (x_1, cond).
 
     >>> from monge.nets.dit import DiT
     >>> align, x = Alignment(Unconditional(nn.Identity()), layer=2, width=256, features=3), torch.ones(2, 5, 3)
@@ -105,7 +108,7 @@ class Alignment(nn.Module):
 
 
 def _pooled(hidden: Float[Tensor, "B N H"], mask: Tensor | None) -> Float[Tensor, "B H"]:
-    """The mean over existing tokens."""
+    """The mean hidden state over existing tokens."""
     if mask is None:
         return hidden.mean(1)
     weight = mask[..., None].to(hidden.dtype)

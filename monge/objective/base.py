@@ -19,7 +19,7 @@ class Loss(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """(model, batch) -> Loss. It is a module because some objectives have trainable weights of their own.
+    """(model, batch) -> Loss. An objective is a module because some objectives have trainable weights.
 
     >>> class Power(Objective):
     ...     def forward(self, model, batch):
@@ -41,7 +41,7 @@ class Objective(nn.Module, ABC):
 
 
 class Weighted(Objective):
-    """A weighted sum: `Weighted(walk=(1.0, FlowWalking()), match=(0.01, FlowMatching()))`. Metric names start with the term.
+    """A weighted sum: `Weighted(walk=(1.0, FlowWalking()), match=(0.01, FlowMatching()))`. Metrics are prefixed by term.
 
     >>> from monge import FlowMatching, Pair
     >>> objective = Weighted(plain=(1.0, FlowMatching()), contrast=(0.1, FlowMatching(contrast=0.05)))

@@ -1,4 +1,4 @@
-"""Contrastive losses: InfoNCE for embeddings and for energies, and a margin loss."""
+"""Contrastive losses: InfoNCE for embeddings and for energies, and a margin loss for energies."""
 
 from dataclasses import dataclass, field
 

@@ -15,7 +15,7 @@ from monge.objective.base import Loss, Objective
 
 
 class FlowMatching(Objective):
-    """E |v(x_t, t) - u_t|^2. The pair is coupled once, and both x_t and u_t come from that pair.
+    """Mean squared entry of v(x_t, t) - u_t, over existing tokens if there is a mask. x_t and u_t come from one coupled pair.
 
     `weight`, a function of t, multiplies the squared error (Esser et al. 2403.03206, sec. 3.1). `align` adds the REPA loss.
     `contrast` weights a term that pushes the velocity away from those of other pairs (Stoica et al. 2506.05350, eq. 6).

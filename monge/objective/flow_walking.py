@@ -15,8 +15,8 @@ from monge.objective.flow_matching import masked_mean
 class FlowWalking(Objective):
     """E |end - x_1|^2, where `end` is reached from x_0 in `steps` solver steps at sorted uniform times, drawn per sample.
 
-    With `reverse`, the trajectory runs from x_1 to x_0, t from 1 to 0. `endpoint_loss(end, target)`, a further loss on the
-    endpoints, is added to the squared error.
+    With `reverse`, the trajectory runs from x_1 to x_0, with t from 1 to 0, and the target is x_0. If given,
+    `endpoint_loss(end, target)` is added to the squared error.
 
     >>> pair = Pair(torch.zeros(2, 3), torch.ones(2, 3))
     >>> float(FlowWalking(steps=2)(lambda x, t, cond: torch.ones_like(x), pair).value) < 1e-6

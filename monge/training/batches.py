@@ -1,4 +1,4 @@
-"""Batches by number. A batch is a function of its number alone, so resuming, prefetching and sharding need no state."""
+"""Batches as functions of their number, so that resuming, prefetching and sharding need no state."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,9 +16,9 @@ Batches: TypeAlias = Callable[[int], B]
 
 
 def shuffled(number: int, size: int, count: int, seed: int) -> Int[Tensor, "size"]:
-    """The indices of batch `number` of `size` items out of `count`, reshuffled in every epoch.
+    """The indices of batch `number`: `size` items out of `count`, reshuffled in every epoch.
 
-    A batch may span two epochs, so that every item occurs exactly once per epoch.
+    A batch may span several epochs; every item occurs exactly once per epoch.
     """
     first, parts = number * size, []
     while size:
@@ -34,7 +34,7 @@ def _order(count: int, seed: int, epoch: int) -> Int[Tensor, "count"]:
 
 
 def prefetched(batches: Batches[B], numbers: Iterator[int], *, workers: int) -> Iterator[B]:
-    """batches(n) for each n, in order, while threads prepare the next `workers` of them.
+    """Yields batches(n) for each n in `numbers`, in order, while threads prepare the next `workers` batches.
 
     Threads are sufficient, since the coupling kernels and torch's operations release the GIL.
     """

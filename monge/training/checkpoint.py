@@ -20,7 +20,10 @@ from monge.training.state import State
 
 
 def save(directory: Path, state: State, where: Ranks) -> Path:
-    """Write `state` under `directory`. Every rank must call it; rank zero writes. OSError if the disk is full."""
+    """Write `state` to `directory`/step-NNNNNNNN, unless that exists, and return the path. OSError if the disk is full.
+
+    Every rank must call it; rank zero writes.
+    """
     files = state.tensors(where)
     target = directory / f"step-{state.step:08d}"
     if where.first and not target.exists():
@@ -43,7 +46,7 @@ def save(directory: Path, state: State, where: Ranks) -> Path:
 
 
 def prune(directory: Path, *, keep: int, keep_steps: set[int]) -> None:
-    """Remove all checkpoints except the last `keep` and those at steps `keep_steps`, and partial ones left by a crash."""
+    """Remove partial checkpoints left by a crash, and all others except the last `keep` and those at steps `keep_steps`."""
     for stale in directory.glob(".writing-*"):
         shutil.rmtree(stale)
     for path in steps(directory)[:-keep]:
@@ -64,7 +67,7 @@ def step_of(path: Path) -> int:
 
 
 def read(path: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """(tensors by file, scalars) of a checkpoint. ValueError, with the file's name, if one is missing or truncated."""
+    """(tensors by file, scalars) of a checkpoint with tensor files `names`. ValueError if a file is missing or truncated."""
     return {name: read_tensors(path / f"{name}.safetensors") for name in names}, read_json(
         path / "state.json", "step", "best"
     )

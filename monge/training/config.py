@@ -1,4 +1,4 @@
-"""Training hyperparameters, all scalars."""
+"""The training hyperparameters that all recipes share."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Training hyperparameters. Every recipe holds one as `train`."""
+    """Training hyperparameters, the field `train` of every recipe. ValueError if one is out of range."""
 
     steps: int = 10_000
     """Number of optimizer steps."""
@@ -21,13 +21,13 @@ class TrainConfig:
     weight_decay: float = 0.0
     """Decoupled weight decay of matrices; vectors such as biases have none."""
     max_grad_norm: float = 1.0
-    """Gradient norm above which gradients are scaled down; 0 disables clipping."""
+    """Maximum gradient norm; larger gradients are scaled down to it. 0 disables clipping."""
     gradient_accumulation: int = 1
-    """Batches per optimizer step."""
+    """Number of batches per optimizer step on each rank; their gradients are averaged."""
     ema_width: float = 0.05
-    """Relative width of the power-function EMA of the weights, below 0.289; 0 disables the EMA."""
+    """Width of the power-function EMA of the weights, as a fraction of the steps so far; below 0.289. 0 disables the EMA."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Dtype of autocast; weights stay in float32."""
+    """Dtype of the forward pass: float32, or bfloat16 by autocast. Weights stay in float32."""
     compile: bool = False
     """Compile the model with torch.compile: faster on a GPU, but starts up to a minute later."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
@@ -39,7 +39,7 @@ class TrainConfig:
     keep_last: int = 2
     """Number of recent checkpoints to keep, in addition to the best one and the milestones."""
     milestones: tuple[int, ...] = ()
-    """Steps whose checkpoints are always kept; autoguidance uses an early one."""
+    """Steps at which a checkpoint is saved and always kept, such as an early one for autoguidance."""
     log_every: int = 50
     """Number of steps between log entries."""
     loader_threads: int = 1
@@ -47,7 +47,7 @@ class TrainConfig:
     threads: int = 1
     """Torch threads per operation on the CPU; small networks run fastest with one. 0 keeps torch's default."""
     device: str = "auto"
-    """Device: cpu, cuda, or auto for a GPU if there is one."""
+    """Device to train on: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "gradient_accumulation", "save_every", "log_every", "keep_last"):
@@ -62,6 +62,6 @@ class TrainConfig:
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed must fit in 64 bits, got {self.seed}")
         if any(step < 1 for step in self.milestones):
-            raise ValueError(f"milestones must be steps from 1 on, got {self.milestones}")
+            raise ValueError(f"milestones must be at least 1, got {self.milestones}")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr must be positive and finite, got {self.lr}")

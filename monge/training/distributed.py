@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _leak(group: object) -> None:
-    """Leak a reference to `group`, once per process.
+    """Leak a reference to `group`, so that it is never freed.
 
     Otherwise DDP may drop the last reference while holding the GIL (torch 2.13). If gloo's thread needs the GIL at that moment,
     the two deadlock. A global of this module does not help either: it is released during interpreter shutdown, when gloo's
@@ -39,7 +39,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """True if this process is the one that writes files."""
+        """True for rank zero, the process that writes files."""
         return self.rank == 0
 
 
@@ -49,7 +49,10 @@ def is_first() -> bool:
 
 
 def device_named(name: str) -> torch.device:
-    """The device of this process: cpu, cuda (the GPU of its local rank), cuda:1, or auto, a GPU if there is one."""
+    """The device called `name`: cpu, cuda (the GPU of the local rank), cuda:N, or auto (cuda if available, else cpu).
+
+    ValueError if torch cannot use it.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -67,7 +70,10 @@ def device_named(name: str) -> torch.device:
 
 @contextmanager
 def ranks(device: str = "auto") -> Iterator[Ranks]:
-    """The ranks set up by torchrun, or this process alone, on the device of this name (see `device_named`)."""
+    """Join torchrun's process group, if there is one, and leave it at the end; yields this process's rank and device.
+
+    `device` is a name as in `device_named`.
+    """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_device = device_named(device)
     if local_device.type == "cuda":
@@ -83,9 +89,9 @@ def ranks(device: str = "auto") -> Iterator[Ranks]:
 
 
 def parallelize(step: nn.Module, model: nn.Module, strategy: str, world: int) -> nn.Module:
-    """`step`, whose forward is one training step of `model`, wrapped to run on all ranks.
+    """`step`, whose forward returns the loss of `model` on a batch, prepared to run on all ranks.
 
-    DDP wraps it. FSDP2 shards each block of the model (see lm.blocks.block_lists), then the rest, in place.
+    "ddp" wraps it. "fsdp" shards it in place: first each block of the model (see lm.blocks.block_lists), then the rest.
     """
     if world == 1:
         return step
@@ -136,17 +142,17 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def full(tensor: Tensor) -> Tensor:
-    """The full tensor of a shard; every rank must call this."""
+    """The full tensor of a shard; other tensors are returned unchanged. Every rank must call this."""
     return cast("DTensor", tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
-    """The full tensor of a shard, detached and on the CPU; every rank must call this."""
+    """The full tensor, detached and on the CPU; every rank must call this."""
     return full(tensor.detach()).cpu()
 
 
 def place_like(value: Tensor, like: Tensor) -> Tensor:
-    """A full tensor on the device of `like`, and sharded like it if the shapes are equal."""
+    """`value`, a full tensor, on the device of `like`, and sharded like it if the shapes are equal."""
     value = value.to(like.device)
     if not is_sharded(like) or value.shape != like.shape:
         return value
@@ -157,12 +163,12 @@ def place_like(value: Tensor, like: Tensor) -> Tensor:
 
 
 def mean_over_ranks(value: float, world: int) -> float:
-    """The mean of `value` over the ranks."""
+    """The mean of `value` over the ranks; every rank must call this."""
     return value if world == 1 else _reduce(value, dist.ReduceOp.SUM) / world
 
 
 def max_over_ranks(value: float, world: int) -> float:
-    """The maximum of `value` over the ranks."""
+    """The maximum of `value` over the ranks; every rank must call this."""
     return value if world == 1 else _reduce(value, dist.ReduceOp.MAX)
 
 

@@ -1,4 +1,4 @@
-"""The training loop, as a generator: logging, saving and stopping are the caller's for-loop."""
+"""The training loop as a generator; logging, saving and stopping are left to the caller."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,8 +21,9 @@ B = TypeVar("B", bound=Batch)
 class Run(Generic[B]):
     """An experiment, ready to train.
 
-    `best_by` names the metric of `evaluate` that selects the best checkpoint, the lowest or, with `best_mode` "max", the
-    highest. `constants` are measured on the data, such as units or potentials, and stored with the run.
+    `evaluate(model)` returns metrics by name; `fit` calls it at each checkpoint, with the EMA weights if there is an EMA.
+    `best_by` names the metric that selects the best checkpoint: the lowest value, or the highest if `best_mode` is "max".
+    `constants` are tensors measured on the data, such as units or potentials; they are stored with the run.
     """
 
     model: nn.Module
@@ -36,7 +37,7 @@ class Run(Generic[B]):
 
 
 class Step(nn.Module):
-    """Model and objective as one module, whose forward is a full training step; DDP and FSDP2 wrap it."""
+    """Model and objective as one module whose forward returns the loss of a batch, for DDP and FSDP2."""
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
@@ -47,7 +48,10 @@ class Step(nn.Module):
 
 
 def prepare(run: Run[Any], where: Ranks) -> tuple[State, nn.Module]:
-    """(the state before the first step, the module to step): seeded, on the device, compiled and distributed as configured."""
+    """(state before the first step, module whose forward returns the loss), moved, compiled and distributed as configured.
+
+    Seeds torch's global generator, differently on each rank.
+    """
     config = run.train
     # the weights were drawn when the recipe was built, identically on all ranks; from here on each rank draws its own
     torch.manual_seed(config.seed + 1 + where.rank)
@@ -61,9 +65,10 @@ def prepare(run: Run[Any], where: Ranks) -> tuple[State, nn.Module]:
 def train(
     run: Run[Any], state: State, step: nn.Module, where: Ranks
 ) -> Iterator[tuple[int, dict[str, Tensor | float]]]:
-    """Yields (step number, metrics) after each optimizer step, until run.train.steps; `state` can be saved at each yield.
+    """Yields (step, metrics) after each optimizer step, up to step run.train.steps; `state` can be saved at each yield.
 
-    Metrics are detached tensors and numbers of this rank. Reading them waits for the device, so that is left to the caller.
+    Metrics are those of this rank, as detached tensors or numbers; "grad_norm" is the gradient norm before clipping. Reading a
+    tensor waits for the device, so it is left to the caller.
     """
     config = run.train
     rounds = range(state.step * config.gradient_accumulation, config.steps * config.gradient_accumulation)
@@ -87,7 +92,7 @@ def train(
             with without_sync(step):
                 backward(metrics)
         backward(metrics)
-        metrics["gradient"] = state.optimizers.step(state.step)
+        metrics["grad_norm"] = state.optimizers.step(state.step)
         state.step += 1
         if state.ema:
             state.ema.update(trained(state.model).items(), state.step)

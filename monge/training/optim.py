@@ -1,4 +1,4 @@
-"""Optimizers by parameter group, the learning-rate schedule, and an exponential moving average of weights."""
+"""Optimizers by parameter group, the learning-rate schedule, and the moving average (EMA) of the weights."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -23,19 +23,19 @@ class Optimizers:
         self.named = {
             f"{m}.{n}": p for m, module in modules.items() for n, p in module.named_parameters() if p.requires_grad
         }
-        inside = {
+        in_blocks = {
             id(p)
             for module in modules.values()
             for blocks in (block_lists(module) if config.optimizer == "muon" else ())
             for p in blocks.parameters()
         }
-        matrices = {n for n, p in self.named.items() if p.ndim == 2 and id(p) in inside}
+        matrices = {n for n, p in self.named.items() if p.ndim == 2 and id(p) in in_blocks}
         rest = [p for n, p in self.named.items() if n not in matrices]
         decayed = [p for p in rest if p.ndim >= 2]
-        plain = [p for p in rest if p.ndim < 2]
+        undecayed = [p for p in rest if p.ndim < 2]
         groups = [
             {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+            {"params": undecayed, "weight_decay": 0.0},
         ]
         fused = not any(map(is_sharded, rest))
         self.all: list[torch.optim.Optimizer] = [
@@ -50,7 +50,7 @@ class Optimizers:
             )
 
     def step(self, step: int) -> Tensor:
-        """Clip, take optimizer step number `step` (from 0) and clear the gradients; return the norm before clipping."""
+        """Clip the gradients, take step number `step` (from 0), and clear them; return their norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.max_grad_norm or math.inf)
         rate = self.config.lr * schedule(step, self.config)
         for optimizer in self.all:
@@ -87,7 +87,10 @@ def schedule(step: int, config: TrainConfig) -> float:
 
 
 def power_exponent(width: float) -> float:
-    """gamma of the power-function profile with relative width `width`. Karras et al. 2312.02696, eq. 123-126."""
+    """gamma of the power-function profile with relative width `width`. Karras et al. 2312.02696, eq. 123-126.
+
+    ValueError unless 0 < width < 0.289.
+    """
     if not 0 < width < 12**-0.5:
         raise ValueError(f"ema: width {width} must lie in (0, {12**-0.5:.3f})")
     # width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))
@@ -96,7 +99,7 @@ def power_exponent(width: float) -> float:
 
 
 class EMA:
-    """A moving average of the weights whose memory grows with training: decay (1 - 1/step)^(gamma + 1). 2312.02696, eq. 121."""
+    """Average of the weights over a window that grows with training: decay (1 - 1/step)^(gamma + 1). 2312.02696, eq. 121."""
 
     def __init__(self, parameters: Iterable[tuple[str, Tensor]], width: float) -> None:
         self.width, self.gamma = width, power_exponent(width)
@@ -105,5 +108,5 @@ class EMA:
     def update(self, parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
         """Update the average with the weights after `step` steps (counted from 1)."""
         decay = (1 - 1 / step) ** (self.gamma + 1)
-        for name, weight in parameters:  # by name: a loaded file may be in another order
+        for name, weight in parameters:  # by name, since a loaded file may have another order
             self.weights[name].lerp_(weight.detach(), 1 - decay)

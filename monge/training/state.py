@@ -1,6 +1,6 @@
 """The state of training, sufficient for bit-identical resumption: trained weights, EMA, optimizer, random states, step.
 
-The step also determines the position in the data and in the couplings, since batches are functions of their number.
+The step also determines the next batches and their couplings, since batches are functions of their number.
 """
 
 from collections.abc import Container
@@ -29,7 +29,7 @@ class State:
     examples: int = 0
     # {"step": ..., "value": ...} of the best evaluation
     best: dict[str, float] = field(default_factory=dict[str, float])
-    # fingerprints of the frozen weights of model and objective, which no checkpoint holds
+    # fingerprints of the frozen weights of model and objective, which checkpoints do not hold
     frozen: list[str] = field(default_factory=list[str])
 
     @staticmethod
@@ -52,19 +52,22 @@ class State:
         return files
 
     def files(self) -> list[str]:
-        """The names of the files of tensors."""
+        """The names of the tensor files, without suffix."""
         return ["model", "resume", "ema"] if self.ema else ["model", "resume"]
 
     def scalars(self, where: Ranks) -> dict[str, Any]:
-        """The numbers stored next to the tensors, as JSON."""
+        """The contents of state.json: step, best evaluation, number of ranks, and fingerprints of the frozen weights."""
         return {"step": self.step, "best": self.best, "ranks": where.world, "frozen": self.frozen}
 
     def load(self, files: dict[str, dict[str, Tensor]], scalars: dict[str, Any], where: Ranks) -> None:
-        """Restore a saved state. ValueError for another number of ranks, since batches are distributed among them."""
+        """Restore a saved state. ValueError if the number of ranks, the shapes of weights, or frozen weights differ.
+
+        Batches and random states belong to ranks, so their number must not change.
+        """
         if scalars.get("ranks", where.world) != where.world:
             raise ValueError(
                 f"the run was trained on {scalars['ranks']} ranks, got {where.world}; resume on {scalars['ranks']} ranks "
-                "(gradient_accumulation changes the batches too)"
+                "(gradient_accumulation cannot replace them)"
             )
         resume = files["resume"]
         model_base, objective_base = scalars.get("frozen") or (None, None)
@@ -78,17 +81,17 @@ class State:
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that require a gradient, by name; a tied tensor once, under its first name."""
+    """The parameters that require a gradient, by name; a tied parameter appears once, under its first name."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """The tensors that training changes: trained parameters and persistent buffers, each tensor once.
 
-    ValueError if the module holds something that a safetensors file cannot.
+    ValueError if the state of the module includes anything that cannot be stored as safetensors.
     """
     state = module.state_dict()
-    fixed = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    frozen_names = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
     seen, unique = set[int](), dict[str, Tensor]()
     tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     for name, value in state.items():
@@ -100,7 +103,7 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
             kind = "on the meta device" if value.is_meta else f"of layout {value.layout}"
             raise ValueError(f"{name!r} is {kind}, which cannot be saved; make it a dense tensor on a device")
         tensor = tensors.get(name, value)
-        if name in fixed or id(tensor) in seen:
+        if name in frozen_names or id(tensor) in seen:
             continue
         seen.add(id(tensor))
         unique[name] = value
@@ -108,7 +111,7 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def frozen_fingerprint(module: nn.Module, saved: Container[str]) -> str:
-    """A hash of the parameters whose names are not in `saved`: the base that a checkpoint relies on. Empty without any."""
+    """A hash of the parameters that are not in `saved`: the base model of a checkpoint. Empty if there are none."""
     base = {name: p for name, p in module.named_parameters() if name not in saved}
     if not base:
         return ""
@@ -116,9 +119,10 @@ def frozen_fingerprint(module: nn.Module, saved: Container[str]) -> str:
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], *, frozen: str | None = None) -> None:
-    """Load full tensors into a module that may be sharded; parameters missing from `weights` keep their values.
+    """Load full tensors into a module, which may be sharded.
 
-    ValueError if names or shapes differ, or if the missing parameters do not have the fingerprint `frozen`.
+    If the fingerprint `frozen` is given, `weights` may lack untrained parameters, which keep their values. ValueError if names
+    or shapes differ, or if the parameters left out do not have that fingerprint.
     """
     current, parameters = module.state_dict(), dict(module.named_parameters())
     buffers = {name for name, _ in module.named_buffers() if name in current}

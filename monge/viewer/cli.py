@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import tyro
@@ -61,14 +62,14 @@ def view(
     port: int = 8765,
     refresh: float = 5.0,
 ) -> None:
-    """Write one HTML page over all runs: curves, pictures, tables and settings.
+    """Write one HTML page that shows all runs: curves, pictures, tables and settings.
 
     Args:
         directory: Directory that holds run directories, at any depth.
         out: HTML file to write; default: DIRECTORY/runs.html.
         watch: Serve the page on 127.0.0.1 and refresh it while runs continue, instead of writing a file.
-        port: Port for --watch; 0 takes a free one.
-        refresh: Seconds between refreshes with --watch.
+        port: Port for --watch; 0 picks a free one.
+        refresh: Time between refreshes with --watch, in seconds.
     """
     if watch:
         if not refresh > 0:
@@ -76,7 +77,9 @@ def view(
         runs_in(directory)  # reports a wrong directory before the server starts
         with server(directory, port=port, refresh=refresh) as http:
             console.print(f"Serving http://127.0.0.1:{http.server_address[1]}/ (Ctrl-C stops)")
-            http.serve_forever()
+            with suppress(KeyboardInterrupt):
+                http.serve_forever()
+        return
     path = out or directory / "runs.html"
     text = page(directory, out=path)
     with atomic_write(path) as file:

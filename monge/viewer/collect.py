@@ -1,4 +1,4 @@
-"""Run directories as data: their settings, progress, curves, tables and pictures, read without the training code."""
+"""Run directories as data: their settings, progress, curves, tables and pictures, read without rebuilding the run."""
 
 import json
 import math
@@ -13,13 +13,13 @@ from monge.training import checkpoint
 from monge.training.log import read_records
 
 POINTS = 600
-"""Maximum number of points of a curve; longer ones are thinned evenly."""
+"""Maximum number of points of a curve; longer curves are thinned evenly."""
 Curve = list[tuple[float, float | None]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text."""
+    """A table whose cells are text."""
 
     title: str
     columns: list[str]
@@ -41,41 +41,43 @@ class RunInfo:
     best: str = ""
     """Best value of the metric that selects checkpoints, or the share of proved theorems."""
     settings: dict[str, str] = field(default_factory=dict[str, str])
+    """Settings by dotted name."""
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve])
+    """Metrics by name, as (step, value)."""
     tables: list[Table] = field(default_factory=list[Table])
     pictures: list[Path] = field(default_factory=list[Path])
     pages: list[Path] = field(default_factory=list[Path])
     """HTML pages in the directory, such as that of `monge prove view`."""
     error: str = ""
-    """Reason why the directory could not be read."""
+    """Reason why the directory could not be read; empty if it could."""
 
 
 def runs_in(directory: Path) -> list[RunInfo]:
     """All runs in a directory and the directories below it, the latest first. ValueError if there is none."""
     if not directory.is_dir():
-        raise ValueError(f"{directory}: no such directory; name one that holds runs")
+        raise ValueError(f"{directory}: no such directory; give one that holds runs")
     runs = [describe(path) for path in _run_directories(directory)]
     if not runs:
         raise ValueError(
-            f"{directory}: no runs here; name a directory that a train or search command made, or its parent"
+            f"{directory}: no runs here; give a directory created by a train or search command, or its parent"
         )
     return sorted(runs, key=lambda run: -run.updated)
 
 
 def _run_directories(directory: Path) -> Iterator[Path]:
-    for folder, below, files in os.walk(directory):
-        below[:] = sorted(name for name in below if name != "checkpoints" and not name.startswith("."))
+    for folder, subfolders, files in os.walk(directory):
+        subfolders[:] = sorted(name for name in subfolders if name != "checkpoints" and not name.startswith("."))
         if {"recipe.json", "settings.json"} & set(files):
             yield Path(folder)
 
 
 def describe(path: Path) -> RunInfo:
     """The run in a directory. A damaged one has an `error` instead of contents."""
-    newest = max((file.stat().st_mtime for file in path.iterdir() if file.is_file()), default=0.0)
+    updated = max((file.stat().st_mtime for file in path.iterdir() if file.is_file()), default=0.0)
     try:
-        return (_training if (path / "recipe.json").exists() else _search)(path, newest)
+        return (_training if (path / "recipe.json").exists() else _search)(path, updated)
     except (ValueError, OSError, KeyError, TypeError) as error:
-        return RunInfo(path, updated=newest, error=str(error) or type(error).__name__)
+        return RunInfo(path, updated=updated, error=str(error) or type(error).__name__)
 
 
 def _training(path: Path, updated: float) -> RunInfo:
@@ -88,7 +90,7 @@ def _training(path: Path, updated: float) -> RunInfo:
         steps=int(stored["recipe"]["train"]["steps"]),
         updated=updated,
         best=_best(path, records),
-        settings=flat(stored["recipe"]),
+        settings=flatten_settings(stored["recipe"]),
         curves=curves(records),
         tables=_tables(path),
         pictures=sorted([*path.glob("*.png"), *path.glob("samples/*.png")]),
@@ -138,19 +140,21 @@ def _search(path: Path, updated: float) -> RunInfo:
         steps=len(stored["theorems"]["texts"]),
         updated=updated,
         best=share(sum(proved), len(proved)) if proved else "",
-        settings=flat({name: value for name, value in stored.items() if name not in ("theorems", "tactics")}),
+        settings=flatten_settings(
+            {name: value for name, value in stored.items() if name not in ("theorems", "tactics")}
+        ),
         curves={"proved": [(n, float(sum(proved[:n]))) for n in searched]},
         tables=[Table("theorems", ["name", "statement", "proof or reason", "states", "seconds"], rows)] if rows else [],
         pages=_pages(path),
     )
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings by dotted names."""
+def flatten_settings(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as text, by dotted name."""
     settings: dict[str, str] = {}
     for name, inner in value.items():
         if isinstance(inner, dict):
-            settings |= flat(inner, f"{prefix}{name}.")
+            settings |= flatten_settings(inner, f"{prefix}{name}.")
         else:
             settings[prefix + name] = inner if isinstance(inner, str) else json.dumps(inner)
     return settings
@@ -173,7 +177,7 @@ def _thinned(curve: Curve) -> Curve:
 
 
 def _tables(path: Path) -> list[Table]:
-    """The tables of evaluation.json."""
+    """The tables of evaluation.json; none if there is no such file."""
     if not (path / "evaluation.json").exists():
         return []
     stored = read_json(path / "evaluation.json")

@@ -1,4 +1,4 @@
-"""One self-contained HTML page over many runs: curves, settings, tables, pictures and links."""
+"""One self-contained HTML page for many runs: curves, settings, tables, pictures and links."""
 
 import base64
 import json
@@ -12,14 +12,14 @@ from urllib.parse import unquote, urlsplit
 from monge.viewer.collect import RunInfo, runs_in
 
 PAGE = Path(__file__).parent / "page.html"
-PICTURE = 4 << 20
-"""Size in bytes above which a picture is a link instead of a part of the page."""
+MAX_EMBEDDED_BYTES = 4 << 20
+"""Maximum size in bytes of an embedded picture; larger ones become links."""
 
 
 def page(directory: Path, *, out: Path | None = None, refresh: float = 0.0) -> str:
-    """The page over all runs in a directory. Links are relative to the folder of `out`.
+    """The HTML of the page for all runs in a directory. Links are relative to the folder of `out`, by default to `directory`.
 
-    With `refresh`, the page reads its data again from /data.json at this interval in seconds.
+    If `refresh` is positive, the page reloads its data from /data.json at this interval in seconds.
     """
     data = page_data(directory, out=out)
     text = PAGE.read_text(encoding="utf-8").replace("/*REFRESH*/0", json.dumps(refresh))
@@ -37,7 +37,7 @@ def page_data(directory: Path, *, out: Path | None = None) -> dict[str, Any]:
 
 def _run(run: RunInfo, directory: Path, base: Path) -> dict[str, Any]:
     name = run.path.relative_to(directory).as_posix()
-    embedded = [path for path in run.pictures if path.stat().st_size <= PICTURE]
+    embedded = [path for path in run.pictures if path.stat().st_size <= MAX_EMBEDDED_BYTES]
     links = [*run.pages, *(path for path in run.pictures if path not in embedded)]
     return asdict(run) | {
         "path": run.path.resolve().name if name == "." else name,
@@ -51,21 +51,21 @@ def _run(run: RunInfo, directory: Path, base: Path) -> dict[str, Any]:
 
 
 def _in_script(data: object) -> str:
-    """JSON in which no text can end the script that holds it."""
+    """`data` as JSON, escaped so that no text in it can close the script element."""
     return json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
 
 
 def server(directory: Path, *, port: int = 0, refresh: float = 5.0) -> ThreadingHTTPServer:
-    """A server of the page on the loopback interface: / is the page, /data.json its data, read at each request.
+    """An HTTP server on the loopback interface: / is the page, /data.json its data; both are read from disk at each request.
 
-    Files below `directory` are served only if they are HTML or PNG. Port 0 takes a free one.
+    Files below `directory` are served only if they are HTML or PNG. Port 0 picks a free one.
     """
     root = directory.resolve()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.headers.get("Host", "").rpartition(":")[0] not in ("127.0.0.1", "localhost"):
-                self.send_error(403, explain="open the page by its loopback address")  # against DNS rebinding
+                self.send_error(403, explain="open the page at 127.0.0.1 or localhost")  # against DNS rebinding
                 return
             try:
                 body, kind = self._answer()

@@ -153,12 +153,12 @@ def test_empty_matrix():
     assert assign(np.empty((0, 0))).permutation.tolist() == []
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("invalid", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("n", [1, 9, 70])
-def test_names_the_cost_that_is_not_finite(bad, n):
+def test_names_the_cost_that_is_not_finite(invalid, n):
     cost = np.ones((n, n), np.float32)
-    cost[n // 2, n - 1] = bad
-    with pytest.raises(ValueError, match=rf"cost\[{n // 2}, {n - 1}\] is {bad}"):
+    cost[n // 2, n - 1] = invalid
+    with pytest.raises(ValueError, match=rf"cost\[{n // 2}, {n - 1}\] is {invalid}"):
         assign(cost)
 
 

@@ -27,9 +27,9 @@ def test_a_kernel_is_loaded_from_disk_until_a_source_changes(tmp_path):
 
     def hits_and_misses(sources):
         command = [sys.executable, "-c", PROBE, sources]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return tuple(map(int, done.stdout.split()))
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return tuple(map(int, process.stdout.split()))
 
-    assert hits_and_misses("as they are") == (0, 1)
-    assert hits_and_misses("as they are") == (1, 0)
+    assert hits_and_misses("original") == (0, 1)
+    assert hits_and_misses("original") == (1, 0)
     assert hits_and_misses("edited") == (0, 1)

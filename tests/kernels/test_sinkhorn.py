@@ -92,11 +92,11 @@ def test_small_epsilons_converge(epsilon, shape):
     assert error(plan(cost, epsilon, result)) <= 1.01e-3
 
 
-@pytest.mark.parametrize("most", [1, 2, 5, 40])
-def test_stops_at_the_maximum_number_of_iterations(most):
+@pytest.mark.parametrize("limit", [1, 2, 5, 40])
+def test_stops_at_the_maximum_number_of_iterations(limit):
     cost = squared_distance(40, 40, seed=1).astype(np.float32)
-    result = sinkhorn(cost, 1e-6, max_iterations=most)
-    assert result.iterations == most
+    result = sinkhorn(cost, 1e-6, max_iterations=limit)
+    assert result.iterations == limit
     assert error(plan(cost, 1e-6, result)) == pytest.approx(result.marginal_error, rel=1e-2)
 
 
@@ -149,11 +149,11 @@ def test_ragged_many_equals_each():
             assert np.array_equal(result.g, sinkhorn(cost, 0.05).g)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_names_the_cost_that_is_not_finite(bad):
+@pytest.mark.parametrize("invalid", [np.nan, np.inf])
+def test_names_the_cost_that_is_not_finite(invalid):
     cost = np.ones((6, 9), np.float32)
-    cost[3, 7] = bad
-    with pytest.raises(ValueError, match=rf"cost\[3, 7\] is {bad}"):
+    cost[3, 7] = invalid
+    with pytest.raises(ValueError, match=rf"cost\[3, 7\] is {invalid}"):
         sinkhorn(cost, 0.1)
 
 

@@ -65,7 +65,7 @@ def test_the_state_after_the_last_block_is_taken_before_the_final_norm(family: s
         assert_close(norm(state), model(input_ids=IDS, output_hidden_states=True).hidden_states[-1])
 
 
-def test_padding_leaves_the_states_of_tokens_alone_and_gradients_flow() -> None:
+def test_padding_does_not_change_the_states_of_tokens_and_gradients_flow() -> None:
     model = model_of("llama")
     padded = torch.nn.functional.pad(IDS, (0, 3))
     mask = torch.arange(8) < 5
@@ -87,8 +87,8 @@ def test_layers_outside_of_the_model_are_rejected(layers: list[int]) -> None:
         hidden_at(model_of("gpt2"), IDS, layers)
 
 
-class Same(nn.Module):
-    """A copy of blocks, called in sequence with the arguments that a block receives."""
+class InSequence(nn.Module):
+    """Blocks called in sequence, each with the arguments that a single block receives."""
 
     def __init__(self, blocks: nn.ModuleList) -> None:
         super().__init__()
@@ -117,8 +117,8 @@ def outputs(model: nn.Module) -> Tensor:
 def test_blocks_replaced_by_themselves_change_nothing(family: str) -> None:
     model = model_of(family)
     before = outputs(model)
-    removed = copy.deepcopy(blocks_of(model)[1:3])
-    assert len(replace_blocks(model, 1, 3, Same(removed))) == 2
+    copies = copy.deepcopy(blocks_of(model)[1:3])
+    assert len(replace_blocks(model, 1, 3, InSequence(copies))) == 2
     assert len(blocks_of(model)) == model.config.num_hidden_layers == 3
     model.config.use_cache = False
     assert_close(outputs(model), before, rtol=0, atol=0)
@@ -133,7 +133,7 @@ def test_removed_blocks_are_not_computed(family: str, modules: tuple[nn.Module, 
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in full.parameters()) - sum(
         p.numel() for p in removed.parameters()
     )
-    for block in blocks_of(full)[1:3]:  # the identity: every block adds to its input
+    for block in blocks_of(full)[1:3]:  # removing a block is the same as making it the identity
         block.forward = lambda hidden_states, *_, **__: hidden_states
     assert_close(outputs(model), outputs(full), rtol=0, atol=0)
 
@@ -165,6 +165,6 @@ def test_muon_takes_the_matrices_inside_the_blocks_of_any_model(family: str) -> 
 
 
 def test_a_model_without_blocks_is_named() -> None:
-    with pytest.raises(ValueError, match="Linear: it contains no list of"):
+    with pytest.raises(ValueError, match=r"Linear: no list of config\.num_hidden_layers blocks"):
         blocks_of(nn.Linear(2, 2))
     assert block_lists(nn.Linear(2, 2)) == []

@@ -30,7 +30,7 @@ def test_the_fingerprint_of_the_model_changes_with_its_head(language_model: Path
     assert model.fingerprint()["weights"] != before["weights"]
 
 
-def test_the_number_format_is_the_caller_s(language_model: Path) -> None:
+def test_weights_have_the_requested_dtype(language_model: Path) -> None:
     assert {p.dtype for p in causal(str(language_model), dtype=torch.bfloat16).model.parameters()} == {torch.bfloat16}
 
 
@@ -50,6 +50,6 @@ def test_a_truncated_model_is_named_in_one_line(language_model: Path, tmp_path: 
     shutil.copytree(language_model, tmp_path / "cut")
     path = tmp_path / "cut" / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match="cut: no complete Hugging Face model here") as stopped:
+    with pytest.raises(ValueError, match="cut: no complete Hugging Face model here") as error:
         load(str(tmp_path / "cut"))
-    assert "\n" not in str(stopped.value)
+    assert "\n" not in str(error.value)

@@ -19,7 +19,7 @@ def rows(*lengths: int, width: int = 6) -> list[Row]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_sequences_come_back_by_number_and_by_id(tmp_path: Path, dtype: str) -> None:
+def test_sequences_are_read_as_written_by_number_and_by_id(tmp_path: Path, dtype: str) -> None:
     written = rows(3, 1, 5)
     store = Ragged.write(tmp_path / "store", iter(written), dtype=dtype, fingerprint={"model": "m"})
     for opened in (store, Ragged(tmp_path / "store")):
@@ -30,12 +30,12 @@ def test_sequences_come_back_by_number_and_by_id(tmp_path: Path, dtype: str) -> 
             assert torch.equal(opened[number], x.to(DTYPES[dtype]).float())
             assert torch.equal(opened[key], opened[number])
         assert torch.equal(opened[-1], opened[2])
-        assert ("id-1" in opened, "stranger" in opened) == (True, False)
+        assert ("id-1" in opened, "unknown" in opened) == (True, False)
     for missing in (3, -4):
         with pytest.raises(IndexError):
             store[missing]
     with pytest.raises(KeyError):
-        store["stranger"]
+        store["unknown"]
 
 
 def test_the_hash_depends_on_every_vector_and_only_on_vectors(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_the_hash_depends_on_every_vector_and_only_on_vectors(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("more", "reason"),
+    ("row", "reason"),
     [
         (("id-0", torch.ones(1, 6)), "the id 'id-0' is repeated"),
         (("bad", torch.ones(1, 5)), "id 'bad': vectors of width 5"),
@@ -56,9 +56,9 @@ def test_the_hash_depends_on_every_vector_and_only_on_vectors(tmp_path: Path) ->
         (("bad", torch.full((1, 6), 1e6)), "id 'bad': vector 0 is infinite .*store bfloat16"),
     ],
 )
-def test_an_unusable_row_leaves_no_files(tmp_path: Path, more: Row, reason: str) -> None:
+def test_an_unusable_row_leaves_no_files(tmp_path: Path, row: Row, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        Ragged.write(tmp_path / "store", [*rows(2), more], dtype="float16", fingerprint={})
+        Ragged.write(tmp_path / "store", [*rows(2), row], dtype="float16", fingerprint={})
     with pytest.raises(ValueError, match="store: no rows to write"):
         Ragged.write(tmp_path / "store", [], dtype="float16", fingerprint={})
     assert not list(tmp_path.iterdir())
@@ -83,7 +83,9 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize(("name", "damage"), [(name, damage) for name, all_ in DAMAGES.items() for damage in all_])
+@pytest.mark.parametrize(
+    ("name", "damage"), [(name, damage) for name, damages in DAMAGES.items() for damage in damages]
+)
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, damage: Callable[[bytes], bytes] | None) -> None:
     Ragged.write(tmp_path / "store", rows(2, 3), dtype="float16", fingerprint={})
     path = tmp_path / "store" / name

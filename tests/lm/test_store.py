@@ -18,7 +18,7 @@ def rows(*lengths: int, seed: int = 0, width: int = 6) -> list[Row]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_sequences_come_back_in_their_groups(tmp_path: Path, dtype: str) -> None:
+def test_sequences_are_read_as_written_in_their_groups(tmp_path: Path, dtype: str) -> None:
     groups = [rows(3, 1, 5), rows(2, 2, seed=1)]
     path = tmp_path / "x.parquet"
     assert write(path, groups, dtype=dtype, fingerprint={"model": "m"}) == 5
@@ -33,7 +33,7 @@ def test_sequences_come_back_in_their_groups(tmp_path: Path, dtype: str) -> None
             assert torch.equal(y, x.to(DTYPES[dtype]))
 
 
-def test_parts_become_one_file(tmp_path: Path) -> None:
+def test_parts_are_merged_into_one_file(tmp_path: Path) -> None:
     parts = [tmp_path / "a", tmp_path / "b"]
     for seed, path in enumerate(parts):
         write(path, [rows(2, 3, seed=seed)], dtype="float16", fingerprint={"model": "m"})
@@ -101,7 +101,7 @@ def test_vectors_that_are_not_finite_are_named_with_row_group_and_id(tmp_path: P
     ],
     ids=lambda ids: str(ids.type),
 )
-def test_integers_and_dictionaries_as_ids_are_strings(tmp_path: Path, ids: pa.Array) -> None:
+def test_integer_and_dictionary_ids_are_read_as_strings(tmp_path: Path, ids: pa.Array) -> None:
     pq.write_table(pa.table({"id": ids, "hidden": pa.array([[[1.0]]] * 3)}), tmp_path / "x.parquet")
     vectors = Vectors(tmp_path / "x.parquet")
     assert vectors.ids() == [key for _, rows in vectors.portions() for key, _ in rows] == ["7", "8", "9"]
@@ -151,14 +151,14 @@ FLOAT32 = pa.list_(pa.list_(pa.float32()))
 def test_an_unusable_row_is_named_or_dropped_and_shifts_no_later_row(
     tmp_path: Path, name: str, kind: pa.DataType
 ) -> None:
-    bad, reason = UNUSABLE[name]
-    rows = [[[1.0, 2.0]], bad, [[3.0, 4.0], [5.0, 6.0]]]
+    unusable, reason = UNUSABLE[name]
+    rows = [[[1.0, 2.0]], unusable, [[3.0, 4.0], [5.0, 6.0]]]
     vectors = table(tmp_path / "x.parquet", rows, kind)
     with pytest.raises(
         ValueError, match=rf"x\.parquet: row group 0, id 'row-1': {reason}.*; leave the row out"
-    ) as stopped:
+    ) as error:
         list(vectors.portions())
-    assert "bfloat16" not in str(stopped.value) or (name == "infinite" and "halffloat" in str(kind))
+    assert "bfloat16" not in str(error.value) or (name == "infinite" and "halffloat" in str(kind))
     dropped: list[Dropped] = []
     read = [row for _, portion in vectors.portions(dropped) for row in portion]
     assert [(key, x.tolist()) for key, x in read] == [("row-0", rows[0]), ("row-2", rows[2])]
@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_no_files(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_metadata_are_json(tmp_path: Path) -> None:
+def test_the_metadata_is_json(tmp_path: Path) -> None:
     write(tmp_path / "x.parquet", [rows(1)], dtype="bfloat16", fingerprint={"layer": "3"})
     metadata = pq.read_schema(tmp_path / "x.parquet").metadata
     assert json.loads(metadata[b"fingerprint"]) == {"layer": "3", "dtype": "bfloat16"}

@@ -1,4 +1,4 @@
-"""Assignments of any shape: golden values of scipy, forbidden pairs, exact integers, scales."""
+"""Assignments of any shape: golden values from scipy, forbidden pairs, exact integers, scales."""
 
 import doctest
 import itertools
@@ -32,7 +32,7 @@ def kinds(seed, n, m):
 
 
 def assert_optimal(cost, result):
-    """An injective map of min(n, m) pairs, as cheap as scipy's."""
+    """Checks that the result has min(n, m) distinct pairs and the cost of scipy's solution."""
     exact = cost.double().numpy()
     n, m = exact.shape
     rows = np.flatnonzero(result.numpy() >= 0)
@@ -85,9 +85,9 @@ def test_the_assignment_does_not_depend_on_the_units(seed, n, m, scale):
 @given(seed=seeds, n=sizes, m=sizes)
 def test_the_transposed_problem_has_the_inverse_map(seed, n, m):
     cost = torch.from_numpy(kinds(seed, n, m)["generic"])
-    there, back = assignment(cost), assignment(cost.T)
-    for i, j in enumerate(there.tolist()):
-        assert j < 0 or int(back[j]) == i
+    columns, rows = assignment(cost), assignment(cost.T)
+    for i, j in enumerate(columns.tolist()):
+        assert j < 0 or int(rows[j]) == i
 
 
 def test_a_batch_is_solved_one_by_one(draw):
@@ -105,15 +105,15 @@ def test_empty_sides_leave_every_row_without_a_column():
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (2, 5), (5, 2)])
-@pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
-def test_an_invalid_cost_is_named(shape, bad):
+@pytest.mark.parametrize("invalid", [float("nan"), -float("inf")])
+def test_the_error_names_an_invalid_cost(shape, invalid):
     cost = torch.ones(shape)
-    cost[1, 1] = bad
-    with pytest.raises(ValueError, match=rf"cost\[1, 1\] is {bad}"):
+    cost[1, 1] = invalid
+    with pytest.raises(ValueError, match=rf"cost\[1, 1\] is {invalid}"):
         assignment(cost)
 
 
-def test_prices_and_vectors_that_do_not_fit_are_rejected(draw):
+def test_prices_of_a_rectangular_cost_and_nan_prices_are_rejected(draw):
     with pytest.raises(ValueError, match="prices require a square cost, got 2 x 3"):
         assignment(draw(0, 2, 3), prices=draw(1, 3))
     with pytest.raises(ValueError, match=r"prices\[1\] is nan"):
@@ -129,7 +129,7 @@ def test_integers_are_solved_exactly(dtype, seed, n, m):
     assert_optimal(cost, assignment(cost))
 
 
-def paid_exactly(cost, result):
+def exact_cost(cost, result):
     return sum(int(cost[i, j]) for i, j in enumerate(result.tolist()) if j >= 0)
 
 
@@ -145,7 +145,7 @@ def test_integers_beyond_float64_are_solved_exactly_where_their_differences_fit(
         message = str(error)
         assert "too large to be solved exactly" in message or "differ by more" in message
         return
-    assert paid_exactly(small, result) == paid_exactly(small, assignment(small))
+    assert exact_cost(small, result) == exact_cost(small, assignment(small))
 
 
 @settings(max_examples=50)
@@ -158,8 +158,8 @@ def test_large_negative_integers_are_solved_exactly_or_rejected(seed, n):
         message = str(error)
         assert "too large to be solved exactly" in message
         return
-    every = (sum(int(cost[i, j]) for i, j in enumerate(p)) for p in itertools.permutations(range(n)))
-    assert paid_exactly(cost, result) == min(every)
+    totals = (sum(int(cost[i, j]) for i, j in enumerate(p)) for p in itertools.permutations(range(n)))
+    assert exact_cost(cost, result) == min(totals)
 
 
 def test_integers_one_apart_beyond_float64_are_distinguished():

@@ -65,9 +65,9 @@ def test_a_constant_feature_keeps_its_scale():
 
 def tokens(draw, *, active, capacity=6, dimension=3, seed=0):
     x = draw(seed, 1, capacity, dimension)
-    there = (torch.arange(capacity) < active)[None]
+    is_active = (torch.arange(capacity) < active)[None]
     position = (torch.arange(1, capacity + 1, dtype=torch.float64) / capacity)[None]
-    return x, there, position
+    return x, is_active, position
 
 
 def test_each_of_the_four_blocks_has_its_price(draw):
@@ -104,7 +104,7 @@ def test_creating_a_longer_vector_can_cost_more(draw):
 
 
 def planted(draw, pairs=60, capacity=120, dimension=256):
-    """Sentences of 60 vectors of the size of a language model's; row i of one side matches row i of the other."""
+    """Two sentences of 60 vectors with the scale of a language model's; row i of one side matches row i of the other."""
     centre, meaning = 5 * draw(0, dimension), 4 * draw(1, pairs, dimension)
     x_0, x_1 = (centre + meaning + draw(seed, pairs, dimension) for seed in (2, 3))
     active = (torch.arange(capacity) < pairs)[None]
@@ -118,7 +118,7 @@ def match(price, x_0, x_1, active, position):
 
 
 def test_raw_prices_match_nothing_and_calibrated_prices_match_all(draw):
-    """Content costs in the hundreds against a creation price of 1 lose all 60 true pairs."""
+    """With content costs in the hundreds and a creation price of 1, all 60 true pairs are lost."""
     x_0, x_1, active, position = planted(draw)
     raw = match(FourBlock(unit=1.0, delete=1.0, create=1.0), x_0, x_1, active, position)
     assert (raw >= 60).all()
@@ -132,10 +132,10 @@ def test_raw_prices_match_nothing_and_calibrated_prices_match_all(draw):
 
     unit, price = calibrate(matched)
     result = match(FourBlock(unit, 1.0, price, price), y_0, y_1, active, position)
-    kept = result < 60
-    assert torch.equal(result[kept], torch.arange(60)[kept])  # no false pair
-    assert kept.sum() >= 54  # nine in ten
-    assert matched[~kept].min() > matched[kept].median()
+    paired = result < 60
+    assert torch.equal(result[paired], torch.arange(60)[paired])  # no false pair
+    assert paired.sum() >= 54  # nine in ten
+    assert matched[~paired].min() > matched[paired].median()
 
 
 def test_calibration_is_the_median_and_half_the_quantile():
@@ -186,7 +186,7 @@ def test_out_of_order_costs_more_and_in_order_never_less_than_the_plain_price(dr
     )  # the last token is deleted first
 
 
-def test_slots_used_for_a_small_change_of_length_are_used_for_a_larger(draw):
+def test_a_larger_change_of_length_uses_all_slots_of_a_smaller_one(draw):
     """The k-th slot is created or deleted exactly when at least k are needed, whatever the contents."""
     cost = FourBlock(priority=50.0, create=100.0, delete=100.0)
     few, many = tokens(draw, active=4, capacity=12), tokens(draw, active=12, capacity=12)
@@ -201,13 +201,13 @@ def test_slots_used_for_a_small_change_of_length_are_used_for_a_larger(draw):
             changed.append(set((active_1[0][match] != active_0[0]).nonzero().flatten().tolist()))
     for changed in (created, deleted[::-1]):
         assert [len(slots) for slots in changed] == list(range(9))
-        assert all(one <= more for one, more in zip(changed, changed[1:], strict=False))
+        assert all(fewer <= more for fewer, more in zip(changed, changed[1:], strict=False))
 
 
 @given(seed=st.integers(0, 2**31))
 def test_whitening_gives_zero_mean_and_unit_covariance_and_is_invertible(draw, seed):
-    turned = torch.linalg.qr(draw(seed + 1, 5, 5))[0]  # a nearly singular mixture would lose precision
-    x = draw(seed, 400, 5) * torch.arange(1, 6) @ turned + 7
+    rotation = torch.linalg.qr(draw(seed + 1, 5, 5))[0]  # a nearly singular mixture would lose precision
+    x = draw(seed, 400, 5) * torch.arange(1, 6) @ rotation + 7
     result = Whitening.measure(x, floor=0.0)
     white = result.apply(x)
     torch.testing.assert_close(white.mean(0), torch.zeros(5).double(), rtol=0, atol=1e-6)
@@ -217,9 +217,9 @@ def test_whitening_gives_zero_mean_and_unit_covariance_and_is_invertible(draw, s
 
 def test_a_stream_gives_the_whitening_of_its_vectors(draw):
     x = 50 + draw(0, 60, 4) * torch.tensor([1.0, 0.1, 10, 1])
-    whole, stream = Whitening.measure(x), Whitening.measure(iter(x.split([7, 50, 3])))
-    torch.testing.assert_close(stream.centre, whole.centre)
-    torch.testing.assert_close(stream.matrix, whole.matrix)
+    direct, stream = Whitening.measure(x), Whitening.measure(iter(x.split([7, 50, 3])))
+    torch.testing.assert_close(stream.centre, direct.centre)
+    torch.testing.assert_close(stream.matrix, direct.matrix)
     with pytest.raises(ValueError, match="no vectors"):
         Whitening.measure(iter([]))
 

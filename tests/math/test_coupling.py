@@ -1,4 +1,4 @@
-"""Couplings: what they preserve, what they lower, and what must stay fixed."""
+"""Couplings: the quantities that they preserve, lower and leave unchanged."""
 
 import pytest
 import torch
@@ -124,7 +124,7 @@ def test_classes_may_be_bytes_whole_numbers_or_a_column(draw, label):
 
 
 @pytest.mark.parametrize("coupling", ["identity", "exact", "entropic", "semidiscrete", "token"])
-def test_the_draws_of_a_coupling_are_the_callers(draw, coupling):
+def test_the_caller_controls_the_draws_of_a_coupling(draw, coupling):
     """The same generator state gives the same pair, and torch's global generator is not used."""
     data = Pair(draw(1, 12, 3, 2), draw(1, 12, 3, 2))
     couplings = {
@@ -146,7 +146,7 @@ def test_other_draws_give_another_entropic_coupling(draw):
     assert not torch.equal(first, second)
 
 
-def test_the_cost_is_the_callers(draw):
+def test_the_given_cost_is_used(draw):
     x_1 = torch.tensor([[0.1, 0.0], [0.0, 9.0]], dtype=torch.float64)
     pair = Pair(torch.tensor([[0.0, 0.2], [8.0, 0.0]], dtype=torch.float64), x_1)
     assert torch.equal(MinibatchOT(cost=cosine)(pair).x_1, x_1.flip(0))
@@ -180,7 +180,7 @@ def test_class_aware_coupling_never_moves_noise_to_another_class(draw, seed):
 
 
 def test_class_aware_coupling_keeps_the_noise_independent_of_the_class(draw):
-    """Across classes, OT gives each class the noise nearest to it, which sampling then never draws (2503.10636)."""
+    """OT across classes gives each class the noise nearest to it, but sampling draws noise from all classes (2503.10636)."""
     pair = labelled(draw, 0, 600)
     chance = 4 / 200**0.5
     assert class_means(MinibatchOT(condition="label")(pair)).abs().max() < chance
@@ -189,7 +189,7 @@ def test_class_aware_coupling_keeps_the_noise_independent_of_the_class(draw):
 
 @pytest.mark.parametrize("condition", ["label", "vector"])
 def test_a_finite_weight_lies_between_no_and_full_separation(draw, condition):
-    """A row's condition is the one that came with its noise; an expensive mismatch keeps it closer to its target's."""
+    """The higher the price of a mismatch, the less noise moves to another class and the longer the transport."""
     pair = labelled(draw, 0, 90)
     vector = torch.nn.functional.one_hot(pair.cond["label"], 3).double()
     pair = Pair(pair.x_0, pair.x_1, None, {**pair.cond, "vector": vector})
@@ -203,7 +203,7 @@ def test_a_finite_weight_lies_between_no_and_full_separation(draw, condition):
     assert shortest < longer < longest
 
 
-def test_a_condition_that_the_batch_lacks_is_named(draw):
+def test_the_error_names_a_condition_missing_from_the_batch(draw):
     with pytest.raises(ValueError, match=r"no cond\['species'\], only \['index', 'label'\]"):
         MinibatchOT(condition="species")(labelled(draw, 0))
 
@@ -311,6 +311,12 @@ def test_a_plan_between_tokens_has_no_permutation(draw):
         TokenOT(between_tokens, epsilon=0.1).permutation(Pair(draw(0, 1, 3, 2), draw(1, 1, 3, 2)))
 
 
+def test_barycentres_never_include_padding(draw):
+    mask = torch.tensor([[True, True, False]])
+    with pytest.raises(ValueError, match="barycentres would include padding"):
+        TokenOT(between_tokens, epsilon=0.1)(Pair(draw(0, 1, 3, 2), draw(1, 1, 3, 2), mask))
+
+
 def test_barycentric_tokens_keep_the_mean_and_blur_existence(draw):
     """This is why the exact coupling is the default."""
     container = Container(12)
@@ -360,7 +366,7 @@ def test_the_coupling_does_not_depend_on_the_size_of_the_points(draw, coupling, 
     assert (first == second).double().mean() > 0.95
 
 
-def test_points_too_large_for_a_custom_cost_are_named(draw):
+def test_points_too_large_for_a_custom_cost_are_rejected(draw):
     pair = Pair(1e20 * draw(0, 6, 3).float(), draw(1, 6, 3).float())
     with pytest.raises(ValueError, match=r"cost of points of size .* overflows or vanishes; rescale the points"):
         MinibatchOT(cost=lambda x, y: torch.cdist(x, y).square())(pair)

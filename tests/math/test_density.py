@@ -72,26 +72,26 @@ def affine_flow(draw, size=3):
     a, b = 0.5 * draw(0, size, size), draw(1, size)
     block = torch.zeros(size + 1, size + 1, dtype=torch.float64)
     block[:size, :size], block[:size, size] = a, b
-    whole = torch.linalg.matrix_exp(block)  # x_1 = m x_0 + c
-    m, c = whole[:size, :size], whole[:size, size]
+    exponential = torch.linalg.matrix_exp(block)  # x_1 = m x_0 + c
+    m, c = exponential[:size, :size], exponential[:size, size]
     return (lambda x, t: (x.flatten(1) @ a.T + b).reshape(x.shape)), torch.distributions.MultivariateNormal(c, m @ m.T)
 
 
 @pytest.mark.parametrize("step", [rk4, dopri5(rtol=1e-9, atol=1e-9)], ids=["rk4", "dopri5"])
-def test_the_likelihood_of_an_affine_flow_is_a_normals(draw, step):
-    v, law = affine_flow(draw)
+def test_the_likelihood_of_an_affine_flow_is_that_of_a_normal(draw, step):
+    v, distribution = affine_flow(draw)
     x_1 = draw(2, 10, 3)
     density = log_likelihood(v, x_1, backward(50, x_1), step=step)
-    torch.testing.assert_close(density.log_prob, law.log_prob(x_1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(density.log_prob, distribution.log_prob(x_1), rtol=0, atol=1e-6)
     assert (density.standard_error == 0).all()
     assert density.evaluations >= 200
 
 
 def test_the_likelihood_of_images_is_that_of_their_pixels(draw):
-    v, law = affine_flow(draw, 4)
+    v, distribution = affine_flow(draw, 4)
     x_1 = draw(2, 5, 1, 2, 2)
     density = log_likelihood(v, x_1, backward(30, x_1), step=rk4)
-    torch.testing.assert_close(density.log_prob, law.log_prob(x_1.flatten(1)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(density.log_prob, distribution.log_prob(x_1.flatten(1)), rtol=0, atol=1e-5)
     assert density.x_0.shape == x_1.shape
 
 
@@ -117,7 +117,7 @@ def test_the_standard_error_covers_the_exact_value(draw):
     assert 0.92 < float((off.abs() < 2).double().mean()) < 0.98
 
 
-def test_the_gradient_of_the_likelihood_is_its_slope(draw):
+def test_the_gradient_of_the_likelihood_matches_finite_differences(draw):
     x_1 = draw(0, 2, 2)
 
     def log_prob(rate):
@@ -148,7 +148,7 @@ def test_times_must_descend(draw):
         log_likelihood(lambda x, t: x, draw(0, 2, 2), time_grid(3, draw(0, 1)))
 
 
-def test_a_fair_byte_has_eight_bits():
+def test_a_uniform_byte_has_eight_bits():
     in_bytes = torch.tensor(-7 * math.log(256), dtype=torch.float64)  # uniform on [0, 256)^7
     assert float(bits_per_dimension(in_bytes, 7)) == pytest.approx(8)
     in_units = torch.zeros((), dtype=torch.float64)  # uniform on [0, 1)^7, in 256 bins
@@ -163,7 +163,7 @@ def test_inference_mode_is_rejected(draw):
 
 @pytest.mark.parametrize("probes", [None, 2])
 def test_the_likelihood_of_a_transformer_is_differentiable(draw, stir, probes):
-    """Against finite differences: the fused kernels of attention have no second derivative."""
+    """The gradient equals finite differences, although the fused kernels of attention have no second derivative."""
     net, x = stir(DiT(2, DiTShape(BlockShape(8, 2), 1))), draw(0, 2, 3, 2)
     weight, direction = net.leave.weight, draw(1, *net.leave.weight.shape)
 

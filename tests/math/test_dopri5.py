@@ -28,7 +28,7 @@ def elementwise(x, t):
 @pytest.mark.slow
 @settings(max_examples=5)
 @given(seed=seeds)
-def test_the_result_is_torchdiffeqs(draw, seed):
+def test_the_result_equals_that_of_torchdiffeq(draw, seed):
     x, times = draw(seed, 3, 2), torch.tensor([0.0, 0.4, 2.0], dtype=torch.float64)
     reference = torchdiffeq.odeint(
         lambda t, x: pendulum(x, t.expand(len(x))), x, times, rtol=1e-10, atol=1e-10, method="dopri5"
@@ -54,7 +54,7 @@ def test_a_tighter_tolerance_takes_more_evaluations(draw):
 @pytest.mark.slow
 @settings(max_examples=5)
 @given(seed=seeds)
-def test_the_rest_of_the_batch_changes_no_bit(draw, seed):
+def test_the_result_of_a_sample_does_not_depend_on_the_rest_of_the_batch(draw, seed):
     x = draw(seed, 5, 3) * torch.tensor([0.01, 1.0, 3.0, 1.0, 10.0], dtype=torch.float64)[:, None]
     together = integrate(elementwise, x, time_grid(3, x), step=dopri5())
     for k in range(5):
@@ -66,9 +66,9 @@ def test_the_rest_of_the_batch_changes_no_bit(draw, seed):
 @given(seed=seeds)
 def test_integrating_forward_and_back_returns_to_the_start(draw, seed):
     x = draw(seed, 3, 2)
-    there = integrate(pendulum, x, time_grid(1, x), step=TIGHT)
-    back = integrate(pendulum, there, time_grid(1, x, start=1, end=0), step=TIGHT)
-    torch.testing.assert_close(back, x, rtol=1e-6, atol=1e-6)
+    end = integrate(pendulum, x, time_grid(1, x), step=TIGHT)
+    start = integrate(pendulum, end, time_grid(1, x, start=1, end=0), step=TIGHT)
+    torch.testing.assert_close(start, x, rtol=1e-6, atol=1e-6)
 
 
 def test_many_knots_change_the_result_by_no_more_than_the_tolerance(draw):
@@ -79,9 +79,11 @@ def test_many_knots_change_the_result_by_no_more_than_the_tolerance(draw):
 
 def test_a_knot_just_ahead_does_not_shorten_the_steps_after_it(draw):
     x = draw(0, 1, 2)
-    with_knot = torch.tensor([0.0, 0.5, 0.5 + 1e-9, 1.0], dtype=torch.float64)
-    without, more = (solve(pendulum, x, times, step=dopri5()).evaluations for times in (time_grid(1, x), with_knot))
-    assert more <= without + 24
+    knots = torch.tensor([0.0, 0.5, 0.5 + 1e-9, 1.0], dtype=torch.float64)
+    without_extra, with_extra = (
+        solve(pendulum, x, times, step=dopri5()).evaluations for times in (time_grid(1, x), knots)
+    )
+    assert with_extra <= without_extra + 24
 
 
 @settings(max_examples=5)
@@ -129,6 +131,21 @@ def test_an_impossible_integration_ends_with_an_error(v):
         integrate(v, x, time_grid(1, x), step=dopri5(max_steps=300))
 
 
+def test_max_steps_is_the_number_of_steps_that_suffice():
+    x = torch.ones(2, 1, dtype=torch.float64)
+    needed = 1
+    while True:
+        try:
+            end = integrate(lambda x, t: x, x, time_grid(1, x), step=dopri5(max_steps=needed))
+            break
+        except ArithmeticError:
+            needed += 1
+    counted = Counted(lambda x, t: x)
+    assert torch.equal(end, integrate(counted, x, time_grid(1, x), step=dopri5()))
+    # two evaluations choose the first step; each step has six
+    assert needed == (counted.evaluations - 2) // 6
+
+
 def test_the_error_counts_only_unfinished_samples():
     x = torch.tensor([[0.1], [5.0], [0.2]], dtype=torch.float64)  # x' = x^2 has its pole at 1 / x_0
     with pytest.raises(ArithmeticError, match=r"1 of 3 samples did not reach|not finite for 1 of 3 samples, rows 1,"):
@@ -136,7 +153,7 @@ def test_the_error_counts_only_unfinished_samples():
 
 
 @pytest.mark.parametrize(
-    ("v", "most"),
+    ("v", "limit"),
     [
         pytest.param(lambda x, t: torch.where(x > 1, torch.nan, -x), 2, id="never finite"),
         pytest.param(lambda x, t: torch.where(x > 1, to_nan(x, t), -x), 600, id="not finite from half-way"),
@@ -145,17 +162,17 @@ def test_the_error_counts_only_unfinished_samples():
         ),
     ],
 )
-def test_a_non_finite_velocity_is_an_immediate_error_that_names_the_sample(v, most):
+def test_a_non_finite_velocity_is_an_immediate_error_that_names_the_sample(v, limit):
     x = torch.full((4, 1), 0.5, dtype=torch.float64)
     x[2] = 2.0
     counted = Counted(v)
     with pytest.raises(ArithmeticError, match=r"not finite for 1 of 4 samples, rows 2, near t = 0(\.|;)"):
         integrate(counted, x, time_grid(1, x), step=dopri5())
-    assert counted.evaluations <= most
+    assert counted.evaluations <= limit
 
 
 def test_a_step_out_of_the_domain_is_retried_with_a_smaller_size():
-    """x' = -sqrt(x) from 1 is (1 - t / 2)^2; a first step that is too long meets the square root of a negative number."""
+    """The solution of x' = -sqrt(x), x(0) = 1 is (1 - t / 2)^2; too long a step makes x negative, and the velocity nan."""
     x = torch.ones(1, 1, dtype=torch.float64)
     end = integrate(lambda x, t: -torch.sqrt(x), x, torch.tensor([0.0, 1.9]), step=dopri5())
     assert float(end) == pytest.approx(0.05**2, abs=1e-4)
@@ -164,15 +181,15 @@ def test_a_step_out_of_the_domain_is_retried_with_a_smaller_size():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_accurate_to_its_own_precision(dtype):
     """The network sees and returns half precision; the state between the knots is float32."""
-    seen = set()
+    dtypes = set()
 
     def v(x, t):
-        seen.add((x.dtype, t.dtype))
+        dtypes.add((x.dtype, t.dtype))
         return -x
 
     x = torch.tensor([[1.0], [2.0]], dtype=dtype)
     solution = solve(v, x, time_grid(2, x), step=dopri5())
     assert solution.x.dtype == dtype
     torch.testing.assert_close(solution.x.float(), x.float() * math.exp(-1), rtol=0.02, atol=0)
-    assert seen == {(dtype, torch.float32)}
+    assert dtypes == {(dtype, torch.float32)}
     assert solution.evaluations < 200

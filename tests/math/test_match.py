@@ -32,19 +32,19 @@ DRAWS = {
 }
 
 
-def paid(x_0, x_1, permutation):
+def total_cost(x_0, x_1, permutation):
     return float((x_0.double() - x_1.double()[permutation]).square().sum())
 
 
 def assert_optimal(x_0, x_1, permutation, *, rounding=0.0):
-    """`rounding` is that of the costs relative to their size: points that nearly coincide differ by less."""
+    """`rounding` is the tolerance relative to the size of the costs; the costs of nearly equal points differ by less."""
     assert sorted(permutation.tolist()) == list(range(len(x_0)))
     a, b = x_0.double(), x_1.double()
     cost = ((a - b.mean(0)).square().sum(-1)[:, None] - 2 * (a - b.mean(0)) @ (b - b.mean(0)).T).numpy()
-    optimum = paid(x_0, x_1, torch.from_numpy(linear_sum_assignment(cost)[1]))
+    optimum = total_cost(x_0, x_1, torch.from_numpy(linear_sum_assignment(cost)[1]))
     size = float(((a - a.mean(0)).norm(dim=1)).sum() * (b - b.mean(0)).norm(dim=1).max())
     size += float((a.mean(0) - b.mean(0)).norm() * (b - b.mean(0)).norm(dim=1).sum())
-    assert paid(x_0, x_1, permutation) <= optimum * (1 + 1e-9) + rounding * size
+    assert total_cost(x_0, x_1, permutation) <= optimum * (1 + 1e-9) + rounding * size
 
 
 @settings(max_examples=60, deadline=None)
@@ -116,13 +116,13 @@ def test_equal_points(n):
 
 
 @pytest.mark.parametrize(
-    ("bad", "named"), [(float("nan"), r"x_0\[7, 0\] is nan"), (float("inf"), r"x_0\[7, 0\] is inf")]
+    ("invalid", "message"), [(float("nan"), r"x_0\[7, 0\] is nan"), (float("inf"), r"x_0\[7, 0\] is inf")]
 )
-def test_a_non_finite_point_is_named(bad, named):
+def test_the_error_names_a_non_finite_point(invalid, message):
     x_0, x_1 = DRAWS["gaussian"](400, 784, torch.Generator().manual_seed(0))
-    x_0[7] = bad
+    x_0[7] = invalid
     assert ot.screened_permutation(x_0, x_1) is None
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ValueError, match=message):
         ot.optimal_permutation(x_0, x_1)
 
 
@@ -146,13 +146,13 @@ def test_half_precision_is_widened_before_it_is_multiplied(draw):
 @pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-25, 1e-19, 1e-10, 1e10, 1e20, 1e37])
 @pytest.mark.parametrize(("n", "d"), [(64, 3), (300, 784)])
 def test_points_of_any_size_have_the_same_optimum(draw, n, d, scale):
-    """Their products over- and underflow float32."""
+    """The products of such points over- or underflow float32."""
     x_0, x_1 = (draw(k, n, d).float() * scale for k in range(2))
     matching = ot.optimal_permutation(x_0, x_1)
     exact = ot.optimal_permutation(x_0.double() / scale, x_1.double() / scale)
-    paid, best = (((x_0.double() - x_1.double()[p]) / scale).square().sum() for p in (matching, exact))
+    total, best = (((x_0.double() - x_1.double()[p]) / scale).square().sum() for p in (matching, exact))
     assert sorted(matching.tolist()) == list(range(n))
-    assert float(paid) == pytest.approx(float(best), rel=1e-6)
+    assert float(total) == pytest.approx(float(best), rel=1e-6)
 
 
 @pytest.mark.parametrize(("left", "right"), [(1e-200, 1e-200), (1e200, 1e200), (1e-200, 1e200), (1e-300, 1.0)])

@@ -32,7 +32,7 @@ seeds = st.integers(0, 2**31)
 
 
 @given(seed=seeds, n=st.integers(2, 40))
-def test_squared_w2_is_pots(draw, seed, n):
+def test_squared_w2_equals_that_of_pot(draw, seed, n):
     x, y = draw(seed, n, 3), draw(seed + 1, n, 3) + 1
     weights = np.full(n, 1 / n)
     assert squared_w2(x, y) == pytest.approx(ot.emd2(weights, weights, ot.dist(x.numpy(), y.numpy())), rel=1e-9)
@@ -41,15 +41,17 @@ def test_squared_w2_is_pots(draw, seed, n):
 @given(seed=seeds)
 def test_shifting_a_set_costs_the_square_of_the_shift(draw, seed):
     x = draw(seed, 20, 3)
-    way = torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64)
-    assert squared_w2(x, x[torch.randperm(20, generator=torch.Generator().manual_seed(seed))] + way) == pytest.approx(9)
+    displacement = torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64)
+    assert squared_w2(
+        x, x[torch.randperm(20, generator=torch.Generator().manual_seed(seed))] + displacement
+    ) == pytest.approx(9)
 
 
 def test_sliced_w2_of_a_shifted_set(draw):
     x = draw(0, 50, 4)
-    way = torch.tensor([3.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+    displacement = torch.tensor([3.0, 0.0, 0.0, 0.0], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
-    result = sliced_w2(x, (x + way).flip(0), slices=4000, generator=generator)
+    result = sliced_w2(x, (x + displacement).flip(0), slices=4000, generator=generator)
     assert result == pytest.approx(3 / math.sqrt(4), rel=0.05)  # a random direction captures a quarter of the square
     assert sliced_w2(x, x.flip(0)) == pytest.approx(0, abs=1e-12)
     with pytest.raises(ValueError, match="50 points against 49"):
@@ -82,7 +84,7 @@ def test_frechet_of_gaussians_on_the_line():
 
 @given(seed=seeds)
 def test_frechet_is_the_distance_of_the_gaussians(draw, seed):
-    """Of all optimal maps only that between Gaussians is linear: y = m x with m positive has distance E|y - x|^2."""
+    """The optimal map between Gaussians is linear: for y = m x, with m positive definite, the distance is E|y - x|^2."""
     root = draw(seed, 4, 4)
     m = root @ root.T / 4 + 0.1 * torch.eye(4, dtype=torch.float64)
     x = draw(seed + 1, 60, 4)
@@ -127,11 +129,11 @@ def test_memorisation_is_zero_for_copies_and_one_for_the_unseen(draw):
 
 
 def test_a_straight_flow_has_the_energy_of_its_displacement_and_zero_straightness(draw):
-    x_0, way = draw(0, 30, 2), torch.tensor([3.0, 4.0], dtype=torch.float64)
-    end, energy = path_energy(lambda x, t: way.expand_as(x), x_0)
-    torch.testing.assert_close(end, x_0 + way)
+    x_0, displacement = draw(0, 30, 2), torch.tensor([3.0, 4.0], dtype=torch.float64)
+    end, energy = path_energy(lambda x, t: displacement.expand_as(x), x_0)
+    torch.testing.assert_close(end, x_0 + displacement)
     assert energy == pytest.approx(25)
-    assert straightness(lambda x, t: way.expand_as(x), x_0) == pytest.approx(0, abs=1e-9)
+    assert straightness(lambda x, t: displacement.expand_as(x), x_0) == pytest.approx(0, abs=1e-9)
     assert normalised_path_energy(energy, squared_w2(x_0, end)) == pytest.approx(0, abs=1e-9)
 
 
@@ -167,7 +169,7 @@ def test_random_pairs_are_nearly_all_recoupled(draw):
     assert sum(ratios) / 40 == pytest.approx(49 / 50, abs=0.015)
 
 
-def test_two_crossed_pairs_of_four_are_half():
+def test_two_crossed_pairs_of_four_give_a_ratio_of_one_half():
     x = torch.tensor([[0.0], [1.0], [10.0], [20.0]], dtype=torch.float64)
     assert recoupling_ratio(x, x[[1, 0, 2, 3]]) == 0.5
 
@@ -208,22 +210,22 @@ SETS = {
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16, torch.bfloat16])
-def test_any_number_type_is_measured_as_its_values_in_a_wide_one(draw, name, dtype):
+def test_every_dtype_gives_the_result_of_the_same_values_in_a_wide_dtype(draw, name, dtype):
     x, y = ((5 * draw(seed, 12, 3)).abs().to(dtype) for seed in (0, 1))
     wide = torch.float32 if dtype.is_floating_point else torch.float64
     assert SETS[name](x, y) == SETS[name](x.to(wide), y.to(wide))
 
 
 @pytest.mark.parametrize("name", SETS)
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_points_that_are_not_finite_are_named(draw, name, bad):
+@pytest.mark.parametrize("invalid", [math.nan, math.inf])
+def test_the_error_names_a_point_that_is_not_finite(draw, name, invalid):
     x, y = draw(0, 12, 3), draw(1, 12, 3)
-    y[4, 1] = bad
+    y[4, 1] = invalid
     with pytest.raises(ValueError, match=r"set 1\[4, 1\] is (nan|inf); give finite points"):
         SETS[name](x, y)
 
 
-def test_sets_of_other_dimensions_are_rejected(draw):
+def test_sets_of_different_dimensions_are_rejected(draw):
     with pytest.raises(ValueError, match=r"frechet: points of shape \(12, 3\) and \(12, 2\); give sets of points"):
         _points("frechet", draw(0, 12, 3), draw(1, 12, 2))
 

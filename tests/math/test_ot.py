@@ -125,7 +125,7 @@ def test_small_epsilons_reach_the_exact_cost(draw, loop):
 
 
 @given(seed=seeds)
-def test_a_batch_of_plans_is_the_plans_one_by_one(draw, seed):
+def test_a_batch_gives_the_plan_of_each_problem(draw, seed):
     cost = torch.stack([clouds(draw, seed + k, 7, 5) for k in range(6)]).reshape(2, 3, 7, 5)
     batch = sinkhorn(cost, 0.1)
     assert batch.marginal_error.shape == batch.iterations.shape == (2, 3)
@@ -148,10 +148,10 @@ def test_epsilon_must_be_positive(epsilon):
         sinkhorn(torch.ones(2, 2), epsilon)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_cost_must_be_finite_and_the_error_says_where(bad):
+@pytest.mark.parametrize("invalid", [math.nan, math.inf])
+def test_the_error_names_a_cost_that_is_not_finite(invalid):
     cost = torch.ones(3, 3)
-    cost[1, 2] = bad
+    cost[1, 2] = invalid
     with pytest.raises(ValueError, match=r"cost\[1, 2\]"):
         sinkhorn(cost, 0.1)
 
@@ -219,7 +219,7 @@ def test_the_permutation_has_the_cost_of_scipys_solution(draw, seed, n):
 
 
 @given(seed=seeds)
-def test_a_batch_of_permutations_is_the_permutations_one_by_one(draw, seed):
+def test_a_batch_gives_the_permutation_of_each_problem(draw, seed):
     cost = torch.stack([clouds(draw, seed + k, 9, 9) for k in range(6)]).reshape(3, 2, 9, 9)
     batch = assignment(cost)
     for k in range(6):

@@ -36,8 +36,8 @@ def test_a_path_starts_at_x_0_and_ends_at_x_1(draw, schedule, seed):
 
 def test_conditional_ot_leaves_noise_of_width_sigma_min_at_the_end(draw):
     x_0, x_1 = draw(0, 5, 3), draw(1, 5, 3)
-    left = Affine(conditional_ot(0.1))(x_0, x_1, torch.ones(5, dtype=torch.float64)).x_t - x_1
-    torch.testing.assert_close(left, x_0 / 10)
+    residual = Affine(conditional_ot(0.1))(x_0, x_1, torch.ones(5, dtype=torch.float64)).x_t - x_1
+    torch.testing.assert_close(residual, x_0 / 10)
 
 
 @every_schedule
@@ -48,11 +48,11 @@ def test_the_velocity_is_the_derivative_of_the_position(draw, schedule, spread, 
     t = 0.05 + 0.9 * torch.rand(6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     path, h = Affine(schedule, spread), 1e-5
 
-    def at(t):
+    def point(t):
         return path(x_0, x_1, t, generator=torch.Generator().manual_seed(seed))
 
-    slope = (at(t + h).x_t - at(t - h).x_t) / (2 * h)
-    torch.testing.assert_close(at(t).u_t, slope, rtol=0, atol=1e-6)
+    slope = (point(t + h).x_t - point(t - h).x_t) / (2 * h)
+    torch.testing.assert_close(point(t).u_t, slope, rtol=0, atol=1e-6)
 
 
 def test_constant_noise_around_the_path_adds_no_velocity():

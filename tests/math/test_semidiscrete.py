@@ -38,19 +38,19 @@ def test_points_that_coincide_still_get_their_shares_together():
     data = torch.tensor([[0.0, 0.0]] * 3 + [[2.0, 1.0]])
     generator = torch.Generator().manual_seed(0)
     potentials, _ = semidiscrete(lambda n: torch.randn(n, 2, generator=generator), data, generator=generator)
-    hit = semidiscrete_assign(torch.randn(20_000, 2, generator=generator), data, potentials)
-    assert abs(float((hit == 3).double().mean()) - 0.25) < 0.02
+    indices = semidiscrete_assign(torch.randn(20_000, 2, generator=generator), data, potentials)
+    assert abs(float((indices == 3).double().mean()) - 0.25) < 0.02
 
 
 def test_no_map_with_the_same_shares_is_cheaper_than_the_semidiscrete_one():
     data, x_0 = ring(12), noise_from(2)(13 * 20)
     potentials, _ = semidiscrete(noise_from(0), data, steps=600)
-    fallen = data[semidiscrete_assign(x_0, data, potentials)]
+    assigned = data[semidiscrete_assign(x_0, data, potentials)]
     exact = data.repeat(20, 1)
     exact = exact[assignment(squared_euclidean(x_0, exact))]
-    costs = [float((x_0 - x).square().sum(1).mean()) for x in (fallen, exact)]
+    costs = [float((x_0 - x).square().sum(1).mean()) for x in (assigned, exact)]
     assert costs[0] == pytest.approx(costs[1], rel=0.1)
-    assert (fallen == exact).all(1).double().mean() > 0.6
+    assert (assigned == exact).all(1).double().mean() > 0.6
 
 
 def test_with_groups_every_draw_is_assigned_within_its_group(draw):

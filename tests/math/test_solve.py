@@ -175,11 +175,11 @@ def test_dpm_solver_is_of_second_order_inside(draw, path):
     def v(x, t):
         return path.velocity_from_target(torch.tanh(2 * x) + pad_like(t, x), x, t)
 
-    def at(steps):
+    def end_after(steps):
         return integrate(v, x, time_grid(steps, x, start=0.1, end=0.9), step=dpm_solver_2m(path))
 
     true = integrate(v, x, time_grid(100, x, start=0.1, end=0.9), step=rk4)
-    errors = [float((at(n) - true).abs().max()) for n in (32, 64)]
+    errors = [float((end_after(n) - true).abs().max()) for n in (32, 64)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.35)
 
 
@@ -228,17 +228,17 @@ def test_dpm_solver_reaches_the_end_in_every_precision(schedule, dtype):
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize("name", [name for name in SOLVERS if name != "dpm2m"])
 def test_a_velocity_is_called_in_the_dtype_of_its_state_whatever_the_knots_are(name, per_sample, dtype):
-    seen = set()
+    dtypes = set()
 
     def v(x, t):
-        seen.add((x.dtype, t.dtype))
+        dtypes.add((x.dtype, t.dtype))
         return -x
 
     x = torch.ones(3, 2, dtype=dtype)
     knots = torch.linspace(0, 1, 5, dtype=torch.float64)
     end = integrate(v, x, knots[:, None].expand(5, 3).contiguous() if per_sample else knots, step=name)
     assert end.dtype == dtype
-    assert seen == {(dtype, torch.float64 if dtype == torch.float64 else torch.float32)}
+    assert dtypes == {(dtype, torch.float64 if dtype == torch.float64 else torch.float32)}
     torch.testing.assert_close(end.double(), torch.full((3, 2), 1 / math.e).double(), rtol=0.15, atol=0)
 
 

@@ -59,6 +59,6 @@ def test_pad_like_scales_each_row_of_any_event(draw):
         ((4, 2, 3), (4, 2), (), "give one row each"),
     ],
 )
-def test_a_pair_whose_parts_do_not_fit_is_rejected(x_0, mask, label, message):
+def test_a_pair_of_inconsistent_shapes_is_rejected(x_0, mask, label, message):
     with pytest.raises(ValueError, match=message):
         Pair(torch.zeros(x_0), torch.zeros(4, 2, 3), torch.ones(mask, dtype=torch.bool), {"label": torch.zeros(label)})

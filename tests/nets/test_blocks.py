@@ -68,7 +68,7 @@ def test_norms_normalise(draw):
     assert not list(rms_norm(16).parameters()) + list(layer_norm(16).parameters())
 
 
-def test_attention_is_torchs(draw, stir):
+def test_attention_equals_that_of_torch(draw, stir):
     ours = stir(Attention(BlockShape(12, 3, qk_norm=False)))
     theirs = nn.MultiheadAttention(12, 3, batch_first=True, dtype=torch.float64)
     with torch.no_grad():

@@ -79,7 +79,7 @@ def test_the_null_condition_is_the_last_class_index_or_a_zero_vector(draw, stir)
 
 @given(seed=st.integers(0, 2**31))
 def test_without_positions_tokens_are_a_set(draw, stir, seed):
-    """Permuted with their conditions and mask, tokens have their velocities permuted."""
+    """Permuting the tokens, their conditions and their mask permutes the velocities."""
     net, x, t = stir(DiT(3, SHAPE, conditions=CONDITIONS), size=0.5), draw(seed, 2, 5, 3), draw(seed + 1, 2).sigmoid()
     order = torch.randperm(5, generator=torch.Generator().manual_seed(seed))
     cond = {**described(draw, seed + 2), "mask": draw(seed + 9, 2, 5) > -1}
@@ -87,8 +87,8 @@ def test_without_positions_tokens_are_a_set(draw, stir, seed):
     torch.testing.assert_close(net(x[:, order], t, permuted), net(x, t, cond)[:, order])
     if bool((order == torch.arange(5)).all()):
         return
-    moved = stir(DiT(3, DiTShape(BlockShape(16, 2), 2), conditions=CONDITIONS), size=0.5)
-    assert (moved(x[:, order], t, permuted) - moved(x, t, cond)[:, order]).abs().max() > 1e-5
+    positional = stir(DiT(3, DiTShape(BlockShape(16, 2), 2), conditions=CONDITIONS), size=0.5)
+    assert (positional(x[:, order], t, permuted) - positional(x, t, cond)[:, order]).abs().max() > 1e-5
 
 
 def test_gradient_reaches_every_embedding(draw, stir):
@@ -189,7 +189,7 @@ def test_states_of_another_shape_are_rejected_with_the_expected_shape():
 @pytest.mark.parametrize(
     ("network", "x"), [(MLP((3,), 8, 1), torch.zeros(2, 3)), (DiT(3, SHAPE), torch.zeros(2, 4, 3))]
 )
-def test_states_of_another_dtype_than_the_weights_are_named(network, x):
+def test_the_error_names_both_dtypes_if_states_and_weights_differ(network, x):
     t = torch.zeros(2)
     with pytest.raises(ValueError, match=r"x is torch.float64, the weights are torch.float32; convert x"):
         network(x.double(), t)

@@ -39,9 +39,9 @@ def test_tokens_that_swap_with_their_positions_swap_their_velocities(draw, stir,
     net, x, t = stir(DiT(3, shape)), draw(seed, 2, 6, 3), draw(seed + 1, 2).sigmoid()
     positions = 10 * draw(seed + 2, 2, 6)
     order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
-    here = net(x, t, {"positions": positions})
+    original = net(x, t, {"positions": positions})
     swapped = net(x[:, order], t, {"positions": positions[:, order]})
-    torch.testing.assert_close(swapped, here[:, order], **LOOSE)
+    torch.testing.assert_close(swapped, original[:, order], **LOOSE)
 
 
 @every_shape
@@ -146,12 +146,12 @@ def test_images_are_cut_into_patches_and_reassembled(draw, seed):
 
 
 def test_patches_have_the_positions_of_the_image():
-    places = Patches((1, 4, 6), 2, SHAPES["rotary"]).dit.places
+    places = Patches((1, 4, 6), 2, SHAPES["rotary"]).dit.grid_positions
     assert places.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
 
 
 @pytest.mark.parametrize("shape", [SHAPES["rotary"], SHAPES["additive"]], ids=["rotary", "additive"])
-def test_patches_know_rows_from_columns(draw, stir, shape):
+def test_patches_distinguish_rows_from_columns(draw, stir, shape):
     net, x, t = stir(Patches((1, 4, 4), 2, shape), size=0.5), draw(0, 2, 1, 4, 4), draw(1, 2).sigmoid()
     x = torch.cat(
         [torch.cat([x[..., :2, :2], x[..., :2, 2:]], -1), torch.cat([x[..., :2, 2:], x[..., :2, :2]], -1)], -2

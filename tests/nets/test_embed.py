@@ -21,8 +21,8 @@ def test_sinusoids_of_a_quarter_turn():
 @given(shift=st.floats(-100, 100))
 def test_sinusoids_encode_differences_of_positions(draw, shift):
     places = 10 * draw(0, 5)
-    here, there = sinusoidal(places, 16), sinusoidal(places + shift, 16)
-    torch.testing.assert_close(here @ here.T, there @ there.T)
+    original, shifted = sinusoidal(places, 16), sinusoidal(places + shift, 16)
+    torch.testing.assert_close(original @ original.T, shifted @ shifted.T)
 
 
 @given(seed=seeds, axes=st.sampled_from([1, 2]), shift=st.integers(-50, 50))

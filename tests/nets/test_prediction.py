@@ -42,8 +42,8 @@ def test_a_network_that_knows_an_end_has_the_velocity_of_the_path(draw, path, mo
 @pytest.mark.parametrize("wrapper", [PredictsTarget, PredictsSource])
 def test_the_condition_reaches_the_network(draw, wrapper):
     x, t = draw(0, 2, 3), torch.tensor([0.3, 0.6], dtype=torch.float64)
-    told = wrapper(Oracle(draw(1, 2, 3)))(x, t, {"answer": draw(2, 2, 3)})
-    torch.testing.assert_close(told, wrapper(Oracle(draw(2, 2, 3)))(x, t))
+    conditioned = wrapper(Oracle(draw(1, 2, 3)))(x, t, {"answer": draw(2, 2, 3)})
+    torch.testing.assert_close(conditioned, wrapper(Oracle(draw(2, 2, 3)))(x, t))
 
 
 @pytest.mark.parametrize(("wrapper", "t"), [(PredictsTarget, 1.0), (PredictsSource, 0.0)])

@@ -49,7 +49,7 @@ def test_orthogonal_vectors_score_zero_and_tokens_are_averaged(draw):
 
 
 def test_the_encoder_sees_the_clean_target(draw):
-    """Not x_t, at any stage of training."""
+    """The encoder is called with x_1, not with x_t."""
     seen = []
 
     def encoder(x, cond):
@@ -103,7 +103,7 @@ def test_the_encoder_is_neither_trained_nor_saved(draw, stir):
     assert all(p.grad is None for p in net.blocks[1].parameters())  # after the layer that is aligned
 
 
-def test_the_projector_is_repas():
+def test_the_projector_has_the_layers_of_repa():
     """Linear, SiLU, Linear, SiLU, Linear."""
     align = Alignment(lambda x, cond: x, layer=1, width=5, features=7)
     kinds = [type(layer).__name__ for layer in align.projector]

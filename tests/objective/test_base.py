@@ -8,7 +8,7 @@ from monge.objective.base import Loss, Objective, Weighted
 
 
 class Constant(Objective):
-    """The value of a weight of its own."""
+    """An objective whose loss is the model's output times a trainable weight."""
 
     def __init__(self, value: float):
         super().__init__()

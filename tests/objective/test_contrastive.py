@@ -11,7 +11,7 @@ from monge.objective.contrastive import Candidates, InfoNCE, Margin, info_nce
 
 
 def energy(x):
-    """The candidate's one number."""
+    """The only entry of each candidate."""
     return x.flatten(1).sum(1)
 
 
@@ -20,7 +20,7 @@ def contrast(*rows, mask=None):
 
 
 @pytest.mark.parametrize("candidates", [2, 5, 100])
-def test_an_energy_that_knows_nothing_costs_log_k(candidates):
+def test_equal_energies_cost_log_k(candidates):
     loss = InfoNCE()(energy, Candidates(torch.zeros(3, candidates, 2, dtype=torch.float64)))
     assert float(loss.value) == pytest.approx(math.log(candidates))
     assert float(loss.metrics["accuracy"]) == 0
@@ -80,7 +80,7 @@ def test_a_step_lowers_the_correct_energy_and_raises_the_others(objective):
     assert x.grad[1, 2] == 0
 
 
-def test_a_row_without_a_correct_candidate_is_named():
+def test_the_error_names_a_row_without_a_correct_candidate():
     mask = torch.tensor([[True, True], [True, False], [False, True]])
     with pytest.raises(ValueError, match="row 2 has no correct candidate"):
         Candidates(torch.zeros(3, 2, 1), mask)
@@ -88,7 +88,7 @@ def test_a_row_without_a_correct_candidate_is_named():
 
 @given(seed=st.integers(0, 2**31))
 def test_infonce_of_vectors_is_that_of_the_energies_of_all_pairs(draw, seed):
-    """With the energy 1 - cos, and each query's own key first."""
+    """With the energy 1 - cos, and with each query's own key as the first candidate."""
     q, k = draw(seed, 5, 3), draw(seed + 1, 5, 3)
     turned = torch.stack([k.roll(-row, 0) for row in range(5)])
     energy = 1 - torch.nn.functional.cosine_similarity(q[:, None], turned, dim=-1)
@@ -100,8 +100,8 @@ def test_infonce_of_vectors_is_that_of_the_energies_of_all_pairs(draw, seed):
 @given(seed=st.integers(0, 2**31))
 def test_infonce_counts_other_keys_but_masks_copies_of_the_own_key(draw, seed):
     q, k, others = draw(seed, 4, 3), draw(seed + 1, 4, 3), draw(seed + 2, 6, 3)
-    among = info_nce(q, k, others)
-    torch.testing.assert_close(info_nce(q, k, torch.cat([others, 2 * k[:1]])) > among, torch.tensor(True))
+    reference = info_nce(q, k, others)
+    torch.testing.assert_close(info_nce(q, k, torch.cat([others, 2 * k[:1]])) > reference, torch.tensor(True))
     alone = info_nce(q[:1], k[:1], others)
     torch.testing.assert_close(info_nce(q[:1], k[:1], torch.cat([others, 2 * k[:1]])), alone)
     assert alone > info_nce(q[:1], k[:1], others[:3])
@@ -128,14 +128,14 @@ def test_conditions_and_token_masks_follow_their_candidates(draw):
             torch.testing.assert_close(energies[row, k], expected)
 
 
-def test_all_parts_of_a_contrast_move(draw):
+def test_all_parts_of_the_candidates_move_to_the_device(draw):
     batch = Candidates(draw(0, 3, 4, 2), torch.ones(3, 4, dtype=torch.bool), {"kind": torch.zeros(3, 4)}).to("cpu")
     assert len(batch) == 3
     assert set(batch.cond) == {"kind"}
     assert batch.to("cpu").mask is not None
 
 
-def test_a_contrast_whose_parts_do_not_fit_is_rejected(draw):
+def test_candidates_of_inconsistent_shapes_are_rejected(draw):
     with pytest.raises(ValueError, match=r"kind has shape \(3,\) for \(3, 4\) candidates"):
         Candidates(draw(0, 3, 4, 2), cond={"kind": torch.zeros(3)})
     with pytest.raises(ValueError, match=r"returned \(12, 2\) for 12 candidates"):

@@ -20,8 +20,8 @@ def seeded():
     torch.manual_seed(0)
 
 
-def at(t):
-    """A law whose every draw is this t."""
+def fixed_time(t):
+    """A distribution whose only value is t."""
     return Times(lambda u: torch.full_like(u, t))
 
 
@@ -57,7 +57,7 @@ def test_the_conditional_expectation_is_the_minimum(draw):
 
 def test_the_minimum_loss_at_the_source_is_the_variance_of_the_data(draw):
     """At t = 0, x_t holds no information about x_1: the remaining loss is Var(x_1) = 1."""
-    value = FlowMatching(times=at(0.0))(expected_velocity, two_points(draw)).value
+    value = FlowMatching(times=fixed_time(0.0))(expected_velocity, two_points(draw)).value
     assert float(value) == pytest.approx(1, abs=0.01)
 
 
@@ -87,7 +87,7 @@ def test_coupling_lowers_the_irreducible_loss(draw):
     pair = two_points(draw, 512)
 
     def loss(coupling):
-        objective = FlowMatching(coupling=coupling, times=at(0.0))
+        objective = FlowMatching(coupling=coupling, times=fixed_time(0.0))
         return float(objective(lambda x, t, cond: x.sign() - x, pair).value)
 
     assert loss(identity) > 1.5
@@ -104,7 +104,7 @@ def test_tokens_outside_of_the_mask_do_not_count(draw):
         seen.append(cond["mask"])
         return torch.zeros_like(x_t)
 
-    value = FlowMatching(times=at(0.5))(model, Pair(x_0, spoilt, mask)).value
+    value = FlowMatching(times=fixed_time(0.5))(model, Pair(x_0, spoilt, mask)).value
     torch.testing.assert_close(value, (x_1 - x_0)[mask].square().mean())
     assert seen[0] is mask
 
@@ -136,18 +136,18 @@ def test_the_weight_multiplies_each_squared_error(draw):
 
 def test_contrast_rewards_distance_from_the_velocities_of_others(draw):
     pair = Pair(torch.zeros(2, 1).double(), torch.tensor([[1.0], [3.0]]).double())
-    own, mean = torch.tensor([[1.0], [3.0]]).double(), torch.full((2, 1), 2.0).double()
+    exact, mean = torch.tensor([[1.0], [3.0]]).double(), torch.full((2, 1), 2.0).double()
 
     def loss(v, contrast):
         return float(FlowMatching(contrast=contrast)(lambda x, t, cond: v, pair).value)
 
-    assert loss(own, 0.0) == 0
-    assert loss(own, 0.1) == pytest.approx(-0.4)
+    assert loss(exact, 0.0) == 0
+    assert loss(exact, 0.1) == pytest.approx(-0.4)
     assert loss(mean, 0.1) == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("schedule", [linear, trigonometric])
-def test_times_and_path_are_the_callers(draw, schedule):
+def test_the_given_times_and_path_are_used(draw, schedule):
     pair, seen = Pair(draw(0, 4, 2), draw(1, 4, 2)), []
 
     def model(x_t, t, cond):
@@ -191,7 +191,7 @@ def test_a_table_trained_by_flow_matching_finds_the_expectation(draw):
         return table[((x_t + 2) / 4 * bins).long().clamp(0, bins - 1)]
 
     optimizer = torch.optim.SGD([table], lr=5.0)
-    objective = FlowMatching(times=at(t))
+    objective = FlowMatching(times=fixed_time(t))
     for _ in range(300):
         optimizer.zero_grad()
         objective(model, pair).value.backward()
@@ -203,7 +203,7 @@ def test_a_table_trained_by_flow_matching_finds_the_expectation(draw):
 
 
 class Linear(nn.Module):
-    """A model with one block, whose hidden state is the input."""
+    """A model with one block, whose hidden state is its velocity."""
 
     def __init__(self):
         super().__init__()
@@ -249,7 +249,7 @@ def test_a_velocity_of_another_shape_does_not_train(draw, shape):
 @pytest.mark.parametrize("spread", [constant(0.3), decreasing(0.3)])
 @pytest.mark.parametrize("quantile", [logit_normal(), shifted(3.0), shifted(2.0, logit_normal(0.5))])
 def test_an_objective_can_be_pickled(draw, spread, quantile):
-    """With schedule, spread and distribution of t. Velocities, forward-mode derivatives of the schedule, stay the same."""
+    """The schedule, spread and distribution of t are pickled too, and the velocities stay the same."""
     objective = FlowMatching(path=Affine(conditional_ot(0.1), spread), times=Times(quantile), coupling=MinibatchOT(0.1))
     pair, losses = Pair(draw(0, 8, 2), draw(1, 8, 2)), []
     for each in (objective, pickle.loads(pickle.dumps(objective))):

@@ -43,7 +43,7 @@ def test_more_steps_lower_the_error_on_a_curved_field(draw):
     assert losses[0] > 3 * losses[1] > 9 * losses[2] > 0
 
 
-def test_one_euler_step_is_the_regression_that_flow_matching_is_at_the_source(draw, stir):
+def test_one_euler_step_has_the_loss_of_flow_matching_at_the_source(draw, stir):
     """On given pairs the two objectives coincide at t = 0."""
     net, pair = stir(MLP((3,), 16, 2)), Pair(draw(0, 8, 3), draw(1, 8, 3))
     walk = FlowWalking(steps=1, step=euler)(net, pair).value

@@ -14,7 +14,7 @@ def model_of(logits):
     return lambda input_ids: SimpleNamespace(logits=logits)
 
 
-def test_a_model_that_knows_nothing_costs_the_log_of_the_vocabulary():
+def test_a_uniform_model_costs_the_log_of_the_vocabulary_size():
     loss = NextToken()(model_of(torch.zeros(2, 5, 7)), Tokens(torch.randint(0, 7, (2, 5))))
     assert float(loss.value) == pytest.approx(torch.tensor(7.0).log().item())
 

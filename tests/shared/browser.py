@@ -23,14 +23,15 @@ class Browser:
     def __init__(self, page: Path) -> None:
         command = shutil.which("chromium") or shutil.which("google-chrome")
         if command is None:
-            raise FileNotFoundError("no Chromium here")
-        mine, theirs = os.pipe(), os.pipe()
+            raise FileNotFoundError("Chromium is not installed")
+        output, commands = os.pipe(), os.pipe()  # (read end, write end)
 
         def pipes() -> None:
-            for far, near in ((theirs[0], 3), (mine[1], 4)):  # by a third number: they may be 3 and 4 already
-                os.dup2(far, near + 100)
-            for near in (3, 4):
-                os.dup2(near + 100, near)
+            # by way of 103 and 104, since an end may already be 3 or 4
+            for end, number in ((commands[0], 3), (output[1], 4)):
+                os.dup2(end, number + 100)
+            for number in (3, 4):
+                os.dup2(number + 100, number)
 
         self._process = subprocess.Popen(
             [
@@ -41,9 +42,9 @@ class Browser:
             close_fds=False,
             stderr=subprocess.DEVNULL,
         )
-        os.close(theirs[0])
-        os.close(mine[1])
-        self._from, self._to, self._number = os.fdopen(mine[0], "rb"), os.fdopen(theirs[1], "wb"), 0
+        os.close(commands[0])
+        os.close(output[1])
+        self._from, self._to, self._number = os.fdopen(output[0], "rb"), os.fdopen(commands[1], "wb"), 0
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.ask("Page.enable")
@@ -60,29 +61,29 @@ class Browser:
         self._to.write(json.dumps(message).encode() + b"\0")
         self._to.flush()
         while True:
-            found = json.loads(self._message())
-            if found.get("id") == self._number:
-                if "error" in found:
-                    raise RuntimeError(found["error"])
-                return found["result"]
+            reply = json.loads(self._message())
+            if reply.get("id") == self._number:
+                if "error" in reply:
+                    raise RuntimeError(reply["error"])
+                return reply["result"]
 
     def _message(self) -> bytes:
-        found = bytearray()
+        message = bytearray()
         while (byte := self._from.read(1)) != b"\0":
             if not byte:
-                raise EOFError("Chromium ended")
-            found += byte
-        return bytes(found)
+                raise EOFError("Chromium exited")
+            message += byte
+        return bytes(message)
 
     def run(self, script: str) -> Any:
         """The value of an expression, awaited if it is a promise."""
-        found = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        if "exceptionDetails" in found:
-            raise RuntimeError(found["exceptionDetails"])
-        return found["result"].get("value")
+        reply = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in reply:
+            raise RuntimeError(reply["exceptionDetails"])
+        return reply["result"].get("value")
 
     def picture(self, path: Path) -> None:
-        """Write what it shows as PNG."""
+        """Write a screenshot as PNG."""
         path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Puts the folder of the smallest experiment, `regression`, on the import path of these tests."""
+"""Puts this folder on the import path, so that tests can import `regression`, the smallest experiment."""
 
 import sys
 from pathlib import Path

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from monge.cli import leave
+from monge.cli import exit_process
 from monge.math.random import seeded
 from monge.math.types import Pair
 from monge.objective.base import Loss, Objective
@@ -58,7 +58,7 @@ class Regression:
     size: int = 8
     blur: float = 0.0
     stop_at: int = -1  # number of the batch before which its rank receives SIGTERM
-    trace: str = ""  # directory in which each rank records the numbers of the batches that it makes
+    trace: str = ""  # directory in which each rank records the numbers of its batches
 
     def batch(self, number: int) -> Pair:
         """Batch `number`."""
@@ -73,12 +73,12 @@ class Regression:
 
     def build(self) -> Run[Pair]:
         """The experiment."""
-        objective, test = Squares(self.blur), Regression(size=64).batch(10_000)
+        objective, held_out = Squares(self.blur), Regression(size=64).batch(10_000)
 
         def evaluate(model: nn.Module) -> dict[str, float]:
-            return {"held-out loss": float((model(test.x_0) - test.x_1).square().mean())}
+            return {"held-out loss": float((model(held_out.x_0) - held_out.x_1).square().mean())}
 
-        return Run(Network(), objective, self.batch, self.train, evaluate, {"test": test.x_0})
+        return Run(Network(), objective, self.batch, self.train, evaluate, {"test": held_out.x_0})
 
 
 if __name__ == "__main__":
@@ -88,4 +88,4 @@ if __name__ == "__main__":
         fit(Regression(TrainConfig(**fields.pop("train")), **fields), Path(directory), resume=bool(resume))
     except Interrupted as stop:
         print(stop)
-    leave(0)
+    exit_process(0)

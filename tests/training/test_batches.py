@@ -30,7 +30,7 @@ def test_the_order_of_the_numbers_matters(seed: int) -> None:
 
 
 @pytest.mark.parametrize("numbers", [lambda k: (0, 1, k), lambda k: (k, 1, 0), lambda k: (k,), lambda k: (k, k)])
-def test_neighbours_do_not_correlate(numbers) -> None:
+def test_draws_of_neighbouring_numbers_are_uncorrelated(numbers) -> None:
     draws = torch.stack([torch.randn(4000, generator=seeded(*numbers(k)), dtype=torch.float64) for k in range(100)])
     correlation = torch.corrcoef(draws) - torch.eye(100)
     assert correlation.abs().max() < 6 / 4000**0.5
@@ -41,10 +41,10 @@ def test_neighbours_do_not_correlate(numbers) -> None:
 
 
 @given(seeds, st.integers(1, 40), st.integers(1, 60))
-def test_every_item_comes_once_per_epoch_across_the_borders_of_batches(seed: int, count: int, size: int) -> None:
-    dealt = torch.cat([shuffled(number, size, count, seed) for number in range(-(-3 * count // size))])
+def test_every_item_occurs_once_per_epoch_across_batch_boundaries(seed: int, count: int, size: int) -> None:
+    indices = torch.cat([shuffled(number, size, count, seed) for number in range(-(-3 * count // size))])
     for epoch in range(3):
-        assert sorted(dealt[epoch * count : (epoch + 1) * count].tolist()) == list(range(count))
+        assert sorted(indices[epoch * count : (epoch + 1) * count].tolist()) == list(range(count))
 
 
 @given(seeds)
@@ -62,13 +62,13 @@ def test_batches_of_n_k_are_k_batches_of_n(seed: int, number: int, parts: int) -
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
 def test_prefetching_keeps_the_order(workers: int) -> None:
-    hold = threading.Event()
+    second_started = threading.Event()
 
     def batches(number: int) -> int:
-        if number == 0 and workers > 1:  # the first is ready last
-            assert hold.wait(10)
+        if number == 0 and workers > 1:  # the first batch is ready last
+            assert second_started.wait(10)
         if number == 1:
-            hold.set()
+            second_started.set()
         return number * number
 
     assert list(prefetched(batches, iter(range(20)), workers=workers)) == [n * n for n in range(20)]
@@ -89,11 +89,11 @@ def test_an_error_is_raised_in_order_and_ends_the_threads(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_an_infinite_stream_is_prefetched_by_a_few_and_can_be_abandoned(workers: int) -> None:
-    asked: list[int] = []
+def test_an_infinite_stream_is_prefetched_a_few_batches_ahead_and_can_be_abandoned(workers: int) -> None:
+    requested: list[int] = []
 
     def batches(number: int) -> int:
-        asked.append(number)
+        requested.append(number)
         return number
 
     def endless():
@@ -105,5 +105,5 @@ def test_an_infinite_stream_is_prefetched_by_a_few_and_can_be_abandoned(workers:
     stream = prefetched(batches, endless(), workers=workers)
     assert list(islice(stream, 5)) == [0, 1, 2, 3, 4]
     stream.close()
-    assert max(asked) <= 4 + workers
+    assert max(requested) <= 4 + workers
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]

@@ -21,7 +21,7 @@ MONGE = Path(checkpoint.__file__).parents[1]
 
 
 def state_after(count: int) -> State:
-    """A state after some steps."""
+    """The state after `count` steps."""
     run = Regression().build()
     state, step = prepare(run, HERE)
     for number, _ in train(run, state, step, HERE):
@@ -59,7 +59,7 @@ def test_a_saved_state_is_read_unchanged(tmp_path: Path) -> None:
     assert_close(fresh.tensors(HERE), tensors, rtol=0, atol=0)
 
 
-def test_pruning_keeps_the_last_and_the_chosen(tmp_path: Path) -> None:
+def test_pruning_keeps_the_last_checkpoints_and_the_chosen_steps(tmp_path: Path) -> None:
     saved(tmp_path, [1, 2, 3, 4, 5, 6])
     prune(tmp_path, keep=2, keep_steps={1, 3, 99})
     assert stored_steps(tmp_path) == [1, 3, 5, 6]
@@ -79,15 +79,17 @@ def test_a_half_written_checkpoint_is_removed_and_never_listed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["model", "resume", "ema"])
-@pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999, None])
-def test_a_truncated_or_missing_file_is_named_in_one_sentence(tmp_path: Path, name: str, part: float | None) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.999, None])
+def test_a_truncated_or_missing_file_is_named_in_one_sentence(
+    tmp_path: Path, name: str, fraction: float | None
+) -> None:
     saved(tmp_path, [7])
     file = tmp_path / "step-00000007" / f"{name}.safetensors"
-    if part is None:
+    if fraction is None:
         file.unlink()
     else:
         content = file.read_bytes()
-        file.write_bytes(content[: int(part * len(content))])
+        file.write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(ValueError, match="not a complete safetensors file") as error:
         read(file.parent, ["model", "resume", "ema"])
     assert str(error.value).startswith(f"{file}: ")
@@ -115,7 +117,7 @@ def test_weights_of_another_network_are_rejected_and_change_nothing() -> None:
 
 
 # the limit simulates a full disk: writing fails in the middle of a file
-FULL = """
+FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import torch
@@ -139,15 +141,15 @@ except OSError as error:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [10, 1000])
 def test_a_full_disk_leaves_earlier_checkpoints_intact(tmp_path: Path, size: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path), str(size)],
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), str(size)],
         cwd=Path(__file__).parent,
         text=True,
         capture_output=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{tmp_path / 'step-00000003'}: could not be written (")
-    assert done.stdout.count("\n") == 1
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"{tmp_path / 'step-00000003'}: could not be written (")
+    assert result.stdout.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000002"]
     assert json.loads((tmp_path / "step-00000002" / "state.json").read_text())["step"] == 2
     read(tmp_path / "step-00000002", ["model", "resume", "ema"])

@@ -34,7 +34,7 @@ def regress(torchrun: Callable[..., None]) -> Callable[..., None]:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """The checkpoints' bytes, and the lines of the log."""
+    """The contents of all checkpoint files and of the log, by name."""
     checkpoints = {str(p.relative_to(directory)): p.read_bytes() for p in (directory / "checkpoints").glob("*/*")}
     return {**checkpoints, "metrics": (directory / "metrics.jsonl").read_bytes()}
 
@@ -90,11 +90,11 @@ def complete_runs(regress: Callable[..., None], tmp_path_factory: pytest.TempPat
     """Complete runs by kind of parallelism, with muon, accumulation and random numbers in the loss."""
     directories = {parallel: tmp_path_factory.mktemp(parallel) / "run" for parallel in ("ddp", "fsdp")}
     for parallel, directory in directories.items():
-        regress(directory, **richer(parallel))
+        regress(directory, **settings_of(parallel))
     return directories
 
 
-def richer(parallel: str) -> dict[str, Any]:
+def settings_of(parallel: str) -> dict[str, Any]:
     return {"train": {"parallel": parallel, "gradient_accumulation": 2, "optimizer": "muon"}, "blur": 0.3}
 
 
@@ -116,17 +116,18 @@ def test_stopped_ranks_resume_bit_for_bit(
     regress: Callable[..., None], tmp_path: Path, complete_runs: dict[str, Path], parallel: str
 ) -> None:
     # the loss draws from each rank's generator, whose state must be restored too
-    cut = tmp_path / "cut"
-    shutil.copytree(complete_runs[parallel], cut)
+    interrupted = tmp_path / "interrupted"
+    shutil.copytree(complete_runs[parallel], interrupted)
     # as after a crash: the last checkpoint is half-written, and the log is ahead
-    (cut / "checkpoints/step-00000004").rename(cut / "checkpoints/.writing-step-00000004")
-    regress(cut, "--resume", **richer(parallel))
-    assert files(cut) == files(complete_runs[parallel])
-    assert not list((cut / "checkpoints").glob(".writing-*"))
+    checkpoints = interrupted / "checkpoints"
+    (checkpoints / "step-00000004").rename(checkpoints / ".writing-step-00000004")
+    regress(interrupted, "--resume", **settings_of(parallel))
+    assert files(interrupted) == files(complete_runs[parallel])
+    assert not list(checkpoints.glob(".writing-*"))
 
 
 @pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.long), "fsdp"])
-def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(
+def test_a_signal_to_one_rank_stops_all_ranks_with_a_checkpoint(
     regress: Callable[..., None], tmp_path: Path, parallel: str
 ) -> None:
     settings = {"parallel": parallel, "steps": 40, "save_every": 40, "log_every": 5, "loader_threads": 0}

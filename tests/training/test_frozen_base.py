@@ -31,7 +31,7 @@ BASES = {
 }
 
 
-class Low(nn.Module):
+class LowRank(nn.Module):
     """A frozen layer plus a trained low-rank product. Hu et al. 2106.09685, eq. 3."""
 
     def __init__(self, base: nn.Module, rows: int, columns: int, rank: int = 4) -> None:
@@ -49,9 +49,9 @@ def adapted(kind: str, seed: int = 0) -> nn.Module:
     model = BASES[kind]().requires_grad_(False)
     for block in model.transformer.h if kind == "gpt2" else model.model.layers:
         if kind == "gpt2":
-            block.mlp.c_fc = Low(block.mlp.c_fc, 64, 256)
+            block.mlp.c_fc = LowRank(block.mlp.c_fc, 64, 256)
         else:
-            block.mlp.up_proj = Low(block.mlp.up_proj, 64, 128)
+            block.mlp.up_proj = LowRank(block.mlp.up_proj, 64, 128)
     return model
 
 
@@ -109,13 +109,12 @@ def test_tied_weights_are_stored_once_and_stay_tied(tmp_path: Path, kind: str) -
 
 
 def test_a_resumed_run_of_adapters_ends_in_the_same_weights(tmp_path: Path) -> None:
-    straight = fit(Adapt(), tmp_path / "straight")
     short = TrainConfig(steps=2, warmup_steps=0, save_every=2, device="cpu", final_lr_fraction=1.0)
     full = TrainConfig(steps=4, warmup_steps=0, save_every=2, device="cpu", final_lr_fraction=1.0)
-    straight = fit(Adapt(train=full), tmp_path / "constant")
+    uninterrupted = fit(Adapt(train=full), tmp_path / "constant")
     fit(Adapt(train=short), tmp_path / "short")
-    longer = fit(Adapt(train=full), tmp_path / "short", resume=True)
-    assert_close(dict(longer.model.state_dict()), dict(straight.model.state_dict()), rtol=0, atol=0)
+    resumed = fit(Adapt(train=full), tmp_path / "short", resume=True)
+    assert_close(dict(resumed.model.state_dict()), dict(uninterrupted.model.state_dict()), rtol=0, atol=0)
 
 
 def test_another_base_is_rejected_when_a_run_resumes(tmp_path: Path) -> None:
@@ -145,18 +144,18 @@ class Extra(nn.Linear):
 
 
 @pytest.mark.parametrize(
-    ("module", "named"), [(Sparse(), "'graph' is of layout"), (Extra(2, 2), "'_extra_state' is a dict")]
+    ("module", "message"), [(Sparse(), "'graph' is of layout"), (Extra(2, 2), "'_extra_state' is a dict")]
 )
-def test_state_that_cannot_be_saved_is_reported_before_the_first_step(tmp_path: Path, module, named: str) -> None:
+def test_state_that_cannot_be_saved_is_reported_before_the_first_step(tmp_path: Path, module, message: str) -> None:
     @dataclass(frozen=True)
     class Unsaved(Adapt):
         def build(self) -> Run[Any]:
             def batches(number: int) -> Tokens:
-                raise AssertionError("a step was begun") if number else RuntimeError
+                raise AssertionError("a step was started") if number else RuntimeError
 
             return Run(module, NextToken(), batches, self.train)
 
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ValueError, match=message):
         fit(Unsaved(), tmp_path)
     assert not (tmp_path / "recipe.json").exists()
 

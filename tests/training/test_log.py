@@ -62,7 +62,7 @@ def test_event_files_hold_the_same_values_as_the_lines(tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with Log(tmp_path, step=0, steps=3, title="test", tensorboard=True) as log:
         for step in (1, 2, 3):
-            log.write(step, {"loss": step / 4, "gradient": 1.0})
+            log.write(step, {"loss": step / 4, "grad_norm": 1.0})
     accumulator = events.EventAccumulator(str(tmp_path / "tensorboard"))
     accumulator.Reload()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -84,7 +84,7 @@ def test_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_without_a_terminal_progress_is_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Log(tmp_path, step=0, steps=100, title="generate lr[/2]") as log:
         for step in range(1, 101):
-            log.write(step, {"loss": 1 / step, "gradient": 1.0}, examples=32 * step, memory=1.25)
+            log.write(step, {"loss": 1 / step, "grad_norm": 1.0}, examples=32 * step, memory=1.25)
     first, last = capsys.readouterr().out.splitlines()
     pattern = r"generate lr\[/2\]  step {}  loss {}  \d[\d.]*[kM]? examples/s  1\.2 GB  {} left"
     assert re.fullmatch(pattern.format("1/100", "1", r"\d:\d\d:\d\d"), first)

@@ -1,4 +1,4 @@
-"""Stepping, stopping, accumulating, resuming, in this process."""
+"""Stepping, stopping, accumulating and resuming in one process."""
 
 from dataclasses import replace
 from itertools import islice
@@ -24,10 +24,10 @@ def recipe(**settings) -> Regression:
     return Regression(TrainConfig(**{"steps": 8, "warmup_steps": 2, **settings}), **fields)
 
 
-def stepped(wanted: Regression, steps: int | None = None, into: Path | None = None) -> tuple[State, list[float]]:
+def stepped(experiment: Regression, steps: int | None = None, into: Path | None = None) -> tuple[State, list[float]]:
     """(state, losses) after `steps` steps, resumed from the last checkpoint in `into`, if any, and saved there at the end."""
-    torch.manual_seed(wanted.train.seed)
-    run = wanted.build()
+    torch.manual_seed(experiment.train.seed)
+    run = experiment.build()
     state, step = prepare(run, HERE)
     if into and (saved := checkpoint.steps(into)):
         state.load(*checkpoint.read(saved[-1], state.files()), HERE)
@@ -49,13 +49,13 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS.keys())
-def test_a_run_in_pieces_equals_the_run_in_one_bit_for_bit(tmp_path: Path, settings: dict) -> None:
-    wanted = recipe(blur=0.3, **settings)  # the blur draws from torch's global generator
-    uninterrupted, losses = stepped(wanted)
+def test_a_run_in_pieces_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, settings: dict) -> None:
+    experiment = recipe(blur=0.3, **settings)  # the blur draws from torch's global generator
+    uninterrupted, losses = stepped(experiment)
     pieces: list[float] = []
     for steps in (1, 3, 0, 2, None):
-        torch.rand(5)  # whatever happened to the generator in between
-        state, piece = stepped(wanted, steps, tmp_path)
+        torch.rand(5)  # the generator may be used in between
+        state, piece = stepped(experiment, steps, tmp_path)
         pieces += piece
     assert pieces == losses
     files = state.tensors(HERE)
@@ -66,15 +66,15 @@ def test_a_run_in_pieces_equals_the_run_in_one_bit_for_bit(tmp_path: Path, setti
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_the_number_of_workers_changes_nothing(workers: int) -> None:
+def test_the_number_of_loader_threads_changes_nothing(workers: int) -> None:
     alone, losses = stepped(recipe(loader_threads=0, blur=0.3))
-    helped, losses_helped = stepped(recipe(loader_threads=workers, blur=0.3))
-    assert losses_helped == losses
-    assert_close(helped.tensors(HERE), alone.tensors(HERE), rtol=0, atol=0)
+    prefetched, losses_prefetched = stepped(recipe(loader_threads=workers, blur=0.3))
+    assert losses_prefetched == losses
+    assert_close(prefetched.tensors(HERE), alone.tensors(HERE), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_two_batches_of_n_are_one_of_2n(optimizer: str) -> None:
+def test_two_accumulated_batches_of_n_equal_one_of_2n(optimizer: str) -> None:
     two, losses = stepped(recipe(gradient_accumulation=2, size=8, optimizer=optimizer))
     one, losses_of_one = stepped(recipe(gradient_accumulation=1, size=16, optimizer=optimizer))
     assert_close(losses, losses_of_one, rtol=1e-5, atol=0)
@@ -87,18 +87,18 @@ def test_two_batches_of_n_are_one_of_2n(optimizer: str) -> None:
 def test_the_caller_steps_stops_and_resumes() -> None:
     run = recipe(steps=6).build()
     state, step = prepare(run, HERE)
-    walk = train(run, state, step, HERE)
-    assert [next(walk)[0] for _ in range(2)] == [1, 2]
+    loop = train(run, state, step, HERE)
+    assert [next(loop)[0] for _ in range(2)] == [1, 2]
     assert state.step == 2
-    walk.close()
+    loop.close()
     seen = dict(train(run, state, step, HERE))
     assert list(seen) == [3, 4, 5, 6]
-    assert {"loss", "gradient"} <= seen[3].keys()
+    assert {"loss", "grad_norm"} <= seen[3].keys()
     assert all(not value.requires_grad for metrics in seen.values() for value in metrics.values())
     assert list(train(run, state, step, HERE)) == []
 
 
-def test_a_batch_that_fails_ends_the_run_with_its_own_error() -> None:
+def test_an_error_in_a_batch_ends_the_run_and_propagates() -> None:
     run = recipe(loader_threads=2).build()
     batches = run.batches
 
@@ -114,18 +114,18 @@ def test_a_batch_that_fails_ends_the_run_with_its_own_error() -> None:
     assert state.step == 3
 
 
-def test_weights_of_the_objective_are_trained_averaged_over_rounds_and_saved(tmp_path: Path) -> None:
+def test_weights_of_the_objective_are_trained_and_saved(tmp_path: Path) -> None:
     state, _ = stepped(recipe(), None, tmp_path)
     assert state.objective.gain.detach().item() != 1
     tensors, _ = checkpoint.read(checkpoint.steps(tmp_path)[-1], ["resume"])
     assert_close(tensors["resume"]["objective/gain"], state.objective.gain.detach(), rtol=0, atol=0)
 
 
-def test_metrics_are_means_over_the_rounds_of_a_step() -> None:
-    wanted = recipe(steps=1, gradient_accumulation=4)
-    _, (mean,) = stepped(wanted)
-    torch.manual_seed(wanted.train.seed)
-    run = wanted.build()
+def test_metrics_are_means_over_the_batches_of_a_step() -> None:
+    experiment = recipe(steps=1, gradient_accumulation=4)
+    _, (mean,) = stepped(experiment)
+    torch.manual_seed(experiment.train.seed)
+    run = experiment.build()
     parts = [run.objective(run.model, run.batches(number)).value.item() for number in range(4)]
     assert_close(mean, sum(parts) / 4)
 
@@ -135,7 +135,7 @@ def test_weighted_objectives_train_through_the_loop() -> None:
     run = replace(run, objective=Weighted(a=(1.0, run.objective), b=(0.5, recipe(blur=0.1).build().objective)))
     state, step = prepare(run, HERE)
     metrics = [metrics for _, metrics in train(run, state, step, HERE)]
-    assert metrics[0].keys() == {"loss", "a/loss", "b/loss", "gradient"}
+    assert metrics[0].keys() == {"loss", "a/loss", "b/loss", "grad_norm"}
     assert_close(metrics[0]["loss"], metrics[0]["a/loss"] + 0.5 * metrics[0]["b/loss"])
 
 

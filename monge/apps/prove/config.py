@@ -39,7 +39,7 @@ class SearchConfig:
     policy: Literal["template", "probes", "server", "local"] = "template"
     """Source of tactics: a template that reads the goal, a list of probe tactics, a model server, or a local model."""
     tactics: tuple[str, ...] = PROBES
-    """Tactics of `--policy probes`; those that Lean does not know are removed when the run starts."""
+    """Tactics that `--policy probes` tries on each state, most likely first; those that Lean cannot parse are left out."""
     server: Endpoint = field(default_factory=Endpoint)
     local: Local = field(default_factory=Local)
     lean: str = ""
@@ -63,7 +63,7 @@ class SearchConfig:
         return json.dumps(settings, indent=2, default=str)
 
 
-SET_BY_RUN = frozenset({"run", "tactics", "theorems", "program"})
+SET_BY_RUN = frozenset({"run", "theorems", "program"})
 """Entries of a run's settings.json that no configuration file sets."""
 
 

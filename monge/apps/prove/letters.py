@@ -19,7 +19,7 @@ PLAIN = "ℂℕℙℚℝℤ"
 
 
 def look_alikes(text: str) -> tuple[str, ...]:
-    """A line for each such letter of each identifier: the letter, its code point and name, and the Latin letter."""
+    """A line for each letter that looks Latin but is not: identifier, letter, code point, name, and the Latin letter."""
     lines: dict[str, None] = {}
     for word in WORD.findall(text):
         has_latin = any(c.isascii() and c.isalpha() for c in word)

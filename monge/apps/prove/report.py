@@ -75,7 +75,7 @@ COMPARED = {
     ),
     *(f"search.{name}" for name in ("exploration", "seed", "harvest")),
 }
-"""Settings that two compared runs may differ in: the subject of a comparison. Budgets and decoding must be equal."""
+"""Settings in which compared runs may differ. All others must be equal, as must the DECODING settings of the policy in use."""
 DECODING = ("temperature", "top_p", "max_tokens")
 
 

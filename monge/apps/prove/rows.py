@@ -37,8 +37,9 @@ class Row:
     source: str
     """The file's name without its suffix."""
     complete: bool = False
-    """True for a .lean file, from which all theorems are read; from a row only one is."""
+    """True for a .lean file, whose theorems are all read; from a row of a .jsonl file, only one theorem is read."""
     number: int = 0
+    """Line number of a row, from 1; 0 for a .lean file."""
     exclude: tuple[str, ...] = ()
     exclude_importers: tuple[str, ...] = ()
     english: str = ""

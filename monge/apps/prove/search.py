@@ -20,11 +20,11 @@ class Prover(Protocol):
     """A theorem to prove step by step."""
 
     def start(self) -> State:
-        """The state of the statement."""
+        """The state before the first tactic."""
         ...
 
     def step(self, state: State, tactic: str) -> State | Failure:
-        """The state after a tactic. Quarantined if it makes the prover give up the theorem."""
+        """The state after a tactic, or its failure. Quarantined if the prover gives up the theorem."""
         ...
 
     def finish(self, state: State) -> Proof | Rejection:

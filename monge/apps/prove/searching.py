@@ -103,7 +103,7 @@ def search(
         ),
         budget=replace(base.budget, seconds=tactic_seconds),
         policy=policy,
-        tactics=PROBES if policy == "probes" else (),
+        tactics=(base.tactics or PROBES) if policy == "probes" else (),
         server=replace(
             base.server, url=url, temperature=temperature, model=model if policy == "server" else base.server.model
         ),
@@ -141,14 +141,17 @@ def _search(
     entries = reading.entries
     _report(reading)
     if config.policy == "server":  # an unusable server ends the run before it starts
-        Completions(replace(config.server, breaker=1, cache=None))([State((Goal("True"),))], 1)
+        Completions(replace(config.server, breaker_failures=1, cache_file=None))([State((Goal("True"),))], 1)
     toolchain = config.toolchain()
     fleets()  # reports an unusable cluster before anything is written
     if config.policy == "probes":
         with LeanServer(toolchain, entries[0].theorem.imports) as server:
-            config = replace(config, tactics=tuple(known(server, PROBES)))
-        if absent := [tactic for tactic in PROBES if tactic not in config.tactics]:
+            tactics = tuple(known(server, config.tactics))
+        if not tactics:
+            raise ValueError(f"this Lean knows none of the tactics {', '.join(config.tactics)}; list others")
+        if absent := [tactic for tactic in config.tactics if tactic not in tactics]:
             console.print(f"Left out, since this Lean does not know them: {', '.join(absent)}.")
+        config = replace(config, tactics=tactics)
     try:
         finished = run(
             config,
@@ -179,17 +182,15 @@ def _fleets(workers: int | None, ray: str) -> Callable[[], fleet.Fleet]:
 
 
 def _report(reading: Reading) -> None:
-    """Print the mistakes in the files with their positions, and how many theorems are left out."""
+    """Print the errors in the files with their positions, and the number of rows and parts left out."""
     if reading.skipped:
-        console.print(
-            f"{len(reading.skipped)} rows or parts of files cannot be read; {len(reading.entries)} theorems can:"
-        )
+        console.print(f"Read {len(reading.entries)} theorems; skipped {len(reading.skipped)} rows or parts of files:")
     for flaw in reading.flaws:
         _print(f"  {flaw}")
 
 
 def _print(text: str) -> None:
-    """Print foreign text, indented from its second line on so that no line of it looks like one of ours."""
+    """Print text from files or from Lean, indented from its second line on so that it cannot imitate monge's own output."""
     console.print(printable(text).replace("\n", "\n    "), highlight=False, markup=False)
 
 
@@ -234,7 +235,7 @@ def probe(
     resume: bool = False,
     base: tyro.conf.Suppress[SearchConfig | None] = None,
 ) -> None:
-    """Try each probe tactic alone on the theorems, to see which of them take a single step.
+    """Try each probe tactic once on each theorem, to find the theorems that a single tactic proves.
 
     Args:
         theorems: Theorems, as for `search`.

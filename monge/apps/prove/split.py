@@ -18,7 +18,7 @@ from monge.apps.prove.state import Place, Theorem
 EMBEDDED = ("Init", "Std", "Lean")
 """Libraries that come with Lean itself."""
 ENDINGS = ("\n  sorry", "\n:= by sorry")
-"""Endings to try on an unfinished text: for a missing proof after `:= by` or `:=`, and for both missing."""
+"""Endings to try on an unfinished text: for a proof missing after `:= by` or `:=`, and for a proof missing entirely."""
 HARMLESS = re.compile(
     r"(?:namespace|section|end|open|universe|set_option)\b[\w.«»'\s]*"
     r"|variable\b(?!.*(?:by|run|[%!$#`]))[^\n]*|\s*"
@@ -83,7 +83,7 @@ class Splitter:
             self._server.hello()
 
     def close(self) -> None:
-        """Stop its process."""
+        """Stop the Lean process."""
         if self._server is not None:
             self._server.close()
         self._server = None
@@ -91,7 +91,9 @@ class Splitter:
     def __enter__(self) -> "Splitter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -142,19 +144,20 @@ class _Split:
         for flaw in self.flaws:
             yield self._flaw(flaw, skipped=flaw["kind"] in ("syntax", "passed over"))
         mark = self.text.find(MARK)
-        bad = [flaw["range"] for flaw in self.flaws if flaw["kind"] in ("syntax", "elaboration")]
+        omitted = [flaw["range"] for flaw in self.flaws if flaw["kind"] in ("syntax", "elaboration")]
         if mark >= 0:  # each theorem of a family depends on the definitions alone
-            bad += [parts["range"] for parts in self.theorems if parts["range"][0] > mark]
+            omitted += [parts["range"] for parts in self.theorems if parts["range"][0] > mark]
         for parts in self.theorems:
             english = in_one_line(self.text[slice(*parts["doc"])]) if "doc" in parts else ""
-            yield self._entry(parts, bad, "", english)
+            yield self._entry(parts, omitted, "", english)
 
-    def _entry(self, parts: dict[str, Any], bad: list[list[int]], split: str, english: str) -> Entry | Flaw:
+    def _entry(self, parts: dict[str, Any], omitted: list[list[int]], split: str, english: str) -> Entry | Flaw:
+        """A theorem as an entry. The spans in `omitted` are left out of its header."""
         row, text = self.row, self.text
         start = parts["declaration"][0]
         if not parts.get("signature"):
             return Flaw(self._place(start), "the example has no type; add one")
-        above = self._without([*parts["in"], *(span for span in bad if span[0] < start)])[:start]
+        above = self._without([*parts["in"], *(span for span in omitted if span[0] < start)])[:start]
         header, skipped = _trimmed(above)
         line = self._position(start)[1]
         name = text[slice(*parts["name"])] if "name" in parts else f"example_{row.number or line}"
@@ -209,10 +212,10 @@ class _Split:
         for piece, first in zip(self.row.pieces, self._first, strict=False):
             yield Place("header", first + 1 - skipped, 0, piece.where, 1, 0)
 
-    def _statement_places(self, start: int, name: int, begin: int) -> Iterator[Place]:
-        """Places of the name and of the signature in `theorem NAME SIGNATURE`. `name` is the length of the name."""
+    def _statement_places(self, start: int, name_length: int, begin: int) -> Iterator[Place]:
+        """Places of a declaration and of its signature, which start at offsets `start` and `begin` of the text."""
         yield Place("statement", 1, 0, *self._position(start))
-        yield Place("statement", 1, len("theorem ") + name + 1, *self._position(begin))
+        yield Place("statement", 1, len("theorem ") + name_length + 1, *self._position(begin))
 
     def _flaw(self, flaw: dict[str, Any], *, skipped: bool) -> Flaw:
         line, column, message = flaw["messages"][0]

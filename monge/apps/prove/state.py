@@ -51,11 +51,11 @@ class Theorem:
     def locate_message(self, message: str) -> str:
         """Lean's message with positions in the user's file instead of positions in the header and the statement."""
 
-        def moved(found: re.Match[str]) -> str:
-            text, line, column = found[1], int(found[2]), int(found[3])
+        def moved(match: re.Match[str]) -> str:
+            text, line, column = match[1], int(match[2]), int(match[3])
             before = [place for place in self.places if place.text == text and place[1:3] <= (line, column)]
             if not before:
-                return found[0]
+                return match[0]
             place = max(before, key=lambda place: place[1:3])
             if line == place.line:
                 column += place.at_column - place.column
@@ -84,7 +84,7 @@ class Hypothesis:
     value: str | None = None
     """Value that a `let` bound it to."""
     mark: str = ""
-    """Hash of the type as an expression, with the names of its variables: distinguishes types that print identically."""
+    """Hashes of type and value as expressions, with the names of variables; they distinguish those that print identically."""
 
     def __str__(self) -> str:
         return f"{self.name} : {self.type}" + (f" := {self.value}" if self.value else "")
@@ -98,7 +98,7 @@ class Goal:
     hypotheses: tuple[Hypothesis, ...] = ()
     case: str = ""
     mark: str = ""
-    """Hash of the target, as in Hypothesis."""
+    """Hash of the target with the names of its variables, as in Hypothesis."""
 
     def __str__(self) -> str:
         return "\n".join(

@@ -89,7 +89,7 @@ class Result:
     attempts: int = 0
     """Number of tactics tried, including harvesting."""
     seconds: float = 0.0
-    """Wall-clock time of the search, without harvesting."""
+    """Wall-clock time of the search in seconds, without harvesting."""
     part: str = ""
     """Name of the parquet file that holds the attempts."""
     exclude: tuple[str, ...] = ()

@@ -106,9 +106,9 @@ class Attempt:
     child: Node | None = None
     error: str = ""
     seconds: float = 0.0
-    """Wall-clock time of the attempt."""
+    """Wall-clock time of the attempt in seconds."""
     lean_seconds: float = 0.0
-    """Time in Lean."""
+    """Time in Lean in seconds."""
 
 
 @dataclass
@@ -120,11 +120,11 @@ class Outcome:
     ended: str = "nothing left to try"
     """Reason to stop: proved, out of nodes, out of time, quarantined, or nothing left to try."""
     error: str = ""
-    """Reason why the theorem was quarantined."""
+    """Reason why the theorem was quarantined, or a note on lost requests to a model server."""
     expanded: int = 0
     """Number of expanded states."""
     seconds: float = 0.0
-    """Wall-clock time until the search stopped, without harvesting."""
+    """Wall-clock time until the search stopped, in seconds, without harvesting."""
     proofs: list[Node] = field(default_factory=list)
     """Last state of each proof: the first ended the search, the others come from harvesting."""
 

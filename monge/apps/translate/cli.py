@@ -18,7 +18,7 @@ from monge.apps.translate.pair import ENDS, Pairs
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored, translator_of
 from monge.apps.translate.space import Packed
 from monge.apps.translate.tables import table as _table
-from monge.files import strict, write_json
+from monge.files import finite_json, write_json
 from monge.lm.load import encoder
 from monge.pretrain import Pretrain
 from monge.run import fit, same_constant
@@ -124,7 +124,7 @@ def evaluate(
         name: {row: {k: asdict(v) for k, v in cells.items()} for row, cells in t.rows.items()}
         for name, t in tables.items()
     }
-    write_json(run / "evaluation.json", strict({"steps": steps, "checkpoint": checkpoint, "tables": rows}))
+    write_json(run / "evaluation.json", finite_json({"steps": steps, "checkpoint": checkpoint, "tables": rows}))
     lengths = {name: (table.true, table.predicted) for name, table in tables.items()}
     figures = [pictures.curves(run / "curves.png", read_records(run / "metrics.jsonl"), lengths)]
     if texts is not None:

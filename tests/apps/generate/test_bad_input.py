@@ -66,7 +66,7 @@ def test_invalid_numbers_are_named(option: str, capsys: pytest.CaptureFixture[st
 def test_negative_numbers_are_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "train", f"{option}=-1"]) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "must not be negative" in message or "must be steps from 1 on" in message
+    assert "must not be negative" in message or "must be at least 1" in message
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_too_few_samples_to_compare_are_named(run: Path, rejects) -> None:
 
 def test_a_file_where_samples_should_go_is_named(run: Path, tmp_path: Path, rejects) -> None:
     (tmp_path / "taken").write_text("")
-    rejects(["sample", str(run), "--out", str(tmp_path / "taken")], ["taken", "name another path"])
+    rejects(["sample", str(run), "--out", str(tmp_path / "taken")], ["taken", "choose another path"])
 
 
 def test_weights_have_the_permissions_of_other_files(run: Path) -> None:

@@ -39,7 +39,7 @@ def test_an_interrupted_run_saves_and_resumes_without_flags(tmp_path: Path, numb
     step = read_records(run / "metrics.jsonl")[-1]["step"]
     assert (
         error
-        == f"monge generate train: interrupted at step {step}; {run} holds its checkpoint; continue with --resume\n"
+        == f"monge generate train: interrupted at step {step}; its checkpoint is in {run}; continue with --resume\n"
     )
     assert out.startswith(f"generate {run.name}  step 5/1000000  ")
     assert (run / "checkpoints" / f"step-{step:08d}" / "model.safetensors").exists()

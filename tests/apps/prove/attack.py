@@ -1,7 +1,7 @@
-"""Ways to be taken for a proof without being one.
+"""Attacks: attempts to have something accepted that is not a proof.
 
-`False` stands for anything that is not true. An attack is what a policy might say, and where it matters a signature, a
-header, and what is excluded.
+An attack consists of the tactics that a policy might suggest and, where they matter, a signature, a header and exclusions. The
+default statement is `False`, which represents all false statements.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class Attack:
     exclude: tuple[str, ...] = ()
     exclude_importers: tuple[str, ...] = ()
     imports: tuple[str, ...] = ("Init",)
-    deadly: bool = False
-    """Whether the server may die of it."""
+    may_crash: bool = False
+    """True if the attack may crash the server or exceed its limits."""
     kind: str = ""
-    """What refuses it, where that is the point."""
-    said: str = ""
-    """A pattern of what it says."""
+    """Expected kind of the rejection; empty for any kind."""
+    message: str = ""
+    """Regular expression that the rejection's message must contain."""
 
     @property
     def theorem(self) -> Theorem:
@@ -31,8 +31,7 @@ class Attack:
 
 
 def of(group: str, *tactics: str | tuple[str, ...], **fields) -> list[Attack]:
-    """An attack for each text, or tuple of texts, alike but for what is said."""
+    """An attack for each tactic or tuple of tactics; `fields` are the same for all."""
     return [
-        Attack(f"{group} {k + 1}", (said,) if isinstance(said, str) else said, **fields)
-        for k, said in enumerate(tactics)
+        Attack(f"{group} {k + 1}", (one,) if isinstance(one, str) else one, **fields) for k, one in enumerate(tactics)
     ]

@@ -1,7 +1,7 @@
-"""All ways to be taken for a proof without being one: by what is said here, and by code."""
+"""All attacks: those by the text of tactics, headers and statements, which are here, and those by code."""
 
 from attack import Attack, of
-from attacks_by_code import DEADLY, DECLARING, ENVIRONMENT, FILES, KERNEL, UNCHECKED, commanded, unsound
+from attacks_by_code import CRASHING, DECLARING, ENVIRONMENT, FILES, KERNEL, UNCHECKED, commanded, unsound
 
 SORRY = of(
     "sorry",
@@ -54,12 +54,12 @@ OPTIONS = of(
     "set_option hygiene false in sorry",
     kind="axiom",
 ) + of(
-    "options that help nothing",
+    "options without effect",
     "set_option debug.skipKernelTC true in exact True.intro",
     "set_option maxRecDepth 100000 in decide",
     "set_option autoImplicit true in exact h",
     kind="compile",
-    said="Type mismatch|is false|Unknown identifier",
+    message="Type mismatch|is false|Unknown identifier",
 )
 
 NATIVE = [
@@ -134,7 +134,7 @@ SPENDING = [
         "have h : (List.replicate (10 ^ 9) 0).length = 0 := by decide\nsimp at h",
         "have : 2 ^ (2 ^ 40) = 0 := by norm_num",
         "have : (2 ^ (2 ^ 34) : Nat) % 7 = 0 := by rfl",
-        deadly=True,
+        may_crash=True,
     ),
     Attack("deep recursion", ("exact " + "(" * 4000 + "trivial" + ")" * 4000,)),
     Attack("a deep term", ("exact " + "id (" * 3000 + "trivial" + ")" * 3000,)),
@@ -164,7 +164,7 @@ HEADERS = [
         header='elab "cheat" : tactic => fun _ r => r.set { goals := [] }',
         imports=("Lean",),
     ),
-    Attack("simp taught an axiom", ("simp",), header="@[simp] axiom bad : False ↔ True"),
+    Attack("an axiom as a simp lemma", ("simp",), header="@[simp] axiom bad : False ↔ True"),
     Attack(
         "an instance by sorry",
         ("exact (inferInstance : Decidable False).casesOn (fun h => absurd trivial (by simp_all)) id",),
@@ -194,13 +194,20 @@ HEADERS += [
             (unsound(".imax (.succ .zero) .zero"), unsound(".imax (.succ .zero) (.imax .zero .zero)"))
         )
     ),
-    Attack("its import", ("exact bad",), header="import Init\naxiom bad : False", kind="no statement"),
-    Attack("its end", ("exact bad",), ": P", header="def P : Prop := True\n#exit\naxiom bad : P", kind="no statement"),
+    Attack("an import in the header", ("exact bad",), header="import Init\naxiom bad : False", kind="no statement"),
+    Attack(
+        "#exit in the header",
+        ("exact bad",),
+        ": P",
+        header="def P : Prop := True\n#exit\naxiom bad : P",
+        kind="no statement",
+    ),
     Attack("the kernel runs code", ("rfl",), ": Lean.reduceBool (1 == 1) = true"),
 ]
 
 
 def citing(name: str, tactics: tuple[str, ...], signature: str, **fields) -> Attack:
+    """An attack that uses an excluded constant."""
     return Attack(name, tactics, signature, **fields, kind="excluded")
 
 
@@ -215,7 +222,7 @@ CITED = [
         exclude=("Nat.add_left_comm",),
     ),
     citing(
-        "by a lemma of its own",
+        "itself by a local lemma",
         ("have h := Nat.add_comm a b", "exact h"),
         "(a b : Nat) : a + b = b + a",
         exclude=("Nat.add_comm",),
@@ -234,7 +241,7 @@ CITED = [
         exclude=("late",),
     ),
     citing(
-        "through another",
+        "through another lemma of the header",
         ("exact other a",),
         "(a : Nat) : a + 0 = a",
         header="theorem late (a : Nat) : a + 0 = a := rfl\ntheorem other (a : Nat) : a + 0 = a := late a",
@@ -255,5 +262,5 @@ ATTACKS = (
     + HEADERS
     + CITED
     + SPENDING
-    + DEADLY
+    + CRASHING
 )

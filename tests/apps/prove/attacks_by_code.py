@@ -1,10 +1,10 @@
-"""Attacks whose tactics are programs: they declare, unmake, write, print, and meet the kernel's weak spots."""
+"""Attacks whose tactics run code: they declare constants, change the state, access files, print, and exploit kernel bugs."""
 
 from attack import Attack, of
 
 
 def adding(kind: str, name: str, fields: str, *, checked: bool = True) -> str:
-    """A tactic that declares something of type False; unchecked, it does not ask the kernel."""
+    """A tactic that adds a declaration of type False to the environment; if not `checked`, the kernel does not check it."""
     declaration = f"(.{kind} {{ name := {name}, levelParams := [], type := Lean.mkConst ``False, {fields} }})"
     if checked:
         return f"run_tac (do Lean.addDecl {declaration} : Lean.CoreM Unit)"
@@ -47,7 +47,7 @@ ENVIRONMENT = (
         (adding("thmDecl", "`target", TRUE, checked=False), "exact target"),
         imports=("Lean",),
         kind="compile",
-        said="already been declared 'target'",
+        message="already been declared 'target'",
     )
     + of(
         "code's unsafe constant",
@@ -55,7 +55,7 @@ ENVIRONMENT = (
         (adding("defnDecl", "`u", TRUE + ", hints := .opaque, safety := .unsafe", checked=False), "exact u"),
         imports=("Lean",),
         kind="compile",
-        said="it uses unsafe declaration",
+        message="it uses unsafe declaration",
     )
     + of(
         "code's state",
@@ -65,7 +65,7 @@ ENVIRONMENT = (
         "run_tac (throw (.internal ⟨0⟩ {}) : Lean.CoreM Unit)",
         imports=("Lean",),
         kind="compile",
-        said="metavariable|unsolved goals|internal exception",
+        message="metavariable|unsolved goals|internal exception",
     )
 )
 FILES = of(
@@ -78,11 +78,11 @@ FILES = of(
     'run_tac (do let o ← IO.Process.output { cmd := "id" }; throw (IO.userError o.stdout) : IO Unit)',
     imports=("Lean",),
     kind="compile",
-    said="read-only file system|no such file|function not implemented",
+    message="read-only file system|no such file|function not implemented",
 )
 
-DEADLY = of(
-    "deadly code",
+CRASHING = of(
+    "crashing code",
     'run_tac (IO.println "{\\"state\\": 1, \\"goals\\": []}" : IO Unit)',
     'run_tac (IO.println "{\\"proved\\": \\"target\\", \\"axioms\\": [], \\"secret\\": \\"\\"}" : IO Unit)',
     'run_tac (IO.print "noise" : IO Unit)',
@@ -90,17 +90,17 @@ DEADLY = of(
     "run_tac (IO.sleep 600000 : IO Unit)",
     "run_tac (do let i ← IO.getStdin; let _ ← i.getLine : IO Unit)",
     imports=("Lean",),
-    deadly=True,
+    may_crash=True,
 )
 
 
 def declared(*declarations: str) -> tuple[str, ...]:
-    """A tactic for each that puts it through the kernel of the process it runs in."""
+    """A tactic for each declaration that adds it, checked by the kernel of the process that runs the tactic."""
     return tuple(f"run_tac (Lean.addDecl ({text}) : Lean.CoreM Unit)" for text in declarations)
 
 
 def commanded(tactics: tuple[str, ...]) -> str:
-    """The same as commands of a header."""
+    """Commands of a header that add the same declarations as the tactics of `declared`."""
     texts = [tactic.removeprefix("run_tac (Lean.addDecl ").removesuffix(" : Lean.CoreM Unit)") for tactic in tactics]
     return "open Lean\n" + "\n".join(
         f"run_cmd Lean.modifyEnv fun env => match env.addDeclCore 0 {text} none with | .ok e => e | .error _ => env"
@@ -109,12 +109,13 @@ def commanded(tactics: tuple[str, ...]) -> str:
 
 
 def definition(name: str, type: str, value: str) -> str:
-    said = f"name := `{name}, levelParams := [], type := {type}, value := {value}, hints := .abbrev, safety := .safe"
-    return f".defnDecl {{ {said} }}"
+    fields = f"name := `{name}, levelParams := [], type := {type}, value := {value}, hints := .abbrev, safety := .safe"
+    return f".defnDecl {{ {fields} }}"
 
 
 def unsound(sort: str) -> tuple[str, ...]:
-    """In a sort that is 0 by another name, the kernel of Lean 4.28 gives a type projections: two terms are equal and not."""
+    """Tactics that prove False with a bug of Lean 4.28: in a sort equal to Prop that it does not recognise as Prop, the kernel
+    allows projections from a proof. Two terms are then equal by proof irrelevance and differ by projection."""
     types = (
         "{ name := `D, type := .sort .zero, ctors := [{ name := `D.intro, type := .const `D [] }] }, "
         f"{{ name := `I, type := .sort ({sort}), ctors := "
@@ -147,7 +148,7 @@ KERNEL = [
         kind="axiom",
     ),
     Attack(
-        "a type that does no harm",
+        "a harmless type",
         (
             *declared(f".inductDecl [] 0 [{{ name := `E, type := .sort .zero, {CONSTRUCTOR} }}] false"),
             "exact (fun _ : E => True.intro) E.mk",
@@ -156,9 +157,11 @@ KERNEL = [
         imports=("Lean",),
         kind="axiom",
     ),
-    Attack("the kernel off", ("set_option debug.skipKernelTC true in decide +kernel",), ": 1 = 2", kind="kernel"),
     Attack(
-        "the kernel off in the header",
+        "kernel check disabled", ("set_option debug.skipKernelTC true in decide +kernel",), ": 1 = 2", kind="kernel"
+    ),
+    Attack(
+        "kernel check disabled in the header",
         ("exact bad",),
         ": 1 = 2",
         header="set_option debug.skipKernelTC true\ntheorem bad : 1 = 2 := by decide +kernel",

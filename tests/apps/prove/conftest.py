@@ -1,7 +1,8 @@
 """Real Lean for the tests of `prove`: set up once, with one server and one judge for all tests of a process.
 
-A Lean takes ten seconds of CPU to start, and a judge starts two more for each new header. So tests share both, and tests with
-the same header follow one another. No limit is short unless the limit itself is tested: the machine may be busy.
+A Lean process takes ten seconds of CPU time to start, and a judge starts two new ones for each header. Tests therefore share a
+server and a judge, and tests with the same header follow one another. Limits are generous, since the machine may be busy,
+except in tests of the limits themselves.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ theorem add_s (a b : N) : a + s b = s (a + b) := rfl
 
 @pytest.fixture(scope="session")
 def lean() -> Toolchain:
-    """Lean, from the cache or fetched into it."""
+    """Lean for WebAssembly, which is set up if needed."""
     needs_node()
     try:
         return setup_embedded()
@@ -38,26 +39,26 @@ def lean() -> Toolchain:
 
 @pytest.fixture(scope="session")
 def server(lean: Toolchain) -> Iterator[LeanServer]:
-    """A server on Init. A test that may crash it starts its own."""
+    """A server that has loaded Init. Tests that may crash a server start their own."""
     with LeanServer(lean, limits=SLOW, budget=PATIENT) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def judge(lean: Toolchain) -> Iterator[Judge]:
-    """A judge on Init."""
+    """A judge of theorems that import Init."""
     with Judge(lean, limits=SLOW, patience=PATIENT) as judge:
         yield judge
 
 
 @pytest.fixture(scope="session")
 def naturals() -> Callable[[str], Theorem]:
-    """naturals(signature): a theorem about naturals with addition, defined from nothing."""
+    """naturals(signature): a theorem about natural numbers and addition, which its header defines."""
     return lambda signature: Theorem("target", signature, NATURALS)
 
 
 @pytest.fixture
 def fake() -> Iterator[Fake]:
-    """A server that a policy can ask."""
+    """A fake model server."""
     with serving() as fake:
         yield fake

@@ -1,4 +1,4 @@
-"""Programs that some tests need. Without one they are skipped; the reason names the command that installs it."""
+"""Programs that some tests need. If one is missing, the test is skipped with a reason that names the command to install it."""
 
 import shutil
 
@@ -8,15 +8,15 @@ from monge.apps.prove.lean.toolchain import bubblewrap, node
 
 
 def needs_bubblewrap() -> None:
-    """Skip the test where no process can be confined."""
+    """Skip the test if bubblewrap is missing or not allowed to run."""
     if shutil.which("bwrap") is None:
         pytest.skip("needs bubblewrap: apt install bubblewrap")
     if not bubblewrap():
-        pytest.skip("needs bubblewrap, which may not run here: allow unprivileged user namespaces")
+        pytest.skip("needs bubblewrap, which is not allowed to run: allow unprivileged user namespaces")
 
 
 def needs_node() -> str:
-    """The path of Node; skips the test where there is none."""
+    """Path of Node; skips the test if Node is missing."""
     try:
         return node()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A server in a thread that speaks both protocols of OpenAI, and a clock that waits for nothing."""
+"""A fake model server in a thread, which speaks both of OpenAI's protocols, and a clock on which waiting takes no time."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ OMEGA = [("by", -4.0), (" omega", -1.0), ("</s>", -64.0)]
 
 
 class Fake:
-    """A server that gives `answers`, each some tokens with log-probabilities, after the troubles queued in `troubles`."""
+    """A model server that sends the responses queued in `troubles`, then `answers`: tokens with their log-probabilities."""
 
     def __init__(self) -> None:
         self.answers, self.asked, self.headers = [SIMP, RFL, OMEGA], [], []
@@ -35,32 +35,32 @@ class Fake:
             if self.troubles:
                 return self.troubles.pop(0)
         chosen = [self.answers[(number - 1) % len(self.answers)]] if self.single else self.answers[: body["n"]]
-        says = self.chat if path == "/v1/chat/completions" else self.text
-        return 200, {}, {"choices": [says(tokens, path, body) for tokens in chosen]}
+        choice = self.chat if path == "/v1/chat/completions" else self.text
+        return 200, {}, {"choices": [choice(tokens, path, body) for tokens in chosen]}
 
     def text(self, tokens: list, path: str, body: dict) -> dict:
         assert path == "/v1/completions"
         assert isinstance(body["prompt"], str)
         names, logps = [t for t, _ in tokens], [p for _, p in tokens]
-        said = {"tokens": names, "token_logprobs": logps}
+        logprobs = {"tokens": names, "token_logprobs": logps}
         return {
             "text": "".join(names).removesuffix("</s>"),
-            "logprobs": None if self.silent or "logprobs" not in body else said,
+            "logprobs": None if self.silent or "logprobs" not in body else logprobs,
         }
 
     def chat(self, tokens: list, path: str, body: dict) -> dict:
         assert [m["role"] for m in body["messages"]] == ["user"]
-        said = [{"token": t, "logprob": p, "bytes": list(t.encode())} for t, p in tokens]
+        content = [{"token": t, "logprob": p, "bytes": list(t.encode())} for t, p in tokens]
         text = "".join(t for t, _ in tokens).removesuffix("</s>")
         return {
             "message": {"role": "assistant", "content": text},
-            "logprobs": {"content": said} if body.get("logprobs") is True and not self.silent else None,
+            "logprobs": {"content": content} if body.get("logprobs") is True and not self.silent else None,
         }
 
 
 @contextmanager
 def serving() -> Iterator[Fake]:
-    """One that listens, while the block runs."""
+    """A fake server that listens while the block runs."""
     fake = Fake()
 
     class Handler(BaseHTTPRequestHandler):
@@ -75,10 +75,10 @@ def serving() -> Iterator[Fake]:
             self.wfile.write(data)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None  # of who hangs up, as a time-out does
+    server.handle_error = lambda *_: None  # clients that time out close the connection
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     fake.url = f"http://127.0.0.1:{server.server_port}/v1"
@@ -89,7 +89,7 @@ def serving() -> Iterator[Fake]:
 
 
 class Time:
-    """A clock that only sleeping moves."""
+    """A clock that advances only when a caller sleeps."""
 
     def __init__(self) -> None:
         self.now, self.slept = 0.0, []
@@ -103,5 +103,6 @@ class Time:
 
 
 def completions(fake: Fake, time: Time | None = None, seed: int = 0, **settings) -> Completions:
+    """A policy that queries the fake server; `settings` override those of its Endpoint."""
     time = time or Time()
     return Completions(Endpoint(**{"url": fake.url, "model": "m", **settings}), seed, sleep=time.sleep, clock=time)

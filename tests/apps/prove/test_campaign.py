@@ -10,7 +10,7 @@ from monge import fleet
 from monge.apps.prove.campaign import ignore_interrupts, run, stored
 from monge.apps.prove.config import Local, SearchConfig, Source
 from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
-from monge.apps.prove.lean.supervisor import KILLS
+from monge.apps.prove.lean.supervisor import MAX_KILLS
 from monge.apps.prove.lm.causal import Sampling
 from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.state import Theorem
@@ -61,7 +61,7 @@ def test_an_interrupted_run_is_resumed(lean, tmp_path):
 
 @pytest.mark.slow
 def test_a_lean_server_that_does_not_start_ends_the_run(lean, tmp_path):
-    config = replace(SHORT, limits=replace(SHORT.limits, memory=0.001))
+    config = replace(SHORT, limits=replace(SHORT.limits, memory_gb=0.001))
     with pytest.raises(OSError, match="uses more than"):
         run(config, THEOREMS[:1], tmp_path, fleets=lambda: fleet.sequential)
 
@@ -83,7 +83,8 @@ def test_workers_can_run_on_a_cluster(lean, tmp_path):
 
 
 class Crashing:
-    """A fleet of two workers. One crashes on the second theorem while another is in progress. Ray knows which one it was."""
+    """A fleet of two workers. One crashes on the second theorem while another is in progress. If `knows`, the crash names the
+    theorem, as under Ray."""
 
     def __init__(self, *, knows=False):
         self.knows = knows
@@ -154,8 +155,8 @@ def idle(monkeypatch):
     [
         ([ServerCrashed("it printed")], "refused"),
         ([ServerCrashed("it printed")] * 2, "quarantined"),
-        ([ServerKilled("it was killed")] * KILLS, "refused"),
-        ([ServerKilled("it was killed")] * (KILLS + 1), "quarantined"),
+        ([ServerKilled("it was killed")] * MAX_KILLS, "refused"),
+        ([ServerKilled("it was killed")] * (MAX_KILLS + 1), "quarantined"),
     ],
 )
 def test_a_theorem_that_crashes_the_judge_is_quarantined_and_the_run_continues(idle, tmp_path, errors, ended):

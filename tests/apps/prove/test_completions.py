@@ -9,7 +9,7 @@ import pytest
 from speaker import RFL, SIMP, STATES, completions
 
 from monge.apps.prove.lm.cache import SuggestionCache
-from monge.apps.prove.lm.completions import HOW
+from monge.apps.prove.lm.completions import SETTINGS_NOT_IN_KEY
 from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.lm.prompt import prompt
 from monge.apps.prove.tree import Suggestion
@@ -162,7 +162,7 @@ def test_a_cache_file_is_reused_with_the_same_settings_only(fake, tmp_path, monk
     assert other(STATES, 3) == other(STATES, 3) == first
     assert len(fake.asked) == len(STATES)
     fake.asked.clear()
-    assert {*CHANGES, *HOW, "url"} == {field.name for field in fields(Endpoint)}
+    assert {*CHANGES, *SETTINGS_NOT_IN_KEY, "url"} == {field.name for field in fields(Endpoint)}
     for name, value in {**CHANGES, "url": f"{fake.url}/"}.items():
         completions(fake, cache_file=path, **{name: value})(STATES[:1], 3)
     assert len(fake.asked) == len(CHANGES) + 1

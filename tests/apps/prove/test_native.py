@@ -1,4 +1,4 @@
-"""A Lean of the machine: a small executable called `lean` that runs the embedded build, found, compiled for and confined."""
+"""An installed Lean: setup, confinement and verdicts. A script `lean` that runs the WebAssembly build stands in for it."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from monge.apps.prove.lean.toolchain import node
 from monge.apps.prove.state import Proof, Rejection, State, Theorem
 
 SCRIPT = """#!/bin/sh
-# Lean's command line: what it names of the server's folder stands at /server in the build's own file system.
+# Lean's command line. The server's folder is mounted at /server in the build's own file system, so paths in it are replaced.
 here=$(dirname "$0")/..
 case $1 in
   --version) echo "Lean (version 4.28.0, a stand-in)"; exit ;;
@@ -46,7 +46,7 @@ def native(lean, tmp_path_factory):
 
 
 @pytest.mark.long
-def test_a_lean_of_the_machine_searches_and_judges(native):
+def test_an_installed_lean_searches_and_judges(native):
     assert native.name == "Lean (version 4.28.0, a stand-in)"
     with LeanServer(native) as server:
         state = server.start(Theorem("t", "(p q : Prop) (h : p ∧ q) : q ∧ p"))
@@ -72,7 +72,7 @@ theorem worse : False := bad
 
 
 @pytest.mark.long
-def test_what_another_library_leaves_open_is_no_ground(native):
+def test_a_proof_may_not_depend_on_unproved_lemmas_of_another_library(native):
     (Path(native.server) / "Extra.lean").write_text(EXTRA)
     names = [f"{native.server}/Extra.{kind}" for kind in ("olean", "lean")]
     subprocess.run([*native.command, "-o", *names], env=native.variables(), check=True, capture_output=True)
@@ -84,13 +84,13 @@ def test_what_another_library_leaves_open_is_no_ground(native):
         assert isinstance(judged(": unit = 1", "rfl"), Proof)
         assert isinstance(judged(": 1 = 1", "exact plain"), Proof)
         assert "reduceBool" in judged(": 1 = 1", "exact code").message
-        assert judged(": False", "exact bad") == Rejection("axiom", "the proof rests on the axiom sorryAx")
+        assert judged(": False", "exact bad") == Rejection("axiom", "the proof depends on the axiom sorryAx")
         assert judged(": three.val = 0 ∧ 0 < 3", "exact ⟨rfl, low⟩", "low").kind == "excluded"
-        assert "a theorem whose own proof is not here, worse" in judged(": False", "exact worse").message
+        assert "a theorem whose proof is missing, worse" in judged(": False", "exact worse").message
 
 
 @pytest.mark.long
-def test_it_is_confined_where_there_is_bubblewrap(native, tmp_path):
+def test_an_installed_lean_is_confined_by_bubblewrap(native, tmp_path):
     needs_bubblewrap()
     with LeanServer(native) as server:
         server.hello()
@@ -98,17 +98,17 @@ def test_it_is_confined_where_there_is_bubblewrap(native, tmp_path):
         assert os.path.basename(os.readlink(f"/proc/{inside}/exe")) == "bwrap"
 
 
-def test_a_lean_that_is_not_there_is_named(tmp_path):
+def test_a_missing_lean_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="'no-such-lean' was not found"):
         native_lean(("no-such-lean",))
 
 
-def test_without_bubblewrap_it_says_so(tmp_path, monkeypatch, capsys):
+def test_missing_confinement_is_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("monge.apps.prove.lean.setup.bubblewrap", lambda: ())
     monkeypatch.setattr("monge.apps.prove.lean.setup.compile_server", lambda *_: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = tmp_path / "lean"
-    command.write_text("#!/bin/sh\necho said\n")
+    command.write_text("#!/bin/sh\necho output\n")
     command.chmod(0o755)
     native_lean((str(command),))
     assert "unconfined" in capsys.readouterr().err
@@ -122,7 +122,7 @@ def test_without_bubblewrap_it_says_so(tmp_path, monkeypatch, capsys):
         ("", "", "npm gives no reason"),
     ],
 )
-def test_npm_s_reason_is_said(stdout, stderr, why, monkeypatch, tmp_path):
+def test_npm_s_reason_is_reported(stdout, stderr, why, monkeypatch, tmp_path):
     needs_node()
     script = tmp_path / "npm"
     script.write_text(f"#!/bin/sh\nprintf '%s' '{stdout}'\nprintf '%s' '{stderr}' >&2\nexit 1\n")

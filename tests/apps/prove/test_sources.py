@@ -38,7 +38,7 @@ def test_the_benchmark_has_no_axioms_imports_or_placeholders():
 
 @pytest.mark.slow
 def test_proofs_of_the_benchmark_are_accepted(judge):
-    """Three of a random family; `pytest -m long` judges them all."""
+    """Three proofs of a random family; `pytest -m long` checks all proofs."""
     path = random.choice(sorted(DATA.glob("*.lean")))
     entries = entries_of(path)
     for entry in random.sample(entries, 3):
@@ -171,6 +171,6 @@ def test_files_are_in_utf_8_whatever_the_locale(tmp_path):
     assert "∀" in (tmp_path / "texts.jsonl").read_text(encoding="utf-8")
 
 
-def test_translate_reads_them_as_pairs(tmp_path):
+def test_translate_reads_the_exported_pairs(tmp_path):
     export_pairs(out=tmp_path / "texts.jsonl")
     assert len(read_texts(tmp_path / "texts.jsonl")) == len(entries_of(DATA))

@@ -147,7 +147,7 @@ def test_equations_with_a_sorry_are_not_a_proof(splitter):
         ("import Std\ntheorem t : True := trivial", "what follows #exit or an import is not read"),
         ("theorem t : \x00 = 1 := sorry", "set.jsonl, line 4, statement:1:12: "),
         ("theorem t : a\rb = 1 := sorry", "isolated carriage return"),
-        ("mutual\ntheorem a : True := trivial\nend", "set.jsonl, line 4, statement:1:0: theorems inside of another"),
+        ("mutual\ntheorem a : True := trivial\nend", "set.jsonl, line 4, statement:1:0: theorems inside another"),
     ],
 )
 def test_invalid_text_is_reported_with_its_position(splitter, text, reason):

@@ -1,4 +1,4 @@
-"""Statements as elaborated: whatever a header or the printer could hide is shown."""
+"""Elaborated statements: everything that a header or the printer could hide is shown."""
 
 import pytest
 from waiting import PATIENT
@@ -11,10 +11,10 @@ pytestmark = pytest.mark.slow
 
 
 def stated(server: LeanServer, theorem: Theorem) -> Statement:
-    """The statement by a server that all these tests share; a judge would start two processes for each header."""
-    found = server.statement(theorem, PATIENT)
+    """The statement as elaborated by the server that all tests share; a judge would start two processes for each header."""
+    answer = server.statement(theorem, PATIENT)
     header_notes = server.header_notes[theorem.header]
-    return Statement(found["spelt"], header_notes, found["export"], found["explicit"], tuple(found["resolved"]))
+    return Statement(answer["spelt"], header_notes, answer["export"], answer["explicit"], tuple(answer["resolved"]))
 
 
 FOO = "class Foo (a : Type) where\n  x : a\ninstance : Foo Nat := ⟨0⟩\n"
@@ -30,23 +30,23 @@ OWN = "inductive N | z\n"
         (OWN + "instance : HAdd Nat Nat N := ⟨fun _ _ => .z⟩\n", "types: instHAddNatN"),
         ("variable [Inhabited False]\n", "variable [Inhabited False]"),
         ("variable (h : False)\ninclude h\n", "include h"),
-        ("namespace M\ndef Nat.succ := 1\nend M\nopen M\n", "stands before Lean's own Nat.succ"),
-        ("def M.five := 1\nopen M renaming five → Nat.succ\n", "stands before Lean's own Nat.succ"),
-        ("namespace M\nprivate def Nat.succ := 1\n", "stands before Lean's own Nat.succ"),
+        ("namespace M\ndef Nat.succ := 1\nend M\nopen M\n", "shadows Lean's own Nat.succ"),
+        ("def M.five := 1\nopen M renaming five → Nat.succ\n", "shadows Lean's own Nat.succ"),
+        ("namespace M\nprivate def Nat.succ := 1\n", "shadows Lean's own Nat.succ"),
         ("set_option pp.explicit true\n", "set_option pp.explicit true"),
     ],
 )
-def test_whatever_gives_lean_s_own_another_meaning_is_listed(server, header, remark):
-    assert [tell for tell in stated(server, Theorem("t", ": True", header)).header_notes if remark in tell]
+def test_redefinitions_of_the_library_in_a_header_are_listed(server, header, remark):
+    assert [note for note in stated(server, Theorem("t", ": True", header)).header_notes if remark in note]
 
 
-def test_what_a_header_declares_for_its_own_types_is_not_listed(server):
+def test_instances_for_a_header_s_own_types_are_not_listed(server):
     header = (
         OWN
         + "instance : Add N := ⟨fun a _ => a⟩\ninstance : HAdd Nat N N := ⟨fun _ a => a⟩\nclass Bar (a : Type) where\n  y : a\n"
     )
-    found = stated(server, Theorem("t", "(a : N) : a + a = a", header + "instance : Bar Nat := ⟨0⟩\n"))
-    assert (found.header_notes, found.instances) == ((), ())
+    statement = stated(server, Theorem("t", "(a : N) : a + a = a", header + "instance : Bar Nat := ⟨0⟩\n"))
+    assert (statement.header_notes, statement.instances) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_a_header_declares_for_its_own_types_is_not_listed(server):
         (": (5 : Nat) = 4", "instance (priority := 2000) mine : OfNat Nat 5 := ⟨4⟩\n", "OfNat Nat (nat_lit 5) is mine"),
     ],
 )
-def test_an_instance_that_is_not_the_library_s_is_named(server, signature, header, instance):
+def test_an_instance_from_outside_the_library_is_listed(server, signature, header, instance):
     assert instance in stated(server, Theorem("t", signature, header)).instances
 
 
@@ -85,14 +85,14 @@ def test_an_instance_that_is_not_the_library_s_is_named(server, signature, heade
         ("(l : List Nat) : l.length = 0", "", "∀ (l : List Nat), Eq (List.length l) (0 : Nat)"),
     ],
 )
-def test_a_statement_hides_no_numeral_s_type_and_no_level_that_matters(server, signature, header, text):
+def test_a_statement_shows_types_of_numerals_and_levels_that_matter(server, signature, header, text):
     assert stated(server, Theorem("t", signature, header)).text == text
 
 
-def test_a_statement_is_had_with_every_argument(server):
-    found = stated(server, Theorem("t", ": (default : Fin 2) = default"))
-    assert found.text == "Eq Inhabited.default Inhabited.default"
-    assert found.explicit.startswith("@Eq.{1} (Fin (@OfNat.ofNat.{0} Nat (nat_lit 2)")
+def test_a_statement_is_also_printed_with_every_argument(server):
+    statement = stated(server, Theorem("t", ": (default : Fin 2) = default"))
+    assert statement.text == "Eq Inhabited.default Inhabited.default"
+    assert statement.explicit.startswith("@Eq.{1} (Fin (@OfNat.ofNat.{0} Nat (nat_lit 2)")
 
 
 def test_names_of_all_forms_are_judged(judge):
@@ -101,7 +101,7 @@ def test_names_of_all_forms_are_judged(judge):
         assert isinstance(judge(theorem, ("rfl",)), Proof), name
 
 
-def test_what_is_stepped_is_what_is_judged_to_the_letter(judge, server):
+def test_the_judge_compiles_exactly_the_tactics_of_the_search(judge, server):
     theorem = Theorem("t", ': ∃ s : String, s.length = 3 ∧ s = "a\nb"')
     tactics = ('refine ⟨"a\nb", ?_, ?_⟩', "  rfl", "-- so\nexact rfl -- done")
     state = server.start(theorem)

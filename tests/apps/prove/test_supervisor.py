@@ -3,7 +3,7 @@
 import pytest
 
 from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
-from monge.apps.prove.lean.supervisor import KILLS, ServerUnavailable, Supervisor
+from monge.apps.prove.lean.supervisor import MAX_KILLS, ServerUnavailable, Supervisor
 
 
 class Server:
@@ -58,11 +58,11 @@ def test_a_server_serves_many_requests(servers):
 def test_a_request_is_repeated_after_external_kills_up_to_a_limit(servers):
     killed, crashed = [], []
     hooks = {"on_killed": lambda: killed.append(1), "on_crash": crashed.append}
-    assert servers.ask("a", failing(*[KILLED] * KILLS), **hooks) is made[KILLS]
-    assert (len(killed), crashed) == (KILLS, [])
+    assert servers.ask("a", failing(*[KILLED] * MAX_KILLS), **hooks) is made[MAX_KILLS]
+    assert (len(killed), crashed) == (MAX_KILLS, [])
     with pytest.raises(ServerKilled):
-        servers.ask("a", failing(*[KILLED] * (KILLS + 1)), **hooks)
-    assert (len(killed), crashed) == (2 * KILLS, [KILLED])
+        servers.ask("a", failing(*[KILLED] * (MAX_KILLS + 1)), **hooks)
+    assert (len(killed), crashed) == (2 * MAX_KILLS, [KILLED])
 
 
 @pytest.mark.parametrize("retries", [0, 1])
@@ -78,7 +78,7 @@ def test_a_crash_is_attributed_to_the_request_that_was_running(servers, retries)
 
 
 def test_kills_and_crashes_are_counted_separately(servers):
-    assert servers.ask("a", failing(*[KILLED, CRASHED] * 1, *[KILLED] * (KILLS - 1)), retries=1)
+    assert servers.ask("a", failing(*[KILLED, CRASHED] * 1, *[KILLED] * (MAX_KILLS - 1)), retries=1)
 
 
 def test_other_errors_of_a_request_cause_no_restart(servers):
@@ -95,7 +95,7 @@ def test_a_crash_at_the_start_is_attributed_to_no_request(servers):
     Server.starting = [CRASHED, CRASHED]
     with pytest.raises(ServerUnavailable, match="no Lean server starts: crashed"):
         servers.ask("b", failing(), on_crash=crashed.append)
-    Server.starting = [KILLED] * (KILLS + 1)
+    Server.starting = [KILLED] * (MAX_KILLS + 1)
     with pytest.raises(ServerUnavailable, match="no Lean server starts: killed"):
         servers.ask("b", failing(), on_crash=crashed.append)
     assert crashed == []

@@ -78,7 +78,7 @@ def test_other_rows_are_searched_if_one_cannot_be_read(lean, tmp_path, capsys):
     words = ["prove", "search", str(tmp_path / "set.jsonl"), "--out", str(tmp_path / "run"), "--max-states", "1"]
     assert main([*words, "--num-tactics", "3"]) == 0
     out = capsys.readouterr().out
-    assert "1 rows or parts of files cannot be read; 2 theorems can:" in out
+    assert "Read 2 theorems; skipped 1 rows or parts of files:" in out
     assert f"{tmp_path}/set.jsonl, line 2, formal_statement:1:15: unexpected token ':='" in out
     first, second = results(tmp_path / "run")
     assert (first.name, first.ended, second.ended) == ("a", "proved", "refused")

@@ -17,6 +17,7 @@ from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.state import Budget, Limits, Proof, Rejection, Theorem, judged_text
 
 PATIENT = Budget(heartbeats=200_000, seconds=120.0)
+"""Default budget of each of the judge's requests."""
 
 
 @dataclass(frozen=True)

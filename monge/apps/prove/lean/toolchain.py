@@ -19,11 +19,6 @@ NO_EVAL = "--disallow-code-generation-from-strings"
 """Node option without which unsafe Lean code could run text as JavaScript."""
 
 
-def cache_directory() -> Path:
-    """Folder for Lean and the compiled server: $XDG_CACHE_HOME/monge, or ~/.cache/monge if the variable is not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "monge"
-
-
 def digest(*files: Path) -> str:
     """Twelve hex digits of a hash of the files' contents."""
     combined = hashlib.sha256()
@@ -87,7 +82,8 @@ def permission(node: str) -> str:
 
 
 def embedded(root: Path, node: str, *, writing: Path | None = None) -> tuple[str, ...]:
-    """The command of the WebAssembly build in `root`. It can only read that folder, unless it writes to `writing`."""
+    """The command of the WebAssembly build in `root`. Lean can read that folder only; with `writing`, it runs unconfined
+    and writes the compiled server to the folder `writing`."""
     server = writing or root / f"server-{digest(*sources())}"
     mounts = [
         {"at": "/lib", "from": str(root / "lib")},

@@ -19,7 +19,7 @@ from monge.apps.prove.policy import merged
 from monge.apps.prove.state import Goal, State
 from monge.apps.prove.tree import Suggestion
 
-HOW = (
+SETTINGS_NOT_IN_KEY = (
     "api_key_variable",
     "timeout_seconds",
     "retries",
@@ -34,7 +34,7 @@ HOW = (
 """Settings that do not affect the answers."""
 PLAIN = prompt(State((Goal("True"),)))
 """A prompt that any working server answers."""
-READING = 2
+READER_VERSION = 2
 """Version of the code that reads answers; suggestions cached by another version are ignored."""
 
 
@@ -155,7 +155,7 @@ class Completions:
         return usable
 
     def _key(self, text: str, limit: int) -> str:
-        settings = {name: value for name, value in asdict(self.settings).items() if name not in HOW}
+        settings = {name: value for name, value in asdict(self.settings).items() if name not in SETTINGS_NOT_IN_KEY}
         seed = self.seed if self.settings.temperature > 0 else 0
-        content = json.dumps([READING, fingerprint(), settings, seed, limit, text], sort_keys=True)
+        content = json.dumps([READER_VERSION, fingerprint(), settings, seed, limit, text], sort_keys=True)
         return sha256(content.encode()).hexdigest()

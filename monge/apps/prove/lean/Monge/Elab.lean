@@ -6,10 +6,10 @@ public import Lean.Elab.Frontend
 public import Lean.Compiler.IR.CompilerM
 
 /-!
-Commands and goals by Lean's elaborator, from values to values.
+Elaborates commands and states goals, as pure functions from one state to the next.
 
-Helpers of the library that are private there do not compile under every build of Lean, hence the plain recursion where a loop
-would read better.
+Some of Lean's builds fail to compile the library's private helpers, among them those behind loops. The code therefore uses
+plain recursion where a loop would read better.
 -/
 
 open Lean Meta Elab
@@ -19,9 +19,9 @@ set_option linter.unusedVariables false
 public meta section
 namespace Monge
 
-/-! ## Names, errors and numbers of requests -/
+/-! ## Fields of requests, names and errors -/
 
-/-- `Name.toString` without its escapes. -/
+/-- `Name.toString` without escapes. -/
 partial def shown : Name → String
   | .anonymous => ""
   | .str .anonymous s => s
@@ -29,7 +29,7 @@ partial def shown : Name → String
   | .str p s => shown p ++ "." ++ s
   | .num p i => shown p ++ "." ++ i.repr
 
-/-- A name as it stands in a goal; what cannot be referred to wears a dagger. -/
+/-- A name as printed in a goal; a dagger marks names that tactics cannot refer to. -/
 def local_ (n : Name) : String := if n.hasMacroScopes then shown n.eraseMacroScopes ++ "✝" else shown n
 
 def str (j : Json) (key : String) : String := match j.getObjVal? key with | .ok (.str s) => s | _ => ""
@@ -54,9 +54,9 @@ def caught {α : Type} (x : EIO Exception α) : BaseIO (Except String α) := do
   | .ok a => return .ok a
   | .error e => return .error (← message e)
 
-/-! ## Running Lean's monads from values -/
+/-! ## Running Lean's monads on stored states -/
 
-/-- The mutable half of an elaborator: enough to go on from where a state was left. -/
+/-- Mutable state of an elaborator, from which elaboration of a stored state can continue. -/
 structure Cells where
   context : Core.Context
   core : IO.Ref Core.State
@@ -72,7 +72,7 @@ def Cells.of (scope : Command.Scope) (heartbeats : Nat) (core : Core.State) (m :
     currNamespace := scope.currNamespace, openDecls := scope.openDecls }
   return { context, core := ← IO.mkRef core, meta_ := ← IO.mkRef m, term := ← IO.mkRef t }
 
-/-- How far unification may guess, as in a file. -/
+/-- Unifier settings that Lean uses when it elaborates a file. -/
 def guessing : Meta.Config := { foApprox := true, ctxApprox := true }
 
 def Cells.run {α : Type} (r : Cells) (x : MetaM α) (lctx : LocalContext := {}) (li : LocalInstances := #[]) :
@@ -84,24 +84,26 @@ def strict (name : Name) : Term.Context := { declName? := some name, errToSorry 
 def Cells.elab {α : Type} (r : Cells) (name : Name) (x : TermElabM α) : EIO Exception α :=
   x (strict name) r.term { keyedConfig := guessing.toConfigWithKey } r.meta_ r.context r.core
 
-/-! ## What a search holds -/
+/-! ## State of the server -/
 
-/-- What may not be used: these names, and the modules marked, which know of them. -/
+/-- Constants that a proof may not use. -/
 structure Excluded where
+  /-- Constants excluded by name. -/
   names : NameSet := {}
+  /-- True for each module, by index, whose constants are all excluded; empty if no module is. -/
   modules : Array Bool := #[]
 
-/-- A statement in its environment. -/
+/-- An elaborated statement, with the scope and the exclusions under which it is proved. -/
 structure Asked where
   name : Name
   levels : List Name
   type : Expr
   scope : Command.Scope
   excluded : Excluded
-  /-- What the statement rests on, which a proof may always use. -/
+  /-- Constants that the statement depends on; a proof may always use them. -/
   own : NameSet
 
-/-- A state of a proof: values only, so that any number of branches may start from it. -/
+/-- A proof state. It holds values only, so it can be stepped any number of times. -/
 structure Node where
   asked : Asked
   core : Core.State
@@ -118,12 +120,12 @@ structure Repl where
 
 /-! ## Goals -/
 
-/-- A level, or what stands for all that are not known yet. -/
+/-- The level, or one fixed placeholder if it contains metavariables. -/
 def settled (l : Level) : Level := if l.hasMVar then .param `x else l
 
 def allSettled (ls : List Level) : List Level := match ls with | [] => [] | l :: ls => settled l :: allSettled ls
 
-/-- An expression without annotations, and with all holes alike. -/
+/-- The expression without annotations, with one placeholder for every metavariable. -/
 partial def unadorned (e : Expr) : Expr := e.replace fun
   | .mvar _ => some (.const `x [])
   | .const n ls => some (.const n (allSettled ls))
@@ -133,18 +135,18 @@ partial def unadorned (e : Expr) : Expr := e.replace fun
 
 partial def variables (ids : List FVarId) : List Expr := match ids with | [] => [] | x :: xs => .fvar x :: variables xs
 
-/-- The names of variables where Lean prints them, each after a space. -/
+/-- Printed names of variables, each preceded by a space. -/
 partial def called (shown : LocalContext) (ids : List FVarId) : String := match ids with
   | [] => ""
   | x :: xs => " " ++ (match shown.find? x with | some d => Monge.shown d.userName | none => "_") ++ called shown xs
 
-/-- What tells an expression from others that print alike: a hash with its variables by number, and their names in that order. -/
+/-- Distinguishes expressions that print identically: a hash of the expression with its variables numbered, then their names. -/
 def markOf (e : Expr) (shown : LocalContext) : String :=
   let e := unadorned e
   let ids := (collectFVars {} e).fvarIds
   (e.abstract (variables ids.toList).toArray).hash.toNat.repr ++ called shown ids.toList
 
-/-- What an expression prints as, however deep it is, and its mark. -/
+/-- An expression as printed, without a depth limit, and its mark. -/
 def printed (r : Cells) (e : Expr) (lctx shown : LocalContext) (li : LocalInstances) : EIO Exception (String × String) := do
   let deep := { r.context with options := pp.deepTerms.set r.context.options true }
   let (text, mark) ← Cells.run { r with context := deep } (do
@@ -153,7 +155,7 @@ def printed (r : Cells) (e : Expr) (lctx shown : LocalContext) (li : LocalInstan
     return (text, markOf e shown)) lctx li
   return (text.pretty 100, mark)
 
-/-- How the hypothesis at a place is called where Lean prints it. -/
+/-- Printed name of the hypothesis with this index. -/
 def nameAt (shown : LocalContext) (i : Nat) : String := match shown.getAt? i with
   | some d => Monge.shown d.userName
   | none => ""
@@ -194,7 +196,7 @@ def Repl.node (s : Repl) (j : Json) : Option Node := match s.nodes[nat j "state"
 
 /-! ## Commands: headers, statements and whole proofs -/
 
-/-- Where commands are elaborated. -/
+/-- A text, and the state in which its next command is elaborated. -/
 structure Source where
   context : Parser.InputContext
   state : Command.State
@@ -218,12 +220,12 @@ def Source.place (s : Source) : Parser.ParserModuleContext :=
   let scope := scopeOf s.state
   { env := s.state.env, options := scope.opts, currNamespace := scope.currNamespace, openDecls := scope.openDecls }
 
-/-- Where the first command begins, after spaces and comments: a text may have no more than these. -/
+/-- Position of the first command, after white space and comments. A text may consist of these alone. -/
 def Source.first (s : Source) : Parser.ModuleParserState :=
   let tokens := Parser.getTokenTable s.state.env
   { pos := (Parser.whitespace.run s.context s.place tokens (Parser.mkParserState s.context.inputString)).pos }
 
-/-- Elaborate one command: the state that it leaves, its messages, and the exception that ended it, if one did. -/
+/-- Elaborate one command. Returns the state after it, its messages, and the exception that ended it, if any. -/
 def Source.command (s : Source) (stx : Syntax) (pos : String.Pos.Raw) :
     BaseIO (Command.State × List Message × Option String) := do
   let cell ← IO.mkRef { s.state with messages := {} }
@@ -235,19 +237,20 @@ def Source.command (s : Source) (stx : Syntax) (pos : String.Pos.Raw) :
   let state ← cell.get
   return ({ state with messages := {} }, state.messages.toList, thrown)
 
-/-- Elaborate commands to the end of the text: their syntax, the errors, and the state that they leave. -/
+/-- Elaborate all remaining commands. Returns their syntax, the errors, and the state after them. -/
 partial def Source.all (s : Source) (parsed : Parser.ModuleParserState := s.first) (done : Array Syntax := #[])
     (failed : Array Json := #[]) : BaseIO (Array Syntax × Array Json × Command.State) := do
   let (stx, parsed, messages) := Parser.parseCommand s.context s.place parsed {}
   let failed ← errors messages.toList failed
   if Parser.isTerminalCommand stx then
     if stx.getKind == ``Parser.Command.eoi then return (done, failed, { s.state with messages := {} })
-    return (done, failed.push (.str "no import and no #exit here"), { s.state with messages := {} })
+    return (done, failed.push (.str "import and #exit are not allowed here"), { s.state with messages := {} })
   let (state, messages, thrown) ← s.command stx parsed.pos
   let failed ← errors messages (match thrown with | some e => failed.push (.str e) | none => failed)
   Source.all { s with state } parsed (done.push stx) failed
 
-/-- Where a header begins. A build that takes every file for a `module` keeps what is not exposed to itself. -/
+/-- The state in which a header begins. A build that treats every file as a `module` hides definitions unless they are exposed,
+so everything is declared in an exposed public section. -/
 def Repl.start (s : Repl) : BaseIO Command.State := do
   let start := Command.mkState s.env {} s.options
   if !s.env.header.isModule then return start
@@ -257,8 +260,9 @@ def Repl.start (s : Repl) : BaseIO Command.State := do
 /-! ## Under the interpreter -/
 
 /--
-The interpreter finds a declaration by the module of its constant, and only what is public. The compiler's own helpers
-(lifted lambdas, boxed versions) have neither a constant nor are they public: give them both.
+Make all compiled declarations visible to the interpreter, which looks a declaration up by the module of its constant and sees
+only public ones. The compiler's helpers (lifted lambdas, boxed versions) are not public and have no constant, so each is made
+public and gets a dummy constant.
 -/
 partial def reachable (env : Environment) : List IR.Decl → Environment
   | [] => env
@@ -268,7 +272,7 @@ partial def reachable (env : Environment) : List IR.Decl → Environment
     let dummy : Declaration := .axiomDecl { name := d.name, levelParams := [], type := mkConst ``True, isUnsafe := true }
     reachable (match env.addDeclCore 0 dummy none with | .ok env => env | .error _ => env) ds
 
-/-- The last command of each of these files. -/
+/-- Run as the last command of each of the server's files. -/
 def expose : Command.CommandElabM Unit := do
   let env ← getEnv
   setEnv (reachable env (IR.getDecls env))

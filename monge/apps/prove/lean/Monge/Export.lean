@@ -4,7 +4,7 @@ public import Lean.Elab.Frontend
 public meta import Monge.Elab
 
 /-!
-What a proof rests on, and declarations as plain data for another process.
+The constants that a proof depends on, and the export of declarations as plain data for another process.
 -/
 
 open Lean Meta Elab
@@ -14,9 +14,9 @@ set_option linter.unusedVariables false
 public meta section
 namespace Monge
 
-/-! ## What a proof uses -/
+/-! ## Dependencies and exclusions -/
 
-/-- Does module data import one of the modules named, or one marked? -/
+/-- True if one of the imports is an excluded or a marked module. -/
 partial def reaches (env : Environment) (excluded : NameSet) (marked : Array Bool) (imports : Array Lean.Import) (i : Nat := 0) :
     Bool :=
   match imports[i]? with
@@ -29,7 +29,8 @@ partial def reaches (env : Environment) (excluded : NameSet) (marked : Array Boo
       | _ => reaches env excluded marked imports (i + 1)
     | none => reaches env excluded marked imports (i + 1)
 
-/-- Marks on the modules that import one of a set: in an environment a module comes after all that it imports. -/
+/-- For each module, whether it imports an excluded one, directly or indirectly. One pass suffices, since an environment lists a
+module after all modules that it imports. -/
 partial def importers (env : Environment) (excluded : NameSet) (marked : Array Bool := #[]) : Array Bool :=
   match env.header.moduleData[marked.size]? with
   | none => marked
@@ -39,7 +40,7 @@ partial def nameSet (l : List Name) (s : NameSet := {}) : NameSet := match l wit
 
 def followed (l rest : List Name) : List Name := match l with | [] => rest | n :: l => n :: followed l rest
 
-/-- Is a constant of the library a theorem, whatever form the build left it in? -/
+/-- True if a library constant is a theorem, even if the build stores it as an axiom because it omits proofs. -/
 def isTheorem (env : Environment) (n : Name) : Bool :=
   match env.find? n with
   | some (.thmInfo _) => true
@@ -69,7 +70,7 @@ partial def carriersIn (env : Environment) (theorems : NameSet) (cs : Array Name
       else carriersIn env theorems cs (i + 1) rest
     | _, _ => carriersIn env theorems cs (i + 1) rest
 
-/-- The theorems of a module, and its instances that carry one of them. -/
+/-- The theorems of a module, and its instances whose values mention one of them. -/
 def carriersOf (env : Environment) (m : Nat) : List Name :=
   match env.header.moduleData[m]? with
   | some data =>
@@ -77,19 +78,20 @@ def carriersOf (env : Environment) (m : Nat) : List Name :=
     carriersIn env (nameSet theorems) data.constNames 0 theorems
   | none => []
 
-/-- The module that declares the theorem of the library that a request restates, if it does. -/
+/-- The module of the library theorem that the request restates; none if it restates none, or an unknown one. -/
 def restated (env : Environment) (j : Json) : Option Nat :=
   match str j "restates" with
   | "" => none
   | s => match env.getModuleIdxFor? s.toName with | some i => some i.toNat | none => none
 
-/-- Constants that a request excludes by name, or as the theorems of the module of the one that it restates and the
-instances that carry them: public files do not say which of them come after it. -/
+/-- Constants that the request excludes: those that it names and, if it restates a theorem, all theorems of that theorem's
+module and the instances that mention them. Excluding only later theorems is impossible, since public files do not record their
+order. -/
 def excludedNames (env : Environment) (j : Json) : List Name :=
   followed (names (arr j "exclude")) (match restated env j with | some m => carriersOf env m | none => [])
 
-/-- `exclude` names constants; `exclude_importers` modules, whose importers are out of reach; `restates` a theorem, its module's theorems and
-the module's importers. -/
+/-- All that the request excludes: the constants in `exclude`, every module that imports one in `exclude_importers`, and for the
+theorem in `restates` its module's theorems and the importers of that module. -/
 def excluded (env : Environment) (j : Json) : Excluded :=
   let excluded := names (arr j "exclude_importers")
   let excluded := match restated env j with
@@ -104,7 +106,7 @@ def Excluded.has (e : Excluded) (env : Environment) (c : Name) : Bool :=
   | some i => e.modules[i.toNat]?.getD false
   | none => false
 
-/-- Constants that a declaration mentions, before `rest`. -/
+/-- The constants from index `i` on, prepended to `rest`. -/
 partial def mentioned (cs : Array Name) (rest : List Name) (i : Nat := 0) : List Name :=
   match cs[i]? with | some c => c :: mentioned cs rest (i + 1) | none => rest
 
@@ -119,21 +121,23 @@ def dependencies (c : ConstantInfo) (rest : List Name) : List Name :=
   | .recInfo v => followed v.all rest
   | _ => rest
 
-/-- What a proof rests on. -/
+/-- The constants that a proof depends on. -/
 structure Ground where
   seen : NameSet := {}
+  /-- Axioms, constants that run code in the kernel, and unknown constants. -/
   axioms : List Name := []
   all : List Name := []
 
-/-- Does a module come with Lean? -/
+/-- True if the module comes with Lean. -/
 def leans (env : Environment) (m : ModuleIdx) : Bool :=
   match env.header.moduleNames[m.toNat]? with
   | some n => [`Init, `Std, `Lean].contains n.getRoot
   | none => false
 
-/-- All constants that `todo` rests on, down to what is imported; `deep` follows other libraries than Lean's as well, for they
-may rest on a sorry. What comes with Lean is trusted, but for its axioms, and for what runs code in the kernel; a theorem of it
-whose proof the build left out is an axiom in form alone. -/
+/-- All constants that `todo` depends on. Imported constants are listed, but their own dependencies are not followed. With
+`deep`, dependencies are also followed through libraries other than Lean's, which may depend on a sorry. The libraries that
+come with Lean are trusted, except for their axioms and for constants that run code in the kernel. Their theorems whose proofs
+the build omits are stored as axioms and do not count as axioms here. -/
 partial def ground (env : Environment) (todo : List Name) (deep : Bool := false) (g : Ground := {}) : Ground :=
   match todo with
   | [] => g
@@ -161,7 +165,8 @@ def moduleOf (env : Environment) (c : Name) : Name :=
   | some i => env.header.moduleNames[i.toNat]!
   | none => .anonymous
 
-/-- The axioms of Lean, each with the module that it comes from: one of the name from elsewhere is another axiom. -/
+/-- True for Lean's three axioms, each only from the module that declares it: one of the same name from elsewhere is another
+axiom. -/
 def lawful (env : Environment) (c : Name) : Bool :=
   match env.getModuleIdxFor? c with
   | none => false
@@ -174,23 +179,23 @@ def lawful (env : Environment) (c : Name) : Bool :=
 partial def first (l : List Name) (p : Name → Bool) : Option Name :=
   match l with | [] => none | n :: l => if p n then some n else first l p
 
-/-- What a statement rests on. -/
+/-- The constants that a statement depends on. -/
 def owned (env : Environment) (type : Expr) : NameSet := (ground env (mentioned type.getUsedConstants [])).seen
 
-/-- Why what a theorem rests on does not do, as a kind and a message; `own` is what its statement rests on, which it may always
-use. Excluded names are looked for down to what is imported, axioms below it too. -/
+/-- The reason to reject a theorem because of its dependencies, as a kind and a message; none if there is none. `own` holds the
+dependencies of its statement, which a proof may always use. Excluded constants are looked up in `g`, axioms in `below`. -/
 def objection (env : Environment) (e : Excluded) (own : NameSet) (g below : Ground) : Option (String × String) :=
   match first below.axioms (fun c => !lawful env c) with
   | some c =>
-    let what := if wasOriginallyTheorem env c then "a theorem whose own proof is not here, " else "the axiom "
-    some ("axiom", "the proof rests on " ++ what ++ shown c)
+    let what := if wasOriginallyTheorem env c then "a theorem whose proof is missing, " else "the axiom "
+    some ("axiom", "the proof depends on " ++ what ++ shown c)
   | none => match first g.all (fun c => !own.contains c && e.has env c) with
     | some c => some ("excluded", "the proof uses " ++ shown c ++ ", which is excluded")
     | none => none
 
-/-! ## Declarations as plain data, to be replayed by another process -/
+/-! ## Export of declarations, for another process to replay -/
 
-/-- Numbers by key, in buckets by hash. -/
+/-- Hash table from keys to numbers. -/
 structure Table (α : Type) where
   buckets : Array (List (α × Nat)) := Array.replicate 4096 []
 
@@ -204,7 +209,8 @@ def Table.get {α : Type} (t : Table α) (hash : UInt64) (same : α → Bool) : 
 def Table.put {α : Type} (t : Table α) (hash : UInt64) (a : α) (i : Nat) : Table α :=
   { buckets := t.buckets.modify (slot hash) (fun l => (a, i) :: l) }
 
-/-- Names, levels and expressions by number, each after all that it is made of; number 0 of names and levels is the least. -/
+/-- Tables of names, levels and expressions. A row refers to earlier rows by number; row 0 of the names is the anonymous name,
+and row 0 of the levels is level zero. -/
 structure Export where
   names : Array Json := #[.null]
   nameAt : Table Name := {}
@@ -282,7 +288,7 @@ partial def Export.expr (x : Export) (e : Expr) : Export × Nat :=
         | _ => (x, .null)
       ({ x with exprs := x.exprs.push j, exprAt := x.exprAt.put e.hash e x.exprs.size }, x.exprs.size)
 
-/-- A declaration as a list: its kind, then its parts by number. -/
+/-- Add a declaration: a list of its kind, name, level parameters, expressions and further parts, by number. -/
 def Export.declaration (x : Export) (kind : String) (n : Name) (levels : List Name) (es : List Expr)
     (more : List Json := []) : Export :=
   let (x, n) := x.name n
@@ -295,7 +301,7 @@ partial def typesOf (env : Environment) (l : List Name) : List Expr := match l w
   | [] => []
   | n :: l => match env.find? n with | some c => c.type :: typesOf env l | none => typesOf env l
 
-/-- One inductive type of a mutual block: its name, type, and constructors. -/
+/-- The inductive types of a mutual block, each with its name, type and constructors. -/
 def Export.inductives (x : Export) (env : Environment) (l : List Name) : Export × List Json := match l with
   | [] => (x, [])
   | n :: l =>
@@ -317,15 +323,15 @@ def constructorsRest (env : Environment) (l rest : List Name) : List Name := mat
     | some c => mentioned c.type.getUsedConstants (constructorsRest env l rest)
     | none => constructorsRest env l rest
 
-/-- What the types of a mutual block mention. -/
+/-- Constants that the types and constructors of a mutual block mention. -/
 def inside (env : Environment) (all : List Name) : List Name := match all with
   | [] => []
   | n :: all => match env.find? n with
     | some (.inductInfo v) => mentioned v.type.getUsedConstants (constructorsRest env v.ctors (inside env all))
     | _ => inside env all
 
-/-- All that constants rest on and that is not imported, each after what it rests on itself. Unsafe and partial declarations
-are passed over: nothing safe can rest on them. -/
+/-- Export constants and all their dependencies that are not imported, dependencies first. Unsafe and partial declarations are
+skipped, since no safe declaration can depend on them. -/
 partial def Export.constants (x : Export) (env : Environment) (l : List Name) : Export := match l with
   | [] => x
   | n :: l =>

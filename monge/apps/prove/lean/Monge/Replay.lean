@@ -4,7 +4,7 @@ public import Lean.Elab.Frontend
 public meta import Monge.Export
 
 /-!
-The kernel alone: declarations come as data, nothing is parsed as Lean and no tactic runs.
+Replay of exported declarations through the kernel. Nothing here is parsed as Lean, and no tactic runs.
 -/
 
 open Lean Meta Elab
@@ -14,9 +14,9 @@ set_option linter.unusedVariables false
 public meta section
 namespace Monge
 
-/-! ## Replaying declarations: nothing is parsed as Lean and no tactic runs -/
+/-! ## Reading an export -/
 
-/-- What an export says, by number. -/
+/-- Names, levels and expressions of an export, by number. -/
 structure Import where
   names : Array Name := #[.anonymous]
   levels : Array Level := #[.zero]
@@ -50,27 +50,27 @@ def Import.readName (m : Import) (j : Json) : Except String Import := do
   | .str s => return { m with names := m.names.push (.str p s) }
   | k => let k ← jnat k; return { m with names := m.names.push (.num p k) }
 
-/-- Is a level 0 whatever its parameters are? -/
+/-- True if a level is syntactically 0 for all values of its parameters. -/
 partial def vanishes : Level → Bool
   | .zero => true
   | .max l k => vanishes l && vanishes k
   | .imax _ k => vanishes k
   | _ => false
 
-/-- Is a level above 0 whatever its parameters are? -/
+/-- True if a level is syntactically above 0 for all values of its parameters. -/
 partial def positive : Level → Bool
   | .succ _ => true
   | .max l k => positive l || positive k
   | .imax _ k => positive k
   | _ => false
 
-/-- The kernel of Lean 4.28 takes an inductive type in `Sort (imax 1 0)` for one outside of Prop, and proves False by it
-(lean4 14613): no such level reaches it. -/
+/-- `max` and `imax`, simplified. The kernel of Lean 4.28 does not recognise `Sort (imax 1 0)` as Prop, and an inductive type
+in it proves False (lean4 14613), so no such level may reach the kernel. -/
 def plainMax (l k : Level) : Level := if vanishes l then k else if vanishes k then l else .max l k
 def plainImax (l k : Level) : Level :=
   if vanishes k then .zero else if positive k then plainMax l k else .imax l k
 
-/-- Beyond it the kernel's own numbers may wrap around. -/
+/-- Limit of indices and depths, above which the kernel's fixed-size integers might overflow. -/
 def most : Nat := 65536
 
 def Import.readLevel (m : Import) (j : Json) : Except String Import := do
@@ -80,7 +80,7 @@ def Import.readLevel (m : Import) (j : Json) : Except String Import := do
     | .str "max" => do let l ← m.level a 1; let k ← m.level a 2; pure (plainMax l k)
     | .str "imax" => do let l ← m.level a 1; let k ← m.level a 2; pure (plainImax l k)
     | .str "param" => do let n ← m.name a 1; pure (Level.param n)
-    | _ => .error "no such level"
+    | _ => .error "unknown kind of level"
   if l.depth ≥ most then .error "a level is too deep"
   return { m with levels := m.levels.push l }
 
@@ -106,12 +106,12 @@ def Import.readExpr (m : Import) (j : Json) : Except String Import := do
       let d ← part a 5
       pure (Expr.letE n t v b (match d with | .bool d => d | _ => false))
     | .str "nat" => match ← part a 1 with
-      | .str s => match s.toNat? with | some k => pure (Expr.lit (.natVal k)) | none => .error "no number"
-      | _ => .error "no number"
-    | .str "str" => match ← part a 1 with | .str s => pure (Expr.lit (.strVal s)) | _ => .error "no string"
+      | .str s => match s.toNat? with | some k => pure (Expr.lit (.natVal k)) | none => .error "a natural number was expected"
+      | _ => .error "a natural number was expected"
+    | .str "str" => match ← part a 1 with | .str s => pure (Expr.lit (.strVal s)) | _ => .error "a string was expected"
     | .str "proj" => do let n ← m.name a 1; let i ← num a 2; let x ← m.expr a 3
                       if i ≥ most then .error "too many fields" else pure (Expr.proj n i x)
-    | _ => .error "no such expression"
+    | _ => .error "unknown kind of expression"
   return { m with exprs := m.exprs.push e }
 
 partial def Import.over (f : Import → Json → Except String Import) (a : Array Json) (i : Nat) (m : Import) :
@@ -125,7 +125,7 @@ def Import.of (j : Json) : Except String Import := do
   let m ← m.over Import.readLevel (arr j "levels") 1
   m.over Import.readExpr (arr j "exprs") 0
 
-/-- A declaration: its name, its expressions, and what the kernel is to check; of an axiom only the first two. -/
+/-- A declaration to be replayed: its name, levels and expressions, and for the kernel a `Declaration`, which an axiom lacks. -/
 structure Declared where
   name : Name
   levels : List Name
@@ -163,7 +163,7 @@ def Import.declaration (m : Import) (j : Json) : Except String Declared := do
     | .str "inductive", [] => do
       let types ← listed m.inductive (← jarr (← part a 5))
       pure (some (.inductDecl levels (← num a 4) types false))
-    | _, _ => .error ("no such declaration: " ++ shown name)
+    | _, _ => .error ("invalid declaration: " ++ shown name)
   return { name, levels, exprs, declaration := d }
 
 partial def Import.declarations (m : Import) (a : Array Json) : Except String (List Declared) := listed (fun a i => do
@@ -175,16 +175,17 @@ def checked (env : Environment) (d : Declaration) : BaseIO (Except Json Environm
   | .ok env => return .ok env
   | .error e => return .error (failure "kernel" (← (e.toMessageData {}).toString))
 
-/-- Through the kernel with all of them. What the environment has already is passed over; axioms and inductive types are for
-the statement's side alone: no tactic of Lean's declares one, and the kernel's weak spots have been there. A name without a
-constant may be in Lean's table of what is imported (the compiler's were); what bore it would pass for imported. -/
+/-- Check all declarations with the kernel and add them. Constants that the environment already has are skipped. Only the
+statement's export (`asked` is none) may declare axioms and inductive types: Lean's own tactics declare neither, and known bugs
+of the kernel concern inductive types. Lean's table of imported names also lists names that belong to no constant, such as
+those of the compiler's helpers. They are rejected, since a constant with such a name would count as imported. -/
 partial def replayed (env : Environment) (asked : Option Declared) (l : List Declared) : BaseIO (Except Json Environment) := do
   match l with
   | [] => return .ok env
   | d :: l =>
     if env.contains d.name then replayed env asked l else
     if (env.getModuleIdxFor? d.name).isSome then
-      return .error (failure "export" (shown d.name ++ " is a name that the library keeps"))
+      return .error (failure "export" (shown d.name ++ " is a name that the library reserves"))
     let declaration ← match d.declaration, asked with
       | some (.inductDecl ..), some _ => pure none
       | some (.thmDecl v), some a =>
@@ -213,7 +214,7 @@ def read (j : Json) : Except String (List Declared) := do
 
 def object (j : Json) (key : String) : Json := match j.getObjVal? key with | .ok v => v | _ => .null
 
-/-- The statement as another process elaborated it, the proof as a third found it; this one only asks the kernel. -/
+/-- Check a proof against a statement. Other processes exported both; this one passes them to the kernel. -/
 def Repl.replay (s : Repl) (j : Json) : BaseIO Json := do
   match read (object j "statement"), read (object j "proof") with
   | .error e, _ => return failure "export" ("the statement: " ++ e)
@@ -223,17 +224,17 @@ def Repl.replay (s : Repl) (j : Json) : BaseIO Json := do
     | some (ground_, asked) => match ← replayed s.env none ground_ with
       | .error e => return e
       | .ok env =>
-        if env.contains asked.name then return failure "statement" ("there is a " ++ shown asked.name ++ " already") else
+        if env.contains asked.name then return failure "statement" (shown asked.name ++ " already exists") else
         match ← replayed env (some asked) proof with
         | .error e => return e
         | .ok env => match env.find? asked.name, asked.exprs with
           | some (.thmInfo v), [type] =>
-            if v.type != type then return failure "statement" "another statement was proved" else
+            if v.type != type then return failure "statement" "the proof is of another statement" else
             let below := ground env [asked.name] (deep := true)
             match objection env (excluded env j) (owned env type) (ground env [asked.name]) below with
             | some (kind, e) => return failure kind e
             | none => return .mkObj [("proved", .str (shown asked.name)), ("axioms", list (strings below.axioms))]
-          | _, _ => return failure "statement" "the export does not prove it"
+          | _, _ => return failure "statement" "the export does not prove the statement"
 
 end Monge
 

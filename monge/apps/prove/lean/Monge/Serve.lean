@@ -8,10 +8,11 @@ public meta import Monge.Stated
 public meta import Monge.Split
 
 /-!
-Lean as a server: one JSON request a line on stdin, one JSON answer a line on stdout.
+Lean as a server: it reads one JSON request per line on stdin and writes one JSON answer per line on stdout.
 
-The first line of stdin is a list of secrets, one for each answer that this process may ever give. Tactics run in this process
-and can print; what they print lacks the next secret, and the reader on the other side hangs up on it.
+The first line on stdin is a list of secrets, one for each answer that this process may give; every answer starts with the next
+secret. Tactics run in this process and can print, but they do not know the next secret; the client kills a process that prints
+anything without it.
 -/
 
 open Lean Meta Elab
@@ -23,11 +24,11 @@ namespace Monge
 
 /-! ## Searching -/
 
-/-- Take a name out of a set of lemmas, if it is in it. -/
+/-- Remove a name from a set of lemmas if the set contains it. -/
 def erase (r : Cells) (set n : Name) : BaseIO Unit := do
   let _ ← caught (r.run (do Attribute.erase n set; return ()))
 
-/-- Take names out of the sets that simp, grind and ext draw on. -/
+/-- Remove names from the simp, grind and ext sets. -/
 partial def eraseAll (r : Cells) (l : List Name) : BaseIO Unit := do
   match l with
   | [] => return ()
@@ -37,6 +38,7 @@ partial def eraseAll (r : Cells) (l : List Name) : BaseIO Unit := do
     erase r `grind n
     eraseAll r l
 
+/-- Remove names from one set of lemmas. -/
 partial def eraseFrom (r : Cells) (set : Name) (l : List Name) : BaseIO Unit := do
   match l with
   | [] => return ()
@@ -44,7 +46,7 @@ partial def eraseFrom (r : Cells) (set : Name) (l : List Name) : BaseIO Unit := 
     erase r set n
     eraseFrom r set l
 
-/-- The same for simp and all theorems of modules that are out of reach. -/
+/-- Remove all theorems of excluded modules from the simp set. -/
 partial def eraseBeyond (r : Cells) (env : Environment) (marked : Array Bool) (m : Nat := 0) : BaseIO Unit := do
   match marked[m]? with
   | none => return ()
@@ -52,17 +54,18 @@ partial def eraseBeyond (r : Cells) (env : Environment) (marked : Array Bool) (m
     if beyond then eraseFrom r `simp (theoremsOf env m)
     eraseBeyond r env marked (m + 1)
 
-/-- What a request excludes that is not there, so that a misspelt name is not taken for a wall. -/
+/-- An error if the request excludes or restates a name that does not exist. A misspelt name would otherwise exclude nothing. -/
 partial def absent (env : Environment) (j : Json) : Option Json :=
-  let lost := first (names (arr j "exclude")) (fun n => !env.contains n)
-  match lost, first (names (arr j "exclude_importers")) (fun n => (env.getModuleIdx? n).isNone) with
+  let missing := first (names (arr j "exclude")) (fun n => !env.contains n)
+  match missing, first (names (arr j "exclude_importers")) (fun n => (env.getModuleIdx? n).isNone) with
   | some n, _ => some (failure "statement" ("exclude: there is no " ++ shown n))
   | none, some n => some (failure "statement" ("exclude_importers: there is no module " ++ shown n))
   | none, none => match str j "restates", restated env j with
     | "", _ | _, some _ => none
     | s, none => some (failure "statement" ("restates: there is no " ++ s ++ " in the library"))
 
-/-- An environment whose simp, ext and grind do not know what is excluded. -/
+/-- The header's state, with excluded constants removed from the simp, ext and grind sets, and theorems of excluded modules
+from the simp set. -/
 def without (header : Command.State) (j : Json) : BaseIO Command.State := do
   let env := header.env
   let r ← Cells.of (scopeOf header) 0 { env } {} {}
@@ -93,18 +96,18 @@ def Repl.begin (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
       | .ok (root, g, js) =>
         return s.push { asked, core := ← r.core.get, meta_ := ← r.meta_.get, term := ← r.term.get, goals := [g], root } js
 
-/-- A tactic, or several one after the other, as one tactic. -/
+/-- The text, which may contain several tactics, parsed as one tactic. -/
 def parsed (env : Environment) (text : String) : Except String Syntax :=
   Parser.runParserCategory env `tactic ("(\n" ++ text ++ "\n)") "<tactic>"
 
-/-- Holes that are filled already, under variables, and wait for others before they show. -/
+/-- Metavariables that delayed assignments wait for, prepended to `rest`: their values are not yet part of the proof term. -/
 partial def pending (m : MetavarContext) (ids : List MVarId) (rest : List MVarId) : List MVarId := match ids with
   | [] => rest
   | id :: ids => match m.getDelayedMVarAssignmentCore? id with
     | some d => d.mvarIdPending :: pending m ids rest
     | none => pending m ids rest
 
-/-- The constants that stand now in the place of some goals. -/
+/-- The constants in the terms assigned to these goals. -/
 partial def filled (r : Cells) (gs : List MVarId) : EIO Exception (List Name) := do
   match gs with
   | [] => return []
@@ -113,8 +116,8 @@ partial def filled (r : Cells) (gs : List MVarId) : EIO Exception (List Name) :=
     let gs := pending (← r.meta_.get).mctx (e.collectMVars {}).result.toList gs
     return mentioned e.getUsedConstants (← filled r gs)
 
-/-- The state after a tactic, or the kind of its failure and a message. What no proof may use is a failure at once, so that the
-state it leads to does not stand in the way of one reached honestly. -/
+/-- The state after a tactic, or the kind of its failure and a message. A tactic that uses a forbidden constant fails here
+already: otherwise the search would drop the same state as a duplicate when a permitted tactic reaches it. -/
 def stepped (n : Node) (stx : Syntax) (heartbeats most : Nat) : BaseIO (Except (String × String) (Node × List Json)) := do
   let r ← Cells.of n.asked.scope heartbeats { n.core with messages := {} } n.meta_ n.term
   let tactic ← IO.mkRef ({ goals := n.goals } : Tactic.State)
@@ -160,7 +163,7 @@ def Repl.step (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
     | .error (kind, e) => return (s, .mkObj (("failed", .str kind) :: ("message", .str e) :: cost))
     | .ok (n, js) => return s.push n js cost
 
-/-- The whole proof of a state without goals, checked by the kernel here. Another process has the last word. -/
+/-- Check the proof of a state without goals with this process's kernel. Another process makes the final decision. -/
 def finished (n : Node) (heartbeats : Nat) : BaseIO (Except Json Unit) := do
   let r ← Cells.of n.asked.scope heartbeats n.core n.meta_ n.term
   match ← caught (r.run (do
@@ -192,7 +195,7 @@ def Repl.finish (s : Repl) (j : Json) : BaseIO Json := do
       | .error e => return e
       | .ok _ => return .mkObj [("ok", .bool true)]
 
-/-- Forget states; those after them stay. -/
+/-- Delete states; states derived from them stay. -/
 partial def Repl.drop (s : Repl) (states : Array Json) (i : Nat := 0) : Repl :=
   match states[i]? with
   | none => s
@@ -202,7 +205,8 @@ partial def Repl.drop (s : Repl) (states : Array Json) (i : Nat := 0) : Repl :=
 
 /-! ## Proofs as text -/
 
-/-- What a statement says: all that it rests on, what types its header declares, and last itself, as an axiom. -/
+/-- Elaborate a statement. The answer has its printed forms and an export of its dependencies, of all inductive types that the
+header declares, and finally of the statement itself, as an axiom. -/
 def Repl.state (s : Repl) (j : Json) : BaseIO Json := do
   match s.headers[nat j "header"]? with
   | none => return failure "request" "no such header"
@@ -218,12 +222,12 @@ def Repl.state (s : Repl) (j : Json) : BaseIO Json := do
           ("explicit", .str explicit), ("resolved", list resolved), ("export", x.json)]
       | .error e, _ | _, .error e => return failure "statement" e
 
-/-- As it is, but for the clock: a whole proof takes what all its tactics may. -/
+/-- The state without a heartbeat limit: a complete proof may need the budgets of all its tactics together. -/
 def untimed (s : Command.State) : Command.State := match s.scopes with
   | scope :: rest => { s with scopes := { scope with opts := scope.opts.setNat `maxHeartbeats 0 } :: rest }
   | [] => s
 
-/-- Compile a theorem with its proof as text after a header, and export all that it adds. -/
+/-- Compile a theorem with its proof, given as text, after a header; export every constant that it adds. -/
 def Repl.compile (s : Repl) (j : Json) : BaseIO Json := do
   match s.headers[nat j "header"]? with
   | none => return failure "request" "no such header"
@@ -242,7 +246,7 @@ def Repl.compile (s : Repl) (j : Json) : BaseIO Json := do
 
 /-! ## The library -/
 
-/-- Does Lean make theorems of this name by itself? -/
+/-- True if Lean generates theorems of this name. -/
 def automatic (n : Name) : Bool :=
   let short := match n with | .str _ s => s | _ => "_"
   n.isInternal || isPrivateName n || n.hasMacroScopes || (shown n).toName != n ||
@@ -262,7 +266,7 @@ partial def rows (r : Cells) (l : List Name) : BaseIO (List Json) := do
     | .ok text => return .mkObj [("name", .str (shown n)), ("statement", .str (text.pretty 100))] :: rest
     | .error _ => return rest
 
-/-- The public theorems of a module of the library, by its number. -/
+/-- The public theorems of the library module with this index. -/
 def Repl.library (s : Repl) (j : Json) : BaseIO Json := do
   let m := nat j "module"
   match s.env.header.moduleNames[m]? with
@@ -306,11 +310,11 @@ partial def serving (input output : IO.FS.Stream) (secrets : List Json) (s : Rep
     output.flush
     serving input output secrets s
 
-/-- Import modules, Init first as every file does, and serve. -/
+/-- Import the modules, after Init as in every file, and answer requests. -/
 def serve (mods : List String) : IO Unit := do
   let input ← IO.getStdin
   let output ← IO.getStdout
-  -- a misspelt type is an error, not a variable
+  -- otherwise a misspelt type would become a variable
   let options : Options := (({} : Options).setBool `Elab.async false).setBool `autoImplicit false
   let empty := Command.mkState (← mkEmptyEnvironment) {} options
   let (env, messages) ← processHeaderCore 0 (modules ("Init" :: mods)) false options {} (Source.of "<imports>" "" empty).context
@@ -324,7 +328,7 @@ def serve (mods : List String) : IO Unit := do
       output.flush
       serving input output secrets { env, options }
     | [] => return ()
-  | _ => throw (IO.userError "the first line is a list of secrets")
+  | _ => throw (IO.userError "the first line must be a list of secrets")
 
 end Monge
 

@@ -4,8 +4,8 @@ public import Lean.Elab.Frontend
 public meta import Monge.Elab
 
 /-!
-A user's text, split by Lean's parser: which of its commands are theorems, and where each theorem's name, signature and proof
-stand. Positions are offsets in bytes of the text's UTF-8.
+Splits a user's text with Lean's parser: finds its theorems, and the positions of each theorem's name, signature and proof.
+Positions are byte offsets in the UTF-8 text.
 -/
 
 open Lean Meta Elab
@@ -16,7 +16,7 @@ public meta section
 namespace Monge
 
 mutual
-/-- The first part of these kinds, from the left, the outer before the inner. -/
+/-- The first node of one of these kinds, in pre-order. -/
 partial def within (kinds : List Name) (stx : Syntax) : Option Syntax :=
   if kinds.contains stx.getKind then some stx else withinAny kinds stx.getArgs
 
@@ -40,17 +40,18 @@ def gaps : List Name := [``Parser.Term.sorry, ``Parser.Tactic.tacticSorry, ``Par
 def blocks : List Name := [``Parser.Term.byTactic, ``Parser.Term.byTactic']
 def sequences : List Name := [``Parser.Tactic.tacticSeq]
 
-/-- A declaration without its modifiers, and with them, if it is a theorem, a lemma or an example. -/
+/-- The declaration, without its modifiers, if the command is a theorem, a lemma or an example. -/
 def theoremOf (stx : Syntax) : Option Syntax :=
   if stx.getKind == `lemma then some stx
   else if stx.getKind == ``Parser.Command.declaration && theorems.contains stx[1].getKind then some stx[1]
   else none
 
-/-- A command without the commands that stand before it with an `in`, and where these `in` stand. -/
+/-- The command after all prefixes `... in`, and the positions of these `in` keywords. -/
 partial def bare (stx : Syntax) (ins : List Json := []) : Syntax × List Json :=
   if stx.getKind == ``Parser.Command.in then bare stx[2] (range stx[1] :: ins) else (stx, ins)
 
-/-- A proof as a tactic: the tactics after `by`, or a term; nothing of one that has equations, `where` or `termination_by`. -/
+/-- Position of a proof's tactics after `by`, or of its term, prepended to `rest`; no position for a proof with equations,
+`where` or `termination_by`. -/
 def tacticOf (value : Syntax) (rest : List (String × Json)) : List (String × Json) :=
   let body := value[1]
   if value.getKind != ``Parser.Command.declValSimple || body.getTailPos? != value.getTailPos? then rest else
@@ -60,7 +61,7 @@ def tacticOf (value : Syntax) (rest : List (String × Json)) : List (String × J
     match within sequences block with | some tactics => ("tactics", range tactics) :: rest | none => rest
   | none => ("term", range body) :: rest
 
-/-- Where the parts of a theorem stand. -/
+/-- Positions of the parts of a theorem; none if the command is not one. -/
 def partsOf (stx : Syntax) : Option (List (String × Json)) :=
   let (inner, ins) := bare stx
   match theoremOf inner with
@@ -83,9 +84,9 @@ def partsOf (stx : Syntax) : Option (List (String × Json)) :=
     | false, some id => some (("name", range id[0]) :: parts)
     | _, _ => some parts
 
-/-- Why the text of a command is not searched although it seems to state a theorem. -/
+/-- The reason why a command that contains a theorem is skipped; none if it contains none. -/
 def passedOver (stx : Syntax) : Option String :=
-  if (within theorems stx).isSome then some "theorems inside of another command are not read" else none
+  if (within theorems stx).isSome then some "theorems inside another command are not read" else none
 
 partial def placed (ms : List Message) (found : Array Json := #[]) : BaseIO (Array Json) := do
   match ms with
@@ -99,13 +100,13 @@ partial def placed (ms : List Message) (found : Array Json := #[]) : BaseIO (Arr
 structure Splitting where
   theorems : Array Json := #[]
   wrong : Array Json := #[]
-  /-- Where a command began that does not parse, and why: it ends where the next begins. -/
+  /-- Start and errors of the last command if it does not parse. It ends where the next command begins. -/
   broken : Option (Nat × Array Json) := none
 
 def Splitting.flaw (x : Splitting) (kind : String) (a b : Nat) (messages : Array Json) : Splitting :=
   { x with wrong := x.wrong.push (.mkObj [("kind", .str kind), ("range", list [int a, int b]), ("messages", .arr messages)]) }
 
-/-- At the place of the next command: the one before ends here if it did not parse. -/
+/-- Called at the start of each command. If the previous command did not parse, it is recorded as ending here. -/
 def Splitting.at_ (x : Splitting) (start : Nat) : Splitting := match x.broken with
   | some (a, messages) => { x.flaw "syntax" a start messages with broken := none }
   | none => x
@@ -116,8 +117,8 @@ def Splitting.add (x : Splitting) (stx : Syntax) (start stop : Nat) : Splitting 
     | some why => x.flaw "passed over" start stop #[list [int 0, int 0, .str why]]
     | none => x
 
-/-- Parse commands to the end of the text. A command is elaborated before the next is parsed, for it may change the syntax; a
-theorem only if the errors of a complete file are wanted, for it changes none. -/
+/-- Parse commands to the end of the text. Each command is elaborated before the next is parsed, since it may change the syntax.
+Theorems do not change the syntax and are elaborated only for a complete file, to report their errors. -/
 partial def Source.split (s : Source) (complete : Bool) (parsed : Parser.ModuleParserState := s.first)
     (x : Splitting := {}) : BaseIO Splitting := do
   let start := parsed.pos.byteIdx
@@ -141,7 +142,7 @@ partial def Source.split (s : Source) (complete : Bool) (parsed : Parser.ModuleP
   let x := if failed.size > 0 then x.flaw "elaboration" start stop failed else x
   Source.split { s with state } complete parsed x
 
-/-- The theorems of a text, with the places of their parts, and what in it is wrong. -/
+/-- The theorems of a text, with the positions of their parts, and the errors in the text. -/
 def Repl.split (s : Repl) (j : Json) : BaseIO Json := do
   let start ← s.start
   let complete := match j.getObjVal? "complete" with | .ok (.bool b) => b | _ => false

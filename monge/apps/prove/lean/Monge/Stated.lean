@@ -5,7 +5,8 @@ public meta import Monge.Elab
 public meta import Monge.Export
 
 /-!
-Headers and statements: what they declare, what they say, and what of Lean's own words they give another meaning.
+Elaborates headers and statements, prints statements unambiguously, and reports whatever in a header changes the meaning of the
+library's names, notations or instances.
 -/
 
 open Lean Meta Elab
@@ -15,7 +16,7 @@ set_option linter.unusedVariables false
 public meta section
 namespace Monge
 
-/-! ## What a header declares -/
+/-! ## Declarations of a header -/
 
 mutual
 partial def declaredIn (node : PersistentHashMap.Node Name ConstantInfo) (rest : List ConstantInfo) : List ConstantInfo :=
@@ -37,7 +38,7 @@ partial def declaredAmong (cs : Array ConstantInfo) (i : Nat) (rest : List Const
   | some c => c :: declaredAmong cs (i + 1) rest
 end
 
-/-- All that was declared since the imports. -/
+/-- All constants declared since the imports. -/
 def declared (env : Environment) : List ConstantInfo := declaredIn env.constants.map₂.root []
 
 partial def typesOfAll (l : List ConstantInfo) : List Name := match l with
@@ -48,14 +49,14 @@ partial def typesOfAll (l : List ConstantInfo) : List Name := match l with
 /-- The inductive types that a header declares. -/
 def types (env : Environment) : List Name := typesOfAll (declared env)
 
-/-! ## What a header redefines -/
+/-! ## Redefinitions in a header -/
 
-/-- Commands that declare something, or decide where names are looked up; all others are listed. -/
+/-- Commands that only declare something or affect name lookup; all other commands are reported. -/
 def plain : List Name := [
   ``Parser.Command.declaration, ``Parser.Command.mutual, ``Parser.Command.namespace, ``Parser.Command.section,
   ``Parser.Command.end, ``Parser.Command.universe, ``Parser.Command.open, ``Parser.Command.moduleDoc]
 
-/-- Attributes that change what tactics do, not what a statement says. -/
+/-- Attributes that affect tactics and not the meaning of a statement. -/
 def mild : List String := ["@[simp]", "@[ext]", "@[grind]", "@[grind =]", "@[reducible]", "@[inline]", "@[refl]", "@[symm]"]
 
 def written (text : String) (stx : Syntax) : String :=
@@ -63,10 +64,10 @@ def written (text : String) (stx : Syntax) : String :=
   | some a, some b => String.Pos.Raw.extract text a b
   | _, _ => ""
 
-/-- Why a command is told of: its text, or that of its attributes. -/
-partial def telling (text : String) (stx : Syntax) : Option String :=
+/-- The text of a command if it must be reported: it is not plain, or has attributes that are not mild. -/
+partial def noteOn (text : String) (stx : Syntax) : Option String :=
   if stx.getKind == ``Parser.Command.in then
-    match telling text stx[0], telling text stx[2] with
+    match noteOn text stx[0], noteOn text stx[2] with
     | none, none => none
     | _, _ => some (written text stx)
   else
@@ -75,13 +76,13 @@ partial def telling (text : String) (stx : Syntax) : Option String :=
   let attributes := written text stx[0][1]
   if attributes == "" || mild.contains attributes then none else some (written text stx)
 
-partial def told (text : String) (l : List Syntax) (rest : List Json) : List Json := match l with
+partial def notesOn (text : String) (l : List Syntax) (rest : List Json) : List Json := match l with
   | [] => rest
-  | stx :: l => match telling text stx with
-    | some s => .str s :: told text l rest
-    | none => told text l rest
+  | stx :: l => match noteOn text stx with
+    | some s => .str s :: notesOn text l rest
+    | none => notesOn text l rest
 
-/-- The imported name that `n` stands before where names are looked up in `scope`. -/
+/-- The imported name that `n` shadows inside the namespace `scope`. -/
 partial def shadows (env : Environment) (n scope : Name) : Option Name :=
   match scope with
   | .anonymous => none
@@ -89,7 +90,7 @@ partial def shadows (env : Environment) (n scope : Name) : Option Name :=
     let short := n.replacePrefix scope .anonymous
     if short != n && (env.getModuleIdxFor? short).isSome then some short else shadows env n p
 
-/-- The same where one of some namespaces is open. -/
+/-- The imported name that `n` shadows because of one of these `open` declarations. -/
 partial def shadowsOpen (env : Environment) (n : Name) (l : List OpenDecl) : Option Name := match l with
   | .simple scope _ :: l => match shadows env n scope with | some short => some short | none => shadowsOpen env n l
   | .explicit short full :: l =>
@@ -105,8 +106,8 @@ def arity : DiscrTree.Key → Nat
   | .arrow => 0
   | _ => 0
 
-/-- Do the keys of one argument, of which `left` are to come, mention a constant that was declared since the imports? The
-answer and the place after them. Keys know no reducible definition any more. -/
+/-- True if the next `left` subterms, read from index `i` of the keys, mention a constant declared since the imports; also the
+index after them. In keys, reducible definitions are already unfolded. -/
 partial def ownKeys (env : Environment) (keys : Array DiscrTree.Key) (i left : Nat) : Bool × Nat :=
   if left == 0 then (false, i) else
   match keys[i]? with
@@ -116,14 +117,15 @@ partial def ownKeys (env : Environment) (keys : Array DiscrTree.Key) (i left : N
     let (more, j) := ownKeys env keys (i + 1) (left - 1 + arity key)
     (own || more, j)
 
-/-- The same for the arguments of a class from the `k`-th on, but for those that are outputs. -/
+/-- True if an argument of a class, from the `k`-th on and except output parameters, mentions a constant declared since the
+imports. -/
 partial def ownArguments (env : Environment) (outputs : Array Nat) (keys : Array DiscrTree.Key) (i k : Nat) : Bool :=
   if i ≥ keys.size then false else
   let (own, j) := ownKeys env keys i 1
   (own && !hasNat outputs k) || ownArguments env outputs keys j (k + 1)
 
-/-- Does an instance give a class of the library a meaning at types of the library, or at any type? Its keys say where it is
-tried. -/
+/-- True if a constant is an instance of a library class that applies to library types or to any type. Its discrimination tree
+keys determine the types that it applies to. -/
 def foreign (env : Environment) (c : ConstantInfo) : BaseIO Bool := do
   if !Meta.isInstanceCore env c.name then return false
   let r ← Cells.of { header := "" } 0 { env } {} {}
@@ -146,15 +148,15 @@ partial def redefined (env : Environment) (scope : Command.Scope) (l : List Cons
     let n := match privateToUserName? c.name with | some n => n | none => c.name
     if ← foreign env c then return .str ("an instance for Lean's own types: " ++ shown n) :: rest
     match shadows env n scope.currNamespace, shadowsOpen env n scope.openDecls with
-    | some short, _ | none, some short => return .str (shown n ++ " stands before Lean's own " ++ shown short) :: rest
+    | some short, _ | none, some short => return .str (shown n ++ " shadows Lean's own " ++ shown short) :: rest
     | none, none => return rest
 
 def Repl.header (s : Repl) (text : String) : BaseIO (Repl × Json) := do
   let start ← s.start
   let (stxs, failed, state) ← (Source.of "<header>" text start).all
   if failed.size == 0 then
-    let tells := told text stxs.toList (← redefined state.env (scopeOf state) (declared state.env))
-    return ({ s with headers := s.headers.push state }, .mkObj [("header", int s.headers.size), ("notes", list tells)])
+    let notes := notesOn text stxs.toList (← redefined state.env (scopeOf state) (declared state.env))
+    return ({ s with headers := s.headers.push state }, .mkObj [("header", int s.headers.size), ("notes", list notes)])
   return (s, .mkObj [("failed", .str "header"), ("errors", .arr failed)])
 
 /-! ## Statements -/
@@ -165,7 +167,7 @@ partial def count (lctx : LocalContext) (i : Nat := 0) : Nat :=
   | some d => (if d.isImplementationDetail then 0 else 1) + count lctx (i + 1)
   | none => count lctx (i + 1)
 
-/-- How many hypotheses the goal knows that a tactic at `start` or after it met, if it is one. -/
+/-- The number of hypotheses of the first goal before a tactic, if the node is a tactic at or after `start`. -/
 def met (start : String.Pos.Raw) : Info → Option Nat
   | .ofTacticInfo i => match i.stx.getPos?, i.goalsBefore with
     | some p, g :: _ => if p.byteIdx < start.byteIdx then none else
@@ -176,7 +178,7 @@ def met (start : String.Pos.Raw) : Info → Option Nat
   | _ => none
 
 mutual
-/-- How many hypotheses a statement has before its colon: what the goal of a proof that begins at `start` knows. -/
+/-- The number of hypotheses before a statement's colon: those of the goal of a proof that begins at `start`. -/
 partial def before (start : String.Pos.Raw) : InfoTree → Option Nat
   | .context _ t => before start t
   | .hole _ => none
@@ -200,12 +202,12 @@ partial def beforeOf (start : String.Pos.Raw) (ts : Array InfoTree) (i : Nat) : 
   | some t => match before start t with | some n => some n | none => beforeOf start ts (i + 1)
 end
 
-/-- The name of a theorem that is written so in a scope. -/
+/-- The full name of a theorem declared as `name` in a scope. -/
 def fullName (scope : Command.Scope) (name : String) : Name :=
   let n := name.toName
   if n.getRoot == `_root_ then n.replacePrefix `_root_ .anonymous else scope.currNamespace ++ n
 
-/-- A theorem without proof, elaborated as a command: its constant and how many hypotheses stand before its colon. -/
+/-- Elaborate a theorem without its proof, as a command. Returns its constant and the number of hypotheses before its colon. -/
 def stated (header : Command.State) (name signature : String) : BaseIO (Except Json (ConstantVal × Nat)) := do
   let text := "theorem " ++ name ++ " " ++ signature ++ "\n"
   let proof := text.rawEndPos
@@ -231,17 +233,17 @@ partial def excluding (known : Array Name) (l : List Name) : List Name := match 
   | [] => []
   | n :: l => if hasName known n then excluding known l else n :: excluding known l
 
-/-- Is a universe level of a constant one that its arguments leave open? -/
+/-- True if the types of a constant's arguments do not determine all its universe levels. -/
 partial def openLevel (params : List Name) (type : Expr) : Bool := match type with
   | .forallE _ d b _ => openLevel (excluding (collectLevelParams {} d).params params) b
   | _ => match params with | [] => false | _ => true
 
-/-- Does a statement depend on universe levels that are not seen in what it prints otherwise? -/
+/-- True if a statement depends on universe levels that its printed form does not determine without them. -/
 def levelsMatter (env : Environment) (e : Expr) : Bool := (e.find? fun
   | .const n (_ :: _) => match env.find? n with | some c => openLevel c.levelParams c.type | none => false
   | _ => false).isSome
 
-/-- Options of printing that hide nothing a reader would miss, whatever the header set. -/
+/-- Printing options that hide nothing essential, independent of the header's options. -/
 def open_ (universes : Bool) : Options :=
   let o : Options := ({} : Options).setBool `pp.notation false
   let o := ((o.setBool `pp.fullNames true).setBool `pp.privateNames true).setBool `pp.fieldNotation false
@@ -255,8 +257,8 @@ def pretty (env : Environment) (o : Options) (e : Expr) : BaseIO (Except String 
     let text ← r.run (do let text ← ppExpr e; return text)
     return text.pretty 100)
 
-/-- A statement as elaborated: without notations, with all namespaces and the types of numerals, and with universe levels where
-they matter; and with every argument and level. -/
+/-- Two printed forms of an elaborated statement: one without notations, with full names, types of numerals, and universe levels
+where they matter; and one with every argument and universe level. -/
 def spelt (header : Command.State) (c : ConstantVal) : BaseIO (Except String (String × String)) := do
   let env := header.env
   match ← pretty env (open_ (levelsMatter env c.type)) c.type with
@@ -265,14 +267,14 @@ def spelt (header : Command.State) (c : ConstantVal) : BaseIO (Except String (St
     | .error e => return .error e
     | .ok explicit => return .ok (text, explicit)
 
-/-! ## Instances that a statement rests on -/
+/-! ## Instances in a statement -/
 
 partial def mentionsOwn (env : Environment) (cs : Array Name) (i : Nat := 0) : Bool := match cs[i]? with
   | none => false
   | some c => (env.getModuleIdxFor? c).isNone || mentionsOwn env cs (i + 1)
 
-/-- The instances among the arguments of a constant of the library that give a class a meaning at types of the library and are
-not the library's own: declared by the header, or a hypothesis about types that are no variables. -/
+/-- The instances among the arguments of a library constant that apply to library types but do not come from the library:
+declared by the header, or a hypothesis whose type contains no variables. -/
 partial def ownInstances (env : Environment) (params : Array ParamInfo) (args : Array Expr) (i : Nat) (found : List Expr) :
     MetaM (List Expr) := do
   match params[i]?, args[i]? with
@@ -294,12 +296,12 @@ partial def resolved (l : List Expr) (rest : List String) : MetaM (List String) 
     let rest ← resolved l rest
     return if rest.contains text then rest else text :: rest
 
-/-- The arguments of an application, the last first in, before `rest`. -/
+/-- The arguments of an application in order, prepended to `rest`. -/
 partial def argumentsOf (e : Expr) (rest : List Expr) : List Expr :=
   match e with | .app f a => argumentsOf f (a :: rest) | _ => rest
 
 mutual
-/-- For each instance that a statement takes from elsewhere than the library: its class, and the instance. -/
+/-- A line `CLASS is INSTANCE` for each instance in a statement that does not come from the library. -/
 partial def resolutions (env : Environment) (e : Expr) (found : List String) : MetaM (List String) := do
   match e with
   | .forallE n t b i => resolutionsUnder env n t b i (← resolutions env t found)
