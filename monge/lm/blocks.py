@@ -80,11 +80,13 @@ class Graft(nn.Module):
         for name in ("attention_type", "layer_type"):  # some models read these attributes of their blocks
             if isinstance(kind := getattr(block, name, None), str):
                 setattr(self, name, kind)
+        _, *self._names = inspect.signature(block.forward).parameters  # GPT-2 passes the mask and the cache by position
         parameters = inspect.signature(module.forward).parameters.values()
         self._accepts_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self._accepted = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
 
-    def forward(self, hidden_states: Tensor, *_: Any, **context: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, *positional: Any, **context: Any) -> Tensor:
+        context |= dict(zip(self._names, positional, strict=False))
         return self.module(
             hidden_states, **{k: v for k, v in context.items() if self._accepts_all or k in self._accepted}
         )

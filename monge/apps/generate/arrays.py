@@ -12,7 +12,10 @@ X, LABELS = ("x", "X"), ("labels", "label", "y", "Y")
 
 
 def numpy_array(path: Path, data_range: Range = "auto") -> Dataset:
-    """The data of an .npy file, or of the arrays x and labels (or y) of an .npz file."""
+    """The data of an .npy file, or of the arrays x and, optionally, labels (or label, y) of an .npz file.
+
+    `data_range` is the value range of images; auto infers it. ValueError if the file cannot be used.
+    """
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
@@ -25,7 +28,8 @@ def numpy_array(path: Path, data_range: Range = "auto") -> Dataset:
     array, values, notes = _select_arrays(path, arrays)
     if array.dtype.kind not in "iufb" or not 2 <= array.ndim <= 4:
         raise ValueError(
-            f"{path}: the array is {array.dtype} {array.shape}; give numbers of shape (n, D), (n, H, W) or (n, C, H, W)"
+            f"{path}: the array is {array.dtype} {array.shape}; give numbers of shape (n, D),"
+            " (n, H, W), (n, C, H, W) or (n, H, W, C)"
         )
     check_distinct(f"{path}: the array", array)
     labels, classes = (None, ()) if values is None else classes_of(f"{path}: labels", values)
@@ -36,17 +40,17 @@ def numpy_array(path: Path, data_range: Range = "auto") -> Dataset:
     if axes == "ND":
         raise ValueError(f"{path}: --data-range applies to images, but the array has shape {array.shape}; leave it out")
     if array.ndim == 4 and (axes == "NHWC" or array.shape[1] not in (1, 3, 4)):
-        notes.append(f"{path}: shape {array.shape} is read as images of ({', '.join(axes).replace('N', 'n')})")
+        notes.append(f"{path}: shape {array.shape} is read as images (n, {', '.join(axes[1:])})")
     images = channels_first(array, axes)
     nonfinite = images[~np.isfinite(images)] if images.dtype.kind == "f" else images[:0]
-    levels, bounds, more = (None, None, []) if nonfinite.size else value_range(str(path), images, data_range)
+    levels, bounds, range_notes = (None, None, []) if nonfinite.size else value_range(str(path), images, data_range)
     layout = Layout("array", str(array.dtype), axes, classes=classes, bounds=bounds)
     x = in_precision(np.ascontiguousarray(images))
-    return Dataset(str(path), x, labels, levels, layout, (*notes, *more))
+    return Dataset(str(path), x, labels, levels, layout, (*notes, *range_notes))
 
 
 def _select_arrays(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """(data, labels, notes) among the arrays of a file."""
+    """(data, labels or None, notes), picked by name from the arrays of a file."""
     x = next((name for name in X if name in arrays), "arr_0" if list(arrays) == ["arr_0"] else None)
     if x is None:
         raise ValueError(f"{path}: no array 'x', only {sorted(arrays)}; save with np.savez(path, x=..., labels=...)")
@@ -54,14 +58,17 @@ def _select_arrays(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarra
     if len(labels) > 1:
         raise ValueError(f"{path}: {' and '.join(map(repr, labels))} may both be labels; save only one of them")
     unused = sorted(arrays.keys() - {x, *labels})
-    notes = [f"{path}: not used: {', '.join(map(repr, unused))}"] if unused else []
+    notes = [f"{path}: unused arrays: {', '.join(map(repr, unused))}"] if unused else []
     if labels and labels[0] != "labels":
         notes.append(f"{path}: {labels[0]!r} is read as labels")
     return arrays[x], arrays[labels[0]] if labels else None, notes
 
 
 def _axes(shape: tuple[int, ...]) -> str:
-    """The axes of an array. Channels come first unless only the last axis can be 1, 3 or 4 channels."""
+    """The axes of an array of this shape: ND, NHW, NCHW or NHWC.
+
+    Channels are last if only the last of the three image axes can be 1, 3 or 4 channels, except in square latents (16, 4, 4).
+    """
     if len(shape) < 4:
         return {2: "ND", 3: "NHW"}[len(shape)]
     first, rows, last = shape[1:]
@@ -69,14 +76,14 @@ def _axes(shape: tuple[int, ...]) -> str:
 
 
 def channels_first(array: np.ndarray, axes: str) -> np.ndarray:
-    """Images of these axes as (n, C, H, W)."""
+    """Images with axes NHW, NCHW or NHWC as (n, C, H, W)."""
     if axes == "NHWC":
         return np.moveaxis(array, -1, 1)
     return array[:, None] if axes == "NHW" else array
 
 
 def restore(x: torch.Tensor, layout: Layout) -> np.ndarray:
-    """Samples with the axes and the dtype of the original array."""
+    """Samples with the axes and dtype of the original array: integers are rounded and clipped, booleans are true from 0.5."""
     array, dtype = x.numpy(), np.dtype(layout.dtype)
     if layout.axes == "NHWC":
         array = np.moveaxis(array, 1, -1)

@@ -47,8 +47,8 @@ def _fit(recipe: Generate | Reflow, out: Path, *, resume: bool, tensorboard: boo
         console.print(f"Semidiscrete potentials: the marginal of the data points has an L1 error of {float(error):.3f}")
     classes = generator_of(opened).layout.classes
     if classes:
-        more = f", ... ({len(classes)} in all)" if len(classes) > 20 else ""
-        console.print(f"Classes: {', '.join(map(repr, classes[:20]))}{more}")
+        suffix = f", ... ({len(classes)} in all)" if len(classes) > 20 else ""
+        console.print(f"Classes: {', '.join(map(repr, classes[:20]))}{suffix}")
     console.print(f"Trained. The run is in {out}; next: monge generate evaluate {quote(str(out))}")
 
 
@@ -61,7 +61,7 @@ def reflow(
     data: Path | None = None,
     resume: bool = False,
 ) -> None:
-    """Straighten a trained flow: train a student on pairs of noise and samples that it generates (rectified flow).
+    """Straighten a trained flow: train a student on pairs of noise and the samples that the flow maps it to (rectified flow).
 
     Args:
         run: Run directory of the teacher; not needed with --resume.
@@ -86,7 +86,7 @@ def reflow(
 
 
 def demo(*, out: Path = Path("runs/demo"), steps: int = 3000) -> None:
-    """Train OT-CFM on the built-in digits, sample and evaluate, in three minutes. An interrupted run is resumed.
+    """Train OT-CFM on the built-in digits, then sample and evaluate: about three minutes. Resumes an interrupted run.
 
     Args:
         out: Run directory; created if needed.

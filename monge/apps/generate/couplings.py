@@ -14,7 +14,7 @@ from monge.math.types import Pair
 
 @dataclass(frozen=True)
 class Couplings:
-    """The couplings of training batches and of held-out data, and their constants, which the run stores."""
+    """The couplings of training batches and of held-out data, and the constants of the first, which the run stores."""
 
     training: Coupling
     held_out: Coupling
@@ -26,7 +26,8 @@ def couplings(
 ) -> Couplings:
     """The couplings called `name` for normalised training data.
 
-    Semidiscrete potentials are defined on the training data only, so held-out data are coupled by exact OT in batches.
+    OT is within each class if there are labels, except for ot-across. `warm` starts exact OT from semidiscrete potentials,
+    which exist for the training data only. So for semidiscrete, held-out data are coupled by exact OT in batches.
     """
     label = "label" if labels is not None and name != "ot-across" else None
     if name == "independent":
@@ -48,7 +49,7 @@ def couplings(
 def _potentials(
     x: Float[Tensor, "n *s"], groups: Int[Tensor, "n"] | None, seed: int
 ) -> tuple[Float[Tensor, "n"], float]:
-    """(potentials, error) of the semidiscrete plan from Gaussian noise to x, within each group."""
+    """(potentials, L1 marginal error) of the semidiscrete plan from Gaussian noise to x, within each group."""
     generator = seeded(seed, 2)
     return semidiscrete(
         lambda n: torch.randn(n, x[0].numel(), generator=generator), x.flatten(1), groups=groups, generator=generator

@@ -1,4 +1,4 @@
-"""Data sets by name or path: built-in digits and toys, image folders, arrays, tables. Loaded into memory and checked."""
+"""Data sets by name or path: the built-in digits and toys, image folders, arrays and tables, checked and held in memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +24,10 @@ READERS: dict[str, Callable[[Path], Dataset]] = {
 
 
 def load(source: str, *, data_range: Range = "auto") -> Dataset:
-    """The data set called digits, a toy by name, or a path: an image folder, .npy, .npz (x, labels), .parquet or .csv.
+    """The data set `source`: digits, the name of a toy, or the path of an image folder, .npy, .npz, .parquet or .csv file.
 
-    `data_range` is the range of values of image arrays; auto infers it.
+    `data_range` is the value range of image arrays; auto infers it. ValueError if there are no such data or they cannot be
+    trained on.
     """
     path = Path(source)
     if data_range != "auto" and (path.suffix.lower() not in (".npy", ".npz") or not path.is_file()):
@@ -50,13 +51,13 @@ def load(source: str, *, data_range: Range = "auto") -> Dataset:
 
 
 def absolute_source(source: str) -> str:
-    """`source` as an absolute path without links; names of built-in data and missing paths are returned unchanged."""
+    """`source` as an absolute path with links and ~ resolved; names of built-in data and missing paths are left unchanged."""
     path = Path(source).expanduser()
     return source if source == "digits" or source in TOYS or not path.exists() else str(path.resolve())
 
 
 def digits() -> Dataset:
-    """1,797 handwritten digits of 8 x 8 pixels in 0 .. 16, with labels, from scikit-learn's wheel."""
+    """1,797 labelled images of handwritten digits, 8 x 8 pixels with values 0 .. 16, bundled with scikit-learn."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -69,16 +70,16 @@ def _validated(data: Dataset) -> Dataset:
     """The data set, unchanged. ValueError if it cannot be trained on."""
     if not data.x.numel():
         raise ValueError(
-            f"{data.name}: {len(data.x)} items of shape {data.shape} hold no values to train on; give more"
+            f"{data.name}: {len(data.x)} items of shape {data.shape} hold no values to train on; give more data"
         )
     if data.labels is not None and len(data.labels) != len(data.x):
         raise ValueError(f"{data.name}: {len(data.labels)} labels for {len(data.x)} items; give one label per item")
     flat = data.x.flatten(1)
-    bad = ~torch.isfinite(flat)
-    if bool(bad.any()):
-        row, column = (int(i) for i in bad.nonzero()[0])
+    nonfinite = ~torch.isfinite(flat)
+    if bool(nonfinite.any()):
+        row, column = (int(i) for i in nonfinite.nonzero()[0])
         raise ValueError(
-            f"{data.name}: item {row} holds {float(flat[row, column])} at entry {column}, one of {int(bad.sum())}"
+            f"{data.name}: item {row} holds {float(flat[row, column])} at entry {column}, one of {int(nonfinite.sum())}"
             " non-finite values; remove, fill or rescale them"
         )
     if len(flat) > 1 and len(data.shape) == 1:
@@ -96,7 +97,7 @@ def _validated(data: Dataset) -> Dataset:
 
 
 def stratified_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"] | None:
-    """n labels with the frequencies of the data; None without labels."""
+    """n labels with the class frequencies of the data, shuffled; None if the data have no labels."""
     if data.labels is None:
         return None
     return data.labels[shuffled(0, n, len(data.labels), seed)]

@@ -17,7 +17,7 @@ from monge.math.random import seeded
 
 @dataclass(frozen=True)
 class Layout:
-    """The format of the source, in which samples are written. A run stores it as JSON."""
+    """The format of the data source, stored with the run as JSON so that samples can be written in the same format."""
 
     kind: str = "points"  # points, array, table, csv or images
     dtype: str = ""  # numpy dtype of an array
@@ -25,7 +25,7 @@ class Layout:
     columns: tuple[str, ...] = ()  # columns of a table, without the label
     schema: str = ""  # Arrow schema of a table, including the label, serialised in base64
     classes: tuple[str, ...] = ()  # name of each label
-    bounds: tuple[float, float] | None = None  # images with continuous values: samples are clipped to them
+    bounds: tuple[float, float] | None = None  # range of continuous images, to which samples are clipped
 
     def pack(self) -> Int[Tensor, "bytes"]:
         """The layout as a tensor of bytes, for a run's constants."""
@@ -44,12 +44,12 @@ POINTS = Layout()
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items in their original units; images are (C, H, W). float64 if float32 would round the values."""
+    """Items in their original units; images are (C, H, W). x is float64 if float32 would round its values, else float32."""
 
     name: str
     x: Float[Tensor, "n *s"]
     labels: Int[Tensor, "n"] | None = None
-    levels: float | None = None  # maximum of images with integer values in 0 .. levels
+    levels: float | None = None  # maximum of images with integer values 0 .. levels; None for other data
     layout: Layout = POINTS
     notes: tuple[str, ...] = ()  # messages about how the source was read
 
@@ -80,7 +80,10 @@ class Dataset:
         return replace(self, labels=None, layout=replace(self.layout, classes=()))
 
     def split(self, *, held_out: float = 0.2) -> tuple["Dataset", "Dataset"]:
-        """(training, held-out) data, the same at every call. Every class has a training item if the counts allow it."""
+        """(training, held-out) data, the same at every call; `held_out` is a fraction. ValueError for fewer than two items.
+
+        Every class has a training item if the counts allow it.
+        """
         order = torch.randperm(len(self.x), generator=seeded(1781))
         cut = len(order) - max(1, round(len(order) * held_out))
         if cut < 1:
@@ -93,7 +96,7 @@ class Dataset:
         return self.rows(training), self.rows(rest)
 
     def examples(self) -> "Dataset":
-        """A few items for pictures: up to 64 images, equally many of each class if available, or 2,000 points."""
+        """A few items for pictures: up to 64 images, spread over the classes, or 2,000 points; fewer if items are large."""
         image = len(self.shape) == 3
         count = min(64 if image else 2_000, max(1, 2**22 // max(1, self.x[0].numel())))
         if not image or self.labels is None:
@@ -104,7 +107,7 @@ class Dataset:
 
 
 def _every_class_in_training(training: Tensor, rest: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The split after swaps: each class missing from training replaces an item of the most frequent class."""
+    """The split after each class without a training item has swapped one in for an item of the most frequent class."""
     counts = torch.bincount(labels[training], minlength=int(labels.max()) + 1)
     training, rest = training.clone(), rest.clone()
     for label in (counts == 0).nonzero()[:, 0].tolist():
@@ -125,9 +128,10 @@ def natural(name: str) -> tuple[list[str | int], str]:
 
 
 def classes_of(name: str, values: np.ndarray) -> tuple[Int[Tensor, "n"], tuple[str, ...]]:
-    """(labels from 0, names of the classes) of one string, integer or boolean per item.
+    """(labels counted from 0, names of the classes) from one string, whole number or boolean per item, (n,) or (n, 1).
 
-    ValueError for fractional numbers and other shapes; `name` begins its message.
+    Names are in natural order, numbers in numerical order. ValueError for fractional numbers and other shapes; its message
+    starts with `name`.
     """
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -153,7 +157,7 @@ def classes_of(name: str, values: np.ndarray) -> tuple[Int[Tensor, "n"], tuple[s
 
 
 def check_distinct(where: str, values: np.ndarray) -> None:
-    """ValueError if float64, in which data are read, cannot distinguish these integers."""
+    """ValueError if distinct integers become equal in float64, the widest type in which data are held."""
     if values.dtype.kind not in "iu":
         return
     rounded = values.astype(np.float64)
@@ -165,7 +169,7 @@ def check_distinct(where: str, values: np.ndarray) -> None:
 
 
 def in_precision(values: np.ndarray) -> Tensor:
-    """A float32 tensor if float32 holds every value exactly and its square in range, else float64."""
+    """A float32 tensor if that is exact and the square of the largest value is within its range, else a float64 tensor."""
     if values.dtype.itemsize <= 2:
         return torch.from_numpy(values.astype(np.float32))
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -177,7 +181,7 @@ def in_precision(values: np.ndarray) -> Tensor:
 
 
 def integers(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The nearest integers within the range of `dtype`."""
+    """x rounded to integers and clipped to the range of `dtype`."""
     info = np.iinfo(dtype)
     top = float(info.max) if int(float(info.max)) <= info.max else np.nextafter(float(info.max), 0)
     return np.clip(np.rint(x.astype(np.float64)), float(info.min), top).astype(dtype)

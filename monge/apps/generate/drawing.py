@@ -31,14 +31,14 @@ def sample(
     save_images: bool = False,
     machine: MachineFlags = DEFAULT,
 ) -> None:
-    """Draw samples from a run: files in the format of the data, a picture next to real data, and stages of the flow.
+    """Draw samples from a run. Writes them in the format of the data, pictures them next to real data, and shows the flow.
 
     Args:
         run: Run directory of the trained flow.
         num_samples: Number of samples to draw.
         solver_steps: Number of solver steps from noise to data.
         solver: Numerical solver of the flow ODE.
-        label: Class to draw, by name, or by number if classes have no names; default: all classes in turn.
+        label: Class to draw: its name, or its number from 0 unless all names are numbers; default: all classes in turn.
         guidance: Guidance weight; 1 disables guidance.
         interval: Range of flow time t in which guidance applies, within 0 (noise) to 1 (data).
         weak: Step of an early checkpoint to guide against (autoguidance); default: the same network without the class.

@@ -26,11 +26,11 @@ class Row:
 
 
 MIN_SAMPLES = 6
-"""Minimum number of points on each side: the balls of the manifold metrics reach to the fifth neighbour."""
+"""Minimum number of points on each side, since the manifold metrics use the distance to the fifth neighbour."""
 
 
 class Classifier(nn.Module):
-    """A small classifier, trained on the training split alone; its last hidden layer is the feature space of the metrics."""
+    """A small classifier, trained on the training split only; its last hidden layer is the feature space of the metrics."""
 
     def __init__(self, dimension: int, classes: int, *, features: int = 64) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
 def train_classifier(
     x: Float[Tensor, "n D"], labels: Int[Tensor, "n"], classes: int, *, steps: int = 3000, seed: int = 0
 ) -> Classifier:
-    """A Classifier trained on normalised, flattened data with a little noise, so that it is robust to imperfect samples."""
+    """A Classifier trained on normalised, flattened data, with noise of width 0.1 for robustness to imperfect samples."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         classifier = Classifier(x.shape[1], classes)
@@ -65,7 +65,10 @@ def train_classifier(
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The real data that samples are compared with. Without labels the features are the normalised data themselves."""
+    """The real data, normalised and flattened, and the classifier that maps them to features; None if the data have no labels.
+
+    `held_out_accuracy` is the fraction of held-out items classified correctly; nan without a classifier.
+    """
 
     training: Float[Tensor, "n D"]
     held_out: Float[Tensor, "m D"]
@@ -74,7 +77,7 @@ class Evaluator:
 
     @staticmethod
     def of(data: Dataset) -> "Evaluator":
-        """The judge for a data set, the same at every call."""
+        """The evaluator for a data set, the same at every call."""
         training, held_out = data.split()
         units = data.units()
         x, y = (part.normalised(units).flatten(1) for part in (training, held_out))
@@ -84,14 +87,15 @@ class Evaluator:
         return Evaluator(x, y, classifier, classifier.accuracy(y, held_out.labels))
 
     def features(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B features"]:
-        """The features in which distributions are compared."""
+        """The features in which distributions are compared: the classifier's hidden layer or, without one, the data."""
         return x if self.classifier is None else self.classifier.body(x)
 
     def rows(self, fake: Float[Tensor, "B D"], labels: Int[Tensor, "B"] | None, *, splits: int = 4) -> dict[str, Row]:
-        """All metrics of normalised, flattened samples, each with the same metric of an equal number of real items.
+        """All metrics of normalised, flattened samples, each with its floor. Class accuracy needs labels.
 
-        Values and floors are means over `splits` random splits of the real data into halves: the samples against one half, and
-        the other half against it. Both sides have equal sizes, since most of these metrics depend on them.
+        Values and floors are means over `splits` random splits of the real data into halves. The value compares samples with
+        one half, the floor compares the other half with it. All sets have the same size, at most 5,000, since most of these
+        metrics depend on it. Memorisation has floor 1, class accuracy that of held-out items.
         """
         real = torch.cat([self.training, self.held_out])
         pairs: dict[str, list[tuple[float, float]]] = {}
@@ -114,15 +118,16 @@ class Evaluator:
         return rows
 
     def _compare(self, x: Tensor, real: Tensor) -> dict[str, float]:
-        near = manifold(self.features(real), self.features(x))
+        """The metrics of x against real items, without floors."""
+        agreement = manifold(self.features(real), self.features(x))
         return {
             "frechet": frechet(self.features(x), self.features(real)),
             "kid x 1000": 1000 * kernel_distance(self.features(x), self.features(real)),
             "sliced w2": sliced_w2(x, real, generator=seeded(1785)),
-            "precision": near.precision,
-            "recall": near.recall,
-            "density": near.density,
-            "coverage": near.coverage,
+            "precision": agreement.precision,
+            "recall": agreement.recall,
+            "density": agreement.density,
+            "coverage": agreement.coverage,
         }
 
 
@@ -135,14 +140,16 @@ def evaluate(
     seed: int = 0,
     likelihood: int = 256,
 ) -> dict[str, Row]:
-    """Metrics of a trained run and bits per dimension; by default with as many samples as real items (at most 10,000).
+    """Metrics of a trained run. `samples` defaults to the number of real items, at most 10,000.
 
-    Bits per dimension are those of `likelihood` held-out images; their floor is the value of the training split.
+    Images with integer values also get bits per dimension, of the first `likelihood` held-out items (0 disables it); its floor
+    is the value for an equal number of training items. ValueError for fewer than 6 samples or 12 items.
     """
     n = samples or min(10_000, len(data.x))
     if min(n, len(data.x) // 2) < MIN_SAMPLES:
         raise ValueError(
-            f"{n} samples against {len(data.x)} items are too few; give at least {MIN_SAMPLES} and {2 * MIN_SAMPLES}"
+            f"{n} samples against {len(data.x)} items are too few; give at least {MIN_SAMPLES} samples"
+            f" and {2 * MIN_SAMPLES} items"
         )
     evaluator = Evaluator.of(data)
     labels = stratified_labels(data, n, seed) if generator.classes else None
@@ -156,6 +163,7 @@ def evaluate(
 
 
 def _bits(generator: Generator, data: Dataset, n: int) -> float:
+    """Mean bits per dimension of the first n items."""
     labels = data.labels[:n] if data.labels is not None and generator.classes else None
     _, bits = generator.log_likelihood(data.x[:n], labels, probes=4, generator=seeded(1787))
     return float(bits.mean())
@@ -170,14 +178,17 @@ def curve(
     samples: int | None = None,
     seed: int = 0,
 ) -> dict[str, list[tuple[int, float]]]:
-    """Frechet distance (sliced W2 without labels) against network evaluations, by solver, all from the same noise."""
+    """solver -> [(network evaluations, metric)] from the same noise; the metric is that of `curve_metric`.
+
+    Skips a budget of evaluations that is not a whole number of the solver's steps.
+    """
     evaluator = Evaluator.of(data)
     n = samples or min(5_000, len(data.x))
     labels = stratified_labels(data, n, seed) if generator.classes else None
     lines: dict[str, list[tuple[int, float]]] = {}
     for sampling in samplings:
         guided = sampling.guidance is not None and sampling.guidance.weight != 1
-        per_step = SOLVERS[sampling.solver][1] * (1 + guided)  # the weak velocity also takes an evaluation
+        per_step = SOLVERS[sampling.solver][1] * (1 + guided)  # guidance also evaluates the weak velocity
         for budget in budgets:
             if budget % per_step:
                 continue
@@ -189,5 +200,5 @@ def curve(
 
 
 def curve_metric(data: Dataset) -> str:
-    """The metric of `curve`: the Frechet distance if labels can train a classifier, else sliced W2."""
+    """The metric of `curve`: the Frechet distance if the data have labels to train a classifier on, else sliced W2."""
     return "sliced w2" if data.labels is None else "frechet"

@@ -19,7 +19,10 @@ BOUNDS = {"0..255": (0.0, 255.0), "0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
 
 
 def image_folder(folder: Path) -> Dataset:
-    """All images under `folder`, of one size and mode. Each subfolder is a class and includes the folders below it."""
+    """All images under `folder`. If there are several subfolders, each is a class and includes the folders below it.
+
+    ValueError if there are no images, they differ in size or mode, or the subfolders do not form classes.
+    """
     paths = [path for path in _visible(folder, frozenset()) if path.suffix.lower() in IMAGES]
     if not paths:
         raise ValueError(f"{folder}: no images; add files ending in {', '.join(IMAGES)}")
@@ -43,10 +46,10 @@ def image_folder(folder: Path) -> Dataset:
     return Dataset(str(folder), x.contiguous(), labels, 255.0, layout, tuple(notes))
 
 
-def _visible(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+def _visible(folder: Path, ancestors: frozenset[Path]) -> Iterator[Path]:
     """The files under a folder in natural order, without hidden ones. Follows links, but not in cycles."""
     real = folder.resolve()
-    if real in above:
+    if real in ancestors:
         return
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: natural(entry.name))
@@ -54,13 +57,16 @@ def _visible(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
         if entry.name.startswith(".") or entry.name.lower() in HIDDEN:
             continue
         if entry.is_dir():
-            yield from _visible(Path(entry.path), above | {real})
+            yield from _visible(Path(entry.path), ancestors | {real})
         else:
             yield Path(entry.path)
 
 
 def _classes(folder: Path, paths: list[Path]) -> tuple[tuple[str, ...], torch.Tensor | None, list[str]]:
-    """(class names, labels, notes). The class of an image is the subfolder of `folder` that contains it, at any depth."""
+    """(class names, labels, notes). The class of an image is the subfolder of `folder` that contains it, at any depth.
+
+    Images in `folder` itself, or all in one subfolder, have no classes. ValueError if the folders are ambiguous.
+    """
     parts = [path.relative_to(folder).parts for path in paths]
     names = sorted({part[0] for part in parts if len(part) > 1}, key=natural)
     stray = next((path for path, part in zip(paths, parts, strict=True) if len(part) == 1), None)
@@ -82,12 +88,14 @@ def _classes(folder: Path, paths: list[Path]) -> tuple[tuple[str, ...], torch.Te
         )
     if len(names) == 1:
         return (), None, []
-    notes = [f"{folder}: images in {', '.join(nested[:3])} belong to the class of their first folder"] if nested else []
+    notes = (
+        [f"{folder}: images in {', '.join(nested[:3])} have the class of their first-level folder"] if nested else []
+    )
     return tuple(names), torch.tensor([names.index(part[0]) for part in parts]), notes
 
 
 def _pixels(path: Path) -> tuple[np.ndarray, bool]:
-    """(8-bit pixels, True if some were transparent): grey or RGB, upright by EXIF, transparency composited on white."""
+    """(8-bit grey or RGB pixels, True if some were transparent), turned upright by EXIF and composited on white."""
     from PIL import Image, ImageOps
 
     try:
@@ -122,10 +130,11 @@ def _problem(image: Any) -> str:
 def value_range(
     name: str, x: np.ndarray, requested: Range
 ) -> tuple[float | None, tuple[float, float] | None, list[str]]:
-    """(levels, bounds, notes) of an array of images (n, C, H, W).
+    """(levels, bounds, notes) of an array of images (n, C, H, W), from its values if `requested` is auto.
 
-    Whole numbers in 0 .. 255 are pixels; if all are 0 or 1, there are two levels. Other values are continuous: in 0..1 or
-    -1..1 if all lie there and there are 1, 3 or 4 channels, else unbounded, such as latents.
+    Whole numbers in 0 .. 255 are pixels, of two levels if all are 0 or 1. Other floats are continuous: bounded by 0..1 or -1..1
+    if all lie in that range and there are 1, 3 or 4 channels, else unbounded, like latents. ValueError for other integers, and
+    for values outside the requested range.
     """
     low, high = float(x.min()), float(x.max())
     integral = x.dtype.kind in "iub" or bool((x == x.round()).all())
@@ -149,6 +158,7 @@ def value_range(
 def _range_given(
     name: str, ends: tuple[float, float], integral: bool, requested: str
 ) -> tuple[float | None, tuple[float, float] | None, list[str]]:
+    """(levels, bounds, no notes) for a range that the user gave and values between `ends`."""
     if requested == "unbounded":
         return None, None, []
     low, high = BOUNDS[requested]

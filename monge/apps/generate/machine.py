@@ -24,12 +24,12 @@ class Machine:
     """Device and CPU threads of a computation."""
 
     device: str = "auto"
-    """Device: cpu, cuda, or auto for a GPU if there is one."""
+    """Device to compute on: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one."""
     threads: int = 1
     """Torch threads per operation on the CPU; one is fastest for small networks. 0 keeps torch's default."""
 
     def generator_of(self, opened: Opened, *, which: str, weak: str | None = None) -> Generator:
-        """The run's generator, on this device."""
+        """The run's generator, on this device. Sets torch's number of threads."""
         if self.threads < 0:
             raise ValueError(f"--threads {self.threads}: give at least 1, or 0 for torch's default")
         if self.threads:
@@ -42,7 +42,7 @@ DEFAULT = Machine()
 
 
 def at_least_one(**numbers: int) -> None:
-    """ValueError for an option below 1."""
+    """ValueError if an option, by its Python name, is below 1."""
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"--{name.replace('_', '-')} {number}: give at least 1")
@@ -59,7 +59,10 @@ def check_guidance(weight: float, interval: tuple[float, float], weak: str | Non
 
 
 def data_of(opened: Opened, moved: Path | None) -> Dataset:
-    """The data of a run, at their stored path or at `moved`. ValueError if they are not those that it was trained on."""
+    """The data of a run, read from their stored path or from `moved`.
+
+    ValueError if they are missing or differ from the data that the run was trained on.
+    """
     recipe, fingerprint = stored(opened), opened.constants.get("data")
     if moved is not None:
         if not moved.expanduser().exists():

@@ -34,7 +34,7 @@ def evaluate(
     data: Path | None = None,
     machine: MachineFlags = DEFAULT,
 ) -> None:
-    """Compare samples with the real data. Each metric has a floor as reference: the same metric between halves of the data.
+    """Compare samples with the real data. The reference for most metrics is the same metric between halves of the real data.
 
     Args:
         run: Run directory of the trained flow.
@@ -99,11 +99,11 @@ def likelihood(
     density, bits = generator.log_likelihood(
         held_out.x, labels, steps=solver_steps, solver=solver, probes=probes, generator=seeded(1787)
     )
-    spread = float(density.log_prob.std() / len(bits) ** 0.5) if len(bits) > 1 else float("nan")
+    standard_error = float(density.log_prob.std() / len(bits) ** 0.5) if len(bits) > 1 else float("nan")
     console.print(
-        f"log p = {float(density.log_prob.mean()):.3f} +- {spread:.3f} nats over {len(bits)} held-out items"
-        f" (standard error of one item's estimate {float(density.standard_error.mean()):.3f});"
-        f" {float(bits.mean()):.4f} bits per dimension; {density.evaluations} evaluations"
+        f"log p = {float(density.log_prob.mean()):.3f} +- {standard_error:.3f} nats over {len(bits)} held-out items"
+        f" (mean standard error of an item's estimate: {float(density.standard_error.mean()):.3f});"
+        f" {float(bits.mean()):.4f} bits per dimension; {density.evaluations} network evaluations"
     )
 
 

@@ -1,4 +1,4 @@
-"""Output files of `monge generate sample`, written to a temporary directory and moved: a full disk leaves others intact."""
+"""Output files of `monge generate sample`, moved into place once all are written: a full disk leaves earlier files intact."""
 
 import shutil
 import tempfile
@@ -30,7 +30,10 @@ class Samples:
 def save_samples(
     generator: Generator, samples: Samples, real: Dataset | None, out: Path, *, single_images: bool = False
 ) -> list[str]:
-    """Write samples, pictures next to real items, and the film of the states into `out`; return the file names."""
+    """Write samples, a picture of them next to real items, and a film of the states into `out`; return the file names.
+
+    ValueError if `single_images` is set and samples are not images.
+    """
     image = len(generator.shape) == 3
     if single_images and not image:
         raise ValueError(f"--save-images: samples of shape {generator.shape} are not images; leave it out")
@@ -71,11 +74,12 @@ def _write_numbers(generator: Generator, samples: Samples, out: Path) -> list[st
 
 
 def _class_names(generator: Generator) -> tuple[str, ...]:
+    """The names of the classes, or their numbers if they have none."""
     return generator.layout.classes or tuple(str(k) for k in range(generator.classes))
 
 
 def _bounds(generator: Generator, x: Tensor, real: Dataset | None) -> tuple[float, float]:
-    """Values drawn as black and white: the bounds of the data, or the 0.5 % and 99.5 % quantiles of the real items."""
+    """Values drawn as black and white: the data's bounds or, without any, the 0.5 % and 99.5 % quantiles of real items or x."""
     if generator.bounds is not None:
         return generator.bounds
     shown = (x if real is None else real.x)[:, :3].flatten().double()
@@ -111,8 +115,8 @@ def _matching_real_images(real: Dataset, labels: Tensor | None, n: int) -> Tenso
     if len(labels.unique()) == 1:
         return real.x[real.labels == labels[0]][:n]
     rows = [(real.labels == label).nonzero()[:, 0] for label in range(int(labels.max()) + 1)]
-    full = max(1, min(map(len, rows)))
-    order = [row[k] for k in range(full) for row in rows if k < len(row)]
+    rounds = max(1, min(map(len, rows)))
+    order = [row[k] for k in range(rounds) for row in rows if k < len(row)]
     return real.x[torch.stack(order)][:n]
 
 
@@ -121,10 +125,10 @@ def _draw_points(generator: Generator, samples: Samples, real: Dataset | None, o
     generated = Cloud(samples.x.flatten(1), "generated", samples.labels)
     shown, labels = [generated], samples.labels
     if real is not None:
-        rows = real
+        matching = real
         if labels is not None and real.labels is not None and len(labels.unique()) == 1:
-            rows = real.rows(real.labels == labels[0])
-        shown = [Cloud(rows.x.flatten(1), "real", rows.labels), generated] if len(rows.x) else shown
+            matching = real.rows(real.labels == labels[0])
+        shown = [Cloud(matching.x.flatten(1), "real", matching.labels), generated] if len(matching.x) else shown
     clouds(shown, out / "samples.png", columns=columns, classes=classes, pairs=PAIRS if columns else 1)
     last = len(samples.states) - 1
     stops = _film_indices(len(samples.states), 6)
@@ -133,5 +137,5 @@ def _draw_points(generator: Generator, samples: Samples, real: Dataset | None, o
 
 
 def _film_indices(count: int, panels: int) -> list[int]:
-    """Indices of the states that a film shows, evenly spaced."""
+    """Evenly spaced indices of at most `panels` out of `count` states, including the first and the last."""
     return torch.linspace(0, count - 1, min(panels, count)).round().long().tolist()

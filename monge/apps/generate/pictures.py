@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-LEFT, RIGHT = "#8a8f98", "#1f5fbf"  # source and target, in every picture
-PAIRS = 4  # number of column pairs shown of a table
+LEFT, RIGHT = "#8a8f98", "#1f5fbf"  # colours of the source and the target in every picture
+PAIRS = 4  # maximum number of column pairs in the picture of a table
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points under a title, coloured by their class if they have one."""
+    """Points under a title, coloured by class if they have labels."""
 
     x: Float[Tensor, "n D"]
     title: str
@@ -29,9 +29,9 @@ def clouds(
     classes: Sequence[str] = (),
     pairs: int = 1,
 ) -> Path:
-    """Scatter plots side by side with the same limits: one row for each of the first `pairs` pairs of coordinates.
+    """Plot the states side by side with common limits, one row for each of the first `pairs` coordinate pairs; return `path`.
 
-    With names of `columns`, each axis has its own limits and label; without, the aspect ratio is equal.
+    If `columns` names the coordinates, each has its own limits and label. Otherwise all axes have the same scale.
     """
     width = states[0].x.shape[1]
     shown = [(start, (start + 1) % width) for start in range(0, width, 2)][:pairs]
@@ -75,14 +75,14 @@ def _limits(values: Sequence[Float[Tensor, "n"]]) -> tuple[float, float]:
 
 
 def _literal(text: str) -> str:
-    """Text with dollar signs escaped, which matplotlib would read as formulas."""
+    """Text whose dollar signs are escaped, since matplotlib would read them as formulas."""
     return text.replace("$", r"\$")
 
 
 def curves(
     lines: Mapping[str, Sequence[tuple[int, float]]], path: Path, *, x: str, y: str, floor: float | None = None
 ) -> Path:
-    """Lines on logarithmic axes, with a dashed line at `floor`, the metric between halves of the real data."""
+    """Plot lines on logarithmic axes, with a dashed one at `floor`, the metric between real halves; return `path`."""
     from matplotlib.ticker import LogLocator
 
     figure, (axis,) = _figure(1, 1, width=6.0, height=4.0)
@@ -101,7 +101,7 @@ def curves(
 
 
 def losses(records: Sequence[Mapping[str, float]], path: Path) -> Path:
-    """The training loss and the held-out loss by step, from metrics.jsonl."""
+    """Plot the training loss and the held-out loss by step, from the records of metrics.jsonl; return `path`."""
     lines = {name: [(int(r["step"]), r[name]) for r in records if name in r] for name in ("loss", "held-out loss")}
     return curves({name: points for name, points in lines.items() if points}, path, x="step", y="loss")
 

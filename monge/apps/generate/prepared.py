@@ -1,4 +1,4 @@
-"""The parts of a run that its recipe computes from the data: the split, the units, the constants and the evaluation."""
+"""The parts of a run that are computed from the data: the split, the units, the constants and the evaluation."""
 
 import logging
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Prepared:
 
     @staticmethod
     def of(everything: Dataset, *, conditional: bool) -> "Prepared":
-        """The prepared data, with labels if `conditional`. Rank zero logs notes about how they were read."""
+        """The prepared data, with labels if `conditional`. Rank zero logs the notes about how they were read."""
         training, held_out = everything.split()
         parts = everything, training, held_out
         data, training, held_out = parts if conditional else (part.without_labels() for part in parts)
@@ -54,12 +54,12 @@ class Prepared:
         return Prepared(data, training, held_out, units, constants | _examples(data))
 
     def normalised(self) -> tuple[Float[Tensor, "n *s"], Float[Tensor, "m *s"]]:
-        """(training, held-out) items in the network's units."""
+        """(training, held-out) items in the network's units, i.e. normalised."""
         return self.training.normalised(self.units), self.held_out.normalised(self.units)
 
 
 def _missing_class_notes(data: Dataset, training: Dataset) -> list[str]:
-    """A note if classes have no training item."""
+    """A note if classes have no training item, else nothing."""
     if data.labels is None or training.labels is None:
         return []
     absent = (torch.bincount(training.labels, minlength=data.classes) == 0).nonzero()[:, 0].tolist()
@@ -70,13 +70,14 @@ def _missing_class_notes(data: Dataset, training: Dataset) -> list[str]:
 
 
 def _examples(data: Dataset) -> dict[str, Tensor]:
+    """The constants that hold a few items for pictures, in 8 bits if their values fit."""
     examples = data.examples()
     x = examples.x.to(torch.uint8) if data.levels and data.levels <= 255 else examples.x.clone()
     return {"examples": x} | ({} if examples.labels is None else {"example_labels": examples.labels.clone()})
 
 
 def examples_of(opened: Opened) -> Dataset | None:
-    """The real items that the run stores for pictures; None if it has none."""
+    """The real items that the run stores for pictures; None if it stores none."""
     constants = opened.constants
     if "examples" not in constants:
         return None
@@ -87,7 +88,7 @@ def examples_of(opened: Opened) -> Dataset | None:
 
 
 def data_fingerprint(data: Dataset) -> Tensor:
-    """A fingerprint of items and labels; for a toy, whose last bits depend on the processor, that of its name."""
+    """A fingerprint of items and labels; for a toy, of its name, since the last bits of its items depend on the processor."""
     if data.name in TOYS:
         return fingerprint(torch.tensor(list(data.name.encode())))
     return fingerprint(data.x, *([] if data.labels is None else [data.labels]))

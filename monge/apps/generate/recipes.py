@@ -1,4 +1,4 @@
-"""Recipes of `generate`: each describes an experiment in scalars, builds its run, and reopens it."""
+"""Recipes of `monge generate`: settings that describe an experiment and build its run, and functions that reopen a run."""
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -45,8 +45,8 @@ class Settings:
     """Data set: digits, gaussians, moons, checkerboard, circles, spirals, or the path of an image folder, .npy, .npz, .parquet
     or .csv file."""
     data_range: Range = "auto"
-    """Range of values of image arrays, to which samples are clipped. auto reads whole numbers as pixels in 0..255, fractions
-    in 0..1 or -1..1 as images of that range, and others as unbounded, such as latents."""
+    """Value range of image arrays, to which samples are clipped. auto reads whole numbers as pixels in 0..255, fractions in
+    0..1 or -1..1 as images of that range, and all other values, such as latents, as unbounded."""
     network: Literal["mlp", "dit"] = "mlp"
     """Network architecture; dit is for images and latents only."""
     width: int = 256
@@ -60,10 +60,10 @@ class Settings:
     path: Literal["linear", "trigonometric"] = "linear"
     """Interpolation path between noise and data."""
     predicts: Literal["velocity", "target", "source"] = "velocity"
-    """Quantity that the network predicts: the velocity, the data (target) or the noise (source). The loss is that of the
-    velocity; for source, it is that of the noise."""
+    """Quantity that the network predicts: the velocity, the data (target) or the noise (source). The loss is on
+    the velocity, except for source, where it is on the noise."""
     times: Literal["uniform", "logit-normal"] = "uniform"
-    """Distribution of training times."""
+    """Distribution of the flow time t in training."""
     batch_size: int = 128
     """Number of examples per batch."""
 
@@ -74,7 +74,7 @@ class Settings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def network_for(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The network, with weights drawn from torch's global generator."""
+        """The network, with weights drawn from torch's global generator. ValueError if a dit does not fit the shape."""
         net = self._transformer(shape, classes) if self.network == "dit" else self._perceptron(shape, classes)
         if self.predicts == "velocity":
             return net
@@ -98,13 +98,13 @@ class Settings:
         return Patches((channels, rows, columns), self.patch, block, classes=classes)
 
     def prepared(self) -> Prepared:
-        """The data, read and split."""
+        """The data, read, checked and split."""
         return Prepared.of(load(self.data, data_range=self.data_range), conditional=self.conditional)
 
     def objective(self) -> FlowMatching:
-        """The loss of the velocity, weighted for `predicts`."""
+        """The flow-matching loss on the velocity, weighted by beta^2 if the network predicts the source."""
         path = PATHS[self.path]
-        # an error of the predicted noise is 1 / beta times as large in the velocity, without bound near t = 0
+        # an error in the predicted noise is 1 / beta times as large in the velocity, and beta vanishes at t = 0
         weight = (lambda t: path.rates(t)[0][1].square()) if self.predicts == "source" else None
         return FlowMatching(path=path, times=TIMES[self.times], weight=weight)
 
@@ -114,13 +114,14 @@ class Generate(Settings):
     """Train a flow from noise to data."""
 
     coupling: Literal["independent", "ot", "ot-across", "entropic", "semidiscrete"] = "ot"
-    """Coupling of noise and data in a batch. ot is exact OT within each class, if there are classes; ot-across ignores them."""
+    """Coupling of noise and data: independent, exact OT of each batch (ot), the same ignoring classes (ot-across), entropic OT
+    of each batch, or semidiscrete OT to all training data. All but ot-across couple within each class, if there are classes."""
     ot_factor: int = 1
-    """Number of batches to couple together."""
+    """Number of consecutive batches to couple together, as one large batch."""
     ot_warm: bool = False
-    """Start exact OT from semidiscrete potentials, fitted once: gives the same pairs, and is faster for large batches."""
+    """Start exact OT from semidiscrete potentials, which are fitted once. The pairs are the same; large batches are faster."""
     ot_after: int = 0
-    """Number of initial batches to leave uncoupled."""
+    """Number of initial batches to leave uncoupled, rounded up to a multiple of ot_factor."""
     train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(steps=3000, save_every=500, milestones=(500,))
     )
@@ -132,7 +133,7 @@ class Generate(Settings):
         if self.ot_after < 0:
             raise ValueError(f"ot_after must not be negative, got {self.ot_after}")
         if self.ot_warm and self.coupling not in ("ot", "ot-across"):
-            raise ValueError(f"ot_warm starts exact OT, not coupling {self.coupling!r}; leave it out")
+            raise ValueError(f"ot_warm starts exact OT, but the coupling is {self.coupling!r}; leave it out")
 
     def build(self) -> Run[Pair]:
         """Read the data, fit the coupling, and assemble the run."""
@@ -159,14 +160,14 @@ class Generate(Settings):
 
 @dataclass(frozen=True)
 class Reflow(Settings):
-    """Straighten a trained flow: train a student on pairs that it generates. Rectified flow, Liu et al. 2209.03003, alg. 1."""
+    """Train a straighter flow, the student, on pairs generated by a teacher. Rectified flow, Liu et al. 2209.03003, alg. 1."""
 
     relocatable: ClassVar[frozenset[str]] = Settings.relocatable | {"teacher"}
 
     teacher: str = ""
     """Run directory of the teacher, the flow that generates the pairs."""
     num_pairs: int = 10_000
-    """Number of training pairs; another tenth of that number is held out."""
+    """Number of training pairs to generate; a tenth of that number is generated in addition and held out."""
     train: OmitArgPrefixes[TrainConfig] = field(default_factory=lambda: TrainConfig(steps=4000, save_every=500))
 
     def __post_init__(self) -> None:
@@ -178,7 +179,7 @@ class Reflow(Settings):
 
     @staticmethod
     def of(teacher: Path, *, steps: int, num_pairs: int) -> "Reflow":
-        """The recipe with the data, network and training settings of the run `teacher`."""
+        """The recipe with the data, network and training settings of the run `teacher`, and the linear path."""
         recipe = stored(reopen(teacher, app=Reflow.app))
         shared: dict[str, Any] = {item.name: getattr(recipe, item.name) for item in fields(Settings)} | {
             "path": "linear"
@@ -187,7 +188,7 @@ class Reflow(Settings):
         return Reflow(**shared, teacher=str(teacher.resolve()), num_pairs=num_pairs, train=config)
 
     def build(self) -> Run[Pair]:
-        """Generate the teacher's pairs and assemble the run. The student of a linear path starts with the teacher's weights."""
+        """Generate the teacher's pairs and assemble the run. The student starts with the teacher's weights if both paths are linear."""
         prepared, seed = self.prepared(), self.train.seed
         data = prepared.data
         model = self.network_for(data.shape, data.classes)
@@ -203,18 +204,23 @@ class Reflow(Settings):
 
 
 def stored(opened: Opened) -> Generate | Reflow:
-    """The recipe of a run on disk: a Reflow if it names a teacher."""
+    """The recipe of a run on disk: a Reflow if it has a teacher, else a Generate. ValueError if it is damaged."""
     return opened.rebuilt(Reflow if "teacher" in opened.recipe else Generate)
 
 
 def generator_of(
     opened: Opened, *, which: str = "last", weak: str | None = None, device: torch.device | str = "cpu"
 ) -> Generator:
-    """The run's network with the averaged weights of checkpoint `which`; `weak` is an early checkpoint for autoguidance."""
+    """The run's network with the averaged weights of checkpoint `which`; `weak` is an early checkpoint for autoguidance.
+
+    Both are last, best or a step number. ValueError if a checkpoint or a constant is missing.
+    """
     recipe, constants = stored(opened), opened.constants
     missing = STORED - constants.keys()
     if missing:
-        raise ValueError(f"{opened.directory}: its constants lack {', '.join(sorted(missing))}; restore the file")
+        raise ValueError(
+            f"{opened.directory}/constants.safetensors lacks {', '.join(sorted(missing))}; restore the file"
+        )
     shape, classes = tuple(constants["shape"].tolist()), int(constants["classes"])
     units = Units(constants["centre"], constants["scale"])
 

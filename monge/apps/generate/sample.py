@@ -21,15 +21,15 @@ from monge.math.types import Pair, Velocity, pad_like
 class Guidance:
     """v = weak + weight (strong - weak) inside the interval of t, the strong velocity outside it.
 
-    The weak velocity is the same network without the class (Ho & Salimans 2207.12598), or an early checkpoint of it
-    (autoguidance, 2406.02507). The interval is that of Kynkaanniemi et al. 2404.07724.
+    The weak velocity is that of the same network without the class (Ho & Salimans 2207.12598), or of an early checkpoint
+    (autoguidance, Karras et al. 2406.02507). The interval follows Kynkaanniemi et al. 2404.07724. Weight 1 is no guidance.
     """
 
     weight: float = 1.0
     interval: tuple[float, float] = (0.0, 1.0)
 
     def apply(self, strong: Velocity, weak: Velocity) -> Velocity:
-        """The guided velocity; the weak one is evaluated inside the interval only."""
+        """The guided velocity. The weak one is evaluated only if a t of the batch is inside the interval."""
         low, high = self.interval
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The integration from noise to data: the number of steps, the solver, and the guidance of the velocity."""
+    """The integration from noise to data: the number of steps, the solver by name, and the guidance of the velocity."""
 
     steps: int = 25
     solver: str = "euler"
@@ -64,7 +64,7 @@ class Generator:
     units: Units
     shape: tuple[int, ...]
     classes: int
-    levels: float
+    levels: float  # maximum of images with integer values 0 .. levels; 0 for other data
     weak: nn.Module | None = None  # for autoguidance
     device: torch.device | str = "cpu"
     layout: Layout = POINTS
@@ -74,11 +74,11 @@ class Generator:
         return torch.randn(n, *self.shape, generator=generator)
 
     def labels(self, n: int) -> Int[Tensor, "n"] | None:
-        """n labels that cycle through the classes; None without classes."""
+        """n labels that cycle through the classes; None if there are no classes."""
         return torch.arange(n) % self.classes if self.classes else None
 
     def velocity(self, labels: Int[Tensor, "B"] | None, guidance: Guidance | None = None) -> Velocity:
-        """The velocity for these labels, guided."""
+        """The velocity for these labels, guided. ValueError for guidance without labels or a weak network."""
         cond = {} if labels is None else {"label": labels.to(self.device)}
 
         def strong(x: Tensor, t: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Generator:
         labels: Int[Tensor, "n"] | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "n *s"], Int[Tensor, "n"] | None]:
-        """(samples in the data's units, their labels); labels default to all classes in turn."""
+        """(n samples in the data's units, their labels). By default, labels cycle through the classes."""
         labels = self.labels(n) if labels is None else labels
         x_0 = self.noise(n, generator=generator)
         return self.restore(self.end(x_0, labels, sampling)), labels
@@ -125,7 +125,7 @@ class Generator:
         *,
         size: int = 512,
     ) -> Float[Tensor, "B *s"]:
-        """The end of the flow from x_0, in the network's units, `size` samples at a time."""
+        """The end of the flow from x_0, in the network's units, computed in batches of `size`."""
         parts: list[Tensor] = []
         for start in range(0, len(x_0), size):
             rows = slice(start, start + size)
@@ -136,7 +136,7 @@ class Generator:
         return torch.cat(parts)
 
     def pairs(self, labels: Int[Tensor, "n"] | None, n: int, *, generator: torch.Generator) -> Pair:
-        """Pairs of noise and the samples it flows to, in the network's units, for reflow. Midpoint, 50 steps."""
+        """n pairs of noise and the samples it flows to, by 50 midpoint steps, in the network's units. For reflow."""
         x_0 = self.noise(n, generator=generator)
         x_1 = self.end(x_0, labels, Sampling(50, "midpoint"))
         return Pair(x_0, x_1, cond={} if labels is None else {"label": labels})
@@ -153,11 +153,11 @@ class Generator:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The range of the data's values; None if it has none."""
+        """The range to which samples are clipped; None if the data have no range."""
         return (0.0, self.levels) if self.levels else self.layout.bounds
 
     def label_number(self, name: str) -> int:
-        """The label of a class by its name, or by its number unless the names are numbers themselves."""
+        """The label of a class, given its name, or its number unless all names are numbers. ValueError if there is none."""
         names = self.layout.classes or tuple(str(k) for k in range(self.classes))
         if name in names:
             return names.index(name)
@@ -176,7 +176,10 @@ class Generator:
         probes: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Density, Float[Tensor, "B"]]:
-        """(density in the data's units, bits per dimension). Pixels are first dequantised with uniform noise of one level."""
+        """(density, bits per dimension), both in the data's units. Pixels are dequantised by uniform noise one level wide.
+
+        `probes` is the number of Hutchinson probes for the divergence; None computes it exactly.
+        """
         if self.levels:
             x = x + torch.rand(x.shape, generator=generator) - 0.5
         normalised = self.normalise(x)

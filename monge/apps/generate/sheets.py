@@ -25,14 +25,14 @@ class Grid:
 
 
 def pixels(x: Float[Tensor, "n C H W"], bounds: tuple[float, float]) -> Tensor:
-    """Values in `bounds` as levels from 0 to 255: the first three channels, or the first one if there are fewer than three."""
+    """Images as levels 0 to 255, clipped to `bounds`: the first three channels, or the first if there are fewer than three."""
     low, high = bounds
     shown = x[:, : 3 if x.shape[1] >= 3 else 1]
     return ((shown.clamp(low, high) - low) * (255 / (high - low))).round().to(torch.uint8)
 
 
 def sheet(grids: Sequence[Grid], path: Path, *, bounds: tuple[float, float], side: int = 32) -> Path:
-    """Write a PNG of grids stacked vertically, each image enlarged to at least `side` pixels; return its path."""
+    """Write a PNG of grids, one below the other, whose images are enlarged to at least `side` pixels wide; return `path`."""
     from PIL import Image
 
     tiles = [_tiles(grid, bounds, side) for grid in grids]
@@ -50,6 +50,7 @@ def sheet(grids: Sequence[Grid], path: Path, *, bounds: tuple[float, float], sid
 
 
 def _tiles(grid: Grid, bounds: tuple[float, float], side: int) -> np.ndarray:
+    """The images of a grid as one array, (H, W) or (H, W, 3), with frames between them."""
     x, columns = pixels(grid.x, bounds), grid.columns
     zoom = max(1, -(-side // x.shape[-1]))
     x = x.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
@@ -62,12 +63,12 @@ def _tiles(grid: Grid, bounds: tuple[float, float], side: int) -> np.ndarray:
 
 
 def _text(text: str, width: int, mode: str):
-    """Text, wrapped, as an image of this width."""
+    """An image of this width that shows the text, wrapped."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default()
-    each = max(1.0, font.getlength("abcdefghij ,0123") / 16)
-    lines = textwrap.wrap(text, max(4, int((width - 4) / each)))
+    character = max(1.0, font.getlength("abcdefghij ,0123") / 16)  # mean width in pixels
+    lines = textwrap.wrap(text, max(4, int((width - 4) / character)))
     picture = Image.new(mode, (width, TITLE * len(lines) + 2), "white")
     for number, line in enumerate(lines):
         ImageDraw.Draw(picture).text((2, 1 + number * TITLE), line, fill="black", font=font)
@@ -82,7 +83,10 @@ def save_images(
     *,
     bounds: tuple[float, float],
 ) -> None:
-    """Write one PNG file per image, in a folder per class if there are labels. A fourth channel is the transparency."""
+    """Write one PNG file per image, in a folder per class if there are labels. A fourth channel is alpha.
+
+    `bounds` are the values of black and white. ValueError unless there are 1, 3 or 4 channels.
+    """
     from PIL import Image
 
     if x.shape[1] not in (1, 3, 4):
@@ -97,7 +101,7 @@ def save_images(
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:
-    """Distinct folder names for the classes."""
+    """Folder names for the classes, distinct even if case is ignored."""
     names = [re.sub(r"[^\w +=@-]", "_", name)[:100].strip() or "_" for name in classes]
     folded, numbered = [name.lower() for name in names], [f"{k}_{name}" for k, name in enumerate(names)]
     mixed = [name if folded.count(name.lower()) == 1 else other for name, other in zip(names, numbered, strict=True)]

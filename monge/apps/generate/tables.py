@@ -15,18 +15,21 @@ LABEL = "label"
 
 
 def table(path: Path) -> Dataset:
-    """The data of a table of numbers, booleans or times; a column named label, of strings or integers, holds the classes."""
-    read = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    read, notes = _without_index(path, read)
+    """The data of a table of numbers, booleans or times. A column named label holds classes: strings, whole numbers or booleans.
+
+    ValueError, with the column and the row, for entries that cannot be used.
+    """
+    contents = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    contents, notes = _without_index(path, contents)
     labels, classes = None, ()
-    if LABEL in read.column_names:
-        labels, classes = _labels(path, read[LABEL])
-    names = [name for name in read.column_names if name != LABEL]
+    if LABEL in contents.column_names:
+        labels, classes = _labels(path, contents[LABEL])
+    names = [name for name in contents.column_names if name != LABEL]
     if not names:
         raise ValueError(f"{path}: no numeric columns other than 'label'; add some")
-    columns = [_numbers(path, name, read[name]) for name in names]
+    columns = [_numbers(path, name, contents[name]) for name in names]
     x = in_precision(np.stack(columns, 1))
-    schema = base64.b64encode(read.schema.remove_metadata().serialize().to_pybytes()).decode()
+    schema = base64.b64encode(contents.schema.remove_metadata().serialize().to_pybytes()).decode()
     kind = "csv" if path.suffix.lower() == ".csv" else "table"
     layout = Layout(kind, columns=tuple(names), schema=schema, classes=classes)
     return Dataset(str(path), x, labels, None, layout, tuple(notes))
@@ -52,25 +55,26 @@ def _read_csv(path: Path) -> Any:
 
     header = _header(path)
     delimiter = max(",;\t", key=header.count)
-    words = [word.strip().strip('"') for word in header.split(delimiter)]
-    if words and all(re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", word) for word in words):
+    names = [name.strip().strip('"') for name in header.split(delimiter)]
+    if names and all(re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", name) for name in names):
         raise ValueError(f"{path}: the first line holds numbers; add a header line with column names")
     size = min(
         max(path.stat().st_size + 1, 1 << 20), 2**31 - 1
-    )  # one block: each type is inferred from the whole column
+    )  # read in one block, so that each type is inferred from the full column
     try:
-        read = csv.read_csv(
+        contents = csv.read_csv(
             path,
             read_options=csv.ReadOptions(block_size=size),
             parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         )
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a readable CSV file ({error}); save it again in UTF-8") from error
-    _check_names(path, read.column_names)
-    return _plain(read)
+    _check_names(path, contents.column_names)
+    return _plain(contents)
 
 
 def _header(path: Path) -> str:
+    """The first line of a file in UTF-8."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             return file.readline().rstrip("\r\n")
@@ -84,30 +88,31 @@ def _check_names(path: Path, names: list[str]) -> None:
             raise ValueError(f"{path}: {names.count(name)} columns are named {name!r}; rename or drop all but one")
 
 
-def _plain(read: Any) -> Any:
+def _plain(contents: Any) -> Any:
     """The table with dictionary-encoded columns decoded."""
     import pyarrow as pa
 
-    for number, field in enumerate(read.schema):
+    for number, field in enumerate(contents.schema):
         if pa.types.is_dictionary(field.type):
-            read = read.set_column(number, field.name, read[field.name].cast(field.type.value_type))
-    return read
+            contents = contents.set_column(number, field.name, contents[field.name].cast(field.type.value_type))
+    return contents
 
 
-def _without_index(path: Path, read: Any) -> tuple[Any, list[str]]:
-    """The table without the row index that pandas writes, and a note about it."""
-    pandas = json.loads((read.schema.metadata or {}).get(b"pandas", b"{}"))
-    named = {name for name in pandas.get("index_columns", ()) if isinstance(name, str)}
+def _without_index(path: Path, contents: Any) -> tuple[Any, list[str]]:
+    """The table without the row index that pandas writes, and a note for each column left out."""
+    metadata = json.loads((contents.schema.metadata or {}).get(b"pandas", b"{}"))
+    index_columns = {name for name in metadata.get("index_columns", ()) if isinstance(name, str)}
     index = [
         name
-        for name in read.column_names
-        if name != LABEL and (name in named or re.fullmatch(r"__index_level_\d+__|Unnamed: 0|", name))
+        for name in contents.column_names
+        if name != LABEL and (name in index_columns or re.fullmatch(r"__index_level_\d+__|Unnamed: 0|", name))
     ]
     notes = [f"{path}: column {name!r} is left out: it is a row index written by pandas" for name in index]
-    return read.drop_columns(index) if index else read, notes
+    return contents.drop_columns(index) if index else contents, notes
 
 
 def _labels(path: Path, column: Any) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """(labels, class names) of the label column."""
     import pyarrow as pa
 
     _check_nulls(path, LABEL, column)
@@ -130,7 +135,7 @@ def _check_nulls(path: Path, name: str, column: Any) -> None:
 
 
 def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
-    """A column as float64. ValueError for other types, nulls, non-finite values and constant columns."""
+    """A column of numbers, booleans or times as float64. ValueError for other types, nulls, non-finite values and constants."""
     import pyarrow as pa
 
     kind = column.type
@@ -145,10 +150,10 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
     exact = column.to_numpy()
     check_distinct(f"{path}: column {name!r}", exact)
     values = exact.astype(np.float64)
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if len(wrong):
+    nonfinite = np.flatnonzero(~np.isfinite(values))
+    if len(nonfinite):
         raise ValueError(
-            f"{path}: column {name!r} is {values[wrong[0]]} in row {wrong[0]}, one of {len(wrong)} non-finite values"
+            f"{path}: column {name!r} is {values[nonfinite[0]]} in row {nonfinite[0]}, one of {len(nonfinite)} non-finite values"
             " (rows count from 0); remove or fill them"
         )
     if len(values) > 1 and (values == values[0]).all():
@@ -157,7 +162,7 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
 
 
 def restore(x: torch.Tensor, labels: torch.Tensor | None, layout: Layout) -> Any:
-    """Samples as an Arrow table with the columns and types of the data; a label column only if the samples have labels."""
+    """Samples as an Arrow table with the columns and types of the data; without the label column if samples have no labels."""
     import pyarrow as pa
 
     schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(layout.schema)))
@@ -173,7 +178,7 @@ def restore(x: torch.Tensor, labels: torch.Tensor | None, layout: Layout) -> Any
 
 
 def _typed(values: np.ndarray, kind: Any) -> Any:
-    """Numbers as an Arrow array of this type: integers are rounded, booleans are true from 0.5."""
+    """Numbers as an Arrow array of this type: integers are rounded and clipped, booleans are true from 0.5."""
     import pyarrow as pa
 
     if pa.types.is_boolean(kind):
@@ -188,6 +193,7 @@ def _typed(values: np.ndarray, kind: Any) -> Any:
 
 
 def _names(names: list[str], kind: Any) -> Any:
+    """Class names as an Arrow array of the type of the label column."""
     import pyarrow as pa
 
     if pa.types.is_boolean(kind):
@@ -198,7 +204,7 @@ def _names(names: list[str], kind: Any) -> Any:
 
 
 def write(samples: Any, directory: Path, layout: Layout) -> list[str]:
-    """Write samples.parquet, and samples.csv if the data came as CSV; returns their names."""
+    """Write samples.parquet, and also samples.csv if the data were a CSV file; return the file names."""
     import pyarrow.parquet as pq
     from pyarrow import csv
 

@@ -21,7 +21,10 @@ from monge.training.distributed import device_named
 
 @dataclass
 class Stream:
-    """Translations of a file of vectors, one portion at a time, and lists of the rows without a translation."""
+    """Translations of a file of vectors, one portion at a time. ValueError at the end if no row was translated.
+
+    During iteration `dropped` collects (id, reason) of unusable rows, and `long`, `empty` and `repeated` collect ids.
+    """
 
     vectors: Vectors
     translator: Translator
@@ -77,7 +80,7 @@ class Stream:
 
     @property
     def left_out(self) -> list[Dropped]:
-        """(id, reason) of every row without a translation."""
+        """(id, reason) of every row without a translation, except for repeated ids."""
         long = [] if self.on_long_rows == "truncate" else [(key, "longer than the container") for key in self.long]
         return [*self.dropped, *long, *((key, "its translation is empty") for key in self.empty)]
 
@@ -118,27 +121,27 @@ def run(
         forward: Translate from the source side to the target side, even if the side of the file cannot be detected.
         on_long_rows: For sequences longer than the run's container: stop with an error, drop them, or truncate them.
         on_bad_rows: For unusable rows (no id, no vectors, or a zero or non-finite vector): stop with an error, or drop them.
-        solver_steps: Number of solver steps (default: that of training, or 8 if training fixes none).
+        solver_steps: Number of solver steps (default: the number used in training, or 8 if training fixes none).
         solver: Numerical solver of the flow's ODE.
         dtype: Dtype of the written vectors.
-        checkpoint: Checkpoint to load: last, best, or the number of a step.
+        checkpoint: Checkpoint to load: last, best, or a step number.
         device: Device: cpu, cuda, or auto for a GPU if there is one.
     """
     ensure_new(out)
     ensure_new(listing := out.with_name(f"{out.name}.dropped.jsonl"))
-    source, opened = Vectors(vectors), reopen(run, app="translate")
-    if source.width != (width := int(opened.constants["width"])):
+    file, opened = Vectors(vectors), reopen(run, app="translate")
+    if file.width != (width := int(opened.constants["width"])):
         raise ValueError(
-            f"{vectors}: vectors have width {source.width}, the run expects {width}; embed with the same model and layer"
+            f"{vectors}: vectors have width {file.width}, the run expects {width}; embed with the same model and layer"
         )
-    reverse, note = direction(source, opened, reverse=reverse, forward=forward)
+    reverse, note = direction(file, opened, reverse=reverse, forward=forward)
     if note:
         console.print(note)
     translator = translator_of(opened, which=checkpoint, device=device_named(device))
     steps = translator.steps if solver_steps is None else solver_steps
     step, start = SOLVERS[solver][0](Affine()), perf_counter()
-    stream = Stream(source, translator, reverse, steps, step, on_long_rows, on_bad_rows, dtype)
-    settings = {"steps": steps, "solver": solver, "reverse": reverse, "input": source.fingerprint}
+    stream = Stream(file, translator, reverse, steps, step, on_long_rows, on_bad_rows, dtype)
+    settings = {"steps": steps, "solver": solver, "reverse": reverse, "input": file.fingerprint}
     count = write(out, stream, dtype=dtype, fingerprint={"run": str(run), "checkpoint": checkpoint, **settings})
     write_dropped(listing, ({"id": key, "reason": reason} for key, reason in stream.left_out))
     rate = (count + len(stream.empty)) / (perf_counter() - start)

@@ -28,7 +28,7 @@ def mean_vector(target: Float[Tensor, "n D"], count: int) -> Prediction:
 
 
 def length_only(source: Int[Tensor, "n"], target: Int[Tensor, "n"], queries: Int[Tensor, "B"]) -> Prediction:
-    """The most frequent target length among training sources of the same length, or of the nearest length in training."""
+    """The most frequent target length of training pairs with the query's source length, or with the nearest one in training."""
     seen = source.unique()
     modes = torch.stack([target[source == length].mode().values for length in seen])
     nearest = (queries[:, None] - seen[None]).abs().argmin(1)

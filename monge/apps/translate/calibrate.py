@@ -37,8 +37,8 @@ class Prices:
     priority: float = 1.0
     """Average price of using void slots out of their fixed order, in units of a typical match; 0 breaks ties arbitrarily."""
     rule: Literal["shuffled", "quantile"] = "shuffled"
-    """Calibration of the price. quantile: half the 90 % quantile of match costs in true pairs. shuffled: from the cost that
-    best separates matches in true pairs from those in shuffled pairs, or as quantile if they overlap too much."""
+    """Rule that sets the calibrated price. quantile: half the 90 % quantile of match costs in true pairs. shuffled: half the
+    cost that best separates matches in true pairs from those in shuffled pairs, or like quantile if they overlap too much."""
     raw: bool = False
     """Use neither units nor calibration, as in the original HERMES implementation. With vectors of a real model, every token
     is then deleted and created again."""
@@ -60,13 +60,13 @@ class Calibration:
     source: Whitening
     target: Whitening
     rotation: Float[Tensor, "D D"]
-    """Last factor of the map `source`."""
+    """Rotation of the source onto the target, which `source` already includes."""
     unit: float
-    """Median cost of a match."""
+    """Median content cost, 1 - cos, of a match."""
     price: float
-    """Half the 90 % quantile of the costs of matches, in units."""
+    """Half the 90 % quantile of the costs of matches, in units of `unit`."""
     threshold: float = 0.0
-    """Cost, in units, that best separates matches in true pairs from those in shuffled pairs; 0 if they overlap too much."""
+    """Cost, in units of `unit`, that best separates matches in true pairs from those in shuffled pairs; 0 if none does."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The calibration as tensors, to be stored as constants of a run."""
@@ -92,16 +92,16 @@ class Calibration:
         return self.source if end == "source" else self.target
 
     def cost(self, prices: Prices, *, reverse: bool = False) -> FourBlock:
-        """The four-block cost: of cosines in units of a typical match, or with raw prices uncalibrated.
+        """The four-block cost: 1 - cos in units of a typical match or, with raw prices, the squared distance, uncalibrated.
 
-        With `reverse`, creations become deletions, so the two prices are swapped.
+        With `reverse`, the prices of deletion and creation are swapped.
         """
         if reverse:
             prices = replace(prices, delete=prices.create, create=prices.delete)
         if prices.raw:
             return FourBlock(1.0, prices.position, prices.delete, prices.create, prices.create_norm)
         price, priority = self._price(prices)
-        # positions lie in (0, 1], so half a sequence costs a quarter; a deletion plus a creation costs as much as a poor match
+        # positions lie in (0, 1], so a move by half the sequence costs 1/4; deletion plus creation cost as much as a poor match
         return FourBlock(
             self.unit,
             prices.position,
@@ -114,7 +114,7 @@ class Calibration:
         )
 
     def _price(self, prices: Prices) -> tuple[float, float]:
-        """(price of a deletion or a creation, price of its priority); with a threshold their sum averages half of it."""
+        """(price of a deletion or creation, average surcharge for priority); with a threshold, they add up to half of it."""
         if prices.rule == "quantile" or not self.threshold:
             return self.price, prices.priority
         priority = min(prices.priority, self.threshold / 8)
@@ -150,7 +150,7 @@ class Sample:
 
     @cached_property
     def matched(self) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"]]:
-        """Tokens matched by the cheapest assignment of the shorter sequence into the longer one, by content and position."""
+        """(source, target) tokens, matched by the cheapest assignment of the shorter sequence into the longer one."""
         matches = [_match(x_0, x_1) for x_0, x_1 in zip(self.source, self.target, strict=True)]
         x_0, x_1 = (torch.cat(rows) for rows in zip(*matches, strict=True))
         return x_0, x_1
@@ -164,11 +164,12 @@ def calibration(
     white: tuple[Whitening, Whitening] | None = None,
     rounds: int = 3,
 ) -> Calibration:
-    """Whiten both sides, rotate the source onto the target, and measure the costs of matches after both.
+    """Whiten both sides, rotate the source onto the target, and then measure the costs of matches.
 
     Candidate rotations are the identity, Procrustes on the means of sequences, and its refinements by up to `rounds` rounds of
-    matching and rotating. They are fitted on four fifths of the pairs and on `more`, means of the sequences of other pairs.
-    The candidate with the cheapest matches in the last fifth is chosen.
+    matching and rotating. They are fitted on four fifths of the pairs; Procrustes also uses `more`, the (source, target) means
+    of further sequences. The candidate with the cheapest matches in the last fifth is chosen. `white` are the whitening maps of
+    (source, target), measured on the sequences by default.
     """
     white = white or (Whitening.measure(source), Whitening.measure(target))
     whitened = Sample(*([side.apply(x) for x in rows] for side, rows in zip(white, (source, target), strict=True)))
@@ -196,11 +197,11 @@ def calibration(
 
 
 def threshold(true: Float[Tensor, "n"], shuffled: Float[Tensor, "m"], *, least: float = 1 / 3) -> float:
-    """The cost that best separates matches in true pairs from those in shuffled pairs; 0 if no cost does.
+    """The cost that best separates matches in true pairs from those in shuffled pairs; 0 if none does.
 
-    The distribution functions differ most there. True pairs also have false matches, of tokens whose partner is missing; these
-    scale the difference down but do not move its maximum. The difference is flat where costs are sparse, so the result is the
-    middle of the range within a tenth of the maximum. If the maximum is below `least`, no cost separates them.
+    At this cost the two distribution functions differ most. True pairs also contain false matches, of tokens without a partner;
+    these scale the difference down but do not move its maximum. The difference is flat where costs are sparse, so the result is
+    the middle of the range in which it is at least 90 % of its maximum. If the maximum is below `least`, the result is 0.
     """
     points = torch.cat([true, shuffled]).sort().values
     cdfs = [torch.searchsorted(x.sort().values, points, right=True) / len(x) for x in (true, shuffled)]
@@ -212,9 +213,9 @@ def threshold(true: Float[Tensor, "n"], shuffled: Float[Tensor, "m"], *, least: 
 
 
 def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: float = 0.0) -> Float[Tensor, "D D"]:
-    """The orthogonal matrix that maps rows x_0 closest to rows x_1. Schoenemann 1966.
+    """The orthogonal matrix that maps the rows of x_0 closest to those of x_1. Schoenemann 1966.
 
-    With `inertia`, relative to the largest singular value, directions that the rows barely determine are not rotated.
+    `inertia`, relative to the largest singular value of x_0^T x_1, leaves directions that the rows barely determine unrotated.
     """
     cross = x_0.mT @ x_1
     u, _, v = torch.linalg.svd(cross + inertia * torch.linalg.matrix_norm(cross, 2) * torch.eye(len(cross)))
@@ -225,6 +226,7 @@ def measured(pairs: Pairs, prices: Prices) -> Calibration:
     """The calibration of pairs, measured once and stored with them; the identity with raw prices.
 
     Measuring again could give another result: in directions that the means barely determine, the rotation depends on rounding.
+    ValueError if there are no training pairs or the stored calibration is damaged.
     """
     if prices.raw:
         identity = Whitening(torch.zeros(pairs.width), torch.eye(pairs.width))
@@ -244,7 +246,7 @@ def measured(pairs: Pairs, prices: Prices) -> Calibration:
 
 
 def measure(pairs: Pairs, *, sample: int = 1000) -> Calibration:
-    """The calibration on a sample of the training pairs and on the means of others.
+    """The calibration measured on a sample of the training pairs and on sequence means of further ones.
 
     The whitening uses the full sample. The rotation uses at most 2^24 entries of it and 2^23 entries of means, so memory does
     not grow with the data.
@@ -260,7 +262,7 @@ def measure(pairs: Pairs, *, sample: int = 1000) -> Calibration:
 
 
 def means(pairs: Pairs, end: str, numbers: Sequence[int], *, entries: int = 2**23) -> Float[Tensor, "n D"]:
-    """Uncalibrated means of the sequences of one side, for as many of the pairs as fit into `entries` entries."""
+    """Uncalibrated means of the sequences of one side; at most `entries` numbers, so later pairs may be left out."""
     rows = [pairs.sequence(end, number).mean(0) for number in numbers[: entries // pairs.width]]
     return torch.stack(rows) if rows else torch.zeros(0, pairs.width)
 

@@ -80,13 +80,14 @@ def evaluate(
     Args:
         run: Directory of a trained run.
         pairs: Directory of the pairs that the run was trained on, if it has moved.
-        solver_steps: Number of solver steps (default: that of training, or 8 if training fixes none).
+        solver_steps: Number of solver steps (default: the number used in training, or 8 if training fixes none).
         sweep_steps: Additional numbers of solver steps to evaluate (default: 1, 2, 4 and 16; none if training used one step).
         compare_with: Directories of other runs on the same pairs; each adds a row to the tables.
-        texts: File written by `monge translate data`, to draw the words of a few coupled pairs (source nl, target formal).
+        texts: File written by `monge translate data`; if given, plan.png shows couplings between the words of a few pairs, with
+            nl as the source and formal as the target.
         limit: Maximum number of test pairs.
         pool: Number of candidates per retrieval query.
-        checkpoint: Checkpoint to load: last, best, or the number of a step.
+        checkpoint: Checkpoint to load: last, best, or a step number.
         device: Device: cpu, cuda, or auto for a GPU if there is one.
     """
     opened = reopen(run, app="translate")
@@ -135,7 +136,7 @@ def evaluate(
 
 
 def _arcs(pairs: Pairs, translator: Translator, texts: Path, *, count: int = 3) -> list[pictures.Arcs]:
-    """The couplings of a few test pairs, with their words."""
+    """The couplings of a few test pairs, with the texts of their tokens."""
     space = translator.space
     packed = Packed(pairs, space)
     rows = {text.id: text for text in read_texts(texts)}

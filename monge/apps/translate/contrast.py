@@ -9,8 +9,8 @@ from monge.objective.contrastive import info_nce
 class MeanInfoNCE(nn.Module):
     """InfoNCE between predicted and true mean contents, over the slots that exist in the target.
 
-    Negatives are the other true means and `negatives`. Retrieval compares the means of sequences, which the squared error of
-    tokens barely constrains.
+    The negatives of a row are the true means of the other rows and `negatives`. This loss is needed because retrieval compares
+    the means of sequences, which the squared error of tokens barely constrains.
     """
 
     negatives: Tensor

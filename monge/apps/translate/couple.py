@@ -33,8 +33,8 @@ def soft_targets(space: Space, pair: Pair, epsilon: float, *, tolerance: float =
     mass = (plan.matrix @ target.existence[..., None]).squeeze(-1)
     rank = mass.argsort(dim=1, descending=True).argsort(dim=1)
     exists = rank < target.existence.sum(1, keepdim=True).round()
-    same = exists[:, :, None] == (target.existence > 0.5)[:, None]
-    weights = torch.where(same, plan.matrix, 0.0)
+    same_kind = exists[:, :, None] == (target.existence > 0.5)[:, None]
+    weights = torch.where(same_kind, plan.matrix, 0.0)
     weights = weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     priority, position = (weights @ torch.stack([target.priority, target.position], -1)).unbind(-1)
     soft = Slots(weights @ target.content, priority, position, exists.to(mass.dtype))
@@ -67,7 +67,7 @@ def couple(packed: Packed, out: Path, fleet: Fleet, *, size: int = SHARD) -> Ite
 
 
 def settings_of(packed: Packed, size: int = SHARD) -> dict[str, object]:
-    """All inputs that determine the couplings."""
+    """Values that determine the couplings, as recorded in couplings.json."""
     return {
         "pairs": packed.pairs.fingerprint,
         "capacity": packed.pairs.capacity,
@@ -103,13 +103,13 @@ class Couplings:
         return Couplings(directory, size)
 
     def __call__(self, numbers: Sequence[int] | np.ndarray) -> Int[Tensor, "B N"]:
-        """The couplings of these pairs. ValueError if one is not a permutation."""
+        """The target slot matched with each source slot of these pairs. ValueError if a row is not a permutation."""
         paths = [shard_path(self.directory, n // self.size) for n in map(int, numbers)]
         rows = [np.load(path, mmap_mode="r")[n % self.size] for path, n in zip(paths, map(int, numbers), strict=True)]
         permutations = torch.from_numpy(np.stack(rows).astype(np.int64))
-        bad = (permutations.sort(dim=1).values != torch.arange(permutations.shape[1])).any(1).nonzero()
-        if len(bad):
-            path, n = paths[k := int(bad[0])], int(numbers[k])
+        invalid = (permutations.sort(dim=1).values != torch.arange(permutations.shape[1])).any(1).nonzero()
+        if len(invalid):
+            path, n = paths[k := int(invalid[0])], int(numbers[k])
             raise ValueError(
                 f"{path}: the coupling of pair {n} is not a permutation; remove the shard and run couple again"
             )

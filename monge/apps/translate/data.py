@@ -39,9 +39,10 @@ def split_of_group(group: str) -> Split:
 
 
 def metamath(path: Path, *, words: tuple[int, int] = (3, 60), symbols: int = 96) -> list[Text]:
-    """The theorems of a Metamath database, without repeated comments and without statements equal up to variable names.
+    """The theorems of a Metamath database, without repeated comments or statements that are equal up to variable names.
 
-    Obsolete theorems and those with too few or too many words or symbols are left out.
+    Left out are obsolete and unfinished (TODO) theorems, comments of fewer or more words than `words` allows, and statements of
+    more than `symbols` symbols.
     """
     seen, selected = set[Any](), []
     for theorem in theorems(path):
@@ -59,8 +60,9 @@ def metamath(path: Path, *, words: tuple[int, int] = (3, 60), symbols: int = 96)
 
 
 def near_duplicates(texts: Sequence[str], *, threshold: float = 0.7) -> list[int]:
-    """The index of the first text in each text's group. Word sets with a Jaccard index of `threshold` or more are linked.
+    """The group of each text, named by the index of its first text. Groups are the connected components of similar texts.
 
+    Two texts are similar if their sets of words have a Jaccard index of at least `threshold`.
     Exact, by prefix filtering (Bayardo et al. 2007): sets this similar share one of their few rarest words.
     """
     sets = [frozenset(re.findall(r"\w+|[^\w\s]+", text.lower())) for text in texts]
@@ -109,7 +111,8 @@ FIELDS = {
 def public(name: str, path: Path, dropped: list[Dropped] | None = None) -> list[Text]:
     """A public data set of natural language and Lean from a local .parquet or .jsonl file; near-duplicates are grouped.
 
-    Rows without an id or a text are appended to `dropped`, or are a ValueError if it is None.
+    Rows with a null id or without one of the texts are appended to `dropped`, or are a ValueError if it is None. Rows with a
+    blank text are left out. A row without an id field is named by its number. ValueError if ids repeat.
     """
     key, nl, formal = FIELDS[name]
     rows: list[tuple[str, str, str]] = []
@@ -117,7 +120,7 @@ def public(name: str, path: Path, dropped: list[Dropped] | None = None) -> list[
     for line, row in _rows(path, dropped):
         number = line - 1
         missing = [field for field in (nl, formal) if not isinstance(row.get(field), str)]
-        label = row.get(key, number)  # the id of a row without one is its number
+        label = row.get(key, number)  # a row without the field is named by its number
         if missing and (dropped is None or not row.keys() & {nl, formal}):
             raise ValueError(
                 f"{path}: row {number} has no {', '.join(missing)}, only {', '.join(sorted(row))}; check that this is {name}"
@@ -153,10 +156,10 @@ def write_texts(path: Path, texts: Sequence[Text]) -> None:
 
 
 def read_texts(path: Path, dropped: list[Dropped] | None = None) -> list[Text]:
-    """Texts written by `write_texts`; ids must be unique, and integer ids become strings.
+    """Texts written by `write_texts`. Integer ids become strings; a row without a group is its own group.
 
-    Invalid rows are appended to `dropped`, or are a ValueError with the line number if it is None. ValueError if no rows are
-    left.
+    Invalid rows are appended to `dropped`, or are a ValueError with the line number if it is None. ValueError if ids repeat or
+    no rows are left.
     """
     texts: list[Text] = []
     for number, row in _rows(path, dropped):
@@ -189,7 +192,7 @@ def _as_id(value: Any) -> Any:
 
 
 def _rows(path: Path, dropped: list[Dropped] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number from 1, row) of a .parquet or JSON lines file, without blank lines."""
+    """Yields (line number from 1, row) of a .parquet or JSON lines file; `dropped` as in `read_texts`."""
     if not path.exists():
         raise ValueError(f"{path}: no such file")
     if path.suffix == ".parquet":
@@ -212,7 +215,7 @@ def _rows(path: Path, dropped: list[Dropped] | None = None) -> Iterator[tuple[in
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line. ValueError with the reason for anything else."""
+    """The JSON object in a line. ValueError, with the reason, if it is not one."""
     try:
         row = json.loads(line)
         json.dumps(row, ensure_ascii=False).encode()  # rejects lone surrogates, "\ud800"

@@ -14,7 +14,7 @@ from monge.lm.store import Vectors
 from monge.runs import Opened
 
 AGREE, NATS, FAR = 0.9, 5.0, 3.0
-"""Thresholds of a clear side: minimum share of sequences in favour, minimum nats per vector, maximum distance."""
+"""Thresholds for a clear decision: minimum share of sequences in favour, minimum nats per vector, maximum distance."""
 
 
 class Similarity(NamedTuple):
@@ -41,7 +41,7 @@ class Similarity(NamedTuple):
 
 
 def similarity(sequences: Sequence[Float[Tensor, "_ D"]], calibration: Calibration) -> Similarity:
-    """The similarity of uncalibrated sequences to both sides."""
+    """The fit of uncalibrated sequences to both sides."""
     logs, squares = [], []
     for end in ENDS:
         side = calibration.side(end)
@@ -55,10 +55,11 @@ def similarity(sequences: Sequence[Float[Tensor, "_ D"]], calibration: Calibrati
 
 
 def direction(vectors: Vectors, opened: Opened, *, reverse: bool, forward: bool, sample: int = 256) -> tuple[bool, str]:
-    """(True to translate from the target side, a note for the user). ValueError if the file is not of the requested side.
+    """(True to translate from the target side, a note for the user).
 
-    Fingerprints decide if those of the two sides differ. Otherwise a flag decides; without a flag, the statistics of the first
-    `sample` usable sequences must be conclusive.
+    If the fingerprints of the run's sides differ, that of the file must be that of the requested side. If they do not, a flag
+    decides, with a note if the statistics of the first `sample` usable sequences contradict it; without a flag, the statistics
+    must clearly point to the source. ValueError if a condition is not met.
     """
     if reverse and forward:
         raise ValueError("--forward and --reverse are mutually exclusive; pass only one")
@@ -78,8 +79,8 @@ def direction(vectors: Vectors, opened: Opened, *, reverse: bool, forward: bool,
         raise ValueError(f"{vectors.path}: no usable rows; fix the file")
     fit = similarity(sequences, Calibration.of(opened.constants))
     if reverse or forward:
-        doubt = fit.end not in (None, start)
-        return reverse, f"note: these look like {end} vectors" if doubt else ""
+        contradicts = fit.end not in (None, start)
+        return reverse, f"note: these look like {end} vectors" if contradicts else ""
     if fit.end is None:
         raise ValueError(
             f"{vectors.path}: cannot tell the side of these vectors: the run's sides share a fingerprint, and {fit.reason}; "

@@ -1,4 +1,4 @@
-"""Hidden states of texts, embedded in parts that a fleet shares and an interruption leaves intact, merged into one file."""
+"""Embedding of texts as hidden states: in parts, which workers share and which survive an interruption, then merged."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ class Embedding:
     """Tokens per batch, including padding."""
 
     def fingerprint(self) -> dict[str, str]:
-        """All settings that determine the vectors. ValueError if the model does not support them."""
+        """The model and all settings that determine the vectors. ValueError if the model does not support them."""
         check_limits(_encoder(self.model), self.layer, self.max_length)
         extra = {"layer": str(self.layer), "pooling": "none", "max_length": str(self.max_length), "dtype": self.dtype}
         return {**_encoder(self.model).fingerprint(), **extra}
@@ -51,8 +51,9 @@ def embed(
 ) -> Iterator[tuple[int, int]]:
     """Write the hidden states of all texts to `out`, a row group per `size` texts; yield (parts done, all parts).
 
-    Texts with unusable vectors are appended to `dropped`, or are a ValueError if it is None. Parts are saved in `out`.parts
-    until all are done. ValueError if it holds parts of another embedding or of other texts.
+    Texts with unusable vectors are appended to `dropped`, or are a ValueError if it is None. Parts are saved in the directory
+    `out`.parts until all are done. ValueError if it holds parts of another embedding or of other texts, or if no text is
+    usable.
     """
     parts, fingerprint = out.with_name(f"{out.name}.parts"), embedding.fingerprint()
     parts.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ def embed(
 
 @dataclass(frozen=True)
 class Shard:
-    """Texts that one worker embeds."""
+    """Consecutive texts that one worker embeds into one part."""
 
     number: int
     keys: Sequence[str]
@@ -95,15 +96,16 @@ class Shard:
         return [(key, reason) for key, reason in json.loads(path.read_text())] if path.exists() else []
 
     def finished(self, parts: Path, fingerprint: dict[str, str], *, drop: bool) -> bool:
-        """True if an earlier command embedded these texts. ValueError if it embedded different ones."""
-        path, bad = self.path(parts), {key for key, _ in self.dropped(parts)}
+        """True if an earlier command embedded these texts. ValueError if it embedded others or used another model."""
+        path, unusable = self.path(parts), {key for key, _ in self.dropped(parts)}
         if not path.exists():
-            return drop and len(bad) == len(self.keys)
-        if (part := Vectors(path)).fingerprint != fingerprint or part.ids() != [k for k in self.keys if k not in bad]:
+            return drop and len(unusable) == len(self.keys)
+        part, expected = Vectors(path), [key for key in self.keys if key not in unusable]
+        if part.fingerprint != fingerprint or part.ids() != expected:
             raise ValueError(
                 f"{path}: made from other texts or by another model; remove {parts} or choose another --out"
             )
-        return drop or not bad
+        return drop or not unusable
 
 
 def _embed(embedding: Embedding, fingerprint: dict[str, str], parts: Path, drop: bool, shard: Shard) -> int:

@@ -1,4 +1,4 @@
-"""Evaluation of a translator: retrieval, lengths, existence, similarity, order and cycle, next to baselines."""
+"""Evaluation of a translator against baselines: retrieval, lengths, existence, similarity, order and cycle error."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Evaluator:
     sources: list[Float[Tensor, "_ D"]]
     targets: list[Float[Tensor, "_ D"]]
     rotation: Float[Tensor, "D D"]
-    """The rotation that the calibration applied to the sources, relative to the targets."""
+    """Rotation of the sources relative to the targets, as applied by the calibration."""
     training: tuple[Float[Tensor, "n D"], Float[Tensor, "n D"]]
     """Means of the sequences of training pairs: (source, target)."""
     counts: tuple[Int[Tensor, "n"], Int[Tensor, "n"]]
@@ -51,7 +51,7 @@ class Evaluator:
 
     @staticmethod
     def of(pairs: Pairs, translator: Translator, *, reverse: bool, limit: int, training: int = 20_000) -> "Evaluator":
-        """An evaluator with up to `limit` test pairs and the means of up to `training` training pairs."""
+        """An evaluator with up to `limit` test pairs and the means and lengths of up to `training` training pairs."""
         ends = ("target", "source") if reverse else ("source", "target")
 
         def drawn(split: Split, limit: int) -> list[int]:
@@ -89,7 +89,7 @@ class Evaluator:
         }
 
     def row(self, prediction: Prediction, *, pool: int = 1000) -> Row:
-        """All metrics that the fields of the prediction allow."""
+        """All metrics that can be computed from the prediction, by name; retrieval is from `pool` candidates and from all."""
         values: dict[str, Tensor] = {}
         width = len(self.centre)
         vectors = prediction.pooled if prediction.sequences is None else pooled(prediction.sequences, width)
@@ -136,14 +136,14 @@ def _median(values: Tensor, *, draws: int = 1000) -> Interval:
 
 @dataclass(frozen=True)
 class Translations:
-    """Translations of the test pairs, in calibrated units."""
+    """Translations of the test sources, in calibrated units."""
 
     sequences: list[Float[Tensor, "_ D"]]
     existence: Float[Tensor, "B N"]
     coupled: Bool[Tensor, "B N"] | None
-    """Slots that exist when the pairs are coupled as in training; None if tokens do not keep their slots (branching flows)."""
+    """Slots that exist in the exactly coupled targets; None if tokens do not keep their slots (branching flows)."""
     home: list[Float[Tensor, "_ D"]]
-    """The sequences, translated back to the side of the sources."""
+    """The translations, translated back to the source side."""
 
 
 def translate_all(translator: Translator, evaluator: Evaluator, *, reverse: bool, steps: int) -> Translations:
@@ -162,7 +162,7 @@ def translate_all(translator: Translator, evaluator: Evaluator, *, reverse: bool
 
 
 def flow_row(evaluator: Evaluator, translations: Translations, *, pool: int = 1000) -> Row:
-    """All metrics of a flow: those of a prediction, of existence if tokens keep their slots, and of the cycle."""
+    """All metrics of a flow: those of a prediction, of existence if tokens keep their slots, and of the round trip."""
     row = evaluator.row(Prediction(sequences=translations.sequences), pool=pool)
     if translations.coupled is not None:
         f1, error = existence_scores(translations.existence, translations.coupled)
@@ -198,7 +198,7 @@ def evaluate(
     baselines: bool = True,
     pool: int = 1000,
 ) -> Evaluation:
-    """A row each for the flow, for `sweep_steps`, for the runs of `compare_with` and for baselines, on the same test pairs."""
+    """A table with a row for the flow, each number in `sweep_steps`, each run in `compare_with`, and each baseline."""
     evaluator = Evaluator.of(pairs, translator, reverse=reverse, limit=limit)
     translations = translate_all(translator, evaluator, reverse=reverse, steps=steps)
     table = {_label(steps): flow_row(evaluator, translations, pool=pool)}

@@ -1,9 +1,9 @@
 """Branching flows: n tokens become m by splits and deaths at random times. Billera et al. 2511.09465.
 
-With uniform times and uniformly random merges of neighbours, their forest is equivalent to this: each gap between neighbouring
-descendants of one source token opens at an independent time, uniform on (0, 1), and a particle is a run of descendants whose
-gaps are closed. A particle of w descendants then splits at rate (w - 1) / (1 - t), and a token that is to die does so at rate
-1 / (1 - t).
+With uniform times and uniformly random merges of neighbours, the paper's forest is equivalent to the following process. Each
+gap between neighbouring descendants of one source token opens at an independent time, uniform on (0, 1), and a particle is a
+run of descendants whose gaps are closed. A particle of w descendants then splits at rate (w - 1) / (1 - t), and a token that
+will die does so at rate 1 / (1 - t).
 
 Here source tokens have contents, so the cheapest assignment chooses the roots of the forest, and tokens without a target die.
 Siblings have equal contents right after a split, so the field distinguishes them by their rank within the family.
@@ -30,10 +30,11 @@ class Branching:
     """Coupling of container states: matches slots by `tokens` and arranges them as the leaves of a forest.
 
     A leaf is a target token, with its ancestor in x_0, or a source token that dies, which stays in place in x_1 with existence
-    0. A target token without a match descends from the ancestor of the nearest matched one, the later of two equally near; if
-    nothing is matched, from the source token nearest by position. Families are contiguous, in the order of their ancestors,
-    and numbered by cond["family"]; leaves of a family are in the target's order. Rows with cond["reverse"] go from x_1 to x_0.
-    The mask marks the leaves; there are as many slots as the longest row needs.
+    0. A target token without a match shares the ancestor of the nearest matched one (the later one if two are equally near); if
+    nothing is matched, it descends from the source token nearest by position. Families are contiguous, in the order of their
+    ancestors, and numbered by cond["family"]; leaves of a family are in the target's order. Rows with cond["reverse"] go from
+    x_1 to x_0. The mask marks the leaves, and the slots are cut to the longest row. ValueError for an empty source of a
+    non-empty target.
     """
 
     tokens: Coupling = identity
@@ -68,26 +69,29 @@ def _ancestors(position_0: Tensor, position_1: Tensor, is_0: Tensor, is_1: Tenso
     rank = torch.where(is_1, position_1, torch.inf).argsort(1).argsort(1)
     ahead = rank[:, None, :] - rank[:, :, None]
     # ties go to the later one: positions are i / n, so the last of two copies has the position of its ancestor
-    near = torch.where(ahead > 0, ahead - 0.5, -ahead)
-    far = (position_1[:, :, None] - position_0[:, None, :]).abs()
+    rank_distance = torch.where(ahead > 0, ahead - 0.5, -ahead)
+    position_distance = (position_1[:, :, None] - position_0[:, None, :]).abs()
     any_matched = matched.any(1)[:, None, None]
-    distance = torch.where(any_matched, near, far)
+    distance = torch.where(any_matched, rank_distance, position_distance)
     allowed = torch.where(any_matched, matched[:, None], is_0[:, None])
     return distance.masked_fill(~allowed, torch.inf).argmin(-1)
 
 
 class Particles(NamedTuple):
-    """Particles alive at time t. Each leaf has a slot; a particle is in that of its first leaf, other slots are empty."""
+    """Particles alive at time t. Each leaf has a slot; a particle occupies that of its first leaf; others are not live."""
 
     x_t: Float[Tensor, "B N channels"]
     live: Bool[Tensor, "B N"]
     anchor: Float[Tensor, "B N channels"]  # destination: the mean of the descendants
     splits: Float[Tensor, "B N"]  # remaining splits of the particle and its descendants
-    dies: Bool[Tensor, "B N"]
+    dies: Bool[Tensor, "B N"]  # True for source tokens that will die
 
 
 def particles(pair: Pair, t: Float[Tensor, "B"], *, generator: torch.Generator | None = None) -> Particles:
-    """The particles of a forest at time t; event times are drawn here. A particle moves at (anchor - x_t) / (1 - t)."""
+    """The particles of a forest at time t, with random event times. A particle has the velocity (anchor - x_t) / (1 - t).
+
+    ValueError if the pair was not coupled by `Branching`.
+    """
     if pair.mask is None or "family" not in pair.cond:
         raise ValueError("particles: the pair is not a forest; couple it with Branching")
     family, leaf, x_0, x_1 = pair.cond["family"], pair.mask, pair.x_0[..., :-1], pair.x_1[..., :-1]
@@ -100,7 +104,8 @@ def particles(pair: Pair, t: Float[Tensor, "B"], *, generator: torch.Generator |
     later = torch.ones(count, count, dtype=torch.bool, device=t.device).triu(1)
     separates = torch.where(later, opens[:, None, :], torch.inf).cummin(2).values
     separates = torch.minimum(separates, separates.mT)
-    # leaf i moves towards leaf j, while both are in one run, at 1 / (1 - s)^2 over its size; integrated from gap to gap
+    # x_t of leaf i weights leaf j by (1 - t) times the integral of 1 / (size (1 - s)^2) over the times s at which they share a
+    # run; the size of the run is constant between openings
     ends, index = separates.sort(-1)
     ratio = torch.where(ends < t, (1 - t) / (1 - ends), 1.0)
     sizes = torch.arange(count, 0, -1, dtype=t.dtype, device=t.device)
@@ -115,17 +120,17 @@ def particles(pair: Pair, t: Float[Tensor, "B"], *, generator: torch.Generator |
 
 
 def kin(live: Bool[Tensor, "B N"], family: Int[Tensor, "B N"]) -> Float[Tensor, "B N 2"]:
-    """A particle's rank among the live members of its family, scaled to (-1/2, 1/2), and log2 of their number."""
+    """The rank of each particle among the live members of its family, scaled to (-1/2, 1/2), and log2 of their number."""
     siblings = live[:, None, :] & (family[:, :, None] == family[:, None, :])
     count = siblings.sum(-1).clamp_min(1)
     return torch.stack([(siblings.tril().sum(-1) - 0.5) / count - 0.5, count.log2()], -1)
 
 
 class EventField(nn.Module):
-    """Velocity, log of the expected remaining splits and logit of death, for particles (B, N, channels): 2 channels more.
+    """Velocity, log of the expected remaining splits, and logit of death of each particle: `channels` + 2 outputs per slot.
 
-    Particles are container states without existence. cond holds "mask", the live particles, "kin", and, if the field was
-    trained in both directions, "reverse", (B,). Equivariant to permutations of slots.
+    Particles are container states without existence. cond holds "mask" (the live particles), "kin" (see `kin`) and, if the
+    field was trained in both directions, "reverse", (B,). Equivariant to permutations of slots.
     """
 
     def __init__(self, container: Container, channels: int, shape: FieldShape) -> None:
@@ -141,24 +146,27 @@ class EventField(nn.Module):
         inputs = {"mask": cond["mask"], "positions": self.container.capacity / aux_scale * x_t[..., -1]}
         inputs["label"] = cond["reverse"].long() if "reverse" in cond else torch.zeros_like(t, dtype=torch.long)
         out = self.dit(torch.cat([x_t, aux_scale * cond["kin"].to(x_t.dtype)], -1), t, inputs)
-        # being alive and not split at t is evidence: by a Poisson law and Bayes' rule it scales expectation and odds by 1 - t
+        # that a particle is alive and unsplit at t is evidence against events: by a Poisson law and Bayes' rule, it scales the
+        # expected splits and the odds of death by 1 - t
         evidence = pad_like((1 - t).clamp_min(1 / 64).log(), out).expand_as(out[..., -2:])
-        moved = torch.zeros_like(x_t[:, :1, :-2])
+        shift = torch.zeros_like(x_t[:, :1, :-2])
         if self.mean is not None:
-            start = torch.where(inputs["label"] == 1, 1 - t, t)  # each side has its matrix, wherever integration starts
-            moved = self.mean(x_t[..., :-2], cond["mask"].to(x_t.dtype), start)
-        return out + torch.cat([moved.expand_as(x_t[..., :-2]), torch.zeros_like(x_t[..., -2:]), evidence], -1)
+            # each side has one matrix for both directions
+            forward_t = torch.where(inputs["label"] == 1, 1 - t, t)
+            shift = self.mean(x_t[..., :-2], cond["mask"].to(x_t.dtype), forward_t)
+        return out + torch.cat([shift.expand_as(x_t[..., :-2]), torch.zeros_like(x_t[..., -2:]), evidence], -1)
 
 
 def from_the_start(u: Tensor) -> Tensor:
-    """Uniform times, an eighth of them 0: `simulate` plans lengths at t = 0, which uniform times alone never contain."""
+    """Uniform times, but an eighth of them 0: `simulate` plans lengths at t = 0, which uniform times alone never contain."""
     return (8 * u - 1).clamp_min(0) / 7
 
 
 class EventMatching(Objective):
     """Squared error of the velocity, Poisson likelihood of the remaining splits, cross-entropy of death, as in 2511.09465.
 
-    The velocity (anchor - x_t) / (1 - t) has no second moment, since splits may come late. Weighted by 1 - t it has one.
+    The velocity (anchor - x_t) / (1 - t) has an infinite second moment, since splits may come late, so its squared error is
+    weighted by 1 - t. `weight` multiplies the other two terms.
     """
 
     def __init__(self, *, coupling: Coupling = identity, times: Times | None = None, weight: float = 1.0) -> None:
@@ -173,8 +181,8 @@ class EventMatching(Objective):
         """The loss of a coupled pair at these times."""
         x_t, live, anchor, splits, dies = particles(pair, t, generator=generator)
         out = model(x_t, t, {**pair.cond, "mask": live, "kin": kin(live, pair.cond["family"])}).float()
-        left = pad_like(1 - t, x_t)
-        error = (x_t + left * out[..., :-2] - anchor).square() / left.clamp_min(1 / 64)
+        remaining = pad_like(1 - t, x_t)
+        error = (x_t + remaining * out[..., :-2] - anchor).square() / remaining.clamp_min(1 / 64)
         velocity = masked_mean(error, live)
         births = masked_mean(nn.functional.poisson_nll_loss(out[..., -2], splits, reduction="none"), live)
         odds = nn.functional.binary_cross_entropy_with_logits(out[..., -1], dies.to(out.dtype), reduction="none")
@@ -185,7 +193,7 @@ class EventMatching(Objective):
 
 
 class Simulation(NamedTuple):
-    """Final container states of a simulation, and the number of splits that were rejected because no slot was free."""
+    """Final container states of a simulation, and each row's number of splits that were rejected because no slot was free."""
 
     x: Float[Tensor, "B N more"]
     rejected: Int[Tensor, "B"]
@@ -203,7 +211,7 @@ def simulate(
 
     With a generator, events are drawn at random. Without one, their number is the rounded expectation at t = 0 (see `_plan`),
     they are evenly spaced in time, and the particles with the highest expectations receive them. Splits beyond N particles are
-    rejected.
+    rejected. ValueError if `steps` is below 1.
     """
     if steps < 1:
         raise ValueError(f"simulate: steps must be at least 1, got {steps}")
@@ -237,7 +245,7 @@ def simulate(
         source, live = _repeat_slots(stays + allowed.diff(dim=1, prepend=torch.zeros_like(total[:, :1])))
         x, v, family = _rows(x, source), _rows(out[..., :-2], source), family.gather(1, source)
         if step == steps - 1:
-            v = predict(step / steps)[..., :-2]  # siblings from the last splits have not separated yet
+            v = predict(step / steps)[..., :-2]  # at the new siblings, which still coincide
         x = x + v / steps
     existence = live[..., None].to(dtype) * model.container.aux_scale
     x = torch.cat([x * live[..., None], existence], -1)
@@ -245,7 +253,7 @@ def simulate(
 
 
 def _plan(births: Float[Tensor, "B N"], deaths: Float[Tensor, "B N"]) -> tuple[Tensor, Tensor]:
-    """(splits, deaths) of each row: their expectations at t = 0, rounded such that the change of length is the nearest integer.
+    """(splits, deaths) of each row: expectations at t = 0, rounded so that their difference is the rounded change of length.
 
     Later expectations are biased: they take an event's absence so far as evidence against it, but here events are scheduled.
     """
@@ -263,7 +271,7 @@ def _sample_counts(rate: Float[Tensor, "B N"], generator: torch.Generator) -> In
 def _assign_events(
     due: Float[Tensor, "B"], rate: Float[Tensor, "B N"], live: Bool[Tensor, "B N"]
 ) -> Int[Tensor, "B N"]:
-    """The due events of each row, assigned to the highest expectations; each event lowers an expectation by 1."""
+    """The number of events per slot: the `due` events of a row go to its highest expectations, and each lowers one by 1."""
     repeats = torch.arange(int(rate.max()) + 2, device=rate.device)
     claims = (rate[..., None] - repeats).masked_fill(~live[..., None], -torch.inf).flatten(1)
     rank = claims.argsort(dim=1, descending=True, stable=True).argsort(1)

@@ -38,7 +38,7 @@ class FieldShape:
             raise ValueError(f"shape.width {self.width} is not a multiple of shape.head_width {self.head_width}")
 
     def dit(self, channels: int, *, classes: int = 0) -> DiT:
-        """A transformer on tokens with the given number of channels, conditioned on one of `classes` if there are any."""
+        """A transformer on tokens with the given number of channels, conditioned on a label if `classes` is not 0."""
         block = BlockShape(self.width, self.width // self.head_width, rank=self.rank or None)
         return DiT(channels, DiTShape(block, self.depth, recompute=self.recompute), classes=classes)
 
@@ -46,7 +46,7 @@ class FieldShape:
 class Mean(nn.Module):
     """A skip path for the sequence mean: one zero-initialised matrix per time endpoint, the same shift for every slot.
 
-    The mean holds little information about the other side in each channel; here it need not pass through the blocks.
+    Each channel of the mean holds only a little information about the other side; on this path it bypasses the blocks.
     """
 
     def __init__(self, width: int) -> None:
@@ -63,11 +63,11 @@ class Mean(nn.Module):
 
 
 class Field(nn.Module):
-    """Velocity v(x_t, t) of states (B, N, channels), equivariant to permutations of slots, so each side may order its own.
+    """Velocity v(x_t, t) of states (B, N, channels), equivariant to permutations of slots.
 
     The last three channels are priority, position and existence; attention uses positions multiplied by `span`. With span 0,
-    as for additive positions, existence is the only channel besides content. cond["reverse"], (B,), marks rows that go from
-    t = 1 to 0, for a separate reverse layer.
+    as for additive positions, existence is the only channel in addition to content. cond["reverse"], (B,), marks rows that go
+    from t = 1 to 0; it is used only by a separate reverse layer.
     """
 
     def __init__(self, channels: int, shape: FieldShape, *, span: float) -> None:
@@ -87,8 +87,8 @@ class Field(nn.Module):
         positions = self.span * x_t[..., -2] if self.span else torch.zeros_like(x_t[..., -2])
         v = self.dit(x_t, t, {"positions": positions})
         if self.mean is not None:
-            moved = self.mean(x_t[..., : self.content], x_t[..., -1].clamp_min(0), t)
-            v = v + nn.functional.pad(moved, (0, x_t.shape[-1] - self.content))
+            shift = self.mean(x_t[..., : self.content], x_t[..., -1].clamp_min(0), t)
+            v = v + nn.functional.pad(shift, (0, x_t.shape[-1] - self.content))
         reverse = None if cond is None else cond.get("reverse")
         if self.reverse is None or reverse is None:
             return v

@@ -30,7 +30,7 @@ _CREDIT = re.compile(
 
 
 def theorems(path: Path) -> Iterator[Theorem]:
-    """The provable statements ($p) of |- that directly follow a comment. ValueError if there are none."""
+    """The provable statements ($p) of type |- directly after a comment. ValueError if `path` has none or cannot be read."""
     try:
         text = path.read_text(encoding="ascii")
     except UnicodeDecodeError as error:
@@ -40,7 +40,7 @@ def theorems(path: Path) -> Iterator[Theorem]:
             f"{path}: cannot read the database ({error.strerror}); install it with `sudo apt install metamath-databases`, "
             "or pass another set.mm with --input"
         ) from error
-    found, scopes, variables = False, [[]], set[str]()
+    any_theorem, scopes, variables = False, [[]], set[str]()
     comment, end = "", 0
     for piece in _PIECE.finditer(text):
         new_comment, opened, closed, names, label, kind, body = piece.groups()
@@ -57,15 +57,15 @@ def theorems(path: Path) -> Iterator[Theorem]:
             if symbols[0] == "|-" and (words := plain(comment)):
                 hypotheses = [symbol for scope in scopes for h in scope for symbol in (*h[1:], "&")][:-1]
                 statement = (*hypotheses, "=>", *symbols[1:]) if hypotheses else tuple(symbols[1:])
-                found = True
+                any_theorem = True
                 yield Theorem(label, words, statement, _pattern(statement, variables))
         comment, end = new_comment or "", piece.end()
-    if not found:
+    if not any_theorem:
         raise ValueError(f"{path}: no theorem with a comment; check that it is a Metamath database such as set.mm")
 
 
 def plain(comment: str) -> str:
-    """A comment without credits and without the marks of ` formula `, ~ label and _emphasis_; [Reference] stays."""
+    """A comment without credits and without the marks of ` formula `, ~ label and _emphasis_; [Reference] is not removed."""
     words = _CREDIT.sub(" ", " ".join(comment.split()))
     words = re.sub(r"(?<!\S)(?:`|~)(?!\S)", " ", words.replace("``", "`"))
     words = re.sub(r"(?<![^\s(\"])_([^\s_][^_]*)_(?=[\s.,;:)\"]|$)", r"\1", words)

@@ -83,7 +83,7 @@ def field(container: Container, width: int, shape: FieldShape, *, additive: bool
 
 
 def solve(v: Velocity, x: States, *, reverse: bool, steps: int, step: Step) -> States:
-    """The end of the flow integrated from t = 0 to 1, or with `reverse` from 1 to 0."""
+    """The states after integration from t = 0 to 1 or, with `reverse`, from 1 to 0."""
     return integrate(v, x, time_grid(steps, x, start=float(reverse), end=1.0 - float(reverse)), step=step)
 
 
@@ -258,7 +258,7 @@ METHODS: dict[str, type[FlowWalkingMethod] | type[FlowMatchingMethod] | type[Bra
 
 
 def with_ends(u: Tensor) -> Tensor:
-    """Times, half of them uniform, a quarter 0 and a quarter 1. The velocity is hardest where only one end is visible."""
+    """Times of which half are uniform, a quarter 0 and a quarter 1, where the velocity is hardest: x_t shows only one end."""
     return (2 * u - 0.5).clamp(0, 1)
 
 
@@ -268,17 +268,17 @@ def half_reversed(pair: Pair, generator: torch.Generator) -> Pair:
 
 
 def snap_existence(v: Velocity, end: float, aux_scale: float) -> Velocity:
-    """The velocity v with existence, the last channel, redirected to 0 or `aux_scale`, whichever v's prediction is nearer.
+    """The velocity v, with existence, the last channel, steered to 0 or `aux_scale`, whichever is nearer to v's endpoint.
 
     In training every slot ends at one of the two; without this, uncertain slots drift to intermediate existence and are
-    dropped at decoding. The clamping trick of Li et al. 2205.14217, sec. 4.4.
+    dropped at decoding. This is the clamping trick of Li et al. 2205.14217, sec. 4.4.
     """
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         predicted = v(x, t)
-        left = (end - t)[:, None]
-        bound = aux_scale * ((x[..., -1] + left * predicted[..., -1]) > aux_scale / 2)
-        existence = torch.where(left == 0, predicted[..., -1], (bound - x[..., -1]) / left)
+        remaining = (end - t)[:, None]
+        bound = aux_scale * ((x[..., -1] + remaining * predicted[..., -1]) > aux_scale / 2)
+        existence = torch.where(remaining == 0, predicted[..., -1], (bound - x[..., -1]) / remaining)
         return torch.cat([predicted[..., :-1], existence[..., None]], -1)
 
     return velocity

@@ -20,14 +20,14 @@ def pooled(sequences: Sequence[Float[Tensor, "_ D"]], width: int) -> Float[Tenso
 
 
 def pooled_scores(queries: Float[Tensor, "q D"], gallery: Float[Tensor, "g D"]) -> Float[Tensor, "q g"]:
-    """Cosines. Those of a zero query, an empty prediction, are all equal: `ranks` counts ties as worst and puts it last."""
+    """Cosine similarities. All are 0 for an empty prediction (a zero query); `ranks` counts ties as worst, so it ranks last."""
     return normalize(queries, dim=-1) @ normalize(gallery, dim=-1).mT
 
 
 def chamfer_scores(
     queries: Sequence[Float[Tensor, "_ D"]], gallery: Sequence[Float[Tensor, "_ D"]]
 ) -> Float[Tensor, "q g"]:
-    """Mean cosine of a token to its nearest one in the other sequence, over both directions; -2 for an empty prediction."""
+    """Mean cosine of a token to its nearest one in the other sequence, averaged over both directions; -2 for an empty query."""
     lengths = torch.tensor([len(x) for x in gallery])
     tokens = normalize(torch.cat(list(gallery)), dim=-1).mT
     starts = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)[:-1]]).numpy()
@@ -43,14 +43,14 @@ def chamfer_scores(
 
 
 def ranks(scores: Float[Tensor, "q g"], *, pool: int | None = None, seed: int = 0) -> Float[Tensor, "q"]:
-    """The rank, from 1, of entry q among `pool` entries of row q, or all if None. Ties and nan count as worst."""
+    """The rank, from 1, of the true entry, (q, q), among `pool` entries of its row (None: all). Ties and nan count as worst."""
     n = len(scores)
     if pool is None or pool >= n:
         chosen = torch.ones(n, n, dtype=torch.bool)
     else:
         order = torch.stack([torch.randperm(n, generator=seeded(seed, row)) for row in range(n)])
         chosen = torch.zeros(n, n, dtype=torch.bool).scatter_(1, order[:, : pool - 1], True)
-        # the true entry is always in the pool, which may therefore hold one entry less
+        # if the true entry was drawn as well, the pool holds one entry less
         chosen.fill_diagonal_(True)
     true = scores.diagonal()[:, None]
     # "not below" counts ties as worst, so an empty prediction, whose scores are all equal, is last
@@ -60,7 +60,7 @@ def ranks(scores: Float[Tensor, "q g"], *, pool: int | None = None, seed: int = 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % bootstrap interval over the items."""
+    """A statistic, such as a mean, and its 95 % bootstrap interval over the items."""
 
     value: float
     low: float
@@ -68,7 +68,7 @@ class Interval:
 
     @staticmethod
     def of(values: Float[Tensor, "n"], *, draws: int = 1000, seed: int = 0) -> "Interval":
-        """The mean and interval of the values that are not nan."""
+        """The mean and interval of the values that are not nan; nan if there are none."""
         values = values[~torch.isnan(values)].double()
         if not len(values):
             return Interval(float("nan"), float("nan"), float("nan"))
@@ -84,7 +84,7 @@ def retrieval(scores: Float[Tensor, "q g"], *, pool: int | None = None) -> dict[
 
 
 def matched_cosine(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
-    """The total cosine of the best matching, divided by the longer length: unmatched vectors count as 0."""
+    """The total cosine of the best matching, divided by the longer length, so that unmatched vectors count as 0."""
     if not len(x) or not len(y):
         return 0.0
     cost = cosine(x, y)
@@ -94,7 +94,7 @@ def matched_cosine(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
 
 
 def squared_w2(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
-    """Squared W2 between two sets of any sizes with uniform masses: points are repeated to a common number."""
+    """Squared W2 of two sets of any sizes with uniform masses: points are repeated to a common number. nan if one is empty."""
     if not len(x) or not len(y):
         return float("nan")
     count = len(x) * len(y) // np.gcd(len(x), len(y))
@@ -123,9 +123,9 @@ def existence_scores(
     predicted: Float[Tensor, "B N"], true: Bool[Tensor, "B N"], *, bins: int = 10
 ) -> tuple[Float[Tensor, "B"], float]:
     """(F1 of each container's existing slots, expected calibration error of existence as a probability). 1706.04599."""
-    guess = predicted > 0.5
-    hits = (guess & true).sum(1).float()
-    f1 = 2 * hits / (guess.sum(1) + true.sum(1)).clamp_min(1)
+    exists = predicted > 0.5
+    hits = (exists & true).sum(1).float()
+    f1 = 2 * hits / (exists.sum(1) + true.sum(1)).clamp_min(1)
     p, truth = predicted.clamp(0, 1).flatten(), true.float().flatten()
     index = (p * bins).long().clamp_max(bins - 1)
     sums = [torch.zeros(bins).index_add_(0, index, value) for value in (torch.ones_like(p), p, truth)]

@@ -1,4 +1,4 @@
-"""Two files of sequences joined by id into a directory; its rows are read from disk one by one, in any order.
+"""Two files of sequences, joined by id into a directory. Pairs are read from disk one at a time, in any order.
 
 pairs/   source/  target/   the vectors of each side, see monge.lm.ragged
          index.parquet      id, group and split of each pair, and the row numbers of its two sequences
@@ -49,7 +49,8 @@ def pair(
 
     `groups` maps ids to groups (default: one group per id), which determine the split. `on_long_rows` applies to sequences of
     more than `capacity` vectors, `on_bad_rows` to unusable ones. For a repeated id the first usable row is used. `dtype` is
-    that of the stored vectors (default: that of each file).
+    that of the stored vectors (default: that of each file). ValueError if `out` is not empty, if the widths of the files
+    differ, or if no pairs are left.
     """
     if capacity < 1:
         raise ValueError(f"capacity must be at least 1, got {capacity}")
@@ -112,7 +113,7 @@ def _common(
 
 @dataclass
 class Selection:
-    """Iterator over the rows of one side that can be paired, with counts of those that cannot."""
+    """Iterator over the rows of one side that can be paired. It counts overlong rows and lists unusable ones."""
 
     file: Vectors
     common: set[str]
@@ -167,20 +168,20 @@ def _chain(first: Row, rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def _reasons(chosen: Mapping[str, Selection], capacity: int) -> str:
-    long, bad = (sum(count) for count in zip(*((s.long, len(s.dropped)) for s in chosen.values()), strict=True))
-    return f"{long} longer than {capacity}, {bad} unusable; raise --capacity or fix the rows"
+    long, unusable = (sum(count) for count in zip(*((s.long, len(s.dropped)) for s in chosen.values()), strict=True))
+    return f"{long} longer than {capacity}, {unusable} unusable; raise --capacity or fix the rows"
 
 
 def _write_index(path: Path, keys: list[str], stores: Mapping[str, Ragged], groups: Mapping[str, str]) -> None:
-    named = [groups.get(key, key) for key in keys]
-    columns: dict[str, Any] = {"id": keys, "group": named, "split": [split_of_group(group) for group in named]}
+    names = [groups.get(key, key) for key in keys]
+    columns: dict[str, Any] = {"id": keys, "group": names, "split": [split_of_group(name) for name in names]}
     for end in ENDS:
         columns[end] = [stores[end].number(key) for key in keys]
     pq.write_table(pa.table(columns, schema=_INDEX), path)
 
 
 def _write_dropped(path: Path, dropped: Mapping[str, list[Dropped]]) -> None:
-    rows = [{"end": end, "id": key, "reason": reason} for end, some in dropped.items() for key, reason in some]
+    rows = [{"end": end, "id": key, "reason": reason} for end, entries in dropped.items() for key, reason in entries]
     if rows:
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
@@ -203,7 +204,7 @@ class Pairs:
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """The contents of pairs.json."""
+        """The contents of pairs.json. ValueError if there are none, or if they are damaged or of an earlier version."""
         path = self.directory / "pairs.json"
         if not path.exists():
             raise ValueError(f"{self.directory}: no pairs here; create them with `monge translate pair`")
@@ -231,7 +232,7 @@ class Pairs:
         raise self._damaged("index.parquet")
 
     def _damaged(self, name: str) -> ValueError:
-        return ValueError(f"{self.directory}: {name} is damaged or cut short; make the pairs again")
+        return ValueError(f"{self.directory}: {name} is damaged or cut short; run `monge translate pair` again")
 
     @cached_property
     def fingerprint(self) -> int:
@@ -240,7 +241,7 @@ class Pairs:
         return digested([self.metadata, *columns])
 
     def origin(self, end: str) -> int:
-        """The origin of the vectors of one side, see `origin`."""
+        """A hash of the origin of one side's vectors; see the function `origin`."""
         return origin(self.metadata["fingerprint"][end])
 
     @cached_property
@@ -267,11 +268,11 @@ class Pairs:
         return np.flatnonzero(np.array(self._index.column("split").to_pylist()) == split)
 
     def lengths(self, end: str) -> np.ndarray:
-        """The length of every sequence of `source` or `target`."""
+        """The length of each pair's sequence of `source` or `target`."""
         store, numbers = self._stores[end]
         return store.lengths[numbers]
 
     def sequence(self, end: str, number: int) -> Float[Tensor, "_ D"]:
-        """The sequence of a pair, read from disk, in float32."""
+        """The sequence of a pair on one side, read from disk, in float32."""
         store, numbers = self._stores[end]
         return store[int(numbers[number])]

@@ -17,7 +17,7 @@ from monge.math.types import Pair
 
 COLOURS = {"match": "#1f5fbf", "deletion": "#d55e00", "creation": "#00876c"}  # safe for the colour-blind
 GREY = "#8a8f98"
-ROW, LETTER, MIDDLE, BENCH = 0.15, 0.06, 1.9, 0.13  # inches: a row, a letter, the space for arcs, the inset of voids
+ROW, LETTER, MIDDLE, BENCH = 0.15, 0.06, 1.9, 0.13  # in inches: row height, letter width, space for arcs, inset of voids
 WORD, OPACITY = 16, (0.2, 1.0)  # maximum letters per token; opacity of the worst and the best match
 SIGNS = str.maketrans(" Ġ▁\nĊ\t\r", "␣␣␣↵↵⇥␍")
 
@@ -38,7 +38,7 @@ class Arcs:
         tokens, vectors = [len(self.source), len(self.target)], self.exists.sum(1).tolist()
         if tokens != vectors:
             raise ValueError(
-                f"{self.id}: {tokens} tokens for {vectors} vectors; pass the texts, models and max_length they come from"
+                f"{self.id}: {tokens} tokens for {vectors} vectors; pass the texts that the vectors were computed from"
             )
 
     @staticmethod
@@ -51,14 +51,14 @@ class Arcs:
         return Arcs(key, source, target, position, existence > 0.5, match, similarity)
 
     def moves(self) -> list[tuple[str, int, int]]:
-        """(match, deletion or creation, from slot, to slot); voids that stay void are left out."""
+        """(kind: match, deletion or creation; source slot; target slot). Voids that stay void are left out."""
         kinds = {(True, True): "match", (True, False): "deletion", (False, True): "creation"}
         ends = zip(self.exists[0].tolist(), self.exists[1][self.match].tolist(), strict=True)
         return [(kinds[exist], i, int(self.match[i])) for i, exist in enumerate(ends) if any(exist)]
 
 
 def token_texts(encoder: Encoder, text: str, max_length: int) -> list[str]:
-    """The tokens of a text whose vectors `hidden_states` returns, as the tokenizer writes them; byte-level ones are decoded."""
+    """The tokens whose vectors `hidden_states` returns for a text, as the tokenizer writes them; byte-level ones are decoded."""
     row = encoder.tokenizer(text, truncation=True, max_length=max_length, return_special_tokens_mask=True)
     ordinary = [k for k, special in zip(row["input_ids"], row["special_tokens_mask"], strict=True) if not special]
     tokens, decode = encoder.tokenizer.convert_ids_to_tokens(ordinary), encoder.tokenizer.convert_tokens_to_string
@@ -95,22 +95,22 @@ def figure(rows: Sequence[Arcs], *, columns: int = 4, max_tokens: int = 40) -> A
     sizes = [min(max_tokens, length) + 1 for length in longest]
     heights = [0.7 + ROW * max(sizes[k : k + columns]) for k in range(0, len(rows), columns)]
     cosines = [float(row.similarity[i]) for row in rows for kind, i, _ in row.moves() if kind == "match"]
-    handles = _handles(reach := (min(cosines), max(cosines)) if cosines else ())
-    lines = -(-len(handles) // max(1, int(columns * width / 1.75)))
-    high = sum(heights) + 0.15 + 0.18 * lines
-    figure = Figure(figsize=(columns * width, high))
+    handles = _handles(cosine_range := (min(cosines), max(cosines)) if cosines else ())
+    legend_lines = -(-len(handles) // max(1, int(columns * width / 1.75)))
+    total_height = sum(heights) + 0.15 + 0.18 * legend_lines
+    figure = Figure(figsize=(columns * width, total_height))
     for k, (row, size) in enumerate(zip(rows, sizes, strict=True)):
-        bottom = high - sum(heights[: k // columns]) - 0.45 - ROW * size
-        box = (k % columns / columns, bottom / high, 1 / columns, ROW * size / high)
+        bottom = total_height - sum(heights[: k // columns]) - 0.45 - ROW * size
+        box = (k % columns / columns, bottom / total_height, 1 / columns, ROW * size / total_height)
         axis = figure.add_axes(box, xlim=(-left, MIDDLE + right), ylim=(size - 0.5, -0.5))
         axis.axis("off")
         axis.set_title(row.id, x=(left + MIDDLE / 2) / width, pad=15, fontsize=9, fontweight="bold", parse_math=False)
         axis.text(MIDDLE / 2, -1, f"{len(row.source)} → {len(row.target)}", ha="center", fontsize=7.5, color=GREY)
         y = (row.position * longest[k]).tolist()
         _slots(axis, row, y, words[k], size - 0.5)
-        _arcs(axis, row, y, reach)
-    look = {"ncols": -(-len(handles) // lines), "frameon": False, "fontsize": 7.5, "handlelength": 1.6}
-    figure.legend(handles=handles, loc="lower center", **look)
+        _arcs(axis, row, y, cosine_range)
+    style = {"ncols": -(-len(handles) // legend_lines), "frameon": False, "fontsize": 7.5, "handlelength": 1.6}
+    figure.legend(handles=handles, loc="lower center", **style)
     return figure
 
 
@@ -122,19 +122,19 @@ def _slots(axis: Any, row: Arcs, heights: list[list[float]], words: list[list[st
         colours[0][i] = colours[1][j] = COLOURS[kind]
     for end, (sign, align) in enumerate(((-1, "right"), (1, "left"))):
         y, exists, colour, x = heights[end], row.exists[end].tolist(), colours[end], MIDDLE * end
-        places, inside = np.where(exists, x, x - sign * BENCH), np.where(exists, colour, "white")
-        areas = np.where(exists, 6, min(6, (72 * ROW * max(y) / len(y)) ** 2))  # in points: voids must not touch
-        axis.scatter(places, y, s=areas, c=inside, edgecolors=colour, linewidths=0.5, zorder=3)
+        columns, fill = np.where(exists, x, x - sign * BENCH), np.where(exists, colour, "white")
+        areas = np.where(exists, 6, min(6, (72 * ROW * max(y) / len(y)) ** 2))  # in points^2: voids must not touch
+        axis.scatter(columns, y, s=areas, c=fill, edgecolors=colour, linewidths=0.5, zorder=3)
         shown = [(word, k) for word, k in zip(words[end], np.flatnonzero(exists), strict=True) if y[k] < bottom]
         for word, k in shown:
-            ink = "black" if colour[k] == COLOURS["match"] else colour[k]
-            axis.text(x + 0.07 * sign, y[k] + 0.22, word, ha=align, color=ink, **style)
+            text_colour = "black" if colour[k] == COLOURS["match"] else colour[k]
+            axis.text(x + 0.07 * sign, y[k] + 0.22, word, ha=align, color=text_colour, **style)
         if more := len(words[end]) - len(shown):
             axis.text(x + 0.07 * sign, bottom + 0.8, f"… {more} more", ha=align, color=GREY, fontsize=7, style="italic")
 
 
-def _arcs(axis: Any, row: Arcs, heights: list[list[float]], reach: Sequence[float]) -> None:
-    """Draw a Bezier curve from each slot to its match; the gid of its artist is match, deletion or creation."""
+def _arcs(axis: Any, row: Arcs, heights: list[list[float]], cosine_range: Sequence[float]) -> None:
+    """Draw a Bezier curve from each slot to its match; the gid of a curve is match, deletion or creation."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path as Curve
 
@@ -142,16 +142,16 @@ def _arcs(axis: Any, row: Arcs, heights: list[list[float]], reach: Sequence[floa
         start, end = BENCH * (kind == "creation"), MIDDLE - BENCH * (kind == "deletion")
         bends = [(start + MIDDLE * 0.45, heights[0][i]), (end - MIDDLE * 0.45, heights[1][j])]
         curve = Curve([(start, heights[0][i]), *bends, (end, heights[1][j])], [1, 4, 4, 4])  # move, then a cubic
-        alpha = np.interp(float(row.similarity[i]), reach, OPACITY) if kind == "match" else 0.55
-        look = PathPatch(curve, fill=False, edgecolor=COLOURS[kind], alpha=alpha, linewidth=1.1, gid=kind)
-        axis.add_patch(look).set_snap(False)  # snapping makes straight curves darker
+        alpha = np.interp(float(row.similarity[i]), cosine_range, OPACITY) if kind == "match" else 0.55
+        patch = PathPatch(curve, fill=False, edgecolor=COLOURS[kind], alpha=alpha, linewidth=1.1, gid=kind)
+        axis.add_patch(patch).set_snap(False)  # snapping makes straight curves darker
 
 
-def _handles(reach: Sequence[float]) -> list[Any]:
-    """The entries of the legend; matches have two, of the lowest and the highest cosine."""
+def _handles(cosine_range: Sequence[float]) -> list[Any]:
+    """The entries of the legend; matches have two, for the lowest and the highest cosine."""
     from matplotlib.lines import Line2D
 
-    alphas = dict(zip(reach, OPACITY, strict=False))  # empty without matches
+    alphas = dict(zip(cosine_range, OPACITY, strict=False))  # empty without matches
     lines = [("match", f"match, cosine {cosine:.2f}", alpha) for cosine, alpha in alphas.items()]
     lines += [("deletion", "deletion: token to void", 0.7), ("creation", "creation: void to token", 0.7)]
     handles = [Line2D([], [], color=COLOURS[kind], alpha=alpha, label=label) for kind, label, alpha in lines]
@@ -160,7 +160,7 @@ def _handles(reach: Sequence[float]) -> list[Any]:
 
 
 def curves(path: Path, metrics_rows: Sequence[Mapping[str, float]], lengths: Mapping[str, Sequence[Tensor]]) -> Path:
-    """Save a PNG of the loss by step, from metrics.jsonl, and of (true, predicted) lengths for each direction by name."""
+    """Save a PNG of the losses in the rows of metrics.jsonl and, for each direction, of its (true, predicted) lengths."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.9 * (1 + len(lengths)), 3.3), layout="constrained")
@@ -179,8 +179,8 @@ def _losses(axis: Any, records: Sequence[Mapping[str, float]]) -> None:
     for name, colour, style in (("loss", GREY, "-"), ("held-out loss", COLOURS["match"], ".-")):
         points = [(record["step"], record[name]) for record in records if name in record]
         axis.plot(*np.reshape(points, (-1, 2)).T, style, color=colour, linewidth=1.2, label=name)
-    for ticks, between in ((axis.xaxis, (3,)), (axis.yaxis, (1.5, 2, 3, 5, 7))):
-        ticks.set(minor_locator=LogLocator(subs=between), major_formatter="{x:g}", minor_formatter="{x:g}")
+    for ticks, subs in ((axis.xaxis, (3,)), (axis.yaxis, (1.5, 2, 3, 5, 7))):
+        ticks.set(minor_locator=LogLocator(subs=subs), major_formatter="{x:g}", minor_formatter="{x:g}")
     axis.grid(alpha=0.3, which="both", linewidth=0.5)
     axis.legend(frameon=False)
 

@@ -41,7 +41,7 @@ def data(
     Args:
         name: Data set: metamath (English and Metamath), or a public set of English and Lean, read by its own field names.
         out: JSON lines file to write.
-        input: File of the data set, .mm, .parquet or .jsonl (default for metamath: the installed set.mm).
+        input: File of the data set: .mm for metamath (default: the installed set.mm), .parquet or .jsonl for the others.
         limit: Maximum number of texts, spread evenly over the data set (default: all).
         on_bad_rows: For rows of a public set without an id or a text: stop with an error, or drop them.
     """
@@ -70,7 +70,7 @@ def pretrain(
     recipe: Annotated[Pretrain, tyro.conf.arg(name="")] = SMALL,
     resume: bool = False,
 ) -> None:
-    """Train a small GPT-NeoX on the formal side of the training split; its hidden states are the formal vectors.
+    """Train a small GPT-NeoX on the formal texts of the training split, to embed formal texts with it.
 
     Args:
         texts: File written by `monge translate data`.
@@ -157,8 +157,8 @@ def pair(
         dtype: Dtype of the stored vectors (default: that of each file; float32 for a file of doubles).
     """
     ensure_writable(out)
-    unread: list[Dropped] | None = [] if on_bad_rows == "drop" else None
-    groups = None if texts is None else {text.id: text.group for text in read_texts(texts, unread)}
+    unusable_texts: list[Dropped] | None = [] if on_bad_rows == "drop" else None
+    groups = None if texts is None else {text.id: text.group for text in read_texts(texts, unusable_texts)}
     summary = join(
         source,
         target,
@@ -209,8 +209,8 @@ def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
     for end in ENDS:
         side = units.side(end)
         spread = torch.linalg.svdvals(side.matrix).reciprocal()
-        far, least, most = float(side.centre.norm()), float(spread.min()), float(spread.max())
-        console.print(f"{end}: centre at distance {far:.4g} from zero, standard deviations {least:.3g} to {most:.3g}")
+        norm, smallest, largest = float(side.centre.norm()), float(spread.min()), float(spread.max())
+        console.print(f"{end}: centre at distance {norm:.4g} from zero, standard deviations {smallest:.3g} to {largest:.3g}")
     same = torch.equal(units.rotation, torch.eye(opened.width))
     rotated = "no rotation" if same else "the source rotated onto the target"
     console.print(f"{rotated}; content costs of matches, 1 - cos: median {units.unit:.4g} (the unit), ", end="")

@@ -1,4 +1,4 @@
-"""The recipe of `translate`, a configuration of scalars, and the translator, a trained field with its space."""
+"""The recipe of `translate`, i.e. its configuration, and the translator: a trained field with the space of its states."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -136,7 +136,7 @@ class Translate:
 
     def _coupled(self, packed: Packed) -> Callable[[Sequence[int] | np.ndarray], Pair]:
         """A function from the numbers of pairs to the coupled pairs."""
-        stored, space = Couplings.open(Path(self.couplings), packed) if self.couplings else None, packed.space
+        couplings, space = Couplings.open(Path(self.couplings), packed) if self.couplings else None, packed.space
         form = Additive(space.container) if self.additive else None
 
         def coupled(numbers: Sequence[int] | np.ndarray) -> Pair:
@@ -145,7 +145,7 @@ class Translate:
                 pair = soft_targets(space, pair, self.epsilon)
             else:
                 transport = space.transport
-                pair = transport.apply(pair, stored(numbers) if stored else transport.permutation(pair))
+                pair = transport.apply(pair, couplings(numbers) if couplings else transport.permutation(pair))
             return replace(pair, x_0=form.apply(pair.x_0), x_1=form.apply(pair.x_1)) if form else pair
 
         return coupled
@@ -191,7 +191,7 @@ class Translator:
 
     @property
     def steps(self) -> int:
-        """Default number of solver steps: that of training, or 8 if training fixes none."""
+        """Default number of solver steps: the number used in training, or 8 if training fixes none."""
         return self.recipe.trainer.solver_steps
 
     def integrate(
@@ -203,7 +203,7 @@ class Translator:
         step: Step = euler,
         size: int = 64,
     ) -> Float[Tensor, "B N channels"]:
-        """Integrate calibrated sequences to states on the other side; `reverse` goes from the target to the source side."""
+        """Integrate calibrated sequences, `size` at a time, to states on the other side; `reverse` goes from target to source."""
         steps = self.steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
@@ -221,7 +221,7 @@ class Translator:
     def translate(
         self, sequences: Sequence[Float[Tensor, "_ D"]], *, reverse: bool = False, **solver: Any
     ) -> list[Float[Tensor, "_ D"]]:
-        """Translate sequences of source vectors to target vectors, in the units of the data; `solver` as in `integrate`."""
+        """Translate sequences to the other side, in the units of the data; `reverse` and `solver` as in `integrate`."""
         calibrate = self.space.calibration.side(ENDS[reverse]).apply
         return self.space.unpack(
             ENDS[not reverse], self.integrate([calibrate(x) for x in sequences], reverse=reverse, **solver)
@@ -252,7 +252,7 @@ def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarr
 
 
 def translator_of(opened: Opened, *, which: str = "last", device: torch.device | str = "cpu") -> Translator:
-    """The run's translator with the averaged weights of checkpoint `which`."""
+    """The run's translator, with the averaged weights of checkpoint `which`: last, best, or a step number."""
     recipe = stored(opened)
     space = Space.stored(opened.constants, recipe.prices, aux_scale=recipe.aux_scale)
     model = recipe.network(space.container.capacity, int(opened.constants["width"]))

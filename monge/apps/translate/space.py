@@ -1,4 +1,4 @@
-"""The space in which both sides are compared: calibrated vectors as container states, and the cost between their slots."""
+"""The space in which both sides are compared: calibrated vectors, packed into containers, and the cost between slots."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from monge.math.types import Pair
 
 @dataclass(frozen=True)
 class Space:
-    """Units of both sides, slots, and prices: everything that packing, coupling and unpacking sequences depend on."""
+    """Calibration, container and prices: everything that packing, coupling and unpacking sequences depend on."""
 
     calibration: Calibration
     container: Container
@@ -45,7 +45,7 @@ class Space:
         return [self.calibration.side(end).undo(x) for x in self.container.unpack(states)]
 
     def cost(self, pair: Pair, *, reverse: bool = False) -> Float[Tensor, "B N N"]:
-        """The four-block cost between the slots of x_0 and x_1; `reverse` if x_0 is on the target side."""
+        """The four-block cost between the slots of x_0 and x_1; `reverse` means that x_0 is on the target side."""
         return token_cost(self.container, self.calibration.cost(self.prices, reverse=reverse), pair)
 
     @property

@@ -11,14 +11,14 @@ SHOWN = ("R@1 of", "R@10 of", "MRR of", "Chamfer R@1 of", "length exact", "lengt
 
 
 def blocks(rows: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Interval]]:
-    """{metric: {row: value}} of the metrics in SHOWN, in their order."""
+    """{metric: {row: value}} of the metrics whose names start with an entry of SHOWN, in that order."""
     names = list(dict.fromkeys(name for cells in rows.values() for name in cells))
     names = [name for start in SHOWN for name in names if name.startswith(start)]
     return {name: {row: cells[name] for row, cells in rows.items() if name in cells} for name in names}
 
 
 def table(rows: Mapping[str, Mapping[str, Interval]], title: str) -> Table:
-    """A table with a block per metric and a line per prediction, with the half-width of its 95 % interval."""
+    """A table with a block per metric and a line per prediction: its value ± half the width of its 95 % interval."""
     grid = Table(title=title, title_justify="left", show_header=False, show_edge=False, pad_edge=False)
     grid.add_column("", overflow="fold")
     grid.add_column("", justify="right", no_wrap=True)

@@ -1,0 +1,1 @@
+"""Replace a block of a language model's layers by a learned flow (Latent Flow Transformer)."""

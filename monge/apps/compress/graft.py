@@ -1,0 +1,62 @@
+"""The flow as a layer of a language model, with keys and values of its own for each evaluation."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from monge.apps.compress.estimator import Estimator, parts_of
+from monge.lm.blocks import blocks_of, replace_blocks
+from monge.math.solve import integrate
+
+
+class FlowLayer(nn.Module):
+    """Integrates the estimator's velocity over `steps` steps of `solver`. Wu et al. 2505.14513, alg. 3.
+
+    Each evaluation of the velocity has its own keys and values in a cache: the first those of the layer's own index, the
+    others those after the last layer of the model, which has `depth` layers.
+    """
+
+    def __init__(self, estimator: Estimator, depth: int, *, steps: int = 1, solver: str = "euler") -> None:
+        super().__init__()
+        self.estimator, self.depth, self.steps, self.solver = estimator, depth, steps, solver
+
+    def forward(self, hidden_states: Tensor, **context: Any) -> Tensor:
+        cache = next(
+            (context[name] for name in ("past_key_values", "layer_past") if context.get(name) is not None), None
+        )
+        attention: Any = parts_of(self.estimator.block.layer).attention
+        index, evaluations = attention.layer_idx, 0
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            nonlocal evaluations
+            attention.layer_idx = index if evaluations == 0 else self.depth - 1 + evaluations
+            if cache is not None:
+                _reserve(cache, attention.layer_idx)
+            evaluations += 1
+            return self.estimator.velocity(x, t, context)
+
+        try:
+            return integrate(velocity, hidden_states, steps=self.steps, step=self.solver)
+        finally:
+            attention.layer_idx = index
+
+
+def _reserve(cache: Any, index: int) -> None:
+    """Extend a dynamic cache to hold layer `index`."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    if len(cache.layers) > index:
+        return
+    if not isinstance(cache, DynamicCache):
+        raise ValueError(f"{type(cache).__name__}: a flow of several evaluations needs transformers' DynamicCache")
+    while len(cache.layers) <= index:
+        cache.layers.append(DynamicLayer())
+
+
+def graft(
+    model: nn.Module, estimator: Estimator, start: int, end: int, *, steps: int = 1, solver: str = "euler"
+) -> FlowLayer:
+    """Replace blocks [start, end) of a causal model by the flow, in place; the flow layer."""
+    layer = FlowLayer(estimator, len(blocks_of(model)) - (end - start) + 1, steps=steps, solver=solver)
+    replace_blocks(model, start, end, layer)
+    return layer

@@ -1,0 +1,103 @@
+"""The grafted language model in transformers' own form: saved, loaded and generated from like any causal model."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from monge.apps.compress.estimator import estimator_of
+from monge.apps.compress.graft import FlowLayer, graft
+from monge.lm.blocks import blocks_of
+
+
+class FlowConfig(PreTrainedConfig):
+    """The configuration of the remaining model, the index of its flow layer, and the settings of the flow."""
+
+    model_type = "monge_flow"
+
+    def __init__(
+        self,
+        base: dict[str, Any] | None = None,
+        start: int = 0,
+        removed: int = 0,
+        steps: int = 1,
+        solver: str = "euler",
+        rank: int | None = None,
+        parallel: bool | None = None,
+        **options: Any,
+    ) -> None:
+        self.base, self.start, self.removed = base or {}, start, removed
+        self.steps, self.solver, self.rank, self.parallel = steps, solver, rank, parallel
+        super().__init__(**options)
+
+    def base_config(self) -> Any:
+        """The configuration of the remaining model, as transformers' own class."""
+        return transformers.CONFIG_MAPPING[self.base["model_type"]].from_dict(self.base)
+
+
+class FlowForCausalLM(PreTrainedModel):
+    """A causal language model whose layers [start, start + removed) are one flow layer."""
+
+    config_class = FlowConfig
+    base_model_prefix = "base"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def __init__(self, config: FlowConfig, base: nn.Module | None = None) -> None:
+        super().__init__(config)
+        if base is None:
+            base = AutoModelForCausalLM.from_config(config.base_config())
+            estimator = estimator_of(base, config.start, config.start + 1, rank=config.rank, parallel=config.parallel)
+            graft(base, estimator, config.start, config.start + 1, steps=config.steps, solver=config.solver)
+        self.base: Any = base
+        self._tied_weights_keys = {f"base.{k}": f"base.{v}" for k, v in (base._tied_weights_keys or {}).items()}
+        self.post_init()
+
+    @property
+    def flow(self) -> FlowLayer:
+        """The flow layer; its `steps` and `solver` may be changed at inference."""
+        return blocks_of(self.base)[self.config.start].module  # pyright: ignore
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Keep the weights of the model that was grafted."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.base.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.base.get_output_embeddings()
+
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        return self.base(*arguments, **keywords)
+
+    def generate(self, *arguments: Any, **keywords: Any) -> Any:
+        """transformers' generate, with a key-value cache by default."""
+        return self.base.generate(*arguments, **keywords)
+
+
+AutoConfig.register(FlowConfig.model_type, FlowConfig)
+AutoModelForCausalLM.register(FlowConfig, FlowForCausalLM)
+
+
+def wrapped(base: Any, start: int, removed: int) -> FlowForCausalLM:
+    """A model that `graft` changed in place, ready for `save_pretrained`."""
+    layer: FlowLayer = blocks_of(base)[start].module  # pyright: ignore
+    reduce = layer.estimator.block.modulation.reduce
+    config = FlowConfig(
+        base.config.to_dict(),
+        start,
+        removed,
+        layer.steps,
+        layer.solver,
+        reduce.out_features if isinstance(reduce, nn.Linear) else None,
+        layer.estimator.block.parallel,
+        tie_word_embeddings=base.config.tie_word_embeddings,
+    )
+    return FlowForCausalLM(config, base)
+
+
+def load(folder: Path | str, **options: Any) -> FlowForCausalLM:
+    """The model in a folder that `save_pretrained` wrote. Options are those of transformers' from_pretrained."""
+    return FlowForCausalLM.from_pretrained(folder, **options)

@@ -1,0 +1,129 @@
+"""The grafted model equals the least-squares student or the layer at step 0, caches correctly, and survives a new process."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from monge.apps.compress.affine import least_squares
+from monge.apps.compress.estimator import estimator_of
+from monge.apps.compress.graft import graft
+from monge.lm.blocks import blocks_of, replace_blocks
+from monge.lm.hidden import hidden_at
+
+transformers = pytest.importorskip("transformers")
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 50,
+    "max_position_embeddings": 64,
+}
+FAMILIES = {
+    "gpt_neox": ("GPTNeoXConfig", {}),
+    "gpt2": ("GPT2Config", {}),
+    "llama": ("LlamaConfig", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    "qwen2": ("Qwen2Config", {"num_key_value_heads": 2}),
+    "qwen3": ("Qwen3Config", {"num_key_value_heads": 2, "head_dim": 8}),
+}
+IDS = torch.arange(24).reshape(2, 12) * 7 % 50
+
+
+def teacher(family: str) -> Any:
+    config, options = FAMILIES[family]
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(getattr(transformers, config)(**SIZES, **options)).eval()
+
+
+def student(family: str, *, steps: int = 1, solver: str = "euler") -> Any:
+    """The teacher with layers [1, 4) replaced by a flow with random modulation, map and gate."""
+    model = teacher(family)
+    estimator = estimator_of(model, 1, 4, rank=4)
+    for parameter in (*estimator.map.parameters(), *estimator.block.modulation.parameters(), estimator.gate):
+        torch.nn.init.normal_(parameter, std=0.1)
+    graft(model, estimator, 1, 4, steps=steps, solver=solver)
+    return model.eval()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_with_the_gate_closed_step_0_is_the_least_squares_map(family: str) -> None:
+    model = teacher(family)
+    x_0, x_1 = hidden_at(model, IDS, [1, 4])
+    affine = least_squares([(x_0, x_1)])
+    estimator = estimator_of(model, 1, 4).start_from(affine)
+    graft(model, estimator, 1, 4)
+    assert_close(hidden_at(model, IDS, [2])[0], affine.apply(x_0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_with_the_map_at_zero_and_the_gate_open_step_0_is_the_layer(family: str) -> None:
+    model, expected = teacher(family), teacher(family)
+    replace_blocks(expected, 1, 4, *[copy.deepcopy(blocks_of(expected)[1])])
+    graft(model, estimator_of(model, 1, 4), 1, 4)
+    assert_close(model(input_ids=IDS).logits, expected(input_ids=IDS).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_the_velocity_in_training_is_that_of_the_grafted_model(family: str) -> None:
+    """Training has states without a model around them."""
+    model = student(family)
+    layer = blocks_of(model)[1].module
+    (x,) = hidden_at(model, IDS, [1])
+    expected = hidden_at(model, IDS, [2])[0] - x
+    assert_close(layer.estimator(x, torch.zeros(2)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "solver"), [(1, "euler"), (3, "euler"), (2, "midpoint")])
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_logits_with_a_cache_equal_those_without(family: str, steps: int, solver: str) -> None:
+    model = student(family, steps=steps, solver=solver)
+    expected = model(input_ids=IDS).logits
+    cache, parts = None, []
+    for ids in (IDS[:, :5], IDS[:, 5:6], IDS[:, 6:]):
+        output = model(input_ids=ids, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        parts.append(output.logits)
+    assert_close(torch.cat(parts, 1), expected, rtol=0, atol=1e-4)
+    evaluations = steps * (2 if solver == "midpoint" else 1)
+    assert len(cache.layers) == 4 - 1 + evaluations
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_padding_on_the_left_does_not_change_the_logits(family: str) -> None:
+    model = student(family, steps=2)
+    padded = torch.nn.functional.pad(IDS, (3, 0))
+    mask = (torch.arange(15) >= 3).long().expand(2, -1)
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    logits = model(input_ids=padded, attention_mask=mask, position_ids=positions).logits
+    assert_close(logits[:, 3:], model(input_ids=IDS).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_model_has_the_same_logits_in_a_new_process(family: str, tmp_path: Path) -> None:
+    from monge.apps.compress.modeling import wrapped
+
+    model = wrapped(student(family, steps=2), 1, 3)
+    model.save_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        torch.save(
+            (IDS, model(input_ids=IDS).logits, model.generate(IDS, max_new_tokens=4, do_sample=False)), tmp_path / "x"
+        )
+    script = (
+        "import sys, torch; from monge.apps.compress.modeling import load\n"
+        "model = load(sys.argv[1]); ids, logits, text = torch.load(sys.argv[2])\n"
+        "with torch.no_grad(): assert torch.equal(model(input_ids=ids).logits, logits)\n"
+        "assert torch.equal(model.generate(ids, max_new_tokens=4, do_sample=False), text)\n"
+        "assert (model.flow.steps, model.flow.solver) == (2, 'euler')\n"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path / "model", tmp_path / "x"], check=True)
