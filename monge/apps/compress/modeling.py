@@ -44,15 +44,17 @@ class FlowForCausalLM(PreTrainedModel):
     base_model_prefix = "base"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    base: Any
 
     def __init__(self, config: FlowConfig, base: nn.Module | None = None) -> None:
         super().__init__(config)
-        if base is None:
-            base = AutoModelForCausalLM.from_config(config.base_config())
-            estimator = estimator_of(base, config.start, config.start + 1, rank=config.rank, parallel=config.parallel)
-            graft(base, estimator, config.start, config.start + 1, steps=config.steps, solver=config.solver)
-        self.base: Any = base
-        self._tied_weights_keys = {f"base.{k}": f"base.{v}" for k, v in (base._tied_weights_keys or {}).items()}
+        model: Any = base
+        if model is None:
+            model = AutoModelForCausalLM.from_config(config.base_config())
+            estimator = estimator_of(model, config.start, config.start + 1, rank=config.rank, parallel=config.parallel)
+            graft(model, estimator, config.start, config.start + 1, steps=config.steps, solver=config.solver)
+        self.base = model
+        self._tied_weights_keys = {f"base.{k}": f"base.{v}" for k, v in (model._tied_weights_keys or {}).items()}
         self.post_init()
 
     @property

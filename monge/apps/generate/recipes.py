@@ -114,8 +114,8 @@ class Generate(Settings):
     """Train a flow from noise to data."""
 
     coupling: Literal["independent", "ot", "ot-across", "entropic", "semidiscrete"] = "ot"
-    """Coupling of noise and data: independent, exact OT of each batch (ot), the same ignoring classes (ot-across), entropic OT
-    of each batch, or semidiscrete OT to all training data. All but ot-across couple within each class, if there are classes."""
+    """Coupling of noise and data: independent, exact OT of each batch (ot), entropic OT of each batch, or semidiscrete OT to
+    all training data. OT is within each class if there are classes; ot-across is exact OT that ignores them."""
     ot_factor: int = 1
     """Number of consecutive batches to couple together, as one large batch."""
     ot_warm: bool = False
@@ -188,7 +188,10 @@ class Reflow(Settings):
         return Reflow(**shared, teacher=str(teacher.resolve()), num_pairs=num_pairs, train=config)
 
     def build(self) -> Run[Pair]:
-        """Generate the teacher's pairs and assemble the run. The student starts with the teacher's weights if both paths are linear."""
+        """Generate the teacher's pairs and assemble the run.
+
+        The student starts with the teacher's weights if the teacher has the linear path too.
+        """
         prepared, seed = self.prepared(), self.train.seed
         data = prepared.data
         model = self.network_for(data.shape, data.classes)

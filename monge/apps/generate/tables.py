@@ -15,7 +15,7 @@ LABEL = "label"
 
 
 def table(path: Path) -> Dataset:
-    """The data of a table of numbers, booleans or times. A column named label holds classes: strings, whole numbers or booleans.
+    """The data of a table of numbers, booleans or times. A column named label, of strings or whole numbers, holds the classes.
 
     ValueError, with the column and the row, for entries that cannot be used.
     """
@@ -153,8 +153,8 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
     nonfinite = np.flatnonzero(~np.isfinite(values))
     if len(nonfinite):
         raise ValueError(
-            f"{path}: column {name!r} is {values[nonfinite[0]]} in row {nonfinite[0]}, one of {len(nonfinite)} non-finite values"
-            " (rows count from 0); remove or fill them"
+            f"{path}: column {name!r} is {values[nonfinite[0]]} in row {nonfinite[0]}, one of {len(nonfinite)} non-finite"
+            " values (rows count from 0); remove or fill them"
         )
     if len(values) > 1 and (values == values[0]).all():
         raise ValueError(f"{path}: column {name!r} is {values[0]} in every row; drop it")

@@ -23,7 +23,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 @dataclass
 class Monge:
-    """`monge generate VERB ...` in processes."""
+    """Runs `monge generate VERB ...` in a separate process."""
 
     forks: multiprocessing.context.ForkServerContext
 
@@ -32,7 +32,7 @@ class Monge:
         return [sys.executable, "-m", "monge.cli", "generate", *map(str, words)]
 
     def __call__(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run the command and wait for its end."""
+        """Run the command and wait until it ends."""
         return subprocess.run(self.command(*words), env=ENVIRONMENT, text=True, capture_output=True, timeout=120)
 
     def start(self, *words: str | Path) -> subprocess.Popen[bytes]:
@@ -41,7 +41,7 @@ class Monge:
         return subprocess.Popen(self.command(*words), env=ENVIRONMENT, stdout=quiet, stderr=quiet)
 
     def fork(self, *words: str | Path) -> BaseProcess:
-        """Start in a process that has imported everything already, which saves three seconds."""
+        """Start the verb in a process that has already imported everything, which saves three seconds."""
         process = self.forks.Process(target=main, args=(["generate", *map(str, words)],))
         process.start()
         return process
@@ -50,36 +50,36 @@ class Monge:
 @pytest.fixture(scope="session")
 def monge() -> Monge:
     context = multiprocessing.get_context("forkserver")
-    later = [
+    lazily_imported = [
         "torch._dynamo",
         "matplotlib.figure",
         "matplotlib.backends.backend_agg",
         "rich.progress",
         "sklearn.datasets",
     ]
-    context.set_forkserver_preload(["monge.apps.generate.cli", *later])
+    context.set_forkserver_preload(["monge.apps.generate.cli", *lazily_imported])
     return Monge(context)
 
 
 @dataclass
 class Kill:
-    """SIGKILL as soon as a condition on the run directory holds."""
+    """Kills a process with SIGKILL as soon as a condition on its run directory holds."""
 
     process: subprocess.Popen[bytes] | BaseProcess
 
     def when(self, condition: Callable[[], bool], *, pause: float = 0.0) -> bool:
-        """Kill once the condition holds. True if the process was still running."""
+        """Kill `pause` seconds after the condition holds. True if the process was still running then."""
         while self.alive():
             if condition():
                 time.sleep(pause)
                 break
             time.sleep(0.0005)
-        alive = self.alive()
+        was_alive = self.alive()
         os.kill(self.process.pid or 0, signal.SIGKILL)
         if isinstance(self.process, BaseProcess):
             self.process.join()
-            return alive and self.process.exitcode == -signal.SIGKILL
-        return alive and self.process.wait() == -signal.SIGKILL
+            return was_alive and self.process.exitcode == -signal.SIGKILL
+        return was_alive and self.process.wait() == -signal.SIGKILL
 
     def alive(self) -> bool:
         return self.process.is_alive() if isinstance(self.process, BaseProcess) else self.process.poll() is None
@@ -87,17 +87,17 @@ class Kill:
 
 @pytest.fixture(scope="session", autouse=True)
 def train_classifier() -> Iterator[Callable[..., evaluate.Classifier]]:
-    """The original training of the metrics' classifier; all other tests cache it by data, since it takes eight seconds."""
-    trained, train = {}, evaluate.train_classifier
+    """The uncached training function of the metrics' classifier. It takes eight seconds, so tests cache its results by data."""
+    cache, train = {}, evaluate.train_classifier
 
-    def once(x: Tensor, labels: Tensor, classes: int, **more: int) -> evaluate.Classifier:
+    def cached(x: Tensor, labels: Tensor, classes: int, **more: int) -> evaluate.Classifier:
         key = int(fingerprint(x, labels)), classes, *more.items()
-        if key not in trained:
-            trained[key] = train(x, labels, classes, **more)
-        return trained[key]
+        if key not in cache:
+            cache[key] = train(x, labels, classes, **more)
+        return cache[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "train_classifier", once)
+        patch.setattr(evaluate, "train_classifier", cached)
         yield train
 
 
@@ -112,10 +112,10 @@ def rejects(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str], list[str
 
     def check(words: list[str], parts: list[str]) -> None:
         assert main(["generate", *words]) == 2
-        shown = capsys.readouterr().err
-        assert shown.startswith(f"monge generate {words[0]}: ")
-        assert shown.count("\n") == 1
+        message = capsys.readouterr().err
+        assert message.startswith(f"monge generate {words[0]}: ")
+        assert message.count("\n") == 1
         for part in parts:
-            assert part in shown
+            assert part in message
 
     return check

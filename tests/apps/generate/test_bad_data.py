@@ -1,4 +1,4 @@
-"""Unusable data: one sentence that names the place, the problem and the remedy; exit code 2; no run."""
+"""Unusable data give exit code 2, a one-line message with the place, the problem and the remedy, and no run."""
 
 import struct
 import zlib
@@ -14,7 +14,7 @@ from PIL import Image
 X = np.random.default_rng(0).standard_normal((40, 3))
 
 
-def changed(row: int | slice, column: int, value: float) -> np.ndarray:
+def with_value(row: int | slice, column: int, value: float) -> np.ndarray:
     x = X.copy()
     x[row, column] = value
     return x
@@ -35,7 +35,7 @@ def parquet(path: Path, **columns) -> Path:
     return path / "x.parquet"
 
 
-def twice(path: Path) -> Path:
+def parquet_with_duplicate_names(path: Path) -> Path:
     columns = [pa.array(X[:, 0]), pa.array(X[:, 1])]
     pq.write_table(pa.Table.from_arrays(columns, names=["a", "a"]), path / "x.parquet")
     return path / "x.parquet"
@@ -54,7 +54,7 @@ def folders(path: Path, *names: str) -> Path:
     return path / "images"
 
 
-def deep(path: Path) -> Path:
+def image_of_16_bits(path: Path) -> Path:
     """A PNG of 16 bits per channel, which Pillow cannot write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -77,7 +77,7 @@ def animation(path: Path) -> Path:
     return path
 
 
-def cut(path: Path, part: float = 0.6) -> Path:
+def truncate(path: Path, part: float = 0.6) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
     return path
@@ -94,11 +94,11 @@ def pictures(path: Path, *sizes: tuple[int, ...], mode: str = "RGB") -> Path:
 def truncated_image(folder: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "1.png")
-    cut(folder / "1.png")
+    truncate(folder / "1.png")
     return folder
 
 
-def stray(folder: Path) -> Path:
+def with_stray_image(folder: Path) -> Path:
     for number in (1, 2):
         (folder / f"class{number}").mkdir()
         (folder / f"{number}.png").rename(folder / f"class{number}/{number}.png")
@@ -107,15 +107,15 @@ def stray(folder: Path) -> Path:
 
 DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "nan": (
-        lambda p: npy(p, changed(3, 1, np.nan)),
+        lambda p: npy(p, with_value(3, 1, np.nan)),
         ["x.npy", "item 3 holds nan at entry 1", "remove, fill or rescale"],
     ),
     "inf": (
-        lambda p: npy(p, changed(7, 2, -np.inf)),
+        lambda p: npy(p, with_value(7, 2, -np.inf)),
         ["x.npy", "item 7 holds -inf at entry 2", "remove, fill or rescale"],
     ),
     "nan in a table": (
-        lambda p: parquet(p, a=X[:, 0], b=changed(5, 1, np.nan)[:, 1]),
+        lambda p: parquet(p, a=X[:, 0], b=with_value(5, 1, np.nan)[:, 1]),
         ["x.parquet", "column 'b' is nan in row 5", "remove or fill"],
     ),
     "a missing entry": (
@@ -123,24 +123,33 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         ["x.parquet", "column 'a' is null in row 1, one of 1 nulls"],
     ),
     "empty folder": (lambda p: pictures(p), ["images", "no images", ".png"]),
-    "torn image": (
+    "truncated image": (
         lambda p: truncated_image(pictures(p, (64, 64), (64, 64))),
         ["1.png", "not a readable image", "remove it"],
     ),
-    "no image at all": (lambda p: cut(pictures(p, (8, 8)) / "0.png", 0.1).parent, ["0.png", "not a readable image"]),
+    "almost empty image file": (
+        lambda p: truncate(pictures(p, (8, 8)) / "0.png", 0.1).parent,
+        ["0.png", "not a readable image"],
+    ),
     "mixed sizes": (lambda p: pictures(p, (8, 8), (8, 9)), ["1.png", "9 x 8 x 3, but 0.png is 8 x 8 x 3", "one size"]),
     "mixed modes": (
         lambda p: pictures(p, (8, 8), (8, 8, 1)),
         ["1.png", "8 x 8, but 0.png is 8 x 8 x 3", "one size and mode"],
     ),
-    "beyond double precision": (lambda p: npy(p, 1e300 * X), ["x.npy", "the largest entry is", "rescale the data"]),
-    "vanishing": (lambda p: npy(p, 1e-300 * X), ["x.npy", "the largest entry is", "rescale the data"]),
+    "squares that overflow float64": (
+        lambda p: npy(p, 1e300 * X),
+        ["x.npy", "the largest entry is", "rescale the data"],
+    ),
+    "squares that underflow float64": (
+        lambda p: npy(p, 1e-300 * X),
+        ["x.npy", "the largest entry is", "rescale the data"],
+    ),
     "an image next to classes": (
-        lambda p: stray(pictures(p, (8, 8), (8, 8), (8, 8))),
+        lambda p: with_stray_image(pictures(p, (8, 8), (8, 8), (8, 8))),
         ["0.png", "next to subfolders", "move it"],
     ),
     "constant column": (
-        lambda p: npy(p, changed(slice(None), 1, 2.5)),
+        lambda p: npy(p, with_value(slice(None), 1, 2.5)),
         ["x.npy", "column 1 is 2.5 in every row; drop it"],
     ),
     "constant in a table": (lambda p: parquet(p, a=X[:, 0], b=[4] * 40), ["x.parquet", "column 'b' is 4.0", "drop it"]),
@@ -168,14 +177,14 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         lambda p: parquet(p, a=X[:3, 0], label=[0, None, 1]),
         ["x.parquet", "column 'label' is null in row 1"],
     ),
-    "two columns of one name": (
-        lambda p: twice(p),
+    "table with duplicate names": (
+        lambda p: parquet_with_duplicate_names(p),
         ["x.parquet", "2 columns are named 'a'", "rename or drop"],
     ),
     "a list column": (lambda p: parquet(p, a=X[:2, 0], b=[[1], [2]]), ["x.parquet", "column 'b' is list"]),
-    "CSV without names": (lambda p: csv(p, "1,2\n3,4\n"), ["x.csv", "first line holds numbers", "column names"]),
-    "CSV with one name twice": (lambda p: csv(p, "a,a\n3,4\n"), ["x.csv", "2 columns are named 'a'"]),
-    "CSV with a hole": (lambda p: csv(p, "a,b\n3,4\n,5\n"), ["x.csv", "column 'a' is null in row 1"]),
+    "CSV without a header": (lambda p: csv(p, "1,2\n3,4\n"), ["x.csv", "first line holds numbers", "column names"]),
+    "CSV with duplicate names": (lambda p: csv(p, "a,a\n3,4\n"), ["x.csv", "2 columns are named 'a'"]),
+    "CSV with an empty cell": (lambda p: csv(p, "a,b\n3,4\n,5\n"), ["x.csv", "column 'a' is null in row 1"]),
     "CSV with words": (lambda p: csv(p, "a,b\n3,x\n4,y\n"), ["x.csv", "column 'b' is string", "rename it to 'label'"]),
     "CSV with short rows": (lambda p: csv(p, "a,b\n3,4\n5\n"), ["x.csv", "not a readable CSV file"]),
     "an empty CSV": (lambda p: csv(p, ""), ["x.csv", "not a readable CSV file"]),
@@ -188,24 +197,24 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         ["all images are below data", "point --data at", "images/data"],
     ),
     "16-bit colour": (
-        lambda p: deep(p),
+        lambda p: image_of_16_bits(p),
         ["0.png", "more than 8 bits per channel", "save it with 8"],
     ),
     "an animation": (lambda p: animation(p), ["0.gif", "2 frames", "save each"]),
     "no x": (lambda p: npz(p, y=X), ["x.npz", "no array 'x', only ['y']", "np.savez"]),
-    "labels too few": (lambda p: npz(p, x=X, labels=np.arange(30)), ["x.npz", "30 labels for 40 items"]),
-    "labels of two axes": (lambda p: npz(p, x=X, labels=np.eye(40, dtype=int)), ["x.npz", "(40, 40)", "per item"]),
-    "labels that are numbers": (
+    "too few labels": (lambda p: npz(p, x=X, labels=np.arange(30)), ["x.npz", "30 labels for 40 items"]),
+    "labels with two axes": (lambda p: npz(p, x=X, labels=np.eye(40, dtype=int)), ["x.npz", "(40, 40)", "per item"]),
+    "labels with fractions": (
         lambda p: npz(p, x=X, labels=X[:, 0]),
         ["x.npz", "labels are float64", "whole number per item"],
     ),
-    "labels twice": (
+    "two arrays of labels": (
         lambda p: npz(p, x=X, labels=np.arange(40), y=np.arange(40)),
         ["x.npz", "'labels' and 'y' may both be labels"],
     ),
-    "cut .npy": (lambda p: cut(npy(p, X)), ["x.npy", "not a complete numpy file"]),
-    "cut .npz": (lambda p: cut(npz(p, x=X)), ["x.npz", "not a complete numpy file"]),
-    "cut .parquet": (lambda p: cut(parquet(p, a=X[:, 0])), ["x.parquet", "not a complete parquet file"]),
+    "truncated .npy": (lambda p: truncate(npy(p, X)), ["x.npy", "not a complete numpy file"]),
+    "truncated .npz": (lambda p: truncate(npz(p, x=X)), ["x.npz", "not a complete numpy file"]),
+    "truncated .parquet": (lambda p: truncate(parquet(p, a=X[:, 0])), ["x.parquet", "not a complete parquet file"]),
     "unknown extension": (lambda p: npy(p, X).rename(p / "x.xyz"), ["x.xyz", "cannot read .xyz", ".parquet"]),
     "missing file": (lambda p: p / "nowhere", ["nowhere' is not a file or folder", "digits"]),
 }
@@ -213,7 +222,9 @@ DATA: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 @pytest.mark.parametrize(("make", "parts"), DATA.values(), ids=DATA.keys())
-def test_bad_data_are_named(tmp_path: Path, rejects, make: Callable[[Path], Path], parts: list[str]) -> None:
+def test_unusable_data_are_rejected_with_a_one_line_message(
+    tmp_path: Path, rejects, make: Callable[[Path], Path], parts: list[str]
+) -> None:
     out = tmp_path / "run"
     rejects(["train", "--data", str(make(tmp_path)), "--steps", "2", "--out", str(out)], parts)
     assert not [path for path in out.rglob("*") if path.name != "lock"]

@@ -1,4 +1,4 @@
-"""Mistakes in options, recipes and run directories: one line that names the place, the problem and the remedy; exit code 2."""
+"""Mistakes in options, recipes and run directories give exit code 2 and one line with the place, problem and remedy."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ RECIPES = {
     "factor": (["--ot-factor", "0"], ["ot_factor must be at least 1, got 0"]),
     "ema": (["--ema-width", "0.9"], ["ema: width 0.9 must lie in (0, 0.289)"]),
     "device": (["--device", "tpu"], ["device tpu", "give cpu, cuda or auto"]),
-    "warm start of nothing": (["--coupling", "entropic", "--ot-warm"], ["ot_warm starts exact OT", "'entropic'"]),
+    "warm start of entropic OT": (["--coupling", "entropic", "--ot-warm"], ["ot_warm starts exact OT", "'entropic'"]),
     "a range of vectors": (
         ["--data", "moons", "--data-range", "0..1"],
         ["data_range 0..1 applies to .npy and .npz files"],
@@ -41,18 +41,17 @@ RECIPES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("options", "parts"), RECIPES.values(), ids=RECIPES.keys())
-def test_a_bad_recipe_is_named_and_leaves_the_directory_to_a_good_one(
+def test_an_invalid_recipe_is_rejected_and_leaves_the_directory_free(
     tmp_path: Path, rejects, options: list[str], parts: list[str]
 ) -> None:
-    good = ["train", "--data", str(saved(tmp_path, X)), *TINY, "--out", str(tmp_path / "run")]
-    bad = ["train", *TINY, *options, "--out", str(tmp_path / "run")]
-    rejects(bad, parts)
+    valid = ["train", "--data", str(saved(tmp_path, X)), *TINY, "--out", str(tmp_path / "run")]
+    rejects(["train", *TINY, *options, "--out", str(tmp_path / "run")], parts)
     if options[0] == "--data":
-        assert main(["generate", *good]) == 0
+        assert main(["generate", *valid]) == 0
 
 
 @pytest.mark.parametrize("option", ["--steps", "--lr", "--batch-size", "--gradient-accumulation", "--width"])
-def test_invalid_numbers_are_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_zero_is_rejected_by_options_that_must_be_positive(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code = main(["generate", "train", option, "0"])
     except SystemExit as stopped:
@@ -63,7 +62,7 @@ def test_invalid_numbers_are_named(option: str, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("option", ["--max-grad-norm", "--warmup-steps", "--weight-decay", "--milestones"])
-def test_negative_numbers_are_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_negative_numbers_are_rejected(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "train", f"{option}=-1"]) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert "must not be negative" in message or "must be at least 1" in message
@@ -77,12 +76,12 @@ def test_negative_numbers_are_named(option: str, capsys: pytest.CaptureFixture[s
         ("--loader-threads=100000", "loader_threads must be between 0 and 1024"),
     ],
 )
-def test_numbers_too_large_are_named(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_large_numbers_are_rejected(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "train", option]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_file_where_the_run_should_be_is_named(tmp_path: Path, rejects) -> None:
+def test_a_file_in_place_of_the_run_directory_is_rejected(tmp_path: Path, rejects) -> None:
     (tmp_path / "run").write_text("")
     rejects(["train", *TINY, "--out", str(tmp_path / "run")], ["run: a file is in the way", "another directory"])
 
@@ -113,18 +112,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--threads", "-2"], ["--threads -2: give at least 1"]),
     ],
 )
-def test_bad_options_of_sample_are_named(run: Path, rejects, options: list[str], parts: list[str]) -> None:
+def test_invalid_options_of_sample_are_rejected(run: Path, rejects, options: list[str], parts: list[str]) -> None:
     rejects(["sample", str(run), *options], parts)
 
 
 @pytest.mark.parametrize("verb", ["sample", "evaluate", "likelihood"])
-def test_a_directory_without_a_run_is_named(tmp_path: Path, rejects, verb: str) -> None:
+def test_a_directory_without_a_run_is_rejected(tmp_path: Path, rejects, verb: str) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         rejects([verb, str(path)], [f"{path}: no run here (no recipe.json)", "give a directory"])
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_truncated_checkpoint_is_named(run: Path, tmp_path: Path, rejects) -> None:
+def test_a_truncated_checkpoint_is_rejected(run: Path, tmp_path: Path, rejects) -> None:
     weights = run / "checkpoints/step-00000002/ema.safetensors"
     content = weights.read_bytes()
     try:
@@ -134,7 +133,7 @@ def test_a_truncated_checkpoint_is_named(run: Path, tmp_path: Path, rejects) -> 
         weights.write_bytes(content)
 
 
-def test_missing_average_weights_are_named(run: Path, tmp_path: Path, rejects) -> None:
+def test_missing_averaged_weights_are_rejected(run: Path, tmp_path: Path, rejects) -> None:
     weights = run / "checkpoints/step-00000002/ema.safetensors"
     weights.rename(tmp_path / "ema")
     try:
@@ -144,7 +143,7 @@ def test_missing_average_weights_are_named(run: Path, tmp_path: Path, rejects) -
 
 
 @pytest.mark.parametrize("damage", [{"path": "spiral"}, {"network": "foo"}, {"train": None}, None])
-def test_a_damaged_recipe_is_named(run: Path, tmp_path: Path, rejects, damage: dict | None) -> None:
+def test_a_damaged_recipe_is_rejected(run: Path, tmp_path: Path, rejects, damage: dict | None) -> None:
     path = run / "recipe.json"
     content = path.read_text()
     stored = json.loads(content)
@@ -156,13 +155,13 @@ def test_a_damaged_recipe_is_named(run: Path, tmp_path: Path, rejects, damage: d
         path.write_text(content)
 
 
-def test_a_missing_teacher_is_named(tmp_path: Path, rejects) -> None:
+def test_a_missing_teacher_is_rejected(tmp_path: Path, rejects) -> None:
     out = ["--out", str(tmp_path / "student")]
     rejects(["reflow", str(tmp_path / "nowhere"), *out], ["nowhere: no run here", "give a directory"])
     rejects(["reflow", *out], ["give the run directory of the teacher"])
 
 
-def test_checkpoints_without_a_recipe_are_left_alone(run: Path, tmp_path: Path, rejects) -> None:
+def test_checkpoints_without_a_recipe_are_rejected_and_left_unchanged(run: Path, tmp_path: Path, rejects) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run/recipe.json").unlink()
     before = sorted((tmp_path / "run").rglob("*"))
@@ -170,21 +169,24 @@ def test_checkpoints_without_a_recipe_are_left_alone(run: Path, tmp_path: Path, 
     assert sorted((tmp_path / "run").rglob("*")) == before
 
 
-def test_too_few_samples_to_compare_are_named(run: Path, rejects) -> None:
-    rejects(["evaluate", str(run), "--num-samples", "3"], ["3 samples against 40 items are too few; give at least 6"])
+def test_too_few_samples_to_compare_are_rejected(run: Path, rejects) -> None:
+    rejects(
+        ["evaluate", str(run), "--num-samples", "3"],
+        ["3 samples against 40 items are too few; give at least 6 samples and 12 items"],
+    )
 
 
-def test_a_file_where_samples_should_go_is_named(run: Path, tmp_path: Path, rejects) -> None:
+def test_a_file_in_place_of_the_output_directory_is_rejected(run: Path, tmp_path: Path, rejects) -> None:
     (tmp_path / "taken").write_text("")
     rejects(["sample", str(run), "--out", str(tmp_path / "taken")], ["taken", "choose another path"])
 
 
-def test_weights_have_the_permissions_of_other_files(run: Path) -> None:
+def test_all_files_of_a_run_have_the_same_permissions(run: Path) -> None:
     modes = {path.stat().st_mode & 0o777 for path in run.rglob("*") if path.is_file()}
     assert len(modes) == 1
 
 
-def test_moved_data_are_named(run: Path, tmp_path: Path, rejects) -> None:
+def test_moved_data_are_reported_with_the_option_for_the_new_path(run: Path, tmp_path: Path, rejects) -> None:
     data = run.parent / "x.npz"
     data.rename(tmp_path / "x.npz")
     try:
@@ -198,7 +200,9 @@ def test_moved_data_are_named(run: Path, tmp_path: Path, rejects) -> None:
     "options", [["--batch-size", "100"], ["--batch-size", "1"], ["--batch-size", "7", "--ot-factor", "9"]]
 )
 @pytest.mark.parametrize("coupling", ["ot", "entropic", "independent"])
-def test_batches_may_span_epochs_or_hold_one_item(tmp_path: Path, options: list[str], coupling: str) -> None:
+def test_batches_may_be_larger_than_the_data_or_hold_one_item(
+    tmp_path: Path, options: list[str], coupling: str
+) -> None:
     words = ["--data", str(saved(tmp_path, X)), *TINY, *options, "--coupling", coupling, "--out", str(tmp_path / "run")]
     assert main(["generate", "train", *words]) == 0
     assert (tmp_path / "run/checkpoints/step-00000002/model.safetensors").exists()

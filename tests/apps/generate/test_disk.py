@@ -1,4 +1,4 @@
-"""A full disk: one sentence, exit code 1, saved checkpoints open, and the run resumes once there is space."""
+"""A full disk gives exit code 1 and a one-line message, leaves checkpoints readable, and the run resumes once it has space."""
 
 import resource
 import shutil
@@ -19,24 +19,24 @@ WORDS = ["train", "--data", "digits", "--width", "64", "--depth", "2", "--batch-
 WORDS += ["--steps", "10", "--save-every", "2", "--keep-last", "9", "--warmup-steps", "2"]
 
 
-def files(run: Path) -> dict[str, bytes]:
+def checkpoint_files(run: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(run)): path.read_bytes() for path in (run / "checkpoints").rglob("*") if path.is_file()
     }
 
 
-def opens(run: Path) -> list[int]:
-    """The steps of the checkpoints, after reading each of them."""
+def readable_steps(run: Path) -> list[int]:
+    """The steps of the checkpoints. Reads each of them and raises if one is damaged."""
     for path in checkpoint.steps(run / "checkpoints"):
         generator_of(reopen(run, app="generate"), which=str(checkpoint.step_of(path)))
         checkpoint.read(path, ["model", "ema", "resume"])
     return [checkpoint.step_of(path) for path in checkpoint.steps(run / "checkpoints")]
 
 
-def reports(done: subprocess.CompletedProcess[str], where: Path) -> bool:
-    """True if stderr holds one sentence about the disk and the exit code is 1."""
+def reports_full_disk(done: subprocess.CompletedProcess[str], path: Path) -> bool:
+    """Asserts exit code 1 and a one-line message about the disk that starts with `path`; returns True."""
     assert done.returncode == 1, done.stderr
-    assert done.stderr.startswith(f"monge generate train: {where}")
+    assert done.stderr.startswith(f"monge generate train: {path}")
     assert "Free disk space and run the command again" in done.stderr
     assert done.stderr.count("\n") == 1
     return True
@@ -44,7 +44,7 @@ def reports(done: subprocess.CompletedProcess[str], where: Path) -> bool:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A separate file system of 5 MB."""
+    """A directory on a separate file system of 5 MB."""
     path = tmp_path / "small"
     path.mkdir()
     if sys.platform != "linux" or shutil.which("mount") is None:
@@ -56,43 +56,43 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(path)], check=True)
 
 
-def test_a_full_disk(monge, small: Path, tmp_path: Path) -> None:
-    whole, run = monge.fork(*WORDS, "--out", tmp_path / "whole"), small / "run"
-    assert reports(monge(*WORDS, "--out", run), run / "checkpoints")
-    saved = opens(run)
+def test_a_run_resumes_after_a_full_disk(monge, small: Path, tmp_path: Path) -> None:
+    uninterrupted, run = monge.fork(*WORDS, "--out", tmp_path / "uninterrupted"), small / "run"
+    assert reports_full_disk(monge(*WORDS, "--out", run), run / "checkpoints")
+    saved = readable_steps(run)
     assert saved
     assert saved == list(range(2, 10, 2))[: len(saved)]
     assert not list((run / "checkpoints").glob(".writing-*"))
     with (small / "filler").open("wb", buffering=0) as filler, suppress(OSError):
-        while True:  # now not even a line of the log fits
+        while True:  # until not even a line of the log fits
             filler.write(bytes(512))
-    before = files(run)
-    assert reports(monge(*WORDS, "--out", run, "--resume"), run)
-    assert files(run) == before
+    before = checkpoint_files(run)
+    assert reports_full_disk(monge(*WORDS, "--out", run, "--resume"), run)
+    assert checkpoint_files(run) == before
     (small / "filler").unlink()
     subprocess.run(["mount", "-o", "remount,size=50m", str(small)], check=True)
     last = monge.fork(*WORDS, "--out", run, "--resume")
-    for process in (last, whole):
+    for process in (last, uninterrupted):
         process.join()
-    assert files(run) == files(tmp_path / "whole")
-    assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert checkpoint_files(run) == checkpoint_files(tmp_path / "uninterrupted")
+    assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "uninterrupted" / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.long
-def test_a_limit_on_the_size_of_files(monge, kill, tmp_path: Path) -> None:
-    whole, run = monge.fork(*WORDS, "--out", tmp_path / "whole"), tmp_path / "run"
+def test_a_run_resumes_after_a_limit_on_file_sizes(monge, kill, tmp_path: Path) -> None:
+    uninterrupted, run = monge.fork(*WORDS, "--out", tmp_path / "uninterrupted"), tmp_path / "run"
     first = run / "checkpoints" / "step-00000002"
     assert kill(monge.fork(*WORDS, "--out", run)).when(first.exists)
-    before = opens(run)
+    before = readable_steps(run)
     done = subprocess.run(
         monge.command(*WORDS, "--out", run, "--resume"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
         text=True,
         capture_output=True,
     )
-    assert reports(done, run / "checkpoints")
-    assert opens(run) == before
+    assert reports_full_disk(done, run / "checkpoints")
+    assert readable_steps(run) == before
     last = monge.fork(*WORDS, "--out", run, "--resume")
-    for process in (last, whole):
+    for process in (last, uninterrupted):
         process.join()
-    assert files(run) == files(tmp_path / "whole")
+    assert checkpoint_files(run) == checkpoint_files(tmp_path / "uninterrupted")

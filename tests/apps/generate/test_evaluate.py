@@ -1,4 +1,4 @@
-"""The evaluator: real data score well, corrupted data score badly, and the floor is that of real halves."""
+"""The evaluator: real data score like the floor, which compares two halves of them; noise and copies score worse."""
 
 from dataclasses import replace
 
@@ -17,11 +17,11 @@ def evaluator() -> Evaluator:
     return Evaluator.of(digits())
 
 
-def real(evaluator):
+def real_items(evaluator):
     return torch.cat([evaluator.training, evaluator.held_out])
 
 
-def labels():
+def real_labels():
     training, held_out = digits().split()
     assert training.labels is not None
     assert held_out.labels is not None
@@ -45,27 +45,27 @@ def test_values_and_floors_use_equal_sample_sizes(evaluator):
 
 
 def test_a_held_out_quarter_of_the_real_data_scores_like_the_floor(evaluator):
-    apart = replace(evaluator, training=evaluator.training[:-400], held_out=evaluator.held_out)
-    rows = apart.rows(evaluator.training[-400:], None)
+    without_quarter = replace(evaluator, training=evaluator.training[:-400], held_out=evaluator.held_out)
+    rows = without_quarter.rows(evaluator.training[-400:], None)
     for name in ("frechet", "sliced w2", "precision", "recall", "coverage"):
         assert rows[name].value == pytest.approx(rows[name].floor, rel=0.25), name
 
 
 def test_noise_is_worse_than_the_floor_in_every_row(evaluator):
-    noise = torch.randn(real(evaluator).shape, generator=torch.Generator().manual_seed(0))
-    for name, row in evaluator.rows(noise, labels()).items():
+    noise = torch.randn(real_items(evaluator).shape, generator=torch.Generator().manual_seed(0))
+    for name, row in evaluator.rows(noise, real_labels()).items():
         if row.better == "low":
             assert row.value > row.floor, name
         if row.better == "high":
             assert row.value < row.floor, name
 
 
-def test_copies_of_the_training_data_are_called_memorised(evaluator):
+def test_copies_of_the_training_data_have_memorisation_zero(evaluator):
     assert evaluator.rows(evaluator.training, None)["memorisation"].value == 0
 
 
 def test_one_class_alone_has_precision_but_no_recall(evaluator):
-    zeros = real(evaluator)[labels() == 0]
+    zeros = real_items(evaluator)[real_labels() == 0]
     rows = evaluator.rows(zeros, torch.zeros(len(zeros), dtype=torch.long))
     assert rows["precision"].value > 0.9
     assert rows["recall"].value < 0.3

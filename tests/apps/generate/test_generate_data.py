@@ -1,4 +1,4 @@
-"""Data are read as they are on disk, and samples come back in their units."""
+"""Data are loaded with the values they have on disk, and samples have the same units."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ def pixels(seed: int, *shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "tif"])
-def test_colour_images_come_back_pixel_for_pixel(tmp_path: Path, ending: str) -> None:
+def test_colour_images_are_loaded_pixel_for_pixel(tmp_path: Path, ending: str) -> None:
     images = pixels(0, 5, 6, 4, 3)
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{number}.{ending}")
@@ -58,7 +58,7 @@ def test_subfolders_are_classes_in_the_order_of_their_names(tmp_path: Path) -> N
         (tmp_path / name).mkdir()
         for number in range(count):
             Image.new("L", (4, 4), {"ant": 10, "moth": 20, "zebra": 30}[name]).save(tmp_path / name / f"{number}.png")
-    (tmp_path / "ant" / "notes.txt").write_text("no image")
+    (tmp_path / "ant" / "notes.txt").write_text("not an image")
     data = load(str(tmp_path))
     assert data.labels is not None
     assert data.labels.tolist() == [0, 0, 0, 1, 2, 2]
@@ -67,7 +67,7 @@ def test_subfolders_are_classes_in_the_order_of_their_names(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int16, np.uint8])
-def test_arrays_come_back(tmp_path: Path, dtype: type) -> None:
+def test_arrays_are_loaded_unchanged(tmp_path: Path, dtype: type) -> None:
     x = pixels(3, 9, 5).astype(dtype)
     np.save(tmp_path / "x.npy", x)
     data = load(str(tmp_path / "x.npy"))
@@ -87,7 +87,7 @@ def test_arrays_of_three_and_four_axes_are_images(tmp_path: Path, shape: tuple[i
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_arrays_with_labels_come_back(tmp_path: Path, save) -> None:
+def test_arrays_with_labels_are_loaded_unchanged(tmp_path: Path, save) -> None:
     x, labels = np.random.default_rng(5).standard_normal((9, 2)), np.arange(9) % 4
     save(tmp_path / "x.npz", x=x, labels=labels)
     data = load(str(tmp_path / "x.npz"))
@@ -97,7 +97,7 @@ def test_arrays_with_labels_come_back(tmp_path: Path, save) -> None:
     assert_close(data.x, torch.from_numpy(x))
 
 
-def test_tables_come_back_in_the_order_of_their_columns(tmp_path: Path) -> None:
+def test_tables_are_loaded_in_the_order_of_their_columns(tmp_path: Path) -> None:
     x = np.random.default_rng(6).standard_normal(8)
     columns = {"b": x, "label": np.arange(8) % 2, "a": np.arange(8), "c": x.astype(np.float32) ** 2}
     pq.write_table(pa.table(columns), tmp_path / "x.parquet", row_group_size=3)
@@ -109,7 +109,7 @@ def test_tables_come_back_in_the_order_of_their_columns(tmp_path: Path) -> None:
     assert data.layout.columns == ("b", "a", "c")
 
 
-def test_the_digits_have_their_known_properties() -> None:
+def test_the_digits_have_the_known_shape_range_and_class_counts() -> None:
     data = digits()
     assert data.x.shape == (1797, 1, 8, 8)
     assert (float(data.x.min()), float(data.x.max())) == (0, 16)
@@ -125,7 +125,7 @@ def test_toys_are_reproducible(name: str) -> None:
     assert len(one.x.unique(dim=0)) > 0.99 * len(one.x)
 
 
-def test_toys_lie_where_their_docstrings_say() -> None:
+def test_toys_have_the_geometry_of_their_docstrings() -> None:
     draw = {name: toy(4000, seeded(1)) for name, toy in TOYS.items()}
     radius = {name: x.norm(dim=1) for name, x in draw.items()}
     corner = (draw["gaussians"] / 5 - torch.tensor([1.0, 0.0])).norm(dim=1)
@@ -141,8 +141,8 @@ def test_toys_lie_where_their_docstrings_say() -> None:
 def test_the_split_is_deterministic_and_a_partition(n: int, held_out: float) -> None:
     data = Dataset("test", torch.arange(float(n))[:, None], torch.arange(n))
     training, rest = data.split(held_out=held_out)
-    again, _ = data.split(held_out=held_out)
-    assert torch.equal(training.x, again.x)
+    repeated, _ = data.split(held_out=held_out)
+    assert torch.equal(training.x, repeated.x)
     assert sorted(training.x.flatten().tolist() + rest.x.flatten().tolist()) == list(range(n))
     assert len(rest.x) == max(1, round(n * held_out))
     for part in (training, rest):
@@ -151,7 +151,7 @@ def test_the_split_is_deterministic_and_a_partition(n: int, held_out: float) -> 
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=9), st.integers(0, 2**31))
-def test_every_class_has_a_training_item_where_a_swap_can_give_one(counts: list[int], seed: int) -> None:
+def test_every_class_has_a_training_item_if_a_swap_can_give_it_one(counts: list[int], seed: int) -> None:
     labels = torch.cat([torch.full((count,), k) for k, count in enumerate(counts)])
     labels = labels[torch.randperm(len(labels), generator=seeded(seed))]
     data = Dataset("test", torch.arange(float(len(labels)))[:, None], labels)
@@ -160,14 +160,14 @@ def test_every_class_has_a_training_item_where_a_swap_can_give_one(counts: list[
     assert rest.labels is not None
     assert sorted([*training.x.flatten().tolist(), *rest.x.flatten().tolist()]) == list(range(len(labels)))
     assert torch.equal(labels[training.x.flatten().long()], training.labels)
-    had = torch.bincount(training.labels, minlength=len(counts))
-    assert (had > 0).all() or int(had.max()) < 2
+    training_counts = torch.bincount(training.labels, minlength=len(counts))
+    assert (training_counts > 0).all() or int(training_counts.max()) < 2
     plain, _ = replace(data, labels=None).split()
     if (torch.bincount(labels[plain.x.flatten().long()], minlength=len(counts)) > 0).all():
         assert torch.equal(training.x, plain.x)  # no swap where none is needed
 
 
-def test_units_are_one_for_all_pixels_and_one_per_column() -> None:
+def test_the_scale_is_one_for_all_pixels_and_one_per_column() -> None:
     x = torch.randn(500, 3, generator=seeded(2), dtype=torch.float64) * torch.tensor([1.0, 10, 100]) + 7
     table, images = Dataset("t", x), Dataset("i", x, levels=255.0)
     assert_close(table.units().apply(x).std(0, correction=0), torch.ones(3, dtype=torch.float64))
@@ -180,7 +180,7 @@ def test_units_are_one_for_all_pixels_and_one_per_column() -> None:
 
 
 @pytest.mark.slow
-def test_samples_of_a_run_come_in_the_units_of_its_data(tmp_path: Path) -> None:
+def test_samples_of_a_run_are_in_the_units_of_its_data(tmp_path: Path) -> None:
     generator = np.random.default_rng(7)
     x = generator.standard_normal((400, 2)) * [0.1, 50] + [1000, -3]
     np.save(tmp_path / "x.npy", x)
@@ -196,10 +196,10 @@ def test_samples_of_a_run_come_in_the_units_of_its_data(tmp_path: Path) -> None:
     assert abs(float(drawn[:, 0].double().mean()) - 1000) < 0.05
 
 
-def test_labels_are_left_out_on_request(tmp_path: Path) -> None:
+def test_an_unconditional_recipe_ignores_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(8).standard_normal((30, 2)), labels=np.arange(30) % 3)
     recipe = Generate(data=str(tmp_path / "x.npz"), width=8, depth=1, batch_size=4)
     assert recipe.build().constants["classes"] == 3
-    blind = replace(recipe, conditional=False).build()
-    assert blind.constants["classes"] == 0
-    assert "label" not in blind.batches(0).cond
+    unconditional = replace(recipe, conditional=False).build()
+    assert unconditional.constants["classes"] == 0
+    assert "label" not in unconditional.batches(0).cond

@@ -1,4 +1,4 @@
-"""The commands in docs/generate.md run, in order, on small data."""
+"""The commands in docs/generate.md run in order, with small data and networks."""
 
 import re
 import shlex
@@ -31,8 +31,8 @@ def test_the_page_shows_every_verb_but_the_demo() -> None:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the page names."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with the data files that the page names."""
     draw = np.random.default_rng(0)
     for number in range(20):
         folder = tmp_path / "photos" / ("cat", "dog")[number % 2]
@@ -46,7 +46,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_the_commands_run(workplace: Path, torchrun) -> None:
+def test_the_commands_run(workspace: Path, torchrun) -> None:
     for words in COMMANDS:
         if words[0] == "torchrun":
             torchrun(*words[words.index("-m") :], *MODEL, "--steps", "2")
@@ -55,7 +55,7 @@ def test_the_commands_run(workplace: Path, torchrun) -> None:
             shutil.move("table.csv", "moved.csv")
         if words[2] == "reflow" and not Path("table.csv").exists():
             shutil.move("moved.csv", "table.csv")
-        more = ["--steps", "500"] if "digits" in words else []  # the page uses step 500 for guidance
-        assert main([*words[1:], *SMALL[words[2]], *(more if words[2] == "train" else [])]) == 0, words
+        steps = ["--steps", "500"] if "digits" in words else []  # the page guides with the checkpoint of step 500
+        assert main([*words[1:], *SMALL[words[2]], *(steps if words[2] == "train" else [])]) == 0, words
     for name in ("straight", "two", "unbounded", "reflowed", "photos/samples/images/cat", "table/evaluation.json"):
-        assert (workplace / "runs" / name).exists(), name
+        assert (workspace / "runs" / name).exists(), name

@@ -25,7 +25,7 @@ seeds = st.integers(0, 2**31)
 def noise_pairs(
     coupling: Coupling = identity, *, n: int = 23, size: int = 8, labels: bool = True, **more
 ) -> NoisePairs:
-    """23 points on three far-away lines, one for each class."""
+    """n points on three distant lines, one for each class."""
     label = torch.arange(n) % 3
     x = torch.stack([100.0 * label, torch.arange(n).float()], 1)
     return NoisePairs(x, label if labels else None, size, coupling, classes=3, **more)
@@ -43,47 +43,47 @@ def same(a: Pair, b: Pair) -> bool:
 VARIANTS: dict[str, Callable[[], NoisePairs]] = {
     "independent": lambda: noise_pairs(),
     "ot": lambda: noise_pairs(MinibatchOT(condition="label")),
-    "ot of three": lambda: noise_pairs(MinibatchOT(condition="label"), factor=3),
-    "ot of three, later": lambda: noise_pairs(MinibatchOT(condition="label"), factor=3, after=7),
+    "ot of three batches": lambda: noise_pairs(MinibatchOT(condition="label"), factor=3),
+    "ot of three batches, from batch 7": lambda: noise_pairs(MinibatchOT(condition="label"), factor=3, after=7),
     "ot without labels": lambda: noise_pairs(MinibatchOT(), labels=False, factor=2),
 }
 
 
 @pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())
 def test_the_order_of_access_changes_nothing(make: Callable[[], NoisePairs]) -> None:
-    wanted = {number: make()(number) for number in range(14)}  # each from a new object, without cached batches
+    expected = {number: make()(number) for number in range(14)}  # each from a new object, without cached batches
     orders = [list(range(14)), list(range(13, -1, -1)), random.Random(0).sample(range(14), 14), [5, 5, 0, 5, 13, 0]]
     for order in orders:
         pairs = make()
         for number in order:
-            assert same(pairs(number), wanted[number]), (order, number)
+            assert same(pairs(number), expected[number]), (order, number)
 
 
 @pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())
 def test_threads_change_nothing(make: Callable[[], NoisePairs]) -> None:
-    wanted = {number: make()(number) for number in range(14)}
+    expected = {number: make()(number) for number in range(14)}
     pairs = make()
     order = random.Random(1).choices(range(14), k=60)
     with ThreadPoolExecutor(4) as pool:
         for number, pair in zip(order, pool.map(pairs, order), strict=True):
-            assert same(pair, wanted[number]), number
+            assert same(pair, expected[number]), number
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("coupling", ["independent", "ot", "ot-across", "entropic", "semidiscrete"])
-def test_every_coupling_of_the_recipe_is_a_function_of_the_number(tmp_path: Path, coupling: str) -> None:
+def test_batches_of_every_coupling_are_functions_of_their_number(tmp_path: Path, coupling: str) -> None:
     generator = np.random.default_rng(0)
     np.savez(tmp_path / "data.npz", x=generator.standard_normal((60, 2)), labels=np.arange(60) % 3)
     recipe = Generate(data=str(tmp_path / "data.npz"), coupling=coupling, width=8, depth=1, batch_size=16)
-    wanted, pairs = recipe.build().batches, recipe.build().batches
-    forward = [wanted(number) for number in range(5)]
+    expected, pairs = recipe.build().batches, recipe.build().batches
+    forward = [expected(number) for number in range(5)]
     torch.rand(7)  # torch's global generator has no effect: threads would race for it
     backward = [pairs(number) for number in range(4, -1, -1)]
     assert [same(a, b) for a, b in zip(forward, reversed(backward), strict=True)] == [True] * 5
 
 
 @given(seed=seeds, number=st.integers(0, 1000), factor=st.integers(1, 4))
-def test_labels_and_numbers_follow_their_targets(seed: int, number: int, factor: int) -> None:
+def test_labels_and_indices_follow_their_targets(seed: int, number: int, factor: int) -> None:
     pairs = noise_pairs(MinibatchOT(condition="label"), seed=seed, factor=factor, label_dropout=0.0)
     pair = pairs(number)
     assert len(pair) == 8
@@ -94,15 +94,18 @@ def test_labels_and_numbers_follow_their_targets(seed: int, number: int, factor:
 
 @given(seed=seeds, start=st.integers(0, 100), factor=st.integers(1, 4))
 def test_coupling_permutes_the_noise_and_preserves_both_sides(seed: int, start: int, factor: int) -> None:
-    # the parts of one large batch hold the same noise and the same data as without coupling, row by row and once each
+    # the batches of one group hold the same noise and the same data as without coupling, each row equally often
     numbers = range(start * factor, (start + 1) * factor)
-    free = [noise_pairs(seed=seed, factor=factor)(k) for k in numbers]
+    uncoupled = [noise_pairs(seed=seed, factor=factor)(k) for k in numbers]
     coupled = [noise_pairs(MinibatchOT(), seed=seed, factor=factor)(k) for k in numbers]
     for side in ("x_0", "x_1"):
-        before, after = (torch.cat([getattr(pair, side) for pair in found]) for found in (free, coupled))
+        before, after = (torch.cat([getattr(pair, side) for pair in batches]) for batches in (uncoupled, coupled))
         assert torch.equal(before.unique(dim=0, return_counts=True)[1], after.unique(dim=0, return_counts=True)[1])
         assert torch.equal(before.unique(dim=0), after.unique(dim=0))
-    cost = [float(sum((pair.x_0 - pair.x_1).double().square().sum() for pair in found)) for found in (free, coupled)]
+    cost = [
+        float(sum((pair.x_0 - pair.x_1).double().square().sum() for pair in batches))
+        for batches in (uncoupled, coupled)
+    ]
     assert cost[1] <= cost[0] * (1 + 1e-6)
 
 
@@ -116,8 +119,8 @@ def test_a_larger_coupling_costs_less() -> None:
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_the_first_batches_are_left_uncoupled(factor: int) -> None:
-    free, late = noise_pairs(factor=factor), noise_pairs(MinibatchOT(), factor=factor, after=6)
-    assert [same(free(k), late(k)) for k in range(12)] == [True] * 6 + [False] * 6
+    uncoupled, late = noise_pairs(factor=factor), noise_pairs(MinibatchOT(), factor=factor, after=6)
+    assert [same(uncoupled(k), late(k)) for k in range(12)] == [True] * 6 + [False] * 6
 
 
 def test_a_tenth_of_the_labels_is_dropped_after_coupling() -> None:
@@ -153,15 +156,15 @@ def test_a_batch_of_one_is_coupled_with_itself() -> None:
         assert len(noise_pairs(coupling, size=1)(3)) == 1
 
 
-def test_the_semidiscrete_coupling_brings_labels_of_the_points_it_chooses() -> None:
-    free = noise_pairs(label_dropout=0.0)
-    data = Pair(free.x, free.x, cond={"index": torch.arange(23), "label": free.labels})
+def test_the_semidiscrete_coupling_returns_the_labels_of_the_assigned_points() -> None:
+    uncoupled = noise_pairs(label_dropout=0.0)
+    data = Pair(uncoupled.x, uncoupled.x, cond={"index": torch.arange(23), "label": uncoupled.labels})
     pairs = noise_pairs(SemidiscreteOT(data, torch.zeros(23), condition="label"), label_dropout=0.0)
     for number in range(5):
         pair = pairs(number)
-        assert torch.equal(pair.x_0, free(number).x_0)
-        assert torch.equal(pair.cond["label"], free(number).cond["label"])  # noise stays in its class
-        assert_close(pair.x_1, free.x[pair.cond["index"]], rtol=0, atol=0)
+        assert torch.equal(pair.x_0, uncoupled(number).x_0)
+        assert torch.equal(pair.cond["label"], uncoupled(number).cond["label"])  # noise stays in its class
+        assert_close(pair.x_1, uncoupled.x[pair.cond["index"]], rtol=0, atol=0)
 
 
 @given(seed=seeds, size=st.integers(1, 30), number=st.integers(0, 100))
@@ -174,7 +177,7 @@ def test_stored_pairs_are_never_recoupled(seed: int, size: int, number: int) -> 
     assert torch.equal(pair.x_0, x[pair.cond["label"]])
 
 
-def test_stored_pairs_come_once_per_epoch() -> None:
+def test_stored_pairs_occur_once_per_epoch() -> None:
     pairs = StoredPairs(Pair(torch.zeros(20, 1), torch.arange(20.0)[:, None]), 8)
     seen = torch.cat([pairs(number).x_1[:, 0] for number in range(5)])
     for epoch in (seen[:20], seen[20:]):
@@ -199,11 +202,11 @@ def test_the_held_out_loss_weights_every_item_equally(size: int) -> None:
     assert_close(held_out_loss(held_out_pairs(x, labels, identity), loss, size=size), 24.5)
 
 
-def test_held_out_pairs_are_coupled_within_their_class_and_deterministically() -> None:
+def test_held_out_pairs_are_coupled_deterministically_within_each_class() -> None:
     x, labels = torch.randn(60, 2, generator=seeded(3)), torch.arange(60) % 2
-    free = held_out_pairs(x, labels, identity)
+    uncoupled = held_out_pairs(x, labels, identity)
     coupled = held_out_pairs(x, labels, MinibatchOT(condition="label"), size=25)
-    assert torch.equal(coupled.x_0, free.x_0)
+    assert torch.equal(coupled.x_0, uncoupled.x_0)
     assert torch.equal(coupled.cond["label"], labels)
-    assert (coupled.x_1 - coupled.x_0).square().mean() < 0.7 * (free.x_1 - free.x_0).square().mean()
+    assert (coupled.x_1 - coupled.x_0).square().mean() < 0.7 * (uncoupled.x_1 - uncoupled.x_0).square().mean()
     assert torch.equal(coupled.x_1, held_out_pairs(x, labels, MinibatchOT(condition="label"), size=25).x_1)

@@ -1,4 +1,4 @@
-"""Images are read as a viewer shows them, and folders as classes."""
+"""Images are decoded as a viewer shows them, and subfolders become classes."""
 
 from pathlib import Path
 
@@ -45,14 +45,14 @@ def test_links_are_followed_but_not_in_cycles(tmp_path: Path) -> None:
     assert data.labels.tolist() == [0, 0, 1, 1]
 
 
-def test_folders_named_by_numbers_come_in_their_order(tmp_path: Path) -> None:
+def test_folders_named_by_numbers_are_in_numerical_order(tmp_path: Path) -> None:
     data = load(str(fill(tmp_path, *(f"{k}/0.png" for k in range(12)))))
     assert data.layout.classes == tuple(str(k) for k in range(12))
     assert data.labels is not None
     assert data.labels.tolist() == data.x[:, 0, 0, 0].tolist()
 
 
-def test_nested_images_belong_to_the_first_folder_and_it_is_noted(tmp_path: Path) -> None:
+def test_nested_images_have_the_class_of_their_first_level_folder_with_a_note(tmp_path: Path) -> None:
     data = load(str(fill(tmp_path, "a/0.png", "a/more/1.png", "b/0.png")))
     assert data.layout.classes == ("a", "b")
     assert data.labels is not None
@@ -65,7 +65,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_turned_as_their_exif_says(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     exif = image.getexif()
@@ -79,7 +79,7 @@ def test_photographs_are_turned_as_their_exif_says(tmp_path: Path, orientation: 
 def test_transparency_is_composited_on_white(tmp_path: Path, mode: str) -> None:
     rgba = np.zeros((2, 2, 4), np.uint8)
     rgba[0, 0] = (10, 10, 10, 255)  # opaque
-    rgba[1, 1] = (0, 0, 0, 51)  # a fifth
+    rgba[1, 1] = (0, 0, 0, 51)  # a fifth opaque
     image = Image.fromarray(rgba)
     if mode == "P":
         image = Image.new("P", (2, 2), 1)

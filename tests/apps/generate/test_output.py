@@ -1,4 +1,4 @@
-"""The command writes samples in the format of the data: tables, arrays, image files, class names."""
+"""The verbs write samples in the format of the data, and find data that have moved."""
 
 import json
 import shutil
@@ -69,13 +69,13 @@ def test_a_table_is_written_with_its_columns_and_types(table: Path, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("label", "name"), [("10", "10"), ("dog", "dog"), ("1", "10")])
-def test_a_class_is_drawn_by_its_name_or_number(table: Path, tmp_path: Path, label: str, name: str) -> None:
+def test_label_selects_a_class_by_name_or_number(table: Path, tmp_path: Path, label: str, name: str) -> None:
     run("sample", table, "--num-samples", 3, "--solver-steps", 2, "--label", label, "--out", tmp_path)
     assert pq.read_table(tmp_path / "samples.parquet")["label"].to_pylist() == [name] * 3
 
 
 @pytest.mark.slow
-def test_classes_are_printed_and_a_run_in_brackets_is_named_as_it_is(tmp_path: Path, capsys) -> None:
+def test_classes_and_paths_with_brackets_are_printed_literally(tmp_path: Path, capsys) -> None:
     np.savez(tmp_path / "x.npz", x=DRAW.random((40, 3)), y=[["b", "a"][k % 2] for k in range(40)])
     out = tmp_path / "runs" / "lr[/2]" / "a [bold]"
     run("train", "--data", tmp_path / "x.npz", *TINY, "--out", out)
@@ -89,7 +89,7 @@ def test_classes_are_printed_and_a_run_in_brackets_is_named_as_it_is(tmp_path: P
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
-def test_the_notes_of_reading_are_logged(tmp_path: Path, caplog, ending: str) -> None:
+def test_notes_about_how_data_were_read_are_logged(tmp_path: Path, caplog, ending: str) -> None:
     table = pa.table({"__index_level_0__": list(range(40)), "a": DRAW.random(40), "b": DRAW.random(40)})
     path = tmp_path / f"x.{ending}"
     pq.write_table(table, path) if ending == "parquet" else csv.write_csv(table, path)
@@ -127,7 +127,7 @@ def test_an_array_is_written_with_its_dtype_axes_and_range(tmp_path: Path, x: np
     run("evaluate", out, "--solver-steps", 1, "--num-samples", 8)
 
 
-def test_images_of_zeros_and_ones_are_visible_and_saved_one_by_one(tmp_path: Path) -> None:
+def test_images_of_zeros_and_ones_are_saved_as_visible_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=(DRAW.random((40, 8, 8)) < 0.5).astype(np.uint8), labels=["a/b", "c"] * 20)
     out = trained(tmp_path, tmp_path / "x.npz")
     for n in (6, 4):  # the second time replaces the first
@@ -137,12 +137,12 @@ def test_images_of_zeros_and_ones_are_visible_and_saved_one_by_one(tmp_path: Pat
     image = np.asarray(Image.open(out / "samples/images/c/00001.png"))
     assert image.shape == (8, 8)
     assert image.max() > 100
-    wanted = np.load(out / "samples/samples.npz")
-    assert np.abs(image / 255.0 - wanted["x"][1, 0]).max() < 0.01
-    assert wanted["class_names"].tolist() == ["a/b", "c"]
+    samples = np.load(out / "samples/samples.npz")
+    assert np.abs(image / 255.0 - samples["x"][1, 0]).max() < 0.01
+    assert samples["class_names"].tolist() == ["a/b", "c"]
 
 
-def test_image_folders_keep_their_names(tmp_path: Path) -> None:
+def test_saved_images_are_in_folders_named_after_their_classes(tmp_path: Path) -> None:
     for number in range(40):
         folder = tmp_path / "images" / str(number % 12)
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def test_image_folders_keep_their_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_data_are_found_from_another_folder_and_where_they_have_moved(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_data_are_found_from_another_directory_and_at_a_new_path(tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     np.save("x.npy", DRAW.standard_normal((40, 2)))
@@ -179,7 +179,9 @@ def test_data_are_found_from_another_folder_and_where_they_have_moved(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_narrow_terminal_cuts_no_name_and_a_dot_has_a_title(table: Path, monkeypatch, capsys) -> None:
+def test_a_narrow_terminal_truncates_no_name_and_the_current_directory_has_a_title(
+    table: Path, monkeypatch, capsys
+) -> None:
     monkeypatch.chdir(table)
     monkeypatch.setenv("COLUMNS", "40")
     run("evaluate", ".", "--solver-steps", 1, "--num-samples", 8)
@@ -192,7 +194,7 @@ def test_a_narrow_terminal_cuts_no_name_and_a_dot_has_a_title(table: Path, monke
 
 
 @pytest.mark.slow
-def test_a_reflowed_run_samples_evaluates_and_teaches_another(table: Path, tmp_path: Path, capsys) -> None:
+def test_a_student_can_be_sampled_evaluated_and_reflowed_again(table: Path, tmp_path: Path, capsys) -> None:
     student, second = tmp_path / "student", tmp_path / "second"
     run("reflow", table, "--out", student, "--steps", 2, "--num-pairs", 40)
     stored = json.loads((student / "recipe.json").read_text())["recipe"]
@@ -217,7 +219,7 @@ def test_a_reflowed_run_samples_evaluates_and_teaches_another(table: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_files_may_move_before_a_run_is_resumed_but_not_change(tmp_path: Path, capsys) -> None:
+def test_a_run_resumes_if_its_files_have_moved_but_not_if_they_have_changed(tmp_path: Path, capsys) -> None:
     here, moved = tmp_path / "here.npy", tmp_path / "there.npy"
     np.save(here, DRAW.normal(size=(60, 2)))
     teacher, student = trained(tmp_path / "old", here), tmp_path / "student"

@@ -1,4 +1,4 @@
-"""Pictures show their input."""
+"""Pictures show their input: the order, the colours and the range of images, titles and labels."""
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ def test_a_grid_holds_every_image_in_reading_order(tmp_path):
     x = torch.stack([torch.full((1, 4, 4), float(level)) for level in range(6)])
     path = sheet([Grid(x, 3)], tmp_path / "grid.png", bounds=(0, 5), side=4)
     drawn = np.asarray(Image.open(path)).astype(int)
-    centres = drawn[3::6, 3::6]  # tiles of 4 pixels, framed by one
+    centres = drawn[3::6, 3::6]  # tiles of 4 x 4 pixels with a frame of one pixel
     assert centres.tolist() == [[0, 51, 102], [153, 204, 255]]
 
 
-def test_colours_stay_where_they_are(tmp_path):
+def test_colour_channels_keep_their_order(tmp_path):
     x = torch.zeros(1, 3, 8, 8)
     x[:, 2] = 255
     path = sheet([Grid(x, 1)], tmp_path / "blue.png", bounds=(0, 255), side=8)
@@ -47,7 +47,7 @@ def test_a_range_below_zero_is_drawn_from_black_to_white(tmp_path):
     assert np.asarray(Image.open(path))[3, 3::6].tolist() == [0, 128, 255]
 
 
-def test_titles_stand_above_their_grids(tmp_path):
+def test_titles_are_drawn_above_their_grids(tmp_path):
     x = torch.zeros(4, 5, 8, 8)  # five channels: the first three are drawn
     path = sheet(
         [Grid(x, 2, "generated: " + "a long name, " * 9), Grid(x, 2, "real")], tmp_path / "s.png", bounds=(0, 1)
@@ -58,6 +58,6 @@ def test_titles_stand_above_their_grids(tmp_path):
     assert np.asarray(image)[:10].min() < 100 < np.asarray(image)[:10].max()
 
 
-def test_class_names_become_folders_of_their_own():
+def test_class_names_become_distinct_folder_names():
     assert folder_names(["a/b", "a b", "Cat", "cat", "..", ""]) == ["a_b", "a b", "2_Cat", "3_cat", "__", "_"]
     assert folder_names(["a/b", "a_b", "1_a_b"]) == ["0_a_b", "1_a_b", "2_1_a_b"]

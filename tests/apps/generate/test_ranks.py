@@ -1,4 +1,4 @@
-"""`torchrun -m monge.cli generate train` on two processes."""
+"""`torchrun -m monge.cli generate train` trains and resumes on two processes, with DDP and FSDP."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,30 +36,30 @@ WORDS += ["--save-every", "4", "--log-every", "2", "--warmup-steps", "2", "--dev
 @pytest.fixture(scope="module")
 def runs(torchrun: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One run for each kind of parallelism."""
-    directories = {how: tmp_path_factory.mktemp(how) / "run" for how in ("ddp", "fsdp")}
-    for how, directory in directories.items():
-        torchrun(*WORDS, "--parallel", how, "--out", directory)
+    directories = {parallel: tmp_path_factory.mktemp(parallel) / "run" for parallel in ("ddp", "fsdp")}
+    for parallel, directory in directories.items():
+        torchrun(*WORDS, "--parallel", parallel, "--out", directory)
     return directories
 
 
-@pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_it_trains_and_its_run_opens_in_one_process(runs: dict[str, Path], how: str) -> None:
-    records = read_records(runs[how] / "metrics.jsonl")
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_the_loss_falls_and_the_run_opens_in_one_process(runs: dict[str, Path], parallel: str) -> None:
+    records = read_records(runs[parallel] / "metrics.jsonl")
     assert [record["step"] for record in records] == [2, 4, 6, 8]
     assert records[-1]["held-out loss"] < records[1]["held-out loss"]
-    generator = generator_of(reopen(runs[how], app="generate"))
+    generator = generator_of(reopen(runs[parallel], app="generate"))
     x, _ = generator.sample(3, Sampling(2), generator=seeded(0))
     assert x.shape == (3, 1, 8, 8)
     assert ((x >= 0) & (x <= 16)).all()
 
 
-def test_sharded_weights_are_the_replicated_ones(runs: dict[str, Path]) -> None:
+def test_sharded_and_replicated_runs_have_the_same_weights(runs: dict[str, Path]) -> None:
     for name in ("model", "ema"):
         one, two = (read_tensors(run / f"checkpoints/step-00000008/{name}.safetensors") for run in runs.values())
         assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_it_resumes_bit_for_bit(torchrun: Callable[..., None], runs: dict[str, Path]) -> None:
+def test_a_resumed_run_is_identical_bit_for_bit(torchrun: Callable[..., None], runs: dict[str, Path]) -> None:
     run = runs["ddp"]
     last, log = run / "checkpoints/step-00000008", (run / "metrics.jsonl").read_bytes()
     before = {path.name: path.read_bytes() for path in last.iterdir()}

@@ -28,8 +28,11 @@ def on_disk(run: Path) -> dict[str, object]:
     return files | {"log": [{k: v for k, v in record.items() if k not in WALL_CLOCK} for record in records]}
 
 
-def moments(run: Path, seed: int) -> Iterator[tuple[Callable[[], bool], float]]:
-    """Moments to kill: while a checkpoint is written, a random time after a random line, before the first step."""
+def kill_moments(run: Path, seed: int) -> Iterator[tuple[Callable[[], bool], float]]:
+    """(condition, pause in seconds) of each kill.
+
+    While a checkpoint is written, a random time after a random line of the log, at the start, and during a later checkpoint.
+    """
     draw = random.Random(seed)
     checkpoints = run / "checkpoints"
 
@@ -46,7 +49,7 @@ def moments(run: Path, seed: int) -> Iterator[tuple[Callable[[], bool], float]]:
 
 
 VARIANTS = {
-    "ot of three, later": ["--data", "gaussians", "--ot-factor", 3, "--ot-after", 10],
+    "ot of three batches, from batch 10": ["--data", "gaussians", "--ot-factor", 3, "--ot-after", 10],
     "entropic": ["--data", "moons", "--coupling", "entropic", "--loader-threads", 0],
     "muon in bfloat16": ["--data", "digits", "--optimizer", "muon", "--precision", "bfloat16"],
     "accumulated": ["--data", "digits", "--gradient-accumulation", 2, "--loader-threads", 2],
@@ -63,33 +66,33 @@ VARIANTS = {
 )
 def test_a_repeatedly_killed_run_equals_an_uninterrupted_one(tmp_path: Path, monge, kill, options: list) -> None:
     words = ["train", *TINY, *TRAIN, *options, "--resume", "--out"]
-    uninterrupted = monge.fork(*words, tmp_path / "whole")
-    cut, kills = tmp_path / "cut", 0
-    for condition, pause in moments(cut, seed=len(options) + STEPS):
-        kills += kill(monge.fork(*words, cut)).when(condition, pause=pause)
-    last = monge.fork(*words, cut)
+    uninterrupted = monge.fork(*words, tmp_path / "uninterrupted")
+    killed, kills = tmp_path / "killed", 0
+    for condition, pause in kill_moments(killed, seed=len(options) + STEPS):
+        kills += kill(monge.fork(*words, killed)).when(condition, pause=pause)
+    last = monge.fork(*words, killed)
     for process in (uninterrupted, last):
         process.join()
         assert process.exitcode == 0
     assert kills >= 3
-    assert read_records(cut / "metrics.jsonl")[-1]["step"] == STEPS
-    assert on_disk(cut) == on_disk(tmp_path / "whole")
+    assert read_records(killed / "metrics.jsonl")[-1]["step"] == STEPS
+    assert on_disk(killed) == on_disk(tmp_path / "uninterrupted")
 
 
 @pytest.mark.parametrize("data", ["checkerboard", pytest.param("digits", marks=pytest.mark.long)])
-def test_the_command_itself_is_killed_and_resumed(tmp_path: Path, monge, kill, data: str) -> None:
+def test_the_command_line_can_be_killed_and_resumed(tmp_path: Path, monge, kill, data: str) -> None:
     words = ["train", *TINY, *TRAIN, "--data", data, "--out"]
-    uninterrupted, cut = monge.fork(*words, tmp_path / "whole"), tmp_path / "cut"
-    condition, pause = list(moments(cut, seed=len(data)))[data == "digits"]
-    assert kill(monge.start(*words, cut)).when(condition, pause=pause)
-    done = monge(*words, cut, "--resume")
+    uninterrupted, killed = monge.fork(*words, tmp_path / "uninterrupted"), tmp_path / "killed"
+    condition, pause = list(kill_moments(killed, seed=len(data)))[data == "digits"]
+    assert kill(monge.start(*words, killed)).when(condition, pause=pause)
+    done = monge(*words, killed, "--resume")
     assert done.returncode == 0, done.stderr
     uninterrupted.join()
-    assert on_disk(cut) == on_disk(tmp_path / "whole")
+    assert on_disk(killed) == on_disk(tmp_path / "uninterrupted")
 
 
-def test_the_last_the_best_and_the_milestones_stay(tmp_path: Path, monge) -> None:
-    # a learning rate that ends in divergence, so that the best is neither among the last nor a milestone
+def test_the_last_best_and_milestone_checkpoints_are_kept(tmp_path: Path, monge) -> None:
+    # training diverges at the end, so the best checkpoint is neither among the last nor a milestone
     words = ["train", *TINY, *TRAIN, "--data", "gaussians", "--lr", "1.0", "--warmup-steps", 1000]
     monge.fork(*words, "--out", tmp_path).join()
     records = [record for record in read_records(tmp_path / "metrics.jsonl") if "held-out loss" in record]
@@ -99,19 +102,19 @@ def test_the_last_the_best_and_the_milestones_stay(tmp_path: Path, monge) -> Non
     assert json.loads((tmp_path / "checkpoints/step-00000084/state.json").read_text())["best"]["step"] == best
 
 
-def test_the_log_has_every_window_once(tmp_path: Path, monge) -> None:
+def test_the_log_has_one_record_per_window(tmp_path: Path, monge) -> None:
     monge.fork("train", *TINY, *TRAIN, "--data", "gaussians", "--out", tmp_path).join()
     steps = [record["step"] for record in read_records(tmp_path / "metrics.jsonl")]
     assert steps == sorted({*range(3, STEPS + 1, 3), *range(7, STEPS + 1, 7), 14, 30})
 
 
 @pytest.mark.parametrize("options", [["--ot-factor", 2, "--ot-after", 3], ["--coupling", "entropic"]])
-def test_the_number_of_workers_changes_nothing(tmp_path: Path, monge, options: list) -> None:
+def test_the_number_of_loader_threads_changes_nothing(tmp_path: Path, monge, options: list) -> None:
     short = ["--steps", 12, "--save-every", 12, "--ema-width", 0.1]
-    runs = {workers: tmp_path / str(workers) for workers in (0, 1, 2)}
+    runs = {threads: tmp_path / str(threads) for threads in (0, 1, 2)}
     processes = [
-        monge.fork("train", *TINY, *short, *options, "--loader-threads", workers, "--out", out)
-        for workers, out in runs.items()
+        monge.fork("train", *TINY, *short, *options, "--loader-threads", threads, "--out", out)
+        for threads, out in runs.items()
     ]
     for process in processes:
         process.join()

@@ -16,14 +16,14 @@ from monge.math.solvers import SOLVERS, SolverName
 class Pull(nn.Module):
     """The exact linear-path velocity towards one point per class; without a class, towards their mean."""
 
-    def __init__(self, points, *, lazy: float = 1.0):
+    def __init__(self, points, *, factor: float = 1.0):
         super().__init__()
-        self.points, self.lazy = points, lazy
+        self.points, self.factor = points, factor
 
     def forward(self, x_t, t, cond=None):
         label = (cond or {}).get("label")
         target = self.points.mean(0).expand_as(x_t) if label is None else self.points[label]
-        return self.lazy * (target - x_t) / (1 - t).clamp_min(1e-9)[:, None]
+        return self.factor * (target - x_t) / (1 - t).clamp_min(1e-9)[:, None]
 
 
 POINTS = torch.tensor([[1.0, 0.0], [0.0, 3.0], [-2.0, 0.0]])
@@ -35,29 +35,29 @@ def generator_of(model, **changes) -> Generator:
 
 
 class Decay(Pull):
-    """The velocity target - x, smooth up to t = 1, where 1/e of the distance is left."""
+    """The velocity target - x, smooth up to t = 1, where 1/e of the distance to the target remains."""
 
     def forward(self, x_t, t, cond=None):
         return self.points[cond["label"]] - x_t
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_every_solver_ends_where_the_flow_of_the_class_does_in_the_data_s_units(solver):
+def test_every_solver_reaches_the_end_of_the_flow_in_the_data_s_units(solver):
     generator, seed = generator_of(Decay(POINTS)), torch.Generator().manual_seed
     x, labels = generator.sample(6, Sampling(8, solver), generator=seed(0))
     assert labels is not None
     assert labels.tolist() == [0, 1, 2, 0, 1, 2]
     ends = POINTS[labels] + (generator.noise(6, generator=seed(0)) - POINTS[labels]) / math.e
-    wanted = ends * torch.tensor([2.0, 0.5]) + torch.tensor([10.0, -10.0])
-    assert (x - wanted).abs().max() < {"euler": 0.2, "rk4": 1e-4, "dopri5": 1e-4}.get(solver, 0.03)
+    expected = ends * torch.tensor([2.0, 0.5]) + torch.tensor([10.0, -10.0])
+    assert (x - expected).abs().max() < {"euler": 0.2, "rk4": 1e-4, "dopri5": 1e-4}.get(solver, 0.03)
 
 
 def test_the_end_does_not_depend_on_the_batch_size():
     generator = generator_of(Pull(POINTS))
     x_0, labels = generator.noise(7, generator=torch.Generator().manual_seed(0)), generator.labels(7)
-    alone = generator.end(x_0, labels, Sampling(4), size=2)
+    batched = generator.end(x_0, labels, Sampling(4), size=2)
     *_, together = generator.states(x_0, labels, Sampling(4))
-    assert torch.equal(alone, together)
+    assert torch.equal(batched, together)
 
 
 def test_guidance_extrapolates_away_from_the_mean_of_the_classes():
@@ -77,7 +77,7 @@ def test_guidance_acts_inside_its_interval_only():
 
 
 def test_autoguidance_extrapolates_away_from_the_weaker_network():
-    generator = generator_of(Pull(POINTS), weak=Pull(POINTS, lazy=0.5))
+    generator = generator_of(Pull(POINTS), weak=Pull(POINTS, factor=0.5))
     x, t = torch.zeros(3, 2), torch.full((3,), 0.5)
     plain = generator.velocity(torch.arange(3))(x, t)
     assert torch.allclose(generator.velocity(torch.arange(3), Guidance(2.0))(x, t), 1.5 * plain)
@@ -88,7 +88,7 @@ def test_guidance_without_classes_or_a_weak_network_is_rejected():
         generator_of(Pull(POINTS)).velocity(None, Guidance(2.0))
 
 
-def test_the_likelihood_is_that_of_the_data_in_their_own_units():
+def test_the_likelihood_is_in_the_data_s_units():
     class Still(nn.Module):
         def forward(self, x_t, t, cond=None):
             return 0 * x_t
@@ -96,11 +96,11 @@ def test_the_likelihood_is_that_of_the_data_in_their_own_units():
     generator = Generator(Still(), Affine(), Units(torch.tensor([10.0, -10.0]), torch.tensor([2.0, 0.5])), (2,), 0, 0.0)
     x = torch.tensor([[12.0, -10.0], [10.0, -9.0]])
     density, bits = generator.log_likelihood(x, None, steps=2)
-    law = torch.distributions.Normal(torch.tensor([10.0, -10.0]), torch.tensor([2.0, 0.5]))
-    wanted = law.log_prob(x).sum(1)
-    assert torch.allclose(density.log_prob, wanted, atol=1e-5)
-    assert torch.allclose(bits, -wanted / 2 / math.log(2), atol=1e-5)
+    normal = torch.distributions.Normal(torch.tensor([10.0, -10.0]), torch.tensor([2.0, 0.5]))
+    expected = normal.log_prob(x).sum(1)
+    assert torch.allclose(density.log_prob, expected, atol=1e-5)
+    assert torch.allclose(bits, -expected / 2 / math.log(2), atol=1e-5)
 
 
-def test_the_names_of_solvers_are_those_of_the_table():
+def test_solver_names_are_the_keys_of_solvers():
     assert list(get_args(SolverName)) == list(SOLVERS)

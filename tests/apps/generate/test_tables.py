@@ -1,4 +1,4 @@
-"""Samples of a table have its column names and types."""
+"""Tables are read with their labels and without row indices, and samples have the same column names and types."""
 
 import datetime
 from decimal import Decimal
@@ -37,16 +37,16 @@ COLUMNS = {
 }
 
 
-def test_every_type_of_column_survives(tmp_path: Path) -> None:
+def test_every_column_type_is_restored(tmp_path: Path) -> None:
     table = pa.table({**COLUMNS, "label": [["b", "a", "c"][k % 3] for k in range(N)]})
     data = load(written(tmp_path, table))
     assert data.layout.classes == ("a", "b", "c")
-    again = restore(data.x, data.labels, data.layout)
-    assert again.column_names == table.column_names
+    restored = restore(data.x, data.labels, data.layout)
+    assert restored.column_names == table.column_names
     for name in table.column_names:
-        wanted = table[name].cast(pa.int64()) if name == "dictionary" else table[name]
-        assert again[name].type == wanted.type
-        assert again[name].to_pylist() == wanted.to_pylist(), name
+        expected = table[name].cast(pa.int64()) if name == "dictionary" else table[name]
+        assert restored[name].type == expected.type
+        assert restored[name].to_pylist() == expected.to_pylist(), name
 
 
 def test_generated_integers_are_rounded_and_fit_their_type(tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ def test_csv_is_read_with_its_delimiter(tmp_path: Path, delimiter: str) -> None:
     assert data.x.tolist() == [[1, 2.5], [2, 3], [4, 9.5]]
     assert data.labels is not None
     assert data.labels.tolist() == [1, 0, 1]
-    again = restore(data.x, data.labels, data.layout)
-    assert again.schema.types == [pa.int64(), pa.float64(), pa.string()]
+    restored = restore(data.x, data.labels, data.layout)
+    assert restored.schema.types == [pa.int64(), pa.float64(), pa.string()]
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0"])
@@ -104,7 +104,7 @@ def test_the_index_that_pandas_writes_into_csv_is_left_out(tmp_path: Path, name:
     assert "row index" in data.notes[0]
 
 
-def test_a_late_fraction_makes_the_column_fractional(tmp_path: Path) -> None:
+def test_a_fraction_in_the_last_row_makes_the_column_float(tmp_path: Path) -> None:
     rows = [str(k) for k in range(200_000)] + ["0.5"]
     (tmp_path / "x.csv").write_text("a\n" + "\n".join(rows))
     assert float(load(str(tmp_path / "x.csv")).x[-1]) == 0.5

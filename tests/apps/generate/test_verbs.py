@@ -1,4 +1,4 @@
-"""The verbs, in order, on one run."""
+"""The verbs on one trained run and on separate small ones."""
 
 import json
 
@@ -31,7 +31,7 @@ def test_a_run_directory_holds_the_documented_files(run):
     assert held_out[-1] < held_out[0]
 
 
-def test_sample_draws_the_class_it_is_asked_for_and_the_same_twice(run, tmp_path):
+def test_sample_draws_the_requested_class_and_is_reproducible(run, tmp_path):
     words = [
         "generate",
         "sample",
@@ -59,7 +59,7 @@ def test_sample_draws_the_class_it_is_asked_for_and_the_same_twice(run, tmp_path
     assert grid[1] > 2 * 4 * 32  # four rows of generated digits, and of real ones below them
 
 
-def test_autoguidance_takes_the_early_checkpoint(run, tmp_path):
+def test_autoguidance_uses_the_early_checkpoint(run, tmp_path):
     words = ["generate", "sample", str(run), "--num-samples", "6", "--solver-steps", "4", "--guidance", "1.5"]
     assert main([*words, "--out", str(tmp_path / "class")]) == 0
     assert main([*words, "--weak", "100", "--out", str(tmp_path / "auto")]) == 0
@@ -67,7 +67,7 @@ def test_autoguidance_takes_the_early_checkpoint(run, tmp_path):
     assert not np.allclose(first, second)
 
 
-def test_evaluate_and_likelihood_print_their_numbers(run, capsys):
+def test_evaluate_and_likelihood_print_their_metrics(run, capsys):
     assert main(["generate", "evaluate", str(run), "--solver-steps", "4", "--num-samples", "200", "--curve"]) == 0
     assert main(["generate", "likelihood", str(run), "--limit", "16", "--solver-steps", "4"]) == 0
     printed = capsys.readouterr().out
@@ -78,18 +78,18 @@ def test_evaluate_and_likelihood_print_their_numbers(run, capsys):
     assert rows["frechet"]["floor"] > 0
 
 
-def test_a_run_that_ignores_the_labels_is_judged_in_the_same_space(run, tmp_path):
-    blind = tmp_path / "blind"
+def test_an_unconditional_run_is_evaluated_with_the_same_features(run, tmp_path):
+    unconditional = tmp_path / "unconditional"
     words = "--no-conditional --width 16 --depth 1 --steps 2 --milestones 1"
-    assert main(["generate", "train", *words.split(), "--out", str(blind)]) == 0
+    assert main(["generate", "train", *words.split(), "--out", str(unconditional)]) == 0
     floors = []
-    for directory in (run, blind):
+    for directory in (run, unconditional):
         assert main(["generate", "evaluate", str(directory), "--solver-steps", "2", "--num-samples", "100"]) == 0
         floors.append(json.loads((directory / "evaluation.json").read_text())["rows"]["frechet"]["floor"])
     assert floors[0] == floors[1]
 
 
-def test_data_other_than_those_of_the_run_are_rejected(tmp_path, capsys):
+def test_changed_data_are_rejected(tmp_path, capsys):
     data, rng = tmp_path / "x.npy", np.random.default_rng(0)
     np.save(data, rng.standard_normal((60, 3)))
     words = f"--data {data} --width 16 --depth 1 --steps 2 --milestones 1 --out {tmp_path / 'run'}"
@@ -100,7 +100,7 @@ def test_data_other_than_those_of_the_run_are_rejected(tmp_path, capsys):
         assert "not the data that" in capsys.readouterr().err
 
 
-def test_the_student_of_a_curved_teacher_has_straight_trajectories(tmp_path):
+def test_the_student_of_a_trigonometric_teacher_has_the_linear_path(tmp_path):
     words = "--path trigonometric --width 16 --depth 1 --steps 2 --milestones 1 --data moons"
     teacher, student = tmp_path / "teacher", tmp_path / "student"
     assert main(["generate", "train", *words.split(), "--out", str(teacher)]) == 0
@@ -109,7 +109,7 @@ def test_the_student_of_a_curved_teacher_has_straight_trajectories(tmp_path):
     assert "teacher" in load_file(student / "constants.safetensors")
 
 
-def test_reflow_straightens(run, tmp_path):
+def test_reflow_straightens_the_flow(run, tmp_path):
     from pathlib import Path
 
     from monge.apps.generate.recipes import generator_of
@@ -118,13 +118,13 @@ def test_reflow_straightens(run, tmp_path):
 
     student = tmp_path / "student"
     assert main(["generate", "reflow", str(run), "--out", str(student), "--steps", "300", "--num-pairs", "2000"]) == 0
-    bends = []
+    curvatures = []
     for path in (run, student):
         generator = generator_of(reopen(Path(path), app="generate"))
         x_0, labels = generator.noise(200, generator=torch.Generator().manual_seed(0)), generator.labels(200)
         with torch.no_grad():
-            bends.append(straightness(generator.velocity(labels), x_0, steps=20))
-    assert bends[1] < bends[0]
+            curvatures.append(straightness(generator.velocity(labels), x_0, steps=20))
+    assert curvatures[1] < curvatures[0]
 
 
 def test_semidiscrete_potentials_are_stored_with_the_run_and_their_error_is_printed(tmp_path, capsys):

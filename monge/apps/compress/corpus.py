@@ -1,0 +1,59 @@
+"""Texts as sequences of token ids, split into training and held-out documents."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from monge.math.random import split_of
+
+SUFFIXES = (".txt", ".md", ".rst")
+SHARES = {"training": 0.9, "held_out": 0.1}
+
+
+class Corpus(NamedTuple):
+    """Sequences of one length, cut from documents that a token ends."""
+
+    training: Int[Tensor, "n length"]
+    held_out: Int[Tensor, "m length"]
+
+
+def corpus(path: Path, tokenizer: Any, length: int) -> Corpus:
+    """The sequences of a text file, or of all files with a suffix in SUFFIXES in a folder, in the order of their paths.
+
+    Documents are files or, in a single file, paragraphs; each is held out or not by a hash of its text. ValueError if a file is
+    not UTF-8, or if a split has no full sequence.
+    """
+    streams: dict[str, list[int]] = {"training": [], "held_out": []}
+    for text in _documents(path):
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        streams[split_of(text, SHARES)] += [*ids, tokenizer.eos_token_id]
+    cut = {name: torch.tensor(ids[: len(ids) // length * length]).reshape(-1, length) for name, ids in streams.items()}
+    for name, ids in cut.items():
+        if not len(ids):
+            raise ValueError(
+                f"{path}: {len(streams[name])} {name.replace('_', '-')} tokens are less than one sequence of {length}; "
+                "give more text or lower --length"
+            )
+    return Corpus(**cut)
+
+
+def _documents(path: Path) -> Iterator[str]:
+    """Yields the texts of files, or the paragraphs of a single file."""
+    if path.is_file():
+        yield from (text for text in _read(path).split("\n\n") if text.strip())
+        return
+    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    if not files:
+        raise ValueError(f"{path}: no text; give a text file, or a folder with {', '.join(SUFFIXES)} files")
+    yield from map(_read, files)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}); convert it first") from error

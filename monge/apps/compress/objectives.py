@@ -1,0 +1,54 @@
+"""Losses of a student: the divergence of the logits after it, and any loss on the hidden states of a frozen teacher."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from monge.apps.compress.teacher import Teacher
+from monge.math.solve import integrate
+from monge.math.types import Pair, VelocityModel
+from monge.objective.base import Loss, Objective
+from monge.objective.frozen import Frozen
+from monge.objective.next_token import Tokens
+
+
+class OnTeacher(Objective):
+    """`inner` on the pairs of states that the teacher computes for a batch of token ids."""
+
+    def __init__(self, teacher: Frozen, inner: Objective) -> None:
+        super().__init__()
+        self.teacher, self.inner = teacher, inner
+
+    def forward(self, model: VelocityModel, batch: Tokens) -> Loss:
+        teacher: Teacher = self.teacher.module  # pyright: ignore[reportAssignmentType]
+        return self.inner(model, teacher.pair(batch.ids))
+
+
+class LogitDivergence(Objective):
+    """KL(teacher || student) of the next-token distributions, in nats per token, through the layers after the flow.
+
+    The student's state is that after `steps` solver steps from x_0.
+    """
+
+    def __init__(self, teacher: Frozen, *, steps: int = 1, solver: str = "euler") -> None:
+        super().__init__()
+        self.teacher, self.steps, self.solver = teacher, steps, solver
+
+    def forward(self, model: VelocityModel, batch: Pair) -> Loss:
+        teacher: Teacher = self.teacher.module  # pyright: ignore[reportAssignmentType]
+        end = integrate(lambda x, t: model(x, t), batch.x_0, steps=self.steps, step=self.solver)
+        with torch.no_grad():
+            target = teacher.logits(batch.x_1)
+        value = divergence(target, teacher.logits(end)).mean()
+        return Loss(value, {"loss": value.detach()})
+
+
+def divergence(target: Float[Tensor, "*b vocabulary"], logits: Float[Tensor, "*b vocabulary"]) -> Float[Tensor, "*b"]:
+    """KL of the distribution of `logits` from that of `target`, in nats.
+
+    >>> divergence(torch.zeros(1, 2), torch.tensor([[0.0, 100.0]]))
+    tensor([49.3069])
+    """
+    p = F.log_softmax(target.float(), -1)
+    return F.kl_div(F.log_softmax(logits.float(), -1), p, reduction="none", log_target=True).sum(-1)

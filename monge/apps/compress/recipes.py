@@ -1,0 +1,191 @@
+"""The recipe of a flow that replaces layers [start, end) of a causal language model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from tyro.conf import OmitArgPrefixes, Suppress
+
+from monge.apps.compress.affine import AffineMap, least_squares
+from monge.apps.compress.corpus import Corpus, corpus
+from monge.apps.compress.estimator import Estimator, estimator_of
+from monge.apps.compress.evaluate import quality
+from monge.apps.compress.objectives import LogitDivergence, OnTeacher
+from monge.apps.compress.teacher import Teacher
+from monge.lm.load import LanguageModel, causal
+from monge.math.solve import integrate
+from monge.math.solvers import SolverName, solver
+from monge.objective.base import Objective, Weighted
+from monge.objective.flow_matching import FlowMatching
+from monge.objective.flow_walking import FlowWalking
+from monge.objective.frozen import Frozen
+from monge.objective.next_token import Tokens
+from monge.run import fingerprint
+from monge.runs import Opened
+from monge.training.batches import shuffled
+from monge.training.config import TrainConfig
+from monge.training.loop import Run
+
+
+@dataclass(frozen=True)
+class Compress:
+    """A flow layer in place of layers [start, end) of a causal language model."""
+
+    app: ClassVar[str] = "compress"
+    relocatable: ClassVar[frozenset[str]] = frozenset({"teacher", "data"})
+
+    teacher: Annotated[str, Suppress] = "smollm2-135m"
+    """Causal language model: a directory, a GGUF file, a packaged model, or a name on the model hub."""
+    data: Annotated[str, Suppress] = ""
+    """Text file, or folder of .txt, .md and .rst files."""
+    start: int = 9
+    """First layer to replace, counted from 0."""
+    end: int = 19
+    """Layer after the last one to replace."""
+    method: Literal["kl", "sfm", "fw", "hybrid", "regress"] = "kl"
+    """Loss: divergence of the logits (kl), flow matching (sfm), flow walking (fw), both (hybrid), or the endpoint (regress)."""
+    flow_steps: int = 1
+    """Solver steps from the first to the last state, in the losses kl and fw and at inference."""
+    solver: SolverName = "euler"
+    """Solver of the flow, in the losses kl and fw and at inference."""
+    match_weight: float = 0.01
+    """Weight of the flow matching loss in --method hybrid."""
+    init: Literal["map", "layer", "random"] = "map"
+    """Start: the least-squares map with a closed gate, the first replaced layer, or that layer with random weights."""
+    rank: int | None = 16
+    """Rank of the time modulation; None for full matrices."""
+    ridge: float = 1e-3
+    """Ridge penalty of the least-squares map, relative to the variance of each dimension."""
+    map_sequences: int = 240
+    """Number of sequences for the least-squares map."""
+    length: int = 256
+    """Length of a sequence in tokens."""
+    batch_size: int = 4
+    """Number of sequences per batch."""
+    eval_sequences: int = 16
+    """Number of held-out sequences in each evaluation during training."""
+    train: OmitArgPrefixes[TrainConfig] = field(
+        default_factory=lambda: TrainConfig(
+            steps=300,
+            lr=5e-4,
+            warmup_steps=20,
+            save_every=100,
+            log_every=10,
+            ema_width=0.0,
+            precision="bfloat16",
+            threads=0,
+        )
+    )
+
+    def __post_init__(self) -> None:
+        if self.data:
+            object.__setattr__(self, "data", str(Path(self.data).resolve()))
+        for name, least in (
+            ("flow_steps", 1),
+            ("map_sequences", 1),
+            ("length", 2),
+            ("batch_size", 1),
+            ("eval_sequences", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.ridge >= 0:
+            raise ValueError(f"ridge must not be negative, got {self.ridge}")
+
+    def build(self) -> Run[Tokens]:
+        """Load the teacher, read the text, solve for the map, and assemble the run."""
+        prepared = Prepared(self)
+        teacher, texts = prepared.teacher, prepared.texts
+        affine = prepared.affine()
+        estimator = self.network(prepared.language_model.model)
+        if self.init == "map":
+            estimator.start_from(affine)
+        elif self.init == "random":
+            for module in estimator.block.layer.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()  # pyright: ignore[reportCallIssue]
+        frozen = Frozen(teacher)
+
+        def batches(number: int) -> Tokens:
+            return Tokens(texts.training[shuffled(number, self.batch_size, len(texts.training), self.train.seed)])
+
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            held_out = texts.held_out[: self.eval_sequences]
+            result = quality(teacher, held_out, self.student(model), size=self.batch_size)
+            return {"held-out loss": result.kl, "perplexity": result.perplexity, "displacement error": result.error}
+
+        constants = {
+            "teacher": torch.tensor(int(prepared.language_model.fingerprint()["weights"], 16) >> 1),
+            "texts": fingerprint(texts.training),
+            "map.matrix": affine.matrix,
+            "map.bias": affine.bias,
+        }
+        return Run(estimator, OnTeacher(frozen, self._objective(frozen)), batches, self.train, evaluate, constants)
+
+    def network(self, model: nn.Module) -> Estimator:
+        """The estimator, initialised from the first replaced layer; the rest is drawn from torch's global generator."""
+        return estimator_of(model, self.start, self.end, rank=self.rank).requires_grad_(True)
+
+    def student(self, model: Any) -> Any:
+        """The function from x_0 to x_1 at the recipe's steps and solver."""
+        return lambda x_0: integrate(lambda x, t: model(x, t), x_0, steps=self.flow_steps, step=self.solver)
+
+    def _objective(self, teacher: Frozen) -> Objective:
+        walk = FlowWalking(steps=self.flow_steps, step=solver(self.solver))
+        match self.method:
+            case "kl":
+                return LogitDivergence(teacher, steps=self.flow_steps, solver=self.solver)
+            case "sfm":
+                return FlowMatching()
+            case "fw":
+                return walk
+            case "hybrid":
+                return Weighted(walk=(1.0, walk), match=(self.match_weight, FlowMatching()))
+            case "regress":
+                return FlowWalking(steps=1, step=solver("euler"))
+
+
+@dataclass
+class Prepared:
+    """The teacher and the texts of a recipe."""
+
+    recipe: Compress
+
+    @cached_property
+    def language_model(self) -> LanguageModel:
+        """The teacher with its tokenizer."""
+        return causal(self.recipe.teacher)
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The frozen teacher around the replaced layers."""
+        return Teacher(self.language_model.model, self.recipe.start, self.recipe.end)
+
+    @cached_property
+    def texts(self) -> Corpus:
+        """The tokenised text."""
+        return corpus(Path(self.recipe.data), self.language_model.tokenizer, self.recipe.length)
+
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields states of the sequences for the least-squares map."""
+        for ids in self.texts.training[: self.recipe.map_sequences].split(self.recipe.batch_size):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.train.precision == "bfloat16"):
+                pair = self.teacher.pair(ids)
+            yield pair.x_0, pair.x_1
+
+    def affine(self) -> AffineMap:
+        """The least-squares map on the first training sequences."""
+        return least_squares(self.pairs(), ridge=self.recipe.ridge)
+
+
+def opened_student(opened: Opened, *, which: str = "best") -> tuple[Compress, Prepared, Estimator]:
+    """The recipe of a run, its teacher and texts, and its trained estimator."""
+    recipe = opened.rebuilt(Compress)
+    prepared = Prepared(recipe)
+    estimator = recipe.network(prepared.language_model.model)
+    opened.weights(estimator, which=which)
+    return recipe, prepared, estimator.eval()
