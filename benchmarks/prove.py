@@ -5,7 +5,7 @@
     python benchmarks/prove.py workers              # theorems per minute, two workers compared with one
     python benchmarks/prove.py soak --searches 2000    # a Lean server of a worker is killed every 30 s
 
-Requires `monge prove setup`. Each arm of `shares` takes about eight minutes on two cores, three with the library.
+Requires `monge prove setup`. Each arm of `shares` takes about eight minutes on two cores, or three on the library's theorems.
 """
 
 import side_by_side as side  # sets the number of threads to one
@@ -92,7 +92,7 @@ def shares(
         work: Directory for the runs.
         seeds: Number of seeds for the random arm.
         workers: Number of worker processes.
-        source: File or directory of theorems: the benchmark, or data/library.txt in it.
+        source: File or directory of theorems, such as monge/apps/prove/data/library.txt; default: the benchmark.
         split: Split of the theorems to use.
         nodes: Maximum number of states per search.
         most: Number of theorems to use from the beginning (default: all).

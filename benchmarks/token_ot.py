@@ -81,7 +81,7 @@ class InMemory(Pairs):
     pairs: Sequence[Planted]
 
     @cached_property
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {"width": WIDTH, "capacity": CONTAINER.capacity}
 
     def split(self, split: Split) -> np.ndarray:

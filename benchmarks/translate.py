@@ -46,8 +46,8 @@ ARMS: dict[str, dict] = {
     "flow walking": {"walking_steps": 3},
 }
 """`one step` is regression with a contrastive loss and the skip path of the mean. `regression` has neither; flow matching and
-births and deaths have no contrastive loss. Their batches of 32 equal the rows per step of flow walking, which trains each of
-16 in both directions. Flow walking with three steps takes three times the evaluations.
+births and deaths have no contrastive loss. Flow walking trains each of its 16 pairs in both directions, which makes 32 rows per
+step, as in the batches of 32. With three steps it takes three times the evaluations.
 """
 BUDGETS, POOL = (1, 2, 4, 8), 1000
 SHOWN = (

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from monge.apps.compress.recipes import Compress
 from monge.apps.generate.recipes import Generate, Reflow
 from monge.apps.prove.config import Local, SearchConfig
 from monge.apps.prove.lm.causal import Sampling
@@ -32,7 +33,7 @@ EXAMPLES = [
 ]
 RELATIVE = {"what", "who", "whom", "whose", "whether", "how", "where", "which", "when", "why", "whatever", "whoever"}
 SETTINGS = [
-    *(Generate, Reflow, Translate, Pretrain, TrainConfig, FieldShape, Prices, BlockShape, DiTShape),
+    *(Generate, Reflow, Translate, Compress, Pretrain, TrainConfig, FieldShape, Prices, BlockShape, DiTShape),
     *(Search, SearchConfig, Budget, Limits, Endpoint, Local, Sampling),
 ]
 

@@ -204,6 +204,8 @@ class FourBlock:
     """alpha_create: price of void -> active."""
     create_norm: float = 0.0
     """beta_create: further price of void -> active, per squared norm of the created content."""
+    delete_norm: float = 0.0
+    """The same for active -> void and the deleted content, which transposes the cost of the other direction."""
     priority: float = 0.0
     """Price of using slots out of order (see `void_order`); 0 leaves the order open."""
     content: Cost = squared_euclidean
@@ -223,6 +225,8 @@ class FourBlock:
         create = self.create + self.create_norm * x_1.square().sum(-1)[..., None, :] / self.unit
         from_active, to_active = active_0[..., :, None], active_1[..., None, :]
         delete = match.new_tensor(self.delete)
+        if self.delete_norm:
+            delete = delete + self.delete_norm * x_0.square().sum(-1)[..., :, None] / self.unit
         if self.priority:
             order_0, order_1 = void_order(active_0)[..., :, None], void_order(active_1)[..., None, :]
             # voids are filled in order and tokens deleted in reverse order; the result is never below the plain price

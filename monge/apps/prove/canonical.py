@@ -7,7 +7,7 @@ from monge.apps.prove.state import Goal, State
 
 WORD = re.compile(r"((?<![\w.'✝!?])[^\W\d][\w'✝!?]*)")
 MAX_MENTIONS = 100
-"""Maximum number of texts mentioning a hypothesis that are compared; with more, equal states may get different texts."""
+"""Maximum number of compared texts that mention the same hypothesis; beyond it, equal states may get different texts."""
 
 
 def canonical(state: State) -> str:

@@ -73,8 +73,8 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str, str]]:
 def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None:
     """Write the public theorems of Init and Std as JSON lines: name, statement, module, and `restates`.
 
-    `restates` is the theorem itself: a proof may use neither its module's theorems nor anything that imports that module.
-    `search` reads the file, or a selection of its lines, like a .txt file of names.
+    `restates` repeats the name. `search` reads the file, or a selection of its lines, like a .txt file of names: a proof may
+    use neither the theorems of the theorem's own module nor anything that imports that module.
 
     Args:
         out: Path of the .jsonl file; it must not exist.

@@ -45,7 +45,7 @@ def done(path: Path) -> list[Result]:
 
 
 def summary_of(path: Path) -> Table:
-    """Table of a run's proved share, reasons for ending, medians, and outcomes of tactics."""
+    """Table of a run's proved share, reasons for ending, medians, and outcomes of tactics. Errors as in `done`."""
     finished, tried = done(path), attempts(path)
     table = Table(title=escape(printable(str(path))), show_header=False)
     proved = [result for result in finished if result.proved]

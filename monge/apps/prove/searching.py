@@ -263,7 +263,7 @@ def probe(
 
 
 def with_stored_settings(verb: Callable[..., None], arguments: Sequence[str]) -> Callable[..., None]:
-    """A verb whose flags default to the settings of the run in `--out` with `--resume`, or of the file of `--config`."""
+    """A verb whose flags default to stored settings: with `--resume` those of the run in `--out`, with `--config` its file."""
     values, named = bind(verb, arguments, f"monge prove {verb.__name__}")
     parameters = inspect.signature(verb).parameters
     flags = inspect.signature(verb).bind(*values, **named).arguments

@@ -90,7 +90,7 @@ def _items_of_row(row: Row, splitter: Splitter) -> list[Entry] | list[Entry | Fl
 
 
 def restated(name: str, source: str = "library") -> Entry:
-    """A theorem of Init or Std, to be proved from the modules that its own module imports."""
+    """A theorem of Init or Std, to be proved without the theorems of its own module or modules that import that one."""
     fresh_name = "restated_" + "".join(c if c.isalnum() else "_" for c in name)
     return Entry(
         Theorem(fresh_name, f": type_of% @{name}", "", ("Init", "Std"), restates=name),

@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 
 class Place(NamedTuple):
-    """A position in a text that Lean elaborates, and the same position in the user's file. The text after both is the same."""
+    """A position in a text that Lean elaborates, and the same position in the user's file. The text after both is the same.
+
+    Lines count from 1, columns from 0.
+    """
 
     text: str
     """Name of the text in Lean's messages: header or statement."""
@@ -32,7 +35,7 @@ class Theorem:
     header: str = ""
     """Lean source before the theorem: definitions, lemmas, open namespaces; no imports."""
     imports: tuple[str, ...] = ("Init",)
-    """Modules that the header imports."""
+    """Modules imported before the header."""
     exclude: tuple[str, ...] = ()
     """Constants that a proof may not use."""
     exclude_importers: tuple[str, ...] = ()

@@ -102,7 +102,7 @@ class Attempt:
     suggestion: Suggestion
     outcome: str
     """state, proof, rejected, duplicate, loop (a state on the path from the root), no progress (the same state), or the kind of
-    a failure. crash or replay with a child: the result could not be judged."""
+    a failure. A crash or replay that has a child means that the result could not be judged."""
     child: Node | None = None
     error: str = ""
     seconds: float = 0.0

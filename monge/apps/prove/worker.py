@@ -32,7 +32,7 @@ class Task:
     number: int
     """Position of the theorem in the run, from 0."""
     theorem: Theorem
-    """Theorem to search."""
+    """Theorem to prove."""
 
 
 class Worker:

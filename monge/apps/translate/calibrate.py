@@ -94,24 +94,24 @@ class Calibration:
     def cost(self, prices: Prices, *, reverse: bool = False) -> FourBlock:
         """The four-block cost: 1 - cos in units of a typical match or, with raw prices, the squared distance, uncalibrated.
 
-        With `reverse`, the prices of deletion and creation are swapped.
+        With `reverse`, the prices of deletion and creation are swapped: the cost is the transpose of the forward cost.
         """
-        if reverse:
-            prices = replace(prices, delete=prices.create, create=prices.delete)
         if prices.raw:
-            return FourBlock(1.0, prices.position, prices.delete, prices.create, prices.create_norm)
+            cost = FourBlock(1.0, prices.position, prices.delete, prices.create, prices.create_norm)
+            return _reversed(cost) if reverse else cost
         price, priority = self._price(prices)
         # positions lie in (0, 1], so a move by half the sequence costs 1/4; deletion plus creation cost as much as a poor match
-        return FourBlock(
+        cost = FourBlock(
             self.unit,
             prices.position,
             prices.delete * price,
             prices.create * price,
             # per mean square, which is about 1 for whitened vectors; FourBlock divides by the unit
             prices.create_norm * price * self.unit / len(self.rotation),
-            priority,
+            priority=priority,
             content=cosine,
         )
+        return _reversed(cost) if reverse else cost
 
     def _price(self, prices: Prices) -> tuple[float, float]:
         """(price of a deletion or creation, average surcharge for priority); with a threshold, they add up to half of it."""
@@ -119,6 +119,12 @@ class Calibration:
             return self.price, prices.priority
         priority = min(prices.priority, self.threshold / 8)
         return self.threshold / 2 - priority, priority
+
+
+def _reversed(cost: FourBlock) -> FourBlock:
+    return replace(
+        cost, delete=cost.create, create=cost.delete, delete_norm=cost.create_norm, create_norm=cost.delete_norm
+    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from monge.math.types import Pair
 
 COLOURS = {"match": "#1f5fbf", "deletion": "#d55e00", "creation": "#00876c"}  # safe for the colour-blind
 GREY = "#8a8f98"
-ROW, LETTER, MIDDLE, BENCH = 0.15, 0.06, 1.9, 0.13  # in inches: row height, letter width, space for arcs, inset of voids
+ROW, LETTER, MIDDLE, BENCH = 0.15, 0.06, 1.9, 0.13  # inches: row height, letter width, width of arcs, inset of voids
 WORD, OPACITY = 16, (0.2, 1.0)  # maximum letters per token; opacity of the worst and the best match
 SIGNS = str.maketrans(" Ġ▁\nĊ\t\r", "␣␣␣↵↵⇥␍")
 
@@ -58,7 +58,7 @@ class Arcs:
 
 
 def token_texts(encoder: Encoder, text: str, max_length: int) -> list[str]:
-    """The tokens whose vectors `hidden_states` returns for a text, as the tokenizer writes them; byte-level ones are decoded."""
+    """The tokens whose vectors `hidden_states` returns, as the tokenizer writes them; byte-level ones are decoded."""
     row = encoder.tokenizer(text, truncation=True, max_length=max_length, return_special_tokens_mask=True)
     ordinary = [k for k, special in zip(row["input_ids"], row["special_tokens_mask"], strict=True) if not special]
     tokens, decode = encoder.tokenizer.convert_ids_to_tokens(ordinary), encoder.tokenizer.convert_tokens_to_string

@@ -178,6 +178,8 @@ def pair(
     }.items():
         if any(summary[name].values()):
             console.print(f"{summary[name]['source']} source and {summary[name]['target']} target rows {reason}")
+    if unusable_texts:
+        console.print(f"{texts}{_dropped_note(unusable_texts)}")
     if texts is not None and summary["ungrouped"]:
         console.print(f"{summary['ungrouped']} pairs have no group in {texts}")
 
@@ -210,7 +212,9 @@ def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
         side = units.side(end)
         spread = torch.linalg.svdvals(side.matrix).reciprocal()
         norm, smallest, largest = float(side.centre.norm()), float(spread.min()), float(spread.max())
-        console.print(f"{end}: centre at distance {norm:.4g} from zero, standard deviations {smallest:.3g} to {largest:.3g}")
+        console.print(
+            f"{end}: centre at distance {norm:.4g} from zero, standard deviations {smallest:.3g} to {largest:.3g}"
+        )
     same = torch.equal(units.rotation, torch.eye(opened.width))
     rotated = "no rotation" if same else "the source rotated onto the target"
     console.print(f"{rotated}; content costs of matches, 1 - cos: median {units.unit:.4g} (the unit), ", end="")

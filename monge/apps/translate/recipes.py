@@ -203,7 +203,7 @@ class Translator:
         step: Step = euler,
         size: int = 64,
     ) -> Float[Tensor, "B N channels"]:
-        """Integrate calibrated sequences, `size` at a time, to states on the other side; `reverse` goes from target to source."""
+        """Integrate calibrated sequences, `size` at a time, to states on the other side; `reverse` starts at the target."""
         steps = self.steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")

@@ -25,9 +25,10 @@ def test_units_and_prices_survive_a_round_trip(packed: Packed) -> None:
         torch.testing.assert_close(original.side(end).undo(original.side(end).apply(x)), x, rtol=1e-4, atol=1e-5)
 
 
-def test_the_reverse_cost_is_the_transposed_forward_cost(packed: Packed) -> None:
+@pytest.mark.parametrize("prices", [Prices(delete=0.3, create=0.9), Prices(create_norm=0.5)])
+def test_the_reverse_cost_is_the_transposed_forward_cost(packed: Packed, prices: Prices) -> None:
     """A creation in the forward direction is a deletion in reverse."""
-    pair, space = packed(range(4)), replace(packed.space, prices=Prices(delete=0.3, create=0.9))
+    pair, space = packed(range(4)), replace(packed.space, prices=prices)
     forward, reverse = space.cost(pair), space.cost(Pair(pair.x_1, pair.x_0), reverse=True)
     torch.testing.assert_close(reverse, forward.mT, rtol=1e-3, atol=1e-3)  # the unit itself is close to rounding error
 

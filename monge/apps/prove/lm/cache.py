@@ -12,7 +12,10 @@ from monge.apps.prove.tree import Suggestion
 
 
 class SuggestionCache:
-    """Suggestions by key: up to `size` recently used entries in memory, and all entries in the SQLite file `path` if given."""
+    """Suggestions by key: up to `size` recently used entries in memory, and all entries in the SQLite file `path` if given.
+
+    OSError if the file cannot be accessed, ValueError if it is damaged or not a cache.
+    """
 
     def __init__(self, size: int, path: Path | None = None) -> None:
         self.size, self.path = size, path

@@ -29,9 +29,9 @@ class Circuit:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Context manager for a request, which counts if it ends in RequestFailed.
+        """Context manager for a request, which counts as failed if it raises RequestFailed.
 
-        After the cooldown, other requests wait for the trial request.
+        ConnectionError while the circuit is open. After the cooldown, other requests wait for the trial request.
         """
         with self._trial if self._opened is not None else nullcontext():
             self.check()

@@ -1,0 +1,146 @@
+"""`monge compress` from text to a smaller model, and what it says about bad input."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from monge.cli import main
+from monge.lm.load import causal
+from monge.training.log import read_records
+
+Train = Callable[..., int]
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n\n".join(f"( ph -> ps ) {number} ( A u. B ) = ( B u. A ) -. ch" for number in range(200)))
+    return path
+
+
+@pytest.fixture
+def train(language_model: Path, text: Path, tmp_path: Path) -> Train:
+    """train(*flags): the exit code of a short training run in `tmp_path / "run"`."""
+
+    def run(*flags: object) -> int:
+        words = [
+            "--teacher",
+            language_model,
+            "--data",
+            text,
+            "--start",
+            1,
+            "--end",
+            3,
+            "--length",
+            16,
+            "--out",
+            tmp_path / "run",
+        ]
+        small = ["--steps", 6, "--save-every", 3, "--log-every", 3, "--eval-sequences", 4, "--map-sequences", 8]
+        return main(["compress", "train", *map(str, [*words, *small, *flags])])
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["kl", "sfm", "fw", "hybrid", "regress"])
+def test_every_method_trains_evaluates_and_exports(train: Train, tmp_path: Path, capsys, method: str) -> None:
+    assert train("--method", method, "--flow-steps", 2, "--solver", "midpoint") == 0
+    assert main(["compress", "evaluate", str(tmp_path / "run"), "--limit", "3"]) == 0
+    rows = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert list(rows) == ["teacher", "skip the layers", "least-squares map", f"flow, {method}"]
+    assert rows["teacher"]["kl"] == 0
+    assert rows["skip the layers"]["error"] == pytest.approx(1)
+    assert main(["compress", "export", str(tmp_path / "run"), "--out", str(tmp_path / "smaller")]) == 0
+    assert "million parameters" in capsys.readouterr().out
+
+    from monge.apps.compress.modeling import load
+
+    smaller = load(tmp_path / "smaller")
+    assert (smaller.flow.steps, smaller.flow.solver) == (2, "midpoint")
+    assert smaller.base.config.num_hidden_layers == 2
+    assert main(["compress", "export", str(tmp_path / "run"), "--out", str(tmp_path / "smaller")]) == 2
+
+
+@pytest.mark.slow
+def test_training_on_the_divergence_lowers_it(train: Train, tmp_path: Path) -> None:
+    assert train("--steps", 60, "--save-every", 20, "--lr", 0.01, "--init", "layer", "--batch-size", 8) == 0
+    losses = [
+        record["held-out loss"] for record in read_records(tmp_path / "run/metrics.jsonl") if "held-out loss" in record
+    ]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("init", ["map", "layer", "random"])
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(train: Train, tmp_path: Path, init: str) -> None:
+    assert train("--init", init) == 0
+    shutil.move(tmp_path / "run", tmp_path / "uninterrupted")
+    assert train("--init", init, "--steps", 3) == 0
+    assert train("--init", init, "--resume") == 0
+    first, second = (
+        next((tmp_path / name / "checkpoints").glob("step-*6/model.safetensors")).read_bytes()
+        for name in ("uninterrupted", "run")
+    )
+    assert first == second
+
+
+@pytest.mark.slow
+def test_before_training_the_flow_is_the_least_squares_map(language_model: Path, text: Path) -> None:
+    from monge.apps.compress.recipes import Compress
+
+    recipe = Compress(teacher=str(language_model), data=str(text), start=1, end=3, length=16, map_sequences=8)
+    run = recipe.build()
+    x_0 = torch.randn(2, 16, 32)
+    expected = x_0 + x_0 @ run.constants["map.matrix"].mT + run.constants["map.bias"]
+    torch.testing.assert_close(recipe.student(run.model)(x_0), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--start", 2, "--end", 2], "layers [2, 2): the model has 3; give 0 <= start < end <= 3"),
+        (["--end", 4], "layers [1, 4): the model has 3; give 0 <= start < end <= 3"),
+        (["--length", 100_000], "less than one sequence of 100000; give more text or lower --length"),
+        (["--data", "nothing.txt"], "--data nothing.txt: no such file or folder"),
+        (["--teacher", "no-model"], "no-model: no complete Hugging Face model here"),
+        (["--flow-steps", 0], "flow_steps must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_one_sentence(train: Train, tmp_path: Path, capsys, flags, message) -> None:
+    assert train(*flags) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_family_is_named(tmp_path: Path, language_model: Path, text: Path, capsys) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.OPTConfig(
+        hidden_size=32, ffn_dim=64, num_hidden_layers=3, num_attention_heads=2, vocab_size=300, word_embed_proj_dim=32
+    )
+    transformers.OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
+    causal(str(language_model)).tokenizer.save_pretrained(tmp_path / "opt")
+    words = [
+        "--teacher",
+        tmp_path / "opt",
+        "--data",
+        text,
+        "--start",
+        "1",
+        "--end",
+        "2",
+        "--length",
+        "16",
+        "--out",
+        tmp_path / "run",
+    ]
+    assert main(["compress", "train", *map(str, words)]) == 2
+    assert "opt: unknown model type; use one of gpt2, gpt_neox, llama, qwen2, qwen3" in capsys.readouterr().err
