@@ -1,4 +1,4 @@
-"""`python -m monge` is the command `monge`."""
+"""`python -m monge` runs the command `monge`."""
 
 from monge.cli import run
 

@@ -31,7 +31,7 @@ def _names_a_path(error: Exception) -> TypeGuard[OSError]:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """True for MemoryError and for torch's errors on a CPU or a GPU, which are recognised without importing torch."""
+    """True for MemoryError and torch's out-of-memory errors on a CPU or a GPU, recognised without importing torch."""
     from_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     return from_torch or isinstance(error, MemoryError)
 

@@ -31,7 +31,7 @@ def completion(shell: tyro.conf.Positional[Literal["bash", "zsh"]]) -> None:
     """Print a completion script: monge completion bash > ~/.local/share/bash-completion/completions/monge
 
     Args:
-        shell: Shell to complete in.
+        shell: Shell that the script is for.
     """
     print(script(shell), end="")
 

@@ -84,7 +84,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def cache_directory() -> Path:
-    """Folder for files that can be made again: $XDG_CACHE_HOME/monge, or ~/.cache/monge if the variable is not set."""
+    """Folder for files that can be regenerated: $XDG_CACHE_HOME/monge, or ~/.cache/monge if the variable is not set."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "monge"
 
 
@@ -166,7 +166,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """A JSON object that has these keys. ValueError if the file is missing, truncated or not such an object."""
+    """A JSON object that has these keys.
+
+    ValueError if the file is missing, truncated or not such an object, PermissionError if it is unreadable.
+    """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except PermissionError:

@@ -87,7 +87,7 @@ def _call(shard: Any) -> Any:
 
 
 def _initialise_worker(start: Callable[[], None] | None, function: Callable[[Any], Any]) -> None:
-    """Set the function of a worker process, run `start`, and exit with the parent: a child outlives a killed one."""
+    """Set the function of a worker process, run `start`, and exit with the parent, even if that is killed."""
     _worker["function"] = function
     parent = multiprocessing.parent_process()
 

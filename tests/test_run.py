@@ -22,7 +22,7 @@ from monge.training.config import TrainConfig
 from monge.training.log import read_records
 from monge.training.loop import Run
 
-TRAIN = Path(__file__).parent / "train"
+TRAIN = Path(__file__).parent / "training"
 sys.path.insert(0, str(TRAIN))
 from regression import Network, Regression  # noqa: E402
 

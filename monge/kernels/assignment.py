@@ -29,7 +29,7 @@ def assign(cost: np.ndarray, prices: np.ndarray | None = None) -> Assignment:
     `prices` are initial column duals; any finite values lead to an optimum, good ones faster. Bertsekas' auction with
     epsilon scaling finds prices, and Jonker and Volgenant's shortest augmenting paths complete the assignment; both are
     bounded, with n^3 operations at worst. Falls back to scipy if the result is not a permutation (no known input triggers
-    this).
+    this). ValueError for another shape or dtype, and if a cost or price is not finite.
     """
     n = len(cost)
     if cost.shape != (n, n):

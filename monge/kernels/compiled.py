@@ -21,7 +21,7 @@ class _Cache(FunctionCache):
 
 
 def compiled(function: Callable, fastmath: bool | set[str] = False) -> Callable:
-    """Return `function` compiled without the GIL and cached on disk; a division by zero gives inf, as in numpy."""
+    """Return `function` compiled to release the GIL and cached on disk; a division by zero gives inf, as in numpy."""
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
     try:
         dispatcher._cache = _Cache(function)  # as Dispatcher.enable_caching does

@@ -226,7 +226,7 @@ def _centred(x, centre, other, out):
 
 @compiled
 def _sharpen_near(cost, prices, x_0, x_1, centre_0, centre_1, bound):
-    """Compute exactly the entries within two bounds of their row's minimum at these prices; return False if they are many.
+    """Compute exactly the entries within two bounds of their row's minimum at these prices; False if there are too many.
 
     Computing a sixteenth of all entries takes as long as the full product.
     """

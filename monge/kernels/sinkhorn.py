@@ -39,7 +39,8 @@ def sinkhorn(
 
     The loop stops at a marginal error of `tolerance` (L1) or after `max_iterations`; the returned error shows which. The
     kernel is stored in float32, or in float64 if tolerance < 1e-5. Small epsilons are approached from larger ones, unless
-    an initial `f` or `g` is given; with `g`, `f` is ignored.
+    an initial `f` or `g` is given; with `g`, `f` is ignored. ValueError if epsilon is not positive, or if the cost is empty
+    or not finite.
     """
     if not epsilon > 0 or not np.isfinite(epsilon):
         raise ValueError(f"sinkhorn: epsilon is {epsilon}; give a positive number, in units of cost")

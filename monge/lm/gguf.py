@@ -10,7 +10,7 @@ from monge.files import atomic_directory, cache_directory, locked
 
 
 def from_gguf(path: Path, transformers: Any) -> Path:
-    """The folder of the model and tokenizer in a GGUF file, which takes a minute to write on the first call.
+    """The folder with the converted model and tokenizer of a GGUF file; the first call takes a minute to write it.
 
     transformers reads the file with the packages gguf and accelerate. ValueError if they are missing, if the file is damaged,
     or if its architecture or quantisation is unknown.

@@ -43,7 +43,10 @@ class Container:
     aux_scale: float = 1.0
 
     def pack(self, sequences: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B N D+3"]:
-        """Tokens come first, in order, at positions i/n; voids follow at k/(N - n), spread evenly over the sequence."""
+        """Tokens come first, in order, at positions i/n; voids follow at k/(N - n), spread evenly over the sequence.
+
+        ValueError if there are no sequences or one has more tokens than `capacity`.
+        """
         if not sequences:
             raise ValueError("container: no sequences to pack; give at least one (an empty one has shape (0, D))")
         for row, tokens in enumerate(sequences):

@@ -205,7 +205,7 @@ class FourBlock:
     create_norm: float = 0.0
     """beta_create: further price of void -> active, per squared norm of the created content."""
     delete_norm: float = 0.0
-    """The same for active -> void and the deleted content, which transposes the cost of the other direction."""
+    """Further price of active -> void, per squared norm of the deleted content: `create_norm` of the reverse direction."""
     priority: float = 0.0
     """Price of using slots out of order (see `void_order`); 0 leaves the order open."""
     content: Cost = squared_euclidean

@@ -115,7 +115,8 @@ def log_likelihood(
 
     `times` are descending knots from 1 to 0, in any form that `integrate` takes, or a number of equal steps. `probes=None`
     uses the exact divergence; an integer uses that number of Rademacher probes, fixed along the path, and reports their
-    standard error (nan for a single probe). Differentiable if gradients are enabled.
+    standard error (nan for a single probe). Differentiable if gradients are enabled. ValueError if the times ascend, if
+    `probes` is below 1, or in inference mode.
 
     >>> density = log_likelihood(lambda x, t: 0 * x, torch.zeros(1, 2), 4)
     >>> [round(value, 4) for value in density.log_prob.tolist()], density.evaluations

@@ -183,7 +183,8 @@ def sinkhorn(
 
     epsilon is in units of cost. The loop stops when the marginal error is below `tolerance` or after `max_iterations`; the
     plan holds both numbers. Integer costs are solved in float64, and the plan of half-precision costs is float32. Gradients
-    do not flow through the loop; at the optimum d(cost of the plan) = plan * d(cost).
+    do not flow through the loop; at the optimum d(cost of the plan) = plan * d(cost). ValueError if epsilon is not positive,
+    or if the cost is empty or not finite.
 
     >>> sinkhorn(torch.zeros(2, 4), epsilon=1.0).matrix
     tensor([[0.1250, 0.1250, 0.1250, 0.1250],

@@ -111,7 +111,7 @@ def attention_mask(
 ) -> tuple[Bool[Tensor, "B 1 N N"] | None, bool]:
     """(allowed query-key pairs, or None for all; True if attention must apply its built-in causal mask).
 
-    A void may attend to itself, so that no row of the softmax is empty.
+    A masked token may attend to itself, so that no row of the softmax is empty.
     """
     if mask is None:
         return None, causal

@@ -14,7 +14,10 @@ from monge.files import writing
 
 
 class JSONL:
-    """metrics.jsonl: one line per record, flushed as it is written. Reopening drops the records after `step`."""
+    """metrics.jsonl: one line per record, flushed as it is written. Reopening drops the records after `step`.
+
+    ValueError if the record of `step` is missing, unless `step` is 0.
+    """
 
     def __init__(self, path: Path, *, step: int = 0) -> None:
         self.path = path
@@ -45,14 +48,20 @@ class JSONL:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line truncated by a crash is ignored."""
+    """The records of a metrics.jsonl, without a last line that a crash has truncated. Empty if there is no such file.
+
+    ValueError if another line is not a record of a step.
+    """
     records: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
-                break
+            except json.JSONDecodeError as error:
+                if number == len(lines):
+                    break
+                raise ValueError(f"{path}: line {number} is not JSON; restore the file") from error
             if not isinstance(record, dict) or "step" not in record:
                 raise ValueError(f"{path}: {line[:40]!r} is not a record of a step; restore the file")
             records.append(record)

@@ -62,7 +62,7 @@ class State:
     def load(self, files: dict[str, dict[str, Tensor]], scalars: dict[str, Any], where: Ranks) -> None:
         """Restore a saved state. ValueError if the number of ranks, the shapes of weights, or frozen weights differ.
 
-        Batches and random states belong to ranks, so their number must not change.
+        Each rank has its own batches and random state, so the number of ranks must not change.
         """
         if scalars.get("ranks", where.world) != where.world:
             raise ValueError(

@@ -58,7 +58,7 @@ def _in_script(data: object) -> str:
 def server(directory: Path, *, port: int = 0, refresh: float = 5.0) -> ThreadingHTTPServer:
     """An HTTP server on the loopback interface: / is the page, /data.json its data; both are read from disk at each request.
 
-    Files below `directory` are served only if they are HTML or PNG. Port 0 picks a free one.
+    Files below `directory` are served only if they are HTML or PNG. Port 0 picks a free one. OSError if the port is in use.
     """
     root = directory.resolve()
 

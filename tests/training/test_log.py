@@ -41,6 +41,13 @@ def test_a_line_truncated_at_any_byte_is_ignored(tmp_path_factory: pytest.TempPa
     assert path.read_bytes() == content
 
 
+def test_a_damaged_line_before_the_last_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl: line 2 is not JSON; restore the file"):
+        read_records(path)
+
+
 def test_a_line_can_be_read_as_soon_as_it_is_written(tmp_path: Path) -> None:
     log = JSONL(tmp_path / "metrics.jsonl")
     log.write({"step": 1, "loss": float("nan")})
