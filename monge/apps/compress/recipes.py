@@ -60,7 +60,7 @@ class Compress:
     """Rank of the time modulation; None for full matrices."""
     ridge: float = 1e-3
     """Ridge penalty of the least-squares map, relative to the variance of each dimension."""
-    map_sequences: int = 240
+    map_sequences: int = 120
     """Number of sequences for the least-squares map."""
     length: int = 256
     """Length of a sequence in tokens."""
@@ -76,7 +76,6 @@ class Compress:
             save_every=100,
             log_every=10,
             ema_width=0.0,
-            precision="bfloat16",
             threads=0,
         )
     )
