@@ -26,9 +26,10 @@ class Quality(NamedTuple):
     agreement: float
     """Fraction of tokens at which both predict the same next token."""
     error: float
-    """Squared error of the state over the squared displacement by the replaced layers; 1 for skipping them."""
+    """Squared error of the state over the squared displacement by the replaced layers; 1 for skipping them. The first token of
+    each sequence is left out, here and in the median: see `Teacher.pair`."""
     median_error: float
-    """Median over tokens, without the first of each sequence, of the same ratio per token."""
+    """Median of the same ratio per token."""
 
 
 @torch.no_grad()
@@ -42,11 +43,11 @@ def quality(teacher: Teacher, ids: Int[Tensor, "n length"], student: Student | N
         end = pair.x_1 if student is None else student(pair.x_0)
         target, logits = teacher.logits(pair.x_1), teacher.logits(end)
         nll = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), part[:, 1:].flatten(), reduction="sum")
-        squared, displacement = ((a - pair.x_1).float().square().sum(-1) for a in (end, pair.x_0))
+        squared, displacement = ((a - pair.x_1)[pair.mask].float().square().sum(-1) for a in (end, pair.x_0))
         agree = (target.argmax(-1) == logits.argmax(-1)).sum()
         values = divergence(target, logits).sum(), nll, agree, squared.sum(), displacement.sum()
         sums += torch.stack([value.double().cpu() for value in values])
-        ratios.append((squared / displacement.clamp_min(1e-20))[:, 1:].flatten().cpu())
+        ratios.append((squared / displacement.clamp_min(1e-20)).cpu())
     kl, nll, agree, squared, displacement = sums.tolist()
     tokens, predicted = ids.numel(), len(ids) * (ids.shape[1] - 1)
     return Quality(

@@ -174,7 +174,7 @@ class Prepared:
         for ids in self.texts.training[: self.recipe.map_sequences].split(self.recipe.batch_size):
             with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.train.precision == "bfloat16"):
                 pair = self.teacher.pair(ids)
-            yield pair.x_0, pair.x_1
+            yield pair.x_0[pair.mask], pair.x_1[pair.mask]
 
     def affine(self) -> AffineMap:
         """The least-squares map on the first training sequences."""

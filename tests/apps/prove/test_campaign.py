@@ -45,7 +45,7 @@ def test_an_interrupted_run_is_resumed(lean, tmp_path):
     assert [r.number for r in results(tmp_path)] == [0, 1]
     with pytest.raises(ValueError, match="--resume"):
         run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.sequential)
-    with pytest.raises(ValueError, match=r"made with search\.num_tactics = 24, not 8"):
+    with pytest.raises(ValueError, match=r"made with search\.max_seconds = 3600\.0, not 120\.0"):
         run(replace(SHORT, search=Search()), THEOREMS, tmp_path, fleets=lambda: fleet.sequential, resume=True)
     finished = run(SHORT, THEOREMS, tmp_path, fleets=lambda: fleet.sequential, resume=True)
     assert [(r.name, r.proved) for r in finished[2:]] == [("refused", False), ("s_z", True)]
