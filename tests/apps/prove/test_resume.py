@@ -88,7 +88,7 @@ def test_a_setting_that_differs_is_rejected_by_name(search, tmp_path, flags, nam
     assert search(*FLAGS, limit=1) == 130
     (tmp_path / "here" / "other.jsonl").write_text((tmp_path / "here" / "some.jsonl").read_text())
     monkeypatch.setattr(searching, "LeanServer", lambda *_: nullcontext())
-    monkeypatch.setattr(searching, "known", lambda *_: ())
+    monkeypatch.setattr(searching, "known", lambda *_: ("rfl",))
     assert search(*flags, "--resume") == 2
     assert f"settings.json: made with {named}" in capsys.readouterr().err
     assert len(results(tmp_path / "run")) == 1
