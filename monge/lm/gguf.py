@@ -31,6 +31,8 @@ def _convert(path: Path, folder: Path, transformers: Any) -> None:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         quantised = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
+    except MemoryError:
+        raise
     except Exception as error:  # depends on the damage: struct.error, KeyError, ValueError, NotImplementedError, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: transformers cannot read this GGUF file ({reason}); download it again") from error

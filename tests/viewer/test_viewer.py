@@ -220,3 +220,12 @@ def test_a_watched_page_follows_a_run(directory: Path, address: str, tmp_path: P
         finally:
             metrics.write_text(stored)
             os.utime(metrics)
+
+
+def test_ctrl_c_ends_a_watched_page_without_an_error(directory: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("http.server.ThreadingHTTPServer.serve_forever", interrupted)
+    assert main(["view", str(directory), "--watch", "--port", "0"]) == 0
+    assert "interrupted" not in capsys.readouterr().err

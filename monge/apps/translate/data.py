@@ -41,8 +41,8 @@ def split_of_group(group: str) -> Split:
 def metamath(path: Path, *, words: tuple[int, int] = (3, 60), symbols: int = 96) -> list[Text]:
     """The theorems of a Metamath database, without repeated comments or statements that are equal up to variable names.
 
-    Left out are obsolete and unfinished (TODO) theorems, comments of fewer or more words than `words` allows, and statements of
-    more than `symbols` symbols.
+    Obsolete theorems, those that the database marks as unfinished, comments whose number of words is outside `words`, and
+    statements of more than `symbols` symbols are left out.
     """
     seen, selected = set[Any](), []
     for theorem in theorems(path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from teachers import FAMILIES, IDS, teacher
 from torch.testing import assert_close
 
@@ -93,14 +94,14 @@ def test_a_saved_model_has_the_same_logits_in_a_new_process(family: str, tmp_pat
     model = wrapped(student(family, steps=2), 1, 3)
     model.save_pretrained(tmp_path / "model")
     with torch.no_grad():
-        torch.save(
-            (IDS, model(input_ids=IDS).logits, model.generate(IDS, max_new_tokens=4, do_sample=False)), tmp_path / "x"
-        )
+        text = model.generate(IDS, max_new_tokens=4, do_sample=False)
+        save_file({"ids": IDS, "logits": model(input_ids=IDS).logits, "text": text}, tmp_path / "expected")
     script = (
-        "import sys, torch; from monge.apps.compress.modeling import load\n"
-        "model = load(sys.argv[1]); ids, logits, text = torch.load(sys.argv[2])\n"
+        "import sys, torch; from safetensors.torch import load_file; from monge.apps.compress.modeling import load\n"
+        "model, expected = load(sys.argv[1]), load_file(sys.argv[2]); ids = expected['ids']\n"
+        "logits, text = expected['logits'], expected['text']\n"
         "with torch.no_grad(): assert torch.equal(model(input_ids=ids).logits, logits)\n"
         "assert torch.equal(model.generate(ids, max_new_tokens=4, do_sample=False), text)\n"
         "assert (model.flow.steps, model.flow.solver) == (2, 'euler')\n"
     )
-    subprocess.run([sys.executable, "-c", script, tmp_path / "model", tmp_path / "x"], check=True)
+    subprocess.run([sys.executable, "-c", script, tmp_path / "model", tmp_path / "expected"], check=True)

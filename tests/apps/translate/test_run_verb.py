@@ -166,6 +166,15 @@ def test_pairs_of_unusable_rows_are_left_out_and_listed(tmp_path: Path, verb: Ve
     assert [(row["end"], row["id"]) for row in listed] == [("source", f"t{k}") for k in range(14, 20)]
 
 
+def test_unusable_rows_of_the_texts_are_reported(tmp_path: Path, verb: Verb) -> None:
+    a, b = plain(tmp_path / "a", drawn(0, 1)), plain(tmp_path / "b", drawn(0, 1, seed=1))
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"id": "t0", "group": "g", "nl": "a", "formal": "b"}\n{"id": "t1"}\n')
+    code, message = verb("pair", a, b, "--out", tmp_path / "p", "--texts", texts, "--on-bad-rows", "drop")
+    assert code == 0
+    assert "texts.jsonl; 1 dropped: " in message
+
+
 @pytest.mark.parametrize(("dtype", "size"), [(None, 4), ("float32", 4), ("float16", 2), ("bfloat16", 2)])
 def test_pairs_are_stored_in_the_requested_dtype(tmp_path: Path, verb: Verb, dtype: str | None, size: int) -> None:
     a, b = plain(tmp_path / "a", drawn(0, 1)), plain(tmp_path / "b", drawn(0, 1, seed=1))
