@@ -112,7 +112,8 @@ def test_before_training_the_flow_is_the_least_squares_map(language_model: Path,
         (["--flow-steps", 0], "flow_steps must be at least 1, got 0"),
     ],
 )
-def test_bad_input_is_one_sentence(train: Train, tmp_path: Path, capsys, flags, message) -> None:
+def test_bad_input_is_one_sentence(train: Train, tmp_path: Path, capsys, monkeypatch, flags, message) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # without a network, retries take a minute
     assert train(*flags) == 2
     error = capsys.readouterr().err
     assert message in error
