@@ -117,8 +117,9 @@ def demo(*, out: Path = Path("runs/compress-demo"), data: Path = DOCUMENTATION, 
 
 def _table(rows: dict[str, Quality], title: str) -> Table:
     table = Table(title=title)
-    for column in ("", "KL (nats)", "perplexity", "same top token", "state error / displacement", "median per token"):
-        table.add_column(column, justify="left" if not column else "right")
+    table.add_column("", no_wrap=True)
+    for column in ("KL (nats)", "perplexity", "same token", "state error", "median"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, row in rows.items():
         table.add_row(
             name,

@@ -1,5 +1,6 @@
 """`monge compress` from text to a smaller model, and what it says about bad input."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from monge.apps.compress.cli import _table
+from monge.apps.compress.evaluate import Quality
 from monge.cli import main
 from monge.lm.load import causal
 from monge.training.log import read_records
@@ -145,3 +149,11 @@ def test_another_family_is_named(tmp_path: Path, language_model: Path, text: Pat
     ]
     assert main(["compress", "train", *map(str, words)]) == 2
     assert "opt: unknown model type; use one of gpt2, gpt_neox, llama, qwen2, qwen3" in capsys.readouterr().err
+
+
+def test_the_table_fits_into_80_columns() -> None:
+    console = Console(width=80, file=io.StringIO())
+    names = ("teacher", "skip the layers", "least-squares map", "flow, regress")
+    console.print(_table({name: Quality(1.06, 12345.6, 0.485, 0.827, 0.576) for name in names}, "title"))
+    assert all(name in console.file.getvalue() for name in (*names, "12345.6"))
+    assert "…" not in console.file.getvalue()
