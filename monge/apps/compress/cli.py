@@ -118,7 +118,7 @@ def demo(*, out: Path = Path("runs/compress-demo"), data: Path = DOCUMENTATION, 
 def _table(rows: dict[str, Quality], title: str) -> Table:
     table = Table(title=title)
     table.add_column("", no_wrap=True)
-    for column in ("KL (nats)", "perplexity", "same token", "state error", "median"):
+    for column in ("KL (nats)", "perplexity", "top-1", "error", "median"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, row in rows.items():
         table.add_row(
