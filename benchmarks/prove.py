@@ -80,8 +80,8 @@ def shares(
     workers: int = 2,
     source: Path = DATA,
     split: Split = "test",
-    nodes: int = EQUAL.max_states,
-    most: int | None = None,
+    max_states: int = EQUAL.max_states,
+    limit: int | None = None,
     arms: tuple[str, ...] = tuple(ARMS),
 ) -> None:
     """Proved share of the benchmark, or of the library's theorems, by policy and order, at equal budgets.
@@ -94,14 +94,14 @@ def shares(
         workers: Number of worker processes.
         source: File or directory of theorems, such as monge/apps/prove/data/library.txt; default: the benchmark.
         split: Split of the theorems to use.
-        nodes: Maximum number of states per search.
-        most: Number of theorems to use from the beginning (default: all).
+        max_states: Maximum number of states per search.
+        limit: Number of theorems to use from the beginning (default: all).
         arms: Arms to run.
     """
-    theorems = [entry.theorem for entry in entries_of(source, split)][:most]
+    theorems = [entry.theorem for entry in entries_of(source, split)][:limit]
     with LeanServer(embedded_lean(), theorems[0].imports) as server:
         tactics = tuple(known(server, PROBES))
-    name, equal = f"prove_shares_{source.stem}", replace(EQUAL, max_states=nodes)
+    name, equal = f"prove_shares_{source.stem}", replace(EQUAL, max_states=max_states)
     terms = hashlib.blake2b(repr((program(), equal, theorems)).encode(), digest_size=6).hexdigest()
     rows = [row for row in side.read_result(name) if row.get("terms") != terms or row["arm"] not in arms]
     for arm in arms:
@@ -113,7 +113,7 @@ def shares(
             print(f"{arm}, seed {seed}: {rows[-1]['proved']}", flush=True)
             side.write_result(name, rows, packages=PACKAGES)
     side.print_table(
-        f"{source.stem}, {split}: {len(theorems)}, {nodes} states, {equal.max_seconds:g} s",
+        f"{source.stem}, {split}: {len(theorems)}, {max_states} states, {equal.max_seconds:g} s",
         paired([row for row in rows if row.get("terms") == terms]),
     )
 
@@ -171,15 +171,15 @@ def bare(lines: list[bytes]) -> float:
         return time.perf_counter() - start
 
 
-def steps(rounds: int = 5, nodes: int = 40) -> None:
+def steps(rounds: int = 5, max_states: int = 40) -> None:
     """Tactic steps per second, and the overhead of our Python over a bare server (target: at most 15 %).
 
     Args:
         rounds: Number of rounds, each with both in turn; medians are reported.
-        nodes: Number of states expanded in each search.
+        max_states: Number of states expanded in each search.
     """
     theorem = next(e.theorem for e in entries_of(DATA / "naturals.lean") if e.theorem.name == "add_comm")
-    settings = replace(EQUAL, max_states=nodes, max_seconds=600.0)
+    settings = replace(EQUAL, max_states=max_states, max_seconds=600.0)
     monge_seconds: list[float] = []
     bare_seconds: list[float] = []
     count = 0
@@ -219,17 +219,17 @@ def machine() -> float:
     return 2 * alone / both
 
 
-def workers(rounds: int = 3, nodes: int = 24) -> None:
+def workers(rounds: int = 3, max_states: int = 24) -> None:
     """Theorems per minute with two workers and with one (target: 1.6 times), after the first result and with Lean's startup.
 
     Args:
         rounds: Number of rounds, each with both in turn.
-        nodes: Number of states per search, the only limit, so that both do the same work.
+        max_states: Number of states per search, the only limit, so that both do the same work.
     """
     family = [entry.theorem for entry in entries_of(DATA / "naturals.lean")]
     theorems = [replace(theorem, name=f"{theorem.name}_{copy}") for copy in range(2) for theorem in family]
     random.Random(0).shuffle(theorems)  # the hard ones are last in the family, and a worker is idle during the last
-    config = SearchConfig(replace(EQUAL, max_states=nodes, max_seconds=600.0))
+    config = SearchConfig(replace(EQUAL, max_states=max_states, max_seconds=600.0))
     timings: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
     cores: list[float] = []
     for _ in range(rounds):
@@ -268,7 +268,11 @@ def workers(rounds: int = 3, nodes: int = 24) -> None:
 
 
 def soak(
-    work: Path = Path("runs/benchmark-soak"), searches: int = 2000, every: float = 30.0, count: int = 2, nodes: int = 4
+    work: Path = Path("runs/benchmark-soak"),
+    searches: int = 2000,
+    every: float = 30.0,
+    count: int = 2,
+    max_states: int = 4,
 ) -> None:
     """Many searches while Lean servers of the workers are killed repeatedly: no result is lost, duplicated or a false proof.
 
@@ -277,7 +281,7 @@ def soak(
         searches: Number of searches; they cycle through the benchmark's theorems, with every tenth replaced by a false one.
         every: Seconds between kills.
         count: Number of workers.
-        nodes: Maximum number of states per search.
+        max_states: Maximum number of states per search.
     """
     entries = [entry.theorem for entry in entries_of(DATA)]
     entries = [replace(t, name=f"{t.name}_{k}") for k, t in enumerate(entries * (searches // len(entries) + 1))][
@@ -298,7 +302,7 @@ def soak(
 
     threading.Thread(target=disturb, daemon=True).start()
     start = time.monotonic()
-    config = SearchConfig(replace(EQUAL, max_states=nodes, max_seconds=30.0))
+    config = SearchConfig(replace(EQUAL, max_states=max_states, max_seconds=30.0))
     finished = run(config, entries, work, fleets=fleets(count), resume=work.exists())
     ended.set()
     rows = attempts(work)

@@ -240,10 +240,10 @@ def recoupling_ratio(x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "n D"]) -> fl
     return 1 - float(unchanged.double().mean())
 
 
-def normalised_path_energy(energy: float, w2: float) -> float:
-    """|energy - w2| / w2, from `path_energy` and the squared W2 between source and target. 2302.00482, app. D.
+def normalised_path_energy(energy: float, squared_w2: float) -> float:
+    """|energy - squared_w2| / squared_w2, from `path_energy` and the squared W2 between source and target. 2302.00482, app. D.
 
     >>> normalised_path_energy(3.0, 2.0)
     0.5
     """
-    return abs(energy - w2) / w2 if w2 else math.inf
+    return abs(energy - squared_w2) / squared_w2 if squared_w2 else math.inf

@@ -88,7 +88,7 @@ class ConditionEmbedding(nn.Module):
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=0.02)
         # prefixed, since a ModuleDict rejects keys that are names of its methods, such as "type"
-        self.more = nn.ModuleDict({f"of_{name}": _embedding(name, kind, width) for name, kind in conditions.items()})
+        self.named = nn.ModuleDict({f"of_{name}": _embedding(name, kind, width) for name, kind in conditions.items()})
         self.per_sample = tuple(name for name, kind in conditions.items() if not kind.per_token)
         self.per_token = tuple(name for name, kind in conditions.items() if kind.per_token)
         self.names = (("label",) if classes else ()) + tuple(conditions)
@@ -100,13 +100,13 @@ class ConditionEmbedding(nn.Module):
         if self.label is not None:
             c = c + embed(self.label, "label", cond.get("label"), t.shape)
         for name in self.per_sample:
-            c = c + self.more[f"of_{name}"](cond.get(name), t.shape)
+            c = c + self.named[f"of_{name}"](cond.get(name), t.shape)
         return c
 
     def tokens(self, h: Float[Tensor, "B N width"], cond: Condition) -> Float[Tensor, "B N width"]:
         """h plus the embeddings of the per-token conditions."""
         for name in self.per_token:
-            h = h + self.more[f"of_{name}"](cond.get(name), h.shape[:2]).to(h.dtype)
+            h = h + self.named[f"of_{name}"](cond.get(name), h.shape[:2]).to(h.dtype)
         return h
 
 

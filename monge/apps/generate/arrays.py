@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from monge.apps.generate.dataset import Dataset, Layout, check_distinct, classes_of, in_precision, integers
+from monge.apps.generate.dataset import Dataset, Layout, check_distinct, classes_of, to_float_tensor, to_integers
 from monge.apps.generate.images import Range, value_range
 
 X, LABELS = ("x", "X"), ("labels", "label", "y", "Y")
@@ -36,7 +36,7 @@ def numpy_array(path: Path, data_range: Range = "auto") -> Dataset:
     axes = _axes(array.shape)
     if not array.size or (axes == "ND" and data_range == "auto"):
         layout = Layout("array", str(array.dtype), axes, classes=classes)
-        return Dataset(str(path), in_precision(array), labels, None, layout, tuple(notes))
+        return Dataset(str(path), to_float_tensor(array), labels, None, layout, tuple(notes))
     if axes == "ND":
         raise ValueError(f"{path}: --data-range applies to images, but the array has shape {array.shape}; leave it out")
     if array.ndim == 4 and (axes == "NHWC" or array.shape[1] not in (1, 3, 4)):
@@ -45,7 +45,7 @@ def numpy_array(path: Path, data_range: Range = "auto") -> Dataset:
     nonfinite = images[~np.isfinite(images)] if images.dtype.kind == "f" else images[:0]
     levels, bounds, range_notes = (None, None, []) if nonfinite.size else value_range(str(path), images, data_range)
     layout = Layout("array", str(array.dtype), axes, classes=classes, bounds=bounds)
-    x = in_precision(np.ascontiguousarray(images))
+    x = to_float_tensor(np.ascontiguousarray(images))
     return Dataset(str(path), x, labels, levels, layout, (*notes, *range_notes))
 
 
@@ -91,4 +91,4 @@ def restore(x: torch.Tensor, layout: Layout) -> np.ndarray:
         array = array[:, 0]
     if dtype.kind == "b":
         return array >= 0.5
-    return np.ascontiguousarray(integers(array, dtype) if dtype.kind in "iu" else array.astype(dtype))
+    return np.ascontiguousarray(to_integers(array, dtype) if dtype.kind in "iu" else array.astype(dtype))

@@ -9,8 +9,8 @@ import tyro
 
 from monge.apps.generate import pictures
 from monge.apps.generate.drawing import sample
-from monge.apps.generate.machine import at_least_one, console
 from monge.apps.generate.measuring import evaluate, likelihood
+from monge.apps.generate.options import at_least_one, console
 from monge.apps.generate.recipes import Generate, Reflow, generator_of
 from monge.run import fit
 from monge.runs import reopen

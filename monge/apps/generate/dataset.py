@@ -168,7 +168,7 @@ def check_distinct(where: str, values: np.ndarray) -> None:
         )
 
 
-def in_precision(values: np.ndarray) -> Tensor:
+def to_float_tensor(values: np.ndarray) -> Tensor:
     """A float32 tensor if that is exact and the square of the largest value is within its range, else a float64 tensor."""
     if values.dtype.itemsize <= 2:
         return torch.from_numpy(values.astype(np.float32))
@@ -180,7 +180,7 @@ def in_precision(values: np.ndarray) -> Tensor:
     return torch.from_numpy(single if exact and fits else values.astype(np.float64))
 
 
-def integers(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def to_integers(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """x rounded to integers and clipped to the range of `dtype`."""
     info = np.iinfo(dtype)
     top = float(info.max) if int(float(info.max)) <= info.max else np.nextafter(float(info.max), 0)

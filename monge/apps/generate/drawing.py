@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from monge.apps.generate.machine import DEFAULT, MachineFlags, at_least_one, check_guidance, console
+from monge.apps.generate.options import DEFAULT_DEVICE, DeviceFlags, at_least_one, check_guidance, console
 from monge.apps.generate.output import Samples, save_samples
 from monge.apps.generate.prepared import examples_of
 from monge.apps.generate.sample import Guidance, Sampling
@@ -29,7 +29,7 @@ def sample(
     seed: int = 0,
     out: Path | None = None,
     save_images: bool = False,
-    machine: MachineFlags = DEFAULT,
+    device_options: DeviceFlags = DEFAULT_DEVICE,
 ) -> None:
     """Draw samples from a run. Writes them in the format of the data, pictures them next to real data, and shows the flow.
 
@@ -50,7 +50,7 @@ def sample(
     at_least_one(num_samples=num_samples, solver_steps=solver_steps)
     check_guidance(guidance, interval, weak)
     opened = reopen(run, app="generate")
-    generator = machine.generator_of(opened, which=checkpoint, weak=weak)
+    generator = device_options.generator_of(opened, which=checkpoint, weak=weak)
     if label is not None and not generator.classes:
         raise ValueError(f"label {label}: the run has no classes; leave --label out")
     labels = (

@@ -11,7 +11,7 @@ from rich.table import Table
 from monge.apps.generate import pictures
 from monge.apps.generate.evaluate import Row, curve, curve_metric
 from monge.apps.generate.evaluate import evaluate as evaluate_run
-from monge.apps.generate.machine import DEFAULT, MachineFlags, at_least_one, check_guidance, console, data_of
+from monge.apps.generate.options import DEFAULT_DEVICE, DeviceFlags, at_least_one, check_guidance, console, data_of
 from monge.apps.generate.sample import Guidance, Sampling
 from monge.files import finite_json, write_json
 from monge.math.random import seeded
@@ -32,7 +32,7 @@ def evaluate(
     curve_: Annotated[bool, tyro.conf.arg(name="curve")] = False,
     seed: int = 0,
     data: Path | None = None,
-    machine: MachineFlags = DEFAULT,
+    device_options: DeviceFlags = DEFAULT_DEVICE,
 ) -> None:
     """Compare samples with the real data. The reference for most metrics is the same metric between halves of the real data.
 
@@ -52,7 +52,7 @@ def evaluate(
     at_least_one(num_samples=1 if num_samples is None else num_samples, solver_steps=solver_steps)
     check_guidance(guidance, interval, weak)
     opened = reopen(run, app="generate")
-    generator = machine.generator_of(opened, which=checkpoint, weak=weak)
+    generator = device_options.generator_of(opened, which=checkpoint, weak=weak)
     items = data_of(opened, data)
     sampling = Sampling(solver_steps, solver, Guidance(guidance, interval))
     rows = evaluate_run(generator, items, sampling, samples=num_samples, seed=seed)
@@ -77,7 +77,7 @@ def likelihood(
     probes: int | None = 4,
     checkpoint: str = "last",
     data: Path | None = None,
-    machine: MachineFlags = DEFAULT,
+    device_options: DeviceFlags = DEFAULT_DEVICE,
 ) -> None:
     """Estimate the log-likelihood of held-out data under the flow.
 
@@ -92,7 +92,7 @@ def likelihood(
     """
     at_least_one(limit=limit, solver_steps=solver_steps, probes=1 if probes is None else probes)
     opened = reopen(run, app="generate")
-    generator = machine.generator_of(opened, which=checkpoint)
+    generator = device_options.generator_of(opened, which=checkpoint)
     _, held_out = data_of(opened, data).split()
     held_out = held_out.rows(torch.arange(min(limit, len(held_out.x))))
     labels = held_out.labels if generator.classes else None

@@ -180,7 +180,7 @@ class Reflow(Settings):
     @staticmethod
     def of(teacher: Path, *, steps: int, num_pairs: int) -> "Reflow":
         """The recipe with the data, network and training settings of the run `teacher`, and the linear path."""
-        recipe = stored(reopen(teacher, app=Reflow.app))
+        recipe = stored_recipe(reopen(teacher, app=Reflow.app))
         shared: dict[str, Any] = {item.name: getattr(recipe, item.name) for item in fields(Settings)} | {
             "path": "linear"
         }
@@ -198,7 +198,7 @@ class Reflow(Settings):
         opened = reopen(Path(self.teacher), app=self.app)
         teacher = generator_of(opened, device=device_named(self.train.device))
         constants = prepared.constants | {"teacher": fingerprint(*teacher.model.state_dict().values())}
-        if stored(opened).path == self.path:
+        if stored_recipe(opened).path == self.path:
             model.load_state_dict(teacher.model.state_dict())
         training, held_out = teacher_pairs(teacher, data, self.num_pairs, seed)
         batches = StoredPairs(training, self.batch_size, classes=data.classes, seed=seed)
@@ -206,7 +206,7 @@ class Reflow(Settings):
         return Run(model, self.objective(), batches, self.train, evaluate, constants)
 
 
-def stored(opened: Opened) -> Generate | Reflow:
+def stored_recipe(opened: Opened) -> Generate | Reflow:
     """The recipe of a run on disk: a Reflow if it has a teacher, else a Generate. ValueError if it is damaged."""
     return opened.rebuilt(Reflow if "teacher" in opened.recipe else Generate)
 
@@ -218,7 +218,7 @@ def generator_of(
 
     Both are last, best or a step number. ValueError if a checkpoint or a constant is missing.
     """
-    recipe, constants = stored(opened), opened.constants
+    recipe, constants = stored_recipe(opened), opened.constants
     missing = STORED - constants.keys()
     if missing:
         raise ValueError(

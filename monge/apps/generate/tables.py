@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from monge.apps.generate.dataset import Dataset, Layout, check_distinct, classes_of, in_precision, integers
+from monge.apps.generate.dataset import Dataset, Layout, check_distinct, classes_of, to_float_tensor, to_integers
 
 LABEL = "label"
 
@@ -28,7 +28,7 @@ def table(path: Path) -> Dataset:
     if not names:
         raise ValueError(f"{path}: no numeric columns other than 'label'; add some")
     columns = [_numbers(path, name, contents[name]) for name in names]
-    x = in_precision(np.stack(columns, 1))
+    x = to_float_tensor(np.stack(columns, 1))
     schema = base64.b64encode(contents.schema.remove_metadata().serialize().to_pybytes()).decode()
     kind = "csv" if path.suffix.lower() == ".csv" else "table"
     layout = Layout(kind, columns=tuple(names), schema=schema, classes=classes)
@@ -184,9 +184,9 @@ def _typed(values: np.ndarray, kind: Any) -> Any:
     if pa.types.is_boolean(kind):
         return pa.array(values >= 0.5)
     if pa.types.is_integer(kind):
-        return pa.array(integers(values, np.dtype(kind.to_pandas_dtype())), type=kind)
+        return pa.array(to_integers(values, np.dtype(kind.to_pandas_dtype())), type=kind)
     if pa.types.is_temporal(kind):
-        return pa.array(integers(values, np.dtype(f"int{kind.bit_width}"))).cast(kind)
+        return pa.array(to_integers(values, np.dtype(f"int{kind.bit_width}"))).cast(kind)
     if pa.types.is_decimal(kind):
         return pa.array(values.round(kind.scale)).cast(kind, safe=False)
     return pa.array(values.astype(kind.to_pandas_dtype()), type=kind)

@@ -122,7 +122,7 @@ def _open(
     return replace(config, run=before["run"])
 
 
-def stored(directory: Path) -> tuple[SearchConfig, Source]:
+def stored_settings(directory: Path) -> tuple[SearchConfig, Source]:
     """The settings of the run in `directory` and the source of its theorems. ValueError if they cannot be read."""
     path = directory / SETTINGS
     if not path.exists():

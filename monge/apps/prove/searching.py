@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from monge import fleet
-from monge.apps.prove.campaign import ignore_interrupts, run, stored
+from monge.apps.prove.campaign import ignore_interrupts, run, stored_settings
 from monge.apps.prove.config import SearchConfig, Source, read_config
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
@@ -269,7 +269,7 @@ def with_stored_settings(verb: Callable[..., None], arguments: Sequence[str]) ->
     flags = inspect.signature(verb).bind(*values, **named).arguments
     defaults: dict[str, Any] = {}
     if flags.get("resume"):
-        config, source = stored(flags.get("out", parameters["out"].default))
+        config, source = stored_settings(flags.get("out", parameters["out"].default))
         defaults = {"theorems": source.path, "split": source.split, "limit": source.limit}
     elif flags.get("config"):
         config = read_config(flags["config"])

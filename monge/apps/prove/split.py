@@ -25,7 +25,7 @@ HARMLESS = re.compile(
 )
 """Lines whose elaboration runs no user code."""
 COMMENT = re.compile(r"--[^\n]*|/-.*?-/", re.DOTALL)
-SECONDS = {True: 600.0, False: 60.0}
+TIMEOUT_SECONDS = {True: 600.0, False: 60.0}
 """Time limits in seconds for a complete file (True) and for a row (False)."""
 
 
@@ -74,7 +74,7 @@ class Splitter:
 
     def _request(self, text: str, complete: bool) -> dict[str, Any]:
         assert self._server is not None
-        return self._server.request("split", seconds=SECONDS[complete], text=text, complete=complete)
+        return self._server.request("split", seconds=TIMEOUT_SECONDS[complete], text=text, complete=complete)
 
     def _start_server(self, toolchain: Toolchain, imports: tuple[str, ...]) -> None:
         if self._server is None or self._server.imports != imports or self._server.needs_restart:

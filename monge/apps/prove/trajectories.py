@@ -53,7 +53,7 @@ SCHEMA = pa.schema(
   another way, or if its result was lost or could not be judged; otherwise negative
 * wall_seconds: wall-clock time of the step; lean_seconds: the part of it that Lean reports for the tactic
 """
-GROUPS, SECONDS = 256, 60.0
+PART_THEOREMS, PART_SECONDS = 256, 60.0
 """Number of theorems, and of seconds, after which a part is closed."""
 
 
@@ -222,7 +222,7 @@ class Recorder:
         if not self._pending:
             self._start = time.monotonic()
         self._pending.append((result, rows))
-        if len(self._pending) >= GROUPS or time.monotonic() - self._start > SECONDS:
+        if len(self._pending) >= PART_THEOREMS or time.monotonic() - self._start > PART_SECONDS:
             self.close()
 
     def close(self) -> None:

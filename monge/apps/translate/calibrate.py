@@ -202,17 +202,17 @@ def calibration(
     )
 
 
-def threshold(true: Float[Tensor, "n"], shuffled: Float[Tensor, "m"], *, least: float = 1 / 3) -> float:
+def threshold(true: Float[Tensor, "n"], shuffled: Float[Tensor, "m"], *, minimum: float = 1 / 3) -> float:
     """The cost that best separates matches in true pairs from those in shuffled pairs; 0 if none does.
 
     At this cost the two distribution functions differ most. True pairs also contain false matches, of tokens without a partner;
     these scale the difference down but do not move its maximum. The difference is flat where costs are sparse, so the result is
-    the middle of the range in which it is at least 90 % of its maximum. If the maximum is below `least`, the result is 0.
+    the middle of the range in which it is at least 90 % of its maximum. If the maximum is below `minimum`, the result is 0.
     """
     points = torch.cat([true, shuffled]).sort().values
     cdfs = [torch.searchsorted(x.sort().values, points, right=True) / len(x) for x in (true, shuffled)]
     difference = cdfs[0] - cdfs[1]
-    if not float(difference.max()) >= least:
+    if not float(difference.max()) >= minimum:
         return 0.0
     plateau = points[difference >= 0.9 * difference.max()]
     return float(plateau[0] + plateau[-1]) / 2

@@ -15,7 +15,7 @@ from monge.apps.translate.data import read_texts
 from monge.apps.translate.evaluate import evaluate as evaluate_run
 from monge.apps.translate.output import console, ensure_writable
 from monge.apps.translate.pair import ENDS, Pairs
-from monge.apps.translate.recipes import HERMES, Translate, Translator, stored, translator_of
+from monge.apps.translate.recipes import HERMES, Translate, Translator, stored_recipe, translator_of
 from monge.apps.translate.space import Packed
 from monge.apps.translate.tables import table as _table
 from monge.files import finite_json, write_json
@@ -100,7 +100,7 @@ def evaluate(
         raise ValueError(f"--pool must be at least 2, got {pool}")
     if len({path.name for path in compare_with} | {run.name}) <= len(compare_with):
         raise ValueError("--compare-with: two runs have the same directory name; rename one of them")
-    paired = Pairs(pairs or Path(stored(opened).pairs))
+    paired = Pairs(pairs or Path(stored_recipe(opened).pairs))
     if paired.fingerprint != int(opened.constants.get("pairs", torch.tensor(0))):
         raise ValueError(
             f"{paired.directory}: not the pairs that {run} was trained on; restore them, or train a new run"

@@ -34,7 +34,7 @@ class Embedding:
         return {**_encoder(self.model).fingerprint(), **extra}
 
 
-def cut(texts: Sequence[str], embedding: Embedding) -> int:
+def num_truncated(texts: Sequence[str], embedding: Embedding) -> int:
     """The number of texts that exceed the maximum length of the embedding."""
     return count_truncated(_encoder(embedding.model), texts, embedding.max_length)
 

@@ -157,7 +157,7 @@ class EventField(nn.Module):
         return out + torch.cat([shift.expand_as(x_t[..., :-2]), torch.zeros_like(x_t[..., -2:]), evidence], -1)
 
 
-def from_the_start(u: Tensor) -> Tensor:
+def favour_zero(u: Tensor) -> Tensor:
     """Uniform times, but an eighth of them 0: `simulate` plans lengths at t = 0, which uniform times alone never contain."""
     return (8 * u - 1).clamp_min(0) / 7
 
@@ -171,13 +171,15 @@ class EventMatching(Objective):
 
     def __init__(self, *, coupling: Coupling = identity, times: Times | None = None, weight: float = 1.0) -> None:
         super().__init__()
-        self.coupling, self.times, self.weight = coupling, times or Times(from_the_start, stratified=True), weight
+        self.coupling, self.times, self.weight = coupling, times or Times(favour_zero, stratified=True), weight
 
     def forward(self, model: Any, batch: Pair) -> Loss:
         pair = self.coupling(batch)
-        return self.at(model, pair, self.times(pair.x_0))
+        return self.loss_at(model, pair, self.times(pair.x_0))
 
-    def at(self, model: Any, pair: Pair, t: Float[Tensor, "B"], *, generator: torch.Generator | None = None) -> Loss:
+    def loss_at(
+        self, model: Any, pair: Pair, t: Float[Tensor, "B"], *, generator: torch.Generator | None = None
+    ) -> Loss:
         """The loss of a coupled pair at these times."""
         x_t, live, anchor, splits, dies = particles(pair, t, generator=generator)
         out = model(x_t, t, {**pair.cond, "mask": live, "kin": kin(live, pair.cond["family"])}).float()

@@ -186,14 +186,14 @@ def _write_dropped(path: Path, dropped: Mapping[str, list[Dropped]]) -> None:
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def digested(value: Any) -> int:
+def json_hash(value: Any) -> int:
     """A 64-bit hash of a JSON value."""
     return int.from_bytes(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()[:8], "big", signed=True)
 
 
 def origin(fingerprint: Mapping[str, Any]) -> int:
     """A hash of the model and the settings that vectors were made with, but not of their storage dtype."""
-    return digested({name: value for name, value in fingerprint.items() if name != "dtype"})
+    return json_hash({name: value for name, value in fingerprint.items() if name != "dtype"})
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class Pairs:
     def fingerprint(self) -> int:
         """A hash that changes with any vector, with the vectors' origin, and with the set of pairs."""
         columns = [column.to_pylist() for column in self._index.itercolumns()]
-        return digested([self.metadata, *columns])
+        return json_hash([self.metadata, *columns])
 
     def origin(self, end: str) -> int:
         """A hash of the origin of one side's vectors; see the function `origin`."""

@@ -13,7 +13,7 @@ from monge import fleet
 from monge.apps.translate.calibrate import Prices, Sample, measured
 from monge.apps.translate.couple import couple as solve_all
 from monge.apps.translate.data import READERS, SHARES, read_texts, split_of_group, write_texts
-from monge.apps.translate.embed import Embedding, cut
+from monge.apps.translate.embed import Embedding, num_truncated
 from monge.apps.translate.embed import embed as embed_all
 from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.output import console, ensure_new, ensure_writable, listed, write_dropped
@@ -128,7 +128,7 @@ def embed(
     embedding = Embedding(model, layer, max_length, dtype)
     _progress(embed_all(keys, lines, embedding, out, _fleet(workers, ray), dropped=dropped), "embedding")
     write_dropped(listing, ({"id": key, "reason": reason} for key, reason in dropped or []))
-    long = cut(lines, embedding)
+    long = num_truncated(lines, embedding)
     console.print(f"{len(rows)} texts, {long} of them cut after {max_length} tokens: {out}{_dropped_note(dropped)}")
 
 

@@ -175,7 +175,7 @@ def constants(packed: Packed) -> dict[str, Tensor]:
     }
 
 
-def stored(opened: Opened) -> Translate:
+def stored_recipe(opened: Opened) -> Translate:
     """The recipe of a run on disk."""
     return opened.rebuilt(Translate)
 
@@ -253,7 +253,7 @@ def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarr
 
 def translator_of(opened: Opened, *, which: str = "last", device: torch.device | str = "cpu") -> Translator:
     """The run's translator, with the averaged weights of checkpoint `which`: last, best, or a step number."""
-    recipe = stored(opened)
-    space = Space.stored(opened.constants, recipe.prices, aux_scale=recipe.aux_scale)
+    recipe = stored_recipe(opened)
+    space = Space.from_constants(opened.constants, recipe.prices, aux_scale=recipe.aux_scale)
     model = recipe.network(space.container.capacity, int(opened.constants["width"]))
     return Translator(opened.weights(model, which=which).to(device), space, recipe, device)

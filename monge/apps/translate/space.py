@@ -27,7 +27,7 @@ class Space:
         return Space(measured(pairs, prices), Container(pairs.capacity, aux_scale), prices)
 
     @staticmethod
-    def stored(constants: Mapping[str, Tensor], prices: Prices, *, aux_scale: float) -> "Space":
+    def from_constants(constants: Mapping[str, Tensor], prices: Prices, *, aux_scale: float) -> "Space":
         """The space of a run, from the run's constants."""
         return Space(Calibration.of(dict(constants)), Container(int(constants["capacity"]), aux_scale), prices)
 

@@ -130,7 +130,7 @@ def test_a_tactic_that_is_too_long_is_dropped_and_counted(fake, uniform):
 
 
 def test_a_response_that_is_too_large_is_lost_and_counted(fake, monkeypatch):
-    monkeypatch.setattr(endpoint, "RESPONSE", 1 << 20)
+    monkeypatch.setattr(endpoint, "MAX_RESPONSE_BYTES", 1 << 20)
     fake.troubles = [(200, {}, {"choices": [text(-1.0, tokens=("x" * (2 << 20),))]})]
     policy = completions(fake, Time())
     assert policy(STATES[:1], 1) == [[]]

@@ -7,7 +7,7 @@ from toy import result, rows_of
 from waiting import PATIENT, SLOW
 
 from monge import fleet
-from monge.apps.prove.campaign import ignore_interrupts, run, stored
+from monge.apps.prove.campaign import ignore_interrupts, run, stored_settings
 from monge.apps.prove.config import Local, SearchConfig, Source
 from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
 from monge.apps.prove.lean.supervisor import MAX_KILLS
@@ -173,12 +173,12 @@ def test_stored_settings_are_read_back_unchanged(tmp_path):
     config = replace(SHORT, server=Endpoint(cache_file=tmp_path / "cache"), local=local, tactics=("rfl",))
     source = Source(tmp_path / "all.lean", "test", 3)
     run(config, THEOREMS, tmp_path / "run", fleets=Crashing, source=source)
-    assert stored(tmp_path / "run") == (config, source)
+    assert stored_settings(tmp_path / "run") == (config, source)
     with pytest.raises(ValueError, match="holds no run to resume"):
-        stored(tmp_path)
+        stored_settings(tmp_path)
     (tmp_path / "settings.json").write_text('{"theorems": ["a"], "program": "", "run": "", "search": {}}')
     with pytest.raises(ValueError, match="is damaged, or from another version of monge"):
-        stored(tmp_path)
+        stored_settings(tmp_path)
 
 
 @pytest.mark.parametrize("knows", [False, True])

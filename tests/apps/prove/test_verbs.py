@@ -147,7 +147,7 @@ def test_a_run_of_another_verb_can_be_resumed(verb, tmp_path, monkeypatch):
     calls = []
     for name in ("setup_embedded", "view"):
         monkeypatch.setattr(cli, name, lambda *_: None)
-    monkeypatch.setattr(searching, "stored", lambda _: (SearchConfig(), Source(tmp_path, "all", 7)))
+    monkeypatch.setattr(searching, "stored_settings", lambda _: (SearchConfig(), Source(tmp_path, "all", 7)))
     for module in (cli, searching):
         monkeypatch.setattr(module, "search", lambda *_, resume, limit, **__: calls.append((resume, limit)))
     assert main(["prove", verb, "--out", str(tmp_path), "--resume"]) == 0

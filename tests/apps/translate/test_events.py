@@ -271,7 +271,7 @@ def test_the_loss_is_smallest_for_the_true_field() -> None:
         splits = (at.splits + 1e-9).log()[..., None] + off.get("splits", 0.0)
         deaths = torch.where(at.dies, 20.0, -20.0)[..., None] * off.get("deaths", 1.0)
         out = torch.cat([v, splits, deaths], -1)
-        return objective.at(lambda x, t, cond: out, forest, t, generator=generator(0)).metrics
+        return objective.loss_at(lambda x, t, cond: out, forest, t, generator=generator(0)).metrics
 
     known = loss()
     assert known["velocity"] == pytest.approx(0, abs=1e-9)

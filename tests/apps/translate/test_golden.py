@@ -75,7 +75,7 @@ def golden(recipe: Translate, pairs: Path) -> dict[str, list[float]]:
     state, step = prepare(run, here)
     losses = [float(metrics["loss"]) for _, metrics in train(run, state, step, here)]
     assert run.evaluate is not None
-    space = Space.stored(run.constants, recipe.prices, aux_scale=recipe.aux_scale)
+    space = Space.from_constants(run.constants, recipe.prices, aux_scale=recipe.aux_scale)
     flow = Translator(run.model.eval(), space, recipe)
     draws = torch.Generator().manual_seed(4)
     sequences = [torch.randn(n, WIDTH, generator=draws) for n in (5, 9)]

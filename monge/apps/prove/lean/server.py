@@ -18,7 +18,7 @@ from monge.apps.prove.lean.process_tree import ProcessTree
 from monge.apps.prove.lean.toolchain import Toolchain, confined, shell
 from monge.apps.prove.state import Budget, Failure, Goal, Hypothesis, Limits, Rejection, State, Theorem
 
-MANY = 500
+MANY_REQUESTS = 500
 """Number of requests after which high memory use is attributed to many states rather than to a few large ones."""
 BACKGROUND = 15.0
 """Maximum CPU time in seconds between an answer and the next request; V8 compiles hot functions in that time."""
@@ -168,7 +168,7 @@ class LeanServer:
     def exhausted(self) -> bool:
         """True if it should be replaced even during a search, although that loses its states: it is near its limit of requests,
         or many states fill its memory. If a few states filled it, a new process would soon be full again."""
-        return self.uses > 0.9 * self.limits.requests or (self.uses > MANY and self.memory > self.limits.full)
+        return self.uses > 0.9 * self.limits.requests or (self.uses > MANY_REQUESTS and self.memory > self.limits.full)
 
     @property
     def busy_while_idle(self) -> bool:

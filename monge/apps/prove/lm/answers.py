@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from monge.apps.prove.lm.prompt import ParsedTactic, parse_tactic
 
-TACTIC = 20_000
+MAX_TACTIC_LENGTH = 20_000
 """Maximum length of a tactic in characters."""
-TEXT = 1_000_000
+MAX_TEXT_LENGTH = 1_000_000
 """Number of characters at the start of an answer that are searched for a tactic."""
 ROUNDING = 1e-3
 """Log-probabilities up to this much above 0 are rounding errors and count as 0."""
@@ -57,9 +57,9 @@ def chat_answer(choice: Any) -> Answer:
 
 def tactic_in(answer: Answer) -> ParsedTactic:
     """The first tactic of an answer. ValueError if it is too long."""
-    parsed = parse_tactic(answer.text[:TEXT])
-    if len(parsed.tactic) > TACTIC:
-        raise ValueError(f"a tactic has more than {TACTIC} characters")
+    parsed = parse_tactic(answer.text[:MAX_TEXT_LENGTH])
+    if len(parsed.tactic) > MAX_TACTIC_LENGTH:
+        raise ValueError(f"a tactic has more than {MAX_TACTIC_LENGTH} characters")
     return parsed
 
 

@@ -88,7 +88,7 @@ class Endpoint:
         return f"{self.url.rstrip('/')}/{'chat/' if self.chat else ''}completions"
 
 
-RESPONSE = 16 << 20
+MAX_RESPONSE_BYTES = 16 << 20
 """Maximum size of a response in bytes."""
 
 
@@ -177,8 +177,10 @@ class HTTPClient:
         while part := response.read1(1 << 16):
             parts.append(part)
             size += len(part)
-            if size > RESPONSE:
-                raise RequestRejected(f"{self.endpoint.address}: the answer has more than {RESPONSE >> 20} MiB")
+            if size > MAX_RESPONSE_BYTES:
+                raise RequestRejected(
+                    f"{self.endpoint.address}: the answer has more than {MAX_RESPONSE_BYTES >> 20} MiB"
+                )
             if self._clock() - start > self.endpoint.timeout_seconds:  # the socket's timeout applies to each part
                 raise TimeoutError("timed out")
         if response.length:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from monge.apps.generate.data import Dataset, absolute_source, load
 from monge.apps.generate.prepared import data_fingerprint
-from monge.apps.generate.recipes import generator_of, stored
+from monge.apps.generate.recipes import generator_of, stored_recipe
 from monge.apps.generate.sample import Generator
 from monge.runs import Opened
 from monge.training.distributed import device_named
@@ -20,7 +20,7 @@ console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
 
 
 @dataclass(frozen=True)
-class Machine:
+class DeviceOptions:
     """Device and CPU threads of a computation."""
 
     device: str = "auto"
@@ -37,8 +37,8 @@ class Machine:
         return generator_of(opened, which=which, weak=weak, device=device_named(self.device))
 
 
-MachineFlags = Annotated[Machine, tyro.conf.arg(name="")]
-DEFAULT = Machine()
+DeviceFlags = Annotated[DeviceOptions, tyro.conf.arg(name="")]
+DEFAULT_DEVICE = DeviceOptions()
 
 
 def at_least_one(**numbers: int) -> None:
@@ -63,7 +63,7 @@ def data_of(opened: Opened, moved: Path | None) -> Dataset:
 
     ValueError if they are missing or differ from the data that the run was trained on.
     """
-    recipe, fingerprint = stored(opened), opened.constants.get("data")
+    recipe, fingerprint = stored_recipe(opened), opened.constants.get("data")
     if moved is not None:
         if not moved.expanduser().exists():
             raise ValueError(f"--data {moved}: no such file or folder; give the current path of the run's data")
