@@ -48,7 +48,7 @@ def seed_range(seeds):
 
 
 def mixture(n, d, rng):
-    """n draws of a standard Gaussian, and n of ten Gaussians with standard deviation 1/2 about standard normal centres."""
+    """n draws from a standard Gaussian, and n from a mixture of ten with standard deviation 1/2 and standard normal centres."""
     centres = rng.normal(size=(10, d))
     return rng.normal(size=(n, d)), centres[rng.integers(0, 10, n)] + 0.5 * rng.normal(size=(n, d))
 

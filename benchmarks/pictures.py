@@ -42,7 +42,7 @@ def trained(coupling: Coupling, steps: int = 4000) -> MLP:
 
 
 def draw(axis: plt.Axes, net: MLP, x_0: Tensor, title: str) -> None:
-    """Trajectories of 50 steps, their ends, and the ends of a single Euler step."""
+    """Trajectories of 50 steps, their endpoints, and the endpoints of a single Euler step."""
     states = torch.stack(list(trajectory(net, x_0, 50)))
     one = integrate(net, x_0, steps=1, step="euler")
     axis.plot(*states[:, :160].unbind(-1), color="#9aa0ab", linewidth=0.6, zorder=1)

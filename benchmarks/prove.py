@@ -1,4 +1,4 @@
-"""Benchmarks of the Lean proof search: proved shares at equal budgets, cost of a step, scaling over workers, crash safety.
+"""Benchmarks of the Lean proof search: shares proved at equal budgets, cost of a step, scaling over workers, crash safety.
 
     python benchmarks/prove.py shares [--work runs/benchmark-prove] [--seeds 3] [--workers 2]    # resumes where it was stopped
     python benchmarks/prove.py steps                # our Python compared with the same requests through a bare pipe
@@ -84,7 +84,7 @@ def shares(
     limit: int | None = None,
     arms: tuple[str, ...] = tuple(ARMS),
 ) -> None:
-    """Proved share of the benchmark, or of the library's theorems, by policy and order, at equal budgets.
+    """Share proved of the benchmark's or the library's theorems, by policy and order, at equal budgets.
 
     Results of other arms with the same program, theorems and budget are read back, so arms can be run separately.
 
@@ -139,7 +139,11 @@ def paired(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         shown = {key: value for key, value in row.items() if key not in {"which", "terms", "time", "commit"}}
         if best is not None:
             arm_only, best_only = len(set(row["which"]) - best), len(best - set(row["which"]))
-            shown |= {"alone": arm_only, "best-first alone": best_only, "McNemar p": mcnemar(arm_only, best_only)}
+            shown |= {
+                "this arm only": arm_only,
+                "best-first only": best_only,
+                "McNemar p": mcnemar(arm_only, best_only),
+            }
         table.append(shown)
     return table
 
@@ -258,9 +262,9 @@ def workers(rounds: int = 3, max_states: int = 24) -> None:
         "one, theorems/min": rate[1],
         "two, theorems/min": rate[2],
         "two / one": rate[2] / rate[1],
-        "one, first after s": first[1],
-        "two, first after s": first[2],
-        "two / one, with that": with_startup[2] / with_startup[1],
+        "one, first result after s": first[1],
+        "two, first result after s": first[2],
+        "two / one, with startup": with_startup[2] / with_startup[1],
         "two cores / one": statistics.median(cores),
     }
     side.print_table("Workers", [row])
@@ -311,13 +315,13 @@ def soak(
         "searches": len(finished),
         "kills": kills[0],
         "lost": searches - len({r.number for r in finished}),
-        "doubled": len(results(work)) - len({r.number for r in finished}) + len(keys) - len(set(keys)),
+        "duplicated": len(results(work)) - len({r.number for r in finished}) + len(keys) - len(set(keys)),
         "rows": len(rows),
         "rows missing": sum(r.attempts for r in finished) - len(rows),
         "proved": sum(r.proved for r in finished),
-        "false ones proved": sum(r.proved and r.signature == ": False" for r in finished),
-        "GB of all Leans, most": peak[0],
-        "GB, cap": 4 * count * config.limits.memory_gb,
+        "false theorems proved": sum(r.proved and r.signature == ": False" for r in finished),
+        "peak GB of all Lean processes": peak[0],
+        "GB, limit": 4 * count * config.limits.memory_gb,
         "hours": (time.monotonic() - start) / 3600,
     }
     side.print_table("Soak", [row])

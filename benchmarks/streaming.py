@@ -84,8 +84,8 @@ def pairing(source: Path, target: Path, out: Path) -> list[dict[str, object]]:
     summary = pair(source, target, out, capacity=CAPACITY)
     taken = time.perf_counter() - begin
     return [
-        {"what": "import", "peak GB": imported},
-        {"what": "pair", "peak GB": peak(), "seconds": taken, "pairs": summary["pairs"]},
+        {"stage": "import", "peak GB": imported},
+        {"stage": "pair", "peak GB": peak(), "seconds": taken, "pairs": summary["pairs"]},
     ]
 
 
@@ -95,20 +95,20 @@ def calibrating(directory: Path) -> list[dict[str, object]]:
     imported, begin = peak(), time.perf_counter()
     measured(Pairs(directory), Prices())
     taken = time.perf_counter() - begin
-    return [{"what": "import", "peak GB": imported}, {"what": "calibrate", "peak GB": peak(), "seconds": taken}]
+    return [{"stage": "import", "peak GB": imported}, {"stage": "calibrate", "peak GB": peak(), "seconds": taken}]
 
 
 def training(directory: Path, steps: int, rounds: int) -> tuple[list[dict[str, object]], dict[str, object]]:
     """Memory of each stage of a run from disk, and its step time compared with that of the same pairs in memory."""
     torch.set_num_threads(1)
-    memory: list[dict[str, object]] = [{"what": "import", "peak GB": peak()}]
+    memory: list[dict[str, object]] = [{"stage": "import", "peak GB": peak()}]
     config = TrainConfig(steps=steps, threads=1, device="cpu")
     recipe = Translate(pairs=str(directory), shape=FieldShape(width=64, depth=1, mean_skip=False), train=config)
 
     def measure(stage: str, call: Callable[[], Any]) -> Any:
         begin = time.perf_counter()
         result = call()
-        memory.append({"what": stage, "peak GB": peak(), "seconds": time.perf_counter() - begin})
+        memory.append({"stage": stage, "peak GB": peak(), "seconds": time.perf_counter() - begin})
         return result
 
     torch.manual_seed(0)
@@ -184,7 +184,7 @@ def main(*, work: Path, gigabytes: float = 4, rows: int = 1024, steps: int = 30,
         trained, speed = in_fresh_process(training, directory, WARM + 1 + steps, rounds)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    size = {"gigabytes": sum(path.stat().st_size for path in paths) / GB, "rows of a group": rows}
+    size = {"gigabytes": sum(path.stat().st_size for path in paths) / GB, "rows per group": rows}
     processes = {"pair": joined, "calibrate": calibrated, "train": trained}
     memory = [{"process": process, **row} for process, stages in processes.items() for row in stages]
     side.print_table(f"Peak resident memory, {size['gigabytes']:.3g} GB of vectors", memory)

@@ -47,7 +47,8 @@ from monge.math.types import Pair
 
 CONTAINER, WIDTH, EPSILON, SAMPLES, LIMIT = Container(256), 2048, 0.05, 8, 20_000
 NOISE = 0.5
-"""Noise of a copy, per entry of unit variance. Below 0.34 raw prices keep matches: creating costs a tenth of a squared norm."""
+"""Standard deviation of a copy's noise; entries have variance 1. Below 0.34 even raw prices recover matches, since creating a
+token costs a tenth of its squared norm."""
 SETS, CALIBRATED = ((60, 60), (60, 120), (196, 120)), 100
 """(source, target) lengths, and the number of such pairs for the calibration; the first SAMPLES of them are evaluated."""
 RAW = Prices(create_norm=0.1, priority=0.0, raw=True)
@@ -189,10 +190,10 @@ def solvers(name: str, instances: Sequence[Tokens], *, seconds: float) -> Iterat
             "iterations": statistics.median(count for _, count in solved),
             "marginal error": max(errors, default=0.0),
             "solve ms": alone,
-            "POT / it": ms[PEER] / alone,
+            "speed-up over POT": ms[PEER] / alone,
             "cost + solve ms": both,
-            "POT / it, with cost": ms[f"{PEER}, with cost"] / both,
-            "bar": OURS.get(solver, ""),
+            "speed-up over POT, with cost": ms[f"{PEER}, with cost"] / both,
+            "target": OURS.get(solver, ""),
             "rounds": len(times[solver]),
         }
 
@@ -235,7 +236,7 @@ def loaded(instances: Sequence[Tokens], *, rounds: int) -> Iterator[dict[str, ob
             "alone ms": alone,
             "both cores loaded ms": both,
             "loaded / alone": both / alone,
-            "of the CPU's time": cpu_both / cpu_alone,  # excludes other jobs on the machine
+            "CPU time, loaded / alone": cpu_both / cpu_alone,  # excludes other jobs on the machine
             "rounds": rounds,
         }
 
@@ -263,7 +264,7 @@ def recovered(n: int, m: int) -> Iterator[dict[str, object]]:
                 "prices": name,
                 "plan": plan,
                 "marginal error": error,
-                "true matches, fewest": min(true),
+                "true matches, minimum": min(true),
                 "mean": statistics.mean(true),
                 "of": min(n, m),
                 "deleted": float((source & ~arrives).sum(1).double().mean()),

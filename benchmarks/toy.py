@@ -101,7 +101,7 @@ def run(arm: Arm) -> dict[str, float]:
 def measure(field: Field, source, target, draws: torch.Generator, *, n: int = 2048) -> dict[str, float]:
     """Normalised path energy, squared W2 to fresh targets by number of Euler steps, and its floor between two target sets."""
     x_0, x_1, many = source(n, draws), target(n, draws), target(16 * n, draws)
-    other = many[torch.randperm(len(many), generator=draws)[:n]]  # moons() spaces its points evenly, samples are not
+    other = many[torch.randperm(len(many), generator=draws)[:n]]  # moons() spaces its points evenly, unlike samples
     with torch.no_grad():
         _, energy = path_energy(field, x_0, steps=100)
         metrics = {"path energy": normalised_path_energy(energy, squared_w2(x_0, x_1))}

@@ -13,6 +13,13 @@ from typing import Any
 import tyro
 
 
+def at_least_one(**numbers: int) -> None:
+    """ValueError if one of the options, passed by their Python names, is below 1."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {number}: give at least 1")
+
+
 def bind(verb: Callable[..., object], words: Sequence[str], prog: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The positional and keyword arguments for `verb`. ValueError if they are invalid; SystemExit after `--help`.
 

@@ -46,7 +46,8 @@ def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet
     """A pool of `workers` processes on this machine, each of which runs `start` first. Function and shards must be picklable.
 
     WorkerCrashed if a process exits (e.g. out of memory), after the finished shards have been yielded. The processes exit
-    with this one, even if it is killed, and immediately if the iteration stops early (Ctrl-C, an error).
+    with this one, even if it is killed, and immediately if the iteration stops early (Ctrl-C, an error). ValueError if
+    `workers` is below 1.
     """
     if workers < 1:
         raise ValueError(f"fleet: workers must be at least 1, got {workers}")

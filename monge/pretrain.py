@@ -22,7 +22,7 @@ END = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Pretrain:
-    """A GPT-NeoX and its tokenizer, trained from scratch on texts."""
+    """A GPT-NeoX and its tokenizer, trained from scratch on texts. ValueError if a setting is out of range."""
 
     app: ClassVar[str] = "pretrain"
     relocatable: ClassVar[frozenset[str]] = frozenset({"texts"})
@@ -113,7 +113,7 @@ class Pretrain:
 
 
 def neox(vocabulary: int, width: int, depth: int, heads: int, length: int, end: int) -> Any:
-    """A GPT-NeoX with random weights. Black et al. 2204.06745."""
+    """A GPT-NeoX with random weights for up to `length` tokens; `end` is the id of END. Black et al. 2204.06745."""
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     return GPTNeoXForCausalLM(

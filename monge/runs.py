@@ -93,7 +93,10 @@ class Opened:
 
 
 def rebuild(kind: type[R], fields: dict[str, Any]) -> R:
-    """A dataclass rebuilt from its asdict and JSON form, including nested dataclasses, tuples, paths and literals."""
+    """A dataclass rebuilt from its asdict and JSON form, including nested dataclasses, tuples, paths and literals.
+
+    TypeError or ValueError if a field is unknown, missing or invalid.
+    """
     values, hints = dict(fields), get_type_hints(kind)
     for name, value in fields.items():
         hint = hints.get(name)

@@ -21,7 +21,7 @@ def one_line(text: str) -> str:
 
 
 def file_name(text: str, *, max_bytes: int = 120) -> str:
-    """A safe file name of letters, digits, `.` and `_`. Long names are cut and end in a hash."""
+    """A safe file name of letters, digits, `.` and `_`. Names that are empty, only dots or too long end in `-` and a hash."""
     safe = "".join(c if c.isalnum() or c in "._" else "_" for c in text)
     if safe.strip(".") and len(safe.encode()) <= max_bytes:
         return safe

@@ -52,7 +52,7 @@ def test_a_process_that_waited_for_a_removed_lock_file_locks_the_new_one(tmp_pat
     with locked(directory):
         thread = Thread(target=second)
         thread.start()
-        time.sleep(0.2)  # time to open the file that is about to be removed; shorter tests less, and never fails
+        time.sleep(0.2)  # time to open the file that is about to be removed; a shorter sleep tests less
     assert entered.wait(60)
     try:
         with pytest.raises(ValueError, match="another process is using it"), locked(directory):

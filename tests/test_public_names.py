@@ -14,10 +14,10 @@ GUESSES = [
     *("train", "TrainConfig", "State", "reopen"),
 ]
 MISSING = {
-    "UNet",
-    "solver",
-    "sample",
-}  # networks for large images are out of scope; pass a name to integrate; use integrate
+    "UNet",  # networks for large images are out of scope
+    "solver",  # pass a solver's name to integrate
+    "sample",  # use integrate
+}
 
 
 def test_guessed_names_exist():

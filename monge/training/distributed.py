@@ -44,7 +44,7 @@ class Ranks:
 
 
 def is_first() -> bool:
-    """True if this process is rank zero or the only one: the one that prints and draws."""
+    """True if this process is rank zero or the only one: the one that prints and writes pictures."""
     return int(os.environ.get("RANK", 0)) == 0
 
 

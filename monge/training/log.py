@@ -114,8 +114,8 @@ class Log:
     def write(self, step: int, metrics: Mapping[str, float], *, examples: int = 0, memory: float | None = None) -> None:
         """Record the metrics of a step, and report progress.
 
-        `examples` is their number since the run started or resumed, and `memory` the peak on a GPU in GB. Both are shown, but
-        not recorded: the records of a resumed run are identical to those of an uninterrupted one.
+        `examples` is the number processed since the run started or resumed, and `memory` the peak on a GPU in GB. Both are
+        shown, but not recorded: the records of a resumed run are identical to those of an uninterrupted one.
         """
         self.jsonl.write({"step": step, **metrics})
         elapsed = time.monotonic() - self.started

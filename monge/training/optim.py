@@ -99,7 +99,10 @@ def power_exponent(width: float) -> float:
 
 
 class EMA:
-    """Average of the weights over a window that grows with training: decay (1 - 1/step)^(gamma + 1). 2312.02696, eq. 121."""
+    """Average of the weights over a window that grows with training: decay (1 - 1/step)^(gamma + 1). 2312.02696, eq. 121.
+
+    `width` is relative to the number of steps so far. ValueError as in `power_exponent`.
+    """
 
     def __init__(self, parameters: Iterable[tuple[str, Tensor]], width: float) -> None:
         self.width, self.gamma = width, power_exponent(width)

@@ -38,7 +38,7 @@ HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two training runs, one of them evaluated, a search of two theorems, and a damaged run."""
+    """Two training runs, one of them evaluated, a search that has finished two of three theorems, and a damaged run."""
     root = tmp_path_factory.mktemp("viewer") / "runs"
     for name, steps in (("first", "4"), ("deeper/second", "6")):
         words = ["generate", "train", *TRAIN, "--steps", steps, "--save-every", "2", "--log-every", "1"]

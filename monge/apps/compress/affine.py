@@ -19,39 +19,57 @@ class AffineMap(NamedTuple):
         return x_0 + x_0 @ self.matrix.mT + self.bias
 
 
+class Moments:
+    """Sums over pairs (x, d) from which the least-squares map x -> d follows, in float64."""
+
+    def __init__(self) -> None:
+        self.count, self._sums = 0, None
+
+    def add(self, x: Float[Tensor, "*b D"], d: Float[Tensor, "*b D"]) -> None:
+        """Add pairs."""
+        x, d = (part.reshape(-1, part.shape[-1]).double() for part in (x, d))
+        parts = torch.stack([x.sum(0), d.sum(0)]), x.mT @ x, x.mT @ d
+        self._sums = parts if self._sums is None else tuple(a + b for a, b in zip(self._sums, parts, strict=True))
+        self.count += len(x)
+
+    def solve(self, *, ridge: float = 1e-3) -> AffineMap:
+        """The map that minimises the mean squared error. ValueError without pairs.
+
+        `ridge` penalises the matrix in units of the variance of each dimension, so that dimensions with large activations are
+        not favoured.
+        """
+        if self._sums is None or not self.count:
+            raise ValueError("least squares: there are no pairs of states; give at least one sequence")
+        means, xx, xd = (part / self.count for part in self._sums)
+        covariance = xx - torch.outer(means[0], means[0])
+        scale = covariance.diagonal().clamp_min(torch.finfo(torch.float64).tiny).sqrt()
+        correlation = covariance / torch.outer(scale, scale)
+        identity = torch.eye(len(scale), dtype=torch.float64, device=scale.device)
+        cross = (xd - torch.outer(means[0], means[1])) / scale[:, None]
+        # a pseudo-inverse where fewer tokens than dimensions leave the problem undetermined
+        solution = (
+            torch.linalg.lstsq(correlation + ridge * identity, cross, driver="gelsd").solution
+            if not ridge
+            else (torch.linalg.solve(correlation + ridge * identity, cross))
+        )
+        matrix = (solution / scale[:, None]).mT
+        bias = means[1] - matrix @ means[0]
+        return AffineMap(matrix.float(), bias.float())
+
+
 def least_squares(
     pairs: Iterable[tuple[Float[Tensor, "*b D"], Float[Tensor, "*b D"]]], *, ridge: float = 1e-3
 ) -> AffineMap:
     """The map that minimises the mean squared error over pairs (x_0, x_1), streamed and summed in float64.
 
-    `ridge` penalises the matrix in units of the variance of each dimension, so that dimensions with large activations are not
-    favoured. ValueError without pairs. ReplaceMe (Shopkhoev et al. 2505.02819, eq. 6) solves the same problem at the last
-    projection.
+    `ridge` as in `Moments.solve`. ValueError without pairs. ReplaceMe (Shopkhoev et al. 2505.02819, eq. 6) solves the same
+    problem at the last projection.
 
     >>> x_0 = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
     >>> (least_squares([(x_0, 3 * x_0 + 1)], ridge=0).matrix - 2 * torch.eye(3)).abs().max() < 1e-5
     tensor(True)
     """
-    count, sums = 0, None
+    moments = Moments()
     for x_0, x_1 in pairs:
-        x, d = (part.reshape(-1, part.shape[-1]).double() for part in (x_0, x_1 - x_0))
-        parts = torch.stack([x.sum(0), d.sum(0)]), x.mT @ x, x.mT @ d
-        sums = parts if sums is None else tuple(a + b for a, b in zip(sums, parts, strict=True))
-        count += len(x)
-    if sums is None or not count:
-        raise ValueError("least squares: there are no pairs of states; give at least one sequence")
-    means, xx, xd = sums[0] / count, sums[1] / count, sums[2] / count
-    covariance = xx - torch.outer(means[0], means[0])
-    scale = covariance.diagonal().clamp_min(torch.finfo(torch.float64).tiny).sqrt()
-    correlation = covariance / torch.outer(scale, scale)
-    identity = torch.eye(len(scale), dtype=torch.float64, device=scale.device)
-    cross = (xd - torch.outer(means[0], means[1])) / scale[:, None]
-    # a pseudo-inverse where fewer tokens than dimensions leave the problem undetermined
-    solution = (
-        torch.linalg.lstsq(correlation + ridge * identity, cross, driver="gelsd").solution
-        if not ridge
-        else (torch.linalg.solve(correlation + ridge * identity, cross))
-    )
-    matrix = (solution / scale[:, None]).mT
-    bias = means[1] - matrix @ means[0]
-    return AffineMap(matrix.float(), bias.float())
+        moments.add(x_0, x_1 - x_0)
+    return moments.solve(ridge=ridge)

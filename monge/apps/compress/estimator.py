@@ -73,45 +73,75 @@ class Modulated(nn.Module):
 
 
 class Estimator(nn.Module):
-    """u(x, t) = A x + b + g (layer(x, t) - x), with a gate g per channel: a VelocityModel on states (B, N, D).
+    """u(x, t) = A x_0 + b + g (layer(x, t) - x) on states (B, N, D), with a gate g per channel: a VelocityModel.
 
-    With g = 0 one Euler step is the affine map; with A = 0, b = 0 and g = 1 it is the layer. Attention is causal, and padding
-    must be on the right, where no token attends to it. `rotary` computes the position embeddings of the layer, if it takes any.
+    The affine part depends on the state x_0 from which the trajectory starts, which `cond["start"]` holds. With g = 0 the flow
+    is therefore the affine map, whatever the solver; with A = 0, b = 0 and g = 1 one Euler step is the layer. With several
+    layers, each has its own gate and its own share of the time from 0 to 1. Without layers, the velocity is the affine part.
+
+    Attention is causal, and padding must be on the right, where no token attends to it. `rotary` computes the position
+    embeddings of the layers, if they take any. `affine=False` leaves out A and b.
     """
 
-    def __init__(self, layer: nn.Module, rotary: nn.Module | None, width: int, **options: Any) -> None:
+    def __init__(
+        self, layers: Sequence[nn.Module], rotary: nn.Module | None, width: int, *, affine: bool = True, **options: Any
+    ) -> None:
         super().__init__()
-        self.block = Modulated(layer, width, **options)
-        self.map = nn.Linear(width, width)
-        self.gate = nn.Parameter(torch.ones(width))
+        if not layers and not affine:
+            raise ValueError("Estimator: neither layers nor an affine part; give at least one of them")
+        self.blocks: Sequence[Modulated] = nn.ModuleList(Modulated(layer, width, **options) for layer in layers)  # pyright: ignore
+        self.gates = nn.ParameterList(torch.full((width,), float(len(layers))) for _ in layers)
+        self.map = nn.Linear(width, width) if affine else None
         self.rotary = rotary
-        nn.init.zeros_(self.map.weight)
-        nn.init.zeros_(self.map.bias)
+        if self.map is not None:
+            nn.init.zeros_(self.map.weight)
+            nn.init.zeros_(self.map.bias)
 
     @torch.no_grad()
     def start_from(self, affine: AffineMap) -> "Estimator":
-        """Set the map to `affine` and close the gate."""
+        """Set the map to `affine` and close the gates. ValueError without an affine part."""
+        if self.map is None:
+            raise ValueError("Estimator: no affine part to start from; give affine=True")
         self.map.weight.copy_(affine.matrix)
         self.map.bias.copy_(affine.bias)
-        self.gate.zero_()
+        for gate in self.gates:
+            gate.zero_()
         return self
 
     def forward(self, x_t: Float[Tensor, "B N D"], t: Float[Tensor, "B"], cond: Condition | None = None) -> Tensor:
+        if cond is None or "start" not in cond:
+            raise ValueError('Estimator: cond lacks "start", the states at t = 0')
         context: dict[str, Any] = {"attention_mask": None}
         if self.rotary is not None:
             positions = torch.arange(x_t.shape[1], device=x_t.device)[None]
             context["position_embeddings"] = self.rotary(x_t, position_ids=positions)
-        return self.velocity(x_t, t, context)
+        return self.velocity(x_t, t, cond["start"], context)
 
-    def velocity(self, x: Float[Tensor, "B N D"], t: Float[Tensor, "B"], context: Mapping[str, Any]) -> Tensor:
-        """The velocity, with the keyword arguments that the model passes to its layers."""
-        return self.map(x) + self.gate * (self.block(x, t, context) - x)
+    def velocity(
+        self, x: Float[Tensor, "B N D"], t: Float[Tensor, "B"], x_0: Float[Tensor, "B N D"], context: Mapping[str, Any]
+    ) -> Tensor:
+        """The velocity, with the keyword arguments that the model passes to its layers. All rows share one t if there are
+        several layers."""
+        u = torch.zeros_like(x) if self.map is None else self.map(x_0)
+        if not self.blocks:
+            return u
+        number = self.number(t)
+        return u + self.gates[number] * (self.blocks[number](x, t, context) - x)
+
+    def number(self, t: Float[Tensor, "B"]) -> int:
+        """The number of the layer at time t."""
+        return 0 if len(self.blocks) == 1 else min(int(len(self.blocks) * float(t[0]) + 1e-4), len(self.blocks) - 1)
+
+    @property
+    def attentions(self) -> list[Any]:
+        """The attention module of each layer."""
+        return [parts_of(block.layer).attention for block in self.blocks]
 
 
 def estimator_of(
     model: nn.Module, start: int, end: int, *, layers: Sequence[int] | None = None, **options: Any
 ) -> Estimator:
-    """An estimator for blocks [start, end) of a causal model, with the mean weights of `layers` (default: the first one).
+    """An estimator for blocks [start, end) of a causal model, with copies of `layers` (default: the first one).
 
     ValueError for a model type that is not in FAMILIES, and for a range outside the model.
     """
@@ -123,8 +153,13 @@ def estimator_of(
         raise ValueError(
             f"layers [{start}, {end}): the model has {len(blocks)}; give 0 <= start < end <= {len(blocks)}"
         )
-    sources = [blocks[number].state_dict() for number in layers or (start,)]
-    layer = copy.deepcopy(blocks[start])
-    layer.load_state_dict({k: torch.stack([source[k].float() for source in sources]).mean(0) for k in sources[0]})
+    copies = [copy.deepcopy(blocks[number]) for number in ((start,) if layers is None else layers)]
     rotary = next((part for name, part in model.named_modules() if name.rpartition(".")[-1] == "rotary_emb"), None)
-    return Estimator(layer, copy.deepcopy(rotary), int(config.hidden_size), **options)
+    return Estimator(copies, copy.deepcopy(rotary), int(config.hidden_size), **options)
+
+
+@torch.no_grad()
+def average(model: nn.Module, start: int, end: int, layer: nn.Module) -> None:
+    """Set the weights of a copy of a layer to the mean over blocks [start, end)."""
+    sources = [block.state_dict() for block in blocks_of(model)[start:end]]
+    layer.load_state_dict({name: torch.stack([s[name].float() for s in sources]).mean(0) for name in sources[0]})

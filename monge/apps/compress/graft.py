@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from monge.apps.compress.estimator import Estimator, parts_of
+from monge.apps.compress.estimator import Estimator
 from monge.lm.blocks import blocks_of, replace_blocks
 from monge.math.solve import integrate
 
@@ -24,21 +24,23 @@ class FlowLayer(nn.Module):
         cache = next(
             (context[name] for name in ("past_key_values", "layer_past") if context.get(name) is not None), None
         )
-        attention: Any = parts_of(self.estimator.block.layer).attention
-        index, evaluations = attention.layer_idx, 0
+        attentions = self.estimator.attentions
+        index, evaluations = attentions[0].layer_idx if attentions else 0, 0
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             nonlocal evaluations
-            attention.layer_idx = index if evaluations == 0 else self.depth - 1 + evaluations
-            if cache is not None:
-                _reserve(cache, attention.layer_idx)
+            for attention in attentions:
+                attention.layer_idx = index if evaluations == 0 else self.depth - 1 + evaluations
+            if cache is not None and attentions:
+                _reserve(cache, attentions[0].layer_idx)
             evaluations += 1
-            return self.estimator.velocity(x, t, context)
+            return self.estimator.velocity(x, t, hidden_states, context)
 
         try:
             return integrate(velocity, hidden_states, steps=self.steps, step=self.solver)
         finally:
-            attention.layer_idx = index
+            for attention in attentions:
+                attention.layer_idx = index
 
 
 def _reserve(cache: Any, index: int) -> None:
@@ -59,4 +61,9 @@ def graft(
     """Replace blocks [start, end) of a causal model by the flow, in place; the flow layer."""
     layer = FlowLayer(estimator, len(blocks_of(model)) - (end - start) + 1, steps=steps, solver=solver)
     replace_blocks(model, start, end, layer)
+    if not estimator.blocks:  # it stores nothing in a cache, whose layer 0 tells the length of the text
+        for block in blocks_of(model)[start + 1 :]:
+            for part in block.modules():
+                if isinstance(getattr(part, "layer_idx", None), int):
+                    part.layer_idx -= 1  # pyright: ignore
     return layer

@@ -24,12 +24,15 @@ class FlowConfig(PreTrainedConfig):
         removed: int = 0,
         steps: int = 1,
         solver: str = "euler",
+        layers: int = 1,
+        affine: bool = True,
         rank: int | None = None,
         parallel: bool | None = None,
         **options: Any,
     ) -> None:
         self.base, self.start, self.removed = base or {}, start, removed
-        self.steps, self.solver, self.rank, self.parallel = steps, solver, rank, parallel
+        self.steps, self.solver, self.layers, self.affine = steps, solver, layers, affine
+        self.rank, self.parallel = rank, parallel
         super().__init__(**options)
 
     def base_config(self) -> Any:
@@ -51,8 +54,10 @@ class FlowForCausalLM(PreTrainedModel):
         model: Any = base
         if model is None:
             model = AutoModelForCausalLM.from_config(config.base_config())
-            estimator = estimator_of(model, config.start, config.start + 1, rank=config.rank, parallel=config.parallel)
-            graft(model, estimator, config.start, config.start + 1, steps=config.steps, solver=config.solver)
+            first, options = config.start, {"rank": config.rank, "parallel": config.parallel}
+            layers = [first] * config.layers
+            estimator = estimator_of(model, first, first + 1, layers=layers, affine=config.affine, **options)
+            graft(model, estimator, first, first + 1, steps=config.steps, solver=config.solver)
         self.base = model
         self._tied_weights_keys = {f"base.{k}": f"base.{v}" for k, v in (model._tied_weights_keys or {}).items()}
         self.post_init()
@@ -86,15 +91,18 @@ AutoModelForCausalLM.register(FlowConfig, FlowForCausalLM)
 def wrapped(base: Any, start: int, removed: int) -> FlowForCausalLM:
     """A model that `graft` changed in place, ready for `save_pretrained`."""
     layer: FlowLayer = blocks_of(base)[start].module  # pyright: ignore
-    reduce = layer.estimator.block.modulation.reduce
+    blocks: Any = layer.estimator.blocks
+    reduce = blocks[0].modulation.reduce if blocks else None
     config = FlowConfig(
         base.config.to_dict(),
         start,
         removed,
         layer.steps,
         layer.solver,
+        len(blocks),
+        layer.estimator.map is not None,
         reduce.out_features if isinstance(reduce, nn.Linear) else None,
-        layer.estimator.block.parallel,
+        blocks[0].parallel if blocks else None,
         tie_word_embeddings=base.config.tie_word_embeddings,
     )
     return FlowForCausalLM(config, base)

@@ -9,6 +9,7 @@ from monge.apps.compress.teacher import Teacher
 from monge.math.solve import integrate
 from monge.math.types import Pair, VelocityModel
 from monge.objective.base import Loss, Objective
+from monge.objective.flow_matching import masked_mean
 from monge.objective.frozen import Frozen
 from monge.objective.next_token import Tokens
 
@@ -37,11 +38,29 @@ class LogitDivergence(Objective):
 
     def forward(self, model: VelocityModel, batch: Pair) -> Loss:
         teacher: Teacher = self.teacher.module  # pyright: ignore[reportAssignmentType]
-        end = integrate(lambda x, t: model(x, t), batch.x_0, steps=self.steps, step=self.solver)
+        end = endpoint(model, batch, self.steps, self.solver)
         with torch.no_grad():
             target = teacher.logits(batch.x_1)
         value = divergence(target, teacher.logits(end)).mean()
         return Loss(value, {"loss": value.detach()})
+
+
+class EndpointError(Objective):
+    """Mean squared error of the state after `steps` solver steps from x_0, over existing tokens."""
+
+    def __init__(self, *, steps: int = 1, solver: str = "euler") -> None:
+        super().__init__()
+        self.steps, self.solver = steps, solver
+
+    def forward(self, model: VelocityModel, batch: Pair) -> Loss:
+        end = endpoint(model, batch, self.steps, self.solver)
+        value = masked_mean((end - batch.x_1).square(), batch.mask)
+        return Loss(value, {"loss": value.detach()})
+
+
+def endpoint(model: VelocityModel, pair: Pair, steps: int, solver: str) -> Float[Tensor, "B N D"]:
+    """The state that the flow reaches from x_0."""
+    return integrate(lambda x, t: model(x, t, pair.condition), pair.x_0, steps=steps, step=solver)
 
 
 def divergence(target: Float[Tensor, "*b vocabulary"], logits: Float[Tensor, "*b vocabulary"]) -> Float[Tensor, "*b"]:

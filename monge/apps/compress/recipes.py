@@ -12,9 +12,9 @@ from tyro.conf import OmitArgPrefixes, Suppress
 
 from monge.apps.compress.affine import AffineMap, least_squares
 from monge.apps.compress.corpus import Corpus, corpus
-from monge.apps.compress.estimator import Estimator, estimator_of
+from monge.apps.compress.estimator import Estimator, average, estimator_of
 from monge.apps.compress.evaluate import quality
-from monge.apps.compress.objectives import LogitDivergence, OnTeacher
+from monge.apps.compress.objectives import EndpointError, LogitDivergence, OnTeacher
 from monge.apps.compress.teacher import Teacher
 from monge.lm.load import LanguageModel, causal
 from monge.math.solve import integrate
@@ -47,15 +47,19 @@ class Compress:
     end: int = 19
     """Layer after the last one to replace."""
     method: Literal["kl", "sfm", "fw", "hybrid", "regress"] = "kl"
-    """Loss: divergence of the logits (kl), flow matching (sfm), flow walking (fw), both (hybrid), or the endpoint (regress)."""
+    """Loss: divergence of the logits (kl), flow matching (sfm), flow walking (fw), both (hybrid), last state (regress)."""
     flow_steps: int = 1
-    """Solver steps from the first to the last state, in the losses kl and fw and at inference."""
+    """Solver steps from the first to the last state, in training (except sfm) and at inference."""
     solver: SolverName = "euler"
-    """Solver of the flow, in the losses kl and fw and at inference."""
+    """Solver of the flow, in training (except sfm) and at inference."""
     match_weight: float = 0.01
     """Weight of the flow matching loss in --method hybrid."""
-    init: Literal["map", "layer", "random"] = "map"
-    """Start: the least-squares map with a closed gate, the first replaced layer, or that layer with random weights."""
+    parts: Literal["both", "map", "layer"] = "both"
+    """Parts of the velocity: an affine map plus a transformer layer, or one of them alone."""
+    layers: int = 1
+    """Number of transformer layers, each for its share of the flow; they are copies of evenly spaced replaced layers."""
+    init: Literal["map", "layer", "average", "random"] = "map"
+    """Start: the least-squares map with closed gates; or no map, and the replaced layers, their average, or random weights."""
     rank: int | None = 16
     """Rank of the time modulation; None for full matrices."""
     ridge: float = 1e-3
@@ -85,6 +89,7 @@ class Compress:
             object.__setattr__(self, "data", str(Path(self.data).resolve()))
         for name, least in (
             ("flow_steps", 1),
+            ("layers", 1),
             ("map_sequences", 1),
             ("length", 2),
             ("batch_size", 1),
@@ -92,6 +97,14 @@ class Compress:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.init == "map" and self.parts == "layer":
+            raise ValueError("--parts layer has no map to start from; give --init layer, average or random")
+        if self.init != "map" and self.parts == "map":
+            raise ValueError(f"--init {self.init} starts from layers, but --parts map has none; give --init map")
+        if self.layers > 1 and self.method not in ("kl", "regress"):
+            raise ValueError(
+                f"--method {self.method} draws times per sequence; several --layers need --method kl or regress"
+            )
         if not self.ridge >= 0:
             raise ValueError(f"ridge must not be negative, got {self.ridge}")
 
@@ -101,12 +114,7 @@ class Compress:
         teacher, texts = prepared.teacher, prepared.texts
         affine = prepared.affine()
         estimator = self.network(prepared.language_model.model)
-        if self.init == "map":
-            estimator.start_from(affine)
-        elif self.init == "random":
-            for module in estimator.block.layer.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()  # pyright: ignore[reportCallIssue]
+        self._initialise(estimator, prepared.language_model.model, affine)
         frozen = Frozen(teacher)
 
         def batches(number: int) -> Tokens:
@@ -126,12 +134,29 @@ class Compress:
         return Run(estimator, OnTeacher(frozen, self._objective(frozen)), batches, self.train, evaluate, constants)
 
     def network(self, model: nn.Module) -> Estimator:
-        """The estimator, initialised from the first replaced layer; the rest is drawn from torch's global generator."""
-        return estimator_of(model, self.start, self.end, rank=self.rank).requires_grad_(True)
+        """The estimator with copies of replaced layers; the rest is drawn from torch's global generator."""
+        count = 0 if self.parts == "map" else self.layers
+        layers = [self.start + number * (self.end - self.start) // count for number in range(count)]
+        options = {"rank": self.rank, "affine": self.parts != "layer"}
+        return estimator_of(model, self.start, self.end, layers=layers, **options).requires_grad_(True)
+
+    def _initialise(self, estimator: Estimator, model: nn.Module, affine: AffineMap) -> None:
+        if self.init == "map":
+            estimator.start_from(affine)
+        for block in estimator.blocks:
+            if self.init == "average":
+                average(model, self.start, self.end, block.layer)
+            for module in block.layer.modules() if self.init == "random" else ():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()  # pyright: ignore[reportCallIssue]
 
     def student(self, model: Any) -> Any:
         """The function from x_0 to x_1 at the recipe's steps and solver."""
-        return lambda x_0: integrate(lambda x, t: model(x, t), x_0, steps=self.flow_steps, step=self.solver)
+
+        def end(x_0: Tensor) -> Tensor:
+            return integrate(lambda x, t: model(x, t, {"start": x_0}), x_0, steps=self.flow_steps, step=self.solver)
+
+        return end
 
     def _objective(self, teacher: Frozen) -> Objective:
         walk = FlowWalking(steps=self.flow_steps, step=solver(self.solver))
@@ -145,7 +170,7 @@ class Compress:
             case "hybrid":
                 return Weighted(walk=(1.0, walk), match=(self.match_weight, FlowMatching()))
             case "regress":
-                return FlowWalking(steps=1, step=solver("euler"))
+                return EndpointError(steps=self.flow_steps, solver=self.solver)
 
 
 @dataclass

@@ -32,15 +32,15 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def pair(self, ids: Int[Tensor, "B N"]) -> Pair:
-        """The states before and after the replaced layers. The mask leaves out the first token of each sequence.
+        """The states before and after the replaced layers, with cond["start"] = x_0.
 
-        Its displacement, that of an attention sink, can be hundreds of times as large as those of other tokens, and would
-        dominate every squared error.
+        The mask leaves out the first token of each sequence. Its displacement, that of an attention sink, can be hundreds of
+        times as large as those of other tokens, and would dominate every squared error.
         """
         x_0, x_1 = hidden_at(self.model, ids, [self.start, self.end])
         mask = torch.ones(x_0.shape[:2], dtype=torch.bool, device=x_0.device)
         mask[:, 0] = False
-        return Pair(x_0, x_1, mask)
+        return Pair(x_0, x_1, mask, {"start": x_0})
 
     def logits(self, x_1: Float[Tensor, "B N D"]) -> Float[Tensor, "B N vocabulary"]:
         """The logits of the remaining layers after the state x_1, with gradients with respect to it."""

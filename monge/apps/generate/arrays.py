@@ -67,7 +67,7 @@ def _select_arrays(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarra
 def _axes(shape: tuple[int, ...]) -> str:
     """The axes of an array of this shape: ND, NHW, NCHW or NHWC.
 
-    Channels are last if only the last of the three image axes can be 1, 3 or 4 channels, except in square latents (16, 4, 4).
+    Channels are last if the last axis, but not the second, has length 1, 3 or 4, except in square latents (n, 16, 4, 4).
     """
     if len(shape) < 4:
         return {2: "ND", 3: "NHW"}[len(shape)]

@@ -10,8 +10,9 @@ import tyro
 from monge.apps.generate import pictures
 from monge.apps.generate.drawing import sample
 from monge.apps.generate.measuring import evaluate, likelihood
-from monge.apps.generate.options import at_least_one, console
+from monge.apps.generate.options import console
 from monge.apps.generate.recipes import Generate, Reflow, generator_of
+from monge.flags import at_least_one
 from monge.run import fit
 from monge.runs import reopen
 from monge.training.distributed import is_first
@@ -67,7 +68,7 @@ def reflow(
         run: Run directory of the teacher; not needed with --resume.
         out: Run directory of the student.
         steps: Number of training steps of the student; default: 4000.
-        num_pairs: Number of pairs that the teacher generates; default: 10000.
+        num_pairs: Number of training pairs that the teacher generates; default: 10000.
         data: Current path of the teacher's training data, if they have moved.
         resume: Continue from the student's last checkpoint; options that are not given keep their stored values.
     """
@@ -93,7 +94,7 @@ def demo(*, out: Path = Path("runs/demo"), steps: int = 3000) -> None:
         steps: Number of training steps.
     """
     recipe = Generate(train=replace(Generate().train, steps=steps))
-    console.print("monge: training a flow from noise to handwritten digits (OT-CFM, 1,437 images; 2 cores are enough)")
+    console.print("monge: training a flow from noise to handwritten digits (OT-CFM, 1,438 images; 2 cores are enough)")
     train(recipe, out=out, resume=(out / "recipe.json").exists())
     sample(out)
     evaluate(out)

@@ -14,7 +14,7 @@ from monge.math.types import Pair
 
 @dataclass(frozen=True)
 class Couplings:
-    """The couplings of training batches and of held-out data, and the constants of the first, which the run stores."""
+    """The couplings of training batches and of held-out data, and the training coupling's constants, which the run stores."""
 
     training: Coupling
     held_out: Coupling

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 import tyro
 
-from monge.apps.generate.options import DEFAULT_DEVICE, DeviceFlags, at_least_one, check_guidance, console
+from monge.apps.generate.options import DEFAULT_DEVICE, DeviceFlags, check_guidance, console
 from monge.apps.generate.output import Samples, save_samples
 from monge.apps.generate.prepared import examples_of
 from monge.apps.generate.sample import Guidance, Sampling
+from monge.flags import at_least_one
 from monge.math.random import seeded
 from monge.math.solvers import SolverName
 from monge.runs import reopen
@@ -31,14 +32,14 @@ def sample(
     save_images: bool = False,
     device_options: DeviceFlags = DEFAULT_DEVICE,
 ) -> None:
-    """Draw samples from a run. Writes them in the format of the data, pictures them next to real data, and shows the flow.
+    """Draw samples from a run. Writes them in the format of the data, and plots them next to real data and along the flow.
 
     Args:
         run: Run directory of the trained flow.
         num_samples: Number of samples to draw.
         solver_steps: Number of solver steps from noise to data.
         solver: Numerical solver of the flow ODE.
-        label: Class to draw: its name, or its number from 0 unless all names are numbers; default: all classes in turn.
+        label: Class to draw: its name or, unless all names are numbers, its number counted from 0; default: all in turn.
         guidance: Guidance weight; 1 disables guidance.
         interval: Range of flow time t in which guidance applies, within 0 (noise) to 1 (data).
         weak: Step of an early checkpoint to guide against (autoguidance); default: the same network without the class.

@@ -143,7 +143,7 @@ def evaluate(
     """Metrics of a trained run. `samples` defaults to the number of real items, at most 10,000.
 
     Images with integer values also get bits per dimension, of the first `likelihood` held-out items (0 disables it); its floor
-    is the value for an equal number of training items. ValueError for fewer than 6 samples or 12 items.
+    is the value for the first `likelihood` training items. ValueError for fewer than 6 samples or 12 items.
     """
     n = samples or min(10_000, len(data.x))
     if min(n, len(data.x) // 2) < MIN_SAMPLES:

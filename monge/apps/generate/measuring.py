@@ -11,9 +11,10 @@ from rich.table import Table
 from monge.apps.generate import pictures
 from monge.apps.generate.evaluate import Row, curve, curve_metric
 from monge.apps.generate.evaluate import evaluate as evaluate_run
-from monge.apps.generate.options import DEFAULT_DEVICE, DeviceFlags, at_least_one, check_guidance, console, data_of
+from monge.apps.generate.options import DEFAULT_DEVICE, DeviceFlags, check_guidance, console, data_of
 from monge.apps.generate.sample import Guidance, Sampling
 from monge.files import finite_json, write_json
+from monge.flags import at_least_one
 from monge.math.random import seeded
 from monge.math.solvers import SolverName
 from monge.runs import reopen

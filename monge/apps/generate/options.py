@@ -41,13 +41,6 @@ DeviceFlags = Annotated[DeviceOptions, tyro.conf.arg(name="")]
 DEFAULT_DEVICE = DeviceOptions()
 
 
-def at_least_one(**numbers: int) -> None:
-    """ValueError if an option, by its Python name, is below 1."""
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {number}: give at least 1")
-
-
 def check_guidance(weight: float, interval: tuple[float, float], weak: str | None) -> None:
     """ValueError for guidance options that are invalid or have no effect."""
     if not math.isfinite(weight):

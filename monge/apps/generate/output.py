@@ -20,7 +20,7 @@ from monge.files import writing
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples in the data's units with their labels, and the states of some of them along the flow."""
+    """Samples (n, *s) in the data's units, their labels (n,), and states (m, *s) of the first m samples along the flow."""
 
     x: Tensor
     labels: Tensor | None

@@ -22,8 +22,8 @@ class NoisePairs:
     """Normalised data with fresh Gaussian noise, `size` pairs per batch.
 
     Groups of `factor` batches are coupled together; groups that start before batch `after` are left uncoupled. After coupling,
-    a random fraction `label_dropout` of the labels is replaced by the number of `classes`, which means no class, as
-    classifier-free guidance requires.
+    a random fraction `label_dropout` of the labels is replaced by `classes`, which means no class, as classifier-free guidance
+    requires.
     """
 
     x: Float[Tensor, "n *s"]
@@ -64,7 +64,7 @@ class NoisePairs:
 class StoredPairs:
     """Fixed pairs in shuffled batches of `size`, not re-coupled, for reflow. Liu et al. 2209.03003, alg. 1.
 
-    Labels are dropped as by NoisePairs.
+    Labels are dropped as in NoisePairs.
     """
 
     pairs: Pair

@@ -45,8 +45,8 @@ class Settings:
     """Data set: digits, gaussians, moons, checkerboard, circles, spirals, or the path of an image folder, .npy, .npz, .parquet
     or .csv file."""
     data_range: Range = "auto"
-    """Value range of image arrays, to which samples are clipped. auto reads whole numbers as pixels in 0..255, fractions in
-    0..1 or -1..1 as images of that range, and all other values, such as latents, as unbounded."""
+    """Value range of image arrays, to which samples are clipped. auto reads whole numbers in 0..255 as pixels, fractions in
+    0..1 or -1..1 with 1, 3 or 4 channels as images of that range, and other floats, such as latents, as unbounded."""
     network: Literal["mlp", "dit"] = "mlp"
     """Network architecture; dit is for images and latents only."""
     width: int = 256
@@ -104,7 +104,7 @@ class Settings:
     def objective(self) -> FlowMatching:
         """The flow-matching loss on the velocity, weighted by beta^2 if the network predicts the source."""
         path = PATHS[self.path]
-        # an error in the predicted noise is 1 / beta times as large in the velocity, and beta vanishes at t = 0
+        # the error of the velocity is proportional to that of the noise over beta, and beta vanishes at t = 0
         weight = (lambda t: path.rates(t)[0][1].square()) if self.predicts == "source" else None
         return FlowMatching(path=path, times=TIMES[self.times], weight=weight)
 

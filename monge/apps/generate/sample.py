@@ -157,7 +157,7 @@ class Generator:
         return (0.0, self.levels) if self.levels else self.layout.bounds
 
     def label_number(self, name: str) -> int:
-        """The label of a class, given its name, or its number unless all names are numbers. ValueError if there is none."""
+        """The label of the class with this name or, unless all names are numbers, this number. ValueError if none matches."""
         names = self.layout.classes or tuple(str(k) for k in range(self.classes))
         if name in names:
             return names.index(name)

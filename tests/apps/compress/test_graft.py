@@ -23,7 +23,7 @@ def student(family: str, *, steps: int = 1, solver: str = "euler") -> Any:
     """The teacher with layers [1, 4) replaced by a flow with random modulation, map and gate."""
     model = teacher(family)
     estimator = estimator_of(model, 1, 4, rank=4)
-    for parameter in (*estimator.map.parameters(), *estimator.block.modulation.parameters(), estimator.gate):
+    for parameter in (*estimator.map.parameters(), *estimator.blocks[0].modulation.parameters(), *estimator.gates):
         torch.nn.init.normal_(parameter, std=0.1)
     graft(model, estimator, 1, 4, steps=steps, solver=solver)
     return model.eval()
@@ -57,7 +57,7 @@ def test_the_velocity_in_training_is_that_of_the_grafted_model(family: str) -> N
     layer = blocks_of(model)[1].module
     (x,) = hidden_at(model, IDS, [1])
     expected = hidden_at(model, IDS, [2])[0] - x
-    assert_close(layer.estimator(x, torch.zeros(2)), expected, rtol=0, atol=1e-5)
+    assert_close(layer.estimator(x, torch.zeros(2), {"start": x}), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("steps", "solver"), [(1, "euler"), (3, "euler"), (2, "midpoint")])

@@ -19,13 +19,6 @@ from monge.training.log import read_records
 Train = Callable[..., int]
 
 
-@pytest.fixture(scope="session")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("\n\n".join(f"( ph -> ps ) {number} ( A u. B ) = ( B u. A ) -. ch" for number in range(200)))
-    return path
-
-
 @pytest.fixture
 def train(language_model: Path, text: Path, tmp_path: Path) -> Train:
     """train(*flags): the exit code of a short training run in `tmp_path / "run"`."""

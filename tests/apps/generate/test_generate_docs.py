@@ -56,7 +56,7 @@ def test_the_commands_run(workspace: Path, torchrun) -> None:
         if words[2] == "reflow" and not Path("table.csv").exists():
             shutil.move("moved.csv", "table.csv")
         steps = ["--steps", "5"] if words[2] == "train" and "digits" in words else []
-        words = ["5" if word == "500" else word for word in words]  # the page guides with the checkpoint of step 500
+        words = ["5" if word == "500" else word for word in words]  # the page's --weak is step 500
         assert main([*words[1:], *SMALL[words[2]], *steps]) == 0, words
     for name in ("straight", "two", "unbounded", "reflowed", "photos/samples/images/cat", "table/evaluation.json"):
         assert (workspace / "runs" / name).exists(), name

@@ -18,7 +18,7 @@ TRAIN += ["--milestones", 14, 30, "--device", "cpu"]
 
 
 def on_disk(run: Path) -> dict[str, object]:
-    """The results of a run: the bytes of every checkpoint file, and the records of the log without the clock."""
+    """The results of a run: the bytes of every checkpoint file, and the records of the log without wall-clock entries."""
     files: dict[str, object] = {
         str(path.relative_to(run)): path.read_bytes()
         for path in [*run.glob("checkpoints/**/*"), *run.glob("checkpoints/.*/*"), *run.glob("*.safetensors")]

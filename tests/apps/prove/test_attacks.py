@@ -37,7 +37,9 @@ def assert_rejected(lean, imports, attacks, seconds=60.0):
         assert isinstance(judge(honest, ("trivial",)), Proof)
 
 
-@pytest.mark.parametrize("imports", [("Init",), ("Lean",)], ids=lambda imports: imports[0])
+@pytest.mark.parametrize(
+    "imports", [("Init",), pytest.param(("Lean",), marks=pytest.mark.long)], ids=lambda imports: imports[0]
+)
 def test_a_sample_of_attacks_is_rejected(lean, imports):
     """Attacks on the kernel, some of which once succeeded, and a random fortieth of the others; `pytest -m long` tries all."""
     others = [a for a in ATTACKS if not a.may_crash and a not in KERNEL]

@@ -5,8 +5,11 @@ Tests with the same header follow one another, since each new header starts proc
 import pytest
 from waiting import PATIENT, SLOW
 
+from monge.apps.prove.exports import export_proofs
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.state import Proof, Rejection, Theorem
+from monge.apps.prove.trajectories import SCHEMA, Recorder
+from monge.apps.prove.worker import Task, result_of
 
 pytestmark = pytest.mark.slow
 
@@ -157,3 +160,22 @@ def test_the_statement_comes_from_another_process_than_the_proof(judge, naturals
     """A proof of one statement is not accepted for another."""
     assert isinstance(judge(naturals("(a : N) : a + z = a"), ("rfl",)), Proof)
     assert isinstance(judge(naturals("(a : N) : z + a = a"), ("rfl",)), Rejection)
+
+
+def test_an_exported_proof_compiles_and_states_what_it_proves(server, judge, naturals, tmp_path):
+    theorem = naturals("(a : N) : z + a = a")
+    proof = judge(theorem, ("induction a", "rfl", "rw [add_s]", "simp [*]"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text("{}")
+    done = {"ended": "proved", "statement": proof.statement, "tactics": proof.tactics, "header_notes": ("a note",)}
+    with Recorder(tmp_path / "run") as recorder:
+        recorder.add(result_of(Task(0, theorem), **done), SCHEMA.empty_table())
+    export_proofs(tmp_path / "run", out=tmp_path / "proofs")
+    (file,) = (tmp_path / "proofs").iterdir()
+    text = file.read_text()
+    first, second, *_ = text.splitlines()
+    assert first == "-- target, as elaborated: ∀ (a : N), Eq (HAdd.hAdd N.z a) a"
+    assert second == "-- Header: a note"
+    server.header(text)
+    with pytest.raises(ValueError, match="unsolved goals"):
+        server.header(text.replace("simp [*]", "skip"))

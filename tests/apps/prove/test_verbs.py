@@ -67,7 +67,7 @@ def test_a_name_that_is_too_long_for_a_file_is_shortened(tmp_path):
     assert len(list((tmp_path / "proofs").iterdir())) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_other_rows_are_searched_if_one_cannot_be_read(lean, tmp_path, capsys):
     rows = [
         {"header": "import Init", "formal_statement": "set_option maxHeartbeats 4000 in\ntheorem a : True := by rfl"},
@@ -85,26 +85,6 @@ def test_other_rows_are_searched_if_one_cannot_be_read(lean, tmp_path, capsys):
     assert f"{tmp_path}/set.jsonl, line 3, formal_statement:2:16: error" in second.error
     assert second.theorem.file == f"{tmp_path}/set.jsonl, line 3, formal_statement"
     assert "1 more could not be read" in out
-
-
-@pytest.mark.slow
-def test_an_exported_proof_compiles_and_states_what_it_proves(server, judge, naturals, tmp_path):
-    theorem = naturals("(a : N) : z + a = a")
-    proof = judge(theorem, ("induction a", "rfl", "rw [add_s]", "simp [*]"))
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "settings.json").write_text("{}")
-    done = {"ended": "proved", "statement": proof.statement, "tactics": proof.tactics, "header_notes": (NOTE,)}
-    with Recorder(tmp_path / "run") as recorder:
-        recorder.add(result_of(Task(0, theorem), **done), SCHEMA.empty_table())
-    export_proofs(tmp_path / "run", out=tmp_path / "proofs")
-    (file,) = (tmp_path / "proofs").iterdir()
-    text = file.read_text()
-    first, second, *_ = text.splitlines()
-    assert first == "-- target, as elaborated: ∀ (a : N), Eq (HAdd.hAdd N.z a) a"
-    assert second == f"-- Header: {NOTE}"
-    server.header(text)
-    with pytest.raises(ValueError, match="unsolved goals"):
-        server.header(text.replace("simp [*]", "skip"))
 
 
 def test_a_proof_states_that_it_was_judged_without_excluded_names():

@@ -18,7 +18,7 @@ from monge.cli import main
 from monge.lm.store import write
 
 pytestmark = pytest.mark.slow
-KILLS, COUNT, CAPACITY = 5, 7000, 24
+KILLS, COUNT, CAPACITY = 3, 7000, 24
 TRAIN = ["--width", 64, "--depth", 1, "--batch-size", 8, "--warmup-steps", 5]
 TRAIN += [
     "--device",
@@ -77,7 +77,7 @@ def killed(words: Words, done: Callable[[], float], moment: float, pause: float)
 
 
 def killed_and_completed(words: Words, tmp_path: Path, units: str, done: Callable[[Path], int], seed: int) -> Path:
-    """Kill a command five times, then let it finish; return its directory, compared with that of an undisturbed run.
+    """Kill a command KILLS times, then let it finish; return its directory, compared with that of an undisturbed run.
 
     Kills are spread over two thirds of the work counted by `done`; `units` are files that are complete once they exist.
     """
@@ -100,7 +100,7 @@ def killed_and_completed(words: Words, tmp_path: Path, units: str, done: Callabl
 
 
 @pytest.mark.parametrize("seed", [0])
-def test_couplings_killed_five_times_are_those_of_an_undisturbed_run(many: Path, tmp_path: Path, seed: int) -> None:
+def test_couplings_killed_repeatedly_are_those_of_an_undisturbed_run(many: Path, tmp_path: Path, seed: int) -> None:
     def shards(out: Path) -> int:
         return len(list(out.glob("shard-*.npy")))
 
@@ -115,7 +115,7 @@ def test_couplings_killed_five_times_are_those_of_an_undisturbed_run(many: Path,
 
 @pytest.mark.long  # shares its loop with generate, whose kills are tested every time
 @pytest.mark.parametrize("seed", [1])
-def test_a_training_killed_five_times_has_the_weights_of_an_undisturbed_one(
+def test_a_training_killed_repeatedly_has_the_weights_of_an_undisturbed_one(
     pairs: Pairs, tmp_path: Path, seed: int
 ) -> None:
     def lines(out: Path) -> int:
