@@ -24,11 +24,11 @@ from monge.apps.translate import prepare
 from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.evaluate import evaluate
 from monge.apps.translate.field import FieldShape
-from monge.apps.translate.metrics import Interval
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translate, translator_of
 from monge.files import write_json
 from monge.fleet import processes
+from monge.math.interval import Interval
 from monge.run import fit
 from monge.runs import reopen
 

@@ -68,13 +68,18 @@ def device_named(name: str) -> torch.device:
     return device
 
 
+def world_size() -> int:
+    """The number of ranks that torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 @contextmanager
 def ranks(device: str = "auto") -> Iterator[Ranks]:
     """Join torchrun's process group, if there is one, and leave it at the end; yields this process's rank and device.
 
     `device` is a name as in `device_named`.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world = int(os.environ.get("RANK", 0)), world_size()
     local_device = device_named(device)
     if local_device.type == "cuda":
         torch.cuda.set_device(local_device)

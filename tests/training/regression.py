@@ -1,11 +1,12 @@
 """The smallest experiment, regression of x_1 on x_0, for tests of runs, ranks and resuming. torchrun can train it."""
 
 import json
+import os
 import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -81,11 +82,22 @@ class Regression:
         return Run(Network(), objective, self.batch, self.train, evaluate, {"test": held_out.x_0})
 
 
-if __name__ == "__main__":
-    directory, settings, *resume = sys.argv[1:]  # the settings as JSON
+def main(directory: str, settings: str, *resume: str) -> NoReturn:
+    """Train with `settings`, a JSON object, and leave the process."""
     fields = json.loads(settings)
     try:
         fit(Regression(TrainConfig(**fields.pop("train")), **fields), Path(directory), resume=bool(resume))
     except Interrupted as stop:
         print(stop)
     exit_process(0)
+
+
+def as_rank(rank: int, port: int, *words: str) -> NoReturn:
+    """`main` as one of two ranks whose store listens on `port`, as torchrun starts them."""
+    ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= ranks | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    main(*words)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

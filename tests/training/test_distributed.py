@@ -1,6 +1,7 @@
 """Two ranks under torchrun, gloo on the CPU: equal to one process that accumulates two batches."""
 
 import json
+import multiprocessing
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from regression import Network, Regression
+from regression import Network, Regression, as_rank
+from torch.distributed import TCPStore
 from torch.testing import assert_close
 
 from monge.files import read_tensors
@@ -23,14 +25,27 @@ TRAIN = {"steps": 4, "warmup_steps": 0, "save_every": 2, "keep_last": 9, "device
 
 
 @pytest.fixture(scope="module")
-def regress(torchrun: Callable[..., None]) -> Callable[..., None]:
-    """regress(directory, *resume, **settings): train the regression on two ranks."""
+def regress() -> Callable[..., None]:
+    """regress(directory, *resume, **settings): train on two ranks, in processes that have already imported torch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["regression", "torch.distributed.fsdp", "torch._dynamo"])
 
     def run(directory: Path, *resume: str, **settings: Any) -> None:
-        fields = {"train": {**TRAIN, **settings.pop("train", {})}, **settings}
-        torchrun(SCRIPT, directory, json.dumps(fields), *resume)
+        store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+        words = str(directory), json.dumps(fields_of(settings)), *resume
+        ranks = [context.Process(target=as_rank, args=(rank, store.port, *words)) for rank in (0, 1)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(timeout=120)
+        assert [process.exitcode for process in ranks] == [0, 0]
 
     return run
+
+
+def fields_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the regression, with short training."""
+    return {**settings, "train": {**TRAIN, **settings.get("train", {})}}
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -52,10 +67,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ddp(regress: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ddp(torchrun: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that torchrun started."""
     directory = tmp_path_factory.mktemp("ddp") / "run"
     (directory / "seen").mkdir(parents=True)
-    regress(directory, trace=str(directory / "seen"))
+    torchrun(SCRIPT, directory, json.dumps(fields_of({"trace": str(directory / "seen")})))
     return directory
 
 

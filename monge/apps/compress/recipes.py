@@ -14,7 +14,7 @@ from monge.apps.compress.affine import AffineMap, least_squares
 from monge.apps.compress.corpus import Corpus, corpus
 from monge.apps.compress.estimator import Estimator, average, estimator_of
 from monge.apps.compress.evaluate import quality
-from monge.apps.compress.objectives import EndpointError, LogitDivergence, OnTeacher
+from monge.apps.compress.objectives import EndpointError, LogitDivergence, OnTeacher, Staged, Stages
 from monge.apps.compress.teacher import Teacher
 from monge.lm.load import LanguageModel, causal
 from monge.math.solve import integrate
@@ -28,6 +28,7 @@ from monge.run import fingerprint
 from monge.runs import Opened
 from monge.training.batches import shuffled
 from monge.training.config import TrainConfig
+from monge.training.distributed import world_size
 from monge.training.loop import Run
 
 
@@ -48,6 +49,10 @@ class Compress:
     """Layer after the last one to replace."""
     method: Literal["kl", "sfm", "fw", "hybrid", "regress"] = "kl"
     """Loss: divergence of the logits (kl), flow matching (sfm), flow walking (fw), both (hybrid), last state (regress)."""
+    then: Literal["kl"] | None = None
+    """Loss of a second stage, the last --then-steps of all steps; None for a single stage."""
+    then_steps: int = 0
+    """Number of steps of the second stage."""
     flow_steps: int = 1
     """Solver steps from the first to the last state, in training (except sfm) and at inference."""
     solver: SolverName = "euler"
@@ -97,6 +102,10 @@ class Compress:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if (self.then is None) != (self.then_steps == 0) or not 0 <= self.then_steps <= self.train.steps:
+            raise ValueError(
+                f"--then {self.then} --then-steps {self.then_steps}: give both, with at most --steps steps"
+            )
         if self.init == "map" and self.parts == "layer":
             raise ValueError("--parts layer has no map to start from; give --init layer, average or random")
         if self.init != "map" and self.parts == "map":
@@ -108,7 +117,7 @@ class Compress:
         if not self.ridge >= 0:
             raise ValueError(f"ridge must not be negative, got {self.ridge}")
 
-    def build(self) -> Run[Tokens]:
+    def build(self) -> Run[Staged]:
         """Load the teacher, read the text, solve for the map, and assemble the run."""
         prepared = Prepared(self)
         teacher, texts = prepared.teacher, prepared.texts
@@ -117,21 +126,27 @@ class Compress:
         self._initialise(estimator, prepared.language_model.model, affine)
         frozen = Frozen(teacher)
 
-        def batches(number: int) -> Tokens:
-            return Tokens(texts.training[shuffled(number, self.batch_size, len(texts.training), self.train.seed)])
+        second = (self.train.steps - self.then_steps) * self.train.gradient_accumulation * world_size()
+
+        def batches(number: int) -> Staged:
+            rows = shuffled(number, self.batch_size, len(texts.training), self.train.seed)
+            return Staged(Tokens(texts.training[rows]), int(number >= second))
 
         def evaluate(model: nn.Module) -> dict[str, float]:
             held_out = texts.held_out[: self.eval_sequences]
             result = quality(teacher, held_out, self.student(model), size=self.batch_size)
             return {"held-out loss": result.kl, "perplexity": result.perplexity, "displacement error": result.error}
 
+        objective = Stages(
+            *(OnTeacher(frozen, self._loss(method, frozen)) for method in (self.method, self.then or "kl"))
+        )
         constants = {
             "teacher": torch.tensor(int(prepared.language_model.fingerprint()["weights"], 16) >> 1),
             "texts": fingerprint(texts.training),
             "map.matrix": affine.matrix,
             "map.bias": affine.bias,
         }
-        return Run(estimator, OnTeacher(frozen, self._objective(frozen)), batches, self.train, evaluate, constants)
+        return Run(estimator, objective, batches, self.train, evaluate, constants)
 
     def network(self, model: nn.Module) -> Estimator:
         """The estimator with copies of replaced layers; the rest is drawn from torch's global generator."""
@@ -158,9 +173,9 @@ class Compress:
 
         return end
 
-    def _objective(self, teacher: Frozen) -> Objective:
+    def _loss(self, method: str, teacher: Frozen) -> Objective:
         walk = FlowWalking(steps=self.flow_steps, step=solver(self.solver))
-        match self.method:
+        match method:
             case "kl":
                 return LogitDivergence(teacher, steps=self.flow_steps, solver=self.solver)
             case "sfm":
@@ -169,7 +184,7 @@ class Compress:
                 return walk
             case "hybrid":
                 return Weighted(walk=(1.0, walk), match=(self.match_weight, FlowMatching()))
-            case "regress":
+            case _:
                 return EndpointError(steps=self.flow_steps, solver=self.solver)
 
 

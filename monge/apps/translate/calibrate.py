@@ -35,7 +35,8 @@ class Prices:
     create_norm: float = 0.0
     """Additional price of creating a token, per mean square of its entries (with --prices.raw, per squared norm)."""
     priority: float = 1.0
-    """Average price of using void slots out of their fixed order, in units of a typical match; 0 breaks ties arbitrarily."""
+    """Average surcharge of a deletion or creation, which grows with the void slot's rank in a fixed order, in units of a
+    typical match; 0 breaks ties arbitrarily."""
     rule: Literal["shuffled", "quantile"] = "shuffled"
     """Rule that sets the calibrated price. quantile: half the 90 % quantile of match costs in true pairs. shuffled: half the
     cost that best separates matches in true pairs from those in shuffled pairs, or like quantile if they overlap too much."""
@@ -268,7 +269,7 @@ def measure(pairs: Pairs, *, sample: int = 1000) -> Calibration:
 
 
 def means(pairs: Pairs, end: str, numbers: Sequence[int], *, entries: int = 2**23) -> Float[Tensor, "n D"]:
-    """Uncalibrated means of the sequences of one side; at most `entries` numbers, so later pairs may be left out."""
+    """Uncalibrated means of the sequences of one side. The result has at most `entries` elements; later pairs are left out."""
     rows = [pairs.sequence(end, number).mean(0) for number in numbers[: entries // pairs.width]]
     return torch.stack(rows) if rows else torch.zeros(0, pairs.width)
 

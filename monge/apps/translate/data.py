@@ -112,7 +112,8 @@ def public(name: str, path: Path, dropped: list[Dropped] | None = None) -> list[
     """A public data set of natural language and Lean from a local .parquet or .jsonl file; near-duplicates are grouped.
 
     Rows with a null id or without one of the texts are appended to `dropped`, or are a ValueError if it is None. Rows with a
-    blank text are left out. A row without an id field is named by its number. ValueError if ids repeat.
+    blank text are left out. A row without an id field is named by its number. ValueError if ids repeat, or if a row has neither
+    text field.
     """
     key, nl, formal = FIELDS[name]
     rows: list[tuple[str, str, str]] = []

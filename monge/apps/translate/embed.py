@@ -1,4 +1,4 @@
-"""Embedding of texts as hidden states: in parts, which workers share and which survive an interruption, then merged."""
+"""Embedding of texts as hidden states. Parts are distributed over workers, saved as they finish, and merged at the end."""
 
 import json
 from collections.abc import Iterator, Sequence

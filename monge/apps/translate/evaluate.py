@@ -14,7 +14,6 @@ from monge.apps.translate.baselines import Prediction
 from monge.apps.translate.calibrate import means
 from monge.apps.translate.data import Split
 from monge.apps.translate.metrics import (
-    Interval,
     chamfer_scores,
     existence_scores,
     kendall_tau,
@@ -28,6 +27,7 @@ from monge.apps.translate.metrics import (
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translator
 from monge.math.coupling import TokenOT
+from monge.math.interval import Interval
 from monge.math.random import seeded
 from monge.math.types import Pair
 
@@ -51,7 +51,10 @@ class Evaluator:
 
     @staticmethod
     def of(pairs: Pairs, translator: Translator, *, reverse: bool, limit: int, training: int = 20_000) -> "Evaluator":
-        """An evaluator with up to `limit` test pairs and the means and lengths of up to `training` training pairs."""
+        """An evaluator with up to `limit` test pairs and the means and lengths of up to `training` training pairs.
+
+        ValueError if there are fewer than two test pairs.
+        """
         ends = ("target", "source") if reverse else ("source", "target")
 
         def drawn(split: Split, limit: int) -> list[int]:

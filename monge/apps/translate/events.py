@@ -78,7 +78,7 @@ def _ancestors(position_0: Tensor, position_1: Tensor, is_0: Tensor, is_1: Tenso
 
 
 class Particles(NamedTuple):
-    """Particles alive at time t. Each leaf has a slot; a particle occupies that of its first leaf; others are not live."""
+    """Particles alive at time t. Each leaf has a slot; a particle occupies that of its first leaf; other slots are not live."""
 
     x_t: Float[Tensor, "B N channels"]
     live: Bool[Tensor, "B N"]
@@ -273,7 +273,7 @@ def _sample_counts(rate: Float[Tensor, "B N"], generator: torch.Generator) -> In
 def _assign_events(
     due: Float[Tensor, "B"], rate: Float[Tensor, "B N"], live: Bool[Tensor, "B N"]
 ) -> Int[Tensor, "B N"]:
-    """The number of events per slot: the `due` events of a row go to its highest expectations, and each lowers one by 1."""
+    """The number of events per slot: each of a row's `due` events goes to the highest expectation, which it lowers by 1."""
     repeats = torch.arange(int(rate.max()) + 2, device=rate.device)
     claims = (rate[..., None] - repeats).masked_fill(~live[..., None], -torch.inf).flatten(1)
     rank = claims.argsort(dim=1, descending=True, stable=True).argsort(1)

@@ -258,7 +258,10 @@ METHODS: dict[str, type[FlowWalkingMethod] | type[FlowMatchingMethod] | type[Bra
 
 
 def with_ends(u: Tensor) -> Tensor:
-    """Times of which half are uniform, a quarter 0 and a quarter 1, where the velocity is hardest: x_t shows only one end."""
+    """Times of which half are uniform, a quarter 0 and a quarter 1.
+
+    At the ends the velocity is hardest to predict, because x_t shows only one of them.
+    """
     return (2 * u - 0.5).clamp(0, 1)
 
 

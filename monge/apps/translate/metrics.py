@@ -1,7 +1,6 @@
 """Metrics of predicted sequences of vectors: retrieval of the true ones and similarity to them, in calibrated units."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -42,8 +41,11 @@ def chamfer_scores(
     return scores
 
 
-def ranks(scores: Float[Tensor, "q g"], *, pool: int | None = None, seed: int = 0) -> Float[Tensor, "q"]:
-    """The rank, from 1, of the true entry, (q, q), among `pool` entries of its row (None: all). Ties and nan count as worst."""
+def ranks(scores: Float[Tensor, "q q"], *, pool: int | None = None, seed: int = 0) -> Float[Tensor, "q"]:
+    """The rank, from 1, of each row's true entry, on the diagonal, among `pool` entries of the row (None: all).
+
+    `scores` must be square. Ties and nan count as worst.
+    """
     n = len(scores)
     if pool is None or pool >= n:
         chosen = torch.ones(n, n, dtype=torch.bool)
@@ -58,27 +60,8 @@ def ranks(scores: Float[Tensor, "q g"], *, pool: int | None = None, seed: int = 
     return above.sum(1).float()
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A statistic, such as a mean, and its 95 % bootstrap interval over the items."""
-
-    value: float
-    low: float
-    high: float
-
-    @staticmethod
-    def of(values: Float[Tensor, "n"], *, draws: int = 1000, seed: int = 0) -> "Interval":
-        """The mean and interval of the values that are not nan; nan if there are none."""
-        values = values[~torch.isnan(values)].double()
-        if not len(values):
-            return Interval(float("nan"), float("nan"), float("nan"))
-        rows = torch.randint(len(values), (draws, len(values)), generator=seeded(seed, 17))
-        means = values[rows].mean(1)
-        return Interval(float(values.mean()), float(means.quantile(0.025)), float(means.quantile(0.975)))
-
-
-def retrieval(scores: Float[Tensor, "q g"], *, pool: int | None = None) -> dict[str, Float[Tensor, "q"]]:
-    """R@1, R@5, R@10, reciprocal rank and rank of each query."""
+def retrieval(scores: Float[Tensor, "q q"], *, pool: int | None = None) -> dict[str, Float[Tensor, "q"]]:
+    """R@1, R@5, R@10, reciprocal rank and rank of each query; `scores` and `pool` as in `ranks`."""
     r = ranks(scores, pool=pool)
     return {**{f"R@{k}": (r <= k).float() for k in (1, 5, 10)}, "MRR": 1 / r, "rank": r}
 

@@ -113,7 +113,7 @@ def embed(
         layer: Number of blocks after which hidden states are read; 0 reads the token embeddings.
         out: Parquet file to write. Parts are saved in OUT.parts, so an interrupted command can be run again to continue.
         field: Text of each row to embed: nl (natural language) or formal.
-        max_length: Maximum number of tokens per text; longer texts are cut.
+        max_length: Maximum number of tokens per text; longer texts are truncated.
         dtype: Dtype of the written vectors.
         on_bad_rows: For texts that are missing or empty, or whose vectors are zero or not finite: stop with an error, or drop
             them and list them in OUT.dropped.jsonl.
@@ -229,7 +229,8 @@ def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
         sides = ([units.side(end).apply(opened.sequence(end, n)) for n in held_out] for end in ENDS)
         low, median, high = Sample(*sides).costs.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
         console.print(
-            f"in {len(held_out)} validation pairs: 10 % quantile {low:.4g}, median {median:.4g}, 90 % quantile {high:.4g}"
+            f"content costs in {len(held_out)} validation pairs: 10 % quantile {low:.4g}, median {median:.4g}, "
+            f"90 % quantile {high:.4g}"
         )
 
 

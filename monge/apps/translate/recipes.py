@@ -203,7 +203,11 @@ class Translator:
         step: Step = euler,
         size: int = 64,
     ) -> Float[Tensor, "B N channels"]:
-        """Integrate calibrated sequences, `size` at a time, to states on the other side; `reverse` starts at the target."""
+        """Integrate calibrated sequences, `size` at a time, to states on the other side; `reverse` starts at the target.
+
+        ValueError if `steps` is below 1, if the training method does not support `steps` or `step`, or if a sequence has more
+        vectors than the container's capacity.
+        """
         steps = self.steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")

@@ -37,7 +37,7 @@ class Space:
         return len(self.calibration.rotation)
 
     def pack(self, end: str, sequences: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B N channels"]:
-        """Sequences of `source` or `target`, in the data's units, as container states."""
+        """Sequences of `source` or `target`, in the data's units, as container states. ValueError if one is too long."""
         return self.container.pack([self.calibration.side(end).apply(x) for x in sequences])
 
     def unpack(self, end: str, states: Float[Tensor, "B N channels"]) -> list[Float[Tensor, "_ D"]]:

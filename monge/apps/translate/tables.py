@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from monge.apps.translate.metrics import Interval
+from monge.math.interval import Interval
 
 SHOWN = ("R@1 of", "R@10 of", "MRR of", "Chamfer R@1 of", "length exact", "length error", "matched cosine")
 """Prefixes of the metrics that are shown; evaluation.json holds all metrics."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from speaker import STATES, Time, completions
 
 from monge.apps.prove.lm import endpoint
-from monge.apps.prove.lm.answers import TACTIC, chat_answer, text_answer
+from monge.apps.prove.lm.answers import MAX_TACTIC_LENGTH, chat_answer, text_answer
 from monge.apps.prove.lm.completions import Completions
 from monge.apps.prove.lm.endpoint import Endpoint
 
@@ -71,7 +71,7 @@ def test_any_answer_gives_suggestions_or_a_one_line_error(chat, uniform, data):
     for tactic, logp in suggestions:
         assert math.isfinite(logp)
         assert logp <= 0
-        assert 0 < len(tactic.encode()) <= 4 * TACTIC
+        assert 0 < len(tactic.encode()) <= 4 * MAX_TACTIC_LENGTH
 
 
 def text(*logps, tokens=("simp",)):
@@ -120,13 +120,13 @@ def test_an_answer_with_an_invalid_log_probability_is_dropped_and_counted(fake, 
 
 @pytest.mark.parametrize("uniform", [False, True])
 def test_a_tactic_that_is_too_long_is_dropped_and_counted(fake, uniform):
-    fake.answers = [[("x" * (TACTIC + 1), -1.0)], [("rfl", -2.0)]]
+    fake.answers = [[("x" * (MAX_TACTIC_LENGTH + 1), -1.0)], [("rfl", -2.0)]]
     policy = completions(fake, uniform=uniform)
     ((suggestion,),) = policy(STATES[:1], 2)
     assert suggestion == ("rfl", 0.0 if uniform else -2.0)
-    assert policy.missed == [f"a suggestion was dropped: a tactic has more than {TACTIC} characters"]
-    fake.answers = [[("x" * TACTIC, -1.0)]]
-    assert len(policy(STATES[1:2], 1)[0][0].tactic) == TACTIC
+    assert policy.missed == [f"a suggestion was dropped: a tactic has more than {MAX_TACTIC_LENGTH} characters"]
+    fake.answers = [[("x" * MAX_TACTIC_LENGTH, -1.0)]]
+    assert len(policy(STATES[1:2], 1)[0][0].tactic) == MAX_TACTIC_LENGTH
 
 
 def test_a_response_that_is_too_large_is_lost_and_counted(fake, monkeypatch):

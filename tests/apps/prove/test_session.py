@@ -118,6 +118,6 @@ def test_a_theorem_whose_tactics_crash_ten_servers_is_quarantined(session, serve
     ("uses", "full", "exhausted"), [(91, False, True), (10, True, False), (60, True, True), (60, False, False)]
 )
 def test_a_server_whose_memory_many_states_fill_is_exhausted(monkeypatch, uses, full, exhausted):
-    monkeypatch.setattr("monge.apps.prove.lean.server.MANY", 50)
+    monkeypatch.setattr("monge.apps.prove.lean.server.MANY_REQUESTS", 50)
     server = SimpleNamespace(uses=uses, memory=0.9 if full else 0.1, limits=Limits(requests=100, memory_gb=1.0))
     assert LeanServer.exhausted.fget(server) == exhausted

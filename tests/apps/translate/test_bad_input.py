@@ -118,7 +118,9 @@ def test_a_translation_records_its_settings_and_overwrites_nothing(
         (lambda path: np.save(path, np.load(path) * 0), "the coupling of pair 100 is not a permutation"),
     ],
 )
-def test_a_damaged_shard_of_couplings_is_named(packed: Packed, tmp_path: Path, damage, message: str) -> None:
+def test_a_damaged_shard_of_couplings_is_named_in_the_error(
+    packed: Packed, tmp_path: Path, damage, message: str
+) -> None:
     list(couple(packed, tmp_path, sequential, size=100))
     assert (Couplings.open(tmp_path, packed)([3, 239]).sort(1).values == torch.arange(12)).all()
     damage(path := shard_path(tmp_path, 1))
@@ -127,7 +129,7 @@ def test_a_damaged_shard_of_couplings_is_named(packed: Packed, tmp_path: Path, d
     assert str(stopped.value).startswith(f"{path}: ")
 
 
-def test_a_damaged_description_of_couplings_is_named(packed: Packed, tmp_path: Path) -> None:
+def test_a_damaged_description_of_couplings_is_named_in_the_error(packed: Packed, tmp_path: Path) -> None:
     list(couple(packed, tmp_path, sequential, size=100))
     path = tmp_path / "couplings.json"
     write_json(path, json.loads(path.read_text()) | {"shard": 0})

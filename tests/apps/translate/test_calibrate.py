@@ -68,9 +68,9 @@ def test_a_rotation_is_found_only_where_there_is_one() -> None:
     def noisy(rows: list[torch.Tensor]) -> list[torch.Tensor]:
         return [x + 0.1 * torch.randn(x.shape, generator=draws) for x in rows]
 
-    own = [torch.randn(6, 64, generator=draws) for _ in range(300)]
-    assert calibration(own, noisy([x @ q for x in own])).unit < 0.05  # it is 1 for unrelated vectors
-    few = own[:20]  # too few to fit a rotation
+    source = [torch.randn(6, 64, generator=draws) for _ in range(300)]
+    assert calibration(source, noisy([x @ q for x in source])).unit < 0.05  # it is 1 for unrelated vectors
+    few = source[:20]  # too few to fit a rotation
     assert calibration(few, noisy(few)).unit < 0.05
 
 
@@ -92,19 +92,21 @@ def test_pairs_are_measured_once_and_later_processes_agree(files: tuple[Path, Pa
 
 @pytest.mark.slow
 def test_the_means_of_other_pairs_find_a_rotation_that_a_sample_cannot() -> None:
-    """Forty noisy pairs of 64 entries hardly determine it; the means of 4,000 others do."""
+    """Forty noisy pairs of 64 entries hardly determine it; the means of almost 4,000 others do."""
     draws = torch.Generator().manual_seed(0)
     q, _ = torch.linalg.qr(torch.randn(64, 64, generator=draws))
-    own = [torch.randn(6, 64, generator=draws) for _ in range(4000)]
-    other = [x @ q + torch.randn(x.shape, generator=draws) for x in own]
-    means = torch.stack([x.mean(0) for x in own[80:]]), torch.stack([x.mean(0) for x in other[80:]])
+    source = [torch.randn(6, 64, generator=draws) for _ in range(4000)]
+    target = [x @ q + torch.randn(x.shape, generator=draws) for x in source]
+    means = torch.stack([x.mean(0) for x in source[80:]]), torch.stack([x.mean(0) for x in target[80:]])
 
     def dissimilarity(fitted: Calibration) -> float:
-        x, y = (side.apply(torch.cat(rows[40:80])) for side, rows in ((fitted.source, own), (fitted.target, other)))
+        x, y = (side.apply(torch.cat(rows[40:80])) for side, rows in ((fitted.source, source), (fitted.target, target)))
         return float(1 - torch.nn.functional.cosine_similarity(x, y).mean())
 
     assert (
-        dissimilarity(calibration(own[:40], other[:40], means)) < 0.4 < dissimilarity(calibration(own[:40], other[:40]))
+        dissimilarity(calibration(source[:40], target[:40], means))
+        < 0.4
+        < dissimilarity(calibration(source[:40], target[:40]))
     )
 
 

@@ -28,7 +28,7 @@ def test_every_fleet_writes_the_same_file(language_model: Path, tmp_path: Path) 
     assert not list(tmp_path.glob("*.parts"))
 
 
-def test_finished_parts_are_kept_and_other_texts_are_rejected(language_model: Path, tmp_path: Path) -> None:
+def test_finished_parts_are_kept_and_another_embedding_is_rejected(language_model: Path, tmp_path: Path) -> None:
     out, embedding = tmp_path / "x.parquet", Embedding(str(language_model), 1)
     steps = embed(KEYS, TEXTS, embedding, out, sequential, size=3)
     assert [next(steps), next(steps)] == [(1, 4), (2, 4)]

@@ -67,11 +67,11 @@ def test_every_target_token_has_one_ancestor_and_source_tokens_without_descendan
         assert torch.equal(x_0, pair.x_0[row, family[leaf]])
         assert (family[leaf].diff() >= 0).all()
         for number in range(len(x)):
-            own = family[leaf] == number
-            if not target_leaf[own].all():
-                assert own.sum() == 1
-                assert torch.equal(x_0[own, :-1], x_1[own, :-1])
-            assert (x_1[own, -2].diff() > 0).all()
+            members = family[leaf] == number
+            if not target_leaf[members].all():
+                assert members.sum() == 1
+                assert torch.equal(x_0[members, :-1], x_1[members, :-1])
+            assert (x_1[members, -2].diff() > 0).all()
 
 
 def test_an_unmatched_token_descends_from_the_nearest_matched_one_or_else_by_position() -> None:
@@ -208,7 +208,7 @@ def signed(*signs: list[int]) -> Tensor:
 
 @pytest.mark.parametrize("steps", [1, 3, 8, 64])
 @pytest.mark.parametrize("draws", [None, 0])
-def test_a_simulation_has_the_due_events(steps: int, draws: int | None) -> None:
+def test_a_simulation_performs_the_predicted_events(steps: int, draws: int | None) -> None:
     x = signed([1, -1, 3, -1], [-1, -1], [1, 2, 3, 4, 5], [])
     result = simulate(Known(2), x, steps=steps, generator=None if draws is None else generator(draws))
     contents = [y[:, 0].sort().values.tolist() for y in CONTAINER.unpack(result.x)]
@@ -297,7 +297,7 @@ def halved(size: int, draws: torch.Generator) -> tuple[list[Tensor], list[Tensor
 @pytest.mark.parametrize("task", [doubled, pytest.param(halved, marks=pytest.mark.long)])
 def test_lengths_and_contents_are_learned(task: Callable[..., tuple[list[Tensor], list[Tensor]]]) -> None:
     torch.manual_seed(0)
-    draws, couple, steps = generator(0), coupling(price=8.0), 400
+    draws, couple, steps = generator(0), coupling(price=8.0), 300
     model, objective = EventField(CONTAINER, D + 2, FieldShape(64, 2)), EventMatching()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)

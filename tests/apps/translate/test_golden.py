@@ -69,7 +69,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def golden(recipe: Translate, pairs: Path) -> dict[str, list[float]]:
-    """The losses of the steps, the held-out loss, and the norms of two translated sequences in each direction."""
+    """The losses of the steps, the held-out loss, and the norm of the translations of two sequences in each direction."""
     torch.manual_seed(recipe.train.seed)
     here, run = Ranks(0, 1, torch.device("cpu")), replace(recipe, pairs=str(pairs)).build()
     state, step = prepare(run, here)

@@ -1,4 +1,4 @@
-"""`couple` and `train` are killed with SIGKILL at random moments and resumed; the files on disk are as without a kill."""
+"""`couple` and `train` are killed at random moments and resumed; the files on disk equal those of an uninterrupted run."""
 
 import json
 import multiprocessing
@@ -77,7 +77,7 @@ def killed(words: Words, done: Callable[[], float], moment: float, pause: float)
 
 
 def killed_and_completed(words: Words, tmp_path: Path, units: str, done: Callable[[Path], int], seed: int) -> Path:
-    """Kill a command KILLS times, then let it finish; return its directory, compared with that of an undisturbed run.
+    """Kill a command KILLS times, then let it finish; return its directory, compared with that of an uninterrupted run.
 
     Kills are spread over two thirds of the work counted by `done`; `units` are files that are complete once they exist.
     """
@@ -100,7 +100,7 @@ def killed_and_completed(words: Words, tmp_path: Path, units: str, done: Callabl
 
 
 @pytest.mark.parametrize("seed", [0])
-def test_couplings_killed_repeatedly_are_those_of_an_undisturbed_run(many: Path, tmp_path: Path, seed: int) -> None:
+def test_couplings_killed_repeatedly_are_those_of_an_uninterrupted_run(many: Path, tmp_path: Path, seed: int) -> None:
     def shards(out: Path) -> int:
         return len(list(out.glob("shard-*.npy")))
 
@@ -113,9 +113,9 @@ def test_couplings_killed_repeatedly_are_those_of_an_undisturbed_run(many: Path,
     assert (np.sort(rows, 1) == np.arange(CAPACITY)).all()
 
 
-@pytest.mark.long  # shares its loop with generate, whose kills are tested every time
+@pytest.mark.long  # generate uses the same loop, and its kill test is not marked long
 @pytest.mark.parametrize("seed", [1])
-def test_a_training_killed_repeatedly_has_the_weights_of_an_undisturbed_one(
+def test_a_training_run_killed_repeatedly_has_the_weights_of_an_uninterrupted_one(
     pairs: Pairs, tmp_path: Path, seed: int
 ) -> None:
     def lines(out: Path) -> int:

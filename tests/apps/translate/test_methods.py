@@ -12,7 +12,6 @@ from monge.apps.translate.data import Text, public, read_texts, write_texts
 from monge.apps.translate.embed import Embedding, embed
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.methods import METHODS, BranchingMethod, FlowMatchingMethod, FlowWalkingMethod
-from monge.apps.translate.metrics import Interval
 from monge.apps.translate.output import ensure_writable, listed
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translate
@@ -20,6 +19,7 @@ from monge.apps.translate.tables import table
 from monge.cli import main
 from monge.fleet import sequential
 from monge.lm.store import Dropped, Vectors
+from monge.math.interval import Interval
 from monge.run import fit
 from monge.training.config import TrainConfig
 
@@ -27,7 +27,7 @@ SHAPE = FieldShape(64, 1)
 TINY = TrainConfig(steps=4, warmup_steps=1, save_every=2, device="cpu", loader_threads=0)
 
 
-def test_a_recipe_names_its_method_with_its_options() -> None:
+def test_a_recipe_builds_its_method_with_its_options() -> None:
     assert Translate(shape=SHAPE, walking_steps=3).trainer == FlowWalkingMethod(SHAPE, 3, 0.1)
     assert Translate(shape=SHAPE, method="flow-matching", sigma=0.5, additive=True).trainer == FlowMatchingMethod(
         SHAPE, 0.5, additive=True

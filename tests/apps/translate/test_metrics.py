@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from monge.apps.translate.metrics import (
-    Interval,
     chamfer_scores,
     kendall_tau,
     matched_cosine,
@@ -12,6 +11,7 @@ from monge.apps.translate.metrics import (
     ranks,
     squared_w2,
 )
+from monge.math.interval import Interval
 
 
 def test_an_empty_prediction_ranks_last() -> None:

@@ -90,7 +90,9 @@ DAMAGES = {
 @pytest.mark.parametrize(
     ("name", "damage"), [(name, damage) for name, damages in DAMAGES.items() for damage in damages]
 )
-def test_damaged_files_are_named(tmp_path: Path, name: str, damage: Callable[[bytes], bytes] | None) -> None:
+def test_damaged_files_are_named_in_the_error(
+    tmp_path: Path, name: str, damage: Callable[[bytes], bytes] | None
+) -> None:
     pair(write_constant(tmp_path / "a", "x"), write_constant(tmp_path / "b", "x"), tmp_path / "pairs")
     path = tmp_path / "pairs" / name
     path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
@@ -98,7 +100,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, damage: Callable[[by
         Pairs(tmp_path / "pairs").sequence("source", 0)
 
 
-def test_an_index_with_another_schema_is_named(tmp_path: Path) -> None:
+def test_an_index_with_another_schema_is_named_in_the_error(tmp_path: Path) -> None:
     pair(write_constant(tmp_path / "a", "x"), write_constant(tmp_path / "b", "x"), tmp_path / "pairs")
     pq.write_table(pa.table({"id": ["x"]}), tmp_path / "pairs" / "index.parquet")
     with pytest.raises(ValueError, match=r"index\.parquet is damaged"):

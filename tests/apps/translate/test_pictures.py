@@ -150,7 +150,7 @@ def test_token_texts_are_those_of_the_hidden_states(language_model: Path) -> Non
 
 
 def test_word_pieces_leave_special_tokens_out(tmp_path: Path) -> None:
-    """A tokenizer that adds [CLS] and [SEP], as those of BERT do; truncation counts them."""
+    """A tokenizer that adds [CLS] and [SEP], like BERT's; truncation counts them."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

@@ -14,7 +14,7 @@ Links = list[list[int]]  # for each pair the source token of each target token, 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pairs, Links]:
-    """Sequences of 60 types: the target lacks 30 % of them and has as many tokens of 60 other types."""
+    """Sequences of 60 types: the target lacks 30 % of them and has equally many tokens of 60 other types."""
     path, draws = tmp_path_factory.mktemp("planted"), torch.Generator().manual_seed(0)
     shared, created = torch.randn(2, TYPES, WIDTH, generator=draws)
     q, _ = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=draws))
@@ -42,24 +42,24 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pairs, Links]:
 
 
 def shares(planted: tuple[Pairs, Links], prices: Prices) -> tuple[float, float]:
-    """(share of the deleted tokens that are coupled with a token, share of the true matches that are found)."""
+    """(share of the deleted tokens that are coupled with a token, share of the true matches that are recovered)."""
     pairs, links = planted
     space = Space.measured(pairs, prices)
     permutations = space.transport.permutation(Packed(pairs, space)(range(COUNT)))
-    lengths, fused, deleted, found, true = pairs.lengths("source"), 0, 0, 0, 0
+    lengths, coupled, deleted, recovered, true = pairs.lengths("source"), 0, 0, 0, 0
     for row, length, link in zip(permutations.tolist(), lengths, links, strict=True):
-        matched = {token: place for place, token in enumerate(link) if token >= 0}
-        gone = set(range(length)) - matched.keys()
-        fused, deleted = fused + sum(row[token] < len(link) for token in gone), deleted + len(gone)
-        found, true = found + sum(row[token] == place for token, place in matched.items()), true + len(matched)
-    return fused / deleted, found / true
+        matched = {token: slot for slot, token in enumerate(link) if token >= 0}
+        unmatched = set(range(length)) - matched.keys()
+        coupled, deleted = coupled + sum(row[token] < len(link) for token in unmatched), deleted + len(unmatched)
+        recovered, true = recovered + sum(row[token] == slot for token, slot in matched.items()), true + len(matched)
+    return coupled / deleted, recovered / true
 
 
 @pytest.mark.slow
 def test_the_default_price_undoes_false_matches_and_keeps_true_ones(planted: tuple[Pairs, Links]) -> None:
-    fused, found = shares(planted, Prices())
-    assert fused < 0.03
-    assert found > 0.95
+    coupled, recovered = shares(planted, Prices())
+    assert coupled < 0.03
+    assert recovered > 0.95
     former = shares(planted, Prices(rule="quantile"))
     assert former[0] > 0.3  # 30 % of the matches are false, so the 90 % quantile is the cost of a false one
 

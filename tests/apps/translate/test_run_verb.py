@@ -141,7 +141,7 @@ def test_unusable_rows_are_rejected_or_dropped_and_listed(run: Path, tmp_path: P
     assert Vectors(tmp_path / "y").ids() == [f"t{k}" for k in range(4)]
 
 
-def test_a_file_without_usable_rows_is_named(run: Path, tmp_path: Path, verb: Verb) -> None:
+def test_a_file_without_usable_rows_is_named_in_the_error(run: Path, tmp_path: Path, verb: Verb) -> None:
     source = plain(tmp_path / "x", [sequence * 4 for sequence in drawn(50, 1, count=3)])
     code, message = verb("run", run, source, "--out", tmp_path / "y", "--on-long-rows", "drop")
     assert (code, "x: no row was translated; 3 were too long (drop): t0, t1, t2" in message) == (2, True)
@@ -185,7 +185,7 @@ def test_pairs_are_stored_in_the_requested_dtype(tmp_path: Path, verb: Verb, dty
     assert json.loads((tmp_path / "p" / "pairs.json").read_text())["dtype"]["target"] == (dtype or "float32")
 
 
-def test_values_that_a_dtype_cannot_hold_are_named_or_dropped(tmp_path: Path, verb: Verb) -> None:
+def test_values_that_a_dtype_cannot_hold_are_rejected_or_dropped(tmp_path: Path, verb: Verb) -> None:
     rows = drawn(0, 1, count=4)
     a, b = plain(tmp_path / "a", [*rows[:3], [[1e5] * WIDTH]]), plain(tmp_path / "b", rows)
     code, message = verb("pair", a, b, "--out", tmp_path / "p", "--dtype", "float16")

@@ -177,14 +177,14 @@ def test_the_mean_of_existing_slots_moves_all_slots_by_the_matrix_of_each_end() 
     assert (mean(x, exists, torch.zeros(2)) == 0).all()
     torch.nn.init.normal_(mean.ends.weight, generator=draws)
     first, last = mean.ends.weight.split(4)
-    of = torch.stack([x[0, [0, 2]].mean(0), x[1, :4].mean(0)])[:, None]
-    torch.testing.assert_close(mean(x, 3 * exists, torch.tensor([0.0, 0.25])[:1].expand(2)), of @ first.mT)
-    torch.testing.assert_close(mean(x, exists, torch.full((2,), 0.25)), of @ (0.75 * first + 0.25 * last).mT)
+    average = torch.stack([x[0, [0, 2]].mean(0), x[1, :4].mean(0)])[:, None]
+    torch.testing.assert_close(mean(x, 3 * exists, torch.tensor([0.0, 0.25])[:1].expand(2)), average @ first.mT)
+    torch.testing.assert_close(mean(x, exists, torch.full((2,), 0.25)), average @ (0.75 * first + 0.25 * last).mT)
     assert torch.isfinite(mean(x, 0 * exists, torch.ones(2))).all()
 
 
 def test_a_field_contains_the_skip_path_of_the_mean(packed: Packed) -> None:
-    """The blocks output zero at first, so the velocity is the mean's part: equal for all slots, and only on content."""
+    """The blocks output zero at first, so the velocity is that of the skip path: equal for all slots, and only on content."""
     field = Field(16 + 3, SMALL, span=1.0)
     assert field.mean is not None
     torch.nn.init.normal_(field.mean.ends.weight)
@@ -252,7 +252,7 @@ def test_contrast_includes_the_negatives() -> None:
     assert float(MeanInfoNCE(near, 1.0)(true, true)) == pytest.approx(2 * among)
 
 
-def test_the_recipe_of_hermes_has_its_parameters() -> None:
+def test_the_hermes_recipe_has_the_size_and_the_settings_of_the_original() -> None:
     with torch.device("meta"):
         field = HERMES.network(256, 2048)
     assert sum(p.numel() for p in field.parameters()) == pytest.approx(313e6, rel=0.02)

@@ -1,4 +1,4 @@
-"""A Metamath database becomes pairs; near-duplicates never cross a split; invalid texts are named."""
+"""A Metamath database becomes pairs; near-duplicates never cross a split; errors name invalid texts."""
 
 import json
 import re
@@ -30,7 +30,7 @@ $( The identity law. $)
 id $p |- ( ph -> ph ) $= ( ) AB $.
 $( The identity law with another variable. $)
 idALT $p |- ( ch -> ch ) $= ( ) AB $.
-$( A comment that something stands behind. $)
+$( A comment that is not directly before a theorem. $)
 $c & $.
 lost $p |- ph $= ? $.
 $( Obsolete version of everything there is. $)
@@ -61,7 +61,7 @@ def test_duplicate_and_obsolete_theorems_are_left_out(database: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "message"), [("nowhere.mm", "apt install metamath-databases"), ("empty.mm", "no theorem")]
 )
-def test_a_file_that_is_not_a_database_is_named(tmp_path: Path, path: str, message: str) -> None:
+def test_a_file_that_is_not_a_database_is_named_in_the_error(tmp_path: Path, path: str, message: str) -> None:
     (tmp_path / "empty.mm").write_text("$( nothing $)")
     with pytest.raises(ValueError, match=f"{path}: .*{message}"):
         list(theorems(tmp_path / path))
@@ -134,7 +134,7 @@ def test_rows_survive_a_round_trip_and_ids_must_be_unique(tmp_path: Path, databa
         ('{"id": 7, "nl": 7, "formal": "y"}', "line 1: nl is 7"),
     ],
 )
-def test_invalid_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
+def test_invalid_lines_are_named_in_the_error(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "texts.jsonl").write_text(line + "\n", encoding="latin-1")
     with pytest.raises(ValueError, match=r"texts\.jsonl: ") as stopped:
         read_texts(tmp_path / "texts.jsonl")
@@ -171,14 +171,16 @@ def test_duplicates_of_either_text_of_a_public_set_are_one_group(tmp_path: Path)
 @pytest.mark.parametrize(
     ("ids", "message"), [(["a", "b", "a"], "rows 0 and 2 have the same name 'a'"), (["a", None], "row 1 has no name")]
 )
-def test_missing_and_repeated_ids_of_a_public_set_are_named(tmp_path: Path, ids: list, message: str) -> None:
+def test_missing_and_repeated_ids_of_a_public_set_are_named_in_the_error(
+    tmp_path: Path, ids: list, message: str
+) -> None:
     rows = [{"name": name, "informal_prefix": f"x {k}", "formal_statement": "t"} for k, name in enumerate(ids)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
     with pytest.raises(ValueError, match=rf"p\.parquet: {message}; give every row a unique name"):
         public("proofnet", tmp_path / "p.parquet")
 
 
-def test_truncated_and_empty_files_are_named(tmp_path: Path) -> None:
+def test_truncated_and_empty_files_are_named_in_the_error(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     pq.write_table(pa.table({"id": ["a"], "nl": ["x"], "formal": ["y"]}), path)
     path.write_bytes(path.read_bytes()[:-20])
