@@ -142,6 +142,7 @@ def test_help_of_a_verb_with_stored_defaults_is_that_of_the_verb() -> None:
     assert "Number of steps. (default: 7)" in shown.getvalue()
 
 
+@pytest.mark.slow
 def test_a_completion_script_completes_commands_and_options() -> None:
     """The script for bash, in bash."""
     script = """

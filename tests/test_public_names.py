@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 import monge
@@ -31,6 +32,7 @@ def test_every_public_name_imports_and_is_listed():
     assert set(monge.__all__) <= set(dir(monge))
 
 
+@pytest.mark.slow
 def test_the_extensions_of_the_docs_train(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[1] / "docs/concepts.md").read_text()

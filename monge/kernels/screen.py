@@ -1,8 +1,8 @@
 """Exact assignment of points from their bfloat16 product: only the entries that can matter are computed in full.
 
-The product of the rounded points gives the cost, minus the inner product of two points, to within a bound per row. Adding
-these bounds to the rows of the exact costs does not change the optimal permutation. A matrix in which some entries are such
-raised costs, and the others approximate costs, is therefore a lower bound of the raised costs. If all entries that its
+The product of the rounded points gives the cost -x_0 . x_1 to within a bound per row. Adding
+these bounds to the rows of the exact costs does not change the optimal permutation. A matrix that mixes such raised
+costs with approximate costs is a lower bound of the raised costs. If all entries that its
 optimal permutation selects are raised exact costs, this permutation is optimal for the exact costs as well.
 """
 
@@ -19,12 +19,12 @@ _UNIT, _SINGLE = 2.0**-8, 2.0**-24
 
 
 class Rounded(NamedTuple):
-    """Points minus their mean, rounded to bfloat16."""
+    """Points minus a centre, rounded to bfloat16."""
 
     bits: np.ndarray
     """uint16 (n, d): the bfloat16 numbers."""
     centre: np.ndarray
-    """float32 (d,): the mean."""
+    """float32 (d,): the mean of a sample of the points."""
     norm: np.ndarray
     """float64 (n,): an upper bound of the norm of each point."""
     error: np.ndarray
@@ -32,7 +32,7 @@ class Rounded(NamedTuple):
 
 
 def rounded(x: np.ndarray) -> Rounded:
-    """Return contiguous float32 points (n, d) minus their mean, in bfloat16. Non-finite points give non-finite norms."""
+    """Return contiguous float32 points (n, d) minus a centre, in bfloat16. Non-finite points give non-finite norms."""
     n, d = x.shape
     result = Rounded(np.empty((n, d), np.uint16), np.empty(d, np.float32), np.empty(n), np.empty(n))
     _round(x, *result)

@@ -23,7 +23,8 @@ def assignment(cost: Shaped[Tensor, "*b n m"], *, prices: Float[Tensor, "*b m"] 
     With n = m, p is a permutation. With n < m, each row gets a distinct column; with n > m, each column gets a distinct
     row, and rows without a column have -1. An infinite cost forbids a pair. Exact for the given matrix at any scale,
     integers included. `prices`, column duals, warm-start the search; they require a square cost without forbidden pairs.
-    ValueError if an entry is nan or -inf, or if the forbidden pairs rule out every assignment of min(n, m) pairs.
+    ValueError if an entry is nan or -inf, if the forbidden pairs rule out every assignment of min(n, m) pairs, or if
+    integers are too large to be solved exactly in float64.
 
     >>> assignment(torch.tensor([[4.0, 1.0, 9.0], [2.0, 0.0, 5.0]]))
     tensor([1, 0])

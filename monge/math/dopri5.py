@@ -38,8 +38,8 @@ def dopri5(*, rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 10_000) -
 
     Each sample has its own step size and accepts or rejects its own steps, so its result does not depend on the rest of
     the batch; the batch is evaluated until the last sample finishes. Tolerances below the precision of the state's dtype
-    (0.8 % for bfloat16) are raised to it. ArithmeticError if a velocity is not finite, or if a sample does not reach the
-    next knot in `max_steps` steps.
+    (0.8 % for bfloat16) are raised to it. ArithmeticError if a velocity remains non-finite at shorter steps, or if a
+    sample does not reach the next knot in `max_steps` steps.
 
     >>> from monge.math.solve import integrate
     >>> integrate(lambda x, t: -x, torch.ones(1, 1), [0.0, 1.0], step=dopri5())

@@ -107,7 +107,7 @@ def frechet(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"]) -> float:
     """Squared Frechet distance between the Gaussians of two sets of features. Heusel et al. 1706.08500, eq. 6.
 
     tr sqrt(A B), where A = U^T U and B = V^T V for centred and scaled features U and V, is the sum of the singular values
-    of U V^T, which is n x m. With more points than features, U and V are replaced by D x D roots. The cost is of order
+    of U V^T, which is n x m. With more points than features, U and V are replaced by D x D roots. The SVD costs of order
     min(n, D)^3, and singular covariances need no offset.
 
     >>> x = torch.tensor([[0.0], [1.0]])
@@ -186,7 +186,7 @@ def memorisation(fake: Shaped[Tensor, "n D"], train: Shaped[Tensor, "m D"], held
 def path_energy(v: Velocity, x_0: Float[Tensor, "B *s"], *, steps: int = 100) -> tuple[Tensor, float]:
     """(x at t = 1, the mean of the squared speed along the flow), by `steps` Euler steps.
 
-    With w2, the squared W2 between the ends, energy / w2 - 1 is the normalised path energy of Tong et al. 2302.00482,
+    With w2, the squared W2 between the ends, |energy - w2| / w2 is the normalised path energy of Tong et al. 2302.00482,
     eq. 20: 0 for OT.
 
     >>> x, energy = path_energy(lambda x, t: torch.ones_like(x), torch.zeros(1, 2))

@@ -61,9 +61,10 @@ def optimal_permutation(
     """The permutation p that minimises sum_i |x_0[i] - x_1[p[i]]|^2, exact up to float32 rounding of the costs.
 
     If that rounding is not small compared with the costs (tight clusters far apart, points too small or too large for
-    float32), products are computed in float64. `prices`, column duals of -x_0 . x_1, warm-start the search. On processors
-    with bfloat16 multiplication, large float32 problems are screened with a bfloat16 product, which is twice as fast, and
-    only the pairs that can matter are computed in full.
+    float32), products are computed in float64. `prices`, column duals of -x_0 . x_1, warm-start the search. On CPUs with
+    bfloat16 multiplication and at most two threads, large float32 problems are screened with a bfloat16 product, which is
+    twice as fast, and only the pairs that can matter are computed in full. ValueError if the shapes differ or a point is not
+    finite.
 
     >>> optimal_permutation(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.5], [-0.5]]))
     tensor([1, 0])
@@ -182,7 +183,7 @@ def sinkhorn(
     """The entropic plan with uniform marginals, in the log domain. Peyre & Cuturi 2019, sec. 4.4.
 
     epsilon is in units of cost. The loop stops when the marginal error is below `tolerance` or after `max_iterations`; the
-    plan holds both numbers. Integer costs are solved in float64, and the plan of half-precision costs is float32. Gradients
+    plan holds both numbers. Integer costs give a float64 plan, half-precision costs a float32 one. Gradients
     do not flow through the loop; at the optimum d(cost of the plan) = plan * d(cost). ValueError if epsilon is not positive,
     or if the cost is empty or not finite.
 

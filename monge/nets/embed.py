@@ -15,7 +15,7 @@ def sinusoidal(positions: Float[Tensor, "*b"], width: int, *, longest: float = 1
 
 
 class Rotary(nn.Module):
-    """Rotates queries and keys by their positions, along one axis or several. Su et al. 2104.09864, eq. 34.
+    """Angles that rotate queries and keys by their positions, along one axis or several. Su et al. 2104.09864, eq. 34.
 
     With several axes (an image has two), the head's channels are divided among them.
     """

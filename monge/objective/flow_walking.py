@@ -13,7 +13,7 @@ from monge.objective.flow_matching import masked_mean
 
 
 class FlowWalking(Objective):
-    """E |end - x_1|^2, where `end` is reached from x_0 in `steps` solver steps at sorted uniform times, drawn per sample.
+    """Mean squared entry of end - x_1; `end` is reached from x_0 in `steps` solver steps at sorted uniform times per sample.
 
     With `reverse`, the trajectory runs from x_1 to x_0, with t from 1 to 0, and the target is x_0. If given,
     `endpoint_loss(end, target)` is added to the squared error.

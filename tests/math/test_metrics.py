@@ -175,7 +175,7 @@ def test_two_crossed_pairs_of_four_give_a_ratio_of_one_half():
 
 
 def test_large_float32_states_are_not_recoupled_by_rounding(draw):
-    """An entropic plan would fail here: exp(-cost / 0.1) of such states is 0 everywhere, for a ratio of 0.996."""
+    """An entropic plan would fail here: exp(-cost / 0.1) of such states is 0 everywhere, which gives a ratio of 0.996."""
     h_m = 20 * draw(0, 256, 512)
     h_m[:, 3] += 3000  # a massive dimension
     h_n = h_m + 4 * draw(1, 256, 512)

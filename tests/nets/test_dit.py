@@ -45,7 +45,7 @@ def test_tokens_that_swap_with_their_positions_swap_their_velocities(draw, stir,
 
 
 @every_shape
-def test_the_order_of_the_tokens_matters_without_positions(draw, stir, shape):
+def test_the_order_of_the_tokens_matters_unless_positions_are_given(draw, stir, shape):
     net, x, t = stir(DiT(3, shape), size=0.5), draw(0, 2, 6, 3), draw(1, 2).sigmoid()
     assert (net(x.flip(1), t) - net(x, t).flip(1)).abs().max() > 1e-3
 

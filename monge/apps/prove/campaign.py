@@ -42,8 +42,8 @@ def run(
 
     `on_result` is called with each new result. After a worker process crashes, a new fleet starts and the theorems in progress
     are searched one at a time; a theorem that crashes two fleets by itself is quarantined. Crashes of Lean servers are handled
-    in lean/supervisor.py. ValueError if `directory` holds another run, or any run without `resume`. WorkerCrashed if no
-    theorem was in progress, or if theorems are quarantined one after another and none finishes.
+    in lean/supervisor.py. ValueError if `directory` holds results of another run, or any results without `resume`.
+    WorkerCrashed if no theorem was in progress, or if theorems are quarantined one after another and none finishes.
     """
     with locked(directory):
         config = _open(config, theorems, directory, source or Source(), resume=resume)

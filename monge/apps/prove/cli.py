@@ -65,7 +65,7 @@ def demo(
 
 
 WITH_DEFAULTS = {verb.__name__: partial(with_stored_settings, verb) for verb in (search, probe, demo)}
-"""Verbs whose flags default to stored settings: from their arguments to the verb with these defaults."""
+"""Verbs whose flags default to stored settings. Each value maps a verb's arguments to the verb with these defaults."""
 VERBS = {
     "setup": setup,
     "search": search,

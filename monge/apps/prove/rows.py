@@ -27,7 +27,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Row:
-    """A text that contains at least one theorem, and its metadata."""
+    """A text to search for theorems, or the name of a library theorem, with its metadata."""
 
     pieces: tuple[Piece, ...]
     """Parts of the text, with imports replaced by spaces."""
@@ -81,7 +81,7 @@ def _plain(text: str) -> str:
 
 
 def lean_row(path: Path) -> Row:
-    """A .lean file as one row."""
+    """A .lean file as one row. ValueError if it is not UTF-8 or has a `prelude`."""
     imports, text = without_imports(decoded(path.read_bytes()))
     return Row((Piece(text, str(path)),), imports or ("Init",), str(path), path.stem, complete=True)
 

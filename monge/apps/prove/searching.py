@@ -72,7 +72,7 @@ def search(
         split: Part of the theorems to search.
         limit: Maximum number of theorems; default: all.
         policy: Source of tactics: a template that reads the goal, a list of probe tactics, a model server, or a local model.
-        model: Model of --policy server, by its name there, or of --policy local, a directory or a name on the hub.
+        model: Name of the model on the server (--policy server), or its directory or name on the hub (--policy local).
         url: Base URL of the model server, up to its version.
         temperature: Sampling temperature of the model.
         order: State to expand next: the one with the best score, the oldest, a random one, or the one selected by PUCT.
@@ -263,7 +263,8 @@ def probe(
 
 
 def with_stored_settings(verb: Callable[..., None], arguments: Sequence[str]) -> Callable[..., None]:
-    """A verb whose flags default to stored settings: with `--resume` those of the run in `--out`, with `--config` its file."""
+    """A verb whose flags default to stored settings: with `--resume` those of the run in `--out`, with `--config` those in the
+    file."""
     values, named = bind(verb, arguments, f"monge prove {verb.__name__}")
     parameters = inspect.signature(verb).parameters
     flags = inspect.signature(verb).bind(*values, **named).arguments

@@ -39,7 +39,7 @@ def read(
 
     Lean's parser splits the texts: that of the toolchain that `lean` returns (default: the WebAssembly build). Files in the
     benchmark's format need no Lean. A row or file that cannot be read gives a flaw, and reading continues; it stops after
-    `limit` theorems. ValueError if there is no theorem.
+    `limit` theorems. FileNotFoundError if `path` does not exist; ValueError for another type of file, or without a theorem.
     """
     reading, others = Reading([], []), 0
     with Splitter(lean) as splitter:

@@ -97,7 +97,8 @@ class Result:
     exclude_importers: tuple[str, ...] = ()
     """Modules whose importers the proof must not use."""
     restates: str = ""
-    """Library theorem that this one restates; the proof must use neither its module nor anything that imports that module."""
+    """Library theorem that this one restates; the proof must use neither the theorems of its module nor anything that imports
+    that module."""
     explicit: str = ""
     """Statement as elaborated, with every argument and universe level."""
     instances: tuple[str, ...] = ()

@@ -163,6 +163,7 @@ def test_a_file_of_another_type_is_rejected(tmp_path):
         read(path)
 
 
+@pytest.mark.slow
 def test_files_are_in_utf_8_whatever_the_locale(tmp_path):
     locale = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     command = [sys.executable, "-m", "monge", "prove", "export-pairs", "--out", str(tmp_path / "texts.jsonl")]

@@ -113,12 +113,12 @@ class LeanServer:
 
     @answered
     def statement(self, theorem: Theorem, budget: Budget | None = None) -> dict[str, Any]:
-        """The elaborated statement: its text and its declarations."""
+        """The elaborated statement: its text and declarations. ValueError with Lean's message if it or its header is bad."""
         return self._elaborate("state", theorem, budget or self.budget, **theorem.restrictions)
 
     @answered
     def compile(self, theorem: Theorem, text: str, budget: Budget | None = None) -> dict[str, Any] | Rejection:
-        """The declarations of a theorem compiled with its proof, or Lean's errors."""
+        """The declarations of a theorem compiled with its proof, or Lean's errors. ValueError if the header is invalid."""
         budget = budget or self.budget
         fields = {"header": self._header_of(theorem, budget), "name": theorem.name, "text": text}
         answer = self.request("compile", seconds=budget.seconds, **fields, **theorem.restrictions)

@@ -36,7 +36,7 @@ def embedded_root() -> Path:
 
 
 def embedded_lean() -> Toolchain:
-    """The WebAssembly build of Lean. FileNotFoundError if it is not set up."""
+    """The WebAssembly build of Lean. FileNotFoundError if it or Node is missing; ValueError if Node is too old."""
     root = embedded_root()
     if not (root / f"server-{digest(*sources())}").is_dir():
         raise FileNotFoundError("Lean is not set up; run `monge prove setup`")

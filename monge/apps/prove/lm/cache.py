@@ -1,4 +1,4 @@
-"""A cache of suggestions, so that no prompt is sent twice: recent ones in memory, all of them in a file."""
+"""A cache of suggestions: recent ones in memory, and all of them in a file if one is given."""
 
 import json
 import sqlite3

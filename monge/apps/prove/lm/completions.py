@@ -41,9 +41,9 @@ READER_VERSION = 2
 class Completions:
     """Suggests the first tactic of each of a server's answers.
 
-    A tactic's logp is the sum of the server's log-probabilities of the tokens that contain it, each given all tokens before it;
-    of all tokens of the answer if their positions are unknown. Among answers with the same tactic, the likeliest counts. If a
-    request is lost, or rejected by a server that answers others (for example because it is too long), its state gets the
+    A tactic's logp is the sum of the server's log-probabilities of the tokens that contain it, each given all tokens before it,
+    or of all tokens of the answer if their positions are unknown. Among answers with the same tactic, the likeliest counts. If
+    a request is lost, or rejected by a server that answers others (for example because it is too long), its state gets the
     suggestions received before, if any. An answer without valid log-probabilities, or with a tactic that is too long, is
     dropped. `missed` has a line for each of these cases. Samples depend on the seed if the server supports seeds; cached
     answers are reused for the same seed only.

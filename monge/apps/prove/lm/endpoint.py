@@ -130,8 +130,8 @@ class HTTPClient:
     def ask(self, body: Mapping[str, Any]) -> Any:
         """The server's answer, parsed from JSON.
 
-        RequestRejected or another ValueError with the server's message if it rejects the request; RequestFailed if it
-        cannot be reached; ConnectionError while the circuit is open.
+        RequestRejected or another ValueError with the server's message if it rejects the request; RequestFailed if
+        every attempt fails or the server asks for too long a delay; ConnectionError while the circuit is open.
         """
         with self.circuit.guard():
             return self._with_retries(body)
