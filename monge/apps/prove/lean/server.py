@@ -113,7 +113,7 @@ class LeanServer:
 
     @answered
     def statement(self, theorem: Theorem, budget: Budget | None = None) -> dict[str, Any]:
-        """The elaborated statement: its text and declarations. ValueError with Lean's message if it or its header is bad."""
+        """The elaborated statement: text and declarations. ValueError with Lean's message if it or its header is invalid."""
         return self._elaborate("state", theorem, budget or self.budget, **theorem.restrictions)
 
     @answered
