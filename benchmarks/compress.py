@@ -204,7 +204,7 @@ def untrained(removed: tuple[int, ...] = (5, 10, 15)) -> None:
 def _untrained(model: Any, ids: Any, held_out: Any, measured: Any, count: int) -> Iterator[tuple[str, Quality]]:
     """Yields the name of a rival and its quality."""
     spans = {span: maps for span, maps in measured.maps.items() if span[1] - span[0] == count}
-    rows = list(candidates(model, ids[:8], measured._replace(maps=spans)))  # chosen on training text
+    rows = candidates(model, ids[:8], measured._replace(maps=spans))  # chosen on training text
 
     def skipped(start: int, end: int) -> Quality:
         return quality(Teacher(model, start, end), held_out, lambda x: x)

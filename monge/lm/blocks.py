@@ -1,10 +1,13 @@
 """Transformer blocks: find them in any model, and replace them."""
 
+import copy
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def blocks_of(model: nn.Module) -> nn.ModuleList:
@@ -69,6 +72,11 @@ def replace_blocks(model: nn.Module, start: int, end: int, *modules: nn.Module) 
             if isinstance(getattr(part, "layer_idx", None), int):
                 part.layer_idx = number  # pyright: ignore[reportAttributeAccessIssue]
     return removed
+
+
+def shared_copy(model: M) -> M:
+    """A copy of the model's modules that shares all parameters with it, so that blocks can be replaced in one of them."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 class Graft(nn.Module):

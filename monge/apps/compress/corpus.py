@@ -10,6 +10,8 @@ from torch import Tensor
 
 from monge.math.random import split_of
 
+DOCUMENTATION = Path("/usr/share/doc/python3.11/html/_sources")
+"""The text of the demo: Python's documentation, from Debian's package python3.11-doc."""
 SUFFIXES = (".txt", ".md", ".rst")
 SHARES = {"training": 0.9, "held_out": 0.1}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from monge.apps.compress.objectives import divergence
 from monge.apps.compress.teacher import Teacher
+from monge.math.types import Pair
 
 Student = Callable[[Tensor], Tensor]
 """The state after the replaced layers from that before them."""
@@ -35,29 +36,23 @@ class Quality(NamedTuple):
 @torch.no_grad()
 def quality(teacher: Teacher, ids: Int[Tensor, "n length"], student: Student | None, *, size: int = 4) -> Quality:
     """The quality of a student on sequences, `size` at a time. None stands for the teacher itself."""
-    sums, ratios = _Sums(), []
-    device = next(teacher.model.parameters()).device
+    measures, device = Measures(), next(teacher.model.parameters()).device
     for part in ids.split(size):
-        part = part.to(device)
-        pair = teacher.pair(part)
+        pair = teacher.pair(part.to(device))
         end = pair.x_1 if student is None else student(pair.x_0)
-        sums.add(part, teacher.logits(pair.x_1), teacher.logits(end))
-        squared, displacement = ((a - pair.x_1)[pair.mask].float().square().sum(-1) for a in (end, pair.x_0))
-        ratios.append(torch.stack([squared, displacement]).double().cpu())
-    squared, displacement = torch.cat(ratios, 1)
-    median = float((squared / displacement.clamp_min(1e-20)).median())
-    return sums.quality(float(squared.sum() / displacement.sum()), median)
+        measures.add(part.to(device), teacher.logits(pair.x_1), teacher.logits(end))
+        measures.add_states(pair, end)
+    return measures.quality()
 
 
 @torch.no_grad()
 def quality_of_model(teacher: nn.Module, ids: Int[Tensor, "n length"], student: nn.Module, *, size: int = 4) -> Quality:
     """The quality of a causal model that has no state to compare: both state errors are nan."""
-    sums, device = _Sums(), next(teacher.parameters()).device
+    measures, device = Measures(), next(teacher.parameters()).device
     for part in ids.split(size):
         part = part.to(device)
-        target, logits = (model(input_ids=part, use_cache=False).logits for model in (teacher, student))
-        sums.add(part, target, logits)
-    return sums.quality(math.nan, math.nan)
+        measures.add(part, *(model(input_ids=part, use_cache=False).logits for model in (teacher, student)))
+    return measures.quality()
 
 
 @torch.no_grad()
@@ -71,20 +66,35 @@ def perplexity(model: nn.Module, ids: Int[Tensor, "n length"], *, size: int = 4)
     return math.exp(total / (len(ids) * (ids.shape[1] - 1)))
 
 
-class _Sums:
-    """Sums over tokens from which the measures of the logits follow."""
+class Measures:
+    """Sums over batches from which the quality of a student follows."""
 
     def __init__(self) -> None:
-        self.tokens, self.predicted, self.values = 0, 0, torch.zeros(3, dtype=torch.float64)
+        self.tokens, self.predicted, self.sums = 0, 0, torch.zeros(3, dtype=torch.float64)
+        self.errors: list[Float[Tensor, "2 n"]] = []
 
     def add(self, ids: Int[Tensor, "B N"], target: Float[Tensor, "B N V"], logits: Float[Tensor, "B N V"]) -> None:
+        """Add the logits of teacher and student on a batch of token ids."""
         nll = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum")
         agree = (target.argmax(-1) == logits.argmax(-1)).sum()
         values = divergence(target, logits).sum(), nll, agree
-        self.values += torch.stack([value.double().cpu() for value in values])
+        self.sums += torch.stack([value.double().cpu() for value in values])
         self.tokens += ids.numel()
         self.predicted += len(ids) * (ids.shape[1] - 1)
 
-    def quality(self, error: float, median_error: float) -> Quality:
-        kl, nll, agree = self.values.tolist()
-        return Quality(kl / self.tokens, math.exp(nll / self.predicted), agree / self.tokens, error, median_error)
+    def add_states(self, pair: Pair, end: Float[Tensor, "B N D"]) -> None:
+        """Add the student's states after the replaced layers, where the pair's mask is True."""
+        errors = [(a - pair.x_1)[pair.mask].float().square().sum(-1) for a in (end, pair.x_0)]
+        self.errors.append(torch.stack(errors).double().cpu())
+
+    def quality(self) -> Quality:
+        """The measures of everything added; state errors are nan without states."""
+        kl, nll, agree = self.sums.tolist()
+        squared, displacement = torch.cat(self.errors, 1) if self.errors else torch.full((2, 1), math.nan)
+        return Quality(
+            kl / self.tokens,
+            math.exp(nll / self.predicted),
+            agree / self.tokens,
+            float(squared.sum() / displacement.sum()),
+            float((squared / displacement.clamp_min(1e-20)).median()),
+        )

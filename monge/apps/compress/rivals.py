@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from monge.apps.compress.affine import Moments
 from monge.apps.compress.estimator import parts_of
 from monge.apps.compress.evaluate import perplexity
-from monge.lm.blocks import blocks_of, replace_blocks
+from monge.lm.blocks import blocks_of, replace_blocks, shared_copy
 from monge.lm.hidden import hidden_at
 
 
 def without(model: nn.Module, layers: Iterable[int]) -> nn.Module:
     """The model without these layers. It shares all parameters with `model`."""
-    result = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    result = shared_copy(model)
     for layer in sorted(set(layers), reverse=True):
         replace_blocks(result, layer, layer + 1)
     return result

@@ -1,8 +1,9 @@
 """Criteria for the layers to replace: recoupling ratio, block influence, angular distance, removal, least-squares map."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from monge.apps.compress.affine import AffineMap, Moments
-from monge.apps.compress.evaluate import Quality, quality
-from monge.apps.compress.teacher import Teacher
+from monge.apps.compress.evaluate import Measures, Quality
+from monge.apps.compress.teacher import Teacher, pair_of
 from monge.lm.blocks import blocks_of
 from monge.lm.hidden import hidden_at
 from monge.math.interval import Interval
@@ -20,6 +21,8 @@ from monge.math.metrics import recoupling_ratio
 from monge.math.random import seeded
 
 Range = tuple[int, int]
+Work = tuple[int, Range]
+"""Number of a batch and a range."""
 
 
 class Criteria(NamedTuple):
@@ -99,24 +102,43 @@ class Candidate(NamedTuple):
     """Of the model with the least-squares map in their place."""
 
 
+@torch.no_grad()
 def candidates(
-    model: nn.Module, ids: Int[Tensor, "m length"], measured: Criteria, *, batch_size: int = 4
-) -> Iterator[Candidate]:
-    """Yields each range of `measured.maps` with the quality of its students on held-out sequences."""
-    for (start, end), affine in measured.maps.items():
-        teacher = Teacher(model, start, end)
-        removed = quality(teacher, ids, lambda x_0: x_0, size=batch_size)
-        mapped = quality(teacher, ids, affine.apply, size=batch_size)
-        influence = float(measured.influence[start:end].sum())
-        yield Candidate(
-            start,
-            end,
+    model: nn.Module,
+    ids: Int[Tensor, "m length"],
+    measured: Criteria,
+    *,
+    batch_size: int = 4,
+    progress: Callable[[Sequence[Work]], Iterable[Work]] = iter,
+) -> list[Candidate]:
+    """The ranges of `measured.maps`, with the quality of their students on held-out sequences.
+
+    `progress` wraps the list of pieces of work, for a progress bar.
+    """
+    teachers = {span: Teacher(model, *span) for span in measured.maps}
+    measures = {span: (Measures(), Measures()) for span in measured.maps}
+    depth, device = len(blocks_of(model)), next(model.parameters()).device
+    batches, cached = ids.split(batch_size), (-1, [], torch.empty(0))
+    for number, span in progress([(number, span) for number in range(len(batches)) for span in teachers]):
+        part, teacher = batches[number].to(device), teachers[span]
+        if cached[0] != number:
+            states = hidden_at(model, part, range(depth + 1))
+            cached = number, states, teacher.logits(states[span[1]])
+        _, states, target = cached
+        pair = pair_of(states[span[0]], states[span[1]])
+        for student, end in zip(measures[span], (pair.x_0, measured.maps[span].apply(pair.x_0)), strict=True):
+            student.add(part, target, teacher.logits(end))
+            student.add_states(pair, end)
+    return [
+        Candidate(
+            *(start, end),
             measured.recoupling_of(start, end),
-            influence,
+            float(measured.influence[start:end].sum()),
             float(measured.angle[start, end]),
-            removed,
-            mapped,
+            *(student.quality() for student in measures[start, end]),
         )
+        for start, end in teachers
+    ]
 
 
 def ranges_of(depth: int, counts: Sequence[int]) -> list[Range]:
@@ -149,3 +171,29 @@ def as_json(fingerprint: dict[str, Any], measured: Criteria, rows: Sequence[Cand
         for row in rows
     ]
     return {"teacher": fingerprint, **matrices, "influence": measured.influence.tolist(), "ranges": ranges}
+
+
+def removal_curve(ranges: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """The smallest divergence by number of removed layers, from the ranges in select.json; 0 layers have divergence 0."""
+    curve = {0: 0.0}
+    for row in ranges:
+        count = row["end"] - row["start"]
+        curve[count] = min(curve.get(count, math.inf), row["removed"]["kl"])
+    return dict(sorted(curve.items()))
+
+
+def equivalent_skip(kl: float, curve: Mapping[int, float]) -> float:
+    """The number of layers whose removal from the best place costs this divergence, by linear interpolation.
+
+    The largest number in the curve if even its removal costs less. A number of layers is left out of the curve if removing
+    more costs less.
+
+    >>> round(equivalent_skip(0.3, {0: 0.0, 1: 0.2, 2: 0.6, 3: 0.5}), 3)
+    1.667
+    """
+    counts = sorted(curve)
+    kept = [n for n in counts if all(curve[n] < curve[m] for m in counts if m > n)]
+    for low, high in pairwise(kept):
+        if kl <= curve[high]:
+            return low + (high - low) * max(kl - curve[low], 0.0) / (curve[high] - curve[low])
+    return float(kept[-1])

@@ -1,13 +1,12 @@
 """The original language model, frozen: hidden states at the ends of the replaced layers, and the layers after them."""
 
-import copy
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from monge.lm.blocks import blocks_of, replace_blocks
+from monge.lm.blocks import blocks_of, replace_blocks, shared_copy
 from monge.lm.hidden import hidden_at
 from monge.math.types import Pair
 
@@ -25,9 +24,7 @@ class Teacher(nn.Module):
             raise ValueError(f"layers [{start}, {end}): the model has {depth}; give 0 <= start < end <= {depth}")
         self.model, self.start, self.end = model.eval().requires_grad_(False), start, end
         self.injected = _Injected()
-        # the copy shares every parameter with the model
-        shared = {id(parameter): parameter for parameter in model.parameters()}
-        self._tail = copy.deepcopy(model, shared)
+        self._tail = shared_copy(model)
         replace_blocks(self._tail, 0, end, self.injected)
 
     @torch.no_grad()
@@ -37,10 +34,7 @@ class Teacher(nn.Module):
         The mask leaves out the first token of each sequence. Its displacement, that of an attention sink, can be hundreds of
         times as large as those of other tokens, and would dominate every squared error.
         """
-        x_0, x_1 = hidden_at(self.model, ids, [self.start, self.end])
-        mask = torch.ones(x_0.shape[:2], dtype=torch.bool, device=x_0.device)
-        mask[:, 0] = False
-        return Pair(x_0, x_1, mask, {"start": x_0})
+        return pair_of(*hidden_at(self.model, ids, [self.start, self.end]))
 
     def logits(self, x_1: Float[Tensor, "B N D"]) -> Float[Tensor, "B N vocabulary"]:
         """The logits of the remaining layers after the state x_1, with gradients with respect to it."""
@@ -56,3 +50,10 @@ class _Injected(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         return self.state.to(hidden_states.dtype)
+
+
+def pair_of(x_0: Float[Tensor, "B N D"], x_1: Float[Tensor, "B N D"]) -> Pair:
+    """States as a pair, with cond["start"] = x_0 and a mask without the first token of each sequence."""
+    mask = torch.ones(x_0.shape[:2], dtype=torch.bool, device=x_0.device)
+    mask[:, 0] = False
+    return Pair(x_0, x_1, mask, {"start": x_0})

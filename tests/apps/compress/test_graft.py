@@ -19,13 +19,14 @@ from monge.lm.blocks import blocks_of, replace_blocks
 from monge.lm.hidden import hidden_at
 
 
-def student(family: str, *, steps: int = 1, solver: str = "euler") -> Any:
-    """The teacher with layers [1, 4) replaced by a flow with random modulation, map and gate."""
+def student(family: str, *, steps: int = 1, solver: str = "euler", start: int = 1, **options: Any) -> Any:
+    """The teacher with layers [start, 4) replaced by a flow with random modulation, map and gate."""
     model = teacher(family)
-    estimator = estimator_of(model, 1, 4, rank=4)
-    for parameter in (*estimator.map.parameters(), *estimator.blocks[0].modulation.parameters(), *estimator.gates):
+    estimator = estimator_of(model, start, 4, rank=4, **options)
+    parts = [estimator.map, *(block.modulation for block in estimator.blocks), estimator.gates]
+    for parameter in (parameter for part in parts if part is not None for parameter in part.parameters()):
         torch.nn.init.normal_(parameter, std=0.1)
-    graft(model, estimator, 1, 4, steps=steps, solver=solver)
+    graft(model, estimator, start, 4, steps=steps, solver=solver)
     return model.eval()
 
 
@@ -76,6 +77,37 @@ def test_logits_with_a_cache_equal_those_without(family: str, steps: int, solver
     assert len(cache.layers) == 4 - 1 + evaluations
 
 
+@pytest.mark.parametrize("options", [{"layers": []}, {"layers": [1, 2, 3]}, {"affine": False}], ids=str)
+@pytest.mark.parametrize("start", [0, 1])
+@torch.no_grad()
+def test_parts_of_a_flow_cache_and_generate_correctly(start: int, options: dict[str, Any]) -> None:
+    model = student("llama", steps=3, start=start, **options)
+    expected = model(input_ids=IDS).logits
+    first = model(input_ids=IDS[:, :7], use_cache=True)
+    second = model(input_ids=IDS[:, 7:], past_key_values=first.past_key_values, use_cache=True)
+    assert_close(torch.cat([first.logits, second.logits], 1), expected, rtol=0, atol=1e-4)
+    cached, uncached = (model.generate(IDS, max_new_tokens=6, do_sample=False, use_cache=use) for use in (True, False))
+    assert torch.equal(cached, uncached)
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "rk4"])
+@torch.no_grad()
+def test_with_the_gates_closed_every_solver_gives_the_map(solver: str) -> None:
+    model = teacher("llama")
+    x_0, x_1 = hidden_at(model, IDS, [1, 4])
+    affine = least_squares([(x_0, x_1)])
+    graft(model, estimator_of(model, 1, 4, layers=[1, 3]).start_from(affine), 1, 4, steps=4, solver=solver)
+    assert_close(hidden_at(model, IDS, [2])[0], affine.apply(x_0), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_three_layers_in_three_euler_steps_are_the_three_layers() -> None:
+    model, expected = teacher("llama"), teacher("llama")
+    replace_blocks(expected, 1, 4, *[copy.deepcopy(blocks_of(expected)[number]) for number in (1, 3, 2)])
+    graft(model, estimator_of(model, 1, 4, layers=[1, 3, 2]), 1, 4, steps=3)
+    assert_close(model(input_ids=IDS).logits, expected(input_ids=IDS).logits, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_padding_on_the_left_does_not_change_the_logits(family: str) -> None:
@@ -108,11 +140,14 @@ print(len(folders))
 def test_a_saved_model_has_the_same_logits_in_a_new_process(tmp_path: Path) -> None:
     from monge.apps.compress.modeling import wrapped
 
-    for family in FAMILIES:
-        model = wrapped(student(family, steps=2), 1, 3)
-        model.save_pretrained(tmp_path / family / "model")
+    variants: dict[str, dict[str, Any]] = {family: {"family": family} for family in FAMILIES}
+    variants |= {"map": {"family": "llama", "layers": []}, "two": {"family": "llama", "layers": [1, 2]}}
+    variants |= {"layer": {"family": "gpt2", "affine": False}}
+    for name, options in variants.items():
+        model = wrapped(student(steps=2, **options), 1, 3)
+        model.save_pretrained(tmp_path / name / "model")
         with torch.no_grad():
             text = model.generate(IDS, max_new_tokens=4, do_sample=False)
-            save_file({"ids": IDS, "logits": model(input_ids=IDS).logits, "text": text}, tmp_path / family / "expected")
+            save_file({"ids": IDS, "logits": model(input_ids=IDS).logits, "text": text}, tmp_path / name / "expected")
     loaded = subprocess.run([sys.executable, "-c", SCRIPT, tmp_path], check=True, capture_output=True, text=True)
-    assert int(loaded.stdout) == len(FAMILIES)
+    assert int(loaded.stdout) == len(variants)

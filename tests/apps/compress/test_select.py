@@ -11,7 +11,15 @@ from torch.testing import assert_close
 
 from monge.apps.compress.affine import least_squares
 from monge.apps.compress.evaluate import quality
-from monge.apps.compress.select import Candidate, Criteria, candidates, criteria, ranges_of
+from monge.apps.compress.select import (
+    Candidate,
+    Criteria,
+    candidates,
+    criteria,
+    equivalent_skip,
+    ranges_of,
+    removal_curve,
+)
 from monge.apps.compress.teacher import Teacher
 from monge.cli import main
 from monge.lm.hidden import hidden_at
@@ -105,3 +113,11 @@ def test_invalid_options_give_one_sentence(language_model: Path, text: Path, tmp
     assert main(["compress", "select", *flags, *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_equivalent_skip_inverts_the_best_removal_of_each_number_of_layers():
+    spans = [(0, 1, 0.4), (1, 2, 0.2), (0, 2, 0.9), (1, 3, 0.6), (0, 3, 0.5)]
+    curve = removal_curve([{"start": m, "end": n, "removed": {"kl": kl}} for m, n, kl in spans])
+    assert curve == {0: 0.0, 1: 0.2, 2: 0.6, 3: 0.5}
+    assert [equivalent_skip(kl, curve) for kl in (0.0, 0.1, 0.2, 0.5, 0.7)] == [0, 0.5, 1, 3, 3]
+    assert equivalent_skip(0.35, curve) == pytest.approx(2)  # removing two is worse than removing three

@@ -4,14 +4,15 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
-from monge.apps.compress.cli import _table
 from monge.apps.compress.evaluate import Quality
+from monge.apps.compress.measuring import _qualities
 from monge.cli import main
 from monge.lm.load import causal
 from monge.training.log import read_records
@@ -48,9 +49,9 @@ def train(language_model: Path, text: Path, tmp_path: Path) -> Train:
 @pytest.mark.parametrize("method", ["kl", "sfm", "fw", "hybrid", "regress"])
 def test_every_method_trains_evaluates_and_exports(train: Train, tmp_path: Path, capsys, method: str) -> None:
     assert train("--method", method, "--flow-steps", 2, "--solver", "midpoint") == 0
-    assert main(["compress", "evaluate", str(tmp_path / "run"), "--limit", "3"]) == 0
-    rows = json.loads((tmp_path / "run/evaluation.json").read_text())
-    assert list(rows) == ["teacher", "skip the layers", "least-squares map", f"flow, {method}"]
+    assert main(["compress", "evaluate", str(tmp_path / "run"), "--limit", "3", "--prompts", "0"]) == 0
+    rows = json.loads((tmp_path / "run/evaluation.json").read_text())["quality"]
+    assert list(rows) == ["teacher", "skip the layers", "least-squares map", "flow, 2 midpoint"]
     assert rows["teacher"]["kl"] == 0
     assert rows["skip the layers"]["error"] == pytest.approx(1)
     assert main(["compress", "export", str(tmp_path / "run"), "--out", str(tmp_path / "smaller")]) == 0
@@ -62,6 +63,91 @@ def test_every_method_trains_evaluates_and_exports(train: Train, tmp_path: Path,
     assert (smaller.flow.steps, smaller.flow.solver) == (2, "midpoint")
     assert smaller.base.config.num_hidden_layers == 2
     assert main(["compress", "export", str(tmp_path / "run"), "--out", str(tmp_path / "smaller")]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--parts", "map"],
+        ["--parts", "layer", "--init", "layer", "--method", "regress"],
+        ["--init", "average", "--rank", "None"],
+        ["--layers", 2, "--flow-steps", 2],
+        ["--method", "sfm", "--then", "kl", "--then-steps", 2],
+    ],
+    ids=lambda flags: " ".join(map(str, flags)),
+)
+def test_every_kind_of_student_trains_evaluates_and_exports(train: Train, tmp_path: Path, flags: list) -> None:
+    from monge.apps.compress.modeling import load
+
+    assert train(*flags) == 0
+    assert main(["compress", "evaluate", str(tmp_path / "run"), "--limit", "3", "--prompts", "0"]) == 0
+    assert main(["compress", "export", str(tmp_path / "run"), "--out", str(tmp_path / "smaller")]) == 0
+    assert load(tmp_path / "smaller").base.config.num_hidden_layers == 2
+
+
+@pytest.mark.slow
+def test_evaluate_sweeps_solvers_and_steps_and_compares_with_removal(
+    train: Train, language_model: Path, text: Path, tmp_path: Path, capsys
+) -> None:
+    words = ["--teacher", language_model, "--data", text, "--length", 16, "--limit", 8, "--num-layers", 1, 2]
+    assert main(["compress", "select", *map(str, words), "--out", str(tmp_path / "select")]) == 0
+    assert train() == 0
+    flags = ["--flow-steps", "1", "3", "--solvers", "euler", "heun", "--prompts", "2"]
+    flags += ["--select", str(tmp_path / "select/select.json"), "--limit", "4"]
+    assert main(["compress", "evaluate", str(tmp_path / "run"), *flags]) == 0
+    content = json.loads((tmp_path / "run/evaluation.json").read_text())
+    flows = [f"flow, {steps} {solver}" for solver in ("euler", "heun") for steps in (1, 3)]
+    assert list(content["quality"])[3:] == list(content["equivalent_skip"]) == flows
+    teacher, flow = content["models"]["teacher"], content["models"]["flow"]
+    assert flow["cache_bytes"] == pytest.approx(teacher["cache_bytes"] * 2 / 3)  # two of three layers
+    assert 0 < flow["flops"] < teacher["flops"]
+    assert 0 <= flow["repetition"] <= 1
+    out = capsys.readouterr().out
+    assert "skip" in out
+    assert "tokens/s, generating" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--select", "gone.json"], "gone.json"),
+        (["--prompts", "-1"], "--prompts -1: give at least 0"),
+        (["--limit", "0"], "--limit 0: give at least 1"),
+    ],
+)
+def test_invalid_options_of_evaluate_give_one_sentence(tmp_path: Path, capsys, flags, message) -> None:
+    assert main(["compress", "evaluate", str(tmp_path / "run"), *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_second_stage_is_the_last_steps_with_another_loss(language_model: Path, text: Path) -> None:
+    from monge.apps.compress.recipes import Compress
+
+    settings = {
+        "teacher": str(language_model),
+        "data": str(text),
+        "start": 1,
+        "end": 3,
+        "length": 16,
+        "map_sequences": 8,
+    }
+    recipe = Compress(**settings, method="sfm", then="kl", then_steps=2)
+    for accumulation in (1, 3):
+        config = replace(recipe.train, steps=5, gradient_accumulation=accumulation)
+        run = replace(recipe, train=config).build()
+        stages = [run.batches(number).stage for number in range(5 * accumulation)]
+        assert stages == [0] * 3 * accumulation + [1] * 2 * accumulation
+    torch.manual_seed(0)
+    first, second = (run.objective(run.model, replace(run.batches(0), stage=stage)).value for stage in (0, 1))
+    alone = replace(recipe, method="kl", then=None, then_steps=0).build()
+    expected = alone.objective(alone.model, alone.batches(0)).value
+    assert second.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert first.item() != pytest.approx(second.item())
 
 
 @pytest.mark.slow
@@ -107,6 +193,11 @@ def test_before_training_the_flow_is_the_least_squares_map(language_model: Path,
         (["--data", "nothing.txt"], "--data nothing.txt: no such file or folder"),
         (["--teacher", "no-model"], "no-model: no complete Hugging Face model here"),
         (["--flow-steps", 0], "flow_steps must be at least 1, got 0"),
+        (["--parts", "layer"], "--parts layer has no map to start from; give --init layer, average or random"),
+        (["--parts", "map", "--init", "layer"], "--init layer starts from layers, but --parts map has none"),
+        (["--layers", 2, "--method", "sfm"], "several --layers need --method kl or regress"),
+        (["--then", "kl"], "--then kl --then-steps 0: give both, with at most --steps steps"),
+        (["--then-steps", 3], "--then None --then-steps 3: give both"),
     ],
 )
 def test_bad_input_is_one_sentence(train: Train, tmp_path: Path, capsys, monkeypatch, flags, message) -> None:
@@ -146,7 +237,8 @@ def test_another_family_is_named(tmp_path: Path, language_model: Path, text: Pat
 
 def test_the_table_fits_into_80_columns() -> None:
     console = Console(width=80, file=io.StringIO())
-    names = ("teacher", "skip the layers", "least-squares map", "flow, regress")
-    console.print(_table({name: Quality(1.06, 12345.6, 0.485, 0.827, 0.576) for name in names}, "title"))
+    names = ("teacher", "skip the layers", "least-squares map", "flow, 3 midpoint")
+    rows = {name: Quality(1.06, 12345.6, 0.485, 0.827, 0.576) for name in names}
+    console.print(_qualities(rows, "title", {"flow, 3 midpoint": 2.5}))
     assert all(name in console.file.getvalue() for name in (*names, "12345.6"))
     assert "…" not in console.file.getvalue()
