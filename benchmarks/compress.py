@@ -118,7 +118,7 @@ class Healing:
 
 def config(tokens: int, seed: int) -> TrainConfig:
     steps = tokens // (LENGTH * BATCH)
-    return replace(Compress().train, steps=steps, save_every=max(1, steps // 4), log_every=10, seed=seed, threads=1)
+    return replace(Compress().train, steps=steps, save_every=max(1, steps // 2), log_every=10, seed=seed, threads=1)
 
 
 def trained(work: Path, tokens: int, task: tuple[str, int, int]) -> dict[str, Any]:
@@ -138,7 +138,11 @@ def trained(work: Path, tokens: int, task: tuple[str, int, int]) -> dict[str, An
     else:
         settings = dict(ARMS[arm]) | ({"then_steps": train.steps // 2} if "then" in ARMS[arm] else {})
         recipe = Compress(teacher=TEACHER, data=str(DOCUMENTATION), start=start, end=end, length=LENGTH, **settings)
-        fit(replace(recipe, batch_size=BATCH, map_sequences=CALIBRATION, train=train), out, resume=True)
+        fit(
+            replace(recipe, batch_size=BATCH, map_sequences=CALIBRATION, eval_sequences=4, train=train),
+            out,
+            resume=True,
+        )
         recipe, prepared, estimator = opened_student(reopen(out, app="compress"), which="last")
         row = quality(prepared.teacher, texts().held_out[:HELD_OUT], recipe.student(estimator), size=BATCH)
         parameters = sum(p.numel() for p in estimator.parameters())
