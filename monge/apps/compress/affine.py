@@ -23,7 +23,7 @@ class Moments:
     """Sums over pairs (x, d) from which the least-squares map x -> d follows, in float64."""
 
     def __init__(self) -> None:
-        self.count, self._sums = 0, None
+        self.count, self._sums, self._squares = 0, None, 0.0
 
     def add(self, x: Float[Tensor, "*b D"], d: Float[Tensor, "*b D"]) -> None:
         """Add pairs."""
@@ -31,6 +31,13 @@ class Moments:
         parts = torch.stack([x.sum(0), d.sum(0)]), x.mT @ x, x.mT @ d
         self._sums = parts if self._sums is None else tuple(a + b for a, b in zip(self._sums, parts, strict=True))
         self.count += len(x)
+        self._squares = self._squares + d.square().sum(0)
+
+    def spread(self) -> Float[Tensor, "D"]:
+        """Root mean square of each dimension of d. ValueError without pairs."""
+        if not self.count:
+            raise ValueError("least squares: there are no pairs of states; give at least one sequence")
+        return torch.as_tensor(self._squares / self.count).sqrt().float()
 
     def solve(self, *, ridge: float = 1e-3, bias: bool = True) -> AffineMap:
         """The map that minimises the mean squared error. ValueError without pairs.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from monge.apps.compress.teacher import Teacher
 from monge.math.solve import integrate
-from monge.math.types import Pair, VelocityModel
+from monge.math.types import Condition, Pair, VelocityModel, pad_like
 from monge.objective.base import Loss, Objective
 from monge.objective.flow_matching import masked_mean
 from monge.objective.frozen import Frozen
@@ -18,15 +18,58 @@ from monge.objective.next_token import Tokens
 
 
 class OnTeacher(Objective):
-    """`inner` on the pairs of states that the teacher computes for a batch of token ids."""
+    """`inner` on the pairs of states that the teacher computes for a batch of token ids.
 
-    def __init__(self, teacher: Frozen, inner: Objective) -> None:
+    `scale` multiplies each dimension of the states in the loss, so that a few dimensions with large activations do not
+    dominate it.
+    """
+
+    def __init__(self, teacher: Frozen, inner: Objective, *, scale: Float[Tensor, "D"] | None = None) -> None:
         super().__init__()
         self.teacher, self.inner = teacher, inner
+        self.scale: Tensor | None
+        self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, model: VelocityModel, batch: Tokens) -> Loss:
         teacher: Teacher = self.teacher.module  # pyright: ignore[reportAssignmentType]
-        return self.inner(model, teacher.pair(batch.ids))
+        return self.inner(*scaled(model, teacher.pair(batch.ids), self.scale))
+
+
+def scaled(model: VelocityModel, pair: Pair, scale: Float[Tensor, "D"] | None) -> tuple[VelocityModel, Pair]:
+    """The model and the pair in coordinates that are multiplied by `scale`. The conditions stay in the model's own units."""
+    if scale is None:
+        return model, pair
+
+    def velocity(x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        return scale * model(x_t / scale, t, cond)
+
+    return velocity, Pair(scale * pair.x_0, scale * pair.x_1, pair.mask, pair.cond)
+
+
+class WaypointMatching(Objective):
+    """Mean squared error of the velocity along the teacher's states, joined by straight lines of equal duration.
+
+    Between the states before and after the i-th of K layers, the time runs from i / K to (i + 1) / K, and the velocity is K
+    times their difference. `scale` as in `OnTeacher`.
+    """
+
+    def __init__(self, teacher: Frozen, *, scale: Float[Tensor, "D"] | None = None) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.scale: Tensor | None
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, model: VelocityModel, batch: Tokens) -> Loss:
+        teacher: Teacher = self.teacher.module  # pyright: ignore[reportAssignmentType]
+        pair, states = teacher.waypoints(batch.ids)
+        layers, rows = len(states) - 1, torch.arange(len(pair), device=states.device)
+        t = torch.rand(len(pair), device=states.device)
+        number = (layers * t).long().clamp_max(layers - 1)
+        before, after = states[number, rows], states[number + 1, rows]
+        x_t = before + pad_like(layers * t - number, before) * (after - before)
+        error = model(x_t, t, pair.condition) - layers * (after - before)
+        value = masked_mean((error if self.scale is None else self.scale * error).square(), pair.mask)
+        return Loss(value, {"loss": value.detach()})
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,18 @@ import torch
 from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes, Suppress
 
-from monge.apps.compress.affine import AffineMap, least_squares
+from monge.apps.compress.affine import AffineMap, Moments
 from monge.apps.compress.corpus import Corpus, corpus
 from monge.apps.compress.estimator import Estimator, average, estimator_of
 from monge.apps.compress.evaluate import quality
-from monge.apps.compress.objectives import EndpointError, LogitDivergence, OnTeacher, Staged, Stages
+from monge.apps.compress.objectives import (
+    EndpointError,
+    LogitDivergence,
+    OnTeacher,
+    Staged,
+    Stages,
+    WaypointMatching,
+)
 from monge.apps.compress.teacher import Teacher
 from monge.lm.load import LanguageModel, causal
 from monge.math.solve import integrate
@@ -63,6 +70,10 @@ class Compress:
     """Parts of the velocity: an affine map plus a transformer layer, or one of them alone."""
     layers: int = 1
     """Number of transformer layers, each for its share of the flow; they are copies of evenly spaced replaced layers."""
+    waypoints: bool = False
+    """In --method sfm, follow the teacher's states between the replaced layers instead of a straight line."""
+    scale_dimensions: bool = False
+    """Divide each dimension by its root mean square displacement in the losses on states (all but kl)."""
     init: Literal["map", "layer", "average", "random"] = "map"
     """Start: the least-squares map with closed gates; or no map, and the replaced layers, their average, or random weights."""
     rank: int | None = 16
@@ -106,6 +117,10 @@ class Compress:
             raise ValueError(
                 f"--then {self.then} --then-steps {self.then_steps}: give both, with at most --steps steps"
             )
+        if self.waypoints and self.method != "sfm":
+            raise ValueError(f"--waypoints has no effect with --method {self.method}; use --method sfm")
+        if self.scale_dimensions and self.method == "kl":
+            raise ValueError("--scale-dimensions has no effect with --method kl; leave it out")
         if self.init == "map" and self.parts == "layer":
             raise ValueError("--parts layer has no map to start from; give --init layer, average or random")
         if self.init != "map" and self.parts == "map":
@@ -121,7 +136,8 @@ class Compress:
         """Load the teacher, read the text, solve for the map, and assemble the run."""
         prepared = Prepared(self)
         teacher, texts = prepared.teacher, prepared.texts
-        affine = prepared.affine()
+        moments = prepared.moments()
+        affine, scale = moments.solve(ridge=self.ridge), 1 / moments.spread().clamp_min(1e-6)
         estimator = self.network(prepared.language_model.model)
         self._initialise(estimator, prepared.language_model.model, affine)
         frozen = Frozen(teacher)
@@ -137,14 +153,14 @@ class Compress:
             result = quality(teacher, held_out, self.student(model), size=self.batch_size)
             return {"held-out loss": result.kl, "perplexity": result.perplexity, "displacement error": result.error}
 
-        objective = Stages(
-            *(OnTeacher(frozen, self._loss(method, frozen)) for method in (self.method, self.then or "kl"))
-        )
+        chosen = scale if self.scale_dimensions else None
+        objective = Stages(*(self._loss(method, frozen, chosen) for method in (self.method, self.then or "kl")))
         constants = {
             "teacher": torch.tensor(int(prepared.language_model.fingerprint()["weights"], 16) >> 1),
             "texts": fingerprint(texts.training),
             "map.matrix": affine.matrix,
             "map.bias": affine.bias,
+            "scale": scale,
         }
         return Run(estimator, objective, batches, self.train, evaluate, constants)
 
@@ -173,19 +189,22 @@ class Compress:
 
         return end
 
-    def _loss(self, method: str, teacher: Frozen) -> Objective:
+    def _loss(self, method: str, teacher: Frozen, scale: Tensor | None) -> Objective:
+        if method == "sfm" and self.waypoints:
+            return WaypointMatching(teacher, scale=scale)
         walk = FlowWalking(steps=self.flow_steps, step=solver(self.solver))
         match method:
             case "kl":
-                return LogitDivergence(teacher, steps=self.flow_steps, solver=self.solver)
+                return OnTeacher(teacher, LogitDivergence(teacher, steps=self.flow_steps, solver=self.solver))
             case "sfm":
-                return FlowMatching()
+                loss = FlowMatching()
             case "fw":
-                return walk
+                loss = walk
             case "hybrid":
-                return Weighted(walk=(1.0, walk), match=(self.match_weight, FlowMatching()))
+                loss = Weighted(walk=(1.0, walk), match=(self.match_weight, FlowMatching()))
             case _:
-                return EndpointError(steps=self.flow_steps, solver=self.solver)
+                loss = EndpointError(steps=self.flow_steps, solver=self.solver)
+        return OnTeacher(teacher, loss, scale=scale)
 
 
 @dataclass
@@ -216,9 +235,12 @@ class Prepared:
                 pair = self.teacher.pair(ids)
             yield pair.x_0[pair.mask], pair.x_1[pair.mask]
 
-    def affine(self) -> AffineMap:
-        """The least-squares map on the first training sequences."""
-        return least_squares(self.pairs(), ridge=self.recipe.ridge)
+    def moments(self) -> Moments:
+        """Sums over these states, for the least-squares map from a state to its displacement."""
+        moments = Moments()
+        for x_0, x_1 in self.pairs():
+            moments.add(x_0, x_1 - x_0)
+        return moments
 
 
 def opened_student(opened: Opened, *, which: str = "best") -> tuple[Compress, Prepared, Estimator]:

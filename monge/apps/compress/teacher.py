@@ -36,6 +36,12 @@ class Teacher(nn.Module):
         """
         return pair_of(*hidden_at(self.model, ids, [self.start, self.end]))
 
+    @torch.no_grad()
+    def waypoints(self, ids: Int[Tensor, "B N"]) -> tuple[Pair, Float[Tensor, "K B N D"]]:
+        """The pair of states, and the states before each of the replaced layers and after the last one."""
+        states = hidden_at(self.model, ids, range(self.start, self.end + 1))
+        return pair_of(states[0], states[-1]), torch.stack(states)
+
     def logits(self, x_1: Float[Tensor, "B N D"]) -> Float[Tensor, "B N vocabulary"]:
         """The logits of the remaining layers after the state x_1, with gradients with respect to it."""
         self.injected.state = x_1
