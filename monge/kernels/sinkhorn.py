@@ -119,7 +119,7 @@ def _solve(cost, epsilon, tolerance, max_iterations, start_f, start_g, kernel):
 
 @compiled
 def _slack(cost, g):
-    """Return the mean of cost - f - g over a sample of rows, with f the transform of g."""
+    """Return the mean of cost - f - g over a sample of rows, with f the c-transform of g."""
     total, count = 0.0, 0
     for i in range(0, len(cost), max(len(cost) // 32, 1)):
         reduced = cost[i] - g
@@ -211,7 +211,7 @@ def fold(f, g, u, v, epsilon):
 
 @compiled
 def absorb(cost, epsilon, f, g, v, kernel):
-    """Set f and g to cost transforms of each other, v to the scaling that restores the old g, and fill the kernel."""
+    """Set f and g to c-transforms of each other, v to the scaling that restores the old g, and fill the kernel."""
     before = g.copy()
     transform(cost, g, f)
     for j in range(len(g)):

@@ -30,7 +30,8 @@ _INDEX = pa.schema([("id", pa.string()), ("offset", pa.int64()), ("length", pa.i
 class Ragged:
     """A directory written by `write`. len() counts its sequences; store[number] and store[id] are (n, D), in float32.
 
-    ValueError if the directory is missing or one of its files is damaged.
+    KeyError for an unknown id, IndexError for a number out of range. ValueError if the directory is missing or one of its
+    files is damaged.
     """
 
     directory: Path

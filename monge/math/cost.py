@@ -183,9 +183,9 @@ class FourBlock:
     """Augmented transport of the original HERMES implementation: prices of moving, deleting and creating tokens.
 
     All prices are in units of `unit`. With `priority` > 0, slots are used in a fixed order: the k-th slot is used exactly
-    when at least k are needed, and existence above one half decodes to the median count. Without it, the choice of the
-    voids to fill and of the tokens to delete is arbitrary. A deterministic field then learns only how often each slot is
-    used, and decoding drops every slot that is used less than half of the time, possibly all of them.
+    when at least k are needed, so thresholding its mean existence at one half gives the median number of slots. Without it,
+    the choice of the voids to fill and of the tokens to delete is arbitrary. A deterministic field then learns only how
+    often each slot is used, and decoding drops every slot that is used less than half of the time, possibly all of them.
 
     >>> active, position = torch.tensor([[True, False]]), torch.ones(1, 2)
     >>> x = torch.zeros(1, 2, 3)

@@ -1,4 +1,7 @@
-"""Distances between sets of samples, and straightness of a flow. Point sets are (n, D); the caller owns the randomness."""
+"""Distances between sets of samples, and straightness of a flow. Point sets are (n, D); the caller owns the randomness.
+
+The distances raise ValueError if a point is not finite or the sets differ in D.
+"""
 
 # torch's own annotations are partial
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -108,7 +111,7 @@ def frechet(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"]) -> float:
 
     tr sqrt(A B), where A = U^T U and B = V^T V for centred and scaled features U and V, is the sum of the singular values
     of U V^T, which is n x m. With more points than features, U and V are replaced by D x D roots. The SVD costs of order
-    min(n, D)^3, and singular covariances need no offset.
+    min(n, D)^3, and singular covariances need no offset. ValueError for fewer than two points in a set.
 
     >>> x = torch.tensor([[0.0], [1.0]])
     >>> round(frechet(x, x + 2), 6)
@@ -140,6 +143,8 @@ class Manifold(NamedTuple):
 
 def manifold(real: Shaped[Tensor, "n D"], fake: Shaped[Tensor, "m D"], *, k: int = 5) -> Manifold:
     """Agreement of `fake` with `real`, using balls around each point whose radius is the distance to its k-th neighbour.
+
+    ValueError unless each set has more than k points.
 
     >>> x = torch.tensor([[0.0], [1.0], [3.0]])
     >>> manifold(x, x, k=1)
@@ -232,12 +237,14 @@ def nmse(x: Float[Tensor, "B *s"], x_1: Float[Tensor, "B *s"], *, origin: Float[
 def recoupling_ratio(x_0: Float[Tensor, "n D"], x_1: Float[Tensor, "n D"]) -> float:
     """Fraction of the given pairs that exact OT pairs differently: 1 - E[tr M] / n. Wu et al. 2505.14513, eq. 7.
 
+    Exchanging equal points changes nothing, and does not count.
+
     >>> recoupling_ratio(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
     1.0
     """
     matched = optimal_permutation(x_0, x_1)
-    unchanged = matched == torch.arange(len(matched), device=matched.device)
-    return 1 - float(unchanged.double().mean())
+    same = [(x[matched] == x).all(-1) for x in (x_0, x_1)]
+    return 1 - float((same[0] | same[1]).double().mean())
 
 
 def normalised_path_energy(energy: float, squared_w2: float) -> float:

@@ -183,9 +183,9 @@ def sinkhorn(
     """The entropic plan with uniform marginals, in the log domain. Peyre & Cuturi 2019, sec. 4.4.
 
     epsilon is in units of cost. The loop stops when the marginal error is below `tolerance` or after `max_iterations`; the
-    plan holds both numbers. Integer costs give a float64 plan, half-precision costs a float32 one. Gradients
-    do not flow through the loop; at the optimum d(cost of the plan) = plan * d(cost). ValueError if epsilon is not positive,
-    or if the cost is empty or not finite.
+    plan reports its marginal error and iterations. Integer costs give a float64 plan, half-precision costs a float32 one.
+    Gradients do not flow through the loop; at the optimum the gradient of the entropic cost with respect to `cost` is the
+    plan. ValueError if epsilon is not positive, or if the cost is empty or not finite.
 
     >>> sinkhorn(torch.zeros(2, 4), epsilon=1.0).matrix
     tensor([[0.1250, 0.1250, 0.1250, 0.1250],

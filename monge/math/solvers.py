@@ -23,7 +23,7 @@ SOLVERS: dict[str, tuple[Callable[[Affine], Step], int]] = {
 
 
 def solver(name: str, path: Affine | None = None) -> Step:
-    """The solver with the given name. ValueError if it needs a path and none is given.
+    """The solver with the given name. ValueError if it needs a path and none is given, KeyError if it is unknown.
 
     >>> solver("heun").__name__
     'heun'

@@ -38,7 +38,8 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> Quantile:
 def shifted(shift: float, quantile: Quantile = uniform) -> Quantile:
     """t / (t + shift (1 - t)): shift > 1 puts more draws near the source, as large images require. 2403.03206, eq. 23.
 
-    The same map gives a solver's grid: `shifted(3.0)(torch.linspace(0, 1, 51))`.
+    The same map gives a solver's grid: `shifted(3.0)(torch.linspace(0, 1, 51))`. ValueError unless shift is positive and
+    finite.
 
     >>> shifted(3.0)(torch.tensor([0.0, 0.5, 1.0]))
     tensor([0.0000, 0.2500, 1.0000])

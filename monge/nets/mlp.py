@@ -14,8 +14,9 @@ from monge.nets.condition import ConditionEmbedding, Conditions, check_dtype, ch
 class MLP(nn.Module):
     """v(x_t, t | conditions) on events of `shape`, flattened: `depth` residual blocks of `width`, modulated by the condition.
 
-    `MLP(2)` is short for `MLP((2,))`. `octaves` adds that number of sinusoids per coordinate to the inputs, at frequencies
-    1/2, 1, 2, ...; without them, a network is slow to learn fine detail in few dimensions (Tancik et al. 2006.10739).
+    `MLP(2)` is short for `MLP((2,))`. `octaves` adds the sine and cosine of each coordinate to the inputs, at that number of
+    angular frequencies 1/2, 1, 2, ...; without them, a network is slow to learn fine detail in few dimensions
+    (Tancik et al. 2006.10739).
     `conditions` are those of `ConditionEmbedding`, per sample only.
     """
 

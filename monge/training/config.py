@@ -6,7 +6,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Training hyperparameters, the field `train` of every recipe. ValueError if one is out of range."""
+    """Training hyperparameters, the field `train` of every recipe. ValueError if one is out of range.
+
+    The upper limit of `ema_width` is checked when training starts.
+    """
 
     steps: int = 10_000
     """Number of optimizer steps."""

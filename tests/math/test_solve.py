@@ -169,7 +169,7 @@ def test_dpm_solver_is_exact_where_the_predicted_target_is_constant(draw, path, 
 
 @pytest.mark.slow
 @every_path
-def test_dpm_solver_is_of_second_order_inside(draw, path):
+def test_dpm_solver_is_of_second_order_away_from_the_ends(draw, path):
     x = draw(0, 3, 2)
 
     def v(x, t):

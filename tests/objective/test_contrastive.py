@@ -98,7 +98,7 @@ def test_infonce_of_vectors_is_that_of_the_energies_of_all_pairs(draw, seed):
 
 
 @given(seed=st.integers(0, 2**31))
-def test_infonce_counts_other_keys_but_masks_copies_of_the_own_key(draw, seed):
+def test_infonce_counts_other_keys_but_masks_copies_of_its_own_key(draw, seed):
     q, k, others = draw(seed, 4, 3), draw(seed + 1, 4, 3), draw(seed + 2, 6, 3)
     reference = info_nce(q, k, others)
     torch.testing.assert_close(info_nce(q, k, torch.cat([others, 2 * k[:1]])) > reference, torch.tensor(True))

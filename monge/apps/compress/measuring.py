@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
@@ -77,14 +79,16 @@ def select(
     texts = corpus(data, language_model.tokenizer, length)
     ids, options = texts.training[:limit], {"batch_size": batch_size}
     passes = criteria(model, ids, ranges, tokens=num_tokens, seed=seed, **options)
+    progress = partial(track, description="removal and maps")
     *_, measured = track(passes, "criteria", total=-(-len(ids) // batch_size) + 1)
     assert measured is not None
-    results = candidates(model, texts.held_out[:eval_sequences], measured, progress=track, **options)
+    results = candidates(model, texts.held_out[:eval_sequences], measured, progress=progress, **options)
     rows = sorted(results, key=lambda row: row.mapped.kl)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "select.json", as_json(language_model.fingerprint(), measured, rows))
     mean = measured.recoupling.nanmean(0)
-    heat_maps({"recoupling ratio": mean, "angular distance": measured.angle.triu()}, out / "criteria.png")
+    angle = torch.where(mean.isnan(), mean, measured.angle)
+    heat_maps({"recoupling ratio": mean, "angular distance": angle}, out / "criteria.png")
     console.print(_candidates(rows[:12], f"{teacher}, {len(ranges)} ranges, {ids.numel()} tokens; best maps first"))
     best = rows[0]
     console.print(

@@ -107,7 +107,7 @@ class Dataset:
 
 
 def _every_class_in_training(training: Tensor, rest: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The split after each class without a training item has swapped one in for an item of the most frequent class."""
+    """The split, with an item of each class that had no training item swapped for one of the most frequent class."""
     counts = torch.bincount(labels[training], minlength=int(labels.max()) + 1)
     training, rest = training.clone(), rest.clone()
     for label in (counts == 0).nonzero()[:, 0].tolist():

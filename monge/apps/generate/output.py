@@ -32,7 +32,7 @@ def save_samples(
 ) -> list[str]:
     """Write samples, a picture of them next to real items, and a film of the states into `out`; return the file names.
 
-    ValueError if `single_images` is set and samples are not images.
+    ValueError if `single_images` is set and samples are not images of 1, 3 or 4 channels.
     """
     image = len(generator.shape) == 3
     if single_images and not image:

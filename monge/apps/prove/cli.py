@@ -40,7 +40,7 @@ def demo(
     resume: bool = False,
     base: tyro.conf.Suppress[SearchConfig | None] = None,
 ) -> None:
-    """Prove theorems about natural numbers that are defined in the header, after installing Lean if needed.
+    """Prove theorems about a newly defined type of natural numbers, after installing Lean if needed.
 
     Args:
         out: Run directory to create.

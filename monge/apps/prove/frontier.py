@@ -83,9 +83,10 @@ class Puct:
     """PUCT, the selection rule of AlphaZero (Silver et al. 2018), without rollouts.
 
     Descends from the root to the child with the largest Q + c P sqrt(N) / (1 + n) until it reaches an unexpanded state. P is
-    the prior of the child's tactic, a softmax of log p / T over its siblings. Q is the mean of the best child's exp(score), at
-    most 1, over the n expansions at or below the child; at n = 0 it is the child's own exp(score). N is the number of
-    expansions at or below its parent, and c the exploration weight. A state is closed when nothing is left to expand below it.
+    the prior of the child's tactic, a softmax of log p / T over its siblings. Q is the mean, over the n expansions
+    at or below the child, of the largest exp(score) (at most 1) among the new states of each; an expansion without
+    new states counts as 0. At n = 0, Q is the child's own exp(score). N is the number of expansions at or below its parent,
+    and c the exploration weight. A state is closed when nothing is left to expand below it.
     """
 
     def __init__(self, settings: Search) -> None:

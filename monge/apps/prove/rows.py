@@ -39,7 +39,7 @@ class Row:
     complete: bool = False
     """True for a .lean file, whose theorems are all read; from a row of a .jsonl file, only one theorem is read."""
     number: int = 0
-    """Line number of a row, from 1; 0 for a .lean file."""
+    """Line number of a row, from 1; 0 for a .lean file or the name of a library theorem."""
     exclude: tuple[str, ...] = ()
     exclude_importers: tuple[str, ...] = ()
     english: str = ""

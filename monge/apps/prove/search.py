@@ -24,7 +24,7 @@ class Prover(Protocol):
         ...
 
     def step(self, state: State, tactic: str) -> State | Failure:
-        """The state after a tactic, or its failure. Quarantined if the prover gives up the theorem."""
+        """The state after a tactic, or its failure. Quarantined if the prover gives up on the theorem."""
         ...
 
     def finish(self, state: State) -> Proof | Rejection:

@@ -78,7 +78,7 @@ class Theorem:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A local constant of a goal. Its name ends in a dagger if tactics cannot refer to it."""
+    """A local constant of a goal. Its name contains a dagger if tactics cannot refer to it."""
 
     name: str
     type: str

@@ -49,8 +49,8 @@ SCHEMA = pa.schema(
 * log_probability: of the tactic under the policy; energy: of the state after it, null if no energy was computed
 * depth: number of tactics before this one
 * remaining_depth: number of tactics from the state before to the end of the proof; null off the path of a proof
-* label: positive on the path of a proof; unknown if the theorem is unproved, if the tactic leads to a state of the proof in
-  another way, or if its result was lost or could not be judged; otherwise negative
+* label: positive on the path of a proof; unknown if the theorem is unproved, if the tactic is a duplicate that leads to a
+  state of the proof, or if its result was lost or could not be judged; otherwise negative
 * wall_seconds: wall-clock time of the step; lean_seconds: the part of it that Lean reports for the tactic
 """
 PART_THEOREMS, PART_SECONDS = 256, 60.0

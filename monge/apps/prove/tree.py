@@ -15,7 +15,7 @@ class Suggestion(NamedTuple):
 
 
 class Quarantined(RuntimeError):
-    """Raised by a prover that gives up a theorem, for example because its tactics crash one server after another."""
+    """Raised by a prover that gives up on a theorem, for example because its tactics crash one server after another."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class Prices:
     create: float = 1.0
     """Price of creating a token, relative to the calibrated price."""
     create_norm: float = 0.0
-    """Additional price of creating a token, per mean square of its entries (with --prices.raw, per squared norm)."""
+    """Additional price of creating a token, relative to the calibrated price, per mean square of its entries (with
+    --prices.raw, per squared norm)."""
     priority: float = 1.0
     """Average surcharge of a deletion or creation, which grows with the void slot's rank in a fixed order, in units of a
     typical match; 0 breaks ties arbitrarily."""

@@ -63,7 +63,7 @@ def near_duplicates(texts: Sequence[str], *, threshold: float = 0.7) -> list[int
     """The group of each text, named by the index of its first text. Groups are the connected components of similar texts.
 
     Two texts are similar if their sets of words have a Jaccard index of at least `threshold`.
-    Exact, by prefix filtering (Bayardo et al. 2007): sets this similar share one of their few rarest words.
+    Exact, by prefix filtering (Bayardo et al. 2007): two sets that are this similar share one of their few rarest words.
     """
     sets = [frozenset(re.findall(r"\w+|[^\w\s]+", text.lower())) for text in texts]
     counts: dict[str, int] = defaultdict(int)

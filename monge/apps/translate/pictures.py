@@ -24,7 +24,10 @@ SIGNS = str.maketrans(" Ġ▁\nĊ\t\r", "␣␣␣↵↵⇥␍")
 
 @dataclass(frozen=True)
 class Arcs:
-    """A coupled pair: slot i of the source is matched to slot match[i] of the target. Tokens fill existing slots in order."""
+    """A coupled pair: slot i of the source is matched to slot match[i] of the target. Tokens fill existing slots in order.
+
+    ValueError if a side has unequal numbers of tokens and existing slots.
+    """
 
     id: str
     source: list[str]

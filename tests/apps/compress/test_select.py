@@ -121,3 +121,9 @@ def test_the_equivalent_skip_inverts_the_best_removal_of_each_number_of_layers()
     assert curve == {0: 0.0, 1: 0.2, 2: 0.6, 3: 0.5}
     assert [equivalent_skip(kl, curve) for kl in (0.0, 0.1, 0.2, 0.5, 0.7)] == [0, 0.5, 1, 3, 3]
     assert equivalent_skip(0.35, curve) == pytest.approx(2)  # removing two is worse than removing three
+
+
+def test_exchanging_equal_states_is_no_recoupling(draw):
+    x = draw(0, 8, 4)[torch.tensor([0, 1, 0, 2, 1, 0, 3, 3])]
+    assert recoupling_ratio(x, x + 0.01 * draw(1, 8, 4)) == 0
+    assert recoupling_ratio(x + 0.01 * draw(1, 8, 4), x) == 0

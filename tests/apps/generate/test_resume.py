@@ -31,7 +31,8 @@ def on_disk(run: Path) -> dict[str, object]:
 def kill_moments(run: Path, seed: int) -> Iterator[tuple[Callable[[], bool], float]]:
     """(condition, pause in seconds) of each kill.
 
-    While a checkpoint is written, a random time after a random line of the log, at the start, and during a later checkpoint.
+    Kills come while a checkpoint is written, a random time after a random line of the log, at the start, and during a later
+    checkpoint.
     """
     draw = random.Random(seed)
     checkpoints = run / "checkpoints"

@@ -111,7 +111,7 @@ def test_the_means_of_other_pairs_find_a_rotation_that_a_sample_cannot() -> None
 
 
 def test_creation_has_a_price_per_mean_square(packed: Packed) -> None:
-    """A vector of unit variance costs `create_norm` more in calibrated units, independently of its width."""
+    """A vector of unit variance costs `create_norm` times the calibrated price more, independently of its width."""
     prices = Prices(create=0.0, create_norm=2.0, priority=0.0, position=0.0, rule="quantile")
     cost = packed.space.calibration.cost(prices)
     x, active = torch.randn(1, 1, 16), torch.ones(1, 1, dtype=torch.bool)

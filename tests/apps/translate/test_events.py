@@ -171,7 +171,7 @@ def test_kin_are_ranked_and_counted() -> None:
     torch.testing.assert_close(features[0, :, 1][live[0]].exp2(), torch.tensor([1.0, 3.0, 3.0, 3.0]))
 
 
-def test_the_field_is_equivariant_to_the_order_of_slots(stir: Callable[..., nn.Module]) -> None:
+def test_the_field_is_equivariant_to_permutations_of_slots(stir: Callable[..., nn.Module]) -> None:
     forest = coupling(price=8.0)(packed(*drawn(1)))
     field, t = stir(EventField(CONTAINER, D + 2, FieldShape(64, 2))), torch.linspace(0.1, 0.9, 6, dtype=torch.float64)
     at = particles(forest, t, generator=generator(0))

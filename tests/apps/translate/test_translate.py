@@ -66,7 +66,7 @@ def test_stored_couplings_give_the_same_batches_as_online_ones(packed: Packed, p
     assert torch.equal(online.x_1, stored.x_1)
 
 
-def test_the_field_is_equivariant_to_the_order_of_slots(packed: Packed) -> None:
+def test_the_field_is_equivariant_to_permutations_of_slots(packed: Packed) -> None:
     torch.manual_seed(0)
     field = Field(19, FieldShape(64, 2), span=12.0)
     for parameter in field.parameters():

@@ -10,7 +10,7 @@ from monge.apps.prove.state import Limits
 
 T = TypeVar("T")
 MAX_KILLS = 3
-"""Number of external kills after which a request is repeated. The next one counts as a crash caused by the request."""
+"""Maximum number of repetitions of a request after external kills. The next kill is attributed to the request, which fails."""
 
 
 class ServerUnavailable(ConnectionError):
@@ -43,9 +43,9 @@ class Supervisor:
     ) -> T:
         """The result of `request`, called with the server of this role. After a restart it is called again.
 
-        ServerCrashed if the request crashes its server more than `retries` times. `on_killed` is called before each repetition
-        that follows an external kill, `on_crash` for each crash attributed to the request. `header` and `keep_states` are
-        passed to `spawn`.
+        ServerCrashed if the request crashes its server more than `retries` times, or if external kills interrupt it more than
+        MAX_KILLS times. `on_killed` is called before each repetition that follows an external kill, `on_crash` for each crash
+        attributed to the request. `header` and `keep_states` are passed to `spawn`.
         """
         failures = _Failures(retries)
         while True:

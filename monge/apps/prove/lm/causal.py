@@ -40,10 +40,11 @@ class Sampling:
 class Causal:
     """Suggests the first tactic of each answer, sampled from a model with the settings in `sampling`.
 
-    A tactic's logp is exact, for temperature 1 and no top_p: the sum of log p(token | prompt, all tokens before it) over the
-    sampled tokens from the tactic's first through the one with the line break after it, or through the end of the answer. Text
-    before the tactic, such as a fence or `by`, is conditioned on and not summed. If several token sequences give the same
-    tactic, the likeliest counts. A prompt that leaves no room for an answer among the model's positions is cut at its start.
+    A tactic's logp is exact, and temperature and top_p do not affect it: the sum of log p(token | prompt, all tokens before it)
+    over the sampled tokens from the tactic's first through the one with the line break after it, or through the end of the
+    answer. Text before the tactic, such as a fence or `by`, is conditioned on and not summed. If several token sequences give
+    the same tactic, the likeliest counts. A prompt that leaves no room for an answer among the model's positions is cut at its
+    start.
     ValueError if `max_new_tokens` leaves no room for any prompt.
 
     `generator` must be on the CPU, whatever the device. Its state determines the tactics, however they are batched.
