@@ -21,9 +21,10 @@ demo-prove: .venv/prove.done
 test: .venv/test.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	@echo "Types are checked while the tests run."; \
+	$(BIN)/pyright & types=$$!; OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile; tests=$$?; \
+	wait $$types || { echo "pyright found errors; see above"; exit 1; }; exit $$tests
 
 docs: .venv/test.done
 	$(BIN)/mkdocs serve

@@ -71,11 +71,11 @@ def test_every_method_trains_evaluates_and_exports(train: Train, tmp_path: Path,
     [
         ["--parts", "map"],
         ["--parts", "layer", "--init", "layer", "--method", "regress"],
-        ["--init", "average", "--rank", "None"],
+        pytest.param(["--init", "average", "--rank", "None"], marks=pytest.mark.long),
         ["--layers", 2, "--flow-steps", 2],
         ["--method", "sfm", "--then", "kl", "--then-steps", 2],
         ["--method", "sfm", "--waypoints", "--scale-dimensions"],
-        ["--method", "hybrid", "--scale-dimensions"],
+        pytest.param(["--method", "hybrid", "--scale-dimensions"], marks=pytest.mark.long),
     ],
     ids=lambda flags: " ".join(map(str, flags)),
 )
