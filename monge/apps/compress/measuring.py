@@ -72,6 +72,8 @@ def select(
     if not data.exists():
         raise ValueError(f"--data {data}: no such file or folder; apt install python3.11-doc, or give a text file")
     at_least_one(limit=limit, eval_sequences=eval_sequences, batch_size=batch_size)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; choose another path")
     language_model = causal(teacher, device=device_named(device))
     model = language_model.model
     depth = len(blocks_of(model))

@@ -123,6 +123,12 @@ def test_the_equivalent_skip_inverts_the_best_removal_of_each_number_of_layers()
     assert equivalent_skip(0.35, curve) == pytest.approx(2)  # removing two is worse than removing three
 
 
+def test_a_file_in_the_place_of_the_folder_is_reported_before_the_work(text: Path, tmp_path: Path, capsys):
+    (tmp_path / "out").touch()
+    assert main(["compress", "select", "--teacher", "gone", "--data", str(text), "--out", str(tmp_path / "out")]) == 2
+    assert "is a file; choose another path" in capsys.readouterr().err
+
+
 def test_exchanging_equal_states_is_no_recoupling(draw):
     x = draw(0, 8, 4)[torch.tensor([0, 1, 0, 2, 1, 0, 3, 3])]
     assert recoupling_ratio(x, x + 0.01 * draw(1, 8, 4)) == 0
