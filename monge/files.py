@@ -94,6 +94,31 @@ def ensure_absent(path: Path) -> None:
         raise ValueError(f"{path} already exists; choose another path")
 
 
+def ensure_new(path: Path) -> None:
+    """ValueError if `path` exists or cannot be written. Called before any work, which may take hours."""
+    ensure_absent(path)
+    ensure_writable(path)
+
+
+def ensure_writable(path: Path) -> None:
+    """ValueError unless a file can be written to `path`. Directories created for the check are removed."""
+    created: list[Path] = []
+    probe = path.with_name(f".probe-{os.getpid()}-{path.name}"[:200])
+    try:
+        for parent in [parent for parent in reversed(path.parents) if not parent.exists()]:
+            parent.mkdir()
+            created.append(parent)
+        probe.touch()
+        probe.unlink()
+        if path.is_file() and not os.access(path, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); choose another path") from error
+    finally:
+        for parent in reversed(created):
+            parent.rmdir()
+
+
 @contextmanager
 def locked(directory: Path, *, wait: bool = False) -> Iterator[None]:
     """Lock `directory` against other processes, creating it if needed.

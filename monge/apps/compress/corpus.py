@@ -43,6 +43,12 @@ def corpus(path: Path, tokenizer: Any, length: int) -> Corpus:
     return Corpus(**cut)
 
 
+def ensure_exists(path: Path) -> None:
+    """ValueError if there is no text at `path`. Called before a model is loaded."""
+    if not path.exists():
+        raise ValueError(f"--data {path}: no such file or folder; apt install python3.11-doc, or give a text file")
+
+
 def _documents(path: Path) -> Iterator[str]:
     """Yields the texts of files, or the paragraphs of a single file."""
     if path.is_file():

@@ -28,7 +28,7 @@ class Quality(NamedTuple):
     """Fraction of tokens at which both predict the same next token."""
     error: float
     """Squared error of the state over the squared displacement by the replaced layers; 1 for skipping them. The first token of
-    each sequence is left out, here and in the median: see `Teacher.pair`."""
+    each sequence is left out, here and in the median: see `pair_of`."""
     median_error: float
     """Median of the same ratio per token."""
 

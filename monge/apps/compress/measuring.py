@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from monge.apps.compress.corpus import DOCUMENTATION, corpus
+from monge.apps.compress.corpus import DOCUMENTATION, corpus, ensure_exists
 from monge.apps.compress.cost import cost_of
 from monge.apps.compress.evaluate import Quality, Student, quality
 from monge.apps.compress.generation import generation
@@ -69,8 +69,7 @@ def select(
         device: Device to compute on: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one.
         seed: Seed of the choice of these tokens.
     """
-    if not data.exists():
-        raise ValueError(f"--data {data}: no such file or folder; apt install python3.11-doc, or give a text file")
+    ensure_exists(data)
     at_least_one(limit=limit, eval_sequences=eval_sequences, batch_size=batch_size)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; choose another path")

@@ -1,24 +1,41 @@
 """Losses of a student: the divergence of the logits after it, and any loss on the hidden states of a frozen teacher."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from monge.apps.compress.teacher import Teacher
+from monge.apps.compress.teacher import Known, Teacher
 from monge.math.solve import integrate
 from monge.math.types import Condition, Pair, VelocityModel, pad_like
 from monge.objective.base import Loss, Objective
 from monge.objective.flow_matching import masked_mean
 from monge.objective.frozen import Frozen
-from monge.objective.next_token import Tokens
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A batch of token ids for one of several stages of training, with those states of the teacher that are known."""
+
+    ids: Int[Tensor, "B N"]
+    stage: int = 0
+    known: Known = field(default_factory=dict[int, Tensor])
+    """States (B, N, D) by depth."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str) -> "Sequences":
+        """The same batch on `device`."""
+        known = {layer: state.to(device) for layer, state in self.known.items()}
+        return Sequences(self.ids.to(device), self.stage, known)
 
 
 class OnTeacher(Objective):
-    """`inner` on the pairs of states that the teacher computes for a batch of token ids.
+    """`inner` on the teacher's pairs of states for a batch of token ids.
 
     `scale` multiplies each dimension of the states in the loss, so that a few dimensions with large activations do not
     dominate it.
@@ -30,9 +47,9 @@ class OnTeacher(Objective):
         self.scale: Tensor | None
         self.register_buffer("scale", scale, persistent=False)
 
-    def forward(self, model: VelocityModel, batch: Tokens) -> Loss:
+    def forward(self, model: VelocityModel, batch: Sequences) -> Loss:
         teacher: Teacher = self.teacher.module  # pyright: ignore[reportAssignmentType]
-        return self.inner(*scaled(model, teacher.pair(batch.ids), self.scale))
+        return self.inner(*scaled(model, teacher.pair(batch.ids, batch.known), self.scale))
 
 
 def scaled(model: VelocityModel, pair: Pair, scale: Float[Tensor, "D"] | None) -> tuple[VelocityModel, Pair]:
@@ -59,9 +76,9 @@ class WaypointMatching(Objective):
         self.scale: Tensor | None
         self.register_buffer("scale", scale, persistent=False)
 
-    def forward(self, model: VelocityModel, batch: Tokens) -> Loss:
+    def forward(self, model: VelocityModel, batch: Sequences) -> Loss:
         teacher: Teacher = self.teacher.module  # pyright: ignore[reportAssignmentType]
-        pair, states = teacher.waypoints(batch.ids)
+        pair, states = teacher.waypoints(batch.ids, batch.known)
         layers, rows = len(states) - 1, torch.arange(len(pair), device=states.device)
         t = torch.rand(len(pair), device=states.device)
         number = (layers * t).long().clamp_max(layers - 1)
@@ -72,21 +89,6 @@ class WaypointMatching(Objective):
         return Loss(value, {"loss": value.detach()})
 
 
-@dataclass(frozen=True)
-class Staged:
-    """A batch for one of several stages of training."""
-
-    tokens: Tokens
-    stage: int
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def to(self, device: torch.device | str) -> "Staged":
-        """The same batch on `device`."""
-        return Staged(self.tokens.to(device), self.stage)
-
-
 class Stages(Objective):
     """The loss of the stage that a batch belongs to."""
 
@@ -94,8 +96,8 @@ class Stages(Objective):
         super().__init__()
         self.stages: Sequence[Objective] = nn.ModuleList(stages)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def forward(self, model: VelocityModel, batch: Staged) -> Loss:
-        return self.stages[batch.stage](model, batch.tokens)
+    def forward(self, model: VelocityModel, batch: Sequences) -> Loss:
+        return self.stages[batch.stage](model, batch)
 
 
 class LogitDivergence(Objective):
@@ -112,7 +114,7 @@ class LogitDivergence(Objective):
         teacher: Teacher = self.teacher.module  # pyright: ignore[reportAssignmentType]
         end = endpoint(model, batch, self.steps, self.solver)
         with torch.no_grad():
-            target = teacher.logits(batch.x_1)
+            target = teacher.target(batch)
         value = divergence(target, teacher.logits(end)).mean()
         return Loss(value, {"loss": value.detach()})
 

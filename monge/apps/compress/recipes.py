@@ -18,11 +18,12 @@ from monge.apps.compress.objectives import (
     EndpointError,
     LogitDivergence,
     OnTeacher,
-    Staged,
+    Sequences,
     Stages,
     WaypointMatching,
 )
-from monge.apps.compress.teacher import Teacher
+from monge.apps.compress.states import States
+from monge.apps.compress.teacher import NOTHING, Teacher
 from monge.lm.load import LanguageModel, causal
 from monge.math.solve import integrate
 from monge.math.solvers import SolverName, solver
@@ -30,7 +31,6 @@ from monge.objective.base import Objective, Weighted
 from monge.objective.flow_matching import FlowMatching
 from monge.objective.flow_walking import FlowWalking
 from monge.objective.frozen import Frozen
-from monge.objective.next_token import Tokens
 from monge.run import fingerprint
 from monge.runs import Opened
 from monge.training.batches import shuffled
@@ -44,12 +44,14 @@ class Compress:
     """A flow layer in place of layers [start, end) of a causal language model."""
 
     app: ClassVar[str] = "compress"
-    relocatable: ClassVar[frozenset[str]] = frozenset({"teacher", "data"})
+    relocatable: ClassVar[frozenset[str]] = frozenset({"teacher", "data", "states"})
 
     teacher: Annotated[str, Suppress] = "smollm2-135m"
     """Causal language model: a directory, a GGUF file, a packaged model, or a name on the model hub."""
     data: Annotated[str, Suppress] = ""
     """Text file, or folder of .txt, .md and .rst files."""
+    states: Annotated[str, Suppress] = ""
+    """Directory of the teacher's states, written by `monge compress states`; computed during training by default."""
     start: int = 9
     """First layer to replace, counted from 0."""
     end: int = 19
@@ -101,8 +103,9 @@ class Compress:
     )
 
     def __post_init__(self) -> None:
-        if self.data:
-            object.__setattr__(self, "data", str(Path(self.data).resolve()))
+        for name in ("data", "states"):
+            if path := getattr(self, name):
+                object.__setattr__(self, name, str(Path(path).resolve()))
         for name, least in (
             ("flow_steps", 1),
             ("layers", 1),
@@ -132,10 +135,11 @@ class Compress:
         if not self.ridge >= 0:
             raise ValueError(f"ridge must not be negative, got {self.ridge}")
 
-    def build(self) -> Run[Staged]:
+    def build(self) -> Run[Sequences]:
         """Load the teacher, read the text, solve for the map, and assemble the run."""
         prepared = Prepared(self)
-        teacher, texts = prepared.teacher, prepared.texts
+        teacher, texts, states = prepared.teacher, prepared.texts, prepared.states
+        training = texts.training if states is None else texts.training[: len(states)]
         moments = prepared.moments()
         affine, scale = moments.solve(ridge=self.ridge), 1 / moments.spread().clamp_min(1e-6)
         estimator = self.network(prepared.language_model.model)
@@ -144,9 +148,10 @@ class Compress:
 
         second = (self.train.steps - self.then_steps) * self.train.gradient_accumulation * world_size()
 
-        def batches(number: int) -> Staged:
-            rows = shuffled(number, self.batch_size, len(texts.training), self.train.seed)
-            return Staged(Tokens(texts.training[rows]), int(number >= second))
+        def batches(number: int) -> Sequences:
+            rows = shuffled(number, self.batch_size, len(training), self.train.seed)
+            known = NOTHING if states is None else states.read(rows.tolist())
+            return Sequences(training[rows], int(number >= second), known)
 
         def evaluate(model: nn.Module) -> dict[str, float]:
             held_out = texts.held_out[: self.eval_sequences]
@@ -157,7 +162,7 @@ class Compress:
         objective = Stages(*(self._loss(method, frozen, chosen) for method in (self.method, self.then or "kl")))
         constants = {
             "teacher": torch.tensor(int(prepared.language_model.fingerprint()["weights"], 16) >> 1),
-            "texts": fingerprint(texts.training),
+            "texts": fingerprint(training),
             "map.matrix": affine.matrix,
             "map.bias": affine.bias,
             "scale": scale,
@@ -228,11 +233,23 @@ class Prepared:
         """The tokenised text."""
         return corpus(Path(self.recipe.data), self.language_model.tokenizer, self.recipe.length)
 
+    @cached_property
+    def states(self) -> States | None:
+        """The stored states, if the recipe names any."""
+        recipe = self.recipe
+        if not recipe.states:
+            return None
+        needed = range(recipe.start, recipe.end + 1) if recipe.waypoints else (recipe.start, recipe.end)
+        return States.open(Path(recipe.states), self.language_model, self.texts.training, needed)
+
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields states of the sequences for the least-squares map."""
-        for ids in self.texts.training[: self.recipe.map_sequences].split(self.recipe.batch_size):
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.train.precision == "bfloat16"):
-                pair = self.teacher.pair(ids)
+        recipe, states = self.recipe, self.states
+        count = min(recipe.map_sequences, len(self.texts.training if states is None else states))
+        for rows in torch.arange(count).split(recipe.batch_size):
+            known = NOTHING if states is None else states.read(rows.tolist())
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.train.precision == "bfloat16"):
+                pair = self.teacher.pair(self.texts.training[rows], known)
             yield pair.x_0[pair.mask], pair.x_1[pair.mask]
 
     def moments(self) -> Moments:

@@ -1,5 +1,6 @@
 """The original language model, frozen: hidden states at the ends of the replaced layers, and the layers after them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,10 @@ from torch import Tensor, nn
 from monge.lm.blocks import blocks_of, replace_blocks, shared_copy
 from monge.lm.hidden import hidden_at
 from monge.math.types import Pair
+
+Known = Mapping[int, Tensor]
+"""States by depth that need not be computed."""
+NOTHING: Known = {}
 
 
 class Teacher(nn.Module):
@@ -23,30 +28,50 @@ class Teacher(nn.Module):
         if not 0 <= start < end <= depth:
             raise ValueError(f"layers [{start}, {end}): the model has {depth}; give 0 <= start < end <= {depth}")
         self.model, self.start, self.end = model.eval().requires_grad_(False), start, end
-        self.injected = _Injected()
-        self._tail = shared_copy(model)
-        replace_blocks(self._tail, 0, end, self.injected)
+        self.depth, self.injected = depth, _Injected()
+        self._tails = nn.ModuleDict({str(layer): self._after(layer) for layer in (end, depth)})
+
+    def _after(self, layer: int) -> Any:
+        """The layers from `layer` on, with the head. They share the model's parameters."""
+        tail = shared_copy(self.model)
+        replace_blocks(tail, 0, layer, self.injected)
+        return tail
 
     @torch.no_grad()
-    def pair(self, ids: Int[Tensor, "B N"]) -> Pair:
-        """The states before and after the replaced layers, with cond["start"] = x_0.
+    def states(
+        self, ids: Int[Tensor, "B N"], layers: Sequence[int], known: Known = NOTHING
+    ) -> list[Float[Tensor, "B N D"]]:
+        """The states at `layers`: those in `known`, if it holds all of them, or else computed."""
+        return [known[layer] for layer in layers] if known else hidden_at(self.model, ids, layers)
 
-        The mask leaves out the first token of each sequence. Its displacement, that of an attention sink, can be hundreds of
-        times as large as those of other tokens, and would dominate every squared error.
+    def pair(self, ids: Int[Tensor, "B N"], known: Known = NOTHING) -> Pair:
+        """The states before and after the replaced layers, with cond["start"] = x_0; see `pair_of`.
+
+        cond["target"] holds the state after the last layer if it is known.
         """
-        return pair_of(*hidden_at(self.model, ids, [self.start, self.end]))
+        pair = pair_of(*self.states(ids, [self.start, self.end], known))
+        if self.depth in known:
+            pair.cond["target"] = known[self.depth]
+        return pair
 
-    @torch.no_grad()
-    def waypoints(self, ids: Int[Tensor, "B N"]) -> tuple[Pair, Float[Tensor, "K B N D"]]:
+    def waypoints(self, ids: Int[Tensor, "B N"], known: Known = NOTHING) -> tuple[Pair, Float[Tensor, "K B N D"]]:
         """The pair of states, and the states before each of the replaced layers and after the last one."""
-        states = hidden_at(self.model, ids, range(self.start, self.end + 1))
+        states = self.states(ids, range(self.start, self.end + 1), known)
         return pair_of(states[0], states[-1]), torch.stack(states)
 
-    def logits(self, x_1: Float[Tensor, "B N D"]) -> Float[Tensor, "B N vocabulary"]:
-        """The logits of the remaining layers after the state x_1, with gradients with respect to it."""
-        self.injected.state = x_1
-        ids: Any = torch.zeros(x_1.shape[:2], dtype=torch.long, device=x_1.device)
-        return self._tail(input_ids=ids, use_cache=False).logits
+    def logits(self, state: Float[Tensor, "B N D"], *, layer: int | None = None) -> Float[Tensor, "B N vocabulary"]:
+        """The logits that follow from a state after the replaced layers, or after all layers (`layer` = `depth`).
+
+        Gradients flow to the state.
+        """
+        self.injected.state = state
+        ids: Any = torch.zeros(state.shape[:2], dtype=torch.long, device=state.device)
+        return self._tails[str(self.end if layer is None else layer)](input_ids=ids, use_cache=False).logits
+
+    def target(self, pair: Pair) -> Float[Tensor, "B N vocabulary"]:
+        """The teacher's own logits, from the last state if the pair holds it."""
+        last = pair.cond.get("target")
+        return self.logits(pair.x_1) if last is None else self.logits(last, layer=self.depth)
 
 
 class _Injected(nn.Module):
@@ -59,7 +84,11 @@ class _Injected(nn.Module):
 
 
 def pair_of(x_0: Float[Tensor, "B N D"], x_1: Float[Tensor, "B N D"]) -> Pair:
-    """States as a pair, with cond["start"] = x_0 and a mask without the first token of each sequence."""
+    """States as a pair, with cond["start"] = x_0 and a mask without the first token of each sequence.
+
+    The displacement of the first token, that of an attention sink, can be hundreds of times as large as those of other
+    tokens, and would dominate every squared error.
+    """
     mask = torch.ones(x_0.shape[:2], dtype=torch.bool, device=x_0.device)
     mask[:, 0] = False
     return Pair(x_0, x_1, mask, {"start": x_0})

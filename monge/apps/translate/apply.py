@@ -8,10 +8,11 @@ from time import perf_counter
 import tyro
 
 from monge.apps.translate.direction import direction
-from monge.apps.translate.output import console, ensure_new, listed, write_dropped
-from monge.apps.translate.pair import Dtype, OnLongRows
+from monge.apps.translate.output import console, listed, write_dropped
+from monge.apps.translate.pair import OnLongRows
 from monge.apps.translate.recipes import Translator, translator_of
-from monge.lm.store import Dropped, OnBadRows, Row, Vectors, usable, write
+from monge.files import ensure_new
+from monge.lm.store import Dropped, Dtype, OnBadRows, Row, Vectors, usable, write
 from monge.math.path import Affine
 from monge.math.solvers import SOLVERS, SolverName
 from monge.math.steps import Step

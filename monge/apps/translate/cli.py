@@ -13,12 +13,12 @@ from monge.apps.translate.apply import run
 from monge.apps.translate.calibrate import Calibration
 from monge.apps.translate.data import read_texts
 from monge.apps.translate.evaluate import evaluate as evaluate_run
-from monge.apps.translate.output import console, ensure_writable
+from monge.apps.translate.output import console
 from monge.apps.translate.pair import ENDS, Pairs
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored_recipe, translator_of
 from monge.apps.translate.space import Packed
 from monge.apps.translate.tables import table as _table
-from monge.files import finite_json, write_json
+from monge.files import ensure_writable, finite_json, write_json
 from monge.lm.load import encoder
 from monge.pretrain import Pretrain
 from monge.run import fit, same_constant

@@ -24,10 +24,9 @@ from torch import Tensor
 from monge.apps.translate.data import Split, split_of_group
 from monge.files import atomic_directory, read_json
 from monge.lm.ragged import Ragged
-from monge.lm.store import DTYPES, Dropped, OnBadRows, Row, Vectors, check, usable
+from monge.lm.store import DTYPES, Dropped, Dtype, OnBadRows, Row, Vectors, check, usable
 
 OnLongRows = Literal["error", "drop", "truncate"]
-Dtype = Literal["float16", "bfloat16", "float32"]
 ENDS = ("source", "target")
 _INDEX = pa.schema(
     [(name, pa.string()) for name in ("id", "group", "split")] + [(end, pa.int64()) for end in ENDS],

@@ -16,12 +16,12 @@ from monge.apps.translate.data import READERS, SHARES, read_texts, split_of_grou
 from monge.apps.translate.embed import Embedding, num_truncated
 from monge.apps.translate.embed import embed as embed_all
 from monge.apps.translate.metamath import INSTALLED
-from monge.apps.translate.output import console, ensure_new, ensure_writable, listed, write_dropped
-from monge.apps.translate.pair import ENDS, Dtype, OnLongRows, Pairs
+from monge.apps.translate.output import console, listed, write_dropped
+from monge.apps.translate.pair import ENDS, OnLongRows, Pairs
 from monge.apps.translate.pair import pair as join
 from monge.apps.translate.space import Packed, Space
-from monge.files import atomic_write
-from monge.lm.store import Dropped, OnBadRows
+from monge.files import atomic_write, ensure_new, ensure_writable
+from monge.lm.store import Dropped, Dtype, OnBadRows
 from monge.pretrain import Pretrain
 
 SMALL = Pretrain()
@@ -126,7 +126,7 @@ def embed(
     rows = read_texts(texts, dropped)
     keys, lines = [row.id for row in rows], [getattr(row, field) for row in rows]
     embedding = Embedding(model, layer, max_length, dtype)
-    _progress(embed_all(keys, lines, embedding, out, _fleet(workers, ray), dropped=dropped), "embedding")
+    _progress(embed_all(keys, lines, embedding, out, fleet.of(workers, ray), dropped=dropped), "embedding")
     write_dropped(listing, ({"id": key, "reason": reason} for key, reason in dropped or []))
     long = num_truncated(lines, embedding)
     console.print(f"{len(rows)} texts, {long} of them cut after {max_length} tokens: {out}{_dropped_note(dropped)}")
@@ -252,18 +252,12 @@ def couple(
     """
     opened = Pairs(pairs)
     packed = Packed(opened, Space.measured(opened, prices))
-    _progress(solve_all(packed, out, _fleet(workers, ray)), "coupling")
+    _progress(solve_all(packed, out, fleet.of(workers, ray)), "coupling")
     console.print(f"{len(opened.ids)} couplings: {out}")
 
 
 def _dropped_note(dropped: list[Dropped] | None) -> str:
     return f"; {len(dropped)} dropped: {listed([f'{key} ({reason})' for key, reason in dropped])}" if dropped else ""
-
-
-def _fleet(workers: int, ray: str | None) -> fleet.Fleet:
-    if ray is not None:
-        return fleet.ray(ray)
-    return fleet.sequential if workers == 1 else fleet.processes(workers)
 
 
 def _progress(parts: Iterator[tuple[int, int]], title: str) -> None:

@@ -5,11 +5,10 @@ import torch
 from teachers import IDS, teacher
 
 from monge.apps.compress.affine import Moments
-from monge.apps.compress.objectives import EndpointError, OnTeacher, WaypointMatching, scaled
+from monge.apps.compress.objectives import EndpointError, OnTeacher, Sequences, WaypointMatching, scaled
 from monge.apps.compress.teacher import Teacher
 from monge.lm.hidden import hidden_at
 from monge.objective.frozen import Frozen
-from monge.objective.next_token import Tokens
 
 SCALE = torch.linspace(0.1, 3, 32)
 
@@ -32,14 +31,14 @@ def test_the_waypoint_loss_is_zero_for_the_velocity_between_the_teachers_states(
     loss = WaypointMatching(Frozen(frozen), scale=scale)
     for seed in range(5):
         torch.manual_seed(seed)
-        assert float(loss(velocity, Tokens(IDS)).value) < 1e-10
-        assert float(loss(lambda x_t, t, cond: velocity(x_t, t, cond) + 1, Tokens(IDS)).value) > 1e-3
+        assert float(loss(velocity, Sequences(IDS)).value) < 1e-10
+        assert float(loss(lambda x_t, t, cond: velocity(x_t, t, cond) + 1, Sequences(IDS)).value) > 1e-3
 
 
 def test_scaling_weights_the_squared_error_of_each_dimension():
     frozen = Frozen(Teacher(teacher("llama"), 1, 4))
     pair = frozen.module.pair(IDS)
-    loss = OnTeacher(frozen, EndpointError(), scale=SCALE)(lambda x, t, cond: 0 * x, Tokens(IDS)).value
+    loss = OnTeacher(frozen, EndpointError(), scale=SCALE)(lambda x, t, cond: 0 * x, Sequences(IDS)).value
     expected = ((SCALE * (pair.x_1 - pair.x_0))[pair.mask]).square().mean()
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
     assert scaled(lambda x, t, cond: x, pair, None)[1] is pair
