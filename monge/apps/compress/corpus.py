@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from monge.math.random import split_of
+from monge.math.random import seeded, split_of
 
 DOCUMENTATION = Path("/usr/share/doc/python3.11/html/_sources")
 """The text of the demo: Python's documentation, from Debian's package python3.11-doc."""
@@ -17,14 +17,14 @@ SHARES = {"training": 0.9, "held_out": 0.1}
 
 
 class Corpus(NamedTuple):
-    """Sequences of one length, cut from documents that a token ends."""
+    """Sequences of one length, cut from documents that a token ends, in a fixed random order: the first few are a sample."""
 
     training: Int[Tensor, "n length"]
     held_out: Int[Tensor, "m length"]
 
 
 def corpus(path: Path, tokenizer: Any, length: int) -> Corpus:
-    """The sequences of a text file, or of all files with a suffix in SUFFIXES in a folder, in the order of their paths.
+    """The sequences of a text file, or of all files with a suffix in SUFFIXES in a folder.
 
     Documents are files or, in a single file, paragraphs; each is held out or not by a hash of its text. ValueError if a file is
     not UTF-8, or if a split has no full sequence.
@@ -40,7 +40,7 @@ def corpus(path: Path, tokenizer: Any, length: int) -> Corpus:
                 f"{path}: {len(streams[name])} {name.replace('_', '-')} tokens are less than one sequence of {length}; "
                 "give more text or lower --length"
             )
-    return Corpus(**cut)
+    return Corpus(**{name: ids[torch.randperm(len(ids), generator=seeded(0))] for name, ids in cut.items()})
 
 
 def ensure_exists(path: Path) -> None:

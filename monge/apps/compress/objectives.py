@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,9 @@ from monge.math.types import Condition, Pair, VelocityModel, pad_like
 from monge.objective.base import Loss, Objective
 from monge.objective.flow_matching import masked_mean
 from monge.objective.frozen import Frozen
+
+ROWS = 128
+"""Number of tokens whose logits are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,7 @@ class LogitDivergence(Objective):
     def forward(self, model: VelocityModel, batch: Pair) -> Loss:
         teacher: Teacher = self.teacher.module  # pyright: ignore[reportAssignmentType]
         end = endpoint(model, batch, self.steps, self.solver)
-        with torch.no_grad():
-            target = teacher.target(batch)
-        value = divergence(target, teacher.logits(end)).mean()
+        value = head_divergence(teacher.target(batch), teacher.last(end), teacher.head)
         return Loss(value, {"loss": value.detach()})
 
 
@@ -145,3 +147,35 @@ def divergence(target: Float[Tensor, "*b vocabulary"], logits: Float[Tensor, "*b
     """
     p = F.log_softmax(target.float(), -1)
     return F.kl_div(F.log_softmax(logits.float(), -1), p, reduction="none", log_target=True).sum(-1)
+
+
+def head_divergence(target: Float[Tensor, "*b D"], x: Float[Tensor, "*b D"], head: nn.Linear) -> Float[Tensor, ""]:
+    """The mean of `divergence(head(target), head(x))`, with gradients to x alone, and without all logits in memory.
+
+    >>> head, x = torch.nn.Linear(2, 5), torch.ones(3, 2)
+    >>> torch.allclose(head_divergence(-x, x, head), divergence(head(-x), head(x)).mean())
+    True
+    """
+    value: Any = _HeadDivergence.apply(target.flatten(0, -2), x.flatten(0, -2), head)
+    return value
+
+
+class _HeadDivergence(torch.autograd.Function):
+    """Computes value and gradient together, for `ROWS` tokens at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, target: Tensor, x: Tensor, head: nn.Linear) -> Tensor:
+        total, gradients = x.new_zeros((), dtype=torch.float32), []
+        for y_part, x_part in zip(target.split(ROWS), x.split(ROWS), strict=True):
+            p, q = head(y_part).float(), head(x_part).float()
+            log_z_p, log_z_q = p.logsumexp(-1, keepdim=True), q.logsumexp(-1, keepdim=True)
+            difference = p - q
+            p = p.sub_(log_z_p).exp_()
+            total += difference.mul_(p).sum() + (log_z_q - log_z_p).sum()
+            gradients.append(q.sub_(log_z_q).exp_().sub_(p).to(head.weight.dtype) @ head.weight)
+        ctx.save_for_backward(torch.cat(gradients).to(x.dtype) / len(x))
+        return total / len(x)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[None, Tensor, None]:
+        return None, outputs[0] * ctx.saved_tensors[0], None

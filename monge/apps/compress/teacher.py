@@ -59,19 +59,30 @@ class Teacher(nn.Module):
         states = self.states(ids, range(self.start, self.end + 1), known)
         return pair_of(states[0], states[-1]), torch.stack(states)
 
-    def logits(self, state: Float[Tensor, "B N D"], *, layer: int | None = None) -> Float[Tensor, "B N vocabulary"]:
-        """The logits that follow from a state after the replaced layers, or after all layers (`layer` = `depth`).
+    def last(self, state: Float[Tensor, "B N D"], *, layer: int | None = None) -> Float[Tensor, "B N D"]:
+        """The input of the head that follows from a state after the replaced layers, or after all (`layer` = `depth`).
 
         Gradients flow to the state.
         """
         self.injected.state = state
         ids: Any = torch.zeros(state.shape[:2], dtype=torch.long, device=state.device)
-        return self._tails[str(self.end if layer is None else layer)](input_ids=ids, use_cache=False).logits
+        tail: Any = self._tails[str(self.end if layer is None else layer)]
+        return tail.base_model(input_ids=ids, use_cache=False).last_hidden_state
 
-    def target(self, pair: Pair) -> Float[Tensor, "B N vocabulary"]:
-        """The teacher's own logits, from the last state if the pair holds it."""
-        last = pair.cond.get("target")
-        return self.logits(pair.x_1) if last is None else self.logits(last, layer=self.depth)
+    def logits(self, state: Float[Tensor, "B N D"]) -> Float[Tensor, "B N vocabulary"]:
+        """The logits that follow from a state after the replaced layers, with gradients with respect to it."""
+        return self.head(self.last(state))
+
+    @torch.no_grad()
+    def target(self, pair: Pair) -> Float[Tensor, "B N D"]:
+        """The input of the head in the teacher itself, computed from the last state if the pair holds it."""
+        state = pair.cond.get("target")
+        return self.last(pair.x_1) if state is None else self.last(state, layer=self.depth)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The map from the last, normalised states to logits."""
+        return self.model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
 
 
 class _Injected(nn.Module):

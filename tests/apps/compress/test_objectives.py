@@ -5,7 +5,16 @@ import torch
 from teachers import IDS, teacher
 
 from monge.apps.compress.affine import Moments
-from monge.apps.compress.objectives import EndpointError, OnTeacher, Sequences, WaypointMatching, scaled
+from monge.apps.compress.objectives import (
+    EndpointError,
+    LogitDivergence,
+    OnTeacher,
+    Sequences,
+    WaypointMatching,
+    divergence,
+    head_divergence,
+    scaled,
+)
 from monge.apps.compress.teacher import Teacher
 from monge.lm.hidden import hidden_at
 from monge.objective.frozen import Frozen
@@ -51,3 +60,23 @@ def test_the_spread_is_the_root_mean_square_of_each_dimension(draw):
     torch.testing.assert_close(moments.spread(), d.square().mean(0).sqrt().float())
     with pytest.raises(ValueError, match="no pairs"):
         Moments().spread()
+
+
+def test_the_divergence_through_a_head_and_its_gradient_are_those_of_all_logits(draw):
+    head = torch.nn.Linear(16, 50).requires_grad_(False)
+    target, x = draw(0, 3, 100, 16).float(), draw(1, 3, 100, 16).float().requires_grad_(True)
+    values, gradients = [], []
+    for loss in (head_divergence(target, x, head), divergence(head(target), head(x)).mean()):
+        values.append(loss.detach())
+        gradients.append(torch.autograd.grad(3 * loss, x)[0])
+    torch.testing.assert_close(values[0], values[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert float(head_divergence(target, target, head)) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_logit_loss_is_the_divergence_of_the_models_logits():
+    frozen = Teacher(teacher("llama"), 1, 4)
+    value = LogitDivergence(Frozen(frozen))(lambda x, t, cond: 0.1 * x, frozen.pair(IDS)).value
+    pair = frozen.pair(IDS)
+    expected = divergence(frozen.model(input_ids=IDS).logits, frozen.logits(1.1 * pair.x_0)).mean()
+    assert float(value) == pytest.approx(float(expected), rel=1e-4)

@@ -37,8 +37,8 @@ def test_the_last_state_gives_the_teachers_logits(language_model: Path) -> None:
     pair = frozen.pair(IDS[:2], known)
     with torch.no_grad():
         expected = frozen.model(input_ids=IDS[:2]).logits
-        for found in (frozen.target(pair), frozen.target(frozen.pair(IDS[:2]))):
-            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        for last in (frozen.target(pair), frozen.target(frozen.pair(IDS[:2]))):
+            torch.testing.assert_close(frozen.head(last), expected, rtol=0, atol=1e-5)
 
 
 def test_an_interrupted_call_resumes_and_parts_of_other_text_are_rejected(language_model: Path, tmp_path: Path) -> None:
