@@ -9,10 +9,13 @@ from torch import Tensor
 
 
 class AffineMap(NamedTuple):
-    """The displacement x_1 - x_0 as matrix x_0 + bias, for states x_0 before and x_1 after the replaced layers."""
+    """The displacement x_1 - x_0 as matrix x_0 + bias, for states x_0 before and x_1 after the replaced layers.
 
-    matrix: Float[Tensor, "D D"]
-    bias: Float[Tensor, "D"]
+    In general, a map from vectors of width D to vectors of width E.
+    """
+
+    matrix: Float[Tensor, "E D"]
+    bias: Float[Tensor, "E"]
 
     def apply(self, x_0: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
         """The predicted state x_1."""
@@ -20,24 +23,27 @@ class AffineMap(NamedTuple):
 
 
 class Moments:
-    """Sums over pairs (x, d) from which the least-squares map x -> d follows, in float64."""
+    """Sums over pairs (x, d) from which the least-squares map x -> d follows, in float64. d may have another width than x."""
 
     def __init__(self) -> None:
-        self.count, self._sums, self._squares = 0, None, 0.0
+        self.count, self._sums = 0.0, None
 
-    def add(self, x: Float[Tensor, "*b D"], d: Float[Tensor, "*b D"]) -> None:
-        """Add pairs."""
+    def add(
+        self, x: Float[Tensor, "*b D"], d: Float[Tensor, "*b E"], *, weight: Float[Tensor, "*b"] | None = None
+    ) -> None:
+        """Add pairs, with a weight for each."""
         x, d = (part.reshape(-1, part.shape[-1]).double() for part in (x, d))
-        parts = torch.stack([x.sum(0), d.sum(0)]), x.mT @ x, x.mT @ d
+        w = torch.ones_like(x[:, 0]) if weight is None else weight.reshape(-1).double()
+        xw = x * w[:, None]
+        parts = xw.sum(0), w @ d, xw.mT @ x, xw.mT @ d, w @ d.square()
         self._sums = parts if self._sums is None else tuple(a + b for a, b in zip(self._sums, parts, strict=True))
-        self.count += len(x)
-        self._squares = self._squares + d.square().sum(0)
+        self.count += float(w.sum())
 
-    def spread(self) -> Float[Tensor, "D"]:
+    def spread(self) -> Float[Tensor, "E"]:
         """Root mean square of each dimension of d. ValueError without pairs."""
-        if not self.count:
+        if self._sums is None:
             raise ValueError("least squares: there are no pairs of states; give at least one sequence")
-        return torch.as_tensor(self._squares / self.count).sqrt().float()
+        return (self._sums[-1] / self.count).sqrt().float()
 
     def solve(self, *, ridge: float = 1e-3, bias: bool = True) -> AffineMap:
         """The map that minimises the mean squared error. ValueError without pairs.
@@ -45,16 +51,16 @@ class Moments:
         `ridge` penalises the matrix in units of the variance of each dimension (its mean square without a bias), so that
         dimensions with large activations are not favoured.
         """
-        if self._sums is None or not self.count:
+        if self._sums is None:
             raise ValueError("least squares: there are no pairs of states; give at least one sequence")
-        means, xx, xd = (part / self.count for part in self._sums)
+        x, d, xx, xd, _ = (part / self.count for part in self._sums)
         if not bias:
-            means = torch.zeros_like(means)
-        covariance = xx - torch.outer(means[0], means[0])
+            x, d = torch.zeros_like(x), torch.zeros_like(d)
+        covariance = xx - torch.outer(x, x)
         scale = covariance.diagonal().clamp_min(torch.finfo(torch.float64).tiny).sqrt()
         correlation = covariance / torch.outer(scale, scale)
         correlation += ridge * torch.eye(len(scale), dtype=torch.float64, device=scale.device)
-        cross = (xd - torch.outer(means[0], means[1])) / scale[:, None]
+        cross = (xd - torch.outer(x, d)) / scale[:, None]
         # a pseudo-inverse where fewer tokens than dimensions leave the problem undetermined
         solution = (
             torch.linalg.solve(correlation, cross)
@@ -62,7 +68,7 @@ class Moments:
             else torch.linalg.lstsq(correlation, cross, driver="gelsd").solution
         )
         matrix = (solution / scale[:, None]).mT
-        return AffineMap(matrix.float(), (means[1] - matrix @ means[0]).float())
+        return AffineMap(matrix.float(), (d - matrix @ x).float())
 
 
 def least_squares(

@@ -89,23 +89,37 @@ def train(
     console.print(f"Trained. The run is in {out}; next: monge compress evaluate {quote(str(out))}")
 
 
-def export(run: tyro.conf.Positional[Path], *, out: Path, checkpoint: str = "best") -> None:
+def export(run: tyro.conf.Positional[Path], *, out: Path, checkpoint: str = "best", merge: bool = False) -> None:
     """Save the smaller model, without the replaced layers, in transformers' format.
 
     Args:
         run: Run directory.
         out: Folder to create.
         checkpoint: Checkpoint to export: best, last, or a step.
+        merge: Merge the time modulation and the gates into the weights, so that the model has fewer parameters. The solver and
+            its number of steps are then fixed to those of the training: Euler, with one step per layer of the flow.
     """
-    if out.exists():
-        raise ValueError(f"{out} already exists; choose another path")
+    ensure_new(out)
     from monge.apps.compress.graft import graft
     from monge.apps.compress.modeling import wrapped
 
     recipe, prepared, estimator = opened_student(reopen(run, app="compress"), which=checkpoint)
+    steps = max(1, recipe.layers)
+    if merge and (recipe.solver, recipe.flow_steps) != ("euler", steps):
+        raise ValueError(
+            f"--merge needs a flow trained with --solver euler --flow-steps {steps}; "
+            f"{run} has {recipe.flow_steps} {recipe.solver}"
+        )
     model = prepared.language_model.model
     before = sum(parameter.numel() for parameter in model.parameters())
-    graft(model, estimator, recipe.start, recipe.end, steps=recipe.flow_steps, solver=recipe.solver)
+    graft(
+        model,
+        estimator.merge() if merge else estimator,
+        recipe.start,
+        recipe.end,
+        steps=recipe.flow_steps,
+        solver=recipe.solver,
+    )
     smaller = wrapped(model, recipe.start, recipe.end - recipe.start)
     smaller.save_pretrained(out)
     prepared.language_model.tokenizer.save_pretrained(out)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from monge.apps.compress.affine import AffineMap
+from monge.apps.compress.projections import merge, output_projection
 from monge.lm.blocks import blocks_of
 from monge.math.types import Condition
 from monge.nets.blocks import AdaLN
@@ -48,6 +49,29 @@ def parts_of(layer: nn.Module) -> Parts:
     )
 
 
+class Modulation(nn.Module):
+    """Six modulation vectors as functions of time, zero at first. `rank` factorises the last map."""
+
+    def __init__(self, width: int, rank: int | None) -> None:
+        super().__init__()
+        self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.vectors = AdaLN(width, 6, rank)
+
+    def forward(self, t: Float[Tensor, "B"]) -> tuple[Float[Tensor, "B 1 D"], ...]:
+        return self.vectors(self.time(sinusoidal(1000 * t, FREQUENCIES).to(self.vectors.expand.weight.dtype)))
+
+
+class Constant(nn.Module):
+    """Six modulation vectors that do not depend on time."""
+
+    def __init__(self, values: Float[Tensor, "1 1 6*D"]) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values, requires_grad=False)
+
+    def forward(self, t: Float[Tensor, "B"]) -> tuple[Float[Tensor, "1 1 D"], ...]:
+        return self.values.chunk(6, -1)
+
+
 class Modulated(nn.Module):
     """A transformer layer whose two branches are scaled and shifted before, and scaled after, as functions of time.
 
@@ -59,17 +83,28 @@ class Modulated(nn.Module):
         super().__init__()
         self.layer = layer
         self.parallel = parts_of(layer).parallel if parallel is None else parallel
-        self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.modulation = AdaLN(width, 6, rank)
+        self.modulation: nn.Module = Modulation(width, rank)
+
+    @torch.no_grad()
+    def fix(self, t: float) -> None:
+        """Make the modulation constant, as it is at time t."""
+        weight = next(self.parameters())
+        self.modulation = Constant(torch.cat(self.modulation(weight.new_full((1,), t)), -1))
 
     def forward(self, x: Float[Tensor, "B N D"], t: Float[Tensor, "B"], context: Mapping[str, Any]) -> Tensor:
+        attended, fed = self.branches(x, t, context)
+        return x + attended + fed
+
+    def branches(
+        self, x: Float[Tensor, "B N D"], t: Float[Tensor, "B"], context: Mapping[str, Any]
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N D"]]:
+        """What attention and feed-forward add to the state."""
         parts = parts_of(self.layer)
-        c = self.time(sinusoidal(1000 * t, FREQUENCIES).to(x.dtype))
-        scale_1, shift_1, gain_1, scale_2, shift_2, gain_2 = self.modulation(c)
+        scale_1, shift_1, gain_1, scale_2, shift_2, gain_2 = self.modulation(t)
         attended, *_ = parts.attention(parts.norm_1(x) * (1 + scale_1) + shift_1, **context)
-        h = x + (1 + gain_1) * attended
-        fed = parts.mlp(parts.norm_2(x if self.parallel else h) * (1 + scale_2) + shift_2)
-        return h + (1 + gain_2) * fed
+        attended = (1 + gain_1) * attended
+        state = x if self.parallel else x + attended
+        return attended, (1 + gain_2) * parts.mlp(parts.norm_2(state) * (1 + scale_2) + shift_2)
 
 
 class Estimator(nn.Module):
@@ -108,14 +143,36 @@ class Estimator(nn.Module):
             gate.zero_()
         return self
 
+    def features(self, x_0: Float[Tensor, "B N D"]) -> Float[Tensor, "B N 3*D"]:
+        """The state, and what the attention and the feed-forward of the first layer add to it at t = 0."""
+        return torch.cat([x_0, *self.blocks[0].branches(x_0, x_0.new_zeros(len(x_0)), self.context(x_0))], -1)
+
+    @torch.no_grad()
+    def start_from_features(self, affine: AffineMap) -> "Estimator":
+        """Set the velocity to an affine map of `features`, whose parts are merged into the layer's output projections.
+
+        ValueError unless there are an affine part and one layer, whose branches are parallel.
+        """
+        if self.map is None or len(self.blocks) != 1 or not self.blocks[0].parallel:
+            raise ValueError("Estimator: give affine=True, one layer and parallel=True")
+        parts, (matrix, *branches) = parts_of(self.blocks[0].layer), affine.matrix.chunk(3, 1)
+        self.start_from(AffineMap(matrix, affine.bias))
+        for part, branch in zip((parts.attention, parts.mlp), branches, strict=True):
+            merge(output_projection(part), branch)
+        self.gates[0].fill_(1.0)
+        return self
+
     def forward(self, x_t: Float[Tensor, "B N D"], t: Float[Tensor, "B"], cond: Condition | None = None) -> Tensor:
         if cond is None or "start" not in cond:
             raise ValueError('Estimator: cond lacks "start", the states at t = 0')
-        context: dict[str, Any] = {"attention_mask": None}
-        if self.rotary is not None:
-            positions = torch.arange(x_t.shape[1], device=x_t.device)[None]
-            context["position_embeddings"] = self.rotary(x_t, position_ids=positions)
-        return self.velocity(x_t, t, cond["start"], context)
+        return self.velocity(x_t, t, cond["start"], self.context(x_t))
+
+    def context(self, x: Float[Tensor, "B N D"]) -> dict[str, Any]:
+        """The keyword arguments of the layers for whole sequences."""
+        if self.rotary is None:
+            return {"attention_mask": None}
+        positions = torch.arange(x.shape[1], device=x.device)[None]
+        return {"attention_mask": None, "position_embeddings": self.rotary(x, position_ids=positions)}
 
     def velocity(
         self, x: Float[Tensor, "B N D"], t: Float[Tensor, "B"], x_0: Float[Tensor, "B N D"], context: Mapping[str, Any]
@@ -127,6 +184,21 @@ class Estimator(nn.Module):
             return u
         number = self.number(t)
         return u + self.gates[number] * (self.blocks[number](x, t, context) - x)
+
+    def merge(self) -> "Estimator":
+        """Merge all that is constant if each layer is evaluated once, in Euler steps: its modulation and, with parallel
+        branches, its gate.
+
+        The affine part remains: it reads the residual stream, which no single projection produces.
+        """
+        for number, (block, gate) in enumerate(zip(self.blocks, self.gates, strict=True)):
+            block.fix(number / len(self.blocks))
+            if block.parallel:
+                parts = parts_of(block.layer)
+                for part in (parts.attention, parts.mlp):
+                    merge(output_projection(part), torch.diag(gate))
+                gate.data.fill_(1.0)
+        return self
 
     def number(self, t: Float[Tensor, "B"]) -> int:
         """The number of the layer at time t."""

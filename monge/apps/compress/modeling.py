@@ -7,7 +7,7 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from monge.apps.compress.estimator import estimator_of
+from monge.apps.compress.estimator import Constant, Modulation, estimator_of
 from monge.apps.compress.graft import FlowLayer, graft
 from monge.lm.blocks import blocks_of
 
@@ -28,11 +28,12 @@ class FlowConfig(PreTrainedConfig):
         affine: bool = True,
         rank: int | None = None,
         parallel: bool | None = None,
+        merged: bool = False,
         **options: Any,
     ) -> None:
         self.base, self.start, self.removed = base or {}, start, removed
         self.steps, self.solver, self.layers, self.affine = steps, solver, layers, affine
-        self.rank, self.parallel = rank, parallel
+        self.rank, self.parallel, self.merged = rank, parallel, merged
         super().__init__(**options)
 
     def base_config(self) -> Any:
@@ -57,7 +58,11 @@ class FlowForCausalLM(PreTrainedModel):
             first, options = config.start, {"rank": config.rank, "parallel": config.parallel}
             layers = [first] * config.layers
             estimator = estimator_of(model, first, first + 1, layers=layers, affine=config.affine, **options)
+            if config.merged:
+                estimator.merge()
             graft(model, estimator, first, first + 1, steps=config.steps, solver=config.solver)
+        for module in model.modules() if base is not None else ():
+            module._is_hf_initialized = True  # or post_init would draw the flow's weights at random
         self.base = model
         self._tied_weights_keys = {f"base.{k}": f"base.{v}" for k, v in (model._tied_weights_keys or {}).items()}
         self.post_init()
@@ -92,7 +97,8 @@ def wrapped(base: Any, start: int, removed: int) -> FlowForCausalLM:
     """A model that `graft` changed in place, ready for `save_pretrained`."""
     layer: FlowLayer = blocks_of(base)[start].module  # pyright: ignore
     blocks: Any = layer.estimator.blocks
-    reduce = blocks[0].modulation.reduce if blocks else None
+    modulation = blocks[0].modulation if blocks else None
+    reduce = modulation.vectors.reduce if isinstance(modulation, Modulation) else None
     config = FlowConfig(
         base.config.to_dict(),
         start,
@@ -103,6 +109,7 @@ def wrapped(base: Any, start: int, removed: int) -> FlowForCausalLM:
         layer.estimator.map is not None,
         reduce.out_features if isinstance(reduce, nn.Linear) else None,
         blocks[0].parallel if blocks else None,
+        isinstance(modulation, Constant),
         tie_word_embeddings=base.config.tie_word_embeddings,
     )
     return FlowForCausalLM(config, base)

@@ -1,6 +1,6 @@
 """The recipe of a flow that replaces layers [start, end) of a causal language model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from monge.apps.compress.teacher import NOTHING, Teacher
 from monge.lm.load import LanguageModel, causal
 from monge.math.solve import integrate
 from monge.math.solvers import SolverName, solver
+from monge.math.types import Pair
 from monge.objective.base import Objective, Weighted
 from monge.objective.flow_matching import FlowMatching
 from monge.objective.flow_walking import FlowWalking
@@ -76,8 +77,9 @@ class Compress:
     """In --method sfm, follow the teacher's states between the replaced layers instead of a straight line."""
     scale_dimensions: bool = False
     """Divide each dimension by its root mean square displacement in the losses on states (all but kl)."""
-    init: Literal["map", "layer", "average", "random"] = "map"
-    """Start: the least-squares map with closed gates; or no map, and the replaced layers, their average, or random weights."""
+    init: Literal["map", "joint", "layer", "average", "random"] = "map"
+    """Start: the least-squares map with closed gates (map); least squares over the map and the output projections of one layer
+    (joint); or no map, and the replaced layers, their average, or random weights."""
     rank: int | None = 16
     """Rank of the time modulation; None for full matrices."""
     ridge: float = 1e-3
@@ -124,10 +126,12 @@ class Compress:
             raise ValueError(f"--waypoints has no effect with --method {self.method}; use --method sfm")
         if self.scale_dimensions and self.method == "kl":
             raise ValueError("--scale-dimensions has no effect with --method kl; leave it out")
-        if self.init == "map" and self.parts == "layer":
+        if self.init in ("map", "joint") and self.parts == "layer":
             raise ValueError("--parts layer has no map to start from; give --init layer, average or random")
         if self.init != "map" and self.parts == "map":
             raise ValueError(f"--init {self.init} starts from layers, but --parts map has none; give --init map")
+        if self.init == "joint" and self.layers > 1:
+            raise ValueError(f"--init joint fits one layer, but --layers is {self.layers}; give --init map")
         if self.layers > 1 and self.method not in ("kl", "regress"):
             raise ValueError(
                 f"--method {self.method} draws times per sequence; several --layers need --method kl or regress"
@@ -143,7 +147,7 @@ class Compress:
         moments = prepared.moments()
         affine, scale = moments.solve(ridge=self.ridge), 1 / moments.spread().clamp_min(1e-6)
         estimator = self.network(prepared.language_model.model)
-        self._initialise(estimator, prepared.language_model.model, affine)
+        self._initialise(estimator, prepared, affine)
         frozen = Frozen(teacher)
 
         second = (self.train.steps - self.then_steps) * self.train.gradient_accumulation * world_size()
@@ -173,15 +177,18 @@ class Compress:
         """The estimator with copies of replaced layers; the rest is drawn from torch's global generator."""
         count = 0 if self.parts == "map" else self.layers
         layers = [self.start + number * (self.end - self.start) // count for number in range(count)]
-        options = {"rank": self.rank, "affine": self.parts != "layer"}
+        parallel = True if self.init == "joint" else None
+        options = {"rank": self.rank, "affine": self.parts != "layer", "parallel": parallel}
         return estimator_of(model, self.start, self.end, layers=layers, **options).requires_grad_(True)
 
-    def _initialise(self, estimator: Estimator, model: nn.Module, affine: AffineMap) -> None:
+    def _initialise(self, estimator: Estimator, prepared: "Prepared", affine: AffineMap) -> None:
         if self.init == "map":
             estimator.start_from(affine)
+        if self.init == "joint":
+            estimator.start_from_features(prepared.moments(estimator.features).solve(ridge=self.ridge))
         for block in estimator.blocks:
             if self.init == "average":
-                average(model, self.start, self.end, block.layer)
+                average(prepared.language_model.model, self.start, self.end, block.layer)
             for module in block.layer.modules() if self.init == "random" else ():
                 if hasattr(module, "reset_parameters"):
                     module.reset_parameters()  # pyright: ignore[reportCallIssue]
@@ -242,21 +249,21 @@ class Prepared:
         needed = range(recipe.start, recipe.end + 1) if recipe.waypoints else (recipe.start, recipe.end)
         return States.open(Path(recipe.states), self.language_model, self.texts.training, needed)
 
-    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def pairs(self) -> Iterator[Pair]:
         """Yields states of the sequences for the least-squares map."""
         recipe, states = self.recipe, self.states
         count = min(recipe.map_sequences, len(self.texts.training if states is None else states))
         for rows in torch.arange(count).split(recipe.batch_size):
             known = NOTHING if states is None else states.read(rows.tolist())
             with torch.autocast("cpu", torch.bfloat16, enabled=recipe.train.precision == "bfloat16"):
-                pair = self.teacher.pair(self.texts.training[rows], known)
-            yield pair.x_0[pair.mask], pair.x_1[pair.mask]
+                yield self.teacher.pair(self.texts.training[rows], known)
 
-    def moments(self) -> Moments:
-        """Sums over these states, for the least-squares map from a state to its displacement."""
+    @torch.no_grad()
+    def moments(self, features: Callable[[Tensor], Tensor] = lambda x_0: x_0) -> Moments:
+        """Sums over these states, for the least-squares map from features of a state to its displacement."""
         moments = Moments()
-        for x_0, x_1 in self.pairs():
-            moments.add(x_0, x_1 - x_0)
+        for pair in self.pairs():
+            moments.add(features(pair.x_0)[pair.mask], (pair.x_1 - pair.x_0)[pair.mask])
         return moments
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from monge.apps.compress.affine import Moments
 from monge.apps.compress.estimator import parts_of
 from monge.apps.compress.evaluate import perplexity
+from monge.apps.compress.projections import merge, output_projection
 from monge.lm.blocks import blocks_of, replace_blocks, shared_copy
 from monge.lm.hidden import hidden_at
 
@@ -72,7 +73,7 @@ def replace_me(
     matrix = _closed_form(m, x_1 - x_0, ridge) if loss == "squared" else _by_cosine(m, x_0, x_1, epochs)
     shorter = without(model, range(start, end))
     block = blocks_of(shorter)[start - 1] = copy.deepcopy(blocks_of(shorter)[start - 1])
-    _merge(_output_projection(parts_of(block).mlp), matrix + torch.eye(len(matrix), device=matrix.device))
+    merge(output_projection(parts_of(block).mlp), matrix + torch.eye(len(matrix), device=matrix.device))
     return shorter
 
 
@@ -93,21 +94,3 @@ def _by_cosine(m: Tensor, x_0: Tensor, x_1: Tensor, epochs: int, *, batch: int =
             loss.backward()
             optimizer.step()
     return matrix.detach()
-
-
-def _output_projection(mlp: nn.Module) -> nn.Module:
-    """The last projection of a feed-forward module."""
-    for name in ("down_proj", "dense_4h_to_h", "c_proj"):
-        if isinstance(part := getattr(mlp, name, None), nn.Module):
-            return part
-    raise ValueError(f"{type(mlp).__name__}: no output projection that a map can be merged into")
-
-
-@torch.no_grad()
-def _merge(projection: nn.Module, matrix: Float[Tensor, "D D"]) -> None:
-    """Apply the matrix to the projection's output, by changing its weights."""
-    weight: Tensor = projection.weight  # pyright: ignore[reportAssignmentType]
-    merged = matrix @ weight if isinstance(projection, nn.Linear) else weight @ matrix.mT  # GPT-2 stores the transpose
-    projection.weight = nn.Parameter(merged, requires_grad=False)
-    if isinstance(bias := getattr(projection, "bias", None), Tensor):
-        projection.bias = nn.Parameter(matrix @ bias, requires_grad=False)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from teachers import FAMILIES, IDS, teacher
 from torch.testing import assert_close
 
-from monge.apps.compress.affine import least_squares
+from monge.apps.compress.affine import AffineMap, Moments, least_squares
 from monge.apps.compress.estimator import estimator_of
 from monge.apps.compress.graft import graft
 from monge.lm.blocks import blocks_of, replace_blocks
@@ -48,6 +48,28 @@ def test_with_the_map_at_zero_and_the_gate_open_step_0_is_the_layer(family: str)
     replace_blocks(expected, 1, 4, *[copy.deepcopy(blocks_of(expected)[1])])
     graft(model, estimator_of(model, 1, 4), 1, 4)
     assert_close(model(input_ids=IDS).logits, expected(input_ids=IDS).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_an_affine_map_of_state_and_branches_is_merged_into_the_layer(family: str) -> None:
+    model = teacher(family)
+    x_0, x_1 = hidden_at(model, IDS, [1, 4])
+    estimator, moments = estimator_of(model, 1, 4, parallel=True), Moments()
+    features = estimator.features(x_0)
+    moments.add(features, x_1 - x_0)
+    affine, alone = moments.solve(ridge=1e-6), least_squares([(x_0, x_1)], ridge=1e-6)
+    expected = x_0 + features @ affine.matrix.mT + affine.bias
+    graft(model, estimator.start_from_features(affine), 1, 4)
+    assert_close(hidden_at(model, IDS, [2])[0], expected, rtol=0, atol=1e-4)
+    assert (expected - x_1).square().mean() < (alone.apply(x_0) - x_1).square().mean()
+
+
+def test_a_map_of_branches_needs_one_layer_with_parallel_branches() -> None:
+    affine = AffineMap(torch.zeros(32, 96), torch.zeros(32))
+    for options in ({}, {"parallel": True, "layers": [1, 2]}, {"parallel": True, "affine": False}):
+        with pytest.raises(ValueError, match="give affine=True, one layer and parallel=True"):
+            estimator_of(teacher("llama"), 1, 4, **options).start_from_features(affine)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -119,6 +141,18 @@ def test_padding_on_the_left_does_not_change_the_logits(family: str) -> None:
     assert_close(logits[:, 3:], model(input_ids=IDS).logits, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", [{}, {"parallel": True}, {"layers": [1, 2, 3], "steps": 3}], ids=str)
+@torch.no_grad()
+def test_a_merged_flow_has_the_same_logits_and_fewer_parameters(family: str, options: dict[str, Any]) -> None:
+    model = student(family, **options)
+    estimator = blocks_of(model)[1].module.estimator
+    expected, before = model(input_ids=IDS).logits, sum(part.numel() for part in estimator.parameters())
+    estimator.merge()
+    assert_close(model(input_ids=IDS).logits, expected, rtol=0, atol=1e-4)
+    assert sum(part.numel() for part in estimator.parameters()) < before
+
+
 SCRIPT = """
 import sys, torch
 from pathlib import Path
@@ -143,11 +177,17 @@ def test_a_saved_model_has_the_same_logits_in_a_new_process(tmp_path: Path) -> N
     variants: dict[str, dict[str, Any]] = {family: {"family": family} for family in FAMILIES}
     variants |= {"map": {"family": "llama", "layers": []}, "two": {"family": "llama", "layers": [1, 2]}}
     variants |= {"layer": {"family": "gpt2", "affine": False}}
+    variants |= {"merged": {"family": "qwen3", "parallel": True}}
     for name, options in variants.items():
-        model = wrapped(student(steps=2, **options), 1, 3)
-        model.save_pretrained(tmp_path / name / "model")
+        grafted = student(steps=2, **options)
+        if name == "merged":
+            blocks_of(grafted)[1].module.estimator.merge()
         with torch.no_grad():
+            expected = grafted(input_ids=IDS).logits
+            model = wrapped(grafted, 1, 3)
+            assert torch.equal(model(input_ids=IDS).logits, expected)
             text = model.generate(IDS, max_new_tokens=4, do_sample=False)
-            save_file({"ids": IDS, "logits": model(input_ids=IDS).logits, "text": text}, tmp_path / name / "expected")
+        model.save_pretrained(tmp_path / name / "model")
+        save_file({"ids": IDS, "logits": expected, "text": text}, tmp_path / name / "expected")
     loaded = subprocess.run([sys.executable, "-c", SCRIPT, tmp_path], check=True, capture_output=True, text=True)
     assert int(loaded.stdout) == len(variants)

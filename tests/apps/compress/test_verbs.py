@@ -72,6 +72,7 @@ def test_every_method_trains_evaluates_and_exports(train: Train, tmp_path: Path,
         ["--parts", "map"],
         ["--parts", "layer", "--init", "layer", "--method", "regress"],
         pytest.param(["--init", "average", "--rank", "None"], marks=pytest.mark.long),
+        ["--init", "joint"],
         ["--layers", 2, "--flow-steps", 2],
         ["--method", "sfm", "--then", "kl", "--then-steps", 2],
         ["--method", "sfm", "--waypoints", "--scale-dimensions"],
@@ -84,8 +85,13 @@ def test_every_kind_of_student_trains_evaluates_and_exports(train: Train, tmp_pa
 
     assert train(*flags) == 0
     assert main(["compress", "evaluate", str(tmp_path / "run"), "--limit", "3", "--prompts", "0"]) == 0
-    assert main(["compress", "export", str(tmp_path / "run"), "--out", str(tmp_path / "smaller")]) == 0
-    assert load(tmp_path / "smaller").base.config.num_hidden_layers == 2
+    for name, merge in (("smaller", []), ("merged", ["--merge"])):
+        assert main(["compress", "export", str(tmp_path / "run"), "--out", str(tmp_path / name), *merge]) == 0
+    smaller, merged = load(tmp_path / "smaller"), load(tmp_path / "merged")
+    assert smaller.base.config.num_hidden_layers == merged.base.config.num_hidden_layers == 2
+    ids = torch.arange(12).reshape(2, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(input_ids=ids).logits, smaller(input_ids=ids).logits, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
