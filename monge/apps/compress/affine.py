@@ -39,6 +39,14 @@ class Moments:
         self._sums = parts if self._sums is None else tuple(a + b for a, b in zip(self._sums, parts, strict=True))
         self.count += float(w.sum())
 
+    def first(self, width: int) -> "Moments":
+        """The sums for the first `width` entries of x alone."""
+        result = Moments()
+        if self._sums is not None:
+            x, d, xx, xd, dd = self._sums
+            result.count, result._sums = self.count, (x[:width], d, xx[:width, :width], xd[:width], dd)
+        return result
+
     def spread(self) -> Float[Tensor, "E"]:
         """Root mean square of each dimension of d. ValueError without pairs."""
         if self._sums is None:

@@ -127,7 +127,7 @@ class Estimator(nn.Module):
         self.blocks: Sequence[Modulated] = nn.ModuleList(Modulated(layer, width, **options) for layer in layers)  # pyright: ignore
         self.gates = nn.ParameterList(torch.full((width,), float(len(layers))) for _ in layers)
         self.map = nn.Linear(width, width) if affine else None
-        self.rotary = rotary
+        self.rotary, self.width = rotary, width
         if self.map is not None:
             nn.init.zeros_(self.map.weight)
             nn.init.zeros_(self.map.bias)

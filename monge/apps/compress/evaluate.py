@@ -1,7 +1,7 @@
 """Quality of a student next to its teacher, on held-out text: divergence of the logits, perplexity, agreement, state error."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -34,15 +34,24 @@ class Quality(NamedTuple):
 
 
 @torch.no_grad()
+def qualities(
+    teacher: Teacher, ids: Int[Tensor, "n length"], students: Mapping[str, Student | None], *, size: int = 4
+) -> dict[str, Quality]:
+    """The quality of each student on sequences, `size` at a time. None stands for the teacher itself."""
+    measures, device = {name: Measures() for name in students}, next(teacher.model.parameters()).device
+    for part in ids.to(device).split(size):
+        pair = teacher.pair(part)
+        target = teacher.logits(pair.x_1)
+        for name, student in students.items():
+            end = pair.x_1 if student is None else student(pair.x_0)
+            measures[name].add(part, target, target if student is None else teacher.logits(end))
+            measures[name].add_states(pair, end)
+    return {name: measure.quality() for name, measure in measures.items()}
+
+
 def quality(teacher: Teacher, ids: Int[Tensor, "n length"], student: Student | None, *, size: int = 4) -> Quality:
-    """The quality of a student on sequences, `size` at a time. None stands for the teacher itself."""
-    measures, device = Measures(), next(teacher.model.parameters()).device
-    for part in ids.split(size):
-        pair = teacher.pair(part.to(device))
-        end = pair.x_1 if student is None else student(pair.x_0)
-        measures.add(part.to(device), teacher.logits(pair.x_1), teacher.logits(end))
-        measures.add_states(pair, end)
-    return measures.quality()
+    """The quality of one student; see `qualities`."""
+    return qualities(teacher, ids, {"": student}, size=size)[""]
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from monge.apps.compress.corpus import DOCUMENTATION, corpus, ensure_exists
 from monge.apps.compress.cost import cost_of
-from monge.apps.compress.evaluate import Quality, Student, quality
+from monge.apps.compress.evaluate import Quality, Student, qualities
 from monge.apps.compress.generation import generation
 from monge.apps.compress.graft import graft
 from monge.apps.compress.pictures import heat_maps
@@ -139,7 +139,7 @@ def evaluate(
         for steps in flow_steps or (recipe.flow_steps,):
             students[f"flow, {steps} {step}"] = replace(recipe, flow_steps=steps, solver=step).student(estimator)
     ids = prepared.texts.held_out[:limit]
-    rows = {name: quality(prepared.teacher, ids, student, size=recipe.batch_size) for name, student in students.items()}
+    rows = qualities(prepared.teacher, ids, students, size=recipe.batch_size)
     model, tokenizer = prepared.language_model.model, prepared.language_model.tokenizer
     smaller = shared_copy(model)
     graft(smaller, estimator, recipe.start, recipe.end, steps=recipe.flow_steps, solver=recipe.solver)

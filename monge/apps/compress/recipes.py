@@ -144,10 +144,11 @@ class Compress:
         prepared = Prepared(self)
         teacher, texts, states = prepared.teacher, prepared.texts, prepared.states
         training = texts.training if states is None else texts.training[: len(states)]
-        moments = prepared.moments()
-        affine, scale = moments.solve(ridge=self.ridge), 1 / moments.spread().clamp_min(1e-6)
         estimator = self.network(prepared.language_model.model)
-        self._initialise(estimator, prepared, affine)
+        moments = prepared.moments(estimator.features) if self.init == "joint" else prepared.moments()
+        displacement = moments.first(estimator.width)
+        affine, scale = displacement.solve(ridge=self.ridge), 1 / displacement.spread().clamp_min(1e-6)
+        self._initialise(estimator, prepared.language_model.model, affine, moments)
         frozen = Frozen(teacher)
 
         second = (self.train.steps - self.then_steps) * self.train.gradient_accumulation * world_size()
@@ -181,14 +182,14 @@ class Compress:
         options = {"rank": self.rank, "affine": self.parts != "layer", "parallel": parallel}
         return estimator_of(model, self.start, self.end, layers=layers, **options).requires_grad_(True)
 
-    def _initialise(self, estimator: Estimator, prepared: "Prepared", affine: AffineMap) -> None:
+    def _initialise(self, estimator: Estimator, model: nn.Module, affine: AffineMap, moments: Moments) -> None:
         if self.init == "map":
             estimator.start_from(affine)
         if self.init == "joint":
-            estimator.start_from_features(prepared.moments(estimator.features).solve(ridge=self.ridge))
+            estimator.start_from_features(moments.solve(ridge=self.ridge))
         for block in estimator.blocks:
             if self.init == "average":
-                average(prepared.language_model.model, self.start, self.end, block.layer)
+                average(model, self.start, self.end, block.layer)
             for module in block.layer.modules() if self.init == "random" else ():
                 if hasattr(module, "reset_parameters"):
                     module.reset_parameters()  # pyright: ignore[reportCallIssue]
