@@ -45,17 +45,18 @@ TEACHER, LENGTH, BATCH, HELD_OUT, CALIBRATION = "smollm2-135m", 256, 4, 32, 120
 RANGES = {5: (10, 15), 10: (9, 19), 15: (8, 23)}
 """Range to replace by number of removed layers: the best one by the divergence that the least-squares map leaves."""
 ARMS: dict[str, dict[str, Any]] = {
-    "map, KL": {"parts": "map"},
-    "one layer, MSE": {"parts": "layer", "init": "layer", "method": "regress"},
-    "one layer, KL": {"parts": "layer", "init": "layer"},
-    "flow, SFM": {"method": "sfm"},
-    "flow, FW": {"method": "fw", "flow_steps": 3},
-    "flow, MSE": {"method": "regress"},
+    "joint flow, KL": {"init": "joint"},
+    "LoRA, KL": {"lr": 2e-3},
     "flow, KL": {},
     "flow, KL, 3 steps": {"flow_steps": 3},
     "three layers, KL": {"layers": 3, "flow_steps": 3},
+    "one layer, KL": {"parts": "layer", "init": "layer"},
+    "map, KL": {"parts": "map"},
+    "flow, SFM": {"method": "sfm"},
+    "flow, FW": {"method": "fw", "flow_steps": 3},
+    "flow, MSE": {"method": "regress"},
+    "one layer, MSE": {"parts": "layer", "init": "layer", "method": "regress"},
     "flow, SFM then KL": {"method": "sfm", "then": "kl"},
-    "LoRA, KL": {"lr": 5e-4},
 }
 """Settings of the recipe by arm. LLM-Streamline is "one layer"; "LoRA" removes the layers and adapts all others."""
 

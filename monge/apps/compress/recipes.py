@@ -95,7 +95,7 @@ class Compress:
     train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(
             steps=300,
-            lr=5e-4,
+            lr=1.5e-3,
             warmup_steps=20,
             save_every=100,
             log_every=10,
