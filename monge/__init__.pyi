@@ -37,11 +37,13 @@ from .math.metrics import frechet as frechet, mmd as mmd, sliced_w2 as sliced_w2
 from .math.metrics import nmse as nmse, recoupling_ratio as recoupling_ratio, straightness as straightness
 from .nets.mlp import MLP as MLP
 from .nets.blocks import BlockShape as BlockShape, ParallelBlock as ParallelBlock, SequentialBlock as SequentialBlock
+from .nets.condition import Categorical as Categorical, Continuous as Continuous
 from .nets.dit import DiT as DiT, DiTShape as DiTShape, Patches as Patches
 from .nets.prediction import PredictsSource as PredictsSource, PredictsTarget as PredictsTarget
 from .objective.base import Loss as Loss, Objective as Objective, Weighted as Weighted
 from .objective.flow_matching import FlowMatching as FlowMatching
 from .objective.flow_walking import FlowWalking as FlowWalking
+from .objective.mean_flow import MeanFlow as MeanFlow, average_velocity as average_velocity
 from .objective.alignment import Alignment as Alignment, CachedTargets as CachedTargets, Unconditional as Unconditional
 from .objective.frozen import Frozen as Frozen
 from .objective.contrastive import Candidates as Candidates, InfoNCE as InfoNCE, Margin as Margin

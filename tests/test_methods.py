@@ -95,6 +95,10 @@ def points() -> nn.Module:
     return monge.MLP((2,), 16, 1, classes=2)
 
 
+def durations() -> nn.Module:
+    return monge.MLP((2,), 16, 1, classes=2, conditions={"duration": monge.Continuous(1)})
+
+
 def tokens(channels: int = 6) -> nn.Module:
     return DiT(channels, SMALL)
 
@@ -140,6 +144,7 @@ METHODS: dict[str, Method] = {
         noise_and_data,
     ),
     "reflow": (points, monge.FlowMatching, reflow_pairs),
+    "MeanFlow": (durations, monge.MeanFlow, noise_and_data),
     "flow walking": (tokens, lambda: monge.FlowWalking(steps=3), hidden_pairs),
     "hybrid": (
         tokens,

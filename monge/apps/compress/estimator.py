@@ -2,109 +2,17 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from monge.apps.compress.affine import AffineMap
+from monge.apps.compress.layer import FAMILIES, Modulated, parts_of
 from monge.apps.compress.projections import merge, output_projection
 from monge.lm.blocks import blocks_of
 from monge.math.types import Condition
-from monge.nets.blocks import AdaLN
-from monge.nets.embed import sinusoidal
-
-FAMILIES = ("gpt2", "gpt_neox", "llama", "qwen2", "qwen3")
-"""Model types whose layers can be modulated."""
-FREQUENCIES = 128
-
-
-class Parts(NamedTuple):
-    """The modules of a pre-norm transformer layer."""
-
-    norm_1: nn.Module
-    attention: nn.Module
-    norm_2: nn.Module
-    mlp: nn.Module
-    parallel: bool
-    """True if attention and feed-forward read the same state (GPT-NeoX), instead of one after the other."""
-
-
-def parts_of(layer: nn.Module) -> Parts:
-    """The parts of a layer of one of FAMILIES. ValueError for another one."""
-
-    def first(*names: str) -> nn.Module:
-        for name in names:
-            if isinstance(part := getattr(layer, name, None), nn.Module):
-                return part
-        raise ValueError(f"{type(layer).__name__}: unknown kind of layer; use a model of type {', '.join(FAMILIES)}")
-
-    return Parts(
-        first("input_layernorm", "ln_1"),
-        first("self_attn", "attention", "attn"),
-        first("post_attention_layernorm", "ln_2"),
-        first("mlp"),
-        bool(getattr(layer, "use_parallel_residual", False)),
-    )
-
-
-class Modulation(nn.Module):
-    """Six modulation vectors as functions of time, zero at first. `rank` factorises the last map."""
-
-    def __init__(self, width: int, rank: int | None) -> None:
-        super().__init__()
-        self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.vectors = AdaLN(width, 6, rank)
-
-    def forward(self, t: Float[Tensor, "B"]) -> tuple[Float[Tensor, "B 1 D"], ...]:
-        return self.vectors(self.time(sinusoidal(1000 * t, FREQUENCIES).to(self.vectors.expand.weight.dtype)))
-
-
-class Constant(nn.Module):
-    """Six modulation vectors that do not depend on time."""
-
-    def __init__(self, values: Float[Tensor, "1 1 6*D"]) -> None:
-        super().__init__()
-        self.values = nn.Parameter(values, requires_grad=False)
-
-    def forward(self, t: Float[Tensor, "B"]) -> tuple[Float[Tensor, "1 1 D"], ...]:
-        return self.values.chunk(6, -1)
-
-
-class Modulated(nn.Module):
-    """A transformer layer whose two branches are scaled and shifted before, and scaled after, as functions of time.
-
-    The six modulation vectors are zero at first, so that the layer starts as it was (DiT, Peebles & Xie 2212.09748, fig. 3;
-    with parallel branches, Wu et al. 2505.14513, fig. 1c). `rank` factorises the modulation.
-    """
-
-    def __init__(self, layer: nn.Module, width: int, *, rank: int | None = None, parallel: bool | None = None) -> None:
-        super().__init__()
-        self.layer = layer
-        self.parallel = parts_of(layer).parallel if parallel is None else parallel
-        self.modulation: nn.Module = Modulation(width, rank)
-
-    @torch.no_grad()
-    def fix(self, t: float) -> None:
-        """Make the modulation constant, as it is at time t."""
-        weight = next(self.parameters())
-        self.modulation = Constant(torch.cat(self.modulation(weight.new_full((1,), t)), -1))
-
-    def forward(self, x: Float[Tensor, "B N D"], t: Float[Tensor, "B"], context: Mapping[str, Any]) -> Tensor:
-        attended, fed = self.branches(x, t, context)
-        return x + attended + fed
-
-    def branches(
-        self, x: Float[Tensor, "B N D"], t: Float[Tensor, "B"], context: Mapping[str, Any]
-    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N D"]]:
-        """What attention and feed-forward add to the state."""
-        parts = parts_of(self.layer)
-        scale_1, shift_1, gain_1, scale_2, shift_2, gain_2 = self.modulation(t)
-        attended, *_ = parts.attention(parts.norm_1(x) * (1 + scale_1) + shift_1, **context)
-        attended = (1 + gain_1) * attended
-        state = x if self.parallel else x + attended
-        return attended, (1 + gain_2) * parts.mlp(parts.norm_2(state) * (1 + scale_2) + shift_2)
 
 
 class Estimator(nn.Module):
@@ -115,7 +23,8 @@ class Estimator(nn.Module):
     layers, each has its own gate and its own share of the time from 0 to 1. Without layers, the velocity is the affine part.
 
     Attention is causal, and padding must be on the right, where no token attends to it. `rotary` computes the position
-    embeddings of the layers, if they take any. `affine=False` leaves out A and b.
+    embeddings of the layers, if they take any. `affine=False` leaves out A and b. With `durations=True`, the layers also depend
+    on `cond["duration"]`, which `MeanFlow` sets.
     """
 
     def __init__(
@@ -165,7 +74,8 @@ class Estimator(nn.Module):
     def forward(self, x_t: Float[Tensor, "B N D"], t: Float[Tensor, "B"], cond: Condition | None = None) -> Tensor:
         if cond is None or "start" not in cond:
             raise ValueError('Estimator: cond lacks "start", the states at t = 0')
-        return self.velocity(x_t, t, cond["start"], self.context(x_t))
+        duration = cond.get("duration")
+        return self.velocity(x_t, t, cond["start"], self.context(x_t), None if duration is None else duration.flatten())
 
     def context(self, x: Float[Tensor, "B N D"]) -> dict[str, Any]:
         """The keyword arguments of the layers for whole sequences."""
@@ -175,7 +85,12 @@ class Estimator(nn.Module):
         return {"attention_mask": None, "position_embeddings": self.rotary(x, position_ids=positions)}
 
     def velocity(
-        self, x: Float[Tensor, "B N D"], t: Float[Tensor, "B"], x_0: Float[Tensor, "B N D"], context: Mapping[str, Any]
+        self,
+        x: Float[Tensor, "B N D"],
+        t: Float[Tensor, "B"],
+        x_0: Float[Tensor, "B N D"],
+        context: Mapping[str, Any],
+        duration: Float[Tensor, "B"] | None = None,
     ) -> Tensor:
         """The velocity, with the keyword arguments that the model passes to its layers. All rows share one t if there are
         several layers."""
@@ -183,7 +98,7 @@ class Estimator(nn.Module):
         if not self.blocks:
             return u
         number = self.number(t)
-        return u + self.gates[number] * (self.blocks[number](x, t, context) - x)
+        return u + self.gates[number] * (self.blocks[number](x, t, context, duration) - x)
 
     def merge(self) -> "Estimator":
         """Merge all that is constant if each layer is evaluated once, in Euler steps: its modulation and, with parallel
@@ -192,7 +107,7 @@ class Estimator(nn.Module):
         The affine part remains: it reads the residual stream, which no single projection produces.
         """
         for number, (block, gate) in enumerate(zip(self.blocks, self.gates, strict=True)):
-            block.fix(number / len(self.blocks))
+            block.fix(number / len(self.blocks), 1 / len(self.blocks))
             if block.parallel:
                 parts = parts_of(block.layer)
                 for part in (parts.attention, parts.mlp):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from monge.apps.compress.estimator import Estimator
@@ -34,7 +35,7 @@ class FlowLayer(nn.Module):
             if cache is not None and attentions:
                 _reserve(cache, attentions[0].layer_idx)
             evaluations += 1
-            return self.estimator.velocity(x, t, hidden_states, context)
+            return self.estimator.velocity(x, t, hidden_states, context, torch.full_like(t, 1 / self.steps))
 
         try:
             return integrate(velocity, hidden_states, steps=self.steps, step=self.solver)

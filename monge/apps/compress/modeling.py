@@ -7,8 +7,9 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from monge.apps.compress.estimator import Constant, Modulation, estimator_of
+from monge.apps.compress.estimator import estimator_of
 from monge.apps.compress.graft import FlowLayer, graft
+from monge.apps.compress.layer import Constant, Modulation
 from monge.lm.blocks import blocks_of
 
 
@@ -29,11 +30,12 @@ class FlowConfig(PreTrainedConfig):
         rank: int | None = None,
         parallel: bool | None = None,
         merged: bool = False,
+        durations: bool = False,
         **options: Any,
     ) -> None:
         self.base, self.start, self.removed = base or {}, start, removed
         self.steps, self.solver, self.layers, self.affine = steps, solver, layers, affine
-        self.rank, self.parallel, self.merged = rank, parallel, merged
+        self.rank, self.parallel, self.merged, self.durations = rank, parallel, merged, durations
         super().__init__(**options)
 
     def base_config(self) -> Any:
@@ -56,6 +58,7 @@ class FlowForCausalLM(PreTrainedModel):
         if model is None:
             model = AutoModelForCausalLM.from_config(config.base_config())
             first, options = config.start, {"rank": config.rank, "parallel": config.parallel}
+            options["durations"] = config.durations
             layers = [first] * config.layers
             estimator = estimator_of(model, first, first + 1, layers=layers, affine=config.affine, **options)
             if config.merged:
@@ -110,6 +113,7 @@ def wrapped(base: Any, start: int, removed: int) -> FlowForCausalLM:
         reduce.out_features if isinstance(reduce, nn.Linear) else None,
         blocks[0].parallel if blocks else None,
         isinstance(modulation, Constant),
+        isinstance(modulation, Modulation) and modulation.durations,
         tie_word_embeddings=base.config.tie_word_embeddings,
     )
     return FlowForCausalLM(config, base)

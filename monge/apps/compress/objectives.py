@@ -15,6 +15,7 @@ from monge.math.types import Condition, Pair, VelocityModel, pad_like
 from monge.objective.base import Loss, Objective
 from monge.objective.flow_matching import masked_mean
 from monge.objective.frozen import Frozen
+from monge.objective.mean_flow import average_velocity
 
 ROWS = 128
 """Number of tokens whose logits are held at a time."""
@@ -136,7 +137,7 @@ class EndpointError(Objective):
 
 def endpoint(model: VelocityModel, pair: Pair, steps: int, solver: str) -> Float[Tensor, "B N D"]:
     """The state that the flow reaches from x_0."""
-    return integrate(lambda x, t: model(x, t, pair.condition), pair.x_0, steps=steps, step=solver)
+    return integrate(average_velocity(model, pair.condition, steps), pair.x_0, steps=steps, step=solver)
 
 
 def divergence(target: Float[Tensor, "*b vocabulary"], logits: Float[Tensor, "*b vocabulary"]) -> Float[Tensor, "*b"]:

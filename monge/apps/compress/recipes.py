@@ -32,6 +32,7 @@ from monge.objective.base import Objective, Weighted
 from monge.objective.flow_matching import FlowMatching
 from monge.objective.flow_walking import FlowWalking
 from monge.objective.frozen import Frozen
+from monge.objective.mean_flow import MeanFlow, average_velocity
 from monge.run import fingerprint
 from monge.runs import Opened
 from monge.training.batches import shuffled
@@ -57,16 +58,17 @@ class Compress:
     """First layer to replace, counted from 0."""
     end: int = 19
     """Layer after the last one to replace."""
-    method: Literal["kl", "sfm", "fw", "hybrid", "regress"] = "kl"
-    """Loss: divergence of the logits (kl), flow matching (sfm), flow walking (fw), both (hybrid), last state (regress)."""
+    method: Literal["kl", "sfm", "fw", "hybrid", "meanflow", "regress"] = "kl"
+    """Loss: divergence of the logits (kl), flow matching (sfm), flow walking (fw), both (hybrid), average velocity (meanflow),
+    last state (regress)."""
     then: Literal["kl"] | None = None
     """Loss of a second stage, the last --then-steps of all steps; None for a single stage."""
     then_steps: int = 0
     """Number of steps of the second stage."""
     flow_steps: int = 1
-    """Solver steps from the first to the last state, in training (except sfm) and at inference."""
+    """Solver steps from the first to the last state, in training (except sfm and meanflow) and at inference."""
     solver: SolverName = "euler"
-    """Solver of the flow, in training (except sfm) and at inference."""
+    """Solver of the flow, in training (except sfm and meanflow) and at inference."""
     match_weight: float = 0.01
     """Weight of the flow matching loss in --method hybrid."""
     parts: Literal["both", "map", "layer"] = "both"
@@ -130,6 +132,10 @@ class Compress:
             raise ValueError("--parts layer has no map to start from; give --init layer, average or random")
         if self.init != "map" and self.parts == "map":
             raise ValueError(f"--init {self.init} starts from layers, but --parts map has none; give --init map")
+        if self.method == "meanflow" and self.solver != "euler":
+            raise ValueError(
+                f"--method meanflow learns Euler steps, but --solver is {self.solver}; give --solver euler"
+            )
         if self.init == "joint" and self.layers > 1:
             raise ValueError(f"--init joint fits one layer, but --layers is {self.layers}; give --init map")
         if self.layers > 1 and self.method not in ("kl", "regress"):
@@ -180,6 +186,7 @@ class Compress:
         layers = [self.start + number * (self.end - self.start) // count for number in range(count)]
         parallel = True if self.init == "joint" else None
         options = {"rank": self.rank, "affine": self.parts != "layer", "parallel": parallel}
+        options |= {"durations": self.method == "meanflow"}
         return estimator_of(model, self.start, self.end, layers=layers, **options).requires_grad_(True)
 
     def _initialise(self, estimator: Estimator, model: nn.Module, affine: AffineMap, moments: Moments) -> None:
@@ -198,7 +205,8 @@ class Compress:
         """The function from x_0 to x_1 at the recipe's steps and solver."""
 
         def end(x_0: Tensor) -> Tensor:
-            return integrate(lambda x, t: model(x, t, {"start": x_0}), x_0, steps=self.flow_steps, step=self.solver)
+            field = average_velocity(model, {"start": x_0}, self.flow_steps)
+            return integrate(field, x_0, steps=self.flow_steps, step=self.solver)
 
         return end
 
@@ -215,6 +223,8 @@ class Compress:
                 loss = walk
             case "hybrid":
                 loss = Weighted(walk=(1.0, walk), match=(self.match_weight, FlowMatching()))
+            case "meanflow":
+                loss = MeanFlow()
             case _:
                 loss = EndpointError(steps=self.flow_steps, solver=self.solver)
         return OnTeacher(teacher, loss, scale=scale)

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from monge.apps.compress.affine import Moments
-from monge.apps.compress.estimator import parts_of
 from monge.apps.compress.evaluate import perplexity
+from monge.apps.compress.layer import parts_of
 from monge.apps.compress.projections import merge, output_projection
 from monge.lm.blocks import blocks_of, replace_blocks, shared_copy
 from monge.lm.hidden import hidden_at

@@ -142,7 +142,9 @@ def test_padding_on_the_left_does_not_change_the_logits(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("options", [{}, {"parallel": True}, {"layers": [1, 2, 3], "steps": 3}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"parallel": True}, {"durations": True}, {"layers": [1, 2, 3], "steps": 3}], ids=str
+)
 @torch.no_grad()
 def test_a_merged_flow_has_the_same_logits_and_fewer_parameters(family: str, options: dict[str, Any]) -> None:
     model = student(family, **options)
@@ -177,6 +179,7 @@ def test_a_saved_model_has_the_same_logits_in_a_new_process(tmp_path: Path) -> N
     variants: dict[str, dict[str, Any]] = {family: {"family": family} for family in FAMILIES}
     variants |= {"map": {"family": "llama", "layers": []}, "two": {"family": "llama", "layers": [1, 2]}}
     variants |= {"layer": {"family": "gpt2", "affine": False}}
+    variants |= {"durations": {"family": "llama", "durations": True}}
     variants |= {"merged": {"family": "qwen3", "parallel": True}}
     for name, options in variants.items():
         grafted = student(steps=2, **options)

@@ -7,8 +7,8 @@ import torch
 from teachers import FAMILIES, IDS, teacher
 from torch.testing import assert_close
 
-from monge.apps.compress.estimator import parts_of
 from monge.apps.compress.evaluate import perplexity, quality, quality_of_model
+from monge.apps.compress.layer import parts_of
 from monge.apps.compress.rivals import greedily_removed, least_influential, replace_me, without
 from monge.apps.compress.teacher import Teacher
 from monge.lm.blocks import blocks_of
