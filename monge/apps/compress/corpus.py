@@ -30,7 +30,7 @@ def corpus(path: Path, tokenizer: Any, length: int) -> Corpus:
     not UTF-8, or if a split has no full sequence.
     """
     streams: dict[str, list[int]] = {"training": [], "held_out": []}
-    for text in _documents(path):
+    for text in documents(path):
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         streams[split_of(text, SHARES)] += [*ids, tokenizer.eos_token_id]
     cut = {name: torch.tensor(ids[: len(ids) // length * length]).reshape(-1, length) for name, ids in streams.items()}
@@ -49,7 +49,7 @@ def ensure_exists(path: Path) -> None:
         raise ValueError(f"--data {path}: no such file or folder; apt install python3.11-doc, or give a text file")
 
 
-def _documents(path: Path) -> Iterator[str]:
+def documents(path: Path) -> Iterator[str]:
     """Yields the texts of files, or the paragraphs of a single file."""
     if path.is_file():
         yield from (text for text in _read(path).split("\n\n") if text.strip())

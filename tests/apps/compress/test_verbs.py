@@ -255,3 +255,18 @@ def test_the_table_fits_into_80_columns() -> None:
     console.print(_qualities(rows, "title", {"flow, 3 midpoint": 2.5}))
     assert all(name in console.file.getvalue() for name in (*names, "12345.6"))
     assert "…" not in console.file.getvalue()
+
+
+@pytest.mark.slow
+def test_the_demo_trains_its_own_teacher(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "\n\n".join(f"( ph -> ps ) {number} ( A u. B ) = ( B u. {number % 7} ) -. ch" for number in range(900))
+    )
+    sizes = ["--steps", "4", "--teacher-steps", "4", "--map-sequences", "8", "--limit", "4"]
+    words = ["--teacher", "own", "--data", str(text), "--out", str(tmp_path / "run"), *sizes]
+    assert main(["compress", "demo", *words]) == 0
+    rows = json.loads((tmp_path / "run/evaluation.json").read_text())["quality"]
+    assert list(rows) == ["teacher", "skip the layers", "least-squares map", "flow, 1 euler"]
+    assert json.loads((tmp_path / "run-teacher/model/config.json").read_text())["num_hidden_layers"] == 6
+    assert main(["compress", "demo", *words]) == 2
