@@ -1,5 +1,6 @@
 """Texts as sequences of token ids, split into training and held-out documents."""
 
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,11 +30,14 @@ def corpus(path: Path, tokenizer: Any, length: int) -> Corpus:
     Documents are files or, in a single file, paragraphs; each is held out or not by a hash of its text. ValueError if a file is
     not UTF-8, or if a split has no full sequence.
     """
-    streams: dict[str, list[int]] = {"training": [], "held_out": []}
+    streams = {name: array("i") for name in SHARES}
     for text in documents(path):
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        streams[split_of(text, SHARES)] += [*ids, tokenizer.eos_token_id]
-    cut = {name: torch.tensor(ids[: len(ids) // length * length]).reshape(-1, length) for name, ids in streams.items()}
+        streams[split_of(text, SHARES)].extend([*ids, tokenizer.eos_token_id])
+    cut = {
+        name: torch.tensor(ids[: len(ids) // length * length], dtype=torch.long).reshape(-1, length)
+        for name, ids in streams.items()
+    }
     for name, ids in cut.items():
         if not len(ids):
             raise ValueError(
