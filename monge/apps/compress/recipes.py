@@ -267,7 +267,8 @@ class Prepared:
         for rows in torch.arange(count).split(recipe.batch_size):
             known = NOTHING if states is None else states.read(rows.tolist())
             with torch.autocast("cpu", torch.bfloat16, enabled=recipe.train.precision == "bfloat16"):
-                yield self.teacher.pair(self.texts.training[rows], known)
+                pair = self.teacher.pair(self.texts.training[rows], known)
+            yield pair
 
     @torch.no_grad()
     def moments(self, features: Callable[[Tensor], Tensor] = lambda x_0: x_0) -> Moments:
