@@ -20,14 +20,17 @@ from monge.math.solve import time_grid
 from monge.math.types import Velocity, floating
 
 
-def _points(name: str, *sets: Shaped[Tensor, "..."]) -> tuple[list[Tensor], float]:
+def _points(name: str, *sets: Shaped[Tensor, "..."], least: int = 0) -> tuple[list[Tensor], float]:
     """Sets of points in a common dtype, divided by a unit, and that unit: 1, or their size if float32 cannot square it.
 
-    ValueError if a point is not finite or the sets differ in their dimension.
+    ValueError if a point is not finite, the sets differ in their dimension, or one has fewer than `least` points.
     """
     if len({points.shape[1:] for points in sets}) > 1 or any(points.ndim != 2 for points in sets):
         shapes = " and ".join(str(tuple(points.shape)) for points in sets)
         raise ValueError(f"{name}: points of shape {shapes}; give sets of points (n, D) with the same D")
+    if min(map(len, sets)) < least:
+        sizes = " and ".join(str(len(points)) for points in sets)
+        raise ValueError(f"{name}: sets of {sizes} points; the unbiased estimate needs at least {least} in each")
     points = floating(*sets)
     size = max(magnitude(f"{name}: set {k}", part) for k, part in enumerate(points))
     if 1e-15 < size < 1e15:
@@ -72,7 +75,7 @@ def mmd(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"], *, bandwidth: float 
     >>> mmd(x, x + 10) > mmd(x, x + 1)
     True
     """
-    (x, y), unit = _points("mmd", x, y)
+    (x, y), unit = _points("mmd", x, y, least=2)
     width = bandwidth / unit if bandwidth is not None else float(torch.pdist(y[:1000]).median())
     if not width > 0:
         raise ValueError(
@@ -88,7 +91,7 @@ def kernel_distance(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"]) -> float
     >>> kernel_distance(x, x + 2) > kernel_distance(x, x + 1)
     True
     """
-    (x, y), unit = _points("kernel_distance", x, y)
+    (x, y), unit = _points("kernel_distance", x, y, least=2)
     if unit != 1:
         raise ValueError(
             f"kernel_distance: features of size {unit:.0e}; rescale them, since the kernel depends on their scale"

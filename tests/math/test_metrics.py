@@ -66,6 +66,13 @@ def test_a_discrepancy_is_near_zero_for_equal_distributions_and_large_for_differ
     assert other > 5 * max(abs(value) for value in same)
 
 
+@pytest.mark.parametrize("discrepancy", [mmd, kernel_distance])
+@pytest.mark.parametrize(("n", "m"), [(1, 5), (5, 1), (0, 5)])
+def test_an_unbiased_discrepancy_needs_two_points_in_each_set(draw, discrepancy, n, m):
+    with pytest.raises(ValueError, match=f"sets of {n} and {m} points; the unbiased estimate needs at least 2 in each"):
+        discrepancy(draw(0, n, 3), draw(1, m, 3))
+
+
 def test_mmd_of_two_pairs_by_hand():
     x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     y = torch.tensor([[0.0], [2.0]], dtype=torch.float64)
