@@ -163,7 +163,10 @@ def trained(work: Path, job: tuple[Task, Path]) -> dict[str, Any]:
     out = task.directory(work)
     result = out / "quality.json"
     if result.exists():
-        return json.loads(result.read_text())
+        content = json.loads(result.read_text())
+        if content.pop("settings") != ARMS[task.arm]:
+            raise SystemExit(f"{result}: of other settings than those of the arm; remove {out}")
+        return content
     settings, began = dict(ARMS[task.arm]), time.monotonic()
     train = config(task.tokens, task.seed)
     train = replace(train, lr=settings.pop("lr", train.lr))
@@ -191,7 +194,7 @@ def trained(work: Path, job: tuple[Task, Path]) -> dict[str, Any]:
         row = quality(prepared.teacher, texts().held_out[:HELD_OUT], recipe.student(estimator), size=BATCH)
         parameters = sum(p.numel() for p in estimator.parameters())
     content = {**task._asdict(), "parameters": parameters, "seconds": round(time.monotonic() - began), **row._asdict()}
-    result.write_text(json.dumps(content, indent=1) + "\n")
+    result.write_text(json.dumps({**content, "settings": ARMS[task.arm]}, indent=1) + "\n")
     return content
 
 
@@ -263,7 +266,7 @@ def selection(
     model, ids = language_model().model, texts().training[:CALIBRATION]
     *_, measured = criteria(model, ids, [(start, start + removed) for start in starts], batch_size=BATCH)
     assert measured is not None
-    rows = candidates(model, texts().held_out[:HELD_OUT], measured, batch_size=BATCH)
+    rows = candidates(model, texts().training[-HELD_OUT:], measured, batch_size=BATCH)
     values = {
         "R": [row.recoupling.value for row in rows],
         "influence": [row.influence for row in rows],

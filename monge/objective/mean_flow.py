@@ -19,7 +19,7 @@ class MeanFlow(Objective):
     The duration h is in `cond["duration"]`, of shape (B, 1): declare it as a condition `Continuous(1)` of the network. du/dt is
     the derivative along the path at a fixed end of the interval, by forward-mode differentiation, and no gradient flows through
     it. `times` draws both ends. With probability `instant`, h is 0, and the loss that of flow matching. `power` divides the
-    squared error of a sample, of mean e, by (e + 0.001)^power (sec. 4.3).
+    squared error of a sample, of mean e, by (e + 0.001)^power (sec. 4.3); the logged loss is without it.
 
     x_t + h u(x_t, t, h) is the state at t + h: a single step from t = 0 has h = 1 (see `average_velocity`). ValueError if
     `instant` is not a probability.
@@ -58,12 +58,12 @@ class MeanFlow(Objective):
             u, du_dt = torch.func.jvp(average, (x_t, t, h), tangents)  # pyright: ignore[reportAssignmentType]
         check_shape(u, x_t)
         error = (u - (u_t + pad_like(h, x_t) * du_dt).detach()).square()
+        plain = masked_mean(error.detach(), pair.mask)
         if self.power:
             exists = torch.ones_like(error) if pair.mask is None else pad_like(pair.mask, error).expand_as(error)
             sizes = (error * exists).flatten(1).sum(1) / exists.flatten(1).sum(1).clamp_min(1)
             error = error * pad_like((sizes.detach() + 1e-3) ** -self.power, error)
-        value = masked_mean(error, pair.mask)
-        return Loss(value, {"loss": value.detach()})
+        return Loss(masked_mean(error, pair.mask), {"loss": plain})
 
 
 def average_velocity(model: VelocityModel, cond: Condition, steps: int) -> Velocity:

@@ -35,6 +35,16 @@ def test_the_average_velocity_of_the_path_has_no_loss(draw, shape, power) -> Non
     assert float(objective(lambda x, t, cond: pad_like(2 * t, x).expand_as(x), pair).value) > 1e-3
 
 
+def test_the_logged_loss_is_without_the_weight_of_a_sample(draw) -> None:
+    pair = Pair(draw(0, 64, 2), draw(1, 64, 2))
+    losses = []
+    for power in (0.0, 1.0):
+        torch.manual_seed(0)
+        losses.append(MeanFlow(power=power)(lambda x, t, cond: 0 * x, pair))
+    assert losses[0].value == losses[0].metrics["loss"] == losses[1].metrics["loss"]
+    assert float(losses[1].value) == pytest.approx(1, abs=0.05)
+
+
 def test_durations_are_zero_as_often_as_requested(draw) -> None:
     seen = []
 

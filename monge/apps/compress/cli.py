@@ -105,7 +105,7 @@ def export(run: tyro.conf.Positional[Path], *, out: Path, checkpoint: str = "bes
     from monge.apps.compress.modeling import wrapped
 
     recipe, prepared, estimator = opened_student(reopen(run, app="compress"), which=checkpoint)
-    steps = max(1, recipe.layers)
+    steps = 1 if recipe.parts == "map" else recipe.layers
     if merge and (recipe.solver, recipe.flow_steps) != ("euler", steps):
         raise ValueError(
             f"--merge needs a flow trained with --solver euler --flow-steps {steps}; "

@@ -21,12 +21,13 @@ class Cost(NamedTuple):
     reading: float
     """Tokens per second of a forward pass over the sequence."""
     generating: float
-    """Tokens per second of greedy generation with the cache."""
+    """Tokens per second of greedy generation with the cache, after the first token."""
 
 
 @torch.no_grad()
 def cost_of(model: nn.Module, ids: Int[Tensor, "1 N"], *, new_tokens: int = 16, rounds: int = 3) -> Cost:
-    """The cost on one sequence of token ids. Speeds are the best of `rounds`, in turn on whatever else the machine runs."""
+    """The cost on one sequence of token ids. Speeds are the best of `rounds` runs, since other load
+    slows some of them."""
     causal: Any = model
     ids = ids.to(next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter:
@@ -34,14 +35,18 @@ def cost_of(model: nn.Module, ids: Int[Tensor, "1 N"], *, new_tokens: int = 16, 
     layers = [layer for layer in output.past_key_values.layers if layer.keys is not None]
     size = sum(part.numel() * part.element_size() for layer in layers for part in (layer.keys, layer.values))
     reading = min(_seconds(lambda: causal(input_ids=ids, use_cache=False), ids) for _ in range(rounds))
-    options = {"do_sample": False, "min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
-    both = min(_seconds(lambda: causal.generate(ids, **options), ids) for _ in range(rounds))
+
+    def generating(count: int) -> float:
+        options = {"do_sample": False, "min_new_tokens": count, "max_new_tokens": count}
+        return min(_seconds(lambda: causal.generate(ids, **options), ids) for _ in range(rounds))
+
+    first, all_tokens = generating(1), generating(new_tokens)
     return Cost(
         sum(parameter.numel() for parameter in model.parameters()),
         counter.get_total_flops() / ids.shape[1],
         size / ids.shape[1],
         ids.shape[1] / reading,
-        new_tokens / max(both - reading, 1e-9),
+        (new_tokens - 1) / max(all_tokens - first, 1e-9),
     )
 
 

@@ -140,9 +140,20 @@ def estimator_of(
         raise ValueError(
             f"layers [{start}, {end}): the model has {len(blocks)}; give 0 <= start < end <= {len(blocks)}"
         )
-    copies = [copy.deepcopy(blocks[number]) for number in ((start,) if layers is None else layers)]
+    # the teacher's own dropout is off, so that its copies' would only add noise
+    copies = [_without_dropout(copy.deepcopy(blocks[number])) for number in ((start,) if layers is None else layers)]
     rotary = next((part for name, part in model.named_modules() if name.rpartition(".")[-1] == "rotary_emb"), None)
     return Estimator(copies, copy.deepcopy(rotary), int(config.hidden_size), **options)
+
+
+@torch.no_grad()
+def randomise(layer: nn.Module) -> None:
+    """Set matrices to normal draws of standard deviation 0.02, norms to one, and biases to zero."""
+    for name, parameter in layer.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.02)
+        else:
+            nn.init.constant_(parameter, float(name.endswith("weight")))
 
 
 @torch.no_grad()
@@ -150,3 +161,12 @@ def average(model: nn.Module, start: int, end: int, layer: nn.Module) -> None:
     """Set the weights of a copy of a layer to the mean over blocks [start, end)."""
     sources = [block.state_dict() for block in blocks_of(model)[start:end]]
     layer.load_state_dict({name: torch.stack([s[name].float() for s in sources]).mean(0) for name in sources[0]})
+
+
+def _without_dropout(layer: nn.Module) -> nn.Module:
+    for module in layer.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+    return layer

@@ -18,7 +18,7 @@ Student = Callable[[Tensor], Tensor]
 
 
 class Quality(NamedTuple):
-    """Measures over all tokens of the held-out sequences."""
+    """Measures over the tokens of the held-out sequences."""
 
     kl: float
     """KL(teacher || student) of the next token, in nats."""

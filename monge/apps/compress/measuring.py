@@ -70,7 +70,7 @@ def select(
         seed: Seed of the choice of these tokens.
     """
     ensure_exists(data)
-    at_least_one(limit=limit, eval_sequences=eval_sequences, batch_size=batch_size)
+    at_least_one(limit=limit, eval_sequences=eval_sequences, batch_size=batch_size, length=length)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; choose another path")
     language_model = causal(teacher, device=device_named(device))

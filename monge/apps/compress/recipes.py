@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes, Suppress
 
 from monge.apps.compress.affine import AffineMap, Moments
 from monge.apps.compress.corpus import Corpus, corpus
-from monge.apps.compress.estimator import Estimator, average, estimator_of
+from monge.apps.compress.estimator import Estimator, average, estimator_of, randomise
 from monge.apps.compress.evaluate import quality
 from monge.apps.compress.objectives import (
     EndpointError,
@@ -138,6 +138,8 @@ class Compress:
             )
         if self.init == "joint" and self.layers > 1:
             raise ValueError(f"--init joint fits one layer, but --layers is {self.layers}; give --init map")
+        if self.layers > self.flow_steps:
+            raise ValueError(f"--layers {self.layers} needs as many steps; give --flow-steps {self.layers} or more")
         if self.layers > 1 and self.method not in ("kl", "regress"):
             raise ValueError(
                 f"--method {self.method} draws times per sequence; several --layers need --method kl or regress"
@@ -165,14 +167,14 @@ class Compress:
             return Sequences(training[rows], int(number >= second), known)
 
         def evaluate(model: nn.Module) -> dict[str, float]:
-            held_out = texts.held_out[: self.eval_sequences]
+            held_out = texts.held_out[-self.eval_sequences :]  # `monge compress evaluate` takes the first ones
             result = quality(teacher, held_out, self.student(model), size=self.batch_size)
             return {"held-out loss": result.kl, "perplexity": result.perplexity, "displacement error": result.error}
 
         chosen = scale if self.scale_dimensions else None
         objective = Stages(*(self._loss(method, frozen, chosen) for method in (self.method, self.then or "kl")))
         constants = {
-            "teacher": torch.tensor(int(prepared.language_model.fingerprint()["weights"], 16) >> 1),
+            "teacher": torch.tensor(prepared.identity()),
             "texts": fingerprint(training),
             "map.matrix": affine.matrix,
             "map.bias": affine.bias,
@@ -197,9 +199,8 @@ class Compress:
         for block in estimator.blocks:
             if self.init == "average":
                 average(model, self.start, self.end, block.layer)
-            for module in block.layer.modules() if self.init == "random" else ():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()  # pyright: ignore[reportCallIssue]
+            if self.init == "random":
+                randomise(block.layer)
 
     def student(self, model: Any) -> Any:
         """The function from x_0 to x_1 at the recipe's steps and solver."""
@@ -240,6 +241,10 @@ class Prepared:
     def language_model(self) -> LanguageModel:
         """The teacher with its tokenizer."""
         return causal(self.recipe.teacher)
+
+    def identity(self) -> int:
+        """A hash of the teacher's weights."""
+        return int(self.language_model.fingerprint()["weights"], 16) >> 1
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -284,5 +289,7 @@ def opened_student(opened: Opened, *, which: str = "best") -> tuple[Compress, Pr
     recipe = opened.rebuilt(Compress)
     prepared = Prepared(recipe)
     estimator = recipe.network(prepared.language_model.model)
+    if prepared.identity() != int(opened.constants["teacher"]):
+        raise ValueError(f"{opened.directory}: {recipe.teacher} has other weights than the teacher in training")
     opened.weights(estimator, which=which)
     return recipe, prepared, estimator.eval()

@@ -103,7 +103,7 @@ class Shard:
             return False
         if Ragged(self.path).fingerprint != origin:
             raise ValueError(
-                f"{self.path}: of another teacher, text or depth; remove {self.path.parent} or choose another --out"
+                f"{self.path}: of another teacher, text, depth or dtype; remove {self.path.parent} or choose another --out"
             )
         return True
 

@@ -41,7 +41,7 @@ class Teacher(nn.Module):
     def states(
         self, ids: Int[Tensor, "B N"], layers: Sequence[int], known: Known = NOTHING
     ) -> list[Float[Tensor, "B N D"]]:
-        """The states at `layers`: those in `known`, if it holds all of them, or else computed."""
+        """The states at `layers`: computed or, if `known` is not empty, taken from it."""
         return [known[layer] for layer in layers] if known else hidden_at(self.model, ids, layers)
 
     def pair(self, ids: Int[Tensor, "B N"], known: Known = NOTHING) -> Pair:

@@ -13,7 +13,7 @@ from teachers import FAMILIES, IDS, teacher
 from torch.testing import assert_close
 
 from monge.apps.compress.affine import AffineMap, Moments, least_squares
-from monge.apps.compress.estimator import estimator_of
+from monge.apps.compress.estimator import estimator_of, randomise
 from monge.apps.compress.graft import graft
 from monge.lm.blocks import blocks_of, replace_blocks
 from monge.lm.hidden import hidden_at
@@ -48,6 +48,22 @@ def test_with_the_map_at_zero_and_the_gate_open_step_0_is_the_layer(family: str)
     replace_blocks(expected, 1, 4, *[copy.deepcopy(blocks_of(expected)[1])])
     graft(model, estimator_of(model, 1, 4), 1, 4)
     assert_close(model(input_ids=IDS).logits, expected(input_ids=IDS).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_random_start_keeps_no_weight_of_the_teacher(family: str) -> None:
+    model = teacher(family)
+    (block,) = estimator_of(model, 1, 4).blocks
+    torch.nn.init.normal_(block.layer.get_parameter(next(name for name, _ in block.layer.named_parameters())))
+    before = {name: parameter.clone() for name, parameter in block.layer.named_parameters()}
+    randomise(block.layer)
+    for name, parameter in block.layer.named_parameters():
+        if parameter.ndim > 1:
+            assert not torch.equal(parameter, before[name])
+            assert float(parameter.detach().std()) == pytest.approx(0.02, rel=0.2)
+        else:
+            assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("weight"))))
+    assert all(module.p == 0 for module in block.layer.modules() if isinstance(module, torch.nn.Dropout))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

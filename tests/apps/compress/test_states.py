@@ -45,7 +45,7 @@ def test_an_interrupted_call_resumes_and_parts_of_other_text_are_rejected(langua
     name, out = str(language_model), tmp_path / "states"
     next(parts := states.write(out, name, IDS, [1, 2], sequential))
     parts.close()
-    with pytest.raises(ValueError, match="of another teacher, text or depth; remove"):
+    with pytest.raises(ValueError, match="of another teacher, text, depth or dtype; remove"):
         next(states.write(out, name, IDS.flip(0), [1, 2], sequential))
     assert [done for done, _ in states.write(out, name, IDS, [1, 2], sequential)] == [2, 3]  # the first part is kept
     whole = tmp_path / "whole"

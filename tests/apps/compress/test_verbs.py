@@ -203,10 +203,14 @@ def test_before_training_the_flow_is_the_least_squares_map(language_model: Path,
         (["--teacher", "no-model"], "no-model: no complete Hugging Face model here"),
         (["--flow-steps", 0], "flow_steps must be at least 1, got 0"),
         (["--method", "meanflow", "--solver", "heun"], "--method meanflow learns Euler steps, but --solver is heun"),
-        (["--init", "joint", "--layers", "2"], "--init joint fits one layer, but --layers is 2; give --init map"),
+        (["--layers", "3"], "--layers 3 needs as many steps; give --flow-steps 3 or more"),
+        (
+            ["--init", "joint", "--layers", "2", "--flow-steps", "2"],
+            "--init joint fits one layer, but --layers is 2; give --init map",
+        ),
         (["--parts", "layer"], "--parts layer has no map to start from; give --init layer, average or random"),
         (["--parts", "map", "--init", "layer"], "--init layer starts from layers, but --parts map has none"),
-        (["--layers", 2, "--method", "sfm"], "several --layers need --method kl or regress"),
+        (["--layers", 2, "--flow-steps", 2, "--method", "sfm"], "several --layers need --method kl or regress"),
         (["--waypoints"], "--waypoints has no effect with --method kl; use --method sfm"),
         (["--scale-dimensions"], "--scale-dimensions has no effect with --method kl"),
         (["--then", "kl"], "--then kl --then-steps 0: give both, with at most --steps steps"),
@@ -270,3 +274,19 @@ def test_the_demo_trains_its_own_teacher(tmp_path: Path) -> None:
     assert list(rows) == ["teacher", "skip the layers", "least-squares map", "flow, 1 euler"]
     assert json.loads((tmp_path / "run-teacher/model/config.json").read_text())["num_hidden_layers"] == 6
     assert main(["compress", "demo", *words]) == 2
+
+
+@pytest.mark.slow
+def test_a_teacher_whose_weights_have_changed_is_rejected(
+    train: Train, language_model: Path, tmp_path: Path, capsys
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(language_model, teacher)
+    assert train("--teacher", teacher) == 0
+    model = causal(str(teacher)).model
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    model.save_pretrained(teacher)
+    for verb, flags in (("evaluate", []), ("export", ["--out", str(tmp_path / "smaller")])):
+        assert main(["compress", verb, str(tmp_path / "run"), *flags]) == 2
+        assert "has other weights than the teacher in training" in capsys.readouterr().err
