@@ -12,11 +12,12 @@ from monge.apps.translate.data import Text, public, read_texts, write_texts
 from monge.apps.translate.embed import Embedding, embed
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.methods import METHODS, BranchingMethod, FlowMatchingMethod, FlowWalkingMethod
-from monge.apps.translate.output import ensure_writable, listed
+from monge.apps.translate.output import listed
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translate
 from monge.apps.translate.tables import table
 from monge.cli import main
+from monge.files import ensure_writable
 from monge.fleet import sequential
 from monge.lm.store import Dropped, Vectors
 from monge.math.interval import Interval
