@@ -44,7 +44,7 @@ POINTS = Layout()
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items in their original units; images are (C, H, W). x is float64 if float32 would round its values, else float32."""
+    """Items in their original units; images are (C, H, W). x is float32, or float64 where `to_float_tensor` requires it."""
 
     name: str
     x: Float[Tensor, "n *s"]

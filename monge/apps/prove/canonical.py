@@ -1,4 +1,4 @@
-"""Canonical text of a state: the same for all states that differ only in the names and the order of hypotheses."""
+"""Canonical text of a state: independent of the names of hypotheses, and of their order unless refinement leaves ties."""
 
 import hashlib
 import re

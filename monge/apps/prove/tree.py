@@ -47,7 +47,7 @@ class Search:
     exploration: float = 1.5
     """PUCT's weight of the prior relative to the value."""
     fallback_tactics: tuple[str, ...] = ()
-    """Tactics to try on a state where all tactics of the policy fail."""
+    """Tactics to try on a state from which no tactic of the policy reaches a new state or a proof."""
     harvest: int = 0
     """Number of states to expand after a proof, among the siblings of states on its path, as training data."""
     seed: int = 0
