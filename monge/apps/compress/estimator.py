@@ -54,7 +54,7 @@ class Estimator(nn.Module):
 
     def features(self, x_0: Float[Tensor, "B N D"]) -> Float[Tensor, "B N 3*D"]:
         """The state, and what the attention and the feed-forward of the first layer add to it at t = 0."""
-        return torch.cat([x_0, *self.blocks[0].branches(x_0, x_0.new_zeros(len(x_0)), self.context(x_0))], -1)
+        return torch.cat([x_0, *self.blocks[0](x_0, x_0.new_zeros(len(x_0)), self.context(x_0))], -1)
 
     @torch.no_grad()
     def start_from_features(self, affine: AffineMap) -> "Estimator":
@@ -98,7 +98,7 @@ class Estimator(nn.Module):
         if not self.blocks:
             return u
         number = self.number(t)
-        return u + self.gates[number] * (self.blocks[number](x, t, context, duration) - x)
+        return u + self.gates[number] * sum(self.blocks[number](x, t, context, duration))
 
     def merge(self) -> "Estimator":
         """Merge all that is constant if each layer is evaluated once, in Euler steps: its modulation and, with parallel

@@ -81,10 +81,11 @@ class Constant(nn.Module):
 
 
 class Modulated(nn.Module):
-    """A transformer layer whose two branches are scaled and shifted before, and scaled after, as functions of time.
+    """The displacement of the state by a transformer layer, in two branches that are modulated as functions of time.
 
-    The six modulation vectors are zero at first, so that the layer starts as it was (DiT, Peebles & Xie 2212.09748, fig. 3;
-    with parallel branches, Wu et al. 2505.14513, fig. 1c). `rank` factorises the modulation.
+    The input of each branch is scaled and shifted, and its output is scaled. The six modulation vectors are zero at first,
+    so that the layer starts as it was (DiT, Peebles & Xie 2212.09748, fig. 3; with parallel branches, Wu et al. 2505.14513,
+    fig. 1c). `rank` factorises the modulation.
     """
 
     def __init__(
@@ -109,16 +110,6 @@ class Modulated(nn.Module):
         self.modulation = Constant(torch.cat(values, -1))
 
     def forward(
-        self,
-        x: Float[Tensor, "B N D"],
-        t: Float[Tensor, "B"],
-        context: Mapping[str, Any],
-        duration: Float[Tensor, "B"] | None = None,
-    ) -> Tensor:
-        attended, fed = self.branches(x, t, context, duration)
-        return x + attended + fed
-
-    def branches(
         self,
         x: Float[Tensor, "B N D"],
         t: Float[Tensor, "B"],
