@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.fleet import Fleet
+from monge.lm.blocks import blocks_of
 from monge.lm.hidden import hidden_at
 from monge.lm.load import LanguageModel, causal
 from monge.lm.ragged import Ragged
@@ -56,7 +57,10 @@ class States:
                 raise ValueError(f"{directory}: states {reason}; run `monge compress states` again")
         if missing := sorted(set(layers) - set(states.layers)):
             depths = ", ".join(map(str, states.layers))
-            raise ValueError(f"{directory}: states at layers {depths}, but not at {missing[0]}; give --layers with it")
+            raise ValueError(
+                f"{directory}: states at layers {depths}, but not at {missing[0]}; "
+                "store them with `monge compress states --layers`"
+            )
         return states
 
 
@@ -75,6 +79,9 @@ def write(
     Parts are saved in `directory`.parts until all are done, so that an interrupted call resumes. ValueError if they are of
     another teacher, of other text or other depths, and if the model lacks one of `layers`.
     """
+    depth = len(blocks_of(loaded(teacher).model))
+    if outside := [layer for layer in layers if not 0 <= layer <= depth]:
+        raise ValueError(f"--layers {outside[0]}: {teacher} has {depth} layers; give 0 to {depth}")
     origin = _origin(loaded(teacher), ids, layers) | {"dtype": dtype}
     parts = directory.with_name(f"{directory.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ def test_states_of_other_text_or_without_a_layer_are_rejected(language_model: Pa
     teacher = states.loaded(name)
     with pytest.raises(ValueError, match="of other text, or of sequences of another length"):
         States.open(out, teacher, IDS.flip(0), [1, 2])
-    with pytest.raises(ValueError, match="states at layers 1, 2, but not at 0; give --layers"):
+    with pytest.raises(ValueError, match="states at layers 1, 2, but not at 0; store them with"):
         States.open(out, teacher, IDS, [0, 2])
     with pytest.raises(ValueError, match="no vectors here"):
         States.open(tmp_path / "gone", teacher, IDS, [1])
@@ -91,4 +91,6 @@ def test_training_from_states_follows_training_from_text(language_model: Path, t
 def test_states_at_a_layer_that_the_model_lacks_are_an_error(language_model: Path, text: Path, tmp_path: Path, capsys):
     words = ["--teacher", language_model, "--data", text, "--length", 16, "--out", tmp_path / "states"]
     assert main(["compress", "states", *map(str, [*words, "--layers", 1, 9])]) == 2
-    assert "the model has 3" in capsys.readouterr().err
+    assert "--layers 9: " in (error := capsys.readouterr().err)
+    assert "has 3 layers; give 0 to 3" in error
+    assert not list(tmp_path.iterdir())
