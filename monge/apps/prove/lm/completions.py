@@ -73,7 +73,10 @@ class Completions:
         with ThreadPool(
             min(self.settings.max_concurrent, len(distinct) or 1)
         ) as pool:  # leaving the block does not wait for requests
-            suggestions = pool.map(lambda text: self._suggestions(text, limit), distinct, chunksize=1)
+            result = pool.map_async(lambda text: self._suggestions(text, limit), distinct, chunksize=1)
+            while not result.ready():
+                result.wait(0.5)  # a Ctrl-C that arrives just before a wait without a timeout would not end it
+            suggestions = result.get()
         by_prompt = dict(zip(distinct, suggestions, strict=True))
         return [list(by_prompt[text]) for text in prompts]
 
