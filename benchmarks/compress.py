@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy
 import side_by_side as side
@@ -185,7 +185,7 @@ def trained(work: Path, job: tuple[Task, Path]) -> dict[str, Any]:
             batch_size=BATCH,
             map_sequences=CALIBRATION,
             eval_sequences=2 * task.evaluations,
-            then_steps=train.steps // 2 if "then" in settings else 0,
+            then_after=train.steps // 2 if "then" in settings else 0,
             train=train,
             **settings,
         )
@@ -219,7 +219,7 @@ def students(
     work: Path = WORK,
     tokens: int = 150_000,
     seeds: int = 3,
-    removed: tuple[int, ...] = (10,),
+    removed: tuple[Literal[5, 10, 15], ...] = (10,),
     arms: tuple[str, ...] = tuple(ARMS),
     workers: int = 2,
 ) -> None:

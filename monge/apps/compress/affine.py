@@ -69,12 +69,10 @@ class Moments:
         correlation = covariance / torch.outer(scale, scale)
         correlation += ridge * torch.eye(len(scale), dtype=torch.float64, device=scale.device)
         cross = (xd - torch.outer(x, d)) / scale[:, None]
-        # a pseudo-inverse where fewer tokens than dimensions leave the problem undetermined
-        solution = (
-            torch.linalg.solve(correlation, cross)
-            if ridge
-            else torch.linalg.lstsq(correlation, cross, driver="gelsd").solution
-        )
+        if ridge:
+            solution = torch.linalg.solve(correlation, cross)
+        else:  # fewer tokens than dimensions leave the problem undetermined; CUDA has no driver for this case
+            solution = torch.linalg.lstsq(correlation.cpu(), cross.cpu(), driver="gelsd").solution.to(cross.device)
         matrix = (solution / scale[:, None]).mT
         return AffineMap(matrix.float(), (d - matrix @ x).float())
 

@@ -14,7 +14,7 @@ from monge.lm.blocks import blocks_of
 
 
 class FlowConfig(PreTrainedConfig):
-    """The configuration of the remaining model, the index of its flow layer, and the settings of the flow."""
+    """The configurations of the remaining model and of its generation, the index of its flow layer, and the flow's settings."""
 
     model_type = "monge_flow"
 
@@ -31,11 +31,13 @@ class FlowConfig(PreTrainedConfig):
         parallel: bool | None = None,
         merged: bool = False,
         durations: bool = False,
+        generation: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self.base, self.start, self.removed = base or {}, start, removed
         self.steps, self.solver, self.layers, self.affine = steps, solver, layers, affine
         self.rank, self.parallel, self.merged, self.durations = rank, parallel, merged, durations
+        self.generation = generation or {}
         super().__init__(**options)
 
     def base_config(self) -> Any:
@@ -64,6 +66,7 @@ class FlowForCausalLM(PreTrainedModel):
             if config.merged:
                 estimator.merge()
             graft(model, estimator, first, first + 1, steps=config.steps, solver=config.solver)
+            model.generation_config = transformers.GenerationConfig.from_dict(config.generation)
         for module in model.modules() if base is not None else ():
             module._is_hf_initialized = True  # or post_init would draw the flow's weights at random
         self.base = model
@@ -114,6 +117,7 @@ def wrapped(base: Any, start: int, removed: int) -> FlowForCausalLM:
         blocks[0].parallel if blocks else None,
         isinstance(modulation, Constant),
         isinstance(modulation, Modulation) and modulation.durations,
+        base.generation_config.to_dict(),
         tie_word_embeddings=base.config.tie_word_embeddings,
     )
     return FlowForCausalLM(config, base)

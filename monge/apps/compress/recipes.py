@@ -62,9 +62,9 @@ class Compress:
     """Loss: divergence of the logits (kl), flow matching (sfm), flow walking (fw), both (hybrid), average velocity (meanflow),
     last state (regress)."""
     then: Literal["kl"] | None = None
-    """Loss of a second stage, the last --then-steps of all steps; None for a single stage."""
-    then_steps: int = 0
-    """Number of steps of the second stage."""
+    """Loss of a second stage, which begins after --then-after steps; None for a single stage."""
+    then_after: int = 0
+    """Number of steps before the second stage."""
     flow_steps: int = 1
     """Solver steps from the first to the last state, in training (except sfm and meanflow) and at inference."""
     solver: SolverName = "euler"
@@ -120,10 +120,8 @@ class Compress:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if (self.then is None) != (self.then_steps == 0) or not 0 <= self.then_steps <= self.train.steps:
-            raise ValueError(
-                f"--then {self.then} --then-steps {self.then_steps}: give both, with at most --steps steps"
-            )
+        if (self.then is None) != (self.then_after == 0) or not 0 <= self.then_after < self.train.steps:
+            raise ValueError(f"--then {self.then} --then-after {self.then_after}: give both, with fewer than --steps")
         if self.waypoints and self.method != "sfm":
             raise ValueError(f"--waypoints has no effect with --method {self.method}; use --method sfm")
         if self.scale_dimensions and self.method == "kl":
@@ -140,6 +138,10 @@ class Compress:
             raise ValueError(f"--init joint fits one layer, but --layers is {self.layers}; give --init map")
         if self.layers > self.flow_steps:
             raise ValueError(f"--layers {self.layers} needs as many steps; give --flow-steps {self.layers} or more")
+        if self.layers > 1 and self.solver not in ("euler", "midpoint"):
+            raise ValueError(
+                f"--solver {self.solver} evaluates the next layer at the end of a step; use euler with several --layers"
+            )
         if self.layers > 1 and self.method not in ("kl", "regress"):
             raise ValueError(
                 f"--method {self.method} draws times per sequence; several --layers need --method kl or regress"
@@ -159,12 +161,11 @@ class Compress:
         self._initialise(estimator, prepared.language_model.model, affine, moments)
         frozen = Frozen(teacher)
 
-        second = (self.train.steps - self.then_steps) * self.train.gradient_accumulation * world_size()
-
         def batches(number: int) -> Sequences:
             rows = shuffled(number, self.batch_size, len(training), self.train.seed)
             known = NOTHING if states is None else states.read(rows.tolist())
-            return Sequences(training[rows], int(number >= second), known)
+            step = number // (self.train.gradient_accumulation * world_size())
+            return Sequences(training[rows], int(self.then is not None and step >= self.then_after), known)
 
         def evaluate(model: nn.Module) -> dict[str, float]:
             held_out = texts.held_out[-self.eval_sequences :]  # `monge compress evaluate` takes the first ones

@@ -73,9 +73,9 @@ def test_every_method_trains_evaluates_and_exports(train: Train, tmp_path: Path,
         ["--parts", "layer", "--init", "layer", "--method", "regress"],
         pytest.param(["--init", "average", "--rank", "None"], marks=pytest.mark.long),
         ["--init", "joint"],
-        ["--method", "meanflow", "--then", "kl", "--then-steps", 2],
+        ["--method", "meanflow", "--then", "kl", "--then-after", 4],
         ["--layers", 2, "--flow-steps", 2],
-        ["--method", "sfm", "--then", "kl", "--then-steps", 2],
+        ["--method", "sfm", "--then", "kl", "--then-after", 4],
         ["--method", "sfm", "--waypoints", "--scale-dimensions"],
         pytest.param(["--method", "hybrid", "--scale-dimensions"], marks=pytest.mark.long),
     ],
@@ -145,7 +145,7 @@ def test_the_second_stage_is_the_last_steps_with_another_loss(language_model: Pa
         "length": 16,
         "map_sequences": 8,
     }
-    recipe = Compress(**settings, method="sfm", then="kl", then_steps=2)
+    recipe = Compress(**settings, method="sfm", then="kl", then_after=3)
     for accumulation in (1, 3):
         config = replace(recipe.train, steps=5, gradient_accumulation=accumulation)
         run = replace(recipe, train=config).build()
@@ -153,7 +153,7 @@ def test_the_second_stage_is_the_last_steps_with_another_loss(language_model: Pa
         assert stages == [0] * 3 * accumulation + [1] * 2 * accumulation
     torch.manual_seed(0)
     first, second = (run.objective(run.model, replace(run.batches(0), stage=stage)).value for stage in (0, 1))
-    alone = replace(recipe, method="kl", then=None, then_steps=0).build()
+    alone = replace(recipe, method="kl", then=None, then_after=0).build()
     expected = alone.objective(alone.model, alone.batches(0)).value
     assert second.item() == pytest.approx(expected.item(), rel=1e-5)
     assert first.item() != pytest.approx(second.item())
@@ -213,8 +213,12 @@ def test_before_training_the_flow_is_the_least_squares_map(language_model: Path,
         (["--layers", 2, "--flow-steps", 2, "--method", "sfm"], "several --layers need --method kl or regress"),
         (["--waypoints"], "--waypoints has no effect with --method kl; use --method sfm"),
         (["--scale-dimensions"], "--scale-dimensions has no effect with --method kl"),
-        (["--then", "kl"], "--then kl --then-steps 0: give both, with at most --steps steps"),
-        (["--then-steps", 3], "--then None --then-steps 3: give both"),
+        (["--then", "kl"], "--then kl --then-after 0: give both, with fewer than --steps"),
+        (["--then-after", 3], "--then None --then-after 3: give both"),
+        (
+            ["--layers", 2, "--flow-steps", 2, "--solver", "heun"],
+            "--solver heun evaluates the next layer at the end of a step",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(train: Train, tmp_path: Path, capsys, monkeypatch, flags, message) -> None:
