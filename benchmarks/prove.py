@@ -56,7 +56,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 """Settings by arm. Only the last arm is random; the others are run once."""
 EQUAL = Search(num_tactics=32, max_states=16, batch_size=1, max_seconds=60.0)
-"""The limit is on states, since seconds depend on the machine's load; states are expanded singly, so that order matters."""
+"""The limit is meant to be on states, since seconds depend on the machine's load; states are expanded singly, so that order
+matters."""
 PACKAGES = ("numpy", "pyarrow", "psutil")
 
 
@@ -224,11 +225,12 @@ def machine() -> float:
 
 
 def workers(rounds: int = 3, max_states: int = 24) -> None:
-    """Theorems per minute with two workers and with one (target: 1.6 times), after the first result and with Lean's startup.
+    """Theorems per minute with two workers and with one (target: 1.6 times), measured twice: from the first result on, and
+    including Lean's startup.
 
     Args:
         rounds: Number of rounds, each with both in turn.
-        max_states: Number of states per search, the only limit, so that both do the same work.
+        max_states: Number of states per search, the limit that is meant to be reached, so that both do the same work.
     """
     family = [entry.theorem for entry in entries_of(DATA / "naturals.lean")]
     theorems = [replace(theorem, name=f"{theorem.name}_{copy}") for copy in range(2) for theorem in family]

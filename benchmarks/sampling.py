@@ -66,7 +66,8 @@ def loops(v: Velocity, n: int) -> dict[str, Callable[[], Tensor]]:
 
 
 def quality(net: Field) -> list[dict[str, object]]:
-    """Median distance from the endpoint of the exact trajectory, and squared W2 to the data, at equal evaluations."""
+    """Median distance from the endpoint of the exact trajectory, and squared W2 to the data, at equal evaluations
+    (adams_bashforth_3 takes one more, for its first step)."""
     steps = {
         "euler": (euler, 1),
         "midpoint": (midpoint, 2),

@@ -85,7 +85,7 @@ def origin() -> dict[str, str]:
 
 
 def read_result(name: str) -> list[dict[str, Any]]:
-    """Return the rows that `write_result` wrote last under this name, or an empty list."""
+    """Return the rows that `write_result` would replace under this name, or an empty list."""
     path = _path(name, _commit())
     return json.loads(path.read_text())["rows"] if path.exists() else []
 

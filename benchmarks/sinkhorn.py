@@ -26,14 +26,15 @@ from monge.math.ot import sinkhorn
 
 EPSILONS = (0.05, 0.01, 0.001, 0.0001)
 SAME_PLAN, USUAL = 1e-4, 1e-3
-"""L1 marginal errors: the first makes the plans of the target agree to 1e-4, the second is monge's default."""
+"""L1 marginal errors: at the first, plans agree to 1e-4, as the target above requires; the second is monge's default."""
 Solved = tuple[object, int]
 """(plan, iterations)."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A cost in float32 and its solvers: methods of a stopping threshold and a limit on iterations that return a Solved."""
+    """A cost in float32 and its solvers: each method takes a stopping threshold and a limit on iterations, and returns a
+    Solved."""
 
     n: int
     d: int
@@ -62,7 +63,8 @@ class Problem:
         return plan.matrix, int(plan.iterations)
 
     def pot(self, threshold: float, limit: int, *, method: str = "sinkhorn") -> Solved:
-        """POT in float64; it checks the L2 error of the columns after 1, 11, 21... iterations."""
+        """POT in float64; it checks the L2 error of the columns after 1, 11, 21... iterations (1, 21, 41... for
+        sinkhorn_stabilized)."""
         return pot(self.mass, self.double, self.epsilon, threshold, limit, method)
 
     def pot_torch(self, threshold: float, limit: int) -> Solved:
@@ -76,7 +78,8 @@ class Problem:
         return log_loop(self.tensor, self.epsilon, tolerance, limit, start=1.0)
 
     def loosest(self, solver: Callable[[float, int], Solved], error: float, limit: int) -> float:
-        """The largest L2 threshold of those tried at which a POT solver's plan still has an L1 error of at most `error`."""
+        """The largest L2 threshold of those tried at which a POT solver's plan still has an L1 error of at most `error`;
+        the strictest if there is none."""
         threshold = strictest = error / math.sqrt(self.n)  # L1 <= sqrt(n) L2
         for factor in (1, 1.25, 1.5, 2, 3, 4):
             plan, _ = solver(factor * strictest, limit)
@@ -98,7 +101,8 @@ def pot(mass, cost, epsilon: float, threshold: float, limit: int, method: str) -
 def log_loop(cost: torch.Tensor, epsilon: float, tolerance: float, limit: int, start: float | None = None) -> Solved:
     """Log-domain iterations in torch, to the limit if the tolerance is 0.
 
-    With `start`, epsilon starts there and is halved after each iteration, as in geomloss.
+    With `start`, epsilon is annealed as in geomloss: it starts there and is halved after each iteration (a quarter by
+    default in geomloss).
     """
     (n, m), smooth = cost.shape, max(epsilon, start or epsilon)
     f, g, count = cost.new_zeros(n), cost.new_zeros(m), 0

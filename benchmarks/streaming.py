@@ -52,7 +52,7 @@ def sequence(end: str, number: int) -> Tensor:
 
 
 def ensure_file(path: Path, count: int, rows: int) -> Path:
-    """The file of `count` sequences in row groups of `rows`, written if it does not exist."""
+    """The file of `count` sequences, passed to `write` `rows` at a time, written if it does not exist."""
     end, numbers = path.name.split("-")[0], range(count)
 
     def groups() -> Iterator[list[Row]]:
@@ -164,7 +164,8 @@ def main(*, work: Path, gigabytes: float = 4, rows: int = 1024, steps: int = 30,
     Args:
         work: Working directory; the two parquet files stay in it for the next run.
         gigabytes: Total size of both files in GB.
-        rows: Number of sequences per row group; `monge translate embed` writes 1024.
+        rows: Number of sequences per call of the writer, which splits them into row groups of about 32 MiB; `monge
+            translate embed` passes 1024.
         steps: Number of timed training steps per run.
         rounds: Number of alternating runs from disk and from memory.
     """
@@ -184,7 +185,7 @@ def main(*, work: Path, gigabytes: float = 4, rows: int = 1024, steps: int = 30,
         trained, speed = in_fresh_process(training, directory, WARM + 1 + steps, rounds)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    size = {"gigabytes": sum(path.stat().st_size for path in paths) / GB, "rows per group": rows}
+    size = {"gigabytes": sum(path.stat().st_size for path in paths) / GB, "rows per write": rows}
     processes = {"pair": joined, "calibrate": calibrated, "train": trained}
     memory = [{"process": process, **row} for process, stages in processes.items() for row in stages]
     side.print_table(f"Peak resident memory, {size['gigabytes']:.3g} GB of vectors", memory)

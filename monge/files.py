@@ -101,7 +101,8 @@ def ensure_new(path: Path) -> None:
 
 
 def ensure_writable(path: Path) -> None:
-    """ValueError unless a file can be written to `path`. Directories created for the check are removed."""
+    """ValueError unless a file or directory can be created at `path`, or an existing one overwritten. Directories created
+    for the check are removed."""
     created: list[Path] = []
     probe = path.with_name(f".probe-{os.getpid()}-{path.name}"[:200])
     try:
@@ -186,7 +187,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path}: not a complete safetensors file ({error}); restore it, or remove the checkpoint that it is part of"
+            f"{path}: not a complete safetensors file ({error}); restore it, or remove the checkpoint if it is part of one"
         ) from error
 
 
@@ -200,11 +201,9 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
     except PermissionError:
         raise
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a complete JSON file ({error}); restore it or use another run") from error
+        raise ValueError(f"{path}: not a complete JSON file ({error}); correct or restore the file") from error
     if not isinstance(result, dict) or any(key not in result for key in keys):
-        raise ValueError(
-            f"{path}: not an object{' with ' * bool(keys)}{', '.join(keys)}; restore the file or use another run"
-        )
+        raise ValueError(f"{path}: not an object{' with ' * bool(keys)}{', '.join(keys)}; correct or restore the file")
     return result
 
 

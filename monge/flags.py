@@ -83,7 +83,7 @@ def _is_rule(line: str) -> bool:
 
 
 def _nearest(option: str, options: Iterable[str]) -> str | None:
-    """The option most similar to `option` without its section, as --lr to --train.lr; None if none is similar."""
+    """The option most similar to `option` once its section is dropped, such as --lr for --train.lr; None if none is similar."""
     wanted = "--" + option.lstrip("-").rpartition(".")[2].replace("_", "-")
     matches = get_close_matches(wanted, list(options), n=1, cutoff=0.6)
     return matches[0] if matches else None

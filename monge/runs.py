@@ -88,12 +88,14 @@ class Opened:
         for path in checkpoints:
             if str(checkpoint.step_of(path)) == str(step):
                 return path
-        available = ", ".join(str(checkpoint.step_of(path)) for path in checkpoints)
-        raise ValueError(f"{self.directory}: no checkpoint {which!r}; available: last, best and steps {available}")
+        steps = ", ".join(str(checkpoint.step_of(path)) for path in checkpoints)
+        names = "last, best" if best else "last"
+        raise ValueError(f"{self.directory}: no checkpoint {which!r}; available: {names} and steps {steps}")
 
 
 def rebuild(kind: type[R], fields: dict[str, Any]) -> R:
-    """A dataclass rebuilt from its asdict and JSON form, including nested dataclasses, tuples, paths and literals.
+    """A dataclass rebuilt from its `asdict` after a round trip through JSON, including nested dataclasses, tuples, paths
+    and literals.
 
     TypeError or ValueError if a field is unknown, missing or invalid.
     """
@@ -118,9 +120,7 @@ def reopen(directory: Path, *, app: str) -> Opened:
         raise ValueError(f"{directory}: no run here (no recipe.json); give a directory created by a train command")
     stored = read_json(path, "app", "recipe")
     if stored["app"] != app:
-        raise ValueError(
-            f"{directory} holds a run of {stored['app']}, not of {app}; use the commands of `monge {stored['app']}`"
-        )
+        raise ValueError(f"{directory} holds a run of {stored['app']}, not of {app}; use the command that created it")
     if not isinstance(stored["recipe"], dict) or not isinstance(stored["recipe"].get("train"), dict):
         raise ValueError(f"{path}: its recipe is damaged; restore the file or use another run")
     return Opened(directory, app, stored["recipe"], read_tensors(directory / "constants.safetensors"))

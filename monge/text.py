@@ -16,7 +16,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`printable` text on one line: each run of whitespace becomes a single space."""
+    """`printable` text on one line: each run of spaces and newlines becomes a single space."""
     return " ".join(printable(text).split())
 
 

@@ -93,7 +93,7 @@ def _solve(cost, start, columns, prices):
     n = cost.shape[0]
     if n == 0:
         return 0.0
-    # all workspace in two allocations: in small problems each costs as much as a lot of arithmetic
+    # few allocations: in small problems each costs as much as a lot of arithmetic
     reals, integers = np.empty((4, n)), np.empty((4, n), np.int32)
     vacant, rows, free = reals[0], integers[0], integers[1]
     if n == 1:  # no second column to bid against

@@ -47,7 +47,7 @@ def claim(cost, scale, prices, columns, rows, vacant, free, limit):
 
 @compiled
 def extend(cost, scale, prices, columns, rows, vacant, free, reals, integers):
-    """Assign the free rows one by one along shortest paths of reduced cost, with at most one scan per row of the matrix.
+    """Assign the free rows one by one along shortest paths of reduced cost; each path scans a row of the matrix at most once.
 
     Return False if a row cannot be assigned because every path to a free column is infinite. `reals`, three rows of n in
     the precision of the prices, and `integers`, two rows of int32, are workspace.

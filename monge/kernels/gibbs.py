@@ -59,7 +59,7 @@ def _gibbs(cost, epsilon, f, g, kernel):
 
 
 gibbs = compiled(_gibbs, fastmath={"contract"})
-"""Fill `kernel` with exp((f + g - cost) / epsilon), computed in float64 up to the last rounding."""
+"""Fill `kernel` with exp((f + g - cost) / epsilon): the exponent in float64, the exponential in the precision of `kernel`."""
 
 
 @compiled

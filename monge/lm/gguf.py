@@ -35,7 +35,9 @@ def _convert(path: Path, folder: Path, transformers: Any) -> None:
         raise
     except Exception as error:  # depends on the damage: struct.error, KeyError, ValueError, NotImplementedError, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: transformers cannot read this GGUF file ({reason}); download it again") from error
+        raise ValueError(
+            f"{path}: transformers cannot read this GGUF file ({reason}); if damaged, download it again"
+        ) from error
     config = copy.deepcopy(quantised.config)
     del config.quantization_config  # transformers would refuse to save the model
     model = type(quantised)(config)

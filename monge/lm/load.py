@@ -57,7 +57,7 @@ class LanguageModel:
 def encoder(name: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Encoder:
     """The model called `name`: a directory, a GGUF file, a model in PACKAGED, or a name on the model hub.
 
-    ValueError if it is missing or damaged, or has a tokenizer of another model.
+    ValueError if it is missing or damaged, or its tokenizer has more tokens than it embeds.
     """
     model, tokenizer, _ = _load("AutoModel", name, dtype)
     return Encoder(name, model.eval().to(device), tokenizer)
@@ -87,7 +87,9 @@ def _load(kind: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, Any, set
         raise ValueError(f"{name}: no complete Hugging Face model here or on the hub ({reason}){packaged}") from error
     # without added tokens: transformers adds some, such as <|endoftext|>, that the model does not know
     if (size := tokenizer.vocab_size) > (rows := model.get_input_embeddings().num_embeddings):
-        raise ValueError(f"{name}: the tokenizer has {size} tokens, but the model embeds {rows}; give its own")
+        raise ValueError(
+            f"{name}: the tokenizer has {size} tokens, but the model embeds {rows}; give its own tokenizer"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer, set(info["missing_keys"])

@@ -27,7 +27,7 @@ _STORED = {
     "bfloat16": (pa.uint16(), np.uint16),
     "float32": (pa.float32(), np.float32),
 }
-GROUP = 2**25  # maximum size of a row group in bytes
+GROUP = 2**25  # approximate maximum size of a row group in bytes
 Row = tuple[str, Tensor]
 Dropped = tuple[str, str]  # the id of a row that was left out, and the reason
 OnBadRows = Literal["error", "drop"]
@@ -254,7 +254,7 @@ def _rows(hidden: pa.ListArray, dtype: str) -> list[Tensor | str]:
     offsets = hidden.offsets.to_numpy()
     inner, offsets = hidden.values.slice(offsets[0], offsets[-1] - offsets[0]), offsets - offsets[0]
     width = _width(inner)
-    # arrow stores no placeholder for missing entries, so later ones would shift
+    # flatten() drops missing vectors, and missing numbers would read as nan
     if width is None or hidden.null_count or inner.null_count or inner.values.null_count:
         return [_row(row, dtype) for row in hidden.to_pylist()]
     matrix = inner.flatten().to_numpy(zero_copy_only=False).reshape(len(inner), width)

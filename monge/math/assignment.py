@@ -22,7 +22,8 @@ def assignment(cost: Shaped[Tensor, "*b n m"], *, prices: Float[Tensor, "*b m"] 
 
     With n = m, p is a permutation. With n < m, each row gets a distinct column; with n > m, each column gets a distinct
     row, and rows without a column have -1. An infinite cost forbids a pair. Exact for the given matrix at any scale,
-    integers included. `prices`, column duals, warm-start the search; they require a square cost without forbidden pairs.
+    integers included. `prices`, column duals, warm-start the search; they require a square cost, and are ignored if pairs are
+    forbidden.
     ValueError if an entry is nan or -inf, if the forbidden pairs rule out every assignment of min(n, m) pairs, or if
     integers are too large to be solved exactly in float64.
 
@@ -116,6 +117,6 @@ def _certify(cost: np.ndarray, solution: Assignment) -> None:
     lower_bound = sum(map(int, f)) + sum(map(int, g))
     if sum(map(int, cost[rows, solution.permutation[rows]])) != lower_bound:
         raise ValueError(
-            f"assignment: integer costs up to {int(cost.max())} in a {n} x {m} matrix are too large to be solved exactly in "
-            "float64; scale them down or give a floating dtype"
+            f"assignment: integer costs of magnitude {int(abs(cost).max())} in a {n} x {m} matrix are too large to be solved "
+            "exactly in float64; scale them down or give a floating dtype"
         )

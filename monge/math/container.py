@@ -98,7 +98,7 @@ class Additive:
     container: Container
 
     def apply(self, state: Float[Tensor, "B N channels"]) -> Float[Tensor, "B N added"]:
-        """Content plus P(position), and existence."""
+        """Content plus a sinusoid of position, and existence."""
         slots = self.container.split(state)
         content = slots.content + self._sinusoid(slots.position, slots.content.shape[-1])
         return torch.cat([content, state[..., -1:]], -1)

@@ -259,5 +259,7 @@ def calibrate(matched: Float[Tensor, "M"], *, quantile: float = 0.9) -> tuple[fl
     """
     unit = float(matched.median())
     if not unit > 0:
-        raise ValueError(f"calibrate: the median matched cost is {unit}; give sides that differ and are finite")
+        raise ValueError(
+            f"calibrate: the median matched cost is {unit}; give finite costs of pairs whose contents differ"
+        )
     return unit, float(matched.quantile(quantile)) / (2 * unit)

@@ -180,7 +180,7 @@ def screened_permutation(
 def sinkhorn(
     cost: Shaped[Tensor, "*b n m"], epsilon: float, *, tolerance: float = 1e-3, max_iterations: int = 1000
 ) -> Plan:
-    """The entropic plan with uniform marginals, in the log domain. Peyre & Cuturi 2019, sec. 4.4.
+    """The entropic plan with uniform marginals, by stabilised Sinkhorn iterations. Peyre & Cuturi 2019, sec. 4.4.
 
     epsilon is in units of cost. The loop stops when the marginal error is below `tolerance` or after `max_iterations`; the
     plan reports its marginal error and iterations. Integer costs give a float64 plan, half-precision costs a float32 one.

@@ -81,7 +81,7 @@ def rk4(v: Velocity, x: Tensor, t: Tensor, s: Tensor, memory: Any = None) -> tup
 
 
 def _since(before: Tensor, t: Tensor, x: Tensor) -> Tensor:
-    """t - before, shaped to divide v_t - v_before; 1 where the knots repeat, since that difference is then 0."""
+    """t - before, shaped to divide v_t - v_before; 1 where the knots repeat, since v_t - v_before is then 0 as well."""
     elapsed = pad_like(t - before, x)
     return torch.where(elapsed == 0, torch.ones_like(elapsed), elapsed)
 

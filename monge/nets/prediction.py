@@ -23,7 +23,7 @@ class Prediction(nn.Module, ABC):
 
     @abstractmethod
     def velocity(self, end: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The velocity at x_t that leads to the predicted end."""
+        """The velocity at x_t of the path with the predicted end."""
 
     def forward(
         self, x_t: Float[Tensor, "B *s"], t: Float[Tensor, "B"], cond: Condition | None = None

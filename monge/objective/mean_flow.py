@@ -17,7 +17,7 @@ class MeanFlow(Objective):
     """Squared error of the average velocity u(x_t, t, h) over [t, t + h] against u_t + h du/dt (MeanFlow, eq. 6, alg. 1).
 
     The duration h is in `cond["duration"]`, of shape (B, 1): declare it as a condition `Continuous(1)` of the network. du/dt is
-    the derivative along the path at a fixed end of the interval, by forward-mode differentiation, and no gradient flows through
+    the total derivative along the path while t + h stays fixed, by forward-mode differentiation; no gradient flows through
     it. `times` draws both ends. With probability `instant`, h is 0, and the loss that of flow matching. `power` divides the
     squared error of a sample, of mean e, by (e + 0.001)^power (sec. 4.3); the logged loss is without it.
 

@@ -115,7 +115,7 @@ class Log:
         """Record the metrics of a step, and report progress.
 
         `examples` is the number processed since the run started or resumed, and `memory` the peak on a GPU in GB. Both are
-        shown, but not recorded: the records of a resumed run are identical to those of an uninterrupted one.
+        shown, but not recorded, since they differ between a resumed run and an uninterrupted one.
         """
         self.jsonl.write({"step": step, **metrics})
         elapsed = time.monotonic() - self.started

@@ -21,7 +21,8 @@ B = TypeVar("B", bound=Batch)
 class Run(Generic[B]):
     """An experiment, ready to train.
 
-    `evaluate(model)` returns metrics by name; `fit` calls it at each checkpoint, with the EMA weights if there is an EMA.
+    `evaluate(model)` returns metrics by name; `fit` calls it at each checkpoint (except after Ctrl-C), with the EMA weights
+    if there is an EMA.
     `best_by` names the metric that selects the best checkpoint: the lowest value, or the highest if `best_mode` is "max".
     `constants` are tensors measured on the data, such as units or potentials; they are stored with the run.
     """
@@ -53,7 +54,7 @@ def prepare(run: Run[Any], where: Ranks) -> tuple[State, nn.Module]:
     Seeds torch's global generator, differently on each rank.
     """
     config = run.train
-    # the weights were drawn when the recipe was built, identically on all ranks; from here on each rank draws its own
+    # the weights were drawn when the recipe was built, identically on all ranks; from here on each rank draws its own noise
     torch.manual_seed(config.seed + 1 + where.rank)
     model, objective = run.model.to(where.device), run.objective.to(where.device)
     if config.compile:

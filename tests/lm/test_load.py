@@ -65,6 +65,6 @@ def test_the_tokenizer_of_another_model_is_rejected(language_model: Path, tmp_pa
         tmp_path / "mixed"
     )
     with pytest.raises(
-        ValueError, match=r"mixed: the tokenizer has \d+ tokens, but the model embeds \d+; give its own"
+        ValueError, match=r"mixed: the tokenizer has \d+ tokens, but the model embeds \d+; give its own tokenizer"
     ):
         load(str(tmp_path / "mixed"))

@@ -83,7 +83,7 @@ def least_squares(
     """The map that minimises the mean squared error over pairs (x_0, x_1), streamed and summed in float64.
 
     `ridge` as in `Moments.solve`. ValueError without pairs. ReplaceMe (Shopkhoev et al. 2505.02819, eq. 6) solves the same
-    problem at the last projection.
+    problem for the feed-forward output of the layer before the removed ones.
 
     >>> x_0 = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
     >>> (least_squares([(x_0, 3 * x_0 + 1)], ridge=0).matrix - 2 * torch.eye(3)).abs().max() < 1e-5

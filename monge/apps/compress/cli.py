@@ -40,8 +40,9 @@ def states(
     Args:
         teacher: Causal language model: a directory, a GGUF file, a packaged model such as smollm2-135m, or a name on the hub.
         data: Text file, or folder of .txt, .md and .rst files.
-        layers: Numbers of layers after which to take states: the first replaced layer and the one after the last; --waypoints
-            needs all in between. The state after all layers saves half of the teacher's work in --method kl.
+        layers: Depths at which to take states, where depth k is the input of layer k: --start and --end of the training;
+            --waypoints needs all depths in between. The last depth, after all layers, saves half of the teacher's work in
+            --method kl.
         out: Directory to create. Parts are saved in OUT.parts, so an interrupted command can be run again to continue.
         limit: Maximum number of sequences; all by default.
         length: Length of a sequence in tokens.
@@ -97,8 +98,9 @@ def export(run: tyro.conf.Positional[Path], *, out: Path, checkpoint: str = "bes
         run: Run directory.
         out: Folder to create.
         checkpoint: Checkpoint to export: best, last, or a step.
-        merge: Merge the time modulation and the gates into the weights, so that the model has fewer parameters. The solver and
-            its number of steps are then fixed to those of the training: Euler, with one step per layer of the flow.
+        merge: Replace the time modulation by constants and, with parallel branches, merge the gates into the output
+            projections, so that the model has fewer parameters. The solver and its number of steps are then fixed to those of
+            the training: Euler, with one step per layer of the flow.
     """
     ensure_new(out)
     from monge.apps.compress.graft import graft

@@ -18,7 +18,10 @@ SHARES = {"training": 0.9, "held_out": 0.1}
 
 
 class Corpus(NamedTuple):
-    """Sequences of one length, cut from documents that a token ends, in a fixed random order: the first few are a sample."""
+    """Sequences of one length, cut from the concatenated documents, each followed by an end-of-text token.
+
+    Their order is random but fixed, so any prefix is a random sample.
+    """
 
     training: Int[Tensor, "n length"]
     held_out: Int[Tensor, "m length"]

@@ -140,7 +140,7 @@ def estimator_of(
         raise ValueError(
             f"layers [{start}, {end}): the model has {len(blocks)}; give 0 <= start < end <= {len(blocks)}"
         )
-    # the teacher's own dropout is off, so that its copies' would only add noise
+    # the teacher runs without dropout, so dropout in the copies would only add noise
     copies = [_without_dropout(copy.deepcopy(blocks[number])) for number in ((start,) if layers is None else layers)]
     rotary = next((part for name, part in model.named_modules() if name.rpartition(".")[-1] == "rotary_emb"), None)
     return Estimator(copies, copy.deepcopy(rotary), int(config.hidden_size), **options)

@@ -19,7 +19,8 @@ class Generation(NamedTuple):
     repetition: float
     """Fraction of 4-grams of tokens that occurred before in the same continuation."""
     brackets: float
-    """Fraction of closing brackets that close the innermost open one, prompt included; nan if none closes."""
+    """Fraction of closing brackets that close the innermost open one, prompt included; nan if the continuation has no closing
+    brackets."""
     sums: float
     """Fraction of one-digit sums that are completed correctly after two examples."""
 

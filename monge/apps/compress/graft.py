@@ -59,7 +59,7 @@ def _reserve(cache: Any, index: int) -> None:
 def graft(
     model: nn.Module, estimator: Estimator, start: int, end: int, *, steps: int = 1, solver: str = "euler"
 ) -> FlowLayer:
-    """Replace blocks [start, end) of a causal model by the flow, in place; the flow layer."""
+    """Replace blocks [start, end) of a causal model by the flow, in place; return the flow layer."""
     layer = FlowLayer(estimator, len(blocks_of(model)) - (end - start) + 1, steps=steps, solver=solver)
     replace_blocks(model, start, end, layer)
     if not estimator.blocks:  # it stores nothing in a cache, whose layer 0 tells the length of the text

@@ -141,7 +141,7 @@ def endpoint(model: VelocityModel, pair: Pair, steps: int, solver: str) -> Float
 
 
 def divergence(target: Float[Tensor, "*b vocabulary"], logits: Float[Tensor, "*b vocabulary"]) -> Float[Tensor, "*b"]:
-    """KL of the distribution of `logits` from that of `target`, in nats.
+    """KL(target || logits) of the two distributions, in nats.
 
     >>> divergence(torch.zeros(1, 2), torch.tensor([[0.0, 100.0]]))
     tensor([49.3069])

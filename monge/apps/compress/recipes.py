@@ -278,7 +278,7 @@ class Prepared:
 
     @torch.no_grad()
     def moments(self, features: Callable[[Tensor], Tensor] = lambda x_0: x_0) -> Moments:
-        """Sums over these states, for the least-squares map from features of a state to its displacement."""
+        """Sums over the states that `pairs` yields, for the least-squares map from features of a state to its displacement."""
         moments = Moments()
         for pair in self.pairs():
             moments.add(features(pair.x_0)[pair.mask], (pair.x_1 - pair.x_0)[pair.mask])

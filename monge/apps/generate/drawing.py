@@ -32,7 +32,8 @@ def sample(
     save_images: bool = False,
     device_options: DeviceFlags = DEFAULT_DEVICE,
 ) -> None:
-    """Draw samples from a run. Writes them in the format of the data, and plots them next to real data and along the flow.
+    """Draw samples from a run. Writes samples.npz and, for arrays and tables, a file in the format of the data; plots the
+    samples next to real data and along the flow.
 
     Args:
         run: Run directory of the trained flow.

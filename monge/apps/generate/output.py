@@ -57,7 +57,7 @@ def save_samples(
 
 
 def _write_numbers(generator: Generator, samples: Samples, out: Path) -> list[str]:
-    """Write samples.npz, and the samples in the format of the data; return the file names."""
+    """Write samples.npz and, for arrays and tables, the samples in the format of the data; return the file names."""
     contents: dict[str, Any] = {"x": samples.x.numpy()}
     layout = generator.layout
     if samples.labels is not None:

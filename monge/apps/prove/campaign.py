@@ -137,7 +137,7 @@ def stored_settings(directory: Path) -> tuple[SearchConfig, Source]:
 
 
 class _Work:
-    """Callable that searches for one task. Each process of a fleet receives it once and keeps its worker and servers."""
+    """Callable that runs the search of one task. Each process of a fleet receives it once and keeps its worker and servers."""
 
     def __init__(self, config: SearchConfig, directory: Path) -> None:
         self.config, self.directory = config, directory

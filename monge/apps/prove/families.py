@@ -26,7 +26,7 @@ class Entry:
     english: str
     """Statement in English, and the reason why it holds."""
     proof: str
-    """Lines of tactics that prove the theorem; empty if no proof is known."""
+    """Tactics that prove the theorem; empty if the file has no proof, or one that cannot be written as a tactic."""
     informal: str = ""
     """Proof in English, if it is separate from the statement."""
     split: str = "train"

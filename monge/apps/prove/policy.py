@@ -55,7 +55,7 @@ class Probes:
 
 @dataclass(frozen=True)
 class Names:
-    """Names that a header declares, as they can be written after it."""
+    """Names that a header declares, as written in it; namespaces are not added."""
 
     lemmas: tuple[str, ...] = ()
     """Theorems and lemmas."""

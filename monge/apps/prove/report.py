@@ -95,7 +95,7 @@ def decoding(settings: dict[str, Any]) -> dict[str, Any]:
 def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
     """Table that compares two runs on the theorems that both have finished.
 
-    ValueError if there are none, or if budgets or decoding settings differ and `unequal` is False.
+    ValueError if there are none, or if the runs differ in settings outside COMPARED or in decoding, and `unequal` is False.
     """
     stored = settings(first), settings(second)
     differ = _differences(*stored)

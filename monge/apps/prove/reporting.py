@@ -30,7 +30,7 @@ def compare(first: tyro.conf.Positional[Path], second: tyro.conf.Positional[Path
     Args:
         first: Run directory.
         second: Another run directory.
-        unequal: Compare even if budgets or sampling settings differ.
+        unequal: Compare even if budgets, Lean or sampling settings differ.
     """
     console.print(comparison(first, second, unequal=unequal))
 

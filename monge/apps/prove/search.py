@@ -1,4 +1,4 @@
-"""Proof search over states. It depends on neither Lean nor torch: the prover, the policy and the energy are callables."""
+"""Proof search over states. It depends on neither Lean nor torch: the prover, the policy and the energy are arguments."""
 
 import math
 import time

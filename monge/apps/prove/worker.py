@@ -98,7 +98,7 @@ class Worker:
         )
 
     def _policy(self, task: Task) -> Policy:
-        """The policy for a theorem. Its random draws depend on neither the worker nor the order of theorems."""
+        """The policy for a theorem. Its random draws depend on the seed and the theorem's position in the run alone."""
         match self._model:
             case LanguageModel() as model:
                 generator = seeded(self.config.search.seed, task.number)

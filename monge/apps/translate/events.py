@@ -68,7 +68,8 @@ def _ancestors(position_0: Tensor, position_1: Tensor, is_0: Tensor, is_1: Tenso
     matched = is_0 & is_1
     rank = torch.where(is_1, position_1, torch.inf).argsort(1).argsort(1)
     ahead = rank[:, None, :] - rank[:, :, None]
-    # ties go to the later one: positions are i / n, so the last of two copies has the position of its ancestor
+    # ties go to the later one: positions are i / n, so the last of two copies has its
+    # ancestor's position and is the matched one; the unmatched copy comes before it
     rank_distance = torch.where(ahead > 0, ahead - 0.5, -ahead)
     position_distance = (position_1[:, :, None] - position_0[:, None, :]).abs()
     any_matched = matched.any(1)[:, None, None]

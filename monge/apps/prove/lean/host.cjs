@@ -1,13 +1,13 @@
-// node host.cjs BUILD MOUNTS -- ARGUMENTS OF LEAN: Lean's WebAssembly build as a process that sees the mounted folders alone.
-// MOUNTS is JSON, [{"at": "/lib", "from": FOLDER, "write": false}, ...]; all of them are on Lean's search path.
+// node host.cjs BUILD MOUNTS -- LEAN_ARGUMENTS: runs Lean's WebAssembly build, which can access the mounted folders only.
+// MOUNTS is JSON: [{"at": "/lib", "from": FOLDER, "write": false}, ...]. All of them are on Lean's search path.
 "use strict";
 const fs = require("fs");
 const path = require("path");
 
 const [build, mounts, , ...lean] = process.argv.slice(2);
 const folders = JSON.parse(mounts);
-const STACK = 64 << 20; // the build gives its main thread 64 KiB of C stack
-const EROFS = 69; // as emscripten numbers it
+const STACK = 64 << 20; // bytes; the build's own C stack for the main thread has 64 KiB
+const EROFS = 69; // emscripten's number of this error
 
 function write(fd, text) {
   const bytes = Buffer.from(text + "\n");
@@ -19,13 +19,13 @@ function write(fd, text) {
     }
   }
 }
-console.log = () => {}; // the build's own traces
+console.log = () => {}; // the build prints debugging output
 
 function refuse() {
   throw new Module.FS.ErrnoError(EROFS);
 }
 
-// What Lean writes goes to a folder mounted for it, or nowhere.
+// Lean can write to folders that are mounted as writable, and nowhere else.
 function lock() {
   const { NODEFS, MEMFS } = Module.FS.filesystems;
   const writable = new Set(folders.filter((f) => f.write).map((f) => f.at));
@@ -54,7 +54,7 @@ const Module = {
       Module.ENV.LEAN_PATH = folders.map((f) => f.at).join(":");
       Module.FS.chdir(folders[folders.length - 1].at);
       Module.ENV.LEAN_ABORT_ON_PANIC = "1";
-      Module.ENV.LLVM_PROFILE_FILE = "/dev/null"; // the build counts its own calls
+      Module.ENV.LLVM_PROFILE_FILE = "/dev/null"; // the build is instrumented for profiling
     },
   ],
   onRuntimeInitialized() {

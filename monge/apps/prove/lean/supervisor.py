@@ -20,10 +20,10 @@ class ServerUnavailable(ConnectionError):
 class Supervisor:
     """The Lean servers of one owner, by role. No other code starts or restarts them.
 
-    If a process is killed externally (OOM killer, SIGKILL), it is restarted and the request is repeated, up to MAX_KILLS times,
-    since the request is not the cause. If it crashes on its own, exceeds a limit or breaks the protocol, it is restarted too,
-    but the crash is attributed to the request, which fails unless it has retries left. A crash during startup is attributed to
-    no request; after a second one, ServerUnavailable is raised.
+    If a process is killed externally (OOM killer, SIGKILL) or exceeds its limit of CPU time, it is restarted and the request is
+    repeated, up to MAX_KILLS times, since the request is not the cause. If it crashes on its own, exceeds another limit or
+    breaks the protocol, it is restarted too, but the crash is attributed to the request, which fails unless it has retries
+    left. A crash during startup is attributed to no request; after a second one, ServerUnavailable is raised.
     """
 
     def __init__(self, start: Callable[[], LeanServer]) -> None:

@@ -1,4 +1,4 @@
-// Where a symbol is that was an export once. symbols.txt has "name\tvalue" lines in the order of their bytes.
+// Returns the value of a symbol in symbols.txt (a table slot or an address), or 0 if it is not there. The file has lines "name\tvalue", sorted by bytes.
 "use strict";
 const fs = require("fs");
 const path = require("path");

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 FILES = ("Elab", "Export", "Replay", "Stated", "Split", "Serve")
 """The server's modules, each listed after the modules that it imports."""
 HIDDEN = ("/tmp", "/var/tmp", "/run", "/home", "/root")
-"""Folders hidden from a confined, installed Lean. /run holds sockets of programs that would act on its behalf."""
+"""Folders that bubblewrap hides from Lean. /run holds sockets of programs that would act on its behalf."""
 NO_EVAL = "--disallow-code-generation-from-strings"
 """Node option without which unsafe Lean code could run text as JavaScript."""
 

@@ -1,7 +1,8 @@
-"""Mends Lean's WebAssembly build as it is shipped, so that Node runs it.
+"""Patches Lean's published WebAssembly build so that Node can run it.
 
-The module has 201,110 exports, more than Node accepts, and 89 MB of JavaScript that assigns them to variables. What the
-interpreter looks up by name goes into the function table and a file of symbols; what JavaScript calls stays an export.
+The module has 201,110 exports, more than Node accepts, and 89 MB of JavaScript that assigns them to variables. Functions
+that the interpreter looks up by name are added to the function table; their slots, and the addresses of variables, are
+written to symbols.txt. Compiled Lean and C++ symbols that JavaScript does not call are then no longer exported.
 """
 
 import re
@@ -12,11 +13,11 @@ from pathlib import Path
 EXPORT, TABLE, GLOBAL, IMPORT, ELEMENT = 7, 4, 6, 2, 9  # sections
 FUNCTION, VARIABLE = 0, 3  # kinds of exports
 SYSTEM = re.compile(rb"_*(emscripten|syscall|em_|uv_|dl|exec|fexec|v?fork|kill|socket|system$|popen|pthread)")
-"""What the interpreter need not find by name: ways out of Lean."""
+"""Symbols that the interpreter cannot look up: they would give Lean programs access to the system."""
 
 
 def patch(package: Path, out: Path) -> None:
-    """Write lean.js, lean.wasm and symbols.txt to `out`. ValueError if the build is not the one that this knows."""
+    """Write lean.js, lean.wasm and symbols.txt to `out`. ValueError for any other build than the expected one."""
     script, called = script_of((package / "lean.js").read_text())
     module, symbols = module_of((package / "lean.wasm").read_bytes(), called)
     (out / "lean.js").write_text(script)
@@ -27,14 +28,14 @@ def patch(package: Path, out: Path) -> None:
 
 
 def script_of(text: str) -> tuple[str, set[str]]:
-    """The script without the variables that nothing else in it names, and the exports that the rest stands for."""
+    """The script without unused variables for exports, and the names of the exports that it still uses."""
     begin = text.index("function assignWasmExports(wasmExports){")
     end = text.index("var wasmImports;function assignWasmImports")
     declared = text.rindex("var _main,", 0, begin)
     head, names, body, tail = text[:declared], text[declared:begin], text[begin:end], text[end:]
     used = set(re.findall(r"[A-Za-z_$][\w$]*", head + tail))
     statements = body[body.index("{") + 1 : body.rindex("}")].split(";")
-    kept = [s for s in statements if (found := re.match(r"([\w$]+)=", s)) is None or found[1] in used]
+    kept = [s for s in statements if (match := re.match(r"([\w$]+)=", s)) is None or match[1] in used]
     variables = [name for name in names.strip().removeprefix("var ").rstrip(";").split(",") if name in used]
     text = f"{head}var {','.join(variables)};function assignWasmExports(wasmExports){{{';'.join(kept)}}}{tail}"
     called = set(re.findall(r'wasmExports\["([^"]+)"\]', text))
@@ -46,19 +47,22 @@ def script_of(text: str) -> tuple[str, set[str]]:
             "return require('./symbols.cjs')(symbol);",
         ),
         ("var __emscripten_system=command=>{", "var __emscripten_system=command=>{return -1;"),
-        # its main mounts folders of the host
+        # main() would mount folders of the host
         ('FS.mount(NODEFS,{root:"/home"},"/home");FS.mount(NODEFS,{root:"/tmp"},"/tmp");', "return;"),
         ("if(isNode){path=__filename}", 'if(isNode){path="/lib/lean"}'),
         ('process.binding("constants")["fs"]', 'require("fs").constants'),
     ):
         if old not in text:
-            raise ValueError(f"lean.js: not the build that is known here: it lacks {old[:40]!r}")
+            raise ValueError(f"lean.js: unknown build, without {old[:40]!r}")
         text = text.replace(old, new, 1)
-    return text.replace("eval(", "(()=>{throw new Error('no scripts here')})("), called
+    return text.replace("eval(", "(()=>{throw new Error('eval is disabled')})("), called
 
 
 def module_of(data: bytes, called: set[str]) -> tuple[bytes, dict[bytes, int]]:
-    """The module with the exports that are called, and where all others are: slots of the table, or addresses."""
+    """The module with fewer exports, and the values of its symbols: table slots of functions, addresses of variables.
+
+    An export stays if JavaScript calls it, or if its name is not that of a compiled Lean or C++ symbol.
+    """
     sections = dict(_sections(data))
     imports = list(_imports(Reader(data, sections[IMPORT].start)))
     functions, offset = _elements(Reader(data, sections[ELEMENT].start))
@@ -77,7 +81,7 @@ def module_of(data: bytes, called: set[str]) -> tuple[bytes, dict[bytes, int]]:
             kept.append((name, kind, index))
         if kind == VARIABLE and not hidden and index >= first and (value := values[index - first]) is not None:
             symbols[name] = value
-        boxed = name.startswith(b"l_") and name + b"___boxed" in names  # the interpreter asks for the boxed one
+        boxed = name.startswith(b"l_") and name + b"___boxed" in names  # the interpreter looks up the boxed version
         if kind == FUNCTION and not (hidden or boxed or name.startswith(b"_Z") or b"_spec__" in name):
             if index not in slots:
                 slots[index] = offset + len(functions)
@@ -94,30 +98,33 @@ def module_of(data: bytes, called: set[str]) -> tuple[bytes, dict[bytes, int]]:
         + b"".join(map(unsigned, functions)),
         TABLE: b"\x01\x70\x00" + size,
     }
-    found = [data[:8]]
+    result = [data[:8]]
     for kind, span in _sections(data):
         body = bodies.get(kind, data[span.start : span.stop])
-        found += [bytes([kind]), unsigned(len(body)), body]
-    return _sooner(b"".join(found)), symbols
+        result += [bytes([kind]), unsigned(len(body)), body]
+    return _with_shorter_waits(b"".join(result)), symbols
 
 
-def _sooner(module: bytes) -> bytes:
-    """A thread that waits for another looks again after 0.05 ms, not after 1: file calls are such waits."""
+def _with_shorter_waits(module: bytes) -> bytes:
+    """The module whose main thread, while it waits, handles calls from other threads every 0.05 ms instead of every 1 ms.
+
+    File operations of other threads are such calls.
+    """
     slow = b"\x44" + struct.pack("<d", 1.0) + b"\x44" + struct.pack("<d", 100.0)
     if slow not in module:
-        raise ValueError("lean.wasm: not the build that is known here: it lacks the loop that waits")
+        raise ValueError("lean.wasm: unknown build, without the expected wait loop")
     return module.replace(slow, b"\x44" + struct.pack("<d", 0.05) + slow[9:])
 
 
 class Reader:
-    """A place in a module. Numbers are LEB128."""
+    """A position in a module. Numbers are encoded as LEB128."""
 
-    def __init__(self, data: bytes, place: int) -> None:
-        self.data, self.place = data, place
+    def __init__(self, data: bytes, position: int) -> None:
+        self.data, self.position = data, position
 
     def byte(self) -> int:
-        self.place += 1
-        return self.data[self.place - 1]
+        self.position += 1
+        return self.data[self.position - 1]
 
     def number(self, *, signed: bool = False) -> int:
         value, shift = 0, 0
@@ -130,41 +137,41 @@ class Reader:
 
     def name(self) -> bytes:
         length = self.number()
-        self.place += length
-        return self.data[self.place - length : self.place]
+        self.position += length
+        return self.data[self.position - length : self.position]
 
 
 def unsigned(value: int) -> bytes:
-    """LEB128."""
-    found = bytearray()
+    """A non-negative number as unsigned LEB128."""
+    encoded = bytearray()
     while value > 127:
-        found.append(value & 127 | 128)
+        encoded.append(value & 127 | 128)
         value >>= 7
-    return bytes([*found, value])
+    return bytes([*encoded, value])
 
 
 def signed(value: int) -> bytes:
-    """Signed LEB128 of what is not negative: one more byte where the sign bit would be set."""
-    found = bytearray(unsigned(value))
-    if found[-1] & 64:
-        found[-1] |= 128
-        found.append(0)
-    return bytes(found)
+    """A non-negative number as signed LEB128, with a zero byte at the end if the sign bit would be set otherwise."""
+    encoded = bytearray(unsigned(value))
+    if encoded[-1] & 64:
+        encoded[-1] |= 128
+        encoded.append(0)
+    return bytes(encoded)
 
 
 def _sections(data: bytes) -> Iterator[tuple[int, range]]:
     reader = Reader(data, 8)
-    while reader.place < len(data):
+    while reader.position < len(data):
         kind, size = reader.byte(), reader.number()
-        yield kind, range(reader.place, reader.place + size)
-        reader.place += size
+        yield kind, range(reader.position, reader.position + size)
+        reader.position += size
 
 
 def _imports(reader: Reader) -> Iterator[tuple[bytes, int]]:
     for _ in range(reader.number()):
         reader.name()
         name, kind = reader.name(), reader.byte()
-        if kind in (1, 2):  # a table, a memory: limits
+        if kind in (1, 2):  # a table or a memory, described by its limits
             if kind == 1:
                 reader.byte()
             flags = reader.byte()
@@ -182,7 +189,7 @@ def _imports(reader: Reader) -> Iterator[tuple[bytes, int]]:
 
 def _globals(reader: Reader) -> Iterator[int | None]:
     for _ in range(reader.number()):
-        reader.place += 2
+        reader.position += 2
         value = None
         match reader.byte():
             case 0x41 | 0x42:
@@ -190,18 +197,18 @@ def _globals(reader: Reader) -> Iterator[int | None]:
             case 0x23 | 0xD0:
                 reader.number()
             case 0x43:
-                reader.place += 4
+                reader.position += 4
             case 0x44:
-                reader.place += 8
+                reader.position += 8
             case other:
-                raise ValueError(f"lean.wasm: not the build that is known here: opcode {other:#x} in a global")
-        reader.place += 1
+                raise ValueError(f"lean.wasm: unknown build, with opcode {other:#x} in a global")
+        reader.position += 1
         yield value
 
 
 def _elements(reader: Reader) -> tuple[list[int], int]:
     if (reader.number(), reader.number(), reader.byte()) != (1, 0, 0x41):
-        raise ValueError("lean.wasm: not the build that is known here: more than one table of functions")
+        raise ValueError("lean.wasm: unknown build, without a single active element segment")
     offset = reader.number(signed=True)
     reader.byte()
     return [reader.number() for _ in range(reader.number())], offset

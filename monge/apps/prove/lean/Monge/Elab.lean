@@ -6,7 +6,7 @@ public import Lean.Elab.Frontend
 public import Lean.Compiler.IR.CompilerM
 
 /-!
-Elaborates commands and states goals, as pure functions from one state to the next.
+Elaborates commands and prints goals. States are values: a function returns the next state and leaves its argument unchanged.
 
 Some of Lean's builds fail to compile the library's private helpers, among them those behind loops. The code therefore uses
 plain recursion where a loop would read better.
@@ -125,7 +125,7 @@ def settled (l : Level) : Level := if l.hasMVar then .param `x else l
 
 def allSettled (ls : List Level) : List Level := match ls with | [] => [] | l :: ls => settled l :: allSettled ls
 
-/-- The expression without annotations, with one placeholder for every metavariable. -/
+/-- The expression without annotations, with the same placeholder for all metavariables. -/
 partial def unadorned (e : Expr) : Expr := e.replace fun
   | .mvar _ => some (.const `x [])
   | .const n ls => some (.const n (allSettled ls))

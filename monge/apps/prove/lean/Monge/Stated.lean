@@ -56,7 +56,7 @@ def plain : List Name := [
   ``Parser.Command.declaration, ``Parser.Command.mutual, ``Parser.Command.namespace, ``Parser.Command.section,
   ``Parser.Command.end, ``Parser.Command.universe, ``Parser.Command.open, ``Parser.Command.moduleDoc]
 
-/-- Attributes that affect tactics and not the meaning of a statement. -/
+/-- Attributes that affect tactics or the compiler, and not the meaning of a statement. -/
 def mild : List String := ["@[simp]", "@[ext]", "@[grind]", "@[grind =]", "@[reducible]", "@[inline]", "@[refl]", "@[symm]"]
 
 def written (text : String) (stx : Syntax) : String :=
