@@ -14,29 +14,51 @@ from monge.objective.base import Loss, Objective
 class Tokens:
     """A batch of token sequences. `weight` weights each token as a target; use 0 for prompts and padding.
 
+    `segment` numbers the texts that a sequence packs: a token attends only within its own text, whose positions start at 0.
+
     >>> tuple(Tokens(torch.zeros(2, 5, dtype=torch.long)).to("cpu").ids.shape)
     (2, 5)
     """
 
     ids: Int[Tensor, "B N"]
     weight: Float[Tensor, "..."] | None = None  # (B, N)
+    segment: Int[Tensor, "..."] | None = None  # (B, N)
 
     def __post_init__(self) -> None:
-        if self.weight is not None and self.weight.shape != self.ids.shape:
-            raise ValueError(
-                f"Tokens: weight has shape {tuple(self.weight.shape)}, ids {tuple(self.ids.shape)}; give one weight per token"
-            )
+        for name in ("weight", "segment"):
+            value: Tensor | None = getattr(self, name)
+            if value is not None and value.shape != self.ids.shape:
+                raise ValueError(
+                    f"Tokens: {name} has shape {tuple(value.shape)}, ids {tuple(self.ids.shape)}; give one {name} per token"
+                )
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> "Tokens":
         """The same batch on `device`."""
-        return Tokens(self.ids.to(device), None if self.weight is None else self.weight.to(device))
+        weight, segment = (None if part is None else part.to(device) for part in (self.weight, self.segment))
+        return Tokens(self.ids.to(device), weight, segment)
+
+    def inputs(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """The arguments of a Hugging Face model: token ids and, for packed texts, an additive mask of shape (B, 1, N, N) and
+        the position of each token in its text.
+
+        >>> Tokens(torch.zeros(1, 3, dtype=torch.long), segment=torch.tensor([[0, 0, 1]])).inputs()["position_ids"]
+        tensor([[0, 1, 0]])
+        """
+        if self.segment is None:
+            return {"input_ids": self.ids}
+        same = self.segment[:, :, None] == self.segment[:, None, :]
+        seen = same & torch.ones_like(same).tril()
+        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+        return {"input_ids": self.ids, "attention_mask": mask[:, None], "position_ids": seen.sum(-1) - 1}
 
 
 class NextToken(Objective):
     """The mean cross-entropy of each token given those before it, in nats, weighted by `Tokens.weight`.
+
+    The first token of each packed text is no target.
 
     >>> from types import SimpleNamespace
     >>> model = lambda input_ids: SimpleNamespace(logits=torch.zeros(*input_ids.shape, 7))
@@ -45,11 +67,15 @@ class NextToken(Objective):
     """
 
     def forward(self, model: Any, batch: Tokens) -> Loss:
-        logits, targets = model(input_ids=batch.ids).logits[:, :-1].flatten(0, 1).float(), batch.ids[:, 1:].flatten()
-        if batch.weight is None:
+        logits = model(**batch.inputs()).logits[:, :-1].flatten(0, 1).float()
+        targets, weight = batch.ids[:, 1:].flatten(), batch.weight
+        if batch.segment is not None:
+            inner = batch.segment[:, 1:] == batch.segment[:, :-1]
+            weight = nn.functional.pad(inner, (1, 0)) * (1.0 if weight is None else weight)
+        if weight is None:
             value = nn.functional.cross_entropy(logits, targets)
         else:
-            weight = batch.weight[:, 1:].flatten().to(logits.dtype)
+            weight = weight[:, 1:].flatten().to(logits.dtype)
             losses = nn.functional.cross_entropy(logits, targets, reduction="none")
             value = (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
         return Loss(value, {"loss": value.detach()})

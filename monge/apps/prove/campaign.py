@@ -35,19 +35,22 @@ def run(
     *,
     fleets: Callable[[], fleet.Fleet],
     source: Source | None = None,
+    proofs: Sequence[str] = (),
     resume: bool = False,
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
     """Search for proofs of all theorems that are not yet finished on disk, and return all results of the run.
 
-    `on_result` is called with each new result. After a worker process crashes, a new fleet starts and the theorems in progress
-    are searched one at a time; a theorem that crashes two fleets by itself is quarantined. Crashes of Lean servers are handled
-    in lean/supervisor.py. ValueError if `directory` holds results of another run, or any results without `resume`.
-    WorkerCrashed if no theorem was in progress, or if theorems are quarantined one after another and none finishes.
+    `proofs` are the written proofs of the theorems, for the policy that replays them. `on_result` is called with each new
+    result. After a worker process crashes, a new fleet starts and the theorems in progress are searched one at a time; a
+    theorem that crashes two fleets by itself is quarantined. Crashes of Lean servers are handled in lean/supervisor.py.
+    ValueError if `directory` holds results of another run, or any results without `resume`. WorkerCrashed if no theorem was
+    in progress, or if theorems are quarantined one after another and none finishes.
     """
+    texts = proofs or [""] * len(theorems)
     with locked(directory):
-        config = _open(config, theorems, directory, source or Source(), resume=resume)
-        pending = {number: Task(number, theorem) for number, theorem in enumerate(theorems)}
+        config = _open(config, theorems, texts, directory, source or Source(), resume=resume)
+        pending = {number: Task(number, *given) for number, given in enumerate(zip(theorems, texts, strict=True))}
         for result in results(directory):
             pending.pop(result.number, None)
         crashes: Counter[int] = Counter()
@@ -94,22 +97,33 @@ def program() -> str:
     return digest(*sources(), *sorted(Path(__file__).parent.rglob("*.py")))
 
 
-def _settings(config: SearchConfig, theorems: Sequence[Theorem], source: Source) -> dict[str, Any]:
+def _settings(
+    config: SearchConfig, theorems: Sequence[Theorem], proofs: Sequence[str], source: Source
+) -> dict[str, Any]:
     """Contents of settings.json: the fields of SearchConfig, the theorems and their source, and the program's digest."""
-    digests = {f"{number:05d} {theorem.name}": _digest(theorem) for number, theorem in enumerate(theorems)}
+    digests = {
+        f"{number:05d} {theorem.name}": _digest(repr(theorem) + proof)
+        for number, (theorem, proof) in enumerate(zip(theorems, proofs, strict=True))
+    }
     contents = {"theorems": {**asdict(source), "texts": digests}, "program": program(), **asdict(config)}
     return json.loads(json.dumps(contents, default=str))
 
 
-def _digest(theorem: Theorem) -> str:
-    return hashlib.blake2b(repr(theorem).encode(), digest_size=6).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def _open(
-    config: SearchConfig, theorems: Sequence[Theorem], directory: Path, source: Source, *, resume: bool
+    config: SearchConfig,
+    theorems: Sequence[Theorem],
+    proofs: Sequence[str],
+    directory: Path,
+    source: Source,
+    *,
+    resume: bool,
 ) -> SearchConfig:
     """`config` with the id of the run in `directory`, which is started or resumed. ValueError if it cannot be resumed."""
-    path, wanted = directory / SETTINGS, _settings(config, theorems, source)
+    path, wanted = directory / SETTINGS, _settings(config, theorems, proofs, source)
     if not results(directory):  # no run, or one that ended before its first theorem
         write_json(path, wanted)
         return config

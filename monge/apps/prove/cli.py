@@ -12,7 +12,8 @@ from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import command_of, native_lean, setup_embedded
 from monge.apps.prove.reporting import compare, summary, view
-from monge.apps.prove.searching import probe, search, with_stored_settings
+from monge.apps.prove.searching import probe, replay, search
+from monge.apps.prove.stored import with_stored_settings
 from monge.files import ensure_absent
 
 console = Console(soft_wrap=True)
@@ -64,12 +65,13 @@ def demo(
     view(out)
 
 
-WITH_DEFAULTS = {verb.__name__: partial(with_stored_settings, verb) for verb in (search, probe, demo)}
+WITH_DEFAULTS = {verb.__name__: partial(with_stored_settings, verb) for verb in (search, probe, replay, demo)}
 """Verbs whose flags default to stored settings. Each value maps a verb's arguments to the verb with these defaults."""
 VERBS = {
     "setup": setup,
     "search": search,
     "probe": probe,
+    "replay": replay,
     "summary": summary,
     "compare": compare,
     "export-proofs": export_proofs,

@@ -36,8 +36,9 @@ class SearchConfig:
 
     search: Search = field(default_factory=Search)
     budget: Budget = field(default_factory=Budget)
-    policy: Literal["template", "probes", "server", "local"] = "template"
-    """Source of tactics: a template that reads the goal, a list of probe tactics, a model server, or a local model."""
+    policy: Literal["template", "probes", "server", "local", "written"] = "template"
+    """Source of tactics: a template that reads the goal, a list of probe tactics, a model server, a local model, or the proofs
+    in the files."""
     tactics: tuple[str, ...] = PROBES
     """Tactics that `--policy probes` tries on each state, most likely first; those that Lean cannot parse are left out."""
     server: Endpoint = field(default_factory=Endpoint)

@@ -4,7 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 from typing import Literal
 
 from monge.apps.prove.state import Theorem
@@ -40,6 +40,13 @@ class Entry:
     def key(self) -> str:
         """Name that is unique among the theorems of many files."""
         return f"{self.source}.{self.theorem.name}"
+
+    @property
+    def tactics(self) -> str:
+        """The proof as `:= by` and its tactics; empty if it cannot be written as tactics."""
+        if not self.proof:
+            return ""
+        return ":= by\n" + (self.proof if '"' in self.proof else indent(self.proof, "  "))
 
     @property
     def formal(self) -> str:

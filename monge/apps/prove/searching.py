@@ -1,35 +1,29 @@
-"""The verbs `search` and `probe` of `monge prove`, and flags that default to stored settings."""
+"""The verbs `search`, `probe` and `replay` of `monge prove`."""
 
-import inspect
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from monge import fleet
-from monge.apps.prove.campaign import ignore_interrupts, run, stored_settings
-from monge.apps.prove.config import SearchConfig, Source, read_config
+from monge.apps.prove.campaign import ignore_interrupts, run
+from monge.apps.prove.config import SearchConfig, Source
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import command_of, native_lean
 from monge.apps.prove.lm.completions import Completions
 from monge.apps.prove.policy import PROBES
+from monge.apps.prove.progress import console, print_result, report, table_of
 from monge.apps.prove.sources import Reading, Split, read
-from monge.apps.prove.state import Goal, State
-from monge.apps.prove.trajectories import Result, results
+from monge.apps.prove.state import Budget, Goal, State
+from monge.apps.prove.trajectories import results
 from monge.apps.prove.worker import known
-from monge.flags import bind
-from monge.text import one_line, printable
 
-console = Console(soft_wrap=True)
 DEFAULT = SearchConfig()
 
 
@@ -42,7 +36,7 @@ def search(
     print_config: bool = False,
     split: Split = "all",
     limit: int | None = None,
-    policy: Literal["template", "probes", "server", "local"] = "template",
+    policy: Literal["template", "probes", "server", "local", "written"] = "template",
     model: str = "",
     url: str = DEFAULT.server.url,
     temperature: float = 1.0,
@@ -71,7 +65,8 @@ def search(
         print_config: Print the settings as JSON and exit.
         split: Part of the theorems to search.
         limit: Maximum number of theorems; default: all.
-        policy: Source of tactics: a template that reads the goal, a list of probe tactics, a model server, or a local model.
+        policy: Source of tactics: a template that reads the goal, a list of probe tactics, a model server, a local model, or
+            the proofs in the files (as `monge prove replay`).
         model: Name of the model on the server (--policy server), or its directory or name on the hub (--policy local).
         url: Base URL of the model server, up to its version.
         temperature: Sampling temperature of the model.
@@ -139,7 +134,7 @@ def _search(
 ) -> None:
     """Search for proofs of the theorems that were read, and print the results."""
     entries = reading.entries
-    _report(reading)
+    report(reading)
     if config.policy == "server":  # an unusable server ends the run before it starts
         Completions(replace(config.server, breaker_failures=1, cache_file=None))([State((Goal("True"),))], 1)
     toolchain = config.toolchain()
@@ -159,13 +154,14 @@ def _search(
             out,
             fleets=fleets,
             source=source,
+            proofs=[entry.tactics for entry in entries] if config.policy == "written" else (),
             resume=resume,
-            on_result=partial(_print_result, len(entries), set()),
+            on_result=partial(print_result, len(entries), set()),
         )
     except KeyboardInterrupt:
         console.print(f"Interrupted: {len(results(out))} of {len(entries)} theorems are done; --resume continues.")
         raise SystemExit(130) from None
-    console.print(_table(finished))
+    console.print(table_of(finished))
     if reading.skipped:
         console.print(f"{len(reading.skipped)} more could not be read; they are listed above.")
     console.print(f"The run is in {out}; next: monge prove view {quote(str(out))}")
@@ -179,49 +175,6 @@ def _fleets(workers: int | None, ray: str) -> Callable[[], fleet.Fleet]:
     if workers is None or workers == 1:
         return lambda: fleet.sequential
     return lambda: fleet.processes(workers, start=ignore_interrupts)
-
-
-def _report(reading: Reading) -> None:
-    """Print the errors in the files with their positions, and the number of rows and parts left out."""
-    if reading.skipped:
-        console.print(f"Read {len(reading.entries)} theorems; skipped {len(reading.skipped)} rows or parts of files:")
-    for flaw in reading.flaws:
-        _print(f"  {flaw}")
-
-
-def _print(text: str) -> None:
-    """Print text from files or from Lean, indented from its second line on so that it cannot imitate monge's own output."""
-    console.print(printable(text).replace("\n", "\n    "), highlight=False, markup=False)
-
-
-def _print_result(count: int, headers: set[str], result: Result) -> None:
-    """Print a finished theorem after the remarks on its statement. Remarks on a header come once, before its first theorem."""
-    repeated = result.header in headers
-    if result.header_notes:  # a rejected theorem has no remarks
-        headers.add(result.header)
-    for remark in result.remarks[len(result.header_notes) if repeated else 0 :]:
-        _print(remark)
-    error = f": {result.error}" if result.error else ""
-    verdict = "proved" if result.proved else f"not proved, {result.ended}{error}"
-    _print(
-        f"[{result.number + 1}/{count}] {result.name} : {result.statement or result.signature}: {verdict}; "
-        f"{result.expanded} states, {result.seconds:.1f} s"
-    )
-
-
-def _table(finished: list[Result]) -> Table:
-    proved = sum(result.proved for result in finished)
-    table = Table(
-        title=f"{proved} of {len(finished)} proved; the kernel checked each proof again in a separate process"
-    )
-    for name in ("theorem", "proof", "states", "seconds"):
-        table.add_column(name)
-    for result in finished:
-        proof = "; ".join(result.tactics) if result.tactics is not None else f"({result.ended})"
-        table.add_row(
-            escape(one_line(result.name)), escape(printable(proof)), str(result.expanded), f"{result.seconds:.1f}"
-        )
-    return table
 
 
 def probe(
@@ -262,26 +215,39 @@ def probe(
     )
 
 
-def with_stored_settings(verb: Callable[..., None], arguments: Sequence[str]) -> Callable[..., None]:
-    """A verb whose flags default to stored settings: with `--resume` those of the run in `--out`, with `--config` those in the
-    file."""
-    values, named = bind(verb, arguments, f"monge prove {verb.__name__}")
-    parameters = inspect.signature(verb).parameters
-    flags = inspect.signature(verb).bind(*values, **named).arguments
-    defaults: dict[str, Any] = {}
-    if flags.get("resume"):
-        config, source = stored_settings(flags.get("out", parameters["out"].default))
-        defaults = {"theorems": source.path, "split": source.split, "limit": source.limit}
-    elif flags.get("config"):
-        config = read_config(flags["config"])
-    else:
-        return verb
-    defaults |= {name: getattr(config.search, name) for name in SEARCH_FLAGS}
-    defaults |= {"tactic_seconds": config.budget.seconds, "policy": config.policy, "model": config.model}
-    defaults |= {"url": config.server.url, "device": config.local.device, "lean": config.lean, "base": config}
-    defaults["temperature"] = (config.local.sampling if config.policy == "local" else config.server).temperature
-    return partial(verb, **{name: value for name, value in defaults.items() if name in parameters})
+def replay(
+    theorems: tyro.conf.Positional[Path] = DATA,
+    *,
+    out: Path = Path("runs/replay"),
+    split: Split = "train",
+    limit: int | None = None,
+    tactic_seconds: float = 60.0,
+    lean: str = "",
+    workers: int = 1,
+    resume: bool = False,
+    base: tyro.conf.Suppress[SearchConfig | None] = None,
+) -> None:
+    """Replay the written proofs step by step, and record them like searches, as training data.
 
-
-SEARCH_FLAGS = ("order", "max_states", "max_depth", "max_seconds", "num_tactics", "batch_size", "seed")
-"""Fields of Search that have a flag; the others are set in a file, with --config."""
+    Args:
+        theorems: Theorems with proofs: a .lean file, a folder of them, or a .jsonl file.
+        out: Run directory to create.
+        split: Part of the theorems to replay.
+        limit: Maximum number of theorems; default: all.
+        tactic_seconds: Wall-clock limit per tactic in seconds.
+        lean: Command of an installed Lean; default: the WebAssembly build.
+        workers: Number of worker processes, each with its own Lean.
+        resume: Resume the run in the run directory, with its settings.
+    """
+    search(
+        theorems,
+        out=out,
+        split=split,
+        limit=limit,
+        policy="written",
+        tactic_seconds=tactic_seconds,
+        lean=lean,
+        workers=workers,
+        resume=resume,
+        base=base or replace(DEFAULT, budget=Budget(heartbeats=20_000, goals=64)),
+    )

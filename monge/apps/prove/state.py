@@ -103,6 +103,12 @@ class Goal:
     mark: str = ""
     """Hash of the target with the names of its variables, as in Hypothesis."""
 
+    @staticmethod
+    def read(fields: dict[str, Any]) -> "Goal":
+        """The goal in an answer of the server."""
+        hypotheses = tuple(Hypothesis(**hypothesis) for hypothesis in fields["hypotheses"])
+        return Goal(fields["target"], hypotheses, fields["case"], fields["mark"])
+
     def __str__(self) -> str:
         return "\n".join(
             [*([f"case {self.case}"] if self.case else []), *map(str, self.hypotheses), f"⊢ {self.target}"]

@@ -39,11 +39,13 @@ SCHEMA = pa.schema(
         ("lean_seconds", pa.float64()),
         ("worker", pa.string()),
         ("seed", pa.int64()),
+        ("policy", pa.string()),
     ]
 )
 """Columns of a row, which is one tactic tried:
 
 * run: id of the run; theorem: name of the theorem; worker: host and process id; seed: seed of the search
+* policy: source of the tactic, such as template or local; written for a step of a written proof
 * state_id, state_after: the state after the tactic, null if the tactic failed; parent_id, state_before: the state before it
 * tactic: its text; outcome: see Attempt; error: message of Lean, null if there is none
 * log_probability: of the tactic under the policy; energy: of the state after it, null if no energy was computed
@@ -76,8 +78,8 @@ class Result:
     header_notes: tuple[str, ...] = ()
     """Notes on the header: each thing that it redefines or does in addition to declaring."""
     ended: str = "refused"
-    """Reason for the end: proved, nothing left to try, out of nodes, out of time, refused (an invalid statement) or quarantined
-    (it crashes servers or workers)."""
+    """Reason for the end: proved, nothing left to try, out of nodes, out of time, refused (an invalid statement), quarantined
+    (it crashes servers or workers) or not replayed (a written proof that does not lead to the end)."""
     error: str = ""
     """Message for a refused or quarantined theorem, or on lost requests to a model server."""
     tactics: tuple[str, ...] | None = None
@@ -150,7 +152,9 @@ class Result:
             raise ValueError(f"not a result written by this version of `monge prove`: {error}") from error
 
 
-def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str, seed: int) -> pa.Table:
+def table(
+    outcome: Outcome, *, run: str, number: int, theorem: str, worker: str, seed: int, policy: str = ""
+) -> pa.Table:
     """The attempts of a search as rows."""
     remaining: dict[Node, int] = {}
     for last in reversed(outcome.proofs):  # the first proof overrides the others
@@ -196,6 +200,7 @@ def table(outcome: Outcome, *, run: str, number: int, theorem: str, worker: str,
                 "lean_seconds": attempt.lean_seconds,
                 "worker": worker,
                 "seed": seed,
+                "policy": policy,
             }
 
     return pa.Table.from_pylist(list(rows()), SCHEMA)

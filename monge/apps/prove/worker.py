@@ -19,6 +19,7 @@ from monge.apps.prove.policy import Names, Probes, Template
 from monge.apps.prove.search import Policy, search
 from monge.apps.prove.state import Failure, Theorem
 from monge.apps.prove.trajectories import SCHEMA, Result, table
+from monge.apps.prove.written import replay, steps_of
 from monge.lm.load import LanguageModel, causal
 from monge.lm.store import DTYPES
 from monge.math.random import seeded
@@ -33,6 +34,8 @@ class Task:
     """Position of the theorem in the run, from 0."""
     theorem: Theorem
     """Theorem to prove."""
+    proof: str = ""
+    """Its written proof, which starts with `:= by`, if that is to be replayed."""
 
 
 class Worker:
@@ -61,9 +64,15 @@ class Worker:
             return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
         session = Session(theorem, servers, judge, config.budget)
         try:
-            outcome = search(session, self._policy(task), config.search)
+            if config.policy == "written":
+                steps = servers.ask(SEARCH, lambda server: steps_of(server, theorem, task.proof, config.budget))
+                outcome = replay(session, steps)
+            else:
+                outcome = search(session, self._policy(task), config.search)
         except ServerCrashed as error:
             return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
+        except ValueError as error:
+            return unsearched(task, "not replayed", str(error)), SCHEMA.empty_table()
         session.forget()
         if missed := self._missed():
             note = (
@@ -77,6 +86,7 @@ class Worker:
             theorem=theorem.name,
             worker=f"{os.uname().nodename}-{os.getpid()}",
             seed=config.search.seed,
+            policy=config.policy,
         )
         proof = outcome.proof
         return (
@@ -143,7 +153,7 @@ def _model(config: SearchConfig) -> LanguageModel | Completions | Probes | None:
             return Completions(config.server, config.search.seed)
         case "probes":
             return Probes(config.tactics)
-        case "template":
+        case "template" | "written":
             return None
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from toy import Countdown, down
 
-from monge.apps.prove import cli, exports, reporting, searching
+from monge.apps.prove import cli, exports, progress, reporting, searching, stored
 from monge.apps.prove.config import SearchConfig, Source
 from monge.apps.prove.exports import export_library, export_proofs
 from monge.apps.prove.rows import Flaw
@@ -25,7 +25,7 @@ NOTE = "an instance for Lean's own Nat"
 def test_notes_on_a_header_are_printed_once_even_after_a_refused_theorem(capsys):
     headers = set()
     for number, fields in enumerate([{"ended": "refused"}, *[{"ended": "proved", "header_notes": (NOTE,)}] * 2]):
-        searching._print_result(3, headers, result_of(Task(number, Theorem("t", ": 1 + 1 = 0", LIAR)), **fields))
+        progress.print_result(3, headers, result_of(Task(number, Theorem("t", ": 1 + 1 = 0", LIAR)), **fields))
     lines = capsys.readouterr().out.splitlines()
     assert [line.startswith("[") for line in lines] == [True, False, True, True]
     assert lines[1] == f"Header: {NOTE}"
@@ -39,10 +39,10 @@ def test_text_from_files_is_escaped_on_a_terminal(tmp_path, capsys):
     done = result_of(
         Task(0, Theorem(EVIL, ": True")), ended="proved", tactics=(forged,), header_notes=(EVIL,), error=forged
     )
-    searching._print_result(1, set(), done)
-    searching._print_result(1, set(), result_of(Task(0, Theorem(EVIL, ": Νat")), ended="refused", error=forged))
-    searching.console.print(searching._table([done]))
-    searching._report(Reading([], [Flaw(EVIL, forged)]))
+    progress.print_result(1, set(), done)
+    progress.print_result(1, set(), result_of(Task(0, Theorem(EVIL, ": Νat")), ended="refused", error=forged))
+    progress.console.print(progress.table_of([done]))
+    progress.report(Reading([], [Flaw(EVIL, forged)]))
     (tmp_path / "settings.json").write_text("{}")
     rows = table(search(Countdown(1), down, Search()), run="r", number=0, theorem="t", worker="w", seed=0)
     with Recorder(tmp_path) as recorder:
@@ -127,7 +127,7 @@ def test_a_run_of_another_verb_can_be_resumed(verb, tmp_path, monkeypatch):
     calls = []
     for name in ("setup_embedded", "view"):
         monkeypatch.setattr(cli, name, lambda *_: None)
-    monkeypatch.setattr(searching, "stored_settings", lambda _: (SearchConfig(), Source(tmp_path, "all", 7)))
+    monkeypatch.setattr(stored, "stored_settings", lambda _: (SearchConfig(), Source(tmp_path, "all", 7)))
     for module in (cli, searching):
         monkeypatch.setattr(module, "search", lambda *_, resume, limit, **__: calls.append((resume, limit)))
     assert main(["prove", verb, "--out", str(tmp_path), "--resume"]) == 0

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from monge.apps.prove.lean.crashes import KILLED, ServerCrashed, ServerKilled, last_line
 from monge.apps.prove.lean.process_tree import ProcessTree
 from monge.apps.prove.lean.toolchain import Toolchain, confined, shell
-from monge.apps.prove.state import Budget, Failure, Goal, Hypothesis, Limits, Rejection, State, Theorem
+from monge.apps.prove.state import Budget, Failure, Goal, Limits, Rejection, State, Theorem
 
 MANY_REQUESTS = 500
 """Number of requests after which high memory use is attributed to many states rather than to a few large ones."""
@@ -92,7 +92,7 @@ class LeanServer:
         """The state before the first tactic. ValueError with Lean's message if the header or the statement is invalid."""
         budget = budget or self.budget
         answer = self._elaborate("start", theorem, budget, **theorem.restrictions, heartbeats=budget.heartbeats)
-        return State(_goals(answer), (), answer["state"])
+        return State(tuple(map(Goal.read, answer["goals"])), (), answer["state"])
 
     @answered
     def step(self, state: State, tactic: str, budget: Budget | None = None) -> State | Failure:
@@ -102,7 +102,9 @@ class LeanServer:
         answer = self.request("step", state=state.number, tactic=tactic, **limits)
         if "failed" in answer:
             return Failure(answer["failed"], answer["message"], answer["ms"] / 1000)
-        return State(_goals(answer), (*state.tactics, tactic), answer["state"], answer["ms"] / 1000)
+        return State(
+            tuple(map(Goal.read, answer["goals"])), (*state.tactics, tactic), answer["state"], answer["ms"] / 1000
+        )
 
     @answered
     def finish(self, state: State, budget: Budget | None = None) -> Rejection | None:
@@ -290,10 +292,3 @@ class LeanServer:
 
 def _error(answer: dict[str, Any]) -> str:
     return answer.get("message") or "\n".join(answer["errors"])
-
-
-def _goals(answer: dict[str, Any]) -> tuple[Goal, ...]:
-    return tuple(
-        Goal(goal["target"], tuple(Hypothesis(**h) for h in goal["hypotheses"]), goal["case"], goal["mark"])
-        for goal in answer["goals"]
-    )

@@ -6,6 +6,7 @@ public meta import Monge.Export
 public meta import Monge.Replay
 public meta import Monge.Stated
 public meta import Monge.Split
+public meta import Monge.Written
 
 /-!
 Lean as a server: it reads one JSON request per line on stdin and writes one JSON answer per line on stdout.
@@ -293,6 +294,7 @@ def Repl.answer (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
   | "replay" => return (s, ← s.replay j)
   | "library" => return (s, ← s.library j)
   | "split" => return (s, ← s.split j)
+  | "written" => return (s, ← s.written j)
   | other => return (s, failure "request" ("no such request: " ++ other))
 
 def stamped (secret j : Json) : String := match secret with | .str s => s ++ " " ++ j.compress ++ "\n" | _ => "\n"

@@ -178,28 +178,28 @@ def met (start : String.Pos.Raw) : Info → Option Nat
   | _ => none
 
 mutual
-/-- The number of hypotheses before a statement's colon: those of the goal of a proof that begins at `start`. -/
-partial def before (start : String.Pos.Raw) : InfoTree → Option Nat
-  | .context _ t => before start t
+/-- The first result of a function on the nodes of info trees, in pre-order. -/
+partial def firstIn {α : Type} (f : Info → Option α) : InfoTree → Option α
+  | .context _ t => firstIn f t
   | .hole _ => none
-  | .node info children => match met start info with | some n => some n | none => beforeAny start children
+  | .node info children => match f info with | some x => some x | none => firstInfo f children
 
-partial def beforeAny (start : String.Pos.Raw) (ts : PersistentArray InfoTree) : Option Nat :=
-  match beforeIn start ts.root with | some n => some n | none => beforeOf start ts.tail 0
+partial def firstInfo {α : Type} (f : Info → Option α) (ts : PersistentArray InfoTree) : Option α :=
+  match firstBelow f ts.root with | some x => some x | none => firstOf f ts.tail 0
 
-partial def beforeIn (start : String.Pos.Raw) : PersistentArrayNode InfoTree → Option Nat
-  | .leaf ts => beforeOf start ts 0
-  | .node parts => beforeAmong start parts 0
+partial def firstBelow {α : Type} (f : Info → Option α) : PersistentArrayNode InfoTree → Option α
+  | .leaf ts => firstOf f ts 0
+  | .node parts => firstAmong f parts 0
 
-partial def beforeAmong (start : String.Pos.Raw) (parts : Array (PersistentArrayNode InfoTree)) (i : Nat) : Option Nat :=
+partial def firstAmong {α : Type} (f : Info → Option α) (parts : Array (PersistentArrayNode InfoTree)) (i : Nat) : Option α :=
   match parts[i]? with
   | none => none
-  | some part => match beforeIn start part with | some n => some n | none => beforeAmong start parts (i + 1)
+  | some part => match firstBelow f part with | some x => some x | none => firstAmong f parts (i + 1)
 
-partial def beforeOf (start : String.Pos.Raw) (ts : Array InfoTree) (i : Nat) : Option Nat :=
+partial def firstOf {α : Type} (f : Info → Option α) (ts : Array InfoTree) (i : Nat) : Option α :=
   match ts[i]? with
   | none => none
-  | some t => match before start t with | some n => some n | none => beforeOf start ts (i + 1)
+  | some t => match firstIn f t with | some x => some x | none => firstOf f ts (i + 1)
 end
 
 /-- The full name of a theorem declared as `name` in a scope. -/
@@ -222,7 +222,7 @@ def stated (header : Command.State) (name signature : String) : BaseIO (Except J
       match state.env.find? (fullName scope name) with
       | some c =>
         if c.type.hasSorry then return .error (failure "statement" "the statement contains sorry")
-        return .ok (c.toConstantVal, (beforeAny proof state.infoState.trees).getD 0)
+        return .ok (c.toConstantVal, (firstInfo (met proof) state.infoState.trees).getD 0)
       | none => return .error (failure "statement" "the statement declares nothing")
     | _ => return .error (failure "statement" "the text is not the signature of one theorem")
 

@@ -1,0 +1,135 @@
+"""Training pairs of a tactic policy: states with tactics that led to a proof, from runs and from files of published pairs."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from monge.apps.prove.trajectories import attempts, results
+
+STATES, TACTICS = ("state_before", "state", "goal"), ("tactic",)
+THEOREMS = ("theorem", "full_name", "decl", "name")
+"""Fields of published pairs, in order of preference: state, tactic and, if there is one, the theorem's name."""
+FORBIDDEN = re.compile(r"\b(?:sorry|admit)\b")
+
+
+class TacticPair(NamedTuple):
+    """A state and a tactic for it."""
+
+    state: str
+    tactic: str
+    theorem: str
+    """Identifies the theorem, in the split into training and validation."""
+    source: str
+    """The run or file that it comes from."""
+
+
+@dataclass
+class Counts:
+    """Number of rows of a source, and of those left out for each reason."""
+
+    rows: int = 0
+    """Rows read."""
+    positive: int = 0
+    """Rows on the path of a proof; all rows of a file of published pairs."""
+    empty: int = 0
+    """Positive rows with an empty tactic."""
+    forbidden: int = 0
+    """Positive rows whose tactic uses sorry or admit."""
+    duplicate: int = 0
+    """Positive rows whose state and tactic occurred before, in this source or an earlier one."""
+    kept: int = 0
+    """Rows that became pairs."""
+
+
+def pairs_of(runs: Sequence[Path], files: Sequence[Path] = ()) -> tuple[list[TacticPair], dict[str, Counts]]:
+    """The distinct pairs of runs of `monge prove` and of files of published pairs, and the counts by source.
+
+    FileNotFoundError for a run without results; ValueError if a file cannot be read, or two runs have the same id.
+    """
+    seen: set[tuple[str, str]] = set()
+    ids: dict[str, Path] = {}
+    pairs: list[TacticPair] = []
+    counts: dict[str, Counts] = {}
+    for source, rows in [(str(run), _of_run(run, ids)) for run in runs] + [
+        (str(file), _of_file(file)) for file in files
+    ]:
+        count = counts[source] = Counts()
+        for pair in rows:
+            count.rows += 1
+            if pair is None:
+                continue
+            count.positive += 1
+            if not pair.tactic.strip():
+                count.empty += 1
+            elif FORBIDDEN.search(pair.tactic):
+                count.forbidden += 1
+            elif (pair.state, pair.tactic) in seen:
+                count.duplicate += 1
+            else:
+                seen.add((pair.state, pair.tactic))
+                pairs.append(pair)
+                count.kept += 1
+    return pairs, counts
+
+
+def _of_run(run: Path, ids: dict[str, Path]) -> Iterator[TacticPair | None]:
+    """A pair for each positive row of a run, None for each other row."""
+    finished = results(run)
+    theorems = {result.number: digest(result.header, result.signature) for result in finished}
+    columns = ("run", "parent_id", "state_before", "tactic", "label")
+    for row in attempts(run).select(columns).to_pylist():
+        if ids.setdefault(row["run"], run) != run:
+            raise ValueError(f"{run} and {ids[row['run']]} have the same id {row['run']}; give each run once")
+        if row["label"] != "positive":
+            yield None
+            continue
+        number = int(row["parent_id"].split("-")[-2])
+        yield TacticPair(row["state_before"], row["tactic"], theorems[number], str(run))
+
+
+def _of_file(path: Path) -> Iterator[TacticPair]:
+    """The rows of a .jsonl or .parquet file of published pairs."""
+    if path.suffix not in (".jsonl", ".parquet") or not path.is_file():
+        raise ValueError(f"{path}: give a .jsonl or .parquet file of pairs")
+    for number, row in enumerate(_rows(path), 1):
+        state, tactic = _field(row, STATES), _field(row, TACTICS)
+        if state is None or tactic is None:
+            raise ValueError(f"{path}, row {number}: needs one of {', '.join(STATES)} and {TACTICS[0]}, both texts")
+        theorem = _field(row, THEOREMS)
+        yield TacticPair(state, tactic, digest(str(path), theorem if theorem is not None else state), str(path))
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    try:
+        if path.suffix == ".parquet":
+            for batch in pq.ParquetFile(path).iter_batches():
+                yield from batch.to_pylist()
+        else:
+            for line in path.read_text(encoding="utf-8").splitlines():
+                if line.strip():
+                    yield json.loads(line)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: {error}; restore the file") from error
+
+
+def _field(row: Any, names: Iterable[str]) -> str | None:
+    """The first of these fields that is a text."""
+    if not isinstance(row, dict):
+        return None
+    return next((row[name] for name in names if isinstance(row.get(name), str)), None)
+
+
+def digest(*texts: str) -> str:
+    """A short hash of texts."""
+    return blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
+
+
+def as_rows(counts: dict[str, Counts]) -> list[dict[str, Any]]:
+    """The counts as rows, with the source."""
+    return [{"source": source, **asdict(count)} for source, count in counts.items()]
