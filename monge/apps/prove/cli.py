@@ -11,6 +11,7 @@ from monge.apps.prove.exports import export_library, export_pairs, export_proofs
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import command_of, native_lean, setup_embedded
+from monge.apps.prove.learning import finetune, with_preset
 from monge.apps.prove.reporting import compare, summary, view
 from monge.apps.prove.searching import probe, replay, search
 from monge.apps.prove.stored import with_stored_settings
@@ -66,12 +67,14 @@ def demo(
 
 
 WITH_DEFAULTS = {verb.__name__: partial(with_stored_settings, verb) for verb in (search, probe, replay, demo)}
+WITH_DEFAULTS |= {"finetune": with_preset}
 """Verbs whose flags default to stored settings. Each value maps a verb's arguments to the verb with these defaults."""
 VERBS = {
     "setup": setup,
     "search": search,
     "probe": probe,
     "replay": replay,
+    "finetune": finetune,
     "summary": summary,
     "compare": compare,
     "export-proofs": export_proofs,

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -170,7 +171,7 @@ class Script(nn.Module):
     def forward(self, *, position_ids, use_cache, logits_to_keep, **_):
         self.steps += use_cache
         place = (position_ids - self.begin + 1).clamp(0, len(self.p) - 1)
-        return SimpleNamespace(logits=self.table.log()[place], past_key_values=object())
+        return SimpleNamespace(logits=self.table.log()[place], past_key_values=MagicMock())
 
 
 @pytest.mark.parametrize(

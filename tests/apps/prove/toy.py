@@ -46,4 +46,5 @@ def rows_of(n: int, number: int = 0, policy=down, **fields) -> pa.Table:
 
 
 def result(number: int, ended: str = "proved", name: str = "", **fields) -> Result:
-    return Result(number, name or f"t{number}", ": True", "", ("Init",), ended=ended, **fields)
+    fields = {"signature": ": True", "header": "", "imports": ("Init",)} | fields
+    return Result(number, name or f"t{number}", ended=ended, **fields)

@@ -1,6 +1,7 @@
 """A policy that samples tactics from a local language model."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,19 +63,17 @@ class Causal:
         self._ends = {e for ids in special for e in (ids if isinstance(ids, list) else [ids]) if e is not None}
 
     def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
-        prompts, length = [self.prompt_ids(state) for state in states], self.sampling.max_new_tokens
-        rows = [number for number in range(len(states)) for _ in range(limit)]
-        draws = torch.rand(len(rows), length, generator=self.generator, dtype=torch.float64)
-        answers: set[tuple[int, tuple[int, ...]]] = set()
-        for batch in by_length([len(prompts[number]) + length for number in rows], self.sampling.tokens):
-            sampled = self._sample([prompts[rows[k]] for k in batch], draws[batch])
-            answers |= {(rows[k], tuple(answer)) for k, answer in zip(batch, sampled, strict=True)}
-        parts = [(number, part) for number, answer in sorted(answers) if (part := self._part(answer))]
-        parts = list(dict.fromkeys(parts))
-        pairs = [(prompts[number], part.ids) for number, part in parts]
+        prompts, length, tokens = (
+            [self.prompt_ids(state) for state in states],
+            self.sampling.max_new_tokens,
+            self.sampling.tokens,
+        )
+        draws = torch.rand(len(states), limit, length, generator=self.generator, dtype=torch.float64)
         suggestions: list[list[Suggestion]] = [[] for _ in states]
-        for (number, part), row in zip(parts, log_probabilities(self.model, pairs, self.sampling.tokens), strict=True):
-            suggestions[number].append(Suggestion(part.tactic, float(row[part.start :].sum())))
+        for batch in by_length([limit * (len(ids) + length) for ids in prompts], tokens):
+            for k, answer in self._sample([prompts[k] for k in batch], draws[batch]):
+                if (suggestion := self._suggestion(answer)) is not None:
+                    suggestions[batch[k]].append(suggestion)
         return [merged(per_state, limit) for per_state in suggestions]
 
     def prompt_ids(self, state: State) -> list[int]:
@@ -83,72 +82,85 @@ class Causal:
         positions = self.model.positions
         return ids if positions is None else ids[-(positions - self.sampling.max_new_tokens) :]
 
-    def _sample(self, prompts: Sequence[list[int]], draws: Float[Tensor, "B N"]) -> list[list[int]]:
-        """An answer to each prompt, up to the token that ends its tactic."""
+    def _sample(self, prompts: Sequence[list[int]], draws: Float[Tensor, "B K N"]) -> "Iterator[tuple[int, Answer]]":
+        """Yields the number of a prompt and an answer to it, up to the token that ends its tactic: one for each row of `draws`.
+
+        The answers share the cache of the prompts. A forward pass has the rows of answers that are not complete.
+        """
         device = _device(self.model)
-        ids, mask = _pad_left(prompts, device)
-        answers: list[list[int]] = [[] for _ in prompts]
-        running, cache = set(range(len(prompts))), True
-        for step in range(draws.shape[1]):
-            logits, cache = _forward(self.model, ids, mask, keep=1, cache=cache)
-            ids = self._next(logits[:, -1], draws[:, step].to(device))[:, None]
-            new = ids[:, 0].tolist()
-            for k in sorted(running):
-                answers[k].append(new[k])
-                if answers[k][-1] in self._ends or parse_tactic(self._text(answers[k])).closed:
-                    running.remove(k)
-            if not running:
-                break
-            mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-        return answers
+        ids, prompt_mask = _pad_left(prompts, device)
+        prompt_logits, prompt_cache = _forward(self.model, ids, prompt_mask, keep=1, cache=True)
+        count, length = draws.shape[1:]
+        share = max(1, self.sampling.tokens // (len(prompts) * (ids.shape[1] + length)))
+        for part in draws.split(min(share, count), dim=1):
+            repeats = part.shape[1]
+            part = part.flatten(0, 1).to(device)
+            answers = [Answer() for _ in part]
+            rows = torch.arange(len(part), device=device)
+            cache = copy.deepcopy(prompt_cache) if repeats < count else prompt_cache
+            if repeats > 1:
+                cache.batch_repeat_interleave(repeats)
+            mask, logits = (x.repeat_interleave(repeats, 0) for x in (prompt_mask, prompt_logits[:, -1]))
+            for step in range(length):
+                ids = self._next(logits, part[rows, step])
+                logp = logits.float().log_softmax(-1).gather(1, ids[:, None])[:, 0]
+                for k, token, value in zip(rows.tolist(), ids.tolist(), logp.tolist(), strict=True):
+                    answers[k].add(token, value)
+                running = [n for n, k in enumerate(rows.tolist()) if not self._complete(answers[k])]
+                if not running or step == length - 1:
+                    break
+                if len(running) < len(rows):
+                    kept = torch.tensor(running, device=device)
+                    cache.batch_select_indices(kept)
+                    ids, mask, rows = ids[kept], mask[kept], rows[kept]
+                mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+                logits, cache = _forward(self.model, ids[:, None], mask, keep=1, cache=cache)
+                logits = logits[:, -1]
+            yield from ((k // repeats, answer) for k, answer in enumerate(answers))
+
+    def _complete(self, answer: "Answer") -> bool:
+        return answer.ids[-1] in self._ends or parse_tactic(self._text(answer.ids)).closed
 
     def _next(self, logits: Float[Tensor, "B V"], draws: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """Next tokens by inverse transform sampling: `draws` are uniform numbers, and tokens are sorted, likeliest first."""
+        """Next tokens by inverse transform sampling of the uniform numbers `draws`."""
         p = (logits.double() / self.sampling.temperature).softmax(dim=-1)
-        p, order = p.sort(dim=-1, descending=True, stable=True)
-        p[p.cumsum(dim=-1) - p >= self.sampling.top_p] = 0
+        order = None
+        if self.sampling.top_p < 1:
+            p, order = p.sort(dim=-1, descending=True, stable=True)
+            p[p.cumsum(dim=-1) - p >= self.sampling.top_p] = 0
         cumulative = p.cumsum(dim=-1)
-        index = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True)
-        last = (p > 0).sum(dim=-1, keepdim=True) - 1  # a draw just below 1 may round up to the total
-        return order.gather(1, torch.minimum(index, last))[:, 0]
+        total = cumulative[:, -1:]
+        # a draw just below 1 may round up to the total
+        draws = torch.minimum(draws[:, None] * total, total.nextafter(torch.zeros_like(total)))
+        index = torch.searchsorted(cumulative, draws, right=True)
+        return (index if order is None else order.gather(1, index))[:, 0]
 
     def _text(self, ids: Sequence[int]) -> str:
         ids = [k for k in ids if k not in self._ends]  # not every tokenizer marks them as special
         return self.model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def _part(self, answer: Sequence[int]) -> "Part | None":
-        """The part of an answer that counts; None if it has no tactic."""
-        texts = [self._text(answer[:k]) for k in range(len(answer) + 1)]
+    def _suggestion(self, answer: "Answer") -> Suggestion | None:
+        """The first tactic of an answer, with the log-probability of its part of the answer; None if it has no tactic."""
+        texts = [self._text(answer.ids[:k]) for k in range(len(answer.ids) + 1)]
         parsed = parse_tactic(texts[-1])
         if not parsed.tactic:
             return None
         start = max(k for k, text in enumerate(texts) if len(text) <= parsed.start)
         ends = (k for k, text in enumerate(texts) if "\n" in text[parsed.end :])
-        return Part(parsed.tactic, start, tuple(answer[: next(ends, len(answer))]))
+        return Suggestion(parsed.tactic, sum(answer.logp[start : next(ends, len(answer.ids))]))
 
 
-@dataclass(frozen=True)
-class Part:
-    """An answer cut after the token that ends its tactic, if there is one. `start` is the index of the tactic's first token."""
+class Answer:
+    """The tokens of an answer and their log-probabilities."""
 
-    tactic: str
-    start: int
-    ids: tuple[int, ...]
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.logp: list[float] = []
 
-
-def log_probabilities(
-    model: LanguageModel, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], tokens: int
-) -> list[Float[Tensor, "_"]]:
-    """Log p of each answer token given all tokens before it, for each (prompt, answer). At most `tokens` per forward pass."""
-    results: list[Tensor] = [torch.empty(0)] * len(pairs)
-    for batch in by_length([len(before) + len(after) for before, after in pairs], tokens):
-        ids, mask = _pad_left([[*pairs[k][0], *pairs[k][1]] for k in batch], _device(model))
-        keep = max(len(pairs[k][1]) for k in batch)
-        logits, _ = _forward(model, ids[:, :-1], mask[:, :-1], keep=keep)
-        values = -torch.nn.functional.cross_entropy(logits.float().mT, ids[:, -keep:], reduction="none").cpu()
-        for k, row in zip(batch, values, strict=True):
-            results[k] = row[keep - len(pairs[k][1]) :]
-    return results
+    def add(self, token: int, logp: float) -> None:
+        """Add a token."""
+        self.ids.append(token)
+        self.logp.append(logp)
 
 
 def _forward(

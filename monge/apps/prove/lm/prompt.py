@@ -21,9 +21,14 @@ CONTINUES = ("|", "·", "<;>", ")", "]", "}", "⟩")
 """Prefixes of lines that continue a tactic, whatever their indentation."""
 
 
-def prompt(state: State) -> str:
-    """The prompt for a state; the model completes it with a tactic."""
+def prompt(state: State | str) -> str:
+    """The prompt for a state, or for its text; the model completes it with a tactic."""
     return TEMPLATE.format(state=state)
+
+
+def completion(tactic: str) -> str:
+    """The answer to a prompt that `tactic_of` reads as this tactic."""
+    return f"{tactic}\n{FENCE}"
 
 
 def fingerprint() -> str:

@@ -1,0 +1,208 @@
+"""A tactic policy learns from runs: pairs, packed sequences, training and export."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_causal import saved
+from toy import Countdown, down, result
+
+from monge.apps.prove.finetune import PRESETS, Data, FineTune, loss_of, trained
+from monge.apps.prove.lm.causal import Causal
+from monge.apps.prove.lm.prompt import completion, prompt, tactic_of
+from monge.apps.prove.packing import Example, batch_of, packed
+from monge.apps.prove.pairs import pairs_of
+from monge.apps.prove.search import search
+from monge.apps.prove.state import Goal, State
+from monge.apps.prove.trajectories import Recorder, table
+from monge.apps.prove.tree import Search
+from monge.cli import main
+from monge.lm.load import causal
+from monge.objective.next_token import NextToken, Tokens
+from monge.pretrain import neox
+from monge.runs import reopen
+
+
+def run_of(directory: Path, numbers: range, run: str = "r") -> Path:
+    """A run of countdowns, all proved, with one theorem for each number."""
+    directory.mkdir()
+    with Recorder(directory) as recorder:
+        for number, n in enumerate(numbers):
+            outcome = search(Countdown(n), down, Search(batch_size=1))
+            rows = table(outcome, run=run, number=number, theorem=f"t{n}", worker="w", seed=0, policy="template")
+            recorder.add(result(number, name=f"t{n}", tactics=outcome.proof.tactics, signature=f": {n}"), rows)
+    return directory
+
+
+def test_pairs_are_the_positive_rows_each_once_with_counts(tmp_path):
+    first, second = run_of(tmp_path / "a", range(4, 8)), run_of(tmp_path / "b", range(5, 9), "s")
+    pairs, counts = pairs_of([first, second])
+    assert {(pair.state, pair.tactic) for pair in pairs} >= {("⊢ 4", "3"), ("⊢ 1", "1")}
+    assert len({(pair.state, pair.tactic) for pair in pairs}) == len(pairs)
+    one, other = counts.values()
+    assert (one.rows > one.positive, one.kept + one.duplicate) == (True, one.positive)
+    assert other.duplicate > one.duplicate
+    assert len(pairs) == one.kept + other.kept
+    assert len({pair.theorem for pair in pairs if pair.source == str(first)}) == 4
+    with pytest.raises(ValueError, match="have the same id r; give each run once"):
+        pairs_of([first, run_of(tmp_path / "c", range(4, 5))])
+
+
+def test_published_pairs_are_filtered_and_counted(tmp_path):
+    rows = [
+        {"state_before": "⊢ 1 = 1", "tactic": "rfl", "theorem": "a"},
+        {"state": "⊢ 1 = 1", "tactic": "rfl"},
+        {"goal": "⊢ 2 = 2", "tactic": "sorry"},
+        {"state": "⊢ 3 = 3", "tactic": " "},
+    ]
+    lines = tmp_path / "pairs.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist([{"state": "⊢ 4 = 4", "tactic": "rfl"}]), tmp_path / "pairs.parquet")
+    pairs, counts = pairs_of([], [lines, tmp_path / "pairs.parquet"])
+    assert [(pair.state, pair.tactic) for pair in pairs] == [("⊢ 1 = 1", "rfl"), ("⊢ 4 = 4", "rfl")]
+    count = counts[str(lines)]
+    assert (count.rows, count.positive, count.duplicate, count.forbidden, count.empty, count.kept) == (4, 4, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("pairs.jsonl", '{"tactic": "rfl"}\n', "row 1: needs one of state_before, state, goal and tactic"),
+        ("pairs.jsonl", "{\n", "pairs.jsonl: Expecting"),
+        ("pairs.parquet", "no parquet", "pairs.parquet: "),
+        ("pairs.csv", "", "give a .jsonl or .parquet file of pairs"),
+    ],
+)
+def test_a_file_of_pairs_that_cannot_be_read_is_an_error(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        pairs_of([], [tmp_path / name])
+
+
+@given(st.lists(st.integers(1, 20), max_size=200), st.integers(0, 3))
+def test_packing_uses_each_example_once_and_respects_the_length(sizes, seed):
+    rows = packed([Example((1,) * size, 0) for size in sizes], 20, seed=seed)
+    assert sorted(number for row in rows for number in row) == list(range(len(sizes)))
+    assert all(sum(sizes[number] for number in row) <= 20 for row in rows)
+    assert len(rows) <= 2 * sum(sizes) / 20 + 64
+
+
+def test_the_loss_of_packed_examples_is_that_of_their_completions():
+    torch.manual_seed(0)
+    model = neox(32, 16, 2, 2, 32, 0).eval()
+    examples = [Example(tuple(torch.randint(1, 32, (size,)).tolist()), size // 2) for size in (6, 9, 4)]
+    total, count = 0.0, 0
+    for one in examples:
+        weight = (torch.arange(len(one.ids)) >= one.prompt).float()[None]
+        total += NextToken()(model, Tokens(torch.tensor([one.ids]), weight)).value.item() * int(weight.sum())
+        count += int(weight.sum())
+    assert loss_of(model, examples, 16, 0) == pytest.approx(total / count, rel=1e-5)
+    batch = batch_of([examples], 24, 0)
+    assert NextToken()(model, batch).value.item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_a_completion_is_read_back_as_its_tactic():
+    for tactic in ("rfl", "cases n with\n| z => ?_\n| s n => ?_", "have h : a = b := by\n  rw [c]\n  rfl"):
+        assert tactic_of(completion(tactic)) == tactic
+
+
+SMALL = ("--width", 32, "--depth", 2, "--heads", 2, "--vocabulary", 300, "--length", 128)
+QUICK = ("--steps", 4, "--save-every", 2, "--log-every", 2, "--warmup-steps", 1, "--validation-share", 0.3)
+
+
+def finetune(*words: object) -> int:
+    return main(["prove", "finetune", *map(str, words)])
+
+
+@pytest.mark.slow
+def test_finetune_trains_resumes_and_saves_a_policy(tmp_path, capsys):
+    run = run_of(tmp_path / "run", range(4, 24))
+    out = tmp_path / "policy"
+    assert finetune(run, "--out", out, *SMALL, *QUICK, "--lr", 0.01) == 0
+    assert finetune("--out", out, "--resume", "--steps", 40, "--save-every", 20) == 0
+    assert "held-out" in capsys.readouterr().out
+    content = json.loads((out / "policy.json").read_text())
+    (source,) = content["sources"]
+    assert source["kept"] == sum(content["examples"].values())
+    assert content["held-out loss"][str(run)]["examples"] == content["examples"]["held-out"]
+    model = causal(str(out / "model"))
+    policy = Causal(model, generator=torch.Generator().manual_seed(0))
+    (suggestions,) = policy([State((Goal("7"),))], 8)
+    assert {"1", "3"} & {one.tactic for one in suggestions}
+    data, network = trained(reopen(out, app="policy").rebuilt(FineTune), reopen(out, app="policy"))
+    ids = torch.tensor([model.tokenizer(prompt("⊢ 5"))["input_ids"]])
+    torch.testing.assert_close(model.model(input_ids=ids).logits, network(input_ids=ids).logits, rtol=0, atol=1e-5)
+    theorems = [{pair.theorem for pair in data.split[name]} for name in ("training", "validation")]
+    assert not theorems[0] & theorems[1]
+
+
+@pytest.mark.slow
+def test_lora_trains_a_llama_and_is_merged_into_its_weights(tmp_path):
+    base, run = (
+        saved(tmp_path / "base", "llama", alphabet="135 =\n⊢`lean4/-tcsoe:"),
+        run_of(tmp_path / "run", range(4, 24)),
+    )
+    out = tmp_path / "policy"
+    flags = ("--base", base, "--rank", 4, "--length", 128, *QUICK, "--lr", 0.05)
+    assert (
+        finetune(
+            run, "--out", out, "--preset", "deepseek-prover-7b", *flags, "--precision", "float32", "--batch-size", 2
+        )
+        == 0
+    )
+    recipe = reopen(out, app="policy").rebuilt(FineTune)
+    assert (recipe.alpha, recipe.dropout, len(recipe.modules)) == (64.0, 0.05, 7)
+    files = list(out.glob("checkpoints/*/model.safetensors"))
+    assert all(file.stat().st_size < 100_000 for file in files)
+    merged, before = causal(str(out / "model")).model, causal(base).model
+    assert merged.config.model_type == "llama"
+    changed = [
+        name for name, weight in merged.named_parameters() if not torch.equal(weight, before.get_parameter(name))
+    ]
+    assert len(changed) == 7 * 2
+    network = reopen(out, app="policy").weights(recipe.network(Data(recipe).model), which="best")
+    ids = torch.arange(12)[None]
+    torch.testing.assert_close(merged(input_ids=ids).logits, network(input_ids=ids).logits, rtol=0, atol=1e-4)
+
+
+def test_published_pairs_are_mixed_in_by_their_share(tmp_path):
+    run = run_of(tmp_path / "run", range(4, 24))
+    rows = [{"state": f"⊢ {n} = {n}", "tactic": "rfl"} for n in range(500)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = FineTune((str(run),), (str(tmp_path / "pairs.jsonl"),), pair_share=0.4)
+    split = Data(recipe).split
+    pairs = [*split["training"], *split["validation"]]
+    assert sum(pair.tactic == "rfl" for pair in pairs) / len(pairs) == pytest.approx(0.4, abs=0.02)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid(name):
+    assert FineTune(("run",), **PRESETS[name]).train.steps >= 600
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "no training data; give directories of runs, or --pairs FILE"),
+        (("missing",), "missing"),
+        (("RUN", "--rank", 4), "--rank 4: LoRA needs a rank of at least 1 and a pretrained --base"),
+        (("RUN", "--validation-share", 0), "no pairs for validation"),
+        (("RUN", "--base", "nowhere"), "nowhere: no complete Hugging Face model"),
+        (("RUN", "--pair-share", 1), "pair_share must be at least 0 and below 1"),
+    ],
+)
+def test_bad_input_gives_one_sentence(tmp_path, capsys, flags, message):
+    run = run_of(tmp_path / "run", range(4, 7))
+    words = [run if flag == "RUN" else flag for flag in flags]
+    assert (
+        finetune(*words, "--out", tmp_path / "policy", *SMALL, *([] if "--validation-share" in flags else QUICK)) == 2
+    )
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "policy" / "recipe.json").exists()
