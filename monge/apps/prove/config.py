@@ -16,6 +16,10 @@ from monge.apps.prove.tree import Search
 from monge.files import read_json
 from monge.runs import rebuild
 
+POLICIES = ("template", "probes", "copy", "server", "local", "written")
+"""Sources of tactics: a template that reads the goal, a list of probe tactics, tactics of similar states in earlier runs, a
+model server, a local model, or the proofs in the files."""
+
 
 @dataclass(frozen=True)
 class Local:
@@ -36,9 +40,10 @@ class SearchConfig:
 
     search: Search = field(default_factory=Search)
     budget: Budget = field(default_factory=Budget)
-    policy: Literal["template", "probes", "server", "local", "written"] = "template"
-    """Source of tactics: a template that reads the goal, a list of probe tactics, a model server, a local model, or the proofs
-    in the files."""
+    policy: str = "template"
+    """Source of tactics: one of POLICIES, or several joined by +, such as template+local, each with an equal share."""
+    examples: tuple[str, ...] = ()
+    """Runs whose proofs `--policy copy` takes tactics from."""
     tactics: tuple[str, ...] = PROBES
     """Tactics that `--policy probes` tries on each state, most likely first; those that Lean cannot parse are left out."""
     server: Endpoint = field(default_factory=Endpoint)
@@ -49,6 +54,20 @@ class SearchConfig:
     run: str = field(default_factory=lambda: secrets.token_hex(4))
     """Prefix of the ids of states, different for each run."""
 
+    def __post_init__(self) -> None:
+        for name in self.policies:
+            if name not in POLICIES:
+                raise ValueError(
+                    f"--policy {self.policy}: unknown; use one of {', '.join(POLICIES)}, or join some by +"
+                )
+        if "written" in self.policies and len(self.policies) > 1:
+            raise ValueError(f"--policy {self.policy}: written proofs cannot be joined with other policies")
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The names of the policies that are combined."""
+        return tuple(self.policy.split("+"))
+
     def toolchain(self) -> Toolchain:
         """The Lean to run on. FileNotFoundError if it is not installed."""
         return native_lean(command_of(self.lean)) if self.lean else embedded_lean()
@@ -56,7 +75,8 @@ class SearchConfig:
     @property
     def model(self) -> str:
         """The name of the language model that the policy uses; empty if it uses none."""
-        return {"server": self.server.model, "local": self.local.name}.get(self.policy, "")
+        names = {"server": self.server.model, "local": self.local.name}
+        return next((names[name] for name in self.policies if name in names), "")
 
     def text(self) -> str:
         """The settings as JSON, without those that a run sets itself."""

@@ -2,13 +2,15 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, zip_longest
 
 from monge.apps.prove.state import Goal, State
 from monge.apps.prove.tree import Suggestion
 
+Policy = Callable[[Sequence[State], int], list[list[Suggestion]]]
+"""Suggestions for each state, most likely first; the integer is the maximum number per state."""
 PROBES = (
     *(
         "simp",
@@ -51,6 +53,24 @@ class Probes:
 
     def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
         return [ranked(self.tactics, limit) for _ in states]
+
+
+class Combined:
+    """Policy that takes equally many suggestions from each of several policies, merged by rank.
+
+    The probability of the k-th of them is proportional to 1/k, since the policies' own probabilities are not comparable.
+    """
+
+    def __init__(self, policies: Sequence[Policy]) -> None:
+        self.policies = tuple(policies)
+
+    def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
+        share = -(-limit // len(self.policies))
+        answers = [policy(states, share) for policy in self.policies]
+        return [
+            ranked([one.tactic for rank in zip_longest(*per_state) for one in rank if one is not None], limit)
+            for per_state in zip(*answers, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

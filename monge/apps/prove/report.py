@@ -68,7 +68,7 @@ def summary_of(path: Path) -> Table:
 
 
 COMPARED = {
-    *("run", "program", "policy", "tactics", "theorems", "server", "local"),
+    *("run", "program", "policy", "examples", "tactics", "theorems", "server", "local"),
     *(
         f"search.{name}"
         for name in ("order", "alpha", "beta", "policy_temperature", "energy_temperature", "path_logprob")
@@ -81,15 +81,14 @@ DECODING = ("temperature", "top_p", "max_tokens")
 
 def decoding(settings: dict[str, Any]) -> dict[str, Any]:
     """Decoding settings of a run's policy; empty if it does not sample."""
-    match settings.get("policy"):
-        case "server":
-            return {name: settings["server"][name] for name in DECODING}
-        case "local":
-            sampling = settings["local"]["sampling"]
-            temperature, top_p, max_tokens = (sampling[name] for name in ("temperature", "top_p", "max_new_tokens"))
-            return {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
-        case _:
-            return {}
+    policies = settings.get("policy", "").split("+")
+    if "server" in policies:
+        return {name: settings["server"][name] for name in DECODING}
+    if "local" in policies:
+        sampling = settings["local"]["sampling"]
+        temperature, top_p, max_tokens = (sampling[name] for name in ("temperature", "top_p", "max_new_tokens"))
+        return {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+    return {}
 
 
 def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:

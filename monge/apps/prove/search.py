@@ -7,11 +7,10 @@ from typing import Protocol
 
 from monge.apps.prove.canonical import canonical
 from monge.apps.prove.frontier import Frontier, frontier_of
+from monge.apps.prove.policy import Policy
 from monge.apps.prove.state import Failure, Proof, Rejection, State
 from monge.apps.prove.tree import Attempt, Node, Outcome, Quarantined, Search, Suggestion
 
-Policy = Callable[[Sequence[State], int], list[list[Suggestion]]]
-"""Suggestions for each state, most likely first; the integer is the maximum number per state."""
 Energy = Callable[[Sequence[State]], list[float]]
 """Energy of each state, low near a proof."""
 

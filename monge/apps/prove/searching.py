@@ -17,7 +17,6 @@ from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import command_of, native_lean
 from monge.apps.prove.lm.completions import Completions
-from monge.apps.prove.policy import PROBES
 from monge.apps.prove.progress import console, print_result, report, table_of
 from monge.apps.prove.sources import Reading, Split, read
 from monge.apps.prove.state import Budget, Goal, State
@@ -36,8 +35,9 @@ def search(
     print_config: bool = False,
     split: Split = "all",
     limit: int | None = None,
-    policy: Literal["template", "probes", "server", "local", "written"] = "template",
+    policy: str = "template",
     model: str = "",
+    examples: tuple[Path, ...] = (),
     url: str = DEFAULT.server.url,
     temperature: float = 1.0,
     order: Literal["best", "breadth", "random", "puct"] = "best",
@@ -65,9 +65,11 @@ def search(
         print_config: Print the settings as JSON and exit.
         split: Part of the theorems to search.
         limit: Maximum number of theorems; default: all.
-        policy: Source of tactics: a template that reads the goal, a list of probe tactics, a model server, a local model, or
-            the proofs in the files (as `monge prove replay`).
+        policy: Source of tactics: template (reads the goal), probes (a fixed list), copy (tactics of similar states in
+            --examples), server (a model server), local (a local model), or written (the proofs in the files). Several can be
+            joined by +, such as template+local, for an equal share of --num-tactics each.
         model: Name of the model on the server (--policy server), or its directory or name on the hub (--policy local).
+        examples: Runs whose proofs --policy copy takes tactics from.
         url: Base URL of the model server, up to its version.
         temperature: Sampling temperature of the model.
         order: State to expand next: the one with the best score, the oldest, a random one, or the one selected by PUCT.
@@ -98,14 +100,15 @@ def search(
         ),
         budget=replace(base.budget, seconds=tactic_seconds),
         policy=policy,
-        tactics=(base.tactics or PROBES) if policy == "probes" else (),
+        examples=tuple(str(run.resolve()) for run in examples) or base.examples,
+        tactics=(base.tactics or PROBES) if "probes" in policy.split("+") else (),
         server=replace(
-            base.server, url=url, temperature=temperature, model=model if policy == "server" else base.server.model
+            base.server, url=url, temperature=temperature, model=model if "server" in policy else base.server.model
         ),
         local=replace(
             base.local,
             device=device,
-            name=model if policy == "local" else base.local.name,
+            name=model if "local" in policy else base.local.name,
             sampling=replace(base.local.sampling, temperature=temperature),
         ),
         lean=lean,
@@ -116,8 +119,10 @@ def search(
         return
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be at least 1, got {limit}")
-    if policy in ("server", "local") and not model:
+    if {"server", "local"} & set(settings.policies) and not model:
         raise ValueError(f"--policy {policy} needs --model")
+    if "copy" in settings.policies and not settings.examples:
+        raise ValueError(f"--policy {policy} needs --examples")
     reading = read(theorems, split, partial(native_lean, command_of(lean)) if lean else None, limit=limit)
     source = Source(theorems.resolve(), split, limit)
     _search(settings, reading, source, out, fleets=_fleets(workers, ray), resume=resume)
@@ -135,11 +140,11 @@ def _search(
     """Search for proofs of the theorems that were read, and print the results."""
     entries = reading.entries
     report(reading)
-    if config.policy == "server":  # an unusable server ends the run before it starts
+    if "server" in config.policies:  # an unusable server ends the run before it starts
         Completions(replace(config.server, breaker_failures=1, cache_file=None))([State((Goal("True"),))], 1)
     toolchain = config.toolchain()
     fleets()  # reports an unusable cluster before anything is written
-    if config.policy == "probes":
+    if "probes" in config.policies:
         with LeanServer(toolchain, entries[0].theorem.imports) as server:
             tactics = tuple(known(server, config.tactics))
         if not tactics:

@@ -27,7 +27,7 @@ def with_stored_settings(verb: Callable[..., None], arguments: Sequence[str]) ->
     defaults |= {name: getattr(config.search, name) for name in SEARCH_FLAGS}
     defaults |= {"tactic_seconds": config.budget.seconds, "policy": config.policy, "model": config.model}
     defaults |= {"url": config.server.url, "device": config.local.device, "lean": config.lean, "base": config}
-    defaults["temperature"] = (config.local.sampling if config.policy == "local" else config.server).temperature
+    defaults["temperature"] = (config.local.sampling if "local" in config.policies else config.server).temperature
     return partial(verb, **{name: value for name, value in defaults.items() if name in parameters})
 
 

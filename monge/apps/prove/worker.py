@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from monge.apps.prove.config import SearchConfig
+from monge.apps.prove.copying import Copying
 from monge.apps.prove.lean.crashes import ServerCrashed
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import LeanServer
@@ -15,8 +17,9 @@ from monge.apps.prove.lean.session import SEARCH, Session
 from monge.apps.prove.lean.supervisor import Supervisor, lean_servers
 from monge.apps.prove.lm.causal import Causal
 from monge.apps.prove.lm.completions import Completions
-from monge.apps.prove.policy import Names, Probes, Template
-from monge.apps.prove.search import Policy, search
+from monge.apps.prove.pairs import pairs_of
+from monge.apps.prove.policy import Combined, Names, Policy, Probes, Template
+from monge.apps.prove.search import search
 from monge.apps.prove.state import Failure, Theorem
 from monge.apps.prove.trajectories import SCHEMA, Result, table
 from monge.apps.prove.written import replay, steps_of
@@ -42,7 +45,8 @@ class Worker:
     """Searches for proofs of one theorem at a time."""
 
     def __init__(self, config: SearchConfig) -> None:
-        self.config, self.toolchain, self._model = config, config.toolchain(), _model(config)
+        self.config, self.toolchain = config, config.toolchain()
+        self._models = [_model(name, config) for name in config.policies]
         self._servers: Supervisor | None = None
         self._judge: Judge | None = None
         self._imports: tuple[str, ...] = ()
@@ -109,8 +113,12 @@ class Worker:
 
     def _policy(self, task: Task) -> Policy:
         """The policy for a theorem. Its random draws depend on the seed and the theorem's position in the run alone."""
-        match self._model:
-            case LanguageModel() as model:
+        policies = [self._policy_of(model, task) for model in self._models]
+        return policies[0] if len(policies) == 1 else Combined(policies)
+
+    def _policy_of(self, model: "Model", task: Task) -> Policy:
+        match model:
+            case LanguageModel():
                 generator = seeded(self.config.search.seed, task.number)
                 return Causal(model, generator=generator, sampling=self.config.local.sampling)
             case None:
@@ -120,7 +128,7 @@ class Worker:
 
     def _missed(self) -> list[str]:
         """Messages about lost requests to the model server and lost suggestions from it, since the last `clear()`."""
-        return self._model.missed if isinstance(self._model, Completions) else []
+        return next((model.missed for model in self._models if isinstance(model, Completions)), [])
 
     def _start(self, imports: tuple[str, ...], header: str) -> tuple[Supervisor, Judge]:
         """The servers and the judge, whose processes are started concurrently."""
@@ -143,9 +151,12 @@ class Worker:
         self._servers = self._judge = None
 
 
-def _model(config: SearchConfig) -> LanguageModel | Completions | Probes | None:
-    """The model or policy that a worker loads once."""
-    match config.policy:
+Model = LanguageModel | Completions | Copying | Probes | None
+
+
+def _model(policy: str, config: SearchConfig) -> Model:
+    """The model or policy that a worker loads once; None for a policy that each theorem gets anew."""
+    match policy:
         case "local":
             device = device_named(config.local.device)
             return causal(config.local.name, dtype=DTYPES[config.local.dtype], device=device)
@@ -153,7 +164,10 @@ def _model(config: SearchConfig) -> LanguageModel | Completions | Probes | None:
             return Completions(config.server, config.search.seed)
         case "probes":
             return Probes(config.tactics)
-        case "template" | "written":
+        case "copy":
+            pairs, _ = pairs_of([Path(run) for run in config.examples])
+            return Copying((pair.state, pair.tactic) for pair in pairs)
+        case _:
             return None
 
 

@@ -1,0 +1,119 @@
+"""A policy without a network: tactics that were tried on similar states, with the names of hypotheses substituted."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from monge.apps.prove.canonical import WORD
+from monge.apps.prove.policy import merged
+from monge.apps.prove.state import State
+from monge.apps.prove.tree import Suggestion
+
+TOKEN = re.compile(r"[^\W\d][\w'✝!?.]*|\d+|[^\w\s]")
+HYPOTHESIS = re.compile(r"([^\s:]+) : (.*)", re.DOTALL)
+
+
+class Parsed(NamedTuple):
+    """The first goal of a state as text."""
+
+    types: dict[str, str]
+    """Type of each hypothesis by its name."""
+    target: str
+
+
+def parsed(state: str) -> Parsed:
+    """The first goal of a printed state.
+
+    >>> parsed("case z\\na b : N\\nh : a =\\n  b\\n⊢ b = a")
+    Parsed(types={'h': 'a =\\n  b'}, target='b = a')
+    """
+    above, _, target = state.partition("⊢")
+    types: dict[str, str] = {}
+    for entry in re.split(r"\n(?=\S)", "\n" + above):
+        if match := HYPOTHESIS.fullmatch(entry.strip()):
+            types[match[1]] = match[2]
+    return Parsed(types, target.split("\n\n")[0].strip())
+
+
+def features(goal: Parsed) -> Counter[str]:
+    """Tokens and pairs of neighbouring tokens of target and hypotheses, where the type of a hypothesis stands for its name."""
+    counts: Counter[str] = Counter()
+    heads = {name: (TOKEN.findall(kind) or ["_"])[0] for name, kind in goal.types.items()}
+    for place, text in [("goal", goal.target), *(("hypothesis", kind) for kind in goal.types.values())]:
+        tokens = [heads.get(token, token) for token in TOKEN.findall(text)]
+        counts.update(f"{place} {token}" for token in tokens)
+        counts.update(f"{place} {first} {second}" for first, second in zip(tokens, tokens[1:], strict=False))
+    return counts
+
+
+class Copying:
+    """Suggests the tactics of the most similar states in `pairs` of state and tactic, most similar first.
+
+    The similarity is the cosine of the features' TF-IDF vectors; its softmax over all pairs, at `temperature`, is the
+    probability of a tactic. ValueError without pairs.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str]], *, temperature: float = 0.1) -> None:
+        examples = [(parsed(state), tactic) for state, tactic in pairs]
+        if not examples:
+            raise ValueError("--policy copy: no pairs of states and tactics; give --examples RUN with proofs")
+        self.examples, self.temperature = examples, temperature
+        counts = [features(goal) for goal, _ in examples]
+        frequency = Counter(name for count in counts for name in count)
+        self._column = {name: k for k, name in enumerate(sorted(frequency))}
+        self._idf = np.array([math.log((1 + len(counts)) / frequency[name]) for name in self._column])
+        self._matrix = sparse.vstack([self._vector(count) for count in counts]).tocsr()
+
+    def _vector(self, count: Counter[str]) -> sparse.csr_matrix:
+        known = [(self._column[name], 1 + math.log(n)) for name, n in count.items() if name in self._column]
+        columns = np.array([column for column, _ in known], int)
+        values = np.array([value for _, value in known]) * self._idf[columns]
+        norm = float(np.linalg.norm(values)) or 1.0
+        return sparse.csr_matrix((values / norm, (np.zeros(len(columns), int), columns)), (1, len(self._column)))
+
+    def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
+        return [self._suggestions(parsed(str(state)), limit) for state in states]
+
+    def _suggestions(self, goal: Parsed, limit: int) -> list[Suggestion]:
+        similarity = (self._matrix @ self._vector(features(goal)).T).toarray()[:, 0]
+        logits = similarity / self.temperature
+        logits -= logits.max() + math.log(np.exp(logits - logits.max()).sum())
+        found: dict[str, Suggestion] = {}
+        for k in np.argsort(-similarity, kind="stable").tolist():
+            other, tactic = self.examples[k]
+            tactic = substituted(tactic, other, goal)
+            found.setdefault(tactic, Suggestion(tactic, float(logits[k])))
+            if len(found) == limit:
+                break
+        return merged(found.values(), limit)
+
+
+def substituted(tactic: str, source: Parsed, goal: Parsed) -> str:
+    """A tactic for `source` with its hypotheses replaced by those of `goal` whose types are most alike.
+
+    >>> substituted("rw [h, ih x]", parsed("x : N\\nih : P x\\nh : x = z\\n⊢ x = z"), parsed("a : N\\nk : a = z\\n⊢ z = a"))
+    'rw [k, ih a]'
+    """
+    names: dict[str, str] = {}
+    used = {word for word in WORD.split(tactic)[1::2] if word in source.types}
+    for name in sorted(used, key=lambda name: (-len(source.types[name]), name)):
+        candidates = [other for other in goal.types if other not in names.values()]
+        likeness = {other: _likeness(source.types[name], goal.types[other]) for other in candidates}
+        best = max(candidates, key=lambda other: (likeness[other], other == name), default=name)
+        if likeness.get(best, 0.0) > 0.5:
+            names[name] = best
+    pieces = WORD.split(tactic)
+    return "".join(names.get(piece, piece) if k % 2 else piece for k, piece in enumerate(pieces))
+
+
+@lru_cache(maxsize=100_000)
+def _likeness(first: str, second: str) -> float:
+    """The share of tokens that two types have in common, 1 for equal types."""
+    one, other = Counter(TOKEN.findall(first)), Counter(TOKEN.findall(second))
+    return (2 * (one & other).total() + (first == second)) / (one.total() + other.total() + (first == second))
