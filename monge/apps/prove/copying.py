@@ -16,7 +16,7 @@ from monge.apps.prove.state import State
 from monge.apps.prove.tree import Suggestion
 
 TOKEN = re.compile(r"[^\W\d][\w'✝!?.]*|\d+|[^\w\s]")
-HYPOTHESIS = re.compile(r"([^\s:]+) : (.*)", re.DOTALL)
+HYPOTHESES = re.compile(r"((?:[^\s:]+ )+): (.*)", re.DOTALL)
 
 
 class Parsed(NamedTuple):
@@ -26,27 +26,35 @@ class Parsed(NamedTuple):
     """Type of each hypothesis by its name."""
     target: str
 
+    def tokens(self, text: str) -> tuple[str, ...]:
+        """The tokens of a text, where the first token of a hypothesis' type stands for its name.
+
+        >>> Parsed({"a": "N", "h": "a = z"}, "").tokens("a = s z")
+        ('N', '=', 's', 'z')
+        """
+        words = TOKEN.findall(text)
+        return tuple((TOKEN.findall(self.types[word]) or ["_"])[0] if word in self.types else word for word in words)
+
 
 def parsed(state: str) -> Parsed:
     """The first goal of a printed state.
 
     >>> parsed("case z\\na b : N\\nh : a =\\n  b\\n⊢ b = a")
-    Parsed(types={'h': 'a =\\n  b'}, target='b = a')
+    Parsed(types={'a': 'N', 'b': 'N', 'h': 'a =\\n  b'}, target='b = a')
     """
     above, _, target = state.partition("⊢")
     types: dict[str, str] = {}
     for entry in re.split(r"\n(?=\S)", "\n" + above):
-        if match := HYPOTHESIS.fullmatch(entry.strip()):
-            types[match[1]] = match[2]
+        if match := HYPOTHESES.fullmatch(entry.strip()):
+            types |= dict.fromkeys(match[1].split(), match[2])
     return Parsed(types, target.split("\n\n")[0].strip())
 
 
 def features(goal: Parsed) -> Counter[str]:
-    """Tokens and pairs of neighbouring tokens of target and hypotheses, where the type of a hypothesis stands for its name."""
+    """Tokens and pairs of neighbouring tokens of target and hypotheses."""
     counts: Counter[str] = Counter()
-    heads = {name: (TOKEN.findall(kind) or ["_"])[0] for name, kind in goal.types.items()}
     for place, text in [("goal", goal.target), *(("hypothesis", kind) for kind in goal.types.values())]:
-        tokens = [heads.get(token, token) for token in TOKEN.findall(text)]
+        tokens = goal.tokens(text)
         counts.update(f"{place} {token}" for token in tokens)
         counts.update(f"{place} {first} {second}" for first, second in zip(tokens, tokens[1:], strict=False))
     return counts
@@ -104,16 +112,17 @@ def substituted(tactic: str, source: Parsed, goal: Parsed) -> str:
     used = {word for word in WORD.split(tactic)[1::2] if word in source.types}
     for name in sorted(used, key=lambda name: (-len(source.types[name]), name)):
         candidates = [other for other in goal.types if other not in names.values()]
-        likeness = {other: _likeness(source.types[name], goal.types[other]) for other in candidates}
+        own = source.tokens(source.types[name])
+        likeness = {other: _likeness(own, goal.tokens(goal.types[other])) for other in candidates}
         best = max(candidates, key=lambda other: (likeness[other], other == name), default=name)
-        if likeness.get(best, 0.0) > 0.5:
+        if likeness.get(best, 0.0) > 0.7:
             names[name] = best
     pieces = WORD.split(tactic)
     return "".join(names.get(piece, piece) if k % 2 else piece for k, piece in enumerate(pieces))
 
 
 @lru_cache(maxsize=100_000)
-def _likeness(first: str, second: str) -> float:
-    """The share of tokens that two types have in common, 1 for equal types."""
-    one, other = Counter(TOKEN.findall(first)), Counter(TOKEN.findall(second))
-    return (2 * (one & other).total() + (first == second)) / (one.total() + other.total() + (first == second))
+def _likeness(first: tuple[str, ...], second: tuple[str, ...]) -> float:
+    """The share of tokens that two types have in common; 2 for equal types."""
+    one, other = Counter(first), Counter(second)
+    return 2 * (one & other).total() / (one.total() + other.total()) + (first == second)

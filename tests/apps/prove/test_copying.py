@@ -1,0 +1,85 @@
+"""Policies that adapt known tactics, and policies that are combined."""
+
+import pytest
+from test_finetune import run_of
+
+from monge.apps.prove.config import SearchConfig
+from monge.apps.prove.copying import Copying, parsed, substituted
+from monge.apps.prove.policy import Combined, Probes
+from monge.apps.prove.state import Goal, Hypothesis, State
+from monge.apps.prove.tree import Suggestion
+from monge.apps.prove.worker import _model
+from monge.cli import main
+
+PAIRS = [
+    ("a b : N\nh : a = b\n⊢ b = a", "exact h.symm"),
+    ("n : N\nih : z + n = n\n⊢ z + s n = s n", "rw [add_s, ih]"),
+    ("p : Prop\nhp : p\n⊢ p ∨ q", "exact Or.inl hp"),
+]
+
+
+def goal(target: str, **types: str) -> Goal:
+    return Goal(target, tuple(Hypothesis(name, kind, prop=False) for name, kind in types.items()))
+
+
+def test_the_tactic_of_the_most_similar_state_comes_first_with_its_names_replaced():
+    state = State((goal("y = x", x="N", y="N", k="x = y"), goal("z + s m = s m")))
+    (suggestions,) = Copying(PAIRS)([state], 3)
+    assert suggestions[0].tactic == "exact k.symm"
+    assert len({one.tactic for one in suggestions}) == 3
+    assert sum(2.718281828**one.logp for one in suggestions) == pytest.approx(1, abs=1e-6)
+    assert [one.logp for one in suggestions] == sorted((one.logp for one in suggestions), reverse=True)
+    assert len(Copying(PAIRS)([state, state], 1)[1]) == 1
+
+
+def test_a_state_without_known_tokens_gets_suggestions_too():
+    (suggestions,) = Copying(PAIRS)([State((goal("Ω"),))], 2)
+    assert len(suggestions) == 2
+
+
+def test_names_without_a_counterpart_are_kept():
+    source = parsed("n : N\nih : P n\n⊢ Q n")
+    assert substituted("exact f ih n", source, parsed("⊢ Q z")) == "exact f ih n"
+    assert substituted("exact f ih n", source, parsed("m : N\n⊢ Q m")) == "exact f ih m"
+    assert substituted("exact n.x", source, parsed("m : N\n⊢ Q m")) == "exact m.x"
+    assert substituted("exact f.n", source, parsed("m : N\n⊢ Q m")) == "exact f.n"
+
+
+def test_a_state_is_read_with_hypotheses_of_several_lines():
+    text = str(State((goal("p", f="N →\n  N", x="N"), goal("q"))))
+    assert parsed(f"case a\n{text}") == ({"f": "N →\n  N", "x": "N"}, "p")
+
+
+def test_combined_policies_alternate_by_rank_and_share_the_limit():
+    first, second = Probes(("a", "b", "c", "d")), Probes(("x", "b", "y", "z"))
+    (suggestions,) = Combined((first, second))([State((goal("p"),))], 4)
+    assert [one.tactic for one in suggestions] == ["a", "x", "b"]
+    (suggestions,) = Combined((first, lambda states, limit: [[] for _ in states]))([State((goal("p"),))], 4)
+    assert suggestions == Probes(("a", "b"))([State((goal("p"),))], 4)[0]
+    assert all(isinstance(one, Suggestion) for one in suggestions)
+
+
+def test_a_worker_reads_the_examples_of_a_run(tmp_path):
+    run = run_of(tmp_path / "run", range(4, 8))
+    copying = _model("copy", SearchConfig(policy="template+copy", examples=(str(run),)))
+    assert isinstance(copying, Copying)
+    assert copying([State((goal("4"),))], 1)[0][0].tactic == "1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--policy", "copy"), "--policy copy needs --examples"),
+        (("--policy", "template+local"), "--policy template+local needs --model"),
+        (
+            ("--policy", "templte"),
+            "--policy templte: unknown; use one of template, probes, copy, server, local, written",
+        ),
+        (("--policy", "template+written"), "written proofs cannot be joined with other policies"),
+    ],
+)
+def test_an_invalid_policy_is_one_sentence(tmp_path, capsys, flags, message):
+    assert main(["prove", "search", "--out", str(tmp_path / "run"), *flags]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
