@@ -13,14 +13,14 @@ from monge import fleet
 from monge.apps.translate.calibrate import Prices, Sample, measured
 from monge.apps.translate.couple import couple as solve_all
 from monge.apps.translate.data import READERS, SHARES, read_texts, split_of_group, write_texts
-from monge.apps.translate.embed import Embedding, num_truncated
-from monge.apps.translate.embed import embed as embed_all
 from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.output import console, listed, write_dropped
 from monge.apps.translate.pair import ENDS, OnLongRows, Pairs
 from monge.apps.translate.pair import pair as join
 from monge.apps.translate.space import Packed, Space
 from monge.files import atomic_write, ensure_new, ensure_writable
+from monge.lm.embed import Embedding, num_truncated
+from monge.lm.embed import embed as embed_all
 from monge.lm.store import Dropped, Dtype, OnBadRows
 from monge.pretrain import Pretrain
 

@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from monge.apps.translate.data import Text, public, read_texts, write_texts
-from monge.apps.translate.embed import Embedding, embed
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.methods import METHODS, BranchingMethod, FlowMatchingMethod, FlowWalkingMethod
 from monge.apps.translate.output import listed
@@ -19,6 +18,7 @@ from monge.apps.translate.tables import table
 from monge.cli import main
 from monge.files import ensure_writable
 from monge.fleet import sequential
+from monge.lm.embed import Embedding, embed
 from monge.lm.store import Dropped, Vectors
 from monge.math.interval import Interval
 from monge.run import fit

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from monge.apps.translate.embed import Embedding, embed
 from monge.fleet import processes, sequential
+from monge.lm.embed import Embedding, embed, vectors_of
 from monge.lm.store import Vectors
 
 KEYS = [f"id-{k}" for k in range(10)]
@@ -47,3 +47,16 @@ def test_settings_that_a_model_does_not_support_are_rejected_before_writing(
     with pytest.raises(ValueError, match=message):
         list(embed(KEYS, TEXTS, Embedding(str(language_model), layer, length), tmp_path / "x.parquet", sequential))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pooled_embedding_is_one_vector_of_the_kept_part(language_model: Path) -> None:
+    texts, name = ["A e. B", "( A u. B ) = ( B u. A )"], str(language_model)
+    rows = vectors_of(Embedding(name, 2), texts)
+    for pooling, expected in (("mean", [row.mean(0) for row in rows]), ("last", [row[-1] for row in rows])):
+        pooled = vectors_of(Embedding(name, 2, pooling=pooling), texts)
+        assert all(row.shape[0] == 1 for row in pooled)
+        torch.testing.assert_close(torch.cat(pooled), torch.stack(expected))
+    (end,) = vectors_of(Embedding(name, 0, 3, keep="end"), texts[1:])
+    torch.testing.assert_close(end, vectors_of(Embedding(name, 0), texts[1:])[0][-3:])
+    fingerprints = [Embedding(name, 2, pooling=pooling).fingerprint() for pooling in ("none", "mean", "last")]
+    assert len({str(one) for one in fingerprints}) == 3

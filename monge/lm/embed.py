@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from monge.files import write_json
@@ -26,12 +28,22 @@ class Embedding:
     dtype: str = "float16"
     tokens: int = 4096
     """Tokens per batch, including padding."""
+    pooling: Literal["none", "mean", "last"] = "none"
+    """A vector for each token (none), or one for the text: their mean, or that of the last token."""
+    keep: Literal["start", "end"] = "start"
+    """The part of a text that is kept if it exceeds `max_length` tokens."""
 
     def fingerprint(self) -> dict[str, str]:
         """The model and all settings that determine the vectors. ValueError if the model does not support them."""
         check_limits(_encoder(self.model), self.layer, self.max_length)
-        extra = {"layer": str(self.layer), "pooling": "none", "max_length": str(self.max_length), "dtype": self.dtype}
-        return {**_encoder(self.model).fingerprint(), **extra}
+        extra = {
+            "layer": str(self.layer),
+            "pooling": self.pooling,
+            "max_length": str(self.max_length),
+            "dtype": self.dtype,
+        }
+        kept = {} if self.keep == "start" else {"keep": self.keep}
+        return {**_encoder(self.model).fingerprint(), **extra, **kept}
 
 
 def num_truncated(texts: Sequence[str], embedding: Embedding) -> int:
@@ -109,7 +121,7 @@ class Shard:
 
 
 def _embed(embedding: Embedding, fingerprint: dict[str, str], parts: Path, drop: bool, shard: Shard) -> int:
-    rows = _hidden(embedding, shard.texts)
+    rows = vectors_of(embedding, shard.texts)
     group: list[Row] = [(key, row.to(DTYPES[embedding.dtype])) for key, row in zip(shard.keys, rows, strict=True)]
     if drop:
         dropped: list[Dropped] = []
@@ -120,9 +132,10 @@ def _embed(embedding: Embedding, fingerprint: dict[str, str], parts: Path, drop:
     return write(shard.path(parts), [group], dtype=embedding.dtype, fingerprint=fingerprint) if group else 0
 
 
-def _hidden(embedding: Embedding, texts: Sequence[str]) -> list[Tensor]:
-    """The hidden states of each text; an empty tensor for a text without tokens, which a model cannot process."""
+def vectors_of(embedding: Embedding, texts: Sequence[str]) -> list[Float[Tensor, "n D"]]:
+    """The vectors of each text on the CPU; an empty tensor for a text without tokens, which a model cannot process."""
     model, rows = _encoder(embedding.model), [torch.empty(0, 0)] * len(texts)
+    model.tokenizer.truncation_side = "right" if embedding.keep == "start" else "left"
     tokens = model.tokenizer(list(texts), truncation=True, max_length=embedding.max_length)["input_ids"]
     nonempty = [number for number, ids in enumerate(tokens) if len(ids)]
     states = (
@@ -137,7 +150,13 @@ def _hidden(embedding: Embedding, texts: Sequence[str]) -> list[Tensor]:
         )
     )
     for number, state in zip(nonempty, states, strict=True):
-        rows[number] = state
+        match embedding.pooling:
+            case "none":
+                rows[number] = state
+            case "mean":
+                rows[number] = state.float().mean(0, keepdim=True)
+            case "last":
+                rows[number] = state[-1:]
     return rows
 
 
