@@ -92,6 +92,15 @@ class Ragged:
         """The id of each sequence, in order."""
         return list(self._numbers)
 
+    @cached_property
+    def matrix(self) -> Float[Tensor, "n D"]:
+        """All vectors in the stored dtype, mapped from disk, for sequences of one vector each. ValueError for others."""
+        if (self.lengths != 1).any():
+            raise ValueError(f"{self.directory}: sequences of several vectors; give pooled ones")
+        path = str(self.directory / "vectors.bin")
+        size = len(self) * self.width
+        return torch.from_file(path, size=size, dtype=DTYPES[self.dtype]).reshape(len(self), self.width)
+
     @property
     def lengths(self) -> np.ndarray:
         """The number of vectors of each sequence."""

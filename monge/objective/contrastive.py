@@ -1,13 +1,43 @@
 """Contrastive losses: InfoNCE for embeddings and for energies, and a margin loss for energies."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from monge.math.types import Energy, at_least_single
 from monge.objective.base import Loss, Objective
+
+
+@dataclass(frozen=True)
+class IndexedCandidates:
+    """K candidates per row, as indices into distinct inputs x, each of which goes through the model once; the first is correct.
+
+    `mask` is False for the padding of rows with fewer candidates.
+
+    >>> x, index = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0, 1], [0, 2]])
+    >>> IndexedCandidates(x, index).energies(lambda x: x.square().sum(1))
+    tensor([[0., 1.],
+            [0., 4.]])
+    """
+
+    x: Float[Tensor, "n *s"]
+    index: Int[Tensor, "B K"]
+    mask: Bool[Tensor, "B K"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str) -> "IndexedCandidates":
+        """The same batch on `device`."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return replace(self, x=self.x.to(device), index=self.index.to(device), mask=mask)
+
+    def energies(self, model: Energy) -> Float[Tensor, "B K"]:
+        """The energy of each candidate; infinite for padding."""
+        energy = model(self.x)[self.index]
+        return energy if self.mask is None else energy.masked_fill(~self.mask, torch.inf)
 
 
 @dataclass(frozen=True)
@@ -101,7 +131,7 @@ class InfoNCE(Objective):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, model: Energy, batch: Candidates) -> Loss:
+    def forward(self, model: Energy, batch: Candidates | IndexedCandidates) -> Loss:
         energy = batch.energies(model)
         value = -nn.functional.log_softmax(-energy / self.temperature, 1)[:, 0].mean()
         return Loss(value, _metrics(value, energy))
@@ -118,7 +148,7 @@ class Margin(Objective):
         super().__init__()
         self.margin = margin
 
-    def forward(self, model: Energy, batch: Candidates) -> Loss:
+    def forward(self, model: Energy, batch: Candidates | IndexedCandidates) -> Loss:
         energy = batch.energies(model)
         shortfall = torch.relu(self.margin + energy[:, :1] - energy[:, 1:])
         exists = torch.isfinite(energy[:, 1:])

@@ -11,7 +11,7 @@ from monge.apps.prove.exports import export_library, export_pairs, export_proofs
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import command_of, native_lean, setup_embedded
-from monge.apps.prove.learning import finetune, with_preset
+from monge.apps.prove.learning import embed, energy, finetune, with_preset
 from monge.apps.prove.reporting import compare, summary, view
 from monge.apps.prove.searching import probe, replay, search
 from monge.apps.prove.stored import with_stored_settings
@@ -75,6 +75,8 @@ VERBS = {
     "probe": probe,
     "replay": replay,
     "finetune": finetune,
+    "embed": embed,
+    "energy": energy,
     "summary": summary,
     "compare": compare,
     "export-proofs": export_proofs,

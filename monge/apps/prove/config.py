@@ -48,6 +48,8 @@ class SearchConfig:
     """Tactics that `--policy probes` tries on each state, most likely first; those that Lean cannot parse are left out."""
     server: Endpoint = field(default_factory=Endpoint)
     local: Local = field(default_factory=Local)
+    energy: str = ""
+    """Run directory of `monge prove energy`, whose energy orders the states; empty for none."""
     lean: str = ""
     """Command of an installed Lean; empty for the WebAssembly build."""
     limits: Limits = field(default_factory=Limits)

@@ -1,25 +1,34 @@
-"""The verb `finetune` of `monge prove`."""
+"""The verbs `finetune`, `embed` and `energy` of `monge prove`."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from monge.apps.prove.energy import StateEnergy, alarms, quality
 from monge.apps.prove.finetune import PRESETS, FineTune, loss_of, trained
 from monge.apps.prove.pairs import as_rows
-from monge.files import write_json
+from monge.apps.prove.states import states_of, write
+from monge.files import ensure_new, write_json
 from monge.flags import bind
+from monge.fleet import of
+from monge.lm.embed import Embedding
+from monge.lm.load import encoder
+from monge.lm.store import Dropped, Dtype
 from monge.run import fit
 from monge.runs import reopen, with_stored_recipe
+from monge.training.log import read_records
 
 console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
 EMPTY = FineTune()
+NO_ENERGY = StateEnergy()
 
 
 def finetune(
@@ -65,6 +74,95 @@ def finetune(
     console.print(
         f"The model is in {out / 'model'}; next: monge prove search --policy local --model {quote(str(out / 'model'))}"
     )
+
+
+def embed(
+    runs: tyro.conf.Positional[tuple[Path, ...]],
+    *,
+    model: str,
+    out: Path = Path("runs/states"),
+    layer: int | None = None,
+    pooling: Literal["mean", "last"] = "mean",
+    max_length: int = 512,
+    dtype: Dtype = "float16",
+    workers: int = 1,
+    ray: str | None = None,
+) -> None:
+    """Embed the distinct states of runs, for `monge prove energy`: a pooled hidden state for each.
+
+    Args:
+        runs: Run directories of `monge prove search` and `monge prove replay`.
+        model: Language model: a directory, such as runs/policy/model, a packaged model, or a name on the hub.
+        out: Directory to create. Parts are saved next to it, so an interrupted command can be run again to continue.
+        layer: Number of transformer blocks after which hidden states are read; all by default.
+        pooling: Vector of a state: the mean over its tokens, or that of the last token.
+        max_length: Maximum length of a state in tokens; longer ones are cut at their start.
+        dtype: Dtype of the stored vectors.
+        workers: Number of worker processes.
+        ray: Address of a Ray cluster to run on, instead of local processes.
+    """
+    ensure_new(out)
+    states = states_of(runs)
+    embedding = Embedding(
+        model, encoder(model).depth if layer is None else layer, max_length, dtype, pooling=pooling, keep="end"
+    )
+    dropped: list[Dropped] = []
+    for done, count in write(out, states, embedding, of(workers, ray), dropped=dropped):
+        console.print(f"states: {done} of {count} parts")
+    console.print(f"{len(states) - len(dropped)} states embedded, {len(dropped)} rejected: {out}")
+    for key, reason in dropped[:5]:
+        console.print(f"  rejected: {states[key].splitlines()[-1]} ({reason})")
+
+
+def energy(
+    runs: tyro.conf.Positional[tuple[Path, ...]] = (),
+    recipe: Annotated[StateEnergy, tyro.conf.arg(name="")] = NO_ENERGY,
+    *,
+    embeddings: Path | None = None,
+    out: Path = Path("runs/energy"),
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Train an energy over proof states, low on the paths of proofs, for `monge prove search --energy`.
+
+    Args:
+        runs: Run directories of `monge prove search` and `monge prove replay`; with --resume, those of the run by default.
+        embeddings: Directory of `monge prove embed` on the same runs.
+        out: Run directory; created if needed.
+        resume: Continue from the last checkpoint in the run directory.
+        tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
+    """
+    given = tuple(map(str, runs)) or recipe.runs
+    recipe = replace(recipe, runs=given, embeddings=recipe.embeddings if embeddings is None else str(embeddings))
+    fit(recipe, out, resume=resume, tensorboard=tensorboard)
+    _, held_out, vectors, counts = recipe.data()
+    model = reopen(out, app=StateEnergy.app).weights(recipe.network(vectors.width), which="best")
+    sets = {
+        "sampled": [held_out.batch(256, np.random.default_rng(k)) for k in range(8)],
+        "true siblings": held_out.sibling_sets(np.random.default_rng(0)),
+    }
+    measures = {name: quality(model, part) for name, part in sets.items() if part}
+    sizes = {name: sum(map(len, part)) for name, part in sets.items()}
+    rows = {split: asdict(count) for split, count in counts.items()}
+    write_json(out / "energy.json", {"states": rows, "quality": measures, "sets": sizes})
+    console.print(_columns("States", rows))
+    chance = 1 / (1 + recipe.negatives)
+    console.print(_columns(f"Held out; a random energy ranks {chance:.3f} first", measures))
+    losses = [row["held-out loss"] for row in read_records(out / "metrics.jsonl") if "held-out loss" in row]
+    for sentence in alarms(measures["sampled"], losses):
+        console.print(sentence)
+    console.print(f"The energy is in {out}; next: monge prove search --energy {quote(str(out))}")
+
+
+def _columns(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
+    """A table with a column for each mapping, and a row for each of their keys."""
+    table = Table("", title=title)
+    for name in columns:
+        table.add_column(name, justify="right")
+    for key in next(iter(columns.values())):
+        values = [column.get(key, "") for column in columns.values()]
+        table.add_row(key, *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in values))
+    return table
 
 
 def with_preset(arguments: Sequence[str]) -> Callable[..., None]:

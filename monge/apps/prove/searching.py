@@ -40,6 +40,7 @@ def search(
     examples: tuple[Path, ...] = (),
     url: str = DEFAULT.server.url,
     temperature: float = 1.0,
+    energy: Path | None = None,
     order: Literal["best", "breadth", "random", "puct"] = "best",
     max_states: int = DEFAULT.search.max_states,
     max_depth: int = DEFAULT.search.max_depth,
@@ -72,6 +73,7 @@ def search(
         examples: Runs whose proofs --policy copy takes tactics from.
         url: Base URL of the model server, up to its version.
         temperature: Sampling temperature of the model.
+        energy: Run directory of `monge prove energy`; a state's energy then counts in its score.
         order: State to expand next: the one with the best score, the oldest, a random one, or the one selected by PUCT.
         max_states: Maximum number of states to expand per theorem.
         max_depth: Maximum number of tactics in a proof.
@@ -101,6 +103,7 @@ def search(
         budget=replace(base.budget, seconds=tactic_seconds),
         policy=policy,
         examples=tuple(str(run.resolve()) for run in examples) or base.examples,
+        energy=base.energy if energy is None else str(energy.resolve()),
         tactics=(base.tactics or PROBES) if "probes" in policy.split("+") else (),
         server=replace(
             base.server, url=url, temperature=temperature, model=model if "server" in policy else base.server.model

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.copying import Copying
+from monge.apps.prove.energy import Scorer
 from monge.apps.prove.lean.crashes import ServerCrashed
 from monge.apps.prove.lean.judge import Judge
 from monge.apps.prove.lean.server import LeanServer
@@ -47,6 +48,7 @@ class Worker:
     def __init__(self, config: SearchConfig) -> None:
         self.config, self.toolchain = config, config.toolchain()
         self._models = [_model(name, config) for name in config.policies]
+        self._energy = Scorer(Path(config.energy)) if config.energy else None
         self._servers: Supervisor | None = None
         self._judge: Judge | None = None
         self._imports: tuple[str, ...] = ()
@@ -72,7 +74,7 @@ class Worker:
                 steps = servers.ask(SEARCH, lambda server: steps_of(server, theorem, task.proof, config.budget))
                 outcome = replay(session, steps)
             else:
-                outcome = search(session, self._policy(task), config.search)
+                outcome = search(session, self._policy(task), config.search, self._energy)
         except ServerCrashed as error:
             return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
         except ValueError as error:

@@ -1,0 +1,195 @@
+"""Positive states, on the paths of proofs, and negative ones, for the contrastive training of an energy."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from monge.apps.prove.pairs import digest
+from monge.apps.prove.states import DONE, StateVectors
+from monge.apps.prove.trajectories import attempts, results
+from monge.math.random import split_of
+from monge.objective.contrastive import IndexedCandidates
+
+
+class Positive(NamedTuple):
+    """A state on the path of a proof."""
+
+    state: int
+    """Its row in the store of embeddings."""
+    remaining: int
+    """Number of tactics from it to the end of the shortest known proof."""
+    siblings: tuple[int, ...]
+    """Rows of the negative states that other tactics reach from the same parents."""
+
+
+@dataclass
+class Group:
+    """The states of one theorem."""
+
+    positives: list[Positive] = field(default_factory=list[Positive])
+    negatives: list[int] = field(default_factory=list[int])
+    """Rows of all states that are on no path of a proof."""
+
+
+@dataclass
+class Counts:
+    """Numbers of states, as the contrastive sampler sees them."""
+
+    theorems: int = 0
+    """Theorems with at least one positive state."""
+    positives: int = 0
+    """Distinct positive states, by theorem."""
+    siblings: int = 0
+    """Negative states that share a parent with a positive one."""
+    negatives: int = 0
+    """All negative states."""
+    contradictions: int = 0
+    """States that are positive in one row and negative in another; they count as positive only."""
+    missing: int = 0
+    """Distinct states without an embedding."""
+
+
+def groups_of(
+    runs: Sequence[Path], vectors: StateVectors, *, validation_share: float
+) -> tuple[dict[str, list[Group]], dict[str, Counts]]:
+    """The states of the proved theorems of runs, and their counts, by split: training or validation, drawn by theorem.
+
+    Rows of the same theorem are joined over all runs. FileNotFoundError for a run without results.
+    """
+    positive: dict[str, dict[str, int]] = defaultdict(dict)
+    negative: dict[str, set[str]] = defaultdict(set)
+    parents: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # theorem, child, parents
+    for run in runs:
+        theorems = {result.number: digest(result.header, result.signature) for result in results(run)}
+        table = attempts(run).select(
+            ["parent_id", "state_before", "state_after", "outcome", "label", "remaining_depth"]
+        )
+        for row in table.to_pylist():
+            theorem, child = theorems[int(row["parent_id"].split("-")[-2])], row["state_after"]
+            if row["label"] == "positive":
+                depth = row["remaining_depth"]
+                _lower(positive[theorem], row["state_before"], depth)
+                if child != DONE:
+                    _lower(positive[theorem], child, depth - 1)
+            elif row["label"] == "negative" and row["outcome"] == "state":
+                negative[theorem].add(child)
+            if child is not None and child != DONE:
+                parents[theorem][child].add(row["state_before"])
+    shares = {"validation": validation_share, "training": 1 - validation_share}
+    groups: dict[str, list[Group]] = {"training": [], "validation": []}
+    counts = {split: Counts() for split in groups}
+    for theorem, states in positive.items():
+        split = split_of(theorem, shares)
+        group = _group(states, negative[theorem], parents[theorem], vectors, counts[split])
+        if group.positives:
+            groups[split].append(group)
+            counts[split].theorems += 1
+    return groups, counts
+
+
+def _lower(depths: dict[str, int], state: str, depth: int) -> None:
+    depths[state] = min(depth, depths.get(state, depth))
+
+
+def _group(
+    positive: dict[str, int], negative: set[str], parents: dict[str, set[str]], vectors: StateVectors, counts: Counts
+) -> Group:
+    numbers = {state: vectors.number(state) for state in {*positive, *negative}}
+    counts.missing += sum(number is None for number in numbers.values())
+    counts.contradictions += len(negative & positive.keys())
+    wrong = {state: number for state in sorted(negative - positive.keys()) if (number := numbers[state]) is not None}
+    children: dict[str, set[int]] = defaultdict(set)
+    for state, number in wrong.items():
+        for parent in parents[state]:
+            children[parent].add(number)
+    group = Group(negatives=sorted(wrong.values()))
+    for state, remaining in positive.items():
+        if (number := numbers[state]) is not None:
+            siblings = set[int]().union(*(children[parent] for parent in parents[state]))
+            group.positives.append(Positive(number, remaining, tuple(sorted(siblings))))
+    counts.positives += len(group.positives)
+    counts.negatives += len(group.negatives)
+    counts.siblings += len(set[int]().union(*(one.siblings for one in group.positives)))
+    return group
+
+
+@dataclass(frozen=True)
+class ContrastBatch:
+    """Positive states with their negatives, and the remaining depths of the positive ones."""
+
+    candidates: IndexedCandidates
+    remaining: Float[Tensor, "B"]
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def to(self, device: torch.device | str) -> "ContrastBatch":
+        """The same batch on `device`."""
+        return ContrastBatch(self.candidates.to(device), self.remaining.to(device))
+
+
+class Sampler:
+    """Draws positive states uniformly over theorems, each with `negatives` negative ones.
+
+    A negative is a true sibling, a state of the same theorem, or one of another theorem, with the probabilities `mix`; the
+    next kind is taken where there is none. ValueError without positive or without negative states.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        vectors: StateVectors,
+        *,
+        negatives: int = 7,
+        mix: Sequence[float] = (0.3, 0.4, 0.3),
+    ) -> None:
+        self.groups, self.vectors, self.negatives = groups, vectors, negatives
+        self.mix = np.cumsum(np.array(mix) / sum(mix))
+        self.all = np.array([number for group in groups for number in group.negatives])
+        if not groups or not len(self.all):
+            raise ValueError(
+                "no proof with other states beside it; add runs of `monge prove search` that prove theorems"
+            )
+
+    def batch(self, size: int, generator: np.random.Generator) -> ContrastBatch:
+        """A batch of `size` positive states."""
+        rows = np.empty((size, 1 + self.negatives), int)
+        remaining = np.empty(size)
+        for k, (group, one) in enumerate(self._positives(size, generator)):
+            rows[k, 0], remaining[k] = one.state, one.remaining
+            pools = [pool for pool in (one.siblings, group.negatives, self.all) if len(pool)]
+            kinds = np.searchsorted(self.mix, generator.random(self.negatives), side="right")
+            for column, kind in enumerate(kinds.clip(max=2), 1):
+                pool = pools[max(0, int(kind) - 3 + len(pools))]
+                rows[k, column] = pool[generator.integers(len(pool))]
+        return self._batch(rows, remaining)
+
+    def _positives(self, size: int, generator: np.random.Generator) -> list[tuple[Group, Positive]]:
+        chosen = [self.groups[k] for k in generator.integers(len(self.groups), size=size)]
+        return [(group, group.positives[generator.integers(len(group.positives))]) for group in chosen]
+
+    def sibling_sets(self, generator: np.random.Generator) -> list[ContrastBatch]:
+        """Each positive state that has at least `negatives` true siblings, with that many of them, in batches."""
+        rows, remaining = [], []
+        for group in self.groups:
+            for one in group.positives:
+                if len(one.siblings) >= self.negatives:
+                    chosen = generator.choice(len(one.siblings), self.negatives, replace=False)
+                    rows.append([one.state, *(one.siblings[k] for k in chosen)])
+                    remaining.append(one.remaining)
+        return [
+            self._batch(np.array(rows[k : k + 256]), np.array(remaining[k : k + 256])) for k in range(0, len(rows), 256)
+        ]
+
+    def _batch(self, rows: np.ndarray, remaining: np.ndarray) -> ContrastBatch:
+        distinct, index = np.unique(rows, return_inverse=True)
+        x = self.vectors.rows(torch.from_numpy(distinct))
+        candidates = IndexedCandidates(x, torch.from_numpy(index.reshape(rows.shape)))
+        return ContrastBatch(candidates, torch.from_numpy(remaining).float())

@@ -1,0 +1,197 @@
+"""The recipe of an energy over proof states, and its use in a search."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+from tyro.conf import OmitArgPrefixes, Suppress
+
+from monge.apps.prove.contrast import ContrastBatch, Counts, Sampler, groups_of
+from monge.apps.prove.state import State
+from monge.apps.prove.states import StateVectors, check_same_model, vector_of
+from monge.lm.embed import Embedding
+from monge.math.random import seeded
+from monge.nets.energy import EnergyMLP
+from monge.objective.base import Loss, Objective
+from monge.objective.contrastive import InfoNCE, Margin
+from monge.runs import reopen
+from monge.training.config import TrainConfig
+from monge.training.loop import Run
+
+
+class EnergyLoss(Objective):
+    """A contrastive loss of the energies, plus `weight` times the smooth L1 error of log(1 + remaining depth).
+
+    Each distinct state goes through the model once.
+    """
+
+    def __init__(self, contrast: Objective, *, weight: float = 0.3) -> None:
+        super().__init__()
+        self.contrast, self.weight = contrast, weight
+
+    def forward(self, model: Any, batch: ContrastBatch) -> Loss:
+        energy, depth = model.both(batch.candidates.x)
+        loss = self.contrast(lambda _: energy, batch.candidates)
+        predicted = depth[batch.candidates.index[:, 0]]
+        error = nn.functional.smooth_l1_loss(predicted, batch.remaining.log1p())
+        value = loss.value + self.weight * error
+        return Loss(value, {**loss.metrics, "loss": value.detach(), "depth error": error.detach()})
+
+
+@dataclass(frozen=True)
+class StateEnergy:
+    """An energy over embeddings of proof states, low on the paths of proofs. ValueError if a setting is out of range."""
+
+    app: ClassVar[str] = "energy"
+    relocatable: ClassVar[frozenset[str]] = frozenset({"runs", "embeddings"})
+
+    runs: Annotated[tuple[str, ...], Suppress] = ()
+    """Directories of runs of `monge prove search` and `monge prove replay`."""
+    embeddings: Annotated[str, Suppress] = ""
+    """Directory of `monge prove embed`."""
+    hidden: tuple[int, ...] = (2048, 1024, 512)
+    """Widths of the hidden layers."""
+    dropout: float = 0.1
+    """Dropout after each hidden layer."""
+    spectral_norm: bool = False
+    """Give each hidden layer a spectral norm of 1."""
+    loss: Literal["infonce", "margin"] = "infonce"
+    """Contrastive loss: cross-entropy of the positive state among all (infonce), or a hinge loss (margin)."""
+    negatives: int = 7
+    """Number of negative states for each positive one."""
+    mix: tuple[float, float, float] = (0.3, 0.4, 0.3)
+    """Shares of negative states: true siblings, same theorem, other theorems."""
+    depth_weight: float = 0.3
+    """Weight of the regression of the remaining depth."""
+    validation_share: float = 0.1
+    """Share of the theorems that are held out."""
+    batch_size: int = 256
+    """Number of positive states per batch."""
+    train: OmitArgPrefixes[TrainConfig] = field(
+        default_factory=lambda: TrainConfig(
+            steps=2000, lr=3e-4, warmup_steps=100, weight_decay=0.01, save_every=250, log_every=50, ema_width=0.05
+        )
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "runs", tuple(str(Path(run).resolve()) for run in self.runs))
+        if self.embeddings:
+            object.__setattr__(self, "embeddings", str(Path(self.embeddings).resolve()))
+        if self.negatives < 1 or self.batch_size < 1:
+            raise ValueError(f"negatives and batch_size must be at least 1, got {self.negatives}, {self.batch_size}")
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden must be widths of at least 1, got {self.hidden}")
+        if min(self.mix) < 0 or not sum(self.mix) > 0:
+            raise ValueError(f"mix must be three shares, not all zero, got {self.mix}")
+        for name in ("dropout", "validation_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+
+    def build(self) -> Run[ContrastBatch]:
+        """Read the runs and the embeddings, and assemble the run. ValueError without proofs beside other states."""
+        training, held_out, vectors, _ = self.data()
+        contrast = InfoNCE() if self.loss == "infonce" else Margin()
+
+        def batches(number: int) -> ContrastBatch:
+            return training.batch(self.batch_size, _generator(self.train.seed, number))
+
+        fixed = [held_out.batch(256, _generator(self.train.seed, 1, k)) for k in range(4)]
+        siblings = held_out.sibling_sets(_generator(self.train.seed, 2))
+        objective = EnergyLoss(contrast, weight=self.depth_weight)
+
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            device = next(model.parameters()).device
+            losses = [objective(model, part.to(device)).value.item() for part in fixed]
+            first = {"sibling top-1": quality(model, siblings)["top-1"]} if siblings else {}
+            return {"held-out loss": float(np.mean(losses)), **quality(model, fixed), **first}
+
+        constants = {"vectors": torch.tensor(int(vectors.sha256[:15], 16))}
+        return Run(self.network(vectors.width), objective, batches, self.train, evaluate, constants)
+
+    def data(self) -> tuple[Sampler, Sampler, StateVectors, dict[str, Counts]]:
+        """The samplers for training and validation, the embeddings, and the counts by split."""
+        if not self.runs or not self.embeddings:
+            raise ValueError("an energy needs directories of runs, and --embeddings DIR of `monge prove embed`")
+        vectors = StateVectors(Path(self.embeddings))
+        groups, counts = groups_of([Path(r) for r in self.runs], vectors, validation_share=self.validation_share)
+        options = {"negatives": self.negatives, "mix": self.mix}
+        training, held_out = (Sampler(groups[split], vectors, **options) for split in ("training", "validation"))
+        return training, held_out, vectors, counts
+
+    def network(self, width: int) -> EnergyMLP:
+        """The network for vectors of this width."""
+        return EnergyMLP(width, self.hidden, dropout=self.dropout, spectral=self.spectral_norm)
+
+
+def _generator(*numbers: int) -> np.random.Generator:
+    return np.random.default_rng(seeded(*numbers).initial_seed())
+
+
+@torch.no_grad()
+def quality(model: Any, batches: Sequence[ContrastBatch]) -> dict[str, float]:
+    """Measures of an energy on at least one batch.
+
+    The share of positive states that rank first, the share of negatives above their positive one, the mean gap between them,
+    the standard deviation of the energies, and, where it is defined, Spearman's correlation of predicted and true remaining
+    depth.
+    """
+    energies: list[Tensor] = []
+    depths: list[Tensor] = []
+    for batch in batches:
+        part = batch.to(next(model.parameters()).device)
+        energy, depth = model.both(part.candidates.x)
+        energies.append(energy[part.candidates.index].cpu())
+        depths.append(torch.stack([depth[part.candidates.index[:, 0]].cpu(), batch.remaining]))
+    energy, depth = torch.cat(energies), torch.cat(depths, 1)
+    above = energy[:, 1:] > energy[:, :1]
+    defined = all(len(set(part.tolist())) > 1 for part in depth)
+    return {
+        "top-1": above.all(1).double().mean().item(),
+        "pairwise": above.double().mean().item(),
+        "gap": (energy[:, 1:] - energy[:, :1]).double().mean().item(),
+        "spread": energy.double().std().item(),
+        **({"depth correlation": float(spearmanr(*depth.numpy())[0])} if defined else {}),
+    }
+
+
+def alarms(measures: dict[str, float], losses: Sequence[float]) -> list[str]:
+    """Sentences about an energy that has collapsed, has the wrong sign, or overfits; `losses` are held-out, in order."""
+    found: list[str] = []
+    if measures["spread"] < 1e-3:
+        found.append(f"The energy has collapsed: its standard deviation is {measures['spread']:.2g}.")
+    if measures["gap"] < 0:
+        found.append(f"The energy has the wrong sign: states on proofs are {-measures['gap']:.2g} higher than others.")
+    if losses and losses[-1] > 1.05 * min(losses):
+        found.append(
+            f"Overfitting: the held-out loss rose from {min(losses):.3f} to {losses[-1]:.3f}; the best checkpoint is used."
+        )
+    return found
+
+
+class Scorer:
+    """The energy of states in a search, from a run of StateEnergy. States without a usable embedding have infinite energy.
+
+    ValueError if the run's embedding model has changed.
+    """
+
+    def __init__(self, run: Path) -> None:
+        opened = reopen(run, app=StateEnergy.app)
+        recipe = opened.rebuilt(StateEnergy)
+        vectors = StateVectors(Path(recipe.embeddings))
+        self.embedding: Embedding = vectors.embedding
+        check_same_model(vectors, self.embedding.fingerprint())
+        self.model: Any = opened.weights(recipe.network(vectors.width), which="best")
+
+    @torch.no_grad()
+    def __call__(self, states: Sequence[State]) -> list[float]:
+        x = vector_of([str(state) for state in states], self.embedding)
+        usable = x.isfinite().all(1) & x.any(1)
+        energy = torch.full((len(x),), torch.inf)
+        if usable.any():
+            energy[usable] = self.model(x[usable]).float()
+        return energy.tolist()

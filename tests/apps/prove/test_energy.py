@@ -1,0 +1,203 @@
+"""An energy over proof states: embeddings, contrastive samples, training, and its use in a search."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_finetune import run_of
+from toy import Countdown, all_ways, result
+
+from monge.apps.prove.contrast import Group, Positive, Sampler, groups_of
+from monge.apps.prove.energy import EnergyLoss, Scorer, alarms
+from monge.apps.prove.pairs import digest
+from monge.apps.prove.search import search
+from monge.apps.prove.state import Goal, State
+from monge.apps.prove.states import StateVectors, check_same_model, states_of, write
+from monge.apps.prove.trajectories import Recorder, attempts, table
+from monge.apps.prove.tree import Search
+from monge.cli import main
+from monge.fleet import sequential
+from monge.lm.embed import Embedding
+from monge.lm.ragged import Ragged
+from monge.nets.energy import EnergyMLP
+from monge.objective.contrastive import IndexedCandidates, InfoNCE
+
+
+def wide_run(directory: Path, numbers: range) -> Path:
+    """A run in which every state has siblings that are on no proof."""
+    directory.mkdir()
+    with Recorder(directory) as recorder:
+        for number, n in enumerate(numbers):
+            outcome = search(Countdown(n), all_ways, Search(batch_size=1, max_states=40))
+            assert outcome.proof is not None
+            rows = table(outcome, run="w", number=number, theorem=f"t{n}", worker="w", seed=0, policy="template")
+            recorder.add(result(number, name=f"t{n}", tactics=outcome.proof.tactics, signature=f": {n}"), rows)
+    return directory
+
+
+def stored(directory: Path, states: dict[str, str], width: int = 6) -> StateVectors:
+    """States with random embeddings."""
+    generator = torch.Generator().manual_seed(0)
+    rows = ((key, torch.randn(1, width, generator=generator)) for key in states)
+    Ragged.write(directory, rows, dtype="float16", fingerprint={"model": "none"})
+    return StateVectors(directory)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return wide_run(tmp_path / "run", range(5, 30))
+
+
+def test_the_states_of_a_run_are_distinct_and_have_goals(run):
+    states = states_of([run, run])
+    assert set(states.values()) == {f"⊢ {n}" for n in {int(text[2:]) for text in states.values()}}
+    assert "no goals" not in states.values()
+    assert all(digest(text) == key for key, text in states.items())
+
+
+def test_positives_are_on_proofs_and_siblings_share_their_parents(run, tmp_path):
+    vectors = stored(tmp_path / "states", states_of([run]))
+    groups, counts = groups_of([run], vectors, validation_share=0.3)
+    assert min(len(part) for part in groups.values()) > 1
+    texts = {vectors.number(text): text for text in states_of([run]).values()}
+    rows = attempts(run).to_pylist()
+    positive = {row["state_before"] for row in rows if row["label"] == "positive"}
+    for group in [*groups["training"], *groups["validation"]]:
+        for one in group.positives:
+            assert texts[one.state] in positive
+            assert set(one.siblings) <= set(group.negatives)
+            assert one.remaining >= 1
+            for sibling in one.siblings:
+                mine, theirs = (
+                    {row["state_before"] for row in rows if row["state_after"] == texts[number]}
+                    for number in (one.state, sibling)
+                )
+                assert mine & theirs
+    assert sum(count.positives for count in counts.values()) == sum(
+        len(group.positives) for part in groups.values() for group in part
+    )
+    assert all(count.missing == 0 for count in counts.values())
+
+
+def test_a_state_without_embedding_is_counted_and_left_out(run, tmp_path):
+    states = states_of([run])
+    kept = dict(list(states.items())[::2])
+    groups, counts = groups_of([run], stored(tmp_path / "states", kept), validation_share=0.3)
+    assert sum(count.missing for count in counts.values()) > 0
+    assert all(one.state < len(kept) for part in groups.values() for group in part for one in group.positives)
+
+
+def test_the_mix_decides_the_kind_of_the_negatives(tmp_path):
+    vectors = stored(tmp_path / "states", {str(k): "" for k in range(30)})
+    groups = [Group([Positive(0, 3, (1, 2))], [1, 2, 3, 4]), Group([Positive(10, 1, ())], [11, 12])]
+    everything = {1, 2, 3, 4, 11, 12}
+    for mix, allowed in (((1, 0, 0), {1, 2}), ((0, 1, 0), {1, 2, 3, 4}), ((0, 0, 1), everything)):
+        sampler, seen = Sampler(groups, vectors, negatives=4, mix=mix), set()
+        batch = sampler.batch(200, np.random.default_rng(0))
+        first = batch.candidates.index[:, 0]
+        # rows whose positive state is 0: its row in x is the one with the vector of state 0
+        is_zero = (batch.candidates.x[first] == vectors.rows(torch.tensor([0]))).all(1)
+        assert 50 < int(is_zero.sum()) < 150
+        table_of = {tuple(vectors.rows(torch.tensor([k]))[0].tolist()): k for k in range(30)}
+        for row in batch.candidates.index[is_zero][:, 1:].flatten().tolist():
+            seen.add(table_of[tuple(batch.candidates.x[row].tolist())])
+        assert seen == allowed
+    with pytest.raises(ValueError, match="no proof with other states beside it"):
+        Sampler([Group([Positive(0, 1, ())], [])], vectors)
+
+
+def test_each_distinct_state_of_a_batch_goes_through_the_network_once(run, tmp_path):
+    vectors = stored(tmp_path / "states", states_of([run]))
+    groups, _ = groups_of([run], vectors, validation_share=0.3)
+    batch = Sampler(groups["training"], vectors).batch(64, np.random.default_rng(0))
+    sizes = []
+    model = EnergyMLP(vectors.width, (8,), dropout=0.0)
+    model.trunk.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    value = EnergyLoss(InfoNCE(), weight=0.0)(model, batch).value
+    assert sizes == [len(batch.candidates.x)]
+    assert sizes[0] < batch.candidates.index.numel()
+    spread = model(batch.candidates.x[batch.candidates.index.flatten()]).reshape(batch.candidates.index.shape)
+    expected = -(-spread).log_softmax(1)[:, 0].mean()
+    torch.testing.assert_close(value, expected)
+
+
+def test_masked_candidates_have_infinite_energy():
+    candidates = IndexedCandidates(torch.ones(2, 1), torch.tensor([[0, 1]]), torch.tensor([[True, False]]))
+    assert candidates.energies(lambda x: x[:, 0]).tolist() == [[1.0, float("inf")]]
+
+
+def test_spectral_norm_bounds_each_hidden_layer():
+    model = EnergyMLP(6, (8, 4), spectral=True).eval()
+    linear = [part for part in model.trunk if isinstance(part, torch.nn.Linear)]
+    assert all(float(torch.linalg.matrix_norm(part.weight.detach(), 2)) < 1.3 for part in linear)
+
+
+def test_alarms_name_collapse_inverted_sign_and_overfitting():
+    good = {"spread": 1.0, "gap": 2.0}
+    assert alarms(good, [1.0, 0.9]) == []
+    assert "collapsed" in alarms(good | {"spread": 0.0}, [])[0]
+    assert "wrong sign" in alarms(good | {"gap": -1.0}, [])[0]
+    assert "Overfitting: the held-out loss rose from 0.500 to 1.000" in alarms(good, [0.5, 1.0])[0]
+
+
+@pytest.mark.slow
+def test_states_are_embedded_and_an_energy_orders_a_search(run, tmp_path, language_model, capsys):
+    states, out = tmp_path / "states", tmp_path / "energy"
+    model = ("--model", str(language_model))
+    assert main(["prove", "embed", str(run), *model, "--out", str(states)]) == 0
+    assert f"{len(states_of([run]))} states embedded, 0 rejected" in capsys.readouterr().out
+    flags = ["--embeddings", str(states), "--out", str(out), "--hidden", "32", "--validation-share", "0.3"]
+    steps = ["--steps", "200", "--save-every", "100", "--warmup-steps", "5", "--batch-size", "64", "--lr", "0.01"]
+    assert main(["prove", "energy", str(run), *flags, *steps]) == 0
+    content = json.loads((out / "energy.json").read_text())
+    assert content["quality"]["sampled"]["gap"] > 0
+    assert content["states"]["training"]["positives"] > content["states"]["validation"]["positives"] > 0
+    assert "ranks 0.125 first" in capsys.readouterr().out
+    scorer = Scorer(out)
+    near, far = scorer([State((Goal("1"),)), State((Goal("96"),))])
+    assert np.isfinite([near, far]).all()
+    outcome = search(Countdown(9), all_ways, Search(batch_size=1, max_states=30), scorer)
+    assert any(attempt.child.energy is not None for attempt in outcome.attempts if attempt.child)
+    assert main(["prove", "energy", "--out", str(out), "--resume", "--steps", "220"]) == 0
+
+
+def test_a_state_that_cannot_be_embedded_has_infinite_energy(monkeypatch):
+    monkeypatch.setattr(
+        "monge.apps.prove.energy.vector_of", lambda texts, _: torch.tensor([[1.0, 1.0], [0.0, 0.0], [torch.nan, 1.0]])
+    )
+    scorer = Scorer.__new__(Scorer)
+    scorer.embedding, scorer.model = None, lambda x: x.sum(1)
+    assert scorer([State(())] * 3) == [2.0, float("inf"), float("inf")]
+
+
+def test_embeddings_of_another_model_are_rejected(tmp_path, language_model):
+    embedding = Embedding(str(language_model), 1, 16, pooling="mean")
+    dropped = []
+    assert list(write(tmp_path / "states", {"a": "ph", "b": "ps"}, embedding, sequential, dropped=dropped)) == [(1, 1)]
+    vectors = StateVectors(tmp_path / "states")
+    assert (len(vectors), dropped, vectors.embedding) == (2, [], embedding)
+    check_same_model(vectors, embedding.fingerprint())
+    with pytest.raises(ValueError, match=r"embeddings with another layer \(1, not 2\); embed the states again"):
+        check_same_model(vectors, Embedding(str(language_model), 2, 16, pooling="mean").fingerprint())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("energy",), "an energy needs directories of runs, and --embeddings DIR of `monge prove embed`"),
+        (("energy", "RUN", "--embeddings", "nowhere"), "nowhere: no vectors here"),
+        (("energy", "RUN", "--mix", "0", "0", "0"), "mix must be three shares, not all zero"),
+        (("embed", "missing", "--model", "m"), "missing"),
+        (("embed", "RUN", "--model", "nowhere"), "nowhere: no complete Hugging Face model"),
+        (("search", "--energy", "nowhere"), "nowhere"),
+    ],
+)
+def test_bad_input_gives_one_sentence(tmp_path, capsys, flags, message):
+    run = run_of(tmp_path / "run", range(4, 7))
+    words = [str(run) if flag == "RUN" else flag for flag in flags]
+    assert main(["prove", *words, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
