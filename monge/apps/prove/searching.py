@@ -13,6 +13,7 @@ import tyro
 from monge import fleet
 from monge.apps.prove.campaign import ignore_interrupts, run
 from monge.apps.prove.config import SearchConfig, Source
+from monge.apps.prove.contamination import overlaps
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import command_of, native_lean
@@ -126,9 +127,23 @@ def search(
         raise ValueError(f"--policy {policy} needs --model")
     if "copy" in settings.policies and not settings.examples:
         raise ValueError(f"--policy {policy} needs --examples")
-    reading = read(theorems, split, partial(native_lean, command_of(lean)) if lean else None, limit=limit)
+    installed = partial(native_lean, command_of(lean)) if lean else None
+    reading = read(theorems, split, installed, limit=limit)
+    if policy == "written" and split == "train":
+        _leave_out_overlaps(reading, read(theorems, "all", installed))
     source = Source(theorems.resolve(), split, limit)
     _search(settings, reading, source, out, fleets=_fleets(workers, ray), resume=resume)
+
+
+def _leave_out_overlaps(reading: Reading, everything: Reading) -> None:
+    """Leave out the theorems that are nearly the same as one of the test split, and print them."""
+    test = [entry for entry in everything.entries if entry.split == "test"]
+    found = {pair.train: pair for pair in overlaps(reading.entries, test)}
+    for pair in found.values():
+        console.print(f"Left out: {pair.train} is nearly the test theorem {pair.test} ({pair.similarity:.2f}).")
+    reading.entries[:] = [entry for entry in reading.entries if entry.key not in found]
+    if not reading.entries:
+        raise ValueError("every training theorem is nearly one of the test split; check the splits")
 
 
 def _search(
@@ -236,6 +251,8 @@ def replay(
     base: tyro.conf.Suppress[SearchConfig | None] = None,
 ) -> None:
     """Replay the written proofs step by step, and record them like searches, as training data.
+
+    Training theorems that are nearly the same as a test theorem are left out.
 
     Args:
         theorems: Theorems with proofs: a .lean file, a folder of them, or a .jsonl file.

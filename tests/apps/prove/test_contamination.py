@@ -1,0 +1,49 @@
+"""Theorems of the training split that state nearly the same as a test theorem."""
+
+import pytest
+
+from monge.apps.prove import searching
+from monge.apps.prove.contamination import normalised, overlaps
+from monge.apps.prove.families import DATA, Entry
+from monge.apps.prove.sources import Reading, entries_of
+from monge.apps.prove.state import Theorem
+
+
+def entry(name: str, signature: str, split: str) -> Entry:
+    return Entry(Theorem(name, signature), "", "rfl", split=split, source="f")
+
+
+TRAIN = [
+    entry("renamed", "(x y : N) (k : x = y) : y + x = x + y", "train"),
+    entry("commented", "(a b : N) -- two numbers\n    (h : a = b) :\n  b + a = a + b", "train"),
+    entry("other", "(a b : N) (h : a = b) : b * a = a * b * a * b + a", "train"),
+    entry("quantified", "∀ (u v : N), u = v → v + u = u + v", "train"),
+]
+TEST = [
+    entry("asked", "(a b : N) (h : a = b) : b + a = a + b", "test"),
+    entry("second", "∀ (a b : N), a = b → b + a = a + b", "test"),
+]
+
+
+def test_renamed_and_commented_statements_are_found_and_others_are_not():
+    found = {(pair.train, pair.test) for pair in overlaps(TRAIN, TEST)}
+    assert found == {("f.renamed", "f.asked"), ("f.commented", "f.asked"), ("f.quantified", "f.second")}
+    assert all(pair.similarity == 1 for pair in overlaps(TRAIN, TEST))
+
+
+def test_constants_are_not_renamed():
+    assert normalised(Theorem("t", "(a : N) : P a")) != normalised(Theorem("t", "(a : N) : Q a"))
+
+
+def test_the_benchmark_has_no_overlap():
+    train, test = (entries_of(DATA, split) for split in ("train", "test"))
+    assert list(overlaps(train, test)) == []
+
+
+def test_a_replay_leaves_overlaps_out(capsys):
+    reading, everything = Reading(list(TRAIN), []), Reading([*TRAIN, *TEST], [])
+    searching._leave_out_overlaps(reading, everything)
+    assert [one.key for one in reading.entries] == ["f.other"]
+    assert "f.renamed is nearly the test theorem f.asked (1.00)" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(ValueError, match="every training theorem is nearly one of the test split"):
+        searching._leave_out_overlaps(Reading(TRAIN[:1], []), everything)
