@@ -9,6 +9,7 @@ from rich.console import Console
 from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.exports import export_library, export_pairs, export_proofs
 from monge.apps.prove.families import DATA
+from monge.apps.prove.iterating import iterate
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import command_of, native_lean, setup_embedded
 from monge.apps.prove.learning import embed, energy, finetune, with_preset
@@ -77,6 +78,7 @@ VERBS = {
     "finetune": finetune,
     "embed": embed,
     "energy": energy,
+    "iterate": iterate,
     "summary": summary,
     "compare": compare,
     "export-proofs": export_proofs,

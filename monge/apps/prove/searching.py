@@ -132,7 +132,7 @@ def search(
     if policy == "written" and split == "train":
         _leave_out_overlaps(reading, read(theorems, "all", installed))
     source = Source(theorems.resolve(), split, limit)
-    _search(settings, reading, source, out, fleets=_fleets(workers, ray), resume=resume)
+    _search(settings, reading, source, out, fleets=fleets_of(workers, ray), resume=resume)
 
 
 def _leave_out_overlaps(reading: Reading, everything: Reading) -> None:
@@ -190,7 +190,8 @@ def _search(
     console.print(f"The run is in {out}; next: monge prove view {quote(str(out))}")
 
 
-def _fleets(workers: int | None, ray: str) -> Callable[[], fleet.Fleet]:
+def fleets_of(workers: int | None, ray: str) -> Callable[[], fleet.Fleet]:
+    """A function that starts a fleet of worker processes, or of the workers of the Ray cluster at `ray`."""
     if workers is not None and workers < 1:
         raise ValueError(f"--workers must be at least 1, got {workers}")
     if ray:

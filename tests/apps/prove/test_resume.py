@@ -47,7 +47,7 @@ def search(tmp_path, monkeypatch, splitter):
     (tmp_path / "here" / "config.json").write_text('{"search": {"fallback_tactics": ["rfl", "simp"]}}')
 
     def search(*flags, limit=9):
-        monkeypatch.setattr(searching, "_fleets", lambda workers, ray: lambda: Half(limit))
+        monkeypatch.setattr(searching, "fleets_of", lambda workers, ray: lambda: Half(limit))
         try:
             return main(["prove", "search", *flags, "--out", str(tmp_path / "run")])
         except SystemExit as stopped:

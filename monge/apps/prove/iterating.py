@@ -1,0 +1,78 @@
+"""The verb `iterate` of `monge prove`."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from shlex import quote
+
+import tyro
+from rich.console import Console
+
+from monge.apps.prove.energy import StateEnergy
+from monge.apps.prove.iteration import Iteration, Pipeline, Round, merged, read_settings, text, write_text
+from monge.apps.prove.learning import embed, energy, finetune
+from monge.apps.prove.round_report import markdown, plot, report
+from monge.apps.prove.searching import fleets_of
+from monge.files import locked, write_json
+from monge.runs import rebuild
+
+console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
+
+
+def iterate(
+    *,
+    out: Path = Path("runs/iterate"),
+    config: Path | None = None,
+    print_config: bool = False,
+    rounds: int | None = None,
+    workers: int = 1,
+    ray: str = "",
+    base: tyro.conf.Suppress[Iteration | None] = None,
+) -> None:
+    """Alternate search and training: each round searches the training theorems, trains a policy and an energy on all data so
+    far, and proves the test theorems with each. Run it again to continue after an interruption.
+
+    Args:
+        out: Directory of the iteration; created if needed.
+        config: TOML file of settings, as --print-config writes it; it may be partial.
+        print_config: Print the settings as TOML and exit.
+        rounds: Number of rounds; that of the settings by default.
+        workers: Number of worker processes of the searches, each with its own Lean.
+        ray: Address of a Ray cluster that runs the searches.
+    """
+    settings = base or (Iteration() if config is None else read_settings(config))
+    settings = settings if rounds is None else replace(settings, rounds=rounds)
+    if print_config:
+        print(text(settings), end="")
+        return
+    pipeline = Pipeline(settings, out, fleets_of(workers, ray), say=console.print)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        pipeline.open()
+        if settings.written:
+            pipeline.replay()
+        for number in range(settings.rounds):
+            one = Round(settings, out, number)
+            pipeline.explore(one)
+            train(one)
+            found = pipeline.evaluate(one)
+            proved = ", ".join(f"{name} {sum(r.proved for r in rows)}" for name, rows in found.items())
+            console.print(f"round {number}: of {len(pipeline.test)} test theorems: {proved}")
+            content = report(settings, out, number + 1)
+            write_json(out / "report.json", content)
+            write_text(out / "report.md", markdown(content))
+            plot(content, settings, out)
+    console.print(f"The report is in {out / 'report.md'}; the last policy: {quote(str(one.model))}")
+
+
+def train(one: Round) -> None:
+    """Train the policy and the energy of a round, from those steps on that are not complete."""
+    settings, runs = one.settings, tuple(one.data())
+    policy, states, trained = (one.directory / name for name in ("policy", "states", "energy"))
+    if not (policy / "policy.json").exists():
+        finetune(runs, settings.finetune, out=policy, resume=(policy / "recipe.json").exists())
+    if not states.exists():
+        embed(runs, model=str(one.model), out=states, pooling=settings.pooling, max_length=settings.max_length)
+    if not (trained / "energy.json").exists():
+        recipe = rebuild(StateEnergy, merged(asdict(StateEnergy()), settings.energy))
+        resume = (trained / "recipe.json").exists()
+        energy(runs, recipe, embeddings=states, out=trained, resume=resume)

@@ -1,0 +1,285 @@
+"""Rounds of search and training: each searches the training theorems, trains a policy and an energy, and evaluates both.
+
+OUT/   settings.json   written/   fixed/ARM/   round-K/search-SHARE/   round-K/policy/   round-K/states/   round-K/energy/
+       round-K/ARM/   report.md   report.json   report.png
+
+Every step resumes from its own directory, and is skipped if it is complete.
+"""
+
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from monge.apps.prove.campaign import run
+from monge.apps.prove.config import SearchConfig, Source
+from monge.apps.prove.contamination import overlaps
+from monge.apps.prove.families import DATA, Entry
+from monge.apps.prove.finetune import FineTune
+from monge.apps.prove.sources import read
+from monge.apps.prove.state import Budget
+from monge.apps.prove.trajectories import Result, results
+from monge.apps.prove.tree import Search
+from monge.files import atomic_write, write_json
+from monge.fleet import Fleet
+from monge.math.random import split_of
+from monge.runs import check_same, rebuild
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to search the test theorems."""
+
+    policy: str
+    energy: bool = False
+    """Order states with the energy of the round."""
+    order: Literal["best", "breadth", "random", "puct"] = "best"
+
+    @property
+    def name(self) -> str:
+        """Its name in the report, and in paths."""
+        return self.policy + "+energy" * self.energy + ("" if self.order == "best" else f"-{self.order}")
+
+    @property
+    def fixed(self) -> bool:
+        """True if it does not depend on the round."""
+        return "local" not in self.policy and not self.energy
+
+
+ARMS = (
+    Arm("template"),
+    Arm("copy"),
+    Arm("local"),
+    Arm("template+local"),
+    Arm("template+local", energy=True),
+    Arm("template+local", order="random"),
+)
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """Settings of all rounds. ValueError if one is out of range."""
+
+    theorems: Path = DATA
+    """A .lean file, a folder of them, or a .jsonl file, with theorems for training and for testing."""
+    rounds: int = 3
+    """Number of rounds; the first searches with the template alone."""
+    limit: int | None = None
+    """Maximum number of theorems of each split; None for all."""
+    written: bool = True
+    """Train on the written proofs of the training split too."""
+    allow_overlap: bool = False
+    """Accept training theorems that are nearly the same as a test theorem."""
+    policy: str = "template+local"
+    """Policy of the searches from the second round on."""
+    warm_share: float = 0.25
+    """Share of the training theorems that are searched at `warm_temperature`."""
+    warm_temperature: float = 1.5
+    """Sampling temperature of these searches; that of the others is in `search`."""
+    search: SearchConfig = field(
+        default_factory=lambda: SearchConfig(
+            Search(num_tactics=32, max_states=16, batch_size=1, max_seconds=600.0, harvest=4), run="iteration"
+        )
+    )
+    """Settings of all searches; those of test theorems are without harvesting."""
+    finetune: FineTune = field(default_factory=FineTune)
+    """Settings of the policy's training."""
+    energy: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Settings of the energy's training that differ from the defaults, as in StateEnergy; its `train` may be partial."""
+    pooling: Literal["mean", "last"] = "mean"
+    """Pooling of the embeddings."""
+    max_length: int = 512
+    """Maximum length of a state in tokens, for the embeddings."""
+    arms: tuple[str, ...] = tuple(arm.name for arm in ARMS)
+    """Searches of the test theorems."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or (self.limit is not None and self.limit < 1):
+            raise ValueError(f"rounds and limit must be at least 1, got {self.rounds}, {self.limit}")
+        if not 0 <= self.warm_share <= 1 or not self.warm_temperature > 0:
+            raise ValueError(
+                f"warm_share must be between 0 and 1 and warm_temperature above 0, got {self.warm_share}, "
+                f"{self.warm_temperature}"
+            )
+        if unknown := set(self.arms) - {arm.name for arm in ARMS}:
+            raise ValueError(f"arms: unknown {min(unknown)}; use some of {', '.join(arm.name for arm in ARMS)}")
+
+    @property
+    def chosen(self) -> list[Arm]:
+        """The arms, in the order of ARMS."""
+        return [arm for arm in ARMS if arm.name in self.arms]
+
+
+def read_settings(path: Path) -> Iteration:
+    """The settings in a TOML file, which may be partial. ValueError if it is invalid."""
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        return rebuild(Iteration, merged(json.loads(json.dumps(asdict(Iteration()), default=str)), given))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}; `monge prove iterate --print-config` prints a valid file") from error
+
+
+def merged(defaults: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults with the given values, recursively.
+
+    >>> merged({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 5}})
+    {'a': 1, 'b': {'c': 5, 'd': 3}}
+    """
+    result = dict(defaults)
+    for name, value in given.items():
+        old = result.get(name)
+        result[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return result
+
+
+def toml(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yields the lines of a TOML file; None is left out.
+
+    >>> list(toml({"a": 1, "b": {"c": "x", "d": None}}))
+    ['a = 1', '', '[b]', 'c = "x"']
+    """
+    for name, value in settings.items():
+        if value is not None and not isinstance(value, Mapping):
+            yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield ""
+            yield f"[{prefix}{name}]"
+            yield from toml(value, f"{prefix}{name}.")
+
+
+def text(settings: Iteration) -> str:
+    """The settings as a TOML file, without those that the rounds set themselves."""
+    content = json.loads(json.dumps(asdict(settings), default=str))
+    content["search"].pop("run")
+    for name in ("runs", "pairs"):
+        content["finetune"].pop(name)
+    return "\n".join(toml(content)) + "\n"
+
+
+class Round:
+    """The directories and data of one round."""
+
+    def __init__(self, settings: Iteration, out: Path, number: int) -> None:
+        self.settings, self.out, self.number = settings, out, number
+        self.directory = out / f"round-{number}"
+        self.model = self.directory / "policy" / "model"
+
+    @property
+    def searches(self) -> dict[str, Path]:
+        """The runs on training theorems: at the normal and at the warm temperature."""
+        return {share: self.directory / f"search-{share}" for share in ("normal", "warm")}
+
+    def data(self) -> list[Path]:
+        """All runs to train on: written proofs, and the searches of this round and of earlier ones that have results."""
+        rounds = [Round(self.settings, self.out, k) for k in range(self.number + 1)]
+        runs = [self.out / "written"] * self.settings.written
+        runs += [path for one in rounds for path in one.searches.values() if results(path)]
+        return runs
+
+    def arm(self, arm: Arm) -> Path:
+        """The run of an arm on the test theorems."""
+        return (self.out / "fixed" if arm.fixed else self.directory) / arm.name.replace("+", "-")
+
+
+class Pipeline:
+    """Runs the steps of all rounds. `say` is called with a line about each step."""
+
+    def __init__(
+        self, settings: Iteration, out: Path, fleets: Callable[[], Fleet], *, say: Callable[[str], None] = print
+    ) -> None:
+        self.settings, self.out, self.fleets, self.say = settings, out, fleets, say
+        self.train, self.test = self._entries()
+
+    def _entries(self) -> tuple[list[Entry], list[Entry]]:
+        """The theorems for training and for testing. ValueError if one set is empty, or if they overlap."""
+        settings = self.settings
+        train, test = (read(settings.theorems, split, limit=settings.limit).entries for split in ("train", "test"))
+        near = [] if settings.allow_overlap else list(overlaps(train, test))
+        if near:
+            raise ValueError(
+                f"{len(near)} training theorems are nearly test theorems, such as {near[0].train} and {near[0].test}; "
+                "remove them, or set allow_overlap = true"
+            )
+        return train, test
+
+    def open(self) -> None:
+        """Write settings.json, or check that it agrees. ValueError if `out` holds an iteration with other settings."""
+        path = self.out / "settings.json"
+        wanted = json.loads(json.dumps({"iteration": asdict(self.settings)}, default=str))
+        if path.exists():
+            check_same(path, json.loads(path.read_text()), wanted, free=("iteration.rounds",))
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_json(path, wanted)
+
+    def search(
+        self, config: SearchConfig, entries: Sequence[Entry], out: Path, *, written: bool = False
+    ) -> list[Result]:
+        """A run of searches, resumed if it has begun."""
+        if not entries:
+            return []
+        proofs = [entry.tactics for entry in entries] if written else ()
+        theorems = [entry.theorem for entry in entries]
+        done = len(results(out)) if out.is_dir() else 0
+        if done < len(theorems):
+            self.say(f"{out.relative_to(self.out)}: {len(theorems) - done} of {len(theorems)} theorems")
+        source = Source(self.settings.theorems)
+        return run(config, theorems, out, fleets=self.fleets, source=source, proofs=proofs, resume=done > 0)
+
+    def named(self, config: SearchConfig, out: Path) -> SearchConfig:
+        """The settings with an id for the run that depends on its directory alone, so that reports can be repeated."""
+        return replace(config, run=out.relative_to(self.out).as_posix().replace("/", "."))
+
+    def replay(self) -> None:
+        """Replay the written proofs."""
+        config = replace(
+            self.settings.search, policy="written", budget=Budget(heartbeats=20_000, seconds=60.0, goals=64)
+        )
+        self.search(self.named(config, self.out / "written"), self.train, self.out / "written", written=True)
+
+    def explore(self, one: Round) -> None:
+        """Search the training theorems, a share of them at the warm temperature."""
+        settings = self.settings
+        shares = {"warm": settings.warm_share, "normal": 1 - settings.warm_share}
+        parts: dict[str, list[Entry]] = {"normal": [], "warm": []}
+        for entry in self.train:
+            parts[split_of(f"{one.number} {entry.key}", shares)].append(entry)
+        for share, entries in parts.items():
+            config = replace(settings.search, search=replace(settings.search.search, seed=one.number))
+            if one.number == 0:
+                config = replace(config, policy="template")
+            else:
+                model = str(Round(settings, self.out, one.number - 1).model)
+                sampling = config.local.sampling
+                if share == "warm":
+                    sampling = replace(sampling, temperature=settings.warm_temperature)
+                config = replace(
+                    config, policy=settings.policy, local=replace(config.local, name=model, sampling=sampling)
+                )
+            out = one.searches[share]
+            self.search(self.named(config, out), entries, out)
+
+    def evaluate(self, one: Round) -> dict[str, list[Result]]:
+        """Search the test theorems with each arm, at equal budgets."""
+        found: dict[str, list[Result]] = {}
+        for arm in self.settings.chosen:
+            out, config = one.arm(arm), self.settings.search
+            written = (str(self.out / "written"),) if self.settings.written else tuple(map(str, one.data()))
+            config = replace(
+                config,
+                search=replace(config.search, order=arm.order, harvest=0),
+                policy=arm.policy,
+                examples=written if "copy" in arm.policy else (),
+                local=replace(config.local, name=str(one.model) if "local" in arm.policy else ""),
+                energy=str(one.directory / "energy") if arm.energy else "",
+            )
+            found[arm.name] = self.search(self.named(config, out), self.test, out)
+        return found
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a file atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")

@@ -1,0 +1,155 @@
+"""Rounds of search and training by one command, on a few theorems with real Lean, and their settings."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import NATURALS
+
+from monge.apps.prove.iteration import ARMS, Iteration, Pipeline, Round, read_settings, text
+from monge.apps.prove.round_report import markdown
+from monge.cli import main
+from monge.fleet import sequential
+
+BY_INDUCTION = "induction a with\n  | z => rfl\n  | s n ih => rw [add_s, ih]"
+THEOREMS = [
+    ("(a : N) : z + a = a", BY_INDUCTION),
+    ("(a : N) : s z + a = s a", BY_INDUCTION),
+    ("(a : N) : s (s z) + a = s (s a)", BY_INDUCTION),
+    ("(a : N) : s (s (s z)) + a = s (s (s a))", BY_INDUCTION),
+    ("(a b : N) : s b + a = s (b + a)", "induction a with\n  | z => rfl\n  | s n ih => rw [add_s, add_s, ih]"),
+    (
+        "(a b c : N) : a + b + c = a + (b + c)",
+        "induction c with\n  | z => rfl\n  | s n ih => rw [add_s, add_s, add_s, ih]",
+    ),
+    ("(p q : Prop) (hp : p) (hq : q) : p ∧ q", "constructor\n  · exact hp\n  · exact hq"),
+    ("(p q : Prop) (hp : p) (hq : q) : q ∧ p", "constructor\n  · exact hq\n  · exact hp"),
+    ("(p q : Prop) (h : p ∧ q) : q ∧ p", "constructor\n  · exact h.2\n  · exact h.1"),
+    ("(a : N) : a = z ∨ ∃ b, a = s b", "cases a with\n  | z => left; rfl\n  | s n => right; exact ⟨n, rfl⟩"),
+    ("(a b : N) (h : a = b) : s a = s b", "rw [h]"),
+    ("(a b : N) (h : a = b) (k : a = z) : b = z", "rw [← h]\n  exact k"),
+    ("(p q r : Prop) (f : p → q) (g : q → r) : p → r", "intro hp\n  apply g\n  apply f\n  exact hp"),
+    ("(p q : Prop) (f : p → q) : ¬q → ¬p", "intro h hp\n  apply h\n  apply f\n  exact hp"),
+    (
+        "(p q : Prop) : p ∨ q → q ∨ p",
+        "intro h\n  cases h with\n  | inl h => right; exact h\n  | inr h => left; exact h",
+    ),
+    ("(a b c : N) (h : a = b) (k : b = c) : a = c", "rw [h]\n  exact k"),
+]
+SMALL = """
+theorems = {theorems}
+rounds = 2
+arms = ["template", "copy", "template+local", "template+local+energy"]
+[search.search]
+max_states = 4
+num_tactics = 12
+[finetune]
+width = 32
+depth = 2
+heads = 2
+vocabulary = 400
+length = 256
+validation_share = 0.4
+[finetune.train]
+steps = 10
+save_every = 5
+[energy]
+hidden = [16]
+validation_share = 0.4
+batch_size = 16
+[energy.train]
+steps = 10
+save_every = 5
+warmup_steps = 2
+"""
+
+
+def few(directory: Path) -> Path:
+    """A TOML file for a small iteration on these theorems."""
+    parts = [f"theorem t{k} {signature} := by\n  {proof}\n" for k, (signature, proof) in enumerate(THEOREMS)]
+    (directory / "few.lean").write_text(NATURALS + "-- theorems\n\n" + "\n".join(parts))
+    config = directory / "small.toml"
+    config.write_text(SMALL.format(theorems=json.dumps(str(directory / "few.lean"))))
+    return config
+
+
+@pytest.mark.long
+def test_two_rounds_train_evaluate_and_report_and_a_second_call_changes_nothing(tmp_path, capsys):
+    config, out = few(tmp_path), tmp_path / "out"
+    assert main(["prove", "iterate", "--config", str(config), "--out", str(out), "--rounds", "1"]) == 0
+    assert main(["prove", "iterate", "--config", str(config), "--out", str(out)]) == 0
+    content = json.loads((out / "report.json").read_text())
+    assert [one["round"] for one in content["rounds"]] == [0, 1]
+    for one in content["rounds"]:
+        assert set(one["arms"]) == {"template", "copy", "template+local", "template+local+energy"}
+        assert one["pairs"] >= one["new pairs"] >= one["new pairs with a new tactic"]
+        assert one["policy"]["sources"][0]["source"] == "written"
+    assert content["rounds"][0]["pairs"] == content["rounds"][0]["new pairs"]
+    files = {path: path.read_bytes() for path in (out / "report.json", out / "report.md")}
+    assert "McNemar" in files[out / "report.md"].decode()
+    assert (out / "report.png").stat().st_size > 10_000
+    capsys.readouterr()
+    assert main(["prove", "iterate", "--config", str(config), "--out", str(out)]) == 0
+    assert {path: path.read_bytes() for path in files} == files
+    assert "theorems\n" not in capsys.readouterr().out.split("round 0")[0]
+    assert main(["prove", "iterate", "--out", str(out)]) == 2
+    assert "made with iteration." in capsys.readouterr().err
+
+
+def test_the_printed_settings_are_read_back(tmp_path, capsys):
+    assert main(["prove", "iterate", "--print-config"]) == 0
+    (tmp_path / "config.toml").write_text(capsys.readouterr().out)
+    assert read_settings(tmp_path / "config.toml") == Iteration()
+    changed = replace(Iteration(), rounds=5, limit=7, written=False)
+    (tmp_path / "config.toml").write_text(text(changed))
+    assert read_settings(tmp_path / "config.toml") == changed
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("rounds = 0", "rounds and limit must be at least 1"),
+        ("round = 1", "unexpected keyword argument 'round'"),
+        ("rounds = ", "Invalid value"),
+        ('arms = ["oracle"]', "arms: unknown oracle; use some of template"),
+        ("warm_share = 2", "warm_share must be between 0 and 1"),
+        ('[search]\npolicy = "guess"', "--policy guess: unknown"),
+    ],
+)
+def test_a_settings_file_with_an_error_is_one_sentence(tmp_path, capsys, content, message):
+    (tmp_path / "config.toml").write_text(content)
+    assert main(["prove", "iterate", "--config", str(tmp_path / "config.toml"), "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "`monge prove iterate --print-config` prints a valid file" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_theorems_that_are_nearly_test_theorems_are_refused(tmp_path):
+    lines = [f"/-- One. -/\ntheorem t{k} (a{k} : N) : a{k} = a{k} := by\n  rfl\n" for k in range(30)]
+    (tmp_path / "same.lean").write_text("inductive N | z | s (n : N)\n-- theorems\n" + "\n".join(lines))
+    settings = Iteration(theorems=tmp_path / "same.lean")
+    with pytest.raises(
+        ValueError, match=r"training theorems are nearly test theorems, such as same\.t\d+ and same\.t\d+"
+    ):
+        Pipeline(settings, tmp_path / "out", lambda: sequential)
+    Pipeline(replace(settings, allow_overlap=True), tmp_path / "out", lambda: sequential)
+
+
+def test_arms_that_do_not_depend_on_the_round_are_searched_once(tmp_path):
+    paths = [{Round(Iteration(), tmp_path, k).arm(arm) for k in range(3)} for arm in ARMS]
+    assert [len(part) for part in paths] == [1, 1, 3, 3, 3, 3]
+    assert len(set.union(*paths)) == 14
+
+
+def test_the_report_is_readable_markdown():
+    arms = {"template": {"proved": 2, "share": "2 of 4", "more": 0, "fewer": 0, "p": 1.0, "expanded": 9}}
+    policy = {"sources": [{"source": "written", "kept": 3}], "held-out loss": {"written": {"loss": 1.2345}}}
+    energy = {"states": {"training": {"positives": 3}}, "quality": {"sampled": {"gap": 0.5}}}
+    one = {"round": 0, "searches": {"normal": {"theorems": 4, "proved": 1}}, "pairs": 3, "new pairs": 3}
+    one |= {"new pairs with a new tactic": 2, "policy": policy, "energy": energy, "arms": arms}
+    lines = markdown({"theorems": "few.lean", "rounds": [one]}).splitlines()
+    assert "| template | 2 | 2 of 4 | 0 | 0 | 1 | 9 |" in lines
+    assert "| written | 3 | 1.23 |" in lines
+    assert "| gap | 0.5 |" in lines
