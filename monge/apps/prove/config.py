@@ -62,6 +62,8 @@ class SearchConfig:
                 raise ValueError(
                     f"--policy {self.policy}: unknown; use one of {', '.join(POLICIES)}, or join some by +"
                 )
+        if self.search.num_tactics < len(self.policies):
+            raise ValueError(f"--policy {self.policy} needs --num-tactics {len(self.policies)} or more")
         if "written" in self.policies and len(self.policies) > 1:
             raise ValueError(f"--policy {self.policy}: written proofs cannot be joined with other policies")
 

@@ -44,6 +44,8 @@ class Counts:
 
     theorems: int = 0
     """Theorems with at least one positive state."""
+    contrasted: int = 0
+    """Those of them that have negative states too; the others give only negatives of other theorems."""
     positives: int = 0
     """Distinct positive states, by theorem."""
     siblings: int = 0
@@ -80,7 +82,7 @@ def groups_of(
                     _lower(positive[theorem], child, depth - 1)
             elif row["label"] == "negative" and row["outcome"] == "state":
                 negative[theorem].add(child)
-            if child is not None and child != DONE:
+            if child not in (None, DONE) and row["outcome"] in ("state", "duplicate", "proof"):
                 parents[theorem][child].add(row["state_before"])
     shares = {"validation": validation_share, "training": 1 - validation_share}
     groups: dict[str, list[Group]] = {"training": [], "validation": []}
@@ -91,6 +93,7 @@ def groups_of(
         if group.positives:
             groups[split].append(group)
             counts[split].theorems += 1
+            counts[split].contrasted += bool(group.negatives)
     return groups, counts
 
 
@@ -136,10 +139,10 @@ class ContrastBatch:
 
 
 class Sampler:
-    """Draws positive states uniformly over theorems, each with `negatives` negative ones.
+    """Draws positive states uniformly over theorems, each with up to `negatives` negative ones.
 
     A negative is a true sibling, a state of the same theorem, or one of another theorem, with the probabilities `mix`; the
-    next kind is taken where there is none. ValueError without positive or without negative states.
+    next kind is taken where there is none. Repeated draws are masked. ValueError without positive or negative states.
     """
 
     def __init__(
@@ -152,7 +155,12 @@ class Sampler:
     ) -> None:
         self.groups, self.vectors, self.negatives = groups, vectors, negatives
         self.mix = np.cumsum(np.array(mix) / sum(mix))
-        self.all = np.array([number for group in groups for number in group.negatives])
+        self.all = np.array([number for group in groups for number in group.negatives], int)
+        ends = np.cumsum([len(group.negatives) for group in groups]).tolist()
+        self.spans = {
+            id(group): (end - len(group.negatives), len(group.negatives))
+            for group, end in zip(groups, ends, strict=True)
+        }
         if not groups or not len(self.all):
             raise ValueError(
                 "no proof with other states beside it; add runs of `monge prove search` that prove theorems"
@@ -164,25 +172,37 @@ class Sampler:
         remaining = np.empty(size)
         for k, (group, one) in enumerate(self._positives(size, generator)):
             rows[k, 0], remaining[k] = one.state, one.remaining
-            pools = [pool for pool in (one.siblings, group.negatives, self.all) if len(pool)]
             kinds = np.searchsorted(self.mix, generator.random(self.negatives), side="right")
-            for column, kind in enumerate(kinds.clip(max=2), 1):
-                pool = pools[max(0, int(kind) - 3 + len(pools))]
-                rows[k, column] = pool[generator.integers(len(pool))]
+            for column, kind in enumerate(kinds.clip(max=2).tolist(), 1):
+                rows[k, column] = self._negative(group, one, kind, generator)
         return self._batch(rows, remaining)
+
+    def _negative(self, group: Group, one: Positive, kind: int, generator: np.random.Generator) -> int:
+        """A random negative state: a sibling (kind 0), of the same theorem (1), or of another one (2)."""
+        for pool in (one.siblings, group.negatives)[kind:]:
+            if len(pool):
+                return pool[generator.integers(len(pool))]
+        first, own = self.spans[id(group)]
+        others = len(self.all) - own
+        if not others:
+            return group.negatives[generator.integers(own)]
+        drawn = int(generator.integers(others))
+        return int(self.all[drawn if drawn < first else drawn + own])
 
     def _positives(self, size: int, generator: np.random.Generator) -> list[tuple[Group, Positive]]:
         chosen = [self.groups[k] for k in generator.integers(len(self.groups), size=size)]
         return [(group, group.positives[generator.integers(len(group.positives))]) for group in chosen]
 
-    def sibling_sets(self, generator: np.random.Generator) -> list[ContrastBatch]:
-        """Each positive state that has at least `negatives` true siblings, with that many of them, in batches."""
+    def sibling_sets(self, generator: np.random.Generator, *, least: int = 1) -> list[ContrastBatch]:
+        """Each positive state with at least `least` true siblings, with up to `negatives` of them, in batches."""
         rows, remaining = [], []
         for group in self.groups:
             for one in group.positives:
-                if len(one.siblings) >= self.negatives:
-                    chosen = generator.choice(len(one.siblings), self.negatives, replace=False)
-                    rows.append([one.state, *(one.siblings[k] for k in chosen)])
+                if len(one.siblings) >= least:
+                    count = min(self.negatives, len(one.siblings))
+                    chosen = generator.choice(len(one.siblings), count, replace=False)
+                    padding = [one.state] * (self.negatives - count)
+                    rows.append([one.state, *(one.siblings[k] for k in chosen), *padding])
                     remaining.append(one.remaining)
         return [
             self._batch(np.array(rows[k : k + 256]), np.array(remaining[k : k + 256])) for k in range(0, len(rows), 256)
@@ -191,5 +211,6 @@ class Sampler:
     def _batch(self, rows: np.ndarray, remaining: np.ndarray) -> ContrastBatch:
         distinct, index = np.unique(rows, return_inverse=True)
         x = self.vectors.rows(torch.from_numpy(distinct))
-        candidates = IndexedCandidates(x, torch.from_numpy(index.reshape(rows.shape)))
+        earlier = np.tril(rows[:, :, None] == rows[:, None, :], -1).any(2)
+        candidates = IndexedCandidates(x, torch.from_numpy(index.reshape(rows.shape)), torch.from_numpy(~earlier))
         return ContrastBatch(candidates, torch.from_numpy(remaining).float())

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,7 +11,8 @@ import numpy as np
 from scipy import sparse
 
 from monge.apps.prove.canonical import WORD
-from monge.apps.prove.policy import merged
+from monge.apps.prove.pairs import TacticPair
+from monge.apps.prove.policy import Policy, merged
 from monge.apps.prove.state import State
 from monge.apps.prove.tree import Suggestion
 
@@ -63,12 +64,13 @@ def features(goal: Parsed) -> Counter[str]:
 class Copying:
     """Suggests the tactics of the most similar states in `pairs` of state and tactic, most similar first.
 
-    The similarity is the cosine of the features' TF-IDF vectors; its softmax over all pairs, at `temperature`, is the
-    probability of a tactic. ValueError without pairs.
+    The similarity is the cosine of the features' TF-IDF vectors; its softmax over all pairs, at `temperature`, summed over
+    equal tactics, is the probability of a tactic. ValueError without pairs.
     """
 
-    def __init__(self, pairs: Iterable[tuple[str, str]], *, temperature: float = 0.1) -> None:
-        examples = [(parsed(state), tactic) for state, tactic in pairs]
+    def __init__(self, pairs: Sequence[TacticPair], *, temperature: float = 0.1) -> None:
+        examples = [(parsed(pair.state), pair.tactic) for pair in pairs]
+        self._theorems = np.array([pair.theorem for pair in pairs])
         if not examples:
             raise ValueError("--policy copy: no pairs of states and tactics; give --examples RUN with proofs")
         self.examples, self.temperature = examples, temperature
@@ -86,20 +88,30 @@ class Copying:
         return sparse.csr_matrix((values / norm, (np.zeros(len(columns), int), columns)), (1, len(self._column)))
 
     def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
-        return [self._suggestions(parsed(str(state)), limit) for state in states]
+        return [self._suggestions(parsed(str(state)), limit, "") for state in states]
 
-    def _suggestions(self, goal: Parsed, limit: int) -> list[Suggestion]:
+    def without(self, theorem: str) -> Policy:
+        """The policy without the pairs of this theorem, named as in TacticPair."""
+        return lambda states, limit: [self._suggestions(parsed(str(state)), limit, theorem) for state in states]
+
+    def _suggestions(self, goal: Parsed, limit: int, theorem: str) -> list[Suggestion]:
         similarity = (self._matrix @ self._vector(features(goal)).T).toarray()[:, 0]
+        similarity[self._theorems == theorem] = -np.inf
+        if np.isneginf(similarity).all():
+            return []
         logits = similarity / self.temperature
         logits -= logits.max() + math.log(np.exp(logits - logits.max()).sum())
-        found: dict[str, Suggestion] = {}
+        found: dict[str, float] = {}
         for k in np.argsort(-similarity, kind="stable").tolist():
             other, tactic = self.examples[k]
             tactic = substituted(tactic, other, goal)
-            found.setdefault(tactic, Suggestion(tactic, float(logits[k])))
-            if len(found) == limit:
+            if tactic in found:
+                found[tactic] = float(np.logaddexp(found[tactic], logits[k]))
+            elif len(found) < limit and np.isfinite(logits[k]):
+                found[tactic] = float(logits[k])
+            if len(found) == limit and logits[k] < min(found.values()) - 10:  # the rest adds nothing
                 break
-        return merged(found.values(), limit)
+        return merged((Suggestion(*one) for one in found.items()), limit)
 
 
 def substituted(tactic: str, source: Parsed, goal: Parsed) -> str:
@@ -111,7 +123,7 @@ def substituted(tactic: str, source: Parsed, goal: Parsed) -> str:
     names: dict[str, str] = {}
     used = {word for word in WORD.split(tactic)[1::2] if word in source.types}
     for name in sorted(used, key=lambda name: (-len(source.types[name]), name)):
-        candidates = [other for other in goal.types if other not in names.values()]
+        candidates = [other for other in goal.types if other not in names.values() and "✝" not in other]
         own = source.tokens(source.types[name])
         likeness = {other: _likeness(own, goal.tokens(goal.types[other])) for other in candidates}
         best = max(candidates, key=lambda other: (likeness[other], other == name), default=name)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes, Suppress
 
 from monge.apps.prove.contrast import ContrastBatch, Counts, Sampler, groups_of
+from monge.apps.prove.pairs import check_splits
 from monge.apps.prove.state import State
 from monge.apps.prove.states import StateVectors, check_same_model, vector_of
 from monge.lm.embed import Embedding
@@ -19,6 +20,7 @@ from monge.math.random import seeded
 from monge.nets.energy import EnergyMLP
 from monge.objective.base import Loss, Objective
 from monge.objective.contrastive import InfoNCE, Margin
+from monge.run import fingerprint
 from monge.runs import reopen
 from monge.training.config import TrainConfig
 from monge.training.loop import Run
@@ -70,6 +72,8 @@ class StateEnergy:
     """Weight of the regression of the remaining depth."""
     validation_share: float = 0.1
     """Share of the theorems that are held out."""
+    any_split: bool = False
+    """Accept runs that may hold theorems of the test split."""
     batch_size: int = 256
     """Number of positive states per batch."""
     train: OmitArgPrefixes[TrainConfig] = field(
@@ -88,9 +92,11 @@ class StateEnergy:
             raise ValueError(f"hidden must be widths of at least 1, got {self.hidden}")
         if min(self.mix) < 0 or not sum(self.mix) > 0:
             raise ValueError(f"mix must be three shares, not all zero, got {self.mix}")
-        for name in ("dropout", "validation_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1 or not 0 < self.validation_share < 1:
+            raise ValueError(
+                f"dropout must be at least 0 and below 1, and validation_share between 0 and 1, got {self.dropout}, "
+                f"{self.validation_share}"
+            )
 
     def build(self) -> Run[ContrastBatch]:
         """Read the runs and the embeddings, and assemble the run. ValueError without proofs beside other states."""
@@ -110,18 +116,32 @@ class StateEnergy:
             first = {"sibling top-1": quality(model, siblings)["top-1"]} if siblings else {}
             return {"held-out loss": float(np.mean(losses)), **quality(model, fixed), **first}
 
-        constants = {"vectors": torch.tensor(int(vectors.sha256[:15], 16))}
+        rows = [
+            value
+            for sampler in (training, held_out)
+            for group in sampler.groups
+            for one in group.positives
+            for value in (one.state, one.remaining, *one.siblings, *group.negatives)
+        ]
+        constants = {"vectors": torch.tensor(int(vectors.sha256[:15], 16)), "states": fingerprint(torch.tensor(rows))}
         return Run(self.network(vectors.width), objective, batches, self.train, evaluate, constants)
 
     def data(self) -> tuple[Sampler, Sampler, StateVectors, dict[str, Counts]]:
         """The samplers for training and validation, the embeddings, and the counts by split."""
         if not self.runs or not self.embeddings:
             raise ValueError("an energy needs directories of runs, and --embeddings DIR of `monge prove embed`")
+        if not self.any_split:
+            check_splits([Path(run) for run in self.runs])
         vectors = StateVectors(Path(self.embeddings))
         groups, counts = groups_of([Path(r) for r in self.runs], vectors, validation_share=self.validation_share)
         options = {"negatives": self.negatives, "mix": self.mix}
-        training, held_out = (Sampler(groups[split], vectors, **options) for split in ("training", "validation"))
-        return training, held_out, vectors, counts
+        samplers: list[Sampler] = []
+        for split in ("training", "validation"):
+            try:
+                samplers.append(Sampler(groups[split], vectors, **options))
+            except ValueError as error:
+                raise ValueError(f"{split}: {error}") from None
+        return *samplers, vectors, counts
 
     def network(self, width: int) -> EnergyMLP:
         """The network for vectors of this width."""
@@ -136,25 +156,29 @@ def _generator(*numbers: int) -> np.random.Generator:
 def quality(model: Any, batches: Sequence[ContrastBatch]) -> dict[str, float]:
     """Measures of an energy on at least one batch.
 
-    The share of positive states that rank first, the share of negatives above their positive one, the mean gap between them,
-    the standard deviation of the energies, and, where it is defined, Spearman's correlation of predicted and true remaining
-    depth.
+    The share of positive states that rank first and that of a random energy (chance), the share of negatives above their
+    positive one, the mean gap between them, the standard deviation of the energies, and, where it is defined, Spearman's
+    correlation of predicted and true remaining depth.
     """
     energies: list[Tensor] = []
+    masks: list[Tensor] = []
     depths: list[Tensor] = []
     for batch in batches:
         part = batch.to(next(model.parameters()).device)
         energy, depth = model.both(part.candidates.x)
         energies.append(energy[part.candidates.index].cpu())
+        assert batch.candidates.mask is not None
+        masks.append(batch.candidates.mask)
         depths.append(torch.stack([depth[part.candidates.index[:, 0]].cpu(), batch.remaining]))
-    energy, depth = torch.cat(energies), torch.cat(depths, 1)
-    above = energy[:, 1:] > energy[:, :1]
+    energy, mask, depth = torch.cat(energies), torch.cat(masks), torch.cat(depths, 1)
+    gap, exists = energy[:, 1:] - energy[:, :1], mask[:, 1:]
     defined = all(len(set(part.tolist())) > 1 for part in depth)
     return {
-        "top-1": above.all(1).double().mean().item(),
-        "pairwise": above.double().mean().item(),
-        "gap": (energy[:, 1:] - energy[:, :1]).double().mean().item(),
-        "spread": energy.double().std().item(),
+        "top-1": ((gap > 0) | ~exists).all(1).double().mean().item(),
+        "chance": (1 / mask.sum(1)).double().mean().item(),
+        "pairwise": (gap[exists] > 0).double().mean().item(),
+        "gap": gap[exists].double().mean().item(),
+        "spread": energy[mask].double().std().item(),
         **({"depth correlation": float(spearmanr(*depth.numpy())[0])} if defined else {}),
     }
 
@@ -186,6 +210,10 @@ class Scorer:
         self.embedding: Embedding = vectors.embedding
         check_same_model(vectors, self.embedding.fingerprint())
         self.model: Any = opened.weights(recipe.network(vectors.width), which="best")
+        # a contrastive energy is defined up to a constant: here, the median of the known states is 0
+        sample = vectors.rows(torch.linspace(0, len(vectors) - 1, min(len(vectors), 1024)).long())
+        with torch.no_grad():
+            self.median = float(self.model(sample).median())
 
     @torch.no_grad()
     def __call__(self, states: Sequence[State]) -> list[float]:
@@ -193,5 +221,5 @@ class Scorer:
         usable = x.isfinite().all(1) & x.any(1)
         energy = torch.full((len(x),), torch.inf)
         if usable.any():
-            energy[usable] = self.model(x[usable]).float()
+            energy[usable] = self.model(x[usable]).float() - self.median
         return energy.tolist()

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,9 @@ from tyro.conf import OmitArgPrefixes, Suppress
 
 from monge.apps.prove.lm.prompt import completion, prompt
 from monge.apps.prove.packing import Example, batch_of, example, packed
-from monge.apps.prove.pairs import Counts, TacticPair, pairs_of
+from monge.apps.prove.pairs import Counts, TacticPair, check_splits, pairs_of
 from monge.lm.load import causal
+from monge.lm.store import DTYPES, Dtype
 from monge.math.random import seeded, split_of
 from monge.objective.next_token import NextToken, Tokens
 from monge.pretrain import END, neox, tokenizer_of
@@ -69,6 +70,12 @@ class FineTune:
     """Number of sequences per batch."""
     eval_examples: int = 500
     """Number of held-out examples in each evaluation during training."""
+    dtype: Dtype = "float32"
+    """Dtype of the base's weights; half precision needs LoRA, whose own weights stay in float32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory for a third more time."""
+    any_split: bool = False
+    """Accept runs that may hold theorems of the test split."""
     train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(
             steps=600, warmup_steps=50, save_every=100, weight_decay=0.1, threads=0, ema_width=0.0
@@ -78,9 +85,20 @@ class FineTune:
     def __post_init__(self) -> None:
         for name in ("runs", "pairs"):
             object.__setattr__(self, name, tuple(str(Path(path).resolve()) for path in getattr(self, name)))
-        for name, least in (("length", 2), ("batch_size", 1), ("eval_examples", 1), ("vocabulary", 1), ("depth", 1)):
+        if self.base and Path(self.base).is_dir():
+            object.__setattr__(self, "base", str(Path(self.base).resolve()))
+        for name, least in (
+            *(("length", 2), ("batch_size", 1), ("eval_examples", 1)),
+            *(("vocabulary", 1), ("depth", 1), ("heads", 1)),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.width < 1 or self.width % (2 * self.heads):
+            raise ValueError(
+                f"width {self.width} does not divide into {self.heads} heads of even width; use a multiple of {2 * self.heads}"
+            )
+        if self.dtype != "float32" and self.rank is None:
+            raise ValueError(f"--dtype {self.dtype} rounds small updates away unless --rank is given; train in float32")
         for name in ("pair_share", "validation_share", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
@@ -92,9 +110,13 @@ class FineTune:
         if not self.runs and not self.pairs:
             raise ValueError("no training data; give directories of runs, or --pairs FILE")
         data = Data(self)
+        if not self.any_split:
+            check_splits([Path(run) for run in self.runs])
         training, held_out = data.training, data.held_out
         rows, pad = packed(training, self.length, seed=self.train.seed), data.pad
         model = self.network(data.model)
+        if self.gradient_checkpointing:
+            data.model.gradient_checkpointing_enable({"use_reentrant": False})
 
         def batches(number: int) -> Tokens:
             chosen = shuffled(number, self.batch_size, len(rows), self.train.seed).tolist()
@@ -123,7 +145,10 @@ class FineTune:
             target_modules=list(self.modules),
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(model.requires_grad_(False), adapted)  # pyright: ignore[reportReturnType, reportArgumentType]
+        try:
+            return get_peft_model(model.requires_grad_(False), adapted)  # pyright: ignore[reportReturnType, reportArgumentType]
+        except ValueError as error:
+            raise ValueError(f"--modules: {error}") from None
 
 
 @dataclass
@@ -171,7 +196,11 @@ class Data:
         """The model and its tokenizer: the base, or a new GPT-NeoX whose tokenizer is trained on the training pairs."""
         recipe = self.recipe
         if recipe.base:
-            base = causal(recipe.base)
+            base = causal(recipe.base, dtype=DTYPES[recipe.dtype])
+            if base.positions is not None and base.positions < recipe.length:
+                raise ValueError(
+                    f"--length {recipe.length}: {recipe.base} has {base.positions} positions; give at most that many"
+                )
             return base.model, base.tokenizer
         from transformers import PreTrainedTokenizerFast
 
@@ -216,10 +245,13 @@ class Data:
             parts[pair.source].append(one)
         return parts
 
-    def _examples(self, split: str) -> Iterator[tuple[TacticPair, Example]]:
-        for pair in self.split[split]:
-            if (one := example(self.tokenizer, pair.state, pair.tactic, self.recipe.length)) is not None:
-                yield pair, one
+    def _examples(self, split: str) -> list[tuple[TacticPair, Example]]:
+        pairs = self.split[split]
+        tokenized = [example(self.tokenizer, pair.state, pair.tactic, self.recipe.length) for pair in pairs]
+        kept = [(pair, one) for pair, one in zip(pairs, tokenized, strict=True) if one is not None]
+        if not kept:
+            raise ValueError(f"--length {self.recipe.length}: every tactic for {split} is longer; give more tokens")
+        return kept
 
 
 @torch.no_grad()
@@ -255,8 +287,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "base": "deepseek-ai/DeepSeek-Prover-V2-7B",
         "rank": 32,
         "length": 2048,
-        "batch_size": 20,
-        "train": replace(_SMALL, steps=12_000, lr=3e-5, precision="bfloat16"),
+        "batch_size": 1,
+        "dtype": "bfloat16",
+        "gradient_checkpointing": True,
+        "train": replace(_SMALL, steps=12_000, lr=3e-5, gradient_accumulation=20, precision="bfloat16"),
     },
 }
 """Settings by name: a small model from scratch, and two bases with LoRA (rank 32, alpha 64, seven modules, dropout 0.05)."""

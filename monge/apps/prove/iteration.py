@@ -215,7 +215,7 @@ class Pipeline:
         write_json(path, wanted)
 
     def search(
-        self, config: SearchConfig, entries: Sequence[Entry], out: Path, *, written: bool = False
+        self, config: SearchConfig, entries: Sequence[Entry], out: Path, *, split: str, written: bool = False
     ) -> list[Result]:
         """A run of searches, resumed if it has begun."""
         if not entries:
@@ -225,7 +225,7 @@ class Pipeline:
         done = len(results(out)) if out.is_dir() else 0
         if done < len(theorems):
             self.say(f"{out.relative_to(self.out)}: {len(theorems) - done} of {len(theorems)} theorems")
-        source = Source(self.settings.theorems)
+        source = Source(self.settings.theorems, split)
         return run(config, theorems, out, fleets=self.fleets, source=source, proofs=proofs, resume=done > 0)
 
     def named(self, config: SearchConfig, out: Path) -> SearchConfig:
@@ -237,7 +237,9 @@ class Pipeline:
         config = replace(
             self.settings.search, policy="written", budget=Budget(heartbeats=20_000, seconds=60.0, goals=64)
         )
-        self.search(self.named(config, self.out / "written"), self.train, self.out / "written", written=True)
+        self.search(
+            self.named(config, self.out / "written"), self.train, self.out / "written", split="train", written=True
+        )
 
     def explore(self, one: Round) -> None:
         """Search the training theorems, a share of them at the warm temperature."""
@@ -259,7 +261,7 @@ class Pipeline:
                     config, policy=settings.policy, local=replace(config.local, name=model, sampling=sampling)
                 )
             out = one.searches[share]
-            self.search(self.named(config, out), entries, out)
+            self.search(self.named(config, out), entries, out, split="train")
 
     def evaluate(self, one: Round) -> dict[str, list[Result]]:
         """Search the test theorems with each arm, at equal budgets."""
@@ -275,7 +277,7 @@ class Pipeline:
                 local=replace(config.local, name=str(one.model) if "local" in arm.policy else ""),
                 energy=str(one.directory / "energy") if arm.energy else "",
             )
-            found[arm.name] = self.search(self.named(config, out), self.test, out)
+            found[arm.name] = self.search(self.named(config, out), self.test, out, split="test")
         return found
 
 

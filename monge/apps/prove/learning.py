@@ -24,6 +24,7 @@ from monge.lm.load import encoder
 from monge.lm.store import Dropped, Dtype
 from monge.run import fit
 from monge.runs import reopen, with_stored_recipe
+from monge.training.distributed import device_named, is_first
 from monge.training.log import read_records
 
 console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
@@ -54,7 +55,10 @@ def finetune(
     given = {"runs": runs or recipe.runs, "pairs": pairs or recipe.pairs}
     recipe = replace(recipe, **{name: tuple(map(str, paths)) for name, paths in given.items()})
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
+    if not is_first():  # the other ranks have nothing to evaluate
+        return
     data, model = trained(recipe, reopen(out, app=FineTune.app))
+    model.to(device_named(recipe.train.device))
     losses = {
         source: {"examples": len(part), "loss": loss_of(model, part, recipe.length, data.pad)}
         for source, part in data.held_out_by_source().items()
@@ -63,6 +67,8 @@ def finetune(
     data.tokenizer.save_pretrained(out / "model")
     rows = as_rows(data.counts)
     sizes = {"training": len(data.training), "held-out": len(data.held_out)}
+    used = sum(map(len, data.split.values()))
+    sizes |= {"too long": used - sum(sizes.values()), "not sampled": sum(row["kept"] for row in rows) - used}
     write_json(out / "policy.json", {"sources": rows, "examples": sizes, "held-out loss": losses})
     table = Table(title=f"{sizes['training']} examples for training, {sizes['held-out']} held out")
     for name in (*rows[0], "held-out loss"):
@@ -103,6 +109,9 @@ def embed(
     """
     ensure_new(out)
     states = states_of(runs)
+    if not states:
+        raise ValueError(f"{', '.join(map(str, runs))}: no states to embed; give runs that tried tactics")
+    model = str(Path(model).resolve()) if Path(model).is_dir() else model
     embedding = Embedding(
         model, encoder(model).depth if layer is None else layer, max_length, dtype, pooling=pooling, keep="end"
     )
@@ -135,19 +144,21 @@ def energy(
     given = tuple(map(str, runs)) or recipe.runs
     recipe = replace(recipe, runs=given, embeddings=recipe.embeddings if embeddings is None else str(embeddings))
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
+    if not is_first():
+        return
     _, held_out, vectors, counts = recipe.data()
     model = reopen(out, app=StateEnergy.app).weights(recipe.network(vectors.width), which="best")
     sets = {
         "sampled": [held_out.batch(256, np.random.default_rng(k)) for k in range(8)],
         "true siblings": held_out.sibling_sets(np.random.default_rng(0)),
+        f"{recipe.negatives} siblings": held_out.sibling_sets(np.random.default_rng(0), least=recipe.negatives),
     }
     measures = {name: quality(model, part) for name, part in sets.items() if part}
     sizes = {name: sum(map(len, part)) for name, part in sets.items()}
     rows = {split: asdict(count) for split, count in counts.items()}
     write_json(out / "energy.json", {"states": rows, "quality": measures, "sets": sizes})
     console.print(_columns("States", rows))
-    chance = 1 / (1 + recipe.negatives)
-    console.print(_columns(f"Held out; a random energy ranks {chance:.3f} first", measures))
+    console.print(_columns("Held-out theorems", measures))
     losses = [row["held-out loss"] for row in read_records(out / "metrics.jsonl") if "held-out loss" in row]
     for sentence in alarms(measures["sampled"], losses):
         console.print(sentence)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from monge.apps.prove.lm.prompt import completion, prompt
+from monge.apps.prove.lm.prompt import completion, prompt_ids
 from monge.math.random import seeded
 from monge.objective.next_token import Tokens
 
@@ -28,7 +28,6 @@ def example(tokenizer: Any, state: str, tactic: str, length: int) -> Example | N
 
     None if the tactic alone leaves no room for a prompt.
     """
-    before = tokenizer(prompt(state), add_special_tokens=False, verbose=False)["input_ids"]
     after = [
         *tokenizer(completion(tactic), add_special_tokens=False, verbose=False)["input_ids"],
         tokenizer.eos_token_id,
@@ -36,7 +35,7 @@ def example(tokenizer: Any, state: str, tactic: str, length: int) -> Example | N
     room = length - len(after)
     if room < 1:
         return None
-    before = before[-room:]
+    before = prompt_ids(tokenizer, state, room)
     return Example((*before, *after), len(before))
 
 

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
+from monge.apps.prove.lm.prompt import completion, tactic_of
+from monge.apps.prove.report import settings
 from monge.apps.prove.trajectories import attempts, results
 
 STATES, TACTICS = ("state_before", "state", "goal"), ("tactic",)
 THEOREMS = ("theorem", "full_name", "decl", "name")
 """Fields of published pairs, in order of preference: state, tactic and, if there is one, the theorem's name."""
-FORBIDDEN = re.compile(r"\b(?:sorry|admit)\b")
+FORBIDDEN = re.compile(r"\b(?:sorry|sorryAx|admit|stop|native_decide)\b")
 
 
 class TacticPair(NamedTuple):
@@ -40,11 +42,23 @@ class Counts:
     empty: int = 0
     """Positive rows with an empty tactic."""
     forbidden: int = 0
-    """Positive rows whose tactic uses sorry or admit."""
+    """Positive rows whose tactic uses sorry, admit, stop or native_decide."""
+    unreadable: int = 0
+    """Positive rows whose tactic would be cut off when it is read from an answer, at a line that looks like another tactic."""
     duplicate: int = 0
     """Positive rows whose state and tactic occurred before, in this source or an earlier one."""
     kept: int = 0
     """Rows that became pairs."""
+
+
+def check_splits(runs: Sequence[Path]) -> None:
+    """ValueError if a run is not restricted to training theorems, so that it may hold some of the test split."""
+    for run in runs:
+        split = settings(run)["theorems"].get("split")
+        if split != "train":
+            raise ValueError(
+                f"{run}: a run on split {split}, which may hold test theorems; give runs with --split train"
+            )
 
 
 def pairs_of(runs: Sequence[Path], files: Sequence[Path] = ()) -> tuple[list[TacticPair], dict[str, Counts]]:
@@ -69,6 +83,8 @@ def pairs_of(runs: Sequence[Path], files: Sequence[Path] = ()) -> tuple[list[Tac
                 count.empty += 1
             elif FORBIDDEN.search(pair.tactic):
                 count.forbidden += 1
+            elif tactic_of(completion(pair.tactic)) != pair.tactic:
+                count.unreadable += 1
             elif (pair.state, pair.tactic) in seen:
                 count.duplicate += 1
             else:
@@ -102,7 +118,7 @@ def _of_file(path: Path) -> Iterator[TacticPair]:
         if state is None or tactic is None:
             raise ValueError(f"{path}, row {number}: needs one of {', '.join(STATES)} and {TACTICS[0]}, both texts")
         theorem = _field(row, THEOREMS)
-        yield TacticPair(state, tactic, digest(str(path), theorem if theorem is not None else state), str(path))
+        yield TacticPair(state, tactic, digest(theorem if theorem is not None else state), str(path))
 
 
 def _rows(path: Path) -> Iterator[Any]:
@@ -111,9 +127,12 @@ def _rows(path: Path) -> Iterator[Any]:
             for batch in pq.ParquetFile(path).iter_batches():
                 yield from batch.to_pylist()
         else:
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
                 if line.strip():
-                    yield json.loads(line)
+                    try:
+                        yield json.loads(line)
+                    except ValueError as error:
+                        raise ValueError(f"line {number}: {error}") from error
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: {error}; restore the file") from error
 

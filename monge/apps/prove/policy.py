@@ -58,7 +58,8 @@ class Probes:
 class Combined:
     """Policy that takes equally many suggestions from each of several policies, merged by rank.
 
-    The probability of the k-th of them is proportional to 1/k, since the policies' own probabilities are not comparable.
+    There are fewer than asked for where policies agree or run short. The probability of the k-th of them is proportional to
+    1/k, since the policies' own probabilities are not comparable.
     """
 
     def __init__(self, policies: Sequence[Policy]) -> None:

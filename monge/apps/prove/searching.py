@@ -18,6 +18,8 @@ from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import command_of, native_lean
 from monge.apps.prove.lm.completions import Completions
+from monge.apps.prove.pairs import check_splits
+from monge.apps.prove.policy import PROBES
 from monge.apps.prove.progress import console, print_result, report, table_of
 from monge.apps.prove.sources import Reading, Split, read
 from monge.apps.prove.state import Budget, Goal, State
@@ -40,7 +42,7 @@ def search(
     model: str = "",
     examples: tuple[Path, ...] = (),
     url: str = DEFAULT.server.url,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     energy: Path | None = None,
     order: Literal["best", "breadth", "random", "puct"] = "best",
     max_states: int = DEFAULT.search.max_states,
@@ -73,7 +75,7 @@ def search(
         model: Name of the model on the server (--policy server), or its directory or name on the hub (--policy local).
         examples: Runs whose proofs --policy copy takes tactics from.
         url: Base URL of the model server, up to its version.
-        temperature: Sampling temperature of the model.
+        temperature: Sampling temperature of the model; 1 by default.
         energy: Run directory of `monge prove energy`; a state's energy then counts in its score.
         order: State to expand next: the one with the best score, the oldest, a random one, or the one selected by PUCT.
         max_states: Maximum number of states to expand per theorem.
@@ -107,13 +109,18 @@ def search(
         energy=base.energy if energy is None else str(energy.resolve()),
         tactics=(base.tactics or PROBES) if "probes" in policy.split("+") else (),
         server=replace(
-            base.server, url=url, temperature=temperature, model=model if "server" in policy else base.server.model
+            base.server,
+            url=url,
+            temperature=base.server.temperature if temperature is None else temperature,
+            model=model if model and "server" in policy else base.server.model,
         ),
         local=replace(
             base.local,
             device=device,
-            name=model if "local" in policy else base.local.name,
-            sampling=replace(base.local.sampling, temperature=temperature),
+            name=model if model and "local" in policy else base.local.name,
+            sampling=base.local.sampling
+            if temperature is None
+            else replace(base.local.sampling, temperature=temperature),
         ),
         lean=lean,
         run=secrets.token_hex(4),
@@ -123,10 +130,12 @@ def search(
         return
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be at least 1, got {limit}")
-    if {"server", "local"} & set(settings.policies) and not model:
-        raise ValueError(f"--policy {policy} needs --model")
+    for name, known_model in (("server", settings.server.model), ("local", settings.local.name)):
+        if name in settings.policies and not known_model:
+            raise ValueError(f"--policy {policy} needs --model")
     if "copy" in settings.policies and not settings.examples:
         raise ValueError(f"--policy {policy} needs --examples")
+    check_splits([Path(run) for run in settings.examples])
     installed = partial(native_lean, command_of(lean)) if lean else None
     reading = read(theorems, split, installed, limit=limit)
     if policy == "written" and split == "train":

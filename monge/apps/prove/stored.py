@@ -25,9 +25,8 @@ def with_stored_settings(verb: Callable[..., None], arguments: Sequence[str]) ->
     else:
         return verb
     defaults |= {name: getattr(config.search, name) for name in SEARCH_FLAGS}
-    defaults |= {"tactic_seconds": config.budget.seconds, "policy": config.policy, "model": config.model}
-    defaults |= {"url": config.server.url, "device": config.local.device, "lean": config.lean, "base": config}
-    defaults["temperature"] = (config.local.sampling if "local" in config.policies else config.server).temperature
+    defaults |= {"tactic_seconds": config.budget.seconds, "policy": config.policy, "url": config.server.url}
+    defaults |= {"device": config.local.device, "lean": config.lean, "base": config}
     return partial(verb, **{name: value for name, value in defaults.items() if name in parameters})
 
 

@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
 """Columns of a row, which is one tactic tried:
 
 * run: id of the run; theorem: name of the theorem; worker: host and process id; seed: seed of the search
-* policy: source of the tactic, such as template or local; written for a step of a written proof
+* policy: policy of the run, such as template or template+local; written for a step of a written proof
 * state_id, state_after: the state after the tactic, null if the tactic failed; parent_id, state_before: the state before it
 * tactic: its text; outcome: see Attempt; error: message of Lean, null if there is none
 * log_probability: of the tactic under the policy; energy: of the state after it, null if no energy was computed

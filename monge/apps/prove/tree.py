@@ -138,5 +138,7 @@ def score(node: Node, settings: Search) -> float:
             logp = node.total
         case "mean":
             logp = node.total / max(1, node.depth)
-    energy = node.energy or 0.0
-    return settings.alpha * logp / settings.policy_temperature - settings.beta * energy / settings.energy_temperature
+    value = settings.alpha * logp / settings.policy_temperature
+    if node.energy is None or settings.beta == 0:
+        return value
+    return value - settings.beta * node.energy / settings.energy_temperature

@@ -18,7 +18,7 @@ from monge.apps.prove.lean.session import SEARCH, Session
 from monge.apps.prove.lean.supervisor import Supervisor, lean_servers
 from monge.apps.prove.lm.causal import Causal
 from monge.apps.prove.lm.completions import Completions
-from monge.apps.prove.pairs import pairs_of
+from monge.apps.prove.pairs import digest, pairs_of
 from monge.apps.prove.policy import Combined, Names, Policy, Probes, Template
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Failure, Theorem
@@ -71,14 +71,15 @@ class Worker:
         session = Session(theorem, servers, judge, config.budget)
         try:
             if config.policy == "written":
-                steps = servers.ask(SEARCH, lambda server: steps_of(server, theorem, task.proof, config.budget))
+                try:
+                    steps = servers.ask(SEARCH, lambda server: steps_of(server, theorem, task.proof, config.budget))
+                except ValueError as error:
+                    return unsearched(task, "not replayed", str(error)), SCHEMA.empty_table()
                 outcome = replay(session, steps)
             else:
                 outcome = search(session, self._policy(task), config.search, self._energy)
         except ServerCrashed as error:
             return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
-        except ValueError as error:
-            return unsearched(task, "not replayed", str(error)), SCHEMA.empty_table()
         session.forget()
         if missed := self._missed():
             note = (
@@ -125,6 +126,8 @@ class Worker:
                 return Causal(model, generator=generator, sampling=self.config.local.sampling)
             case None:
                 return Template(Names.of(task.theorem.header))
+            case Copying():
+                return model.without(digest(task.theorem.header, task.theorem.signature))
             case policy:
                 return policy
 
@@ -168,7 +171,7 @@ def _model(policy: str, config: SearchConfig) -> Model:
             return Probes(config.tactics)
         case "copy":
             pairs, _ = pairs_of([Path(run) for run in config.examples])
-            return Copying((pair.state, pair.tactic) for pair in pairs)
+            return Copying(pairs)
         case _:
             return None
 

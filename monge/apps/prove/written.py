@@ -1,14 +1,19 @@
 """Written proofs as trajectories: each is flattened into steps, which are replayed and compared with the goals in the proof."""
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from monge.apps.prove.canonical import canonical
 from monge.apps.prove.lean.server import LeanServer
+from monge.apps.prove.lm.prompt import completion, tactic_of
 from monge.apps.prove.search import Prover
 from monge.apps.prove.state import Budget, Failure, Goal, Rejection, Theorem, statement_text
 from monge.apps.prove.tree import Attempt, Node, Outcome, Suggestion
+
+SPACE = re.compile(r"(?:\s|--[^\n]*\n|/-(?:(?!-/).)*-/)+\Z", re.DOTALL)
+"""White space and comments at the end of a text."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,17 @@ def _step(text: bytes, fields: dict[str, Any]) -> Step:
     tactic, position = "", start
     for first, last, new in sorted(fields["edits"]):
         tactic += text[position:first].decode()
-        tactic = (tactic.rstrip() + " " + new) if tactic else new
+        tactic = (SPACE.sub("", tactic) + " " + new) if tactic else new
         position = last
     tactic += text[position:end].decode()
     first, *others = tactic.split("\n")
     column = len(text[text.rfind(b"\n", 0, start) + 1 : start].decode())
     margin = min([column, *(len(line) - len(line.lstrip()) for line in others if line.strip())])
     before = tuple(map(Goal.read, fields["before"])) if "before" in fields else None
-    return Step("\n".join([first, *(line[margin:] for line in others)]), before)
+    tactic = "\n".join([first, *(line[margin:] for line in others)])
+    if tactic_of(completion(tactic)) != tactic:  # lines that would be read as the next tactic
+        tactic = "\n".join([first, *("  " + line[margin:] for line in others)])
+    return Step(tactic, before)
 
 
 def replay(prover: Prover, steps: tuple[Step, ...]) -> Outcome:
@@ -71,10 +79,11 @@ def replay(prover: Prover, steps: tuple[Step, ...]) -> Outcome:
             outcome.error = f"step {number}, {step.tactic!r}: {result.message}"
             outcome.attempts.append(attempt)
             break
-        state, text = result, canonical(result)
-        if text == node.text:  # it only names or selects what the state does not distinguish
+        if str(result) == str(state):  # it selects the goal that is the first one already
+            state = result
             continue
-        attempt.child = node = Node(node.number + 1, state, node, text=text)
+        state = result
+        attempt.child = node = Node(node.number + 1, state, node, text=canonical(state))
         outcome.attempts.append(attempt)
     else:
         if not state.done:

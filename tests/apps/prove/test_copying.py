@@ -5,6 +5,7 @@ from test_finetune import run_of
 
 from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.copying import Copying, parsed, substituted
+from monge.apps.prove.pairs import TacticPair
 from monge.apps.prove.policy import Combined, Probes
 from monge.apps.prove.state import Goal, Hypothesis, State
 from monge.apps.prove.tree import Suggestion
@@ -12,9 +13,14 @@ from monge.apps.prove.worker import _model
 from monge.cli import main
 
 PAIRS = [
-    ("a b : N\nh : a = b\n⊢ b = a", "exact h.symm"),
-    ("n : N\nih : z + n = n\n⊢ z + s n = s n", "rw [add_s, ih]"),
-    ("p : Prop\nhp : p\n⊢ p ∨ q", "exact Or.inl hp"),
+    TacticPair(*pair, str(number), "run")
+    for number, pair in enumerate(
+        [
+            ("a b : N\nh : a = b\n⊢ b = a", "exact h.symm"),
+            ("n : N\nih : z + n = n\n⊢ z + s n = s n", "rw [add_s, ih]"),
+            ("p : Prop\nhp : p\n⊢ p ∨ q", "exact Or.inl hp"),
+        ]
+    )
 ]
 
 
@@ -32,6 +38,15 @@ def test_the_tactic_of_the_most_similar_state_comes_first_with_its_names_replace
     assert len(Copying(PAIRS)([state, state], 1)[1]) == 1
 
 
+def test_equal_tactics_add_up_and_the_theorem_s_own_pairs_are_left_out():
+    state = State((goal("p"),))
+    pairs = [TacticPair("⊢ p", tactic, theorem, "run") for tactic, theorem in (("g", "1"), ("g", "2"), ("k", "1"))]
+    (suggestions,) = Copying(pairs)([state], 2)
+    assert [(one.tactic, round(2.718281828**one.logp, 3)) for one in suggestions] == [("g", 0.667), ("k", 0.333)]
+    assert Copying(pairs).without("1")([state], 2) == [[Suggestion("g", pytest.approx(0, abs=1e-6))]]
+    assert Copying(pairs[:1]).without("1")([state], 2) == [[]]
+
+
 def test_a_state_without_known_tokens_gets_suggestions_too():
     (suggestions,) = Copying(PAIRS)([State((goal("Ω"),))], 2)
     assert len(suggestions) == 2
@@ -42,6 +57,7 @@ def test_names_without_a_counterpart_are_kept():
     assert substituted("exact f ih n", source, parsed("⊢ Q z")) == "exact f ih n"
     assert substituted("exact f ih n", source, parsed("m : N\n⊢ Q m")) == "exact f ih m"
     assert substituted("exact n.x", source, parsed("m : N\n⊢ Q m")) == "exact m.x"
+    assert substituted("exact f n", source, parsed("m✝ : N\n⊢ Q m✝")) == "exact f n"
     assert substituted("exact f.n", source, parsed("m : N\n⊢ Q m")) == "exact f.n"
 
 
@@ -75,6 +91,7 @@ def test_a_worker_reads_the_examples_of_a_run(tmp_path):
             ("--policy", "templte"),
             "--policy templte: unknown; use one of template, probes, copy, server, local, written",
         ),
+        (("--policy", "template+probes", "--num-tactics", "1"), "needs --num-tactics 2 or more"),
         (("--policy", "template+written"), "written proofs cannot be joined with other policies"),
     ],
 )

@@ -10,8 +10,9 @@ from test_finetune import run_of
 from toy import Countdown, all_ways, result
 
 from monge.apps.prove.contrast import Group, Positive, Sampler, groups_of
-from monge.apps.prove.energy import EnergyLoss, Scorer, alarms
+from monge.apps.prove.energy import EnergyLoss, Scorer, alarms, quality
 from monge.apps.prove.pairs import digest
+from monge.apps.prove.policy import Probes
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Goal, State
 from monge.apps.prove.states import StateVectors, check_same_model, states_of, write
@@ -34,6 +35,7 @@ def wide_run(directory: Path, numbers: range) -> Path:
             assert outcome.proof is not None
             rows = table(outcome, run="w", number=number, theorem=f"t{n}", worker="w", seed=0, policy="template")
             recorder.add(result(number, name=f"t{n}", tactics=outcome.proof.tactics, signature=f": {n}"), rows)
+    (directory / "settings.json").write_text(json.dumps({"theorems": {"split": "train"}}))
     return directory
 
 
@@ -92,8 +94,7 @@ def test_a_state_without_embedding_is_counted_and_left_out(run, tmp_path):
 def test_the_mix_decides_the_kind_of_the_negatives(tmp_path):
     vectors = stored(tmp_path / "states", {str(k): "" for k in range(30)})
     groups = [Group([Positive(0, 3, (1, 2))], [1, 2, 3, 4]), Group([Positive(10, 1, ())], [11, 12])]
-    everything = {1, 2, 3, 4, 11, 12}
-    for mix, allowed in (((1, 0, 0), {1, 2}), ((0, 1, 0), {1, 2, 3, 4}), ((0, 0, 1), everything)):
+    for mix, allowed in (((1, 0, 0), {1, 2}), ((0, 1, 0), {1, 2, 3, 4}), ((0, 0, 1), {11, 12})):
         sampler, seen = Sampler(groups, vectors, negatives=4, mix=mix), set()
         batch = sampler.batch(200, np.random.default_rng(0))
         first = batch.candidates.index[:, 0]
@@ -119,8 +120,51 @@ def test_each_distinct_state_of_a_batch_goes_through_the_network_once(run, tmp_p
     assert sizes == [len(batch.candidates.x)]
     assert sizes[0] < batch.candidates.index.numel()
     spread = model(batch.candidates.x[batch.candidates.index.flatten()]).reshape(batch.candidates.index.shape)
-    expected = -(-spread).log_softmax(1)[:, 0].mean()
+    assert batch.candidates.mask is not None
+    expected = -(-spread.masked_fill(~batch.candidates.mask, torch.inf)).log_softmax(1)[:, 0].mean()
     torch.testing.assert_close(value, expected)
+
+
+def test_a_state_s_own_children_are_not_its_siblings(tmp_path):
+    with Recorder(tmp_path) as recorder:
+        outcome = search(Countdown(5), Probes(("0", "1", "3", "double")), Search(batch_size=1))
+        rows = table(outcome, run="w", number=0, theorem="t", worker="w", seed=0)
+        assert "no progress" in rows.column("outcome").to_pylist()
+        recorder.add(result(0, tactics=outcome.proof.tactics), rows)
+    vectors = stored(tmp_path / "states", states_of([tmp_path]))
+    groups, _ = groups_of([tmp_path], vectors, validation_share=0.5)
+    (group,) = groups["training"] + groups["validation"]
+    root = next(one for one in group.positives if one.state == vectors.number("⊢ 5"))
+    assert root.siblings == ()
+
+
+def test_a_random_energy_is_at_chance(run, tmp_path):
+    vectors = stored(tmp_path / "states", states_of([run]), width=64)
+    groups, _ = groups_of([run], vectors, validation_share=0.3)
+    sampler = Sampler(groups["training"], vectors)
+    for batches in ([sampler.batch(512, np.random.default_rng(0))], sampler.sibling_sets(np.random.default_rng(0))):
+        found = [quality(EnergyMLP(64, (32,)).eval(), batches) for _ in range(40)]
+        tops = [one["top-1"] for one in found]
+        assert np.mean(tops) == pytest.approx(found[0]["chance"], abs=4 * np.std(tops) / 40**0.5)
+
+
+def test_a_resumed_energy_needs_the_same_runs(run, tmp_path, capsys):
+    stored(tmp_path / "states", states_of([run]))
+    flags = [
+        "--embeddings",
+        str(tmp_path / "states"),
+        "--hidden",
+        "8",
+        "--validation-share",
+        "0.3",
+        "--out",
+        str(tmp_path / "e"),
+    ]
+    steps = ["--save-every", "2", "--warmup-steps", "1", "--batch-size", "8"]
+    assert main(["prove", "energy", str(run), *flags, *steps, "--steps", "2"]) == 0
+    other = wide_run(tmp_path / "other", range(5, 20))
+    assert main(["prove", "energy", str(other), *flags, *steps, "--steps", "4", "--resume"]) == 2
+    assert "states does not match the current data" in capsys.readouterr().err
 
 
 def test_masked_candidates_have_infinite_energy():
@@ -131,7 +175,14 @@ def test_masked_candidates_have_infinite_energy():
 def test_spectral_norm_bounds_each_hidden_layer():
     model = EnergyMLP(6, (8, 4), spectral=True).eval()
     linear = [part for part in model.trunk if isinstance(part, torch.nn.Linear)]
-    assert all(float(torch.linalg.matrix_norm(part.weight.detach(), 2)) < 1.3 for part in linear)
+    for part in linear:
+        part.parametrizations.weight.original.data *= 10
+    model.train()
+    for _ in range(30):
+        model(torch.randn(2, 6))
+    assert all(
+        float(torch.linalg.matrix_norm(part.weight.detach(), 2)) == pytest.approx(1, abs=0.05) for part in linear
+    )
 
 
 def test_alarms_name_collapse_inverted_sign_and_overfitting():
@@ -154,12 +205,26 @@ def test_states_are_embedded_and_an_energy_orders_a_search(run, tmp_path, langua
     content = json.loads((out / "energy.json").read_text())
     assert content["quality"]["sampled"]["gap"] > 0
     assert content["states"]["training"]["positives"] > content["states"]["validation"]["positives"] > 0
-    assert "ranks 0.125 first" in capsys.readouterr().out
+    assert 1 / 8 <= content["quality"]["sampled"]["chance"] < 0.5
+    assert "chance" in capsys.readouterr().out
     scorer = Scorer(out)
     near, far = scorer([State((Goal("1"),)), State((Goal("96"),))])
     assert np.isfinite([near, far]).all()
-    outcome = search(Countdown(9), all_ways, Search(batch_size=1, max_states=30), scorer)
-    assert any(attempt.child.energy is not None for attempt in outcome.attempts if attempt.child)
+    orders = []
+    for sign in (1, -1):
+        settings = Search(batch_size=1, max_states=8, alpha=0.0)
+        outcome = search(
+            Countdown(96), all_ways, settings, lambda states, sign=sign: [sign * e for e in scorer(states)]
+        )
+        expanded = list(dict.fromkeys(attempt.parent for attempt in outcome.attempts))
+        reached = [
+            attempt.child
+            for attempt in outcome.attempts
+            if attempt.outcome == "state" and attempt.parent is expanded[0]
+        ]
+        assert expanded[1].energy == min(one.energy for one in reached)
+        orders.append([node.text for node in expanded])
+    assert orders[0] != orders[1]
     assert main(["prove", "energy", "--out", str(out), "--resume", "--steps", "220"]) == 0
 
 
@@ -168,8 +233,8 @@ def test_a_state_that_cannot_be_embedded_has_infinite_energy(monkeypatch):
         "monge.apps.prove.energy.vector_of", lambda texts, _: torch.tensor([[1.0, 1.0], [0.0, 0.0], [torch.nan, 1.0]])
     )
     scorer = Scorer.__new__(Scorer)
-    scorer.embedding, scorer.model = None, lambda x: x.sum(1)
-    assert scorer([State(())] * 3) == [2.0, float("inf"), float("inf")]
+    scorer.embedding, scorer.model, scorer.median = None, lambda x: x.sum(1), 1.0
+    assert scorer([State(())] * 3) == [1.0, float("inf"), float("inf")]
 
 
 def test_embeddings_of_another_model_are_rejected(tmp_path, language_model):

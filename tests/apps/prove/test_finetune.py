@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_causal import saved
+from test_causal import END, letters, saved
 from toy import Countdown, down, result
 
 from monge.apps.prove.finetune import PRESETS, Data, FineTune, loss_of, trained
 from monge.apps.prove.lm.causal import Causal
-from monge.apps.prove.lm.prompt import completion, prompt, tactic_of
-from monge.apps.prove.packing import Example, batch_of, packed
+from monge.apps.prove.lm.prompt import completion, prompt, prompt_ids, tactic_of
+from monge.apps.prove.packing import Example, batch_of, example, packed
 from monge.apps.prove.pairs import pairs_of
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Goal, State
@@ -36,6 +36,7 @@ def run_of(directory: Path, numbers: range, run: str = "r") -> Path:
             outcome = search(Countdown(n), down, Search(batch_size=1))
             rows = table(outcome, run=run, number=number, theorem=f"t{n}", worker="w", seed=0, policy="template")
             recorder.add(result(number, name=f"t{n}", tactics=outcome.proof.tactics, signature=f": {n}"), rows)
+    (directory / "settings.json").write_text(json.dumps({"theorems": {"split": "train"}}))
     return directory
 
 
@@ -73,7 +74,7 @@ def test_published_pairs_are_filtered_and_counted(tmp_path):
     ("name", "content", "message"),
     [
         ("pairs.jsonl", '{"tactic": "rfl"}\n', "row 1: needs one of state_before, state, goal and tactic"),
-        ("pairs.jsonl", "{\n", "pairs.jsonl: Expecting"),
+        ("pairs.jsonl", "{\n", "pairs.jsonl: line 1: Expecting"),
         ("pairs.parquet", "no parquet", "pairs.parquet: "),
         ("pairs.csv", "", "give a .jsonl or .parquet file of pairs"),
     ],
@@ -107,8 +108,47 @@ def test_the_loss_of_packed_examples_is_that_of_their_completions():
 
 
 def test_a_completion_is_read_back_as_its_tactic():
-    for tactic in ("rfl", "cases n with\n| z => ?_\n| s n => ?_", "have h : a = b := by\n  rw [c]\n  rfl"):
+    tactics = (
+        "rfl",
+        "cases n with\n| z => ?_\n| s n => ?_",
+        "have h : a = b := by\n  rw [c]\n  rfl",
+        "if p then ?_\n  else ?_",
+    )
+    for tactic in tactics:
         assert tactic_of(completion(tactic)) == tactic
+
+
+def test_a_tactic_that_would_be_cut_off_is_left_out(tmp_path):
+    rows = [{"state": "⊢ p", "tactic": "if h : p then ?_\nelse ?_"}, {"state": "⊢ p\u2028", "tactic": "rfl"}]
+    lines = tmp_path / "pairs.jsonl"
+    lines.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    pairs, counts = pairs_of([], [lines])
+    assert ([pair.tactic for pair in pairs], counts[str(lines)].unreadable) == (["rfl"], 1)
+
+
+@pytest.mark.parametrize("room", [None, 100, 20, 3, 1])
+def test_training_and_sampling_use_the_same_prompt_tokens(tmp_path, room):
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = letters("abc⊢ =")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{END} $A", special_tokens=[(END, 6)])
+    tokenizer.bos_token = END
+    ids = prompt_ids(tokenizer, "⊢ a = b", room)
+    assert ids[0] == tokenizer.bos_token_id
+    assert len(ids) == min(room or 10_000, len(prompt_ids(tokenizer, "⊢ a = b")))
+    tactic = tokenizer(completion("abc"), add_special_tokens=False)["input_ids"]
+    if room is not None:
+        one = example(tokenizer, "⊢ a = b", "abc", room + len(tactic) + 1)
+        assert list(one.ids) == [*ids, *tactic, tokenizer.eos_token_id]
+        assert one.prompt == len(ids)
+
+
+def test_a_run_that_may_hold_test_theorems_is_refused(tmp_path):
+    run = run_of(tmp_path / "run", range(4, 24))
+    (run / "settings.json").write_text(json.dumps({"theorems": {"split": "all"}}))
+    with pytest.raises(ValueError, match="a run on split all, which may hold test theorems"):
+        FineTune((str(run),)).build()
+    FineTune((str(run),), any_split=True, width=32, depth=1, heads=2).build()
 
 
 SMALL = ("--width", 32, "--depth", 2, "--heads", 2, "--vocabulary", 300, "--length", 128)
@@ -148,13 +188,22 @@ def test_lora_trains_a_llama_and_is_merged_into_its_weights(tmp_path):
         run_of(tmp_path / "run", range(4, 24)),
     )
     out = tmp_path / "policy"
-    flags = ("--base", base, "--rank", 4, "--length", 128, *QUICK, "--lr", 0.05)
-    assert (
-        finetune(
-            run, "--out", out, "--preset", "deepseek-prover-7b", *flags, "--precision", "float32", "--batch-size", 2
-        )
-        == 0
+    flags = (
+        "--base",
+        base,
+        "--rank",
+        4,
+        "--length",
+        128,
+        *QUICK,
+        "--lr",
+        0.05,
+        "--gradient-accumulation",
+        2,
+        "--dtype",
+        "float32",
     )
+    assert finetune(run, "--out", out, "--preset", "deepseek-prover-7b", *flags, "--batch-size", 2) == 0
     recipe = reopen(out, app="policy").rebuilt(FineTune)
     assert (recipe.alpha, recipe.dropout, len(recipe.modules)) == (64.0, 0.05, 7)
     files = list(out.glob("checkpoints/*/model.safetensors"))
@@ -182,7 +231,9 @@ def test_published_pairs_are_mixed_in_by_their_share(tmp_path):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_valid(name):
-    assert FineTune(("run",), **PRESETS[name]).train.steps >= 600
+    recipe = FineTune(("run",), **PRESETS[name])
+    assert recipe.train.precision == ("bfloat16" if name == "deepseek-prover-7b" else "float32")
+    assert (recipe.rank, recipe.alpha) == (None if name == "scratch" else 32, 64)
 
 
 @pytest.mark.parametrize(
@@ -194,14 +245,18 @@ def test_presets_are_valid(name):
         (("RUN", "--validation-share", 0), "no pairs for validation"),
         (("RUN", "--base", "nowhere"), "nowhere: no complete Hugging Face model"),
         (("RUN", "--pair-share", 1), "pair_share must be at least 0 and below 1"),
+        (("RUN", "--heads", 0), "heads must be at least 1"),
+        (("RUN", "--width", 100, "--heads", 3), "width 100 does not divide into 3 heads"),
+        (("RUN", "--length", 3), "--length 3: every tactic for training is longer"),
+        (("RUN", "--dtype", "bfloat16"), "--dtype bfloat16 rounds small updates away unless --rank is given"),
     ],
 )
 def test_bad_input_gives_one_sentence(tmp_path, capsys, flags, message):
     run = run_of(tmp_path / "run", range(4, 7))
     words = [run if flag == "RUN" else flag for flag in flags]
-    assert (
-        finetune(*words, "--out", tmp_path / "policy", *SMALL, *([] if "--validation-share" in flags else QUICK)) == 2
-    )
+    given = [*SMALL, *QUICK, "--out", tmp_path / "policy"]
+    kept = [part for k in range(0, len(given), 2) if given[k] not in flags for part in given[k : k + 2]]
+    assert finetune(*words, *kept) == 2
     err = capsys.readouterr().err
     assert message in err
     assert len(err.strip().splitlines()) == 1

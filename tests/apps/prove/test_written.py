@@ -36,7 +36,7 @@ PROOFS = {
     "a have before other goals": (
         "(a : N) : a = a ∧ True",
         "constructor\nhave k : True := by\n  skip\n  trivial\nrfl\ntrivial",
-        ["constructor", "have k : True := ?_", "rfl", "trivial"],
+        ["constructor", "have k : True := by\n  skip\n  trivial", "rfl", "trivial"],
     ),
     "selected goals": (
         "(a : N) : a = a ∧ (a = z → True)",
@@ -46,13 +46,27 @@ PROOFS = {
     "match and if": (
         "(a : N) : a = z ∨ True",
         "match a with\n| z => left; rfl\n| s n =>\n  right\n  if h : True then\n    exact h\n  else\n    trivial",
-        ["match a with\n| z => ?_\n| s n => ?_", "left", "rfl", "right", "if h : True then ?_\nelse ?_", "exact h", "trivial"],
+        [
+            *("match a with\n| z => ?_\n| s n => ?_", "left", "rfl", "right", "if h : True then ?_\n  else ?_"),
+            *("exact h", "trivial"),
+        ],
     ),
     "branches that share a proof": (
         "(a : N) : a = a",
         "cases a with\n| z | s => rfl",
         ["cases a with\n| z | s => rfl"],
     ),
+    "patterns and tags that share a proof": (
+        "(a : N) (h : a = z ∨ a = z) : a = z ∨ True",
+        "match a with\n| z | s _ => right; trivial",
+        ["match a with\n| z | s _ => right; trivial"],
+    ),
+    "comments": (
+        "(a : N) : z + a = a",
+        "induction a with\n| z => -- the base\n  rfl\n| s n ih =>\n  -- the step\n  /- twice -/\n  rw [add_s, ih]",
+        ["induction a with\n| z => ?_\n| s n ih => ?_", "rfl", "rw [add_s, ih]"],
+    ),
+    "names": ("(p q : Prop) (h : p) (f : p → q) : q", "rename p => k\nexact f k", ["rename p => k", "exact f k"]),
     "combinators": ("(a b : N) : a = a ∧ b = b", "constructor <;> rfl", ["constructor <;> rfl"]),
 }  # fmt: skip
 
@@ -83,8 +97,7 @@ def test_a_written_proof_becomes_steps_that_follow_it(server, naturals, name):
     signature, tactics, expected = PROOFS[name]
     theorem = naturals(signature)
     steps = steps_of(server, theorem, written(tactics), PATIENT)
-    if name != "a have before other goals":
-        assert [step.tactic for step in steps] == expected
+    assert [step.tactic for step in steps] == expected
     assert all(step.before for step in steps)
     outcome = replay(OnServer(server, theorem), steps)
     assert outcome.ended == "proved", outcome.error
@@ -155,6 +168,6 @@ def test_the_written_proofs_of_the_training_split_replay(tmp_path):
     assert main(["prove", "replay", str(DATA), "--out", str(tmp_path / "run"), "--workers", "2"]) == 0
     finished = results(tmp_path / "run")
     assert len(finished) == 371
-    assert sum(result.proved for result in finished) >= 0.95 * len(finished)
+    assert [result.name for result in finished if not result.proved] == []
     tables = [pq.read_table(part) for part in (tmp_path / "run").glob("part-*.parquet")]
-    assert sum(table.num_rows for table in tables) > 2500
+    assert sum(table.num_rows for table in tables) == 2896

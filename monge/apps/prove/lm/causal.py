@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from monge.apps.prove.lm.prompt import parse_tactic, prompt
+from monge.apps.prove.lm.prompt import parse_tactic, prompt_ids
 from monge.apps.prove.policy import merged
 from monge.apps.prove.state import State
 from monge.apps.prove.tree import Suggestion
@@ -78,9 +78,10 @@ class Causal:
 
     def prompt_ids(self, state: State) -> list[int]:
         """The prompt's tokens, cut at the start if needed to leave room for an answer."""
-        ids = self.model.tokenizer(prompt(state), verbose=False)["input_ids"]
         positions = self.model.positions
-        return ids if positions is None else ids[-(positions - self.sampling.max_new_tokens) :]
+        return prompt_ids(
+            self.model.tokenizer, state, None if positions is None else positions - self.sampling.max_new_tokens
+        )
 
     def _sample(self, prompts: Sequence[list[int]], draws: Float[Tensor, "B K N"]) -> "Iterator[tuple[int, Answer]]":
         """Yields the number of a prompt and an answer to it, up to the token that ends its tactic: one for each row of `draws`.

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 from monge.apps.prove.state import State
 
@@ -24,6 +25,15 @@ CONTINUES = ("|", "·", "<;>", ")", "]", "}", "⟩")
 def prompt(state: State | str) -> str:
     """The prompt for a state, or for its text; the model completes it with a tactic."""
     return TEMPLATE.format(state=state)
+
+
+def prompt_ids(tokenizer: Any, state: State | str, room: int | None = None) -> list[int]:
+    """The tokens of the prompt, with the tokenizer's special tokens; at most `room` tokens, of which the last are kept."""
+    ids: list[int] = tokenizer(prompt(state), verbose=False)["input_ids"]
+    if room is None or len(ids) <= room:
+        return ids
+    first = ids[:1] if ids[0] == tokenizer.bos_token_id else []
+    return first[:room] + ids[len(ids) - max(0, room - len(first)) :]
 
 
 def completion(tactic: str) -> str:

@@ -58,6 +58,7 @@ partial def branches (alternatives : List Syntax) : Option (List Syntax) := matc
       | [] => false
       | [left] => left[1].getKind == ``Parser.Term.hole
       | _ => true
+    let several := several || match alternative[1].getArgs.toList with | _ :: _ :: _ => alternative.getKind == ``Parser.Term.matchAlt | _ => false
     match several, within sequences alternative, branches rest with
     | false, some tactics, some others => some (tactics :: others)
     | _, _, _ => none
@@ -89,36 +90,45 @@ def proofOfHave (stx : Syntax) : Option (Syntax × Syntax) :=
 
 partial def holes (l : List Syntax) : List Json := match l with | [] => [] | stx :: l => edit stx "?_" (holes l)
 
-mutual
-/-- The steps of a sequence of tactics, prepended to `rest`. `alone` is true if the sequence is given a single goal. -/
-partial def steps (alone : Bool) (tactics : List Syntax) (rest : List Written) : List Written := match tactics with
-  | [] => rest
-  | stx :: tactics =>
-    if stx.getKind == ``cdot then steps true (tacticsOf stx[1]) (steps alone tactics rest)
-    else if stx.getKind == ``Parser.Tactic.paren then steps alone (tacticsOf stx[1]) (steps alone tactics rest)
-    else if stx.getKind == ``Parser.Tactic.case then selected stx "case'" (steps alone tactics rest)
-    else if stx.getKind == ``Parser.Tactic.«tacticNext_=>_» then selected stx "case' _" (steps alone tactics rest)
-    else match branchesOf stx, proofOfHave stx, alone with
-    | some parts, _, _ => { syntax_ := stx, edits := holes parts } :: stepsOfAll parts (steps alone tactics rest)
-    | _, some (block, proof), true =>
-      -- the goal of `have` comes after the main one
-      { syntax_ := stx, edits := edit block "?_" } :: steps true tactics (steps true (tacticsOf proof) rest)
-    | _, _, _ => { syntax_ := stx } :: steps alone tactics rest
-
-/-- A step that selects a goal and names its variables, and the steps that prove it. -/
-partial def selected (stx : Syntax) (keyword : String) (rest : List Written) : List Written :=
-  { syntax_ := stx, edits := edit stx[0] keyword (edit stx[3] "skip") } :: steps true (tacticsOf stx[3]) rest
-
-partial def stepsOfAll (parts : List Syntax) (rest : List Written) : List Written := match parts with
-  | [] => rest
-  | part :: parts => steps true (tacticsOf part) (stepsOfAll parts rest)
-end
-
 /-- The node of a tactic: that of the same syntax at the same position. -/
 def isAt (stx : Syntax) : Info → Option TacticInfo
   | .ofTacticInfo i =>
     if i.stx.getKind == stx.getKind && i.stx.getPos? == stx.getPos? && i.stx.getTailPos? == stx.getTailPos? then some i else none
   | _ => none
+
+/-- True if Lean recorded a single goal before a tactic. -/
+def alone (trees : PersistentArray InfoTree) (stx : Syntax) : Bool := match firstInfo (isAt stx) trees with
+  | some i => match i.goalsBefore with
+    | [_] => true
+    | _ => false
+  | none => false
+
+mutual
+/-- The steps of a sequence of tactics, prepended to `rest`. -/
+partial def steps (trees : PersistentArray InfoTree) (tactics : List Syntax) (rest : List Written) : List Written := match tactics with
+  | [] => rest
+  | stx :: tactics =>
+    if stx.getKind == ``cdot then steps trees (tacticsOf stx[1]) (steps trees tactics rest)
+    else if stx.getKind == ``Parser.Tactic.paren then steps trees (tacticsOf stx[1]) (steps trees tactics rest)
+    else if stx.getKind == ``Parser.Tactic.case then match stx[1].getArgs.toList with
+      | [_] => selected trees stx "case'" (steps trees tactics rest)
+      | _ => { syntax_ := stx } :: steps trees tactics rest
+    else if stx.getKind == ``Parser.Tactic.«tacticNext_=>_» then selected trees stx "case' _" (steps trees tactics rest)
+    else match branchesOf stx, proofOfHave stx, alone trees stx with
+    | some parts, _, _ => { syntax_ := stx, edits := holes parts } :: stepsOfAll trees parts (steps trees tactics rest)
+    | _, some (block, proof), true =>
+      -- the goal of `have` comes after the main one
+      { syntax_ := stx, edits := edit block "?_" } :: steps trees tactics (steps trees (tacticsOf proof) rest)
+    | _, _, _ => { syntax_ := stx } :: steps trees tactics rest
+
+/-- A step that selects a goal and names its variables, and the steps that prove it. -/
+partial def selected (trees : PersistentArray InfoTree) (stx : Syntax) (keyword : String) (rest : List Written) : List Written :=
+  { syntax_ := stx, edits := edit stx[0] keyword (edit stx[3] "skip") } :: steps trees (tacticsOf stx[3]) rest
+
+partial def stepsOfAll (trees : PersistentArray InfoTree) (parts : List Syntax) (rest : List Written) : List Written := match parts with
+  | [] => rest
+  | part :: parts => steps trees (tacticsOf part) (stepsOfAll trees parts rest)
+end
 
 /-- The steps as JSON, each with the goals before it that Lean recorded; no goals where it recorded none. -/
 partial def described (state : Command.State) (l : List Written) : BaseIO (List Json) := do
@@ -145,10 +155,10 @@ def Repl.written (s : Repl) (j : Json) : BaseIO Json := do
     if failed.size > 0 then return .mkObj [("failed", .str "compile"), ("errors", .arr failed)] else
     match stxs.toList with
     | [stx] =>
-      match within blocks stx with
+      match (match withinAny proofs stx.getArgs with | some value => within blocks value | none => none) with
       | some block => match within sequences block with
         | some tactics =>
-          let found ← described state (steps true (tacticsOf tactics) [])
+          let found ← described state (steps state.infoState.trees (tacticsOf tactics) [])
           return .mkObj [("steps", list found)]
         | none => return failure "compile" "the proof has no tactics"
       | none => return failure "compile" "the proof has no tactics"
