@@ -141,7 +141,7 @@ class StateEnergy:
                 samplers.append(Sampler(groups[split], vectors, **options))
             except ValueError as error:
                 raise ValueError(f"{split}: {error}") from None
-        return *samplers, vectors, counts
+        return samplers[0], samplers[1], vectors, counts
 
     def network(self, width: int) -> EnergyMLP:
         """The network for vectors of this width."""
@@ -173,13 +173,14 @@ def quality(model: Any, batches: Sequence[ContrastBatch]) -> dict[str, float]:
     energy, mask, depth = torch.cat(energies), torch.cat(masks), torch.cat(depths, 1)
     gap, exists = energy[:, 1:] - energy[:, :1], mask[:, 1:]
     defined = all(len(set(part.tolist())) > 1 for part in depth)
+    correlation: Any = spearmanr(*depth.numpy()) if defined else None
     return {
         "top-1": ((gap > 0) | ~exists).all(1).double().mean().item(),
         "chance": (1 / mask.sum(1)).double().mean().item(),
         "pairwise": (gap[exists] > 0).double().mean().item(),
         "gap": gap[exists].double().mean().item(),
         "spread": energy[mask].double().std().item(),
-        **({"depth correlation": float(spearmanr(*depth.numpy())[0])} if defined else {}),
+        **({"depth correlation": float(correlation.statistic)} if defined else {}),
     }
 
 

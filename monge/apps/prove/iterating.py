@@ -61,7 +61,8 @@ def iterate(
             write_json(out / "report.json", content)
             write_text(out / "report.md", markdown(content))
             plot(content, settings, out)
-    console.print(f"The report is in {out / 'report.md'}; the last policy: {quote(str(one.model))}")
+    last = Round(settings, out, settings.rounds - 1).model
+    console.print(f"The report is in {out / 'report.md'}; the last policy: {quote(str(last))}")
 
 
 def train(one: Round) -> None:
