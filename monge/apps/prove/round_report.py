@@ -136,6 +136,7 @@ def plot(content: Mapping[str, Any], settings: Iteration, out: Path) -> None:
     for name in content["rounds"][0]["arms"]:
         right.plot(numbers, [one["arms"][name]["proved"] for one in content["rounds"]], marker="o", label=name)
     right.set(title="test theorems", xlabel="round", ylabel="proved", xticks=numbers)
+    right.yaxis.get_major_locator().set_params(integer=True)
     for axes in (left, middle, right):
         axes.legend(frameon=False, fontsize="small")
     figure.savefig(out / "report.png", dpi=120)
