@@ -80,7 +80,7 @@ def test_a_probability_outside_its_range_is_an_error(instant) -> None:
         MeanFlow(instant=instant)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trained_network_separates_two_clusters_in_one_step() -> None:
     torch.manual_seed(0)
     net = MLP((2,), 64, 2, conditions={"duration": Continuous(1)})

@@ -92,7 +92,7 @@ def test_a_run_resumes_bit_for_bit(pairs: Pairs, tmp_path: Path, separate_revers
     assert (cut / "metrics.jsonl").read_bytes() == (complete / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_flow_learns_deletions_and_retrieves_its_targets(pairs: Pairs, tmp_path: Path) -> None:
     from monge.apps.translate.evaluate import evaluate
 
