@@ -83,7 +83,7 @@ class StateEnergy:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "runs", tuple(str(Path(run).resolve()) for run in self.runs))
+        object.__setattr__(self, "runs", tuple(dict.fromkeys(str(Path(run).resolve()) for run in self.runs)))
         if self.embeddings:
             object.__setattr__(self, "embeddings", str(Path(self.embeddings).resolve()))
         if self.negatives < 1 or self.batch_size < 1:

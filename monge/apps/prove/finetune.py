@@ -84,7 +84,8 @@ class FineTune:
 
     def __post_init__(self) -> None:
         for name in ("runs", "pairs"):
-            object.__setattr__(self, name, tuple(str(Path(path).resolve()) for path in getattr(self, name)))
+            paths = dict.fromkeys(str(Path(path).resolve()) for path in getattr(self, name))
+            object.__setattr__(self, name, tuple(paths))
         if self.base and Path(self.base).is_dir():
             object.__setattr__(self, "base", str(Path(self.base).resolve()))
         for name, least in (

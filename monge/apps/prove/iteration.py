@@ -114,6 +114,8 @@ class Iteration:
 
 def read_settings(path: Path) -> Iteration:
     """The settings in a TOML file, which may be partial. ValueError if it is invalid."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; `monge prove iterate --print-config` prints a valid one")
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
         return rebuild(Iteration, merged(json.loads(json.dumps(asdict(Iteration()), default=str)), given))

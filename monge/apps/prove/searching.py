@@ -14,6 +14,7 @@ from monge import fleet
 from monge.apps.prove.campaign import ignore_interrupts, run
 from monge.apps.prove.config import SearchConfig, Source
 from monge.apps.prove.contamination import overlaps
+from monge.apps.prove.energy import StateEnergy
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import command_of, native_lean
@@ -25,6 +26,7 @@ from monge.apps.prove.sources import Reading, Split, read
 from monge.apps.prove.state import Budget, Goal, State
 from monge.apps.prove.trajectories import results
 from monge.apps.prove.worker import known
+from monge.runs import reopen
 
 DEFAULT = SearchConfig()
 
@@ -136,6 +138,8 @@ def search(
     if "copy" in settings.policies and not settings.examples:
         raise ValueError(f"--policy {policy} needs --examples")
     check_splits([Path(run) for run in settings.examples])
+    if settings.energy:  # an unusable energy ends the run before it starts
+        reopen(Path(settings.energy), app=StateEnergy.app)
     installed = partial(native_lean, command_of(lean)) if lean else None
     reading = read(theorems, split, installed, limit=limit)
     if policy == "written" and split == "train":

@@ -277,8 +277,21 @@ def results(directory: Path) -> list[Result]:
 
 
 def attempts(directory: Path) -> pa.Table:
-    """All attempts of a run, as rows of SCHEMA. FileNotFoundError if no theorem is finished."""
+    """All attempts of a run, as rows of SCHEMA. FileNotFoundError if no theorem is finished; ValueError if a part is damaged or
+    of another schema."""
     parts = sorted({result.part for result in results(directory)})
     if not parts:
         raise FileNotFoundError(f"{directory} holds no run with a finished theorem; choose another directory")
-    return pa.concat_tables(pq.read_table(directory / part) for part in parts)
+    return pa.concat_tables([_part(directory / part) for part in parts])
+
+
+def _part(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a complete parquet file ({error}); restore it or leave the run out") from error
+    if missing := [name for name in SCHEMA.names if name not in table.column_names]:
+        raise ValueError(
+            f"{path}: no column {missing[0]!r}, as in a file of another version; search again or convert it"
+        )
+    return table

@@ -1,15 +1,19 @@
 """Policies that adapt known tactics, and policies that are combined."""
 
+from types import SimpleNamespace
+
 import pytest
 from test_finetune import run_of
+from toy import Countdown
 
+from monge.apps.prove import worker
 from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.copying import Copying, parsed, substituted
 from monge.apps.prove.pairs import TacticPair
 from monge.apps.prove.policy import Combined, Probes
-from monge.apps.prove.state import Goal, Hypothesis, State
+from monge.apps.prove.state import Goal, Hypothesis, State, Theorem
 from monge.apps.prove.tree import Suggestion
-from monge.apps.prove.worker import _model
+from monge.apps.prove.worker import Task, Worker, _model
 from monge.cli import main
 
 PAIRS = [
@@ -80,6 +84,17 @@ def test_a_worker_reads_the_examples_of_a_run(tmp_path):
     copying = _model("copy", SearchConfig(policy="template+copy", examples=(str(run),)))
     assert isinstance(copying, Copying)
     assert copying([State((goal("4"),))], 1)[0][0].tactic == "1"
+
+
+def test_an_error_of_a_policy_ends_the_run_instead_of_the_theorem(monkeypatch):
+    worker_of = Worker.__new__(Worker)
+    worker_of.config, worker_of._energy = SearchConfig(), None
+    worker_of._models = [lambda states, limit: int("no number")]
+    stated = SimpleNamespace(text="", header_notes=(), explicit="", instances=())
+    monkeypatch.setattr(worker_of, "_start", lambda *_: (None, SimpleNamespace(prepare=lambda _: stated)))
+    monkeypatch.setattr(worker, "Session", lambda *_: Countdown(5))
+    with pytest.raises(ValueError, match="no number"):
+        worker_of.search(Task(0, Theorem("t", ": True")))
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ def test_embeddings_of_another_model_are_rejected(tmp_path, language_model):
         (("energy", "RUN", "--mix", "0", "0", "0"), "mix must be three shares, not all zero"),
         (("embed", "missing", "--model", "m"), "missing"),
         (("embed", "RUN", "--model", "nowhere"), "nowhere: no complete Hugging Face model"),
-        (("search", "--energy", "nowhere"), "nowhere"),
+        (("search", "--energy", "nowhere"), "nowhere: no run here"),
     ],
 )
 def test_bad_input_gives_one_sentence(tmp_path, capsys, flags, message):
@@ -266,3 +266,4 @@ def test_bad_input_gives_one_sentence(tmp_path, capsys, flags, message):
     err = capsys.readouterr().err
     assert message in err
     assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out" / "settings.json").exists()

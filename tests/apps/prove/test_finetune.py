@@ -19,7 +19,7 @@ from monge.apps.prove.packing import Example, batch_of, example, packed
 from monge.apps.prove.pairs import pairs_of
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Goal, State
-from monge.apps.prove.trajectories import Recorder, table
+from monge.apps.prove.trajectories import Recorder, attempts, table
 from monge.apps.prove.tree import Search
 from monge.cli import main
 from monge.lm.load import causal
@@ -52,6 +52,24 @@ def test_pairs_are_the_positive_rows_each_once_with_counts(tmp_path):
     assert len({pair.theorem for pair in pairs if pair.source == str(first)}) == 4
     with pytest.raises(ValueError, match="have the same id r; give each run once"):
         pairs_of([first, run_of(tmp_path / "c", range(4, 5))])
+
+
+@pytest.mark.parametrize(("content", "message"), [("short", "not a complete parquet file"), (None, "no column 'run'")])
+def test_a_run_whose_part_is_damaged_or_of_another_schema_is_an_error(tmp_path, content, message):
+    run = run_of(tmp_path / "a", range(4, 8))
+    (part,) = run.glob("part-*.parquet")
+    if content is None:
+        pq.write_table(pq.read_table(part).drop_columns(["run"]), part)
+    else:
+        part.write_text(content)
+    with pytest.raises(ValueError, match=rf"part-00000\.parquet: {message}"):
+        pairs_of([run])
+
+
+def test_a_run_that_is_given_twice_counts_once(tmp_path):
+    run = run_of(tmp_path / "a", range(4, 24))
+    (count,) = Data(FineTune((str(run), f"{run}/../a"))).counts.values()
+    assert count.rows == attempts(run).num_rows
 
 
 def test_published_pairs_are_filtered_and_counted(tmp_path):

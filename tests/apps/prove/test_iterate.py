@@ -126,6 +126,11 @@ def test_a_settings_file_with_an_error_is_one_sentence(tmp_path, capsys, content
     assert not (tmp_path / "out").exists()
 
 
+def test_a_settings_file_that_is_missing_is_one_sentence(tmp_path, capsys):
+    assert main(["prove", "iterate", "--config", str(tmp_path / "no.toml"), "--out", str(tmp_path / "out")]) == 2
+    assert "no.toml: no such file; `monge prove iterate" in capsys.readouterr().err
+
+
 def test_training_theorems_that_are_nearly_test_theorems_are_refused(tmp_path):
     lines = [f"/-- One. -/\ntheorem t{k} (a{k} : N) : a{k} = a{k} := by\n  rfl\n" for k in range(30)]
     (tmp_path / "same.lean").write_text("inductive N | z | s (n : N)\n-- theorems\n" + "\n".join(lines))
