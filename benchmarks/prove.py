@@ -234,7 +234,9 @@ def workers(rounds: int = 3, max_states: int = 24) -> None:
     """
     family = [entry.theorem for entry in entries_of(DATA / "naturals.lean")]
     theorems = [replace(theorem, name=f"{theorem.name}_{copy}") for copy in range(2) for theorem in family]
-    random.Random(0).shuffle(theorems)  # the hard ones are last in the family, and a worker is idle during the last
+    random.Random(0).shuffle(
+        theorems
+    )  # the hard theorems come last, so one worker would be idle while the other finishes
     config = SearchConfig(replace(EQUAL, max_states=max_states, max_seconds=600.0))
     timings: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
     cores: list[float] = []

@@ -63,7 +63,7 @@ def write_result(
 ) -> Path:
     """Write rows to results/NAME.json with the package versions, the processor and the commit; return the path.
 
-    If tracked files have uncommitted changes, it goes to results/uncommitted/ instead, which git ignores.
+    If tracked files outside benchmarks/results have uncommitted changes, the file goes to results/uncommitted/ instead.
     """
     head = origin() | {
         "threads": 1,

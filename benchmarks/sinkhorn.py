@@ -101,8 +101,8 @@ def pot(mass, cost, epsilon: float, threshold: float, limit: int, method: str) -
 def log_loop(cost: torch.Tensor, epsilon: float, tolerance: float, limit: int, start: float | None = None) -> Solved:
     """Log-domain iterations in torch, to the limit if the tolerance is 0.
 
-    With `start`, epsilon is annealed as in geomloss: it starts there and is halved after each iteration (a quarter by
-    default in geomloss).
+    With `start`, epsilon is annealed as in geomloss: it starts there and is divided by two after each iteration (by four
+    in geomloss, by default).
     """
     (n, m), smooth = cost.shape, max(epsilon, start or epsilon)
     f, g, count = cost.new_zeros(n), cost.new_zeros(m), 0

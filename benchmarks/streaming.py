@@ -1,4 +1,4 @@
-"""Four gigabytes of vectors paired and trained from on disk: resident memory, and step time compared with data in memory.
+"""Pairing and training with four gigabytes of vectors on disk: resident memory, and step time compared with data in memory.
 
     python benchmarks/streaming.py --work DIRECTORY [--gigabytes 4]        # 9 GB of disk, of which 4 stay for the next run
 

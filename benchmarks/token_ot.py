@@ -156,7 +156,8 @@ OURS = {"monge exact": 20, f"monge to {USUAL:g}": 7}
 
 
 def problems(*, default: bool) -> list[Tokens]:
-    """Pairs of 40 to 200 tokens at monge's default prices, or with creation and deletion at the price of a typical match."""
+    """Pairs of 40 to 200 tokens at the prices of `--prices.rule quantile`, or with creation and deletion at the price of a
+    typical match."""
     instances = []
     for number in range(SAMPLES):
         n, m = torch.randint(40, 201, (2,), generator=seeded(1, number)).tolist()
@@ -279,7 +280,8 @@ def main(*, seconds: float = 90) -> None:
     """Run the benchmark.
 
     Args:
-        seconds: Time limit for each of the two sets of prices, in seconds; the table under load takes twice as many rounds.
+        seconds: Time limit for each of the two sets of prices, in seconds. The table under load takes two rounds per second of
+        it.
     """
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # POT warns when it stops early

@@ -46,18 +46,18 @@ def _extra(module: str | None) -> str | None:
 
 
 def verbs_of(app: str) -> dict[str, str]:
-    """Each verb of an application with the first sentence of its docstring, read from the source without importing it."""
+    """Each verb of an application with the first clause of its docstring, read from the source without importing it."""
     return _verbs(Path(__file__).parent / "apps" / app / "cli.py")
 
 
 def tools() -> dict[str, str]:
-    """Each tool with the first sentence of its docstring."""
+    """Each tool with the first clause of its docstring."""
     root = Path(__file__).parent
     return {tool: _verbs(root / (module.replace(".", "/") + ".py"))[tool] for tool, module in TOOLS.items()}
 
 
 def _verbs(path: Path) -> dict[str, str]:
-    """Each verb in the VERBS of a source file with the first sentence of its docstring."""
+    """Each verb in the VERBS of a source file with the first clause of its docstring."""
     folder, tree = path.parent, ast.parse(path.read_text(encoding="utf-8"))
     origins = {
         alias.asname or alias.name: (node.module or "").rpartition(".")[-1]
@@ -105,11 +105,14 @@ def _command(words: Sequence[str]) -> tuple[str, str, list[str]] | None:
 
 
 def _reject(words: Sequence[str]) -> int:
-    """Print the usage and return the exit code: 0 after `monge APP --help`, 2 for a command that does not exist."""
+    """Print the usage and return the exit code: 0 after `monge APP --help`, 2 for a command that is incomplete or unknown."""
     if words[0] in APPS and len(words) > 1 and words[1] in ("-h", "--help"):
         print(usage())
         return 0
     known = [*APPS, *TOOLS, *(f"{app} {verb}" for app in APPS for verb in verbs_of(app))]
+    if words[0] in APPS and len(words) == 1:
+        print(f"monge: {words[0]} needs a verb\n\n{usage()}", file=sys.stderr)
+        return 2
     nearest = get_close_matches(" ".join(words[:2]), known, n=1) or get_close_matches(words[0], known, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     print(f"monge: unknown command {' '.join(words[:2])!r}{hint}\n", file=sys.stderr)
@@ -120,8 +123,8 @@ def _reject(words: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 on success, 2 for invalid input, 1 for failures of the machine.
 
-    Failures print one line; if the environment variable MONGE_TRACE is set, all but missing packages propagate. Exceptions
-    of other types, which are bugs, always propagate. Ctrl-C gives 130, and SIGTERM during training 143.
+    Failures print one line; if the environment variable MONGE_TRACE is set, they propagate, except for a missing package of an
+    extra. Exceptions of other types, which are bugs, always propagate. Ctrl-C gives 130, and SIGTERM during training 143.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):

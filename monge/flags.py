@@ -35,7 +35,9 @@ def bind(verb: Callable[..., object], words: Sequence[str], prog: str) -> tuple[
     def collect(*values: Any, **named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return values, named
 
-    collect.__doc__ = getattr(verb, "func", verb).__doc__  # of the verb itself, if a partial sets its defaults
+    collect.__doc__ = getattr(
+        verb, "func", verb
+    ).__doc__  # a partial that holds defaults has the docstring of the verb inside it
     if {"-h", "--help"} & set(words):
         return tyro.cli(collect, args=list(words), prog=prog)
     box = io.StringIO()

@@ -15,10 +15,10 @@ R = TypeVar("R")
 
 
 class WorkerCrashed(ChildProcessError):
-    """A worker process exited; `shard` is the number of the shard it was processing, None if unknown."""
+    """A worker process crashed; `shard` is the number of the shard it was processing, None if unknown."""
 
     def __init__(self, shard: int | None = None) -> None:
-        super().__init__("fleet: a worker process exited (out of memory?); use fewer workers")
+        super().__init__("fleet: a worker process crashed (out of memory?); use fewer workers")
         self.shard = shard
 
 
@@ -45,7 +45,7 @@ def sequential(function: Callable[[S], R], shards: Iterable[S]) -> Iterator[tupl
 def processes(workers: int, *, start: Callable[[], None] | None = None) -> Fleet:
     """A pool of `workers` processes on this machine, each of which runs `start` first. Function and shards must be picklable.
 
-    WorkerCrashed if a process exits (e.g. out of memory), after the finished shards have been yielded. The processes exit
+    WorkerCrashed if a process crashes (e.g. out of memory), after the finished shards have been yielded. The processes exit
     with this one, even if it is killed, and immediately if the iteration stops early (Ctrl-C, an error). ValueError if
     `workers` is below 1.
     """
@@ -105,7 +105,7 @@ def _initialise_worker(start: Callable[[], None] | None, function: Callable[[Any
 def ray(address: str | None = None, *, workers: int | None = None) -> Fleet:
     """A Ray cluster at `address`, or a local one; runs at most `workers` shards at once, if given. Needs monge[ray].
 
-    WorkerCrashed if workers repeatedly exit on the same shard.
+    WorkerCrashed if workers repeatedly crash on the same shard.
     """
     try:
         import ray as cluster

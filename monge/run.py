@@ -54,9 +54,10 @@ class Interrupted(KeyboardInterrupt):
 def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: bool = False) -> State:
     """Train `recipe` in `directory`, from its last checkpoint if `resume`; return the final state.
 
-    The files on disk are complete at all times. Ctrl-C and SIGTERM save a checkpoint and raise Interrupted. ValueError if the
-    directory is in use, holds a run of another recipe (a resumed run may change the settings in RESUMABLE and in the recipe's
-    `relocatable`), or holds a run and `resume` is False. ArithmeticError if a metric is not finite.
+    After a crash, the checkpoints are complete; at most the last line of metrics.jsonl is truncated. Ctrl-C and SIGTERM save a
+    checkpoint and raise Interrupted. ValueError if the directory is in use, holds a run of another recipe (a resumed run may
+    change the settings in RESUMABLE and in the recipe's `relocatable`), or holds a run and `resume` is False. ArithmeticError
+    if a metric is not finite.
     """
     with (
         _threads(recipe.train.threads),
@@ -209,13 +210,13 @@ def _check_length(directory: Path, state: State, config: TrainConfig) -> None:
 
 
 def _check_constants(path: Path, run: Run[Any]) -> None:
-    """ValueError if constants measured on the data differ from those of the stored run, on which its weights depend."""
+    """ValueError if constants measured on the data or the teacher differ from those of the stored run."""
     stored = read_tensors(path)
     for name in sorted(stored.keys() | run.constants.keys()):
         was, now = stored.get(name), run.constants.get(name)
         if was is None or now is None or not same_constant(was, now):
             raise ValueError(
-                f"{path}: {name} does not match the current data; restore the original data or start a new run"
+                f"{path}: {name} does not match the current data or teacher; restore the original, or start a new run"
             )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 BEARTYPE = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 jaxtyping.install_import_hook(["monge.math", "monge.nets", "monge.objective"], BEARTYPE)
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # without a network, the hub's retries take a minute
 torch.set_num_threads(1)
 settings.register_profile("monge", deadline=None, max_examples=20)
 settings.load_profile("monge")

@@ -89,6 +89,13 @@ def test_an_unknown_command_is_named(words: list[str], capsys: pytest.CaptureFix
     assert ("did you mean 'generate train'?" in shown.err) == (len(words) > 1)
 
 
+def test_an_application_without_a_verb_gives_the_list_of_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("monge: generate needs a verb\n")
+    assert "train" in shown.err
+
+
 @pytest.mark.slow
 def test_a_missing_package_is_named_with_its_extra() -> None:
     script = "import sys; sys.modules['psutil'] = None; from monge.cli import main; sys.exit(main(['prove', 'setup']))"

@@ -90,7 +90,7 @@ def test_sequential_is_lazy() -> None:
 @pytest.mark.slow
 def test_the_exit_of_a_worker_is_reported() -> None:
     with pytest.raises(
-        ChildProcessError, match=r"fleet: a worker process exited \(out of memory\?\); use fewer workers"
+        ChildProcessError, match=r"fleet: a worker process crashed \(out of memory\?\); use fewer workers"
     ):
         list(processes(2)(operator.call, DEADLY))
     assert not multiprocessing.active_children()
@@ -98,14 +98,14 @@ def test_the_exit_of_a_worker_is_reported() -> None:
 
 @pytest.mark.slow
 def test_the_exit_of_a_worker_at_its_start_is_reported() -> None:
-    with pytest.raises(ChildProcessError, match="fleet: a worker process exited"):
+    with pytest.raises(ChildProcessError, match="fleet: a worker process crashed"):
         list(processes(1, start=partial(os._exit, 1))(operator.call, SHARDS))
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
 def test_the_exit_of_a_ray_worker_is_reported(ray_fleet: Fleet) -> None:
-    with pytest.raises(ChildProcessError, match="fleet: a worker process exited"):
+    with pytest.raises(ChildProcessError, match="fleet: a worker process crashed"):
         list(ray_fleet(operator.call, DEADLY))
     assert len(list(ray_fleet(operator.call, SHARDS))) == len(SHARDS)  # the cluster keeps running
 

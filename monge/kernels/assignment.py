@@ -13,12 +13,12 @@ from monge.kernels.compiled import compiled
 
 
 class Assignment(NamedTuple):
-    """A minimum-cost permutation, with its certificate."""
+    """A minimum-cost assignment, with its certificate."""
 
     permutation: np.ndarray
-    """int64 (n,): row i is assigned to column permutation[i]."""
+    """int64 (n,): row i is assigned to column permutation[i]; -1 if it has none."""
     prices: np.ndarray
-    """float64 (n,): the column duals g, in units of cost; the row duals are min_j(cost[i, j] - g[j])."""
+    """float64, one per column: the column duals g, in units of cost; the row duals are min_j(cost[i, j] - g[j])."""
     gap: float
     """Primal minus dual, in units of cost: the assignment is at most this far from the optimum. Non-negative."""
 

@@ -26,7 +26,7 @@ extremes = compiled(_extremes, fastmath={"reassoc"})
 
 @compiled
 def spread(cost, scale, prices):
-    """Return the typical excess cost of a wrong column: a row's mean minus minimum reduced cost, median over a sample."""
+    """Return the typical excess cost of a wrong column: mean minus minimum of a row's reduced costs, median over rows."""
     n = len(prices)
     stride, sample = max(n // 32, 1), min(n, 32)
     above = np.empty(sample)

@@ -1,7 +1,7 @@
 """Exact assignment from any column prices: a greedy claim, then shortest augmenting paths. Jonker & Volgenant 1987.
 
-There may be more columns than rows. Columns that stay free keep their initial price, which must be the same for all of
-them and the maximum. Infinite costs are never assigned, but every row must have a finite cost.
+There may be more columns than rows. Columns that stay free keep their initial price: all of them must have the same
+one, and no column may have a higher price. Infinite costs are never assigned, but every row must have a finite cost.
 
 Costs are read as `scale * cost` in the precision of the prices; `columns[i]` is the column of row i and `rows[j]` the
 row of column j, -1 if free. At every step an assigned row is at the minimum of its reduced costs, so that a complete
@@ -49,8 +49,8 @@ def claim(cost, scale, prices, columns, rows, vacant, free, limit):
 def extend(cost, scale, prices, columns, rows, vacant, free, reals, integers):
     """Assign the free rows one by one along shortest paths of reduced cost; each path scans a row of the matrix at most once.
 
-    Return False if a row cannot be assigned because every path to a free column is infinite. `reals`, three rows of n in
-    the precision of the prices, and `integers`, two rows of int32, are workspace.
+    Return False if a row cannot be assigned because every path to a free column is infinite. `reals`, three rows in
+    the precision of the prices, and `integers`, two rows of int32, are workspace, with an entry per column.
     """
     open_prices, depth, distance = reals[0], reals[1], reals[2:]
     parent, closed = integers[0], integers[1]

@@ -109,7 +109,7 @@ def _array(context, builder, kind, value):
 
 
 def _least(v, values, starts):
-    """Return (minimum of two accumulators, its column, lane-wise minimum, mask of the lanes attaining it, its bits).
+    """Return (minimum of both accumulators, its column, lane-wise minimum, mask of the lanes that attain the first, its bits).
 
     `starts` holds, for each lane, the first column of the block in which its minimum lies.
     """

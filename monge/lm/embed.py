@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -61,11 +62,10 @@ def embed(
     size: int = 1024,
     dropped: list[Dropped] | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """Write the hidden states of all texts to `out`, a row group per `size` texts; yield (parts done, all parts).
+    """Write the hidden states of all texts to `out`, computed in parts of `size` texts; yield (parts done, all parts).
 
     Texts with unusable vectors are appended to `dropped`, or are a ValueError if it is None. Parts are saved in the directory
-    `out`.parts until all are done. ValueError if it holds parts of another embedding or of other texts, or if no text is
-    usable.
+    `out`.parts until all are done. ValueError if it holds parts of another embedding, or if no text is usable.
     """
     parts, fingerprint = out.with_name(f"{out.name}.parts"), embedding.fingerprint()
     parts.mkdir(parents=True, exist_ok=True)
@@ -94,13 +94,19 @@ class Shard:
     keys: Sequence[str]
     texts: Sequence[str]
 
+    @cached_property
+    def name(self) -> str:
+        """The name of its files, which depends on the ids and the texts."""
+        content = json.dumps([self.keys, self.texts]).encode()
+        return f"{self.number:06d}-{blake2b(content, digest_size=8).hexdigest()}"
+
     def path(self, parts: Path) -> Path:
         """The file of the vectors."""
-        return parts / f"{self.number:06d}.parquet"
+        return parts / f"{self.name}.parquet"
 
     def note(self, parts: Path) -> Path:
         """The file that lists unusable texts, if there are any."""
-        return parts / f"{self.number:06d}.json"
+        return parts / f"{self.name}.json"
 
     def dropped(self, parts: Path) -> list[Dropped]:
         """(id, reason) of the unusable texts, as the worker recorded them."""
@@ -108,15 +114,12 @@ class Shard:
         return [(key, reason) for key, reason in json.loads(path.read_text())] if path.exists() else []
 
     def finished(self, parts: Path, fingerprint: dict[str, str], *, drop: bool) -> bool:
-        """True if an earlier command embedded these texts. ValueError if it embedded others or used another model."""
+        """True if an earlier command embedded these texts. ValueError if it used another model or other settings."""
         path, unusable = self.path(parts), {key for key, _ in self.dropped(parts)}
         if not path.exists():
             return drop and len(unusable) == len(self.keys)
-        part, expected = Vectors(path), [key for key in self.keys if key not in unusable]
-        if part.fingerprint != fingerprint or part.ids() != expected:
-            raise ValueError(
-                f"{path}: made from other texts or by another model; remove {parts} or choose another --out"
-            )
+        if Vectors(path).fingerprint != fingerprint:
+            raise ValueError(f"{path}: made by another model or layer; remove {parts} or choose another --out")
         return drop or not unusable
 
 

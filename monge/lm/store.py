@@ -112,7 +112,7 @@ def problem(vectors: Tensor, width: int) -> str | None:
 
 
 def check(where: str, vectors: Float[Tensor, "_ D"], width: int) -> None:
-    """ValueError that begins with `where` if `problem` finds one."""
+    """ValueError, whose message begins with `where`, if `problem` returns a reason."""
     if reason := problem(vectors, width):
         raise ValueError(f"{where}: {reason}; leave the row out or fix its text")
 

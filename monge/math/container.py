@@ -104,7 +104,8 @@ class Additive:
         return torch.cat([content, state[..., -1:]], -1)
 
     def undo(self, state: Float[Tensor, "B N added"]) -> Float[Tensor, "B N channels"]:
-        """The inverse of `apply`: n tokens lie at 1/n, 2/n, ..., 1, and the best-fitting assignment gives each its position.
+        """An estimate of the inverse of `apply`: n tokens lie at 1/n, 2/n, ..., 1, and each gets its position from the
+        assignment that best fits the contents. It is wrong where the content outweighs the sinusoid.
 
         The positions of voids and all priorities cannot be recovered; they are 0.
         """

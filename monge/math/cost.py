@@ -33,7 +33,8 @@ def squared_euclidean(x_0: Shaped[Tensor, "*b n d"], x_1: Shaped[Tensor, "*b m d
 def inner_product(x_0: Shaped[Tensor, "*b n d"], x_1: Shaped[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
     """-x_0 . x_1 of centred points: half the squared distance, minus terms that depend on the row or the column alone.
 
-    These terms do not change the optimal permutation, so exact couplings use this cost: it is cheaper and rounds less.
+    These terms do not change the optimal permutation, so an exact coupling may use this cost instead: it is cheaper and rounds
+    less.
 
     >>> inner_product(torch.tensor([[0.0], [4.0]]), torch.tensor([[0.0], [2.0]]))
     tensor([[-2.,  2.],
@@ -80,7 +81,7 @@ class Units:
 
     @staticmethod
     def measure(x: Float[Tensor, "*b D"], *, per_feature: bool = True) -> "Units":
-        """Mean, and standard deviation per feature (or one for all features). A constant feature has scale 1."""
+        """Mean, and standard deviation per feature, 1 for a constant one; or one standard deviation for all features."""
         flat = x.reshape(-1, x.shape[-1])
         centre = flat.mean(0)
         variance = (flat - centre).square().mean(0)
@@ -117,8 +118,8 @@ class Whitening:
     def measure(x: Float[Tensor, "n D"] | Iterable[Float[Tensor, "_ D"]], *, floor: float = 1e-3) -> "Whitening":
         """Symmetric (ZCA) whitening of vectors, or of a stream of blocks, of which about D rows are in memory at a time.
 
-        Variances are raised by `floor` times their mean, so that constant directions are not amplified. ValueError if there
-        are no vectors or all vectors are identical.
+        Variances are raised by `floor` times their mean, which bounds the amplification of constant directions. ValueError if
+        there are no vectors or all vectors are identical.
         """
         blocks = iter([x]) if isinstance(x, Tensor) else _gathered(x)
         block = next(blocks, None)

@@ -58,10 +58,10 @@ def _in_full_precision(method: Callable[P, R]) -> Callable[P, R]:
 class MinibatchOT:
     """Re-pairs a batch by optimal transport across it. Tong et al. 2302.00482, sec. 3.2; Pooladian et al. 2304.14772.
 
-    epsilon 0 gives the exact permutation, which uses every row once; epsilon > 0, in units of the mean cost, samples
-    each source's target from the entropic plan. `condition` names an entry of cond (2503.10636). For
-    classes, a mismatch adds `weight` times the mean cost; for vectors, this is scaled by their squared distance over its
-    mean. With the default weight, infinity, noise is only re-paired within its class and stays independent of the class.
+    epsilon 0 gives the exact permutation, which uses every row once; epsilon > 0, in units of the mean cost, samples each
+    source's target from the entropic plan. `condition` names an entry of cond (2503.10636). For classes, a mismatch adds
+    `weight` times the mean cost; vectors add `weight` times the mean cost times their squared distance, in units of its mean.
+    With the default weight, infinity, noise is only re-paired within its class and stays independent of the class.
 
     Rows of a pair with a mask are coupled only if their masks are equal, and only existing tokens count in the cost, so
     noise never moves to a sequence of another length. `potentials` of the semidiscrete plan warm-start the exact search;
@@ -73,7 +73,7 @@ class MinibatchOT:
     """
 
     epsilon: float = 0.0
-    cost: Cost | None = None  # default: squared_euclidean, or inner_product if the permutation is the same
+    cost: Cost | None = None  # default: squared Euclidean, by optimal_permutation where that is exact
     condition: str | None = None
     weight: float = math.inf
     potentials: Float[Tensor, "N"] | None = None

@@ -113,8 +113,8 @@ def frechet(x: Shaped[Tensor, "n D"], y: Shaped[Tensor, "m D"]) -> float:
     """Squared Frechet distance between the Gaussians of two sets of features. Heusel et al. 1706.08500, eq. 6.
 
     tr sqrt(A B), where A = U^T U and B = V^T V for centred and scaled features U and V, is the sum of the singular values
-    of U V^T, which is n x m. With more points than features, U and V are replaced by D x D roots. The SVD costs of order
-    min(n, D)^3, and singular covariances need no offset. ValueError for fewer than two points in a set.
+    of U V^T, which is n x m. With more points than features, U and V are replaced by D x D roots. The SVD takes on the
+    order of min(n, D)^3 operations, and singular covariances need no offset. ValueError for fewer than two points in a set.
 
     >>> x = torch.tensor([[0.0], [1.0]])
     >>> round(frechet(x, x + 2), 6)

@@ -78,7 +78,7 @@ def integrate(
 
     An integer, as `times` or as `steps`, means that number of equal steps from 0 to 1. `step` is a solver or its name in
     SOLVERS; default: midpoint. The velocity is called with x in its own dtype and t in float32 or wider. ValueError if a
-    knot is not finite or a velocity does not have the shape of its state.
+    knot is not finite (on an accelerator only checked without gradients) or a velocity does not have the shape of its state.
 
     >>> integrate(lambda x, t: -x, torch.ones(1, 1), steps=10, step="rk4")
     tensor([[0.3679]])
@@ -129,7 +129,7 @@ def knots_of(
         raise ValueError(
             f"integrate: times has shape {tuple(knots.shape)} for {len(x)} samples; give (knots,), or (knots, {len(x)})"
         )
-    # on an accelerator the check waits for the device, so it is skipped in training
+    # on an accelerator the check waits for the device, so it is skipped if gradients are enabled
     if (knots.device.type == "cpu" or not torch.is_grad_enabled()) and not bool(torch.isfinite(knots).all()):
         index = (~torch.isfinite(knots)).nonzero()[0].tolist()
         raise ValueError(f"integrate: times{index} is {float(knots[tuple(index)])}; give finite knots")

@@ -9,7 +9,7 @@ from monge.math.steps import Step, adams_bashforth_2, adams_bashforth_3, dpm_sol
 
 SolverName: TypeAlias = Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3", "dpm2m", "dopri5"]
 
-# name -> (the step for a path, evaluations per step)
+# name -> (the step for a path, evaluations per step; for ab3 after the first one, for dopri5 per attempted one)
 SOLVERS: dict[str, tuple[Callable[[Affine], Step], int]] = {
     "euler": (lambda _: euler, 1),
     "midpoint": (lambda _: midpoint, 2),

@@ -70,7 +70,8 @@ class _Shifted:
 
 @dataclass(frozen=True)
 class Times:
-    """Draws of t. With `stratified`, one draw in each of n equal bins, shuffled, which lowers the variance of the loss.
+    """Draws of t. With `stratified`, one draw in each of n equally probable bins, shuffled, which lowers the variance of the
+    loss.
 
     >>> t = Times(stratified=True)(torch.zeros(4, 2))
     >>> (4 * t).floor().sort().values

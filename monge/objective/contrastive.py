@@ -57,7 +57,8 @@ class Candidates:
 
     def __post_init__(self) -> None:
         shape = self.x.shape[:2]
-        parts = self.cond if self.mask is None else {**self.cond, "candidates": self.mask}
+        parts = {f"cond[{name!r}]": value for name, value in self.cond.items()}
+        parts |= {} if self.mask is None else {"mask": self.mask}
         for name, value in parts.items():
             if value.shape[:2] != shape:
                 raise ValueError(

@@ -21,10 +21,10 @@ B = TypeVar("B", bound=Batch)
 class Run(Generic[B]):
     """An experiment, ready to train.
 
-    `evaluate(model)` returns metrics by name; `fit` calls it at each checkpoint (except after Ctrl-C), with the EMA weights
-    if there is an EMA.
-    `best_by` names the metric that selects the best checkpoint: the lowest value, or the highest if `best_mode` is "max".
-    `constants` are tensors measured on the data, such as units or potentials; they are stored with the run.
+    `evaluate(model)` returns metrics by name; `fit` calls it at each checkpoint (except one saved because of Ctrl-C or
+    SIGTERM), with the EMA weights if there is an EMA. `best_by` names the metric that selects the best checkpoint: the lowest
+    value, or the highest if `best_mode` is "max". `constants` are tensors measured on the data, such as units or potentials;
+    they are stored with the run.
     """
 
     model: nn.Module

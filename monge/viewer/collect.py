@@ -99,7 +99,7 @@ def _training(path: Path, updated: float) -> RunInfo:
 
 
 def _pages(path: Path) -> list[Path]:
-    """The HTML pages of a run; runs.html is the page over all runs."""
+    """The HTML pages of a run, without runs.html, which is the page of all runs."""
     return sorted(page for page in path.glob("*.html") if page.name != "runs.html")
 
 

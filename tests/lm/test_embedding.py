@@ -33,10 +33,12 @@ def test_finished_parts_are_kept_and_another_embedding_is_rejected(language_mode
     steps = embed(KEYS, TEXTS, embedding, out, sequential, size=3)
     assert [next(steps), next(steps)] == [(1, 4), (2, 4)]
     steps.close()  # the interruption
-    with pytest.raises(ValueError, match=r"000000\.parquet: made from other texts or by another model"):
+    with pytest.raises(ValueError, match=r"000000-\w+\.parquet: made by another model or layer"):
         next(embed(KEYS, TEXTS, Embedding(str(language_model), 2), out, sequential, size=3))
-    assert list(embed(KEYS, TEXTS, embedding, out, sequential, size=3)) == [(3, 4), (4, 4)]
+    edited = [TEXTS[0] + " u", *TEXTS[1:]]  # the first part has to be made again, the second is kept
+    assert list(embed(KEYS, edited, embedding, out, sequential, size=3)) == [(2, 4), (3, 4), (4, 4)]
     assert Vectors(out).ids() == KEYS
+    torch.testing.assert_close(rows(out)[KEYS[0]], vectors_of(embedding, edited[:1])[0].half())
     assert Vectors(out).fingerprint["layer"] == "1"
 
 

@@ -35,12 +35,12 @@ def states(
     workers: int = 1,
     ray: str | None = None,
 ) -> None:
-    """Store hidden states of a teacher, for any number of trainings with `monge compress train --states`.
+    """Store hidden states of a teacher, for any number of training runs with `monge compress train --states`.
 
     Args:
         teacher: Causal language model: a directory, a GGUF file, a packaged model such as smollm2-135m, or a name on the hub.
         data: Text file, or folder of .txt, .md and .rst files.
-        layers: Depths at which to take states, where depth k is the input of layer k: --start and --end of the training;
+        layers: Depths at which to take states, where depth k is the input of layer k: --start and --end of the training run;
             --waypoints needs all depths in between. The last depth, after all layers, saves half of the teacher's work in
             --method kl.
         out: Directory to create. Parts are saved in OUT.parts, so an interrupted command can be run again to continue.
@@ -61,7 +61,8 @@ def states(
     size = sum(file.stat().st_size for file in out.iterdir())
     console.print(
         f"{ids.numel()} tokens, {size / 1e9:.2g} GB: {out}; next: monge compress train --teacher {quote(teacher)} "
-        f"--data {quote(str(data))} --states {quote(str(out))}"
+        f"--data {quote(str(data))} --states {quote(str(out))} --length {length} "
+        + " ".join(f"--{name} {layer}" for name, layer in zip(("start", "end"), sorted(set(layers)), strict=False))
     )
 
 
@@ -100,7 +101,7 @@ def export(run: tyro.conf.Positional[Path], *, out: Path, checkpoint: str = "bes
         checkpoint: Checkpoint to export: best, last, or a step.
         merge: Replace the time modulation by constants and, with parallel branches, merge the gates into the output
             projections, so that the model has fewer parameters. The solver and its number of steps are then fixed to those of
-            the training: Euler, with one step per layer of the flow.
+            the training run: Euler, with one step per layer of the flow.
     """
     ensure_new(out)
     from monge.apps.compress.graft import graft
@@ -111,7 +112,7 @@ def export(run: tyro.conf.Positional[Path], *, out: Path, checkpoint: str = "bes
     if merge and (recipe.solver, recipe.flow_steps) != ("euler", steps):
         raise ValueError(
             f"--merge needs a flow trained with --solver euler --flow-steps {steps}; "
-            f"{run} has {recipe.flow_steps} {recipe.solver}"
+            f"{run} was trained with --solver {recipe.solver} --flow-steps {recipe.flow_steps}"
         )
     model = prepared.language_model.model
     before = sum(parameter.numel() for parameter in model.parameters())

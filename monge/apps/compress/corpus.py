@@ -51,7 +51,7 @@ def corpus(path: Path, tokenizer: Any, length: int) -> Corpus:
 
 
 def ensure_exists(path: Path) -> None:
-    """ValueError if there is no text at `path`. Called before a model is loaded."""
+    """ValueError if `path` does not exist. Called before a model is loaded."""
     if not path.exists():
         raise ValueError(f"--data {path}: no such file or folder; apt install python3.11-doc, or give a text file")
 

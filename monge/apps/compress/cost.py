@@ -37,7 +37,7 @@ def cost_of(model: nn.Module, ids: Int[Tensor, "1 N"], *, new_tokens: int = 16, 
     reading = min(_seconds(lambda: causal(input_ids=ids, use_cache=False), ids) for _ in range(rounds))
 
     def generating(count: int) -> float:
-        options = {"do_sample": False, "min_new_tokens": count, "max_new_tokens": count}
+        options = {"do_sample": False, "min_new_tokens": count, "max_new_tokens": count, "use_cache": True}
         return min(_seconds(lambda: causal.generate(ids, **options), ids) for _ in range(rounds))
 
     first, all_tokens = generating(1), generating(new_tokens)

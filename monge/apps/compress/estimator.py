@@ -58,7 +58,7 @@ class Estimator(nn.Module):
 
     @torch.no_grad()
     def start_from_features(self, affine: AffineMap) -> "Estimator":
-        """Set the velocity to an affine map of `features`, whose parts are merged into the layer's output projections.
+        """Set the velocity to an affine map of `features`: its part for the state is A; the output projections absorb the rest.
 
         ValueError unless there are an affine part and one layer, whose branches are parallel.
         """

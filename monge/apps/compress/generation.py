@@ -1,4 +1,4 @@
-"""Generation by a shorter model, which can fail where likelihood does not: repetition, brackets, one-digit sums."""
+"""Quality of a shortened model's generation, which may degrade where its perplexity does not: repetition, brackets, sums."""
 
 import re
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ class Generation(NamedTuple):
     repetition: float
     """Fraction of 4-grams of tokens that occurred before in the same continuation."""
     brackets: float
-    """Fraction of closing brackets that close the innermost open one, prompt included; nan if the continuation has no closing
-    brackets."""
+    """Fraction of closing brackets that close the innermost open one, prompt included; nan if no continuation has a closing
+    bracket."""
     sums: float
     """Fraction of one-digit sums that are completed correctly after two examples."""
 
@@ -28,7 +28,7 @@ class Generation(NamedTuple):
 def generation(
     model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, new_tokens: int = 48, sums: int = 16
 ) -> Generation:
-    """Greedy continuations of the prompts by at most `new_tokens` tokens, and of at most `sums` of the sums in SUMS."""
+    """Measures of greedy continuations of the prompts, by at most `new_tokens` tokens, and of at most `sums` of the SUMS."""
     repeated, matched = [], []
     for prompt in prompts:
         ids = _continued(model, tokenizer, prompt, new_tokens)

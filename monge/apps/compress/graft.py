@@ -13,8 +13,8 @@ from monge.math.solve import integrate
 class FlowLayer(nn.Module):
     """Integrates the estimator's velocity over `steps` steps of `solver`. Wu et al. 2505.14513, alg. 3.
 
-    Each evaluation of the velocity has its own keys and values in a cache: the first those of the layer's own index, the
-    others those after the last layer of the model, which has `depth` layers.
+    Each evaluation of the velocity has its own keys and values in a cache: the first at the layer's own index, the others
+    after that of the model's last layer. `depth` is the model's number of layers.
     """
 
     def __init__(self, estimator: Estimator, depth: int, *, steps: int = 1, solver: str = "euler") -> None:
@@ -62,7 +62,7 @@ def graft(
     """Replace blocks [start, end) of a causal model by the flow, in place; return the flow layer."""
     layer = FlowLayer(estimator, len(blocks_of(model)) - (end - start) + 1, steps=steps, solver=solver)
     replace_blocks(model, start, end, layer)
-    if not estimator.blocks:  # it stores nothing in a cache, whose layer 0 tells the length of the text
+    if not estimator.blocks:  # it caches nothing, but transformers reads the cached length from layer 0: close the gap
         for block in blocks_of(model)[start + 1 :]:
             for part in block.modules():
                 if isinstance(getattr(part, "layer_idx", None), int):

@@ -45,7 +45,7 @@ def parts_of(layer: nn.Module) -> Parts:
 
 
 class Modulation(nn.Module):
-    """Six modulation vectors as functions of time, zero at first. `rank` factorises the last map.
+    """Six modulation vectors as functions of time, initialised to zero. `rank` factorises the last map.
 
     With `durations`, they also depend on the duration of the step, for `MeanFlow`.
     """
@@ -83,9 +83,9 @@ class Constant(nn.Module):
 class Modulated(nn.Module):
     """The displacement of the state by a transformer layer, in two branches that are modulated as functions of time.
 
-    The input of each branch is scaled and shifted, and its output is scaled. The six modulation vectors are zero at first,
-    so that the layer starts as it was (DiT, Peebles & Xie 2212.09748, fig. 3; with parallel branches, Wu et al. 2505.14513,
-    fig. 1c). `rank` factorises the modulation.
+    The input of each branch is scaled and shifted, and its output is scaled. The six modulation vectors are initialised to
+    zero, so that the layer is unchanged at first (DiT, Peebles & Xie 2212.09748, fig. 3; with parallel branches, Wu et al.
+    2505.14513, fig. 1c). `rank` factorises the modulation.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ def select(
     device: str = "auto",
     seed: int = 0,
 ) -> None:
-    """Measure which layers can be replaced: five criteria that need no training, for all ranges of a number of layers.
+    """Measure which layers can be replaced: five criteria that need no training, for all ranges of the given sizes.
 
     Args:
         teacher: Causal language model: a directory, a GGUF file, a packaged model such as smollm2-135m, or a name on the hub.
@@ -114,8 +114,8 @@ def evaluate(
         run: Run directory.
         limit: Number of held-out sequences.
         checkpoint: Checkpoint to evaluate: best, last, or a step.
-        flow_steps: Numbers of solver steps to evaluate; those of the training by default.
-        solvers: Solvers to evaluate, with each number of steps; that of the training by default.
+        flow_steps: Numbers of solver steps to evaluate; those used in training by default.
+        solvers: Solvers to evaluate, with each number of steps; the one used in training by default.
         prompts: Number of held-out texts to continue by 48 tokens; 0 leaves out generation.
         select: File select.json of `monge compress select` on the same teacher, for the number of layers whose removal costs as
             much as the flow.

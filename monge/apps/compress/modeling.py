@@ -91,7 +91,7 @@ class FlowForCausalLM(PreTrainedModel):
         return self.base(*arguments, **keywords)
 
     def generate(self, *arguments: Any, **keywords: Any) -> Any:
-        """transformers' generate, with a key-value cache by default."""
+        """transformers' generate; with a key-value cache unless the model's configuration disables it."""
         return self.base.generate(*arguments, **keywords)
 
 

@@ -81,7 +81,7 @@ class Compress:
     """Divide each dimension by its root mean square displacement in the losses on states (all but kl)."""
     init: Literal["map", "joint", "layer", "average", "random"] = "map"
     """Start: the least-squares map with closed gates (map); least squares over the map and the output projections of one layer
-    (joint); or no map, and the replaced layers, their average, or random weights."""
+    (joint); or a zero map, with copies of the replaced layers, their average, or random weights."""
     rank: int | None = 16
     """Rank of the time modulation; None for full matrices."""
     ridge: float = 1e-3
@@ -121,7 +121,9 @@ class Compress:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if (self.then is None) != (self.then_after == 0) or not 0 <= self.then_after < self.train.steps:
-            raise ValueError(f"--then {self.then} --then-after {self.then_after}: give both, with fewer than --steps")
+            raise ValueError(
+                f"--then {self.then} --then-after {self.then_after}: give both, with --then-after from 1 to below --steps"
+            )
         if self.waypoints and self.method != "sfm":
             raise ValueError(f"--waypoints has no effect with --method {self.method}; use --method sfm")
         if self.scale_dimensions and self.method == "kl":
@@ -140,7 +142,7 @@ class Compress:
             raise ValueError(f"--layers {self.layers} needs as many steps; give --flow-steps {self.layers} or more")
         if self.layers > 1 and self.solver not in ("euler", "midpoint"):
             raise ValueError(
-                f"--solver {self.solver} evaluates the next layer at the end of a step; use euler with several --layers"
+                f"--solver {self.solver} mixes evaluations of several layers in a step; use euler or midpoint"
             )
         if self.layers > 1 and self.method not in ("kl", "regress"):
             raise ValueError(

@@ -26,7 +26,7 @@ def without(model: nn.Module, layers: Iterable[int]) -> nn.Module:
 
 
 def least_influential(influence: Float[Tensor, "layers"], count: int) -> list[int]:
-    """The `count` layers with the smallest block influence, in order. ShortGPT, Men et al. 2403.03853, sec. 3."""
+    """The `count` layers with the smallest block influence, in ascending order. ShortGPT, Men et al. 2403.03853, sec. 3."""
     return sorted(influence.argsort()[:count].tolist())
 
 
@@ -53,7 +53,7 @@ def replace_me(
     epochs: int = 10,
     size: int = 4,
 ) -> nn.Module:
-    """The model without layers [start, end), after a linear map of the feed-forward output of layer start - 1.
+    """The model without layers [start, end), with a linear map applied to the feed-forward output of layer start - 1.
 
     The map minimises, over the tokens of `ids`, the squared or the cosine distance to the state before layer `end`, and is
     merged into the output projection. The first token of each sequence is left out. Training-free for "squared", in closed

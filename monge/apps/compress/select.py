@@ -31,7 +31,8 @@ class Criteria(NamedTuple):
     recoupling: Float[Tensor, "batches L L"]
     """Recoupling ratio R between the states before layer m and before layer n, per batch. Wu et al. 2505.14513, eq. 7."""
     angle: Float[Tensor, "L L"]
-    """Mean angle between these states over pi, over all tokens; UIDL (2403.17887, eq. 5) takes the last of each sequence."""
+    """Angle between these states divided by pi, mean over all tokens; UIDL (2403.17887, eq. 5) takes the last of each
+    sequence."""
     influence: Float[Tensor, "L-1"]
     """Block influence of each layer: 1 minus the mean cosine of its input and output. ShortGPT 2403.03853, eq. 1."""
     maps: dict[Range, AffineMap]

@@ -1,4 +1,4 @@
-"""Hidden states of a teacher on disk: computed once, by any number of workers, and read by any number of trainings."""
+"""Hidden states of a teacher on disk: computed once, by any number of workers, and read by any number of training runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class States:
     """The states of a teacher at several depths, for the first sequences of a text, in a directory written by `write`."""
 
     vectors: Ragged
-    """For each sequence, the states of a token at all depths, concatenated."""
+    """For each sequence, one vector per token: its states at all depths, concatenated."""
 
     def __len__(self) -> int:
         return len(self.vectors)

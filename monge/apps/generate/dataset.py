@@ -107,7 +107,8 @@ class Dataset:
 
 
 def _every_class_in_training(training: Tensor, rest: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The split, with an item of each class that had no training item swapped for one of the most frequent class."""
+    """The split after each class without a training item has received one of its held-out items, in exchange for a training
+    item of the most frequent class."""
     counts = torch.bincount(labels[training], minlength=int(labels.max()) + 1)
     training, rest = training.clone(), rest.clone()
     for label in (counts == 0).nonzero()[:, 0].tolist():
@@ -163,7 +164,7 @@ def check_distinct(where: str, values: np.ndarray) -> None:
     rounded = values.astype(np.float64)
     if np.abs(rounded).max(initial=0) > 2**53 and len(np.unique(rounded)) < len(np.unique(values)):
         raise ValueError(
-            f"{where} holds numbers near {rounded.flat[0]:.0f} that float64 cannot distinguish; "
+            f"{where} holds numbers of up to {np.abs(rounded).max():.0f} that float64 cannot distinguish; "
             "drop it if it identifies the rows, or subtract an offset"
         )
 

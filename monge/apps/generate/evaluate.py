@@ -30,7 +30,8 @@ MIN_SAMPLES = 6
 
 
 class Classifier(nn.Module):
-    """A small classifier, trained on the training split only; its last hidden layer is the feature space of the metrics."""
+    """A small classifier, trained on the training split only; its last hidden layer is the feature space of the Frechet
+    distance, KID and the manifold metrics."""
 
     def __init__(self, dimension: int, classes: int, *, features: int = 64) -> None:
         super().__init__()
@@ -87,7 +88,8 @@ class Evaluator:
         return Evaluator(x, y, classifier, classifier.accuracy(y, held_out.labels))
 
     def features(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B features"]:
-        """The features in which distributions are compared: the classifier's hidden layer or, without one, the data."""
+        """The features for the Frechet distance, KID and the manifold metrics: the classifier's hidden layer or, without one,
+        the data."""
         return x if self.classifier is None else self.classifier.body(x)
 
     def rows(self, fake: Float[Tensor, "B D"], labels: Int[Tensor, "B"] | None, *, splits: int = 4) -> dict[str, Row]:

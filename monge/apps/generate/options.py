@@ -42,7 +42,7 @@ DEFAULT_DEVICE = DeviceOptions()
 
 
 def check_guidance(weight: float, interval: tuple[float, float], weak: str | None) -> None:
-    """ValueError for guidance options that are invalid or have no effect."""
+    """ValueError for a weight that is not finite, an interval whose ends are not in order, or `weak` with weight 1."""
     if not math.isfinite(weight):
         raise ValueError(f"--guidance {weight}: give a finite number; 1 disables guidance")
     if not interval[0] < interval[1]:

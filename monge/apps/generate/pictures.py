@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-LEFT, RIGHT = "#8a8f98", "#1f5fbf"  # colours of the source and the target in every picture
+LEFT, RIGHT = "#8a8f98", "#1f5fbf"  # grey for the first cloud and for reference lines, blue for all other clouds
 PAIRS = 4  # maximum number of column pairs in the picture of a table
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points under a title, coloured by class if they have labels."""
+    """Points under a title, coloured by class if they have labels of 2 to 10 classes."""
 
     x: Float[Tensor, "n D"]
     title: str
@@ -31,7 +31,7 @@ def clouds(
 ) -> Path:
     """Plot the states side by side with common limits, one row for each of the first `pairs` coordinate pairs; return `path`.
 
-    If `columns` names the coordinates, each has its own limits and label. Otherwise all axes have the same scale.
+    If `columns` names the coordinates, each has its own limits and label. Otherwise all axes of a row have the same scale.
     """
     width = states[0].x.shape[1]
     shown = [(start, (start + 1) % width) for start in range(0, width, 2)][:pairs]

@@ -54,7 +54,7 @@ class SearchConfig:
     """Command of an installed Lean; empty for the WebAssembly build."""
     limits: Limits = field(default_factory=Limits)
     run: str = field(default_factory=lambda: secrets.token_hex(4))
-    """Prefix of the ids of states, different for each run."""
+    """Prefix of the ids of states: random, or in an iteration the run's directory."""
 
     def __post_init__(self) -> None:
         for name in self.policies:

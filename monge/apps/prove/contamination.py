@@ -28,7 +28,7 @@ def normalised(theorem: Theorem) -> tuple[str, ...]:
 
 
 def similarity(first: Sequence[str], second: Sequence[str]) -> float:
-    """The Jaccard similarity of two statements' sets of three consecutive tokens.
+    """The Jaccard similarity of two statements' sets of token trigrams.
 
     >>> similarity("abcd", "abcd"), similarity("abcd", "xyz")
     (1.0, 0.0)

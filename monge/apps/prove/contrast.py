@@ -40,14 +40,14 @@ class Group:
 
 @dataclass
 class Counts:
-    """Numbers of states, as the contrastive sampler sees them."""
+    """Numbers of theorems and states that the contrastive sampler uses or leaves out."""
 
     theorems: int = 0
     """Theorems with at least one positive state."""
     contrasted: int = 0
-    """Those of them that have negative states too; the others give only negatives of other theorems."""
+    """Those of them that also have negative states; the others are contrasted with states of other theorems only."""
     positives: int = 0
-    """Distinct positive states, by theorem."""
+    """Positive states, distinct within each theorem."""
     siblings: int = 0
     """Negative states that share a parent with a positive one."""
     negatives: int = 0
@@ -163,7 +163,7 @@ class Sampler:
         }
         if not groups or not len(self.all):
             raise ValueError(
-                "no proof with other states beside it; add runs of `monge prove search` that prove theorems"
+                "no proved theorem, or no states off the paths of proofs; add runs of `monge prove search` that prove theorems"
             )
 
     def batch(self, size: int, generator: np.random.Generator) -> ContrastBatch:

@@ -1,4 +1,4 @@
-"""A policy without a network: tactics that were tried on similar states, with the names of hypotheses substituted."""
+"""A policy without a network: tactics that led to proofs from similar states, with the names of hypotheses substituted."""
 
 import math
 import re
@@ -62,7 +62,7 @@ def features(goal: Parsed) -> Counter[str]:
 
 
 class Copying:
-    """Suggests the tactics of the most similar states in `pairs` of state and tactic, most similar first.
+    """Suggests the tactics of the most similar states in `pairs` of state and tactic, most likely first.
 
     The similarity is the cosine of the features' TF-IDF vectors; its softmax over all pairs, at `temperature`, summed over
     equal tactics, is the probability of a tactic. ValueError without pairs.

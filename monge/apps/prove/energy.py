@@ -63,7 +63,7 @@ class StateEnergy:
     spectral_norm: bool = False
     """Give each hidden layer a spectral norm of 1."""
     loss: Literal["infonce", "margin"] = "infonce"
-    """Contrastive loss: cross-entropy of the positive state among all (infonce), or a hinge loss (margin)."""
+    """Contrastive loss: cross-entropy of the positive state against its negatives (infonce), or a hinge loss (margin)."""
     negatives: int = 7
     """Number of negative states for each positive one."""
     mix: tuple[float, float, float] = (0.3, 0.4, 0.3)
@@ -99,7 +99,7 @@ class StateEnergy:
             )
 
     def build(self) -> Run[ContrastBatch]:
-        """Read the runs and the embeddings, and assemble the run. ValueError without proofs beside other states."""
+        """Read the runs and the embeddings, and assemble the run. ValueError without proofs or negative states."""
         training, held_out, vectors, _ = self.data()
         contrast = InfoNCE() if self.loss == "infonce" else Margin()
 

@@ -1,10 +1,8 @@
 """The recipe of a tactic policy: a causal language model, fine-tuned on states and the tactics that led to proofs."""
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,14 +10,13 @@ import torch
 from torch import nn
 from tyro.conf import OmitArgPrefixes, Suppress
 
-from monge.apps.prove.lm.prompt import completion, prompt
-from monge.apps.prove.packing import Example, batch_of, example, packed
-from monge.apps.prove.pairs import Counts, TacticPair, check_splits, pairs_of
-from monge.lm.load import causal
-from monge.lm.store import DTYPES, Dtype
-from monge.math.random import seeded, split_of
+from monge.apps.prove.examples import Data
+from monge.apps.prove.lm.prompt import Goals
+from monge.apps.prove.packing import Example, batch_of, packed
+from monge.apps.prove.pairs import check_splits
+from monge.lm.store import Dtype
+from monge.math.random import seeded
 from monge.objective.next_token import NextToken, Tokens
-from monge.pretrain import END, neox, tokenizer_of
 from monge.run import fingerprint
 from monge.runs import Opened
 from monge.training.batches import shuffled
@@ -45,9 +42,13 @@ class FineTune:
     """Causal language model to start from: a directory, a packaged model such as smollm2-135m, or a name on the hub; a new,
     small GPT-NeoX by default."""
     pair_share: float = 0.4
-    """Share of the training examples that come from --pairs, drawn at random."""
+    """Share of the examples that are drawn from --pairs, if there are runs too; less if --pairs has too few."""
     validation_share: float = 0.1
     """Share of the theorems whose pairs are held out."""
+    goals: Goals = "first"
+    """Goals of a state in the prompt: all, or the first, on which most tactics act. The model's config.json records it."""
+    renamed_copies: int = 0
+    """Copies of each training pair in which hypotheses and variables are renamed at random, in addition to the pair itself."""
     rank: int | None = None
     """Rank of LoRA; None trains all weights."""
     alpha: float = 64.0
@@ -57,7 +58,7 @@ class FineTune:
     modules: tuple[str, ...] = MODULES
     """Linear layers that get LoRA."""
     vocabulary: int = 2048
-    """Number of tokens of a model from scratch."""
+    """Maximum vocabulary size of a model from scratch."""
     width: int = 256
     """Hidden size of a model from scratch."""
     depth: int = 4
@@ -90,7 +91,7 @@ class FineTune:
             object.__setattr__(self, "base", str(Path(self.base).resolve()))
         for name, least in (
             *(("length", 2), ("batch_size", 1), ("eval_examples", 1)),
-            *(("vocabulary", 1), ("depth", 1), ("heads", 1)),
+            *(("vocabulary", 1), ("depth", 1), ("heads", 1), ("renamed_copies", 0)),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -100,14 +101,16 @@ class FineTune:
             )
         if self.dtype != "float32" and self.rank is None:
             raise ValueError(f"--dtype {self.dtype} rounds small updates away unless --rank is given; train in float32")
-        for name in ("pair_share", "validation_share", "dropout"):
+        for name in ("pair_share", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share must be between 0 and 1, got {self.validation_share}")
         if self.rank is not None and (self.rank < 1 or not self.base):
             raise ValueError(f"--rank {self.rank}: LoRA needs a rank of at least 1 and a pretrained --base")
 
     def build(self) -> Run[Tokens]:
-        """Read the pairs, load the base, and assemble the run. ValueError without runs and pairs."""
+        """Read the pairs, load the base, and assemble the run. ValueError if there are neither runs nor pairs."""
         if not self.runs and not self.pairs:
             raise ValueError("no training data; give directories of runs, or --pairs FILE")
         data = Data(self)
@@ -150,109 +153,6 @@ class FineTune:
             return get_peft_model(model.requires_grad_(False), adapted)  # pyright: ignore[reportReturnType, reportArgumentType]
         except ValueError as error:
             raise ValueError(f"--modules: {error}") from None
-
-
-@dataclass
-class Data:
-    """The pairs of a recipe as examples, and the model that learns them."""
-
-    recipe: FineTune
-
-    @cached_property
-    def _read(self) -> tuple[list[TacticPair], dict[str, Counts]]:
-        recipe = self.recipe
-        return pairs_of([Path(run) for run in recipe.runs], [Path(file) for file in recipe.pairs])
-
-    @property
-    def counts(self) -> dict[str, Counts]:
-        """The number of rows read, left out and kept, by source."""
-        return self._read[1]
-
-    @cached_property
-    def split(self) -> dict[str, list[TacticPair]]:
-        """The pairs for training and for validation, split by theorem; those of --pairs are a random sample of their share.
-
-        ValueError if a split is empty.
-        """
-        recipe, (pairs, _) = self.recipe, self._read
-        shares = {"validation": recipe.validation_share, "training": 1 - recipe.validation_share}
-        published = [pair for pair in pairs if pair.source in recipe.pairs]
-        own = [pair for pair in pairs if pair.source not in recipe.pairs]
-        if own and published:
-            count = min(len(published), round(recipe.pair_share / (1 - recipe.pair_share) * len(own)))
-            chosen = torch.randperm(len(published), generator=seeded(recipe.train.seed, 3))[:count]
-            published = [published[k] for k in sorted(chosen.tolist())]
-        parts: dict[str, list[TacticPair]] = {"training": [], "validation": []}
-        for pair in [*own, *published]:
-            parts[split_of(pair.theorem, shares)].append(pair)
-        for name, part in parts.items():
-            if not part:
-                raise ValueError(
-                    f"no pairs for {name} among {len(pairs)}; give more runs or another --validation-share"
-                )
-        return parts
-
-    @cached_property
-    def loaded(self) -> tuple[Any, Any]:
-        """The model and its tokenizer: the base, or a new GPT-NeoX whose tokenizer is trained on the training pairs."""
-        recipe = self.recipe
-        if recipe.base:
-            base = causal(recipe.base, dtype=DTYPES[recipe.dtype])
-            if base.positions is not None and base.positions < recipe.length:
-                raise ValueError(
-                    f"--length {recipe.length}: {recipe.base} has {base.positions} positions; give at most that many"
-                )
-            return base.model, base.tokenizer
-        from transformers import PreTrainedTokenizerFast
-
-        texts = [text for pair in self.split["training"] for text in (prompt(pair.state), completion(pair.tactic))]
-        tokenizer = tokenizer_of(texts, recipe.vocabulary)
-        end = tokenizer.token_to_id(END)
-        model = neox(tokenizer.get_vocab_size(), recipe.width, recipe.depth, recipe.heads, recipe.length, end)
-        fast = PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, eos_token=END, pad_token=END, model_max_length=recipe.length
-        )
-        return model, fast
-
-    @property
-    def model(self) -> Any:
-        """The model without adapters."""
-        return self.loaded[0]
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer of the model."""
-        return self.loaded[1]
-
-    @property
-    def pad(self) -> int:
-        """The token id of padding."""
-        return self.tokenizer.pad_token_id
-
-    @cached_property
-    def training(self) -> list[Example]:
-        """The training examples, without pairs whose tactic alone is too long."""
-        return [one for _, one in self._examples("training")]
-
-    @cached_property
-    def held_out(self) -> list[Example]:
-        """The held-out examples."""
-        return [one for _, one in self._examples("validation")]
-
-    def held_out_by_source(self) -> dict[str, list[Example]]:
-        """The held-out examples of each source."""
-        parts: dict[str, list[Example]] = defaultdict(list)
-        for pair, one in self._examples("validation"):
-            parts[pair.source].append(one)
-        return parts
-
-    def _examples(self, split: str) -> list[tuple[TacticPair, Example]]:
-        pairs = self.split[split]
-        tokenized = [example(self.tokenizer, pair.state, pair.tactic, self.recipe.length) for pair in pairs]
-        kept = [(pair, one) for pair, one in zip(pairs, tokenized, strict=True) if one is not None]
-        if not kept:
-            raise ValueError(f"--length {self.recipe.length}: every tactic for {split} is longer; give more tokens")
-        return kept
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ def iterate(
     base: tyro.conf.Suppress[Iteration | None] = None,
 ) -> None:
     """Alternate search and training: each round searches the training theorems, trains a policy and an energy on all data so
-    far, and proves the test theorems with each. Run it again to continue after an interruption.
+    far, and searches the test theorems with each arm. Run it again to continue after an interruption.
 
     Args:
         out: Directory of the iteration; created if needed.
@@ -56,7 +56,7 @@ def iterate(
             train(one)
             found = pipeline.evaluate(one)
             proved = ", ".join(f"{name} {sum(r.proved for r in rows)}" for name, rows in found.items())
-            console.print(f"round {number}: of {len(pipeline.test)} test theorems: {proved}")
+            console.print(f"round {number}: proved of {len(pipeline.test)} test theorems: {proved}")
             content = report(settings, out, number + 1)
             write_json(out / "report.json", content)
             write_text(out / "report.md", markdown(content))
@@ -66,7 +66,7 @@ def iterate(
 
 
 def train(one: Round) -> None:
-    """Train the policy and the energy of a round, from those steps on that are not complete."""
+    """Train the policy and the energy of a round; complete steps are skipped."""
     settings, runs = one.settings, tuple(one.data())
     policy, states, trained = (one.directory / name for name in ("policy", "states", "energy"))
     if not (policy / "policy.json").exists():

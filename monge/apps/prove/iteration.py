@@ -39,12 +39,12 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Its name in the report, and in paths."""
+        """Its name in the report; in paths, - replaces +."""
         return self.policy + "+energy" * self.energy + ("" if self.order == "best" else f"-{self.order}")
 
     @property
     def fixed(self) -> bool:
-        """True if it does not depend on the round."""
+        """True if it depends on no trained model."""
         return "local" not in self.policy and not self.energy
 
 
@@ -153,7 +153,7 @@ def toml(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def text(settings: Iteration) -> str:
-    """The settings as a TOML file, without those that the rounds set themselves."""
+    """The settings as a TOML file, without the searches' run id and the fine-tuning's runs and pairs."""
     content = json.loads(json.dumps(asdict(settings), default=str))
     content["search"].pop("run")
     for name in ("runs", "pairs"):
@@ -183,11 +183,12 @@ class Round:
 
     def arm(self, arm: Arm) -> Path:
         """The run of an arm on the test theorems."""
-        return (self.out / "fixed" if arm.fixed else self.directory) / arm.name.replace("+", "-")
+        fixed = arm.fixed and (self.settings.written or "copy" not in arm.policy)
+        return (self.out / "fixed" if fixed else self.directory) / arm.name.replace("+", "-")
 
 
 class Pipeline:
-    """Runs the steps of all rounds. `say` is called with a line about each step."""
+    """Runs the searches and replays of all rounds. `say` is called with a line about each one that is not complete."""
 
     def __init__(
         self, settings: Iteration, out: Path, fleets: Callable[[], Fleet], *, say: Callable[[str], None] = print
@@ -202,8 +203,8 @@ class Pipeline:
         near = [] if settings.allow_overlap else list(overlaps(train, test))
         if near:
             raise ValueError(
-                f"{len(near)} training theorems are nearly test theorems, such as {near[0].train} and {near[0].test}; "
-                "remove them, or set allow_overlap = true"
+                f"{len(near)} pairs of a training and a test theorem are nearly the same, such as {near[0].train} and "
+                f"{near[0].test}; remove the training theorems, or set allow_overlap = true"
             )
         return train, test
 
@@ -226,12 +227,12 @@ class Pipeline:
         theorems = [entry.theorem for entry in entries]
         done = len(results(out)) if out.is_dir() else 0
         if done < len(theorems):
-            self.say(f"{out.relative_to(self.out)}: {len(theorems) - done} of {len(theorems)} theorems")
+            self.say(f"{out.relative_to(self.out)}: {len(theorems) - done} of {len(theorems)} theorems to do")
         source = Source(self.settings.theorems, split)
         return run(config, theorems, out, fleets=self.fleets, source=source, proofs=proofs, resume=done > 0)
 
     def named(self, config: SearchConfig, out: Path) -> SearchConfig:
-        """The settings with an id for the run that depends on its directory alone, so that reports can be repeated."""
+        """The settings with an id for the run that depends on its directory alone, so that reports are reproducible."""
         return replace(config, run=out.relative_to(self.out).as_posix().replace("/", "."))
 
     def replay(self) -> None:

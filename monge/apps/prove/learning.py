@@ -66,9 +66,10 @@ def finetune(
     model.save_pretrained(out / "model")
     data.tokenizer.save_pretrained(out / "model")
     rows = as_rows(data.counts)
-    sizes = {"training": len(data.training), "held-out": len(data.held_out)}
+    sizes = {"training": len(data.training) - data.num_renamed, "held-out": len(data.held_out)}
     used = sum(map(len, data.split.values()))
     sizes |= {"too long": used - sum(sizes.values()), "not sampled": sum(row["kept"] for row in rows) - used}
+    sizes["renamed"] = data.num_renamed
     write_json(out / "policy.json", {"sources": rows, "examples": sizes, "held-out loss": losses})
     table = Table(title=f"{sizes['training']} examples for training, {sizes['held-out']} held out")
     for name in (*rows[0], "held-out loss"):
@@ -166,7 +167,7 @@ def energy(
 
 
 def _columns(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
-    """A table with a column for each mapping, and a row for each of their keys."""
+    """A table with a column for each mapping, and a row for each key of the first."""
     table = Table("", title=title)
     for name in columns:
         table.add_column(name, justify="right")

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from monge.apps.prove.lm.prompt import completion, prompt_ids
+from monge.apps.prove.lm.prompt import Goals, completion, prompt_ids
 from monge.math.random import seeded
 from monge.objective.next_token import Tokens
 
 OPEN = 64
-"""Number of sequences with free space that are kept open while texts are packed."""
+"""Maximum number of sequences that are kept open while examples are packed."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Example:
     """Number of tokens of the prompt, which are not learned."""
 
 
-def example(tokenizer: Any, state: str, tactic: str, length: int) -> Example | None:
+def example(tokenizer: Any, state: str, tactic: str, length: int, goals: Goals = "all") -> Example | None:
     """The tokens of a pair, at most `length`: a prompt that is too long is cut at its start.
 
     None if the tactic alone leaves no room for a prompt.
@@ -35,7 +35,7 @@ def example(tokenizer: Any, state: str, tactic: str, length: int) -> Example | N
     room = length - len(after)
     if room < 1:
         return None
-    before = prompt_ids(tokenizer, state, room)
+    before = prompt_ids(tokenizer, state, room, goals)
     return Example((*before, *after), len(before))
 
 

@@ -26,7 +26,7 @@ class TacticPair(NamedTuple):
     state: str
     tactic: str
     theorem: str
-    """Identifies the theorem, in the split into training and validation."""
+    """Hash that identifies the theorem; the split into training and validation depends on it."""
     source: str
     """The run or file that it comes from."""
 
@@ -44,7 +44,7 @@ class Counts:
     forbidden: int = 0
     """Positive rows whose tactic uses sorry, admit, stop or native_decide."""
     unreadable: int = 0
-    """Positive rows whose tactic would be cut off when it is read from an answer, at a line that looks like another tactic."""
+    """Positive rows whose tactic would change when it is read from an answer, such as one with a line like a new tactic."""
     duplicate: int = 0
     """Positive rows whose state and tactic occurred before, in this source or an earlier one."""
     kept: int = 0
@@ -57,7 +57,7 @@ def check_splits(runs: Sequence[Path]) -> None:
         split = settings(run)["theorems"].get("split")
         if split != "train":
             raise ValueError(
-                f"{run}: a run on split {split}, which may hold test theorems; give runs with --split train"
+                f"{run}: a run on split {split}; give runs with --split train, which hold no test theorems"
             )
 
 
@@ -101,7 +101,7 @@ def _of_run(run: Path, ids: dict[str, Path]) -> Iterator[TacticPair | None]:
     columns = ("run", "parent_id", "state_before", "tactic", "label")
     for row in attempts(run).select(columns).to_pylist():
         if ids.setdefault(row["run"], run) != run:
-            raise ValueError(f"{run} and {ids[row['run']]} have the same id {row['run']}; give each run once")
+            raise ValueError(f"{run} and {ids[row['run']]} have the same id {row['run']}; give one of them")
         if row["label"] != "positive":
             yield None
             continue
@@ -116,7 +116,7 @@ def _of_file(path: Path) -> Iterator[TacticPair]:
     for number, row in enumerate(_rows(path), 1):
         state, tactic = _field(row, STATES), _field(row, TACTICS)
         if state is None or tactic is None:
-            raise ValueError(f"{path}, row {number}: needs one of {', '.join(STATES)} and {TACTICS[0]}, both texts")
+            raise ValueError(f"{path}, row {number}: needs a string {TACTICS[0]} and a string {' or '.join(STATES)}")
         theorem = _field(row, THEOREMS)
         yield TacticPair(state, tactic, digest(theorem if theorem is not None else state), str(path))
 

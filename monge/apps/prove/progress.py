@@ -27,7 +27,7 @@ def _print(text: str) -> None:
 def print_result(count: int, headers: set[str], result: Result) -> None:
     """Print a finished theorem after the remarks on its statement. Remarks on a header come once, before its first theorem."""
     repeated = result.header in headers
-    if result.header_notes:  # a rejected theorem has no remarks
+    if result.header_notes:  # a refused theorem has no remarks
         headers.add(result.header)
     for remark in result.remarks[len(result.header_notes) if repeated else 0 :]:
         _print(remark)

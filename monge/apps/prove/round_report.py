@@ -1,4 +1,4 @@
-"""The report of an iteration, filled from the files of its rounds: Markdown, JSON and a picture."""
+"""The report of an iteration, filled from the files of its rounds: Markdown, JSON and a plot."""
 
 import json
 import math
@@ -102,7 +102,10 @@ def markdown(content: Mapping[str, Any]) -> str:
             lines += _table(
                 ("", *columns), [(key, *(column.get(key, "") for column in columns.values())) for key in keys]
             )
-        lines += ["Test theorems. `more` and `fewer` compare with the first row; p is McNemar's exact test.", ""]
+        lines += [
+            "Test theorems. more: proved by this arm and not by the first; fewer: the reverse; p: McNemar's exact test.",
+            "",
+        ]
         columns = ("proved", "share", "more", "fewer", "p", "expanded")
         lines += _table(("arm", *columns), [(name, *(row[c] for c in columns)) for name, row in one["arms"].items()])
     return "\n".join(lines)

@@ -153,10 +153,12 @@ def _leave_out_overlaps(reading: Reading, everything: Reading) -> None:
     test = [entry for entry in everything.entries if entry.split == "test"]
     found = {pair.train: pair for pair in overlaps(reading.entries, test)}
     for pair in found.values():
-        console.print(f"Left out: {pair.train} is nearly the test theorem {pair.test} ({pair.similarity:.2f}).")
+        console.print(
+            f"Left out: {pair.train} is nearly the same as the test theorem {pair.test} (similarity {pair.similarity:.2f})."
+        )
     reading.entries[:] = [entry for entry in reading.entries if entry.key not in found]
     if not reading.entries:
-        raise ValueError("every training theorem is nearly one of the test split; check the splits")
+        raise ValueError("every training theorem is nearly the same as a test theorem; check the splits")
 
 
 def _search(

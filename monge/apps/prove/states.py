@@ -23,7 +23,7 @@ DONE = str(State(()))
 
 
 def states_of(runs: Sequence[Path]) -> dict[str, str]:
-    """The distinct states of runs, with goals, by their id. FileNotFoundError for a run without results."""
+    """The distinct states of runs by id, except the one without goals. FileNotFoundError for a run without results."""
     states: dict[str, str] = {}
     for run in runs:
         table = attempts(run)
@@ -86,7 +86,7 @@ class StateVectors:
         return len(self._stored)
 
     def number(self, state: str) -> int | None:
-        """The row of a state's text in `rows`; None if it is not stored."""
+        """The number of a state's vector, for `rows`; None if it is not stored."""
         key = digest(state)
         return self._stored.number(key) if key in self._stored else None
 
@@ -100,7 +100,7 @@ def check_same_model(vectors: StateVectors, fingerprint: dict[str, Any]) -> None
     for name in ("weights", "tokenizer", "layer", "pooling", "max_length"):
         if vectors.fingerprint.get(name) != fingerprint.get(name):
             raise ValueError(
-                f"{vectors.directory}: embeddings with another {name} ({vectors.fingerprint.get(name)}, "
+                f"{vectors.directory}: the embeddings differ in {name} ({vectors.fingerprint.get(name)}, "
                 f"not {fingerprint.get(name)}); embed the states again"
             )
 

@@ -79,9 +79,9 @@ class Result:
     """Notes on the header: each thing that it redefines or does in addition to declaring."""
     ended: str = "refused"
     """Reason for the end: proved, nothing left to try, out of nodes, out of time, refused (an invalid statement), quarantined
-    (it crashes servers or workers) or not replayed (a written proof that does not lead to the end)."""
+    (it crashes servers or workers) or not replayed (it has no written proof, or the replay fails)."""
     error: str = ""
-    """Message for a refused or quarantined theorem, or on lost requests to a model server."""
+    """Message for a theorem that was refused, quarantined or not replayed, or on lost requests to a model server."""
     tactics: tuple[str, ...] | None = None
     """Tactics of the proof; None if there is none."""
     axioms: tuple[str, ...] = ()

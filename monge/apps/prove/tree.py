@@ -77,7 +77,7 @@ class Node:
     total: float = 0.0
     """Sum of the log-probabilities of all tactics from the root."""
     energy: float | None = None
-    """Energy of the state; None if no energy model was used."""
+    """Energy of the state; None if it was not computed."""
     text: str = ""
     """Canonical text of the state."""
 
@@ -101,8 +101,9 @@ class Attempt:
     parent: Node
     suggestion: Suggestion
     outcome: str
-    """state, proof, rejected, duplicate, loop (a state on the path from the root), no progress (the same state), or the kind of
-    a failure. A crash or replay that has a child means that the result could not be judged."""
+    """state, proof, rejected, duplicate, loop (a state on the path from the root), no progress (the same state), mismatch (a
+    replay with other goals), or the kind of a failure. A crash or replay that has a child means that the result could not be
+    judged."""
     child: Node | None = None
     error: str = ""
     seconds: float = 0.0
@@ -118,9 +119,9 @@ class Outcome:
     attempts: list[Attempt] = field(default_factory=list)
     proof: Proof | None = None
     ended: str = "nothing left to try"
-    """Reason to stop: proved, out of nodes, out of time, quarantined, or nothing left to try."""
+    """Reason to stop: proved, out of nodes, out of time, quarantined, not replayed, or nothing left to try."""
     error: str = ""
-    """Reason why the theorem was quarantined, or a note on lost requests to a model server."""
+    """Reason why the theorem was quarantined or not replayed, or a note on lost requests to a model server."""
     expanded: int = 0
     """Number of expanded states."""
     seconds: float = 0.0

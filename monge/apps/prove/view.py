@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def page(path: Path) -> str:
     for part in sorted({result.part for result in finished}):
         by_theorem: dict[str, list[dict[str, Any]]] = {}
         for row in pq.read_table(path / part).to_pylist():
-            by_theorem.setdefault(row["parent_id"].split("-")[1], []).append(row)
+            by_theorem.setdefault(row["parent_id"].split("-")[-2], []).append(row)
         for result in finished:
             if result.part == part:
                 trees[result.number] = _compressed(_tree(by_theorem.get(str(result.number), [])))
@@ -76,12 +77,12 @@ def _tree(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
     attempts = [
         [
-            None if row["state_id"] is None else int(row["state_id"].split("-")[2]),
-            int(row["parent_id"].split("-")[2]),
+            None if row["state_id"] is None else int(row["state_id"].split("-")[-1]),
+            int(row["parent_id"].split("-")[-1]),
             row["tactic"],
             row["outcome"],
             round(row["log_probability"], 3),
-            None if row["energy"] is None else round(row["energy"], 3),
+            None if row["energy"] is None or not isfinite(row["energy"]) else round(row["energy"], 3),
             row["label"],
             round(1000 * row["wall_seconds"]),
             (row["error"] or "")[:ERROR],

@@ -1,4 +1,4 @@
-"""Written proofs as trajectories: each is flattened into steps, which are replayed and compared with the goals in the proof."""
+"""Written proofs as trajectories: each is flattened into steps and replayed, with the written proof's goals before each."""
 
 import re
 import time
@@ -57,7 +57,7 @@ def _step(text: bytes, fields: dict[str, Any]) -> Step:
 
 
 def replay(prover: Prover, steps: tuple[Step, ...]) -> Outcome:
-    """Apply the steps one after the other. The outcome has an attempt for each step that changes the state.
+    """Apply the steps one after the other. The outcome has an attempt for each step that changes the state or fails.
 
     It ends early, with the reason in `error`, at a step that fails, or that does not lead to the goals in the written proof.
     """
@@ -79,7 +79,7 @@ def replay(prover: Prover, steps: tuple[Step, ...]) -> Outcome:
             outcome.error = f"step {number}, {step.tactic!r}: {result.message}"
             outcome.attempts.append(attempt)
             break
-        if str(result) == str(state):  # it selects the goal that is the first one already
+        if str(result) == str(state):  # it selects the goal that is already first
             state = result
             continue
         state = result

@@ -37,10 +37,11 @@ class Prices:
     --prices.raw, per squared norm)."""
     priority: float = 1.0
     """Average surcharge of a deletion or creation, which grows with the void slot's rank in a fixed order, in units of a
-    typical match; 0 breaks ties arbitrarily."""
+    typical match, at most an eighth of a calibrated price's threshold; 0 breaks ties arbitrarily."""
     rule: Literal["shuffled", "quantile"] = "shuffled"
     """Rule that sets the calibrated price. quantile: half the 90 % quantile of match costs in true pairs. shuffled: half the
-    cost that best separates matches in true pairs from those in shuffled pairs, or like quantile if they overlap too much."""
+    cost that best separates matches in true pairs from those in shuffled pairs, minus `priority`, or like quantile if they
+    overlap too much."""
     raw: bool = False
     """Use neither units nor calibration, as in the original HERMES implementation. With vectors of a real model, every token
     is then deleted and created again."""

@@ -54,7 +54,8 @@ def hermes(
     resume: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Train the configuration of the original HERMES implementation (313 M parameters at width 2,048), meant for a GPU."""
+    """Train the configuration of the original HERMES implementation (318 M parameters for vectors of width
+    2,048) with calibrated prices, meant for a GPU."""
     train(recipe, out=out, resume=resume, tensorboard=tensorboard)
 
 
@@ -166,7 +167,9 @@ def _open_same(path: Path, opened: Opened) -> Opened:
     for name in sorted(names):
         one, two = (run.constants.get(name) for run in (other, opened))
         if one is None or two is None or not same_constant(one, two):
-            raise ValueError(f"{path}: {name} differs from that of {opened.directory}; compare runs on the same pairs")
+            raise ValueError(
+                f"{path}: {name} differs from that of {opened.directory}; compare runs on the same pairs, with the same prices"
+            )
     return other
 
 

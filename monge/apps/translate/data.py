@@ -124,7 +124,8 @@ def public(name: str, path: Path, dropped: list[Dropped] | None = None) -> list[
         label = row.get(key, number)  # a row without the field is named by its number
         if missing and (dropped is None or not row.keys() & {nl, formal}):
             raise ValueError(
-                f"{path}: row {number} has no {', '.join(missing)}, only {', '.join(sorted(row))}; check that this is {name}"
+                f"{path}: row {number} has no text in {', '.join(missing)}, only the fields {', '.join(sorted(row))}; "
+                f"check that this is {name}"
             )
         if label is None and dropped is None:
             raise ValueError(f"{path}: row {number} has no {key}; give every row a unique {key}")
@@ -223,5 +224,5 @@ def _parse(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON in UTF-8 ({error}); write one object per line") from error
     if not isinstance(row, dict):
-        raise ValueError("is not an object; write one with id, nl and formal")
+        raise ValueError("is not a JSON object; write one object per line")
     return row

@@ -47,7 +47,7 @@ class Evaluator:
     counts: tuple[Int[Tensor, "n"], Int[Tensor, "n"]]
     """Lengths of the sequences of training pairs: (source, target)."""
     centre: Float[Tensor, "D"]
-    """The mean pooled training target; it is subtracted before cosines are taken."""
+    """The mean of the pooled training targets; it is subtracted before cosines are taken."""
 
     @staticmethod
     def of(pairs: Pairs, translator: Translator, *, reverse: bool, limit: int, training: int = 20_000) -> "Evaluator":

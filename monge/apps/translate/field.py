@@ -24,7 +24,7 @@ class FieldShape:
     rank: int = 0
     """Rank of the time modulation in each block; 0 uses a full matrix."""
     separate_reverse: bool = False
-    """Use a separate output layer for the reverse direction, t from 1 to 0."""
+    """Apply a further linear layer to the output in the reverse direction, t from 1 to 0."""
     mean_skip: bool = True
     """Add a skip path for the sequence mean around the blocks, with one full matrix per side."""
     recompute: bool = False

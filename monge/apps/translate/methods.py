@@ -93,7 +93,7 @@ def direction_condition(x: States, reverse: bool) -> dict[str, Tensor]:
 
 
 class OneWay(FlowWalking):
-    """Flow walking in one direction, which the field sees in cond["reverse"]."""
+    """Flow walking in one direction, which is passed to the field in cond["reverse"]."""
 
     def forward(self, model: VelocityModel, batch: Pair) -> Loss:
         return super().forward(
@@ -195,7 +195,7 @@ class FlowMatchingMethod:
         return FlowMatching(path=path, times=Times(with_ends, stratified=True))
 
     def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
-        """The pair; if there is a separate reverse layer, a random half of its rows is reversed."""
+        """The pair; if there is a separate reverse layer, a random half of its rows is marked in cond["reverse"]."""
         return half_reversed(pair, generator) if self.shape.separate_reverse else pair
 
     def transport(

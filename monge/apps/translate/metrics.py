@@ -91,7 +91,7 @@ def squared_w2(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
 def kendall_tau(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
     """Rank correlation of the order of matched tokens: concordant minus discordant pairs, over all pairs.
 
-    nan if y has fewer than two tokens; -1, the worst, if only x has.
+    nan if y has fewer than two tokens; -1, the worst, if y has two or more but x fewer.
     """
     if min(len(x), len(y)) < 2:
         return float("nan") if len(y) < 2 else -1.0

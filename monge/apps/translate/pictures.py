@@ -71,7 +71,7 @@ def token_texts(encoder: Encoder, text: str, max_length: int) -> list[str]:
 def readable(tokens: Sequence[str]) -> list[str]:
     """The tokens of a text without the tokenizer's marks: "·x" continues the previous word, "␣" is a space by itself."""
     words = [re.sub("^[Ġ▁]", " ", token) for token in tokens]
-    spaced, labels = any(word.startswith(" ") for word in words), list[str]()  # otherwise ## continues a word
+    spaced, labels = any(word.startswith(" ") for word in words), list[str]()  # without spaces, ## continues a word
     for word in words:
         begins, pieced = word.startswith(" "), not spaced and re.match("##.", word) is not None
         joined = pieced or (spaced and bool(labels) and not begins)

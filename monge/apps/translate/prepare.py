@@ -43,7 +43,7 @@ def data(
         out: JSON lines file to write.
         input: File of the data set: .mm for metamath (default: the installed set.mm), .parquet or .jsonl for the others.
         limit: Maximum number of texts, spread evenly over the data set (default: all).
-        on_bad_rows: For rows of a public set without an id or a text: stop with an error, or drop them.
+        on_bad_rows: For rows of a public set that are not JSON or lack an id or a text: stop with an error, or drop them.
     """
     if input is None and name != "metamath":
         raise ValueError(f"--input is required for {name}; pass its .parquet or .jsonl file")
@@ -185,7 +185,8 @@ def pair(
 
 
 def prepare_all(out: Path, *, input: Path | None = None, limit: int | None = None, recipe: Pretrain = SMALL) -> Path:
-    """Run all steps before training on set.mm in `out`, skipping completed ones; return the directory of the pairs."""
+    """Run all steps that precede training, in `out`, for set.mm or `input`, except completed ones; return the directory of
+    pairs."""
     texts, formal, pairs = out / "texts.jsonl", out / "formal", out / "pairs"
     if not texts.exists():
         data("metamath", out=texts, input=input, limit=limit)

@@ -39,7 +39,7 @@ class Translate:
     pairs: str = "pairs"
     """Directory written by `monge translate pair`."""
     couplings: str = ""
-    """Directory written by `monge translate couple`; if empty, each batch is coupled in the background during training."""
+    """Directory written by `monge translate couple`; without one, each batch is coupled in the background during training."""
     prices: Prices = field(default_factory=Prices)
     epsilon: float = 0.0
     """Entropic regularisation in units of cost; targets are barycentres of the entropic plan. 0 uses the exact assignment."""
@@ -161,7 +161,7 @@ HERMES = Translate(
     shape=FieldShape(width=2048, depth=6, head_width=256, rank=32, mean_skip=False, recompute=True),
     train=TrainConfig(steps=10_000, lr=5e-4, precision="bfloat16", threads=0),
 )
-"""The configuration of the original HERMES, 313 M parameters: flow matching on entropic plans, additive positions."""
+"""The configuration of the original HERMES, but with calibrated prices: flow matching on entropic plans, additive positions."""
 
 
 def constants(packed: Packed) -> dict[str, Tensor]:
@@ -256,7 +256,7 @@ def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarr
 
 
 def translator_of(opened: Opened, *, which: str = "last", device: torch.device | str = "cpu") -> Translator:
-    """The run's translator, with the averaged weights of checkpoint `which`: last, best, or a step number."""
+    """The run's translator, with the weights (EMA, if there is one) of checkpoint `which`: last, best, or a step number."""
     recipe = stored_recipe(opened)
     space = Space.from_constants(opened.constants, recipe.prices, aux_scale=recipe.aux_scale)
     model = recipe.network(space.container.capacity, int(opened.constants["width"]))

@@ -234,4 +234,7 @@ def test_a_run_resumes_if_its_files_have_moved_but_not_if_they_have_changed(tmp_
     assert json.loads((teacher / "recipe.json").read_text())["recipe"]["data"] == str(moved)
     np.save(moved, DRAW.normal(size=(60, 2)))
     assert main(["generate", "train", "--resume", "--out", str(teacher), "--steps", "4"]) == 2
-    assert "does not match the current data; restore the original data or start a new run" in capsys.readouterr().err
+    assert (
+        "does not match the current data or teacher; restore the original, or start a new run"
+        in capsys.readouterr().err
+    )

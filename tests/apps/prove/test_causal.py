@@ -81,7 +81,16 @@ def direct(model: LanguageModel, before: list[int], after: list[int]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [{}, {"temperature": 2.0}, {"top_p": 0.9, "temperature": 1.5}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"temperature": 2.0},
+        {"top_p": 0.9, "temperature": 1.5},
+        {"replacement": False, "top_p": 0.9, "temperature": 1.5},
+    ],
+    ids=str,
+)
 def test_the_log_probability_is_that_of_the_tactic_and_its_end_whatever_the_temperature(model, how):
     results = policy(model, max_new_tokens=5, **how)(STATES, 6)
     for state, suggestions in zip(STATES, results, strict=True):
@@ -97,10 +106,11 @@ def test_the_log_probability_is_that_of_the_tactic_and_its_end_whatever_the_temp
 
 
 @pytest.mark.slow
-def test_batching_changes_nothing(model):
-    together = policy(model, max_new_tokens=5, tokens=100_000)(STATES, 5)
+@pytest.mark.parametrize("replacement", [True, False])
+def test_batching_changes_nothing(model, replacement):
+    together = policy(model, max_new_tokens=5, tokens=100_000, replacement=replacement)(STATES, 5)
     for tokens in (1, 700):
-        apart = policy(model, max_new_tokens=5, tokens=tokens)(STATES, 5)
+        apart = policy(model, max_new_tokens=5, tokens=tokens, replacement=replacement)(STATES, 5)
         for one, other in zip(together, apart, strict=True):
             assert [s.tactic for s in one] == [s.tactic for s in other]
             assert [s.logp for s in one] == pytest.approx([s.logp for s in other], abs=1e-4)
@@ -142,6 +152,26 @@ def test_sample_frequencies_match_the_probabilities(llama, temperature, top_p):
     for token, share in zip([*"abc", END], p.tolist(), strict=True):
         assert abs(seen[token] - draws * share) <= 4 * math.sqrt(draws * share * (1 - share)), token
     assert top_p == 1 or 0 in p.tolist()
+
+
+@pytest.mark.slow
+def test_samples_without_replacement_match_the_probabilities_of_pairs(llama):
+    draws, temperature = 1500, 0.7
+    ids = torch.tensor([llama.tokenizer(prompt(STATES[0]))["input_ids"]])
+    p = (llama.model(input_ids=ids).logits[0, -1].detach() / temperature).softmax(-1).tolist()
+    sampled = policy(llama, max_new_tokens=1, temperature=temperature, tokens=100_000, replacement=False)
+    seen = Counter(frozenset(one.tactic for one in pair) for pair in sampled([STATES[0]] * draws, 2))
+    for i, first in enumerate("abc"):
+        for j, second in enumerate("abc"):
+            share = p[i] * p[j] * (1 / (1 - p[i]) + 1 / (1 - p[j]))
+            if i < j:
+                off = abs(seen[frozenset((first, second))] - draws * share)
+                assert off <= 4 * math.sqrt(draws * share * (1 - share)), (first, second)
+
+
+def test_without_replacement_all_answers_are_found(llama):
+    (found,) = policy(llama, max_new_tokens=2, replacement=False)(STATES[:1], 13)
+    assert sorted(one.tactic for one in found) == sorted([*"abc", *(x + y for x in "abc" for y in "abc")])
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

@@ -44,6 +44,8 @@ def test_a_replay_leaves_overlaps_out(capsys):
     reading, everything = Reading(list(TRAIN), []), Reading([*TRAIN, *TEST], [])
     searching._leave_out_overlaps(reading, everything)
     assert [one.key for one in reading.entries] == ["f.other"]
-    assert "f.renamed is nearly the test theorem f.asked (1.00)" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(ValueError, match="every training theorem is nearly one of the test split"):
+    assert "f.renamed is nearly the same as the test theorem f.asked (similarity 1.00)" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    with pytest.raises(ValueError, match="every training theorem is nearly the same as a test theorem"):
         searching._leave_out_overlaps(Reading(TRAIN[:1], []), everything)

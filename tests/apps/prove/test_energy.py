@@ -105,7 +105,7 @@ def test_the_mix_decides_the_kind_of_the_negatives(tmp_path):
         for row in batch.candidates.index[is_zero][:, 1:].flatten().tolist():
             seen.add(table_of[tuple(batch.candidates.x[row].tolist())])
         assert seen == allowed
-    with pytest.raises(ValueError, match="no proof with other states beside it"):
+    with pytest.raises(ValueError, match="no proved theorem, or no states off the paths"):
         Sampler([Group([Positive(0, 1, ())], [])], vectors)
 
 
@@ -244,7 +244,7 @@ def test_embeddings_of_another_model_are_rejected(tmp_path, language_model):
     vectors = StateVectors(tmp_path / "states")
     assert (len(vectors), dropped, vectors.embedding) == (2, [], embedding)
     check_same_model(vectors, embedding.fingerprint())
-    with pytest.raises(ValueError, match=r"embeddings with another layer \(1, not 2\); embed the states again"):
+    with pytest.raises(ValueError, match=r"the embeddings differ in layer \(1, not 2\); embed the states again"):
         check_same_model(vectors, Embedding(str(language_model), 2, 16, pooling="mean").fingerprint())
 
 

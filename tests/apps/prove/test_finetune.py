@@ -50,7 +50,7 @@ def test_pairs_are_the_positive_rows_each_once_with_counts(tmp_path):
     assert other.duplicate > one.duplicate
     assert len(pairs) == one.kept + other.kept
     assert len({pair.theorem for pair in pairs if pair.source == str(first)}) == 4
-    with pytest.raises(ValueError, match="have the same id r; give each run once"):
+    with pytest.raises(ValueError, match="have the same id r; give one of them"):
         pairs_of([first, run_of(tmp_path / "c", range(4, 5))])
 
 
@@ -91,7 +91,11 @@ def test_published_pairs_are_filtered_and_counted(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("pairs.jsonl", '{"tactic": "rfl"}\n', "row 1: needs one of state_before, state, goal and tactic"),
+        (
+            "pairs.jsonl",
+            '{"tactic": "rfl"}\n',
+            "row 1: needs a string tactic and a string state_before or state or goal",
+        ),
         ("pairs.jsonl", "{\n", "pairs.jsonl: line 1: Expecting"),
         ("pairs.parquet", "no parquet", "pairs.parquet: "),
         ("pairs.csv", "", "give a .jsonl or .parquet file of pairs"),
@@ -164,7 +168,7 @@ def test_training_and_sampling_use_the_same_prompt_tokens(tmp_path, room):
 def test_a_run_that_may_hold_test_theorems_is_refused(tmp_path):
     run = run_of(tmp_path / "run", range(4, 24))
     (run / "settings.json").write_text(json.dumps({"theorems": {"split": "all"}}))
-    with pytest.raises(ValueError, match="a run on split all, which may hold test theorems"):
+    with pytest.raises(ValueError, match="a run on split all; give runs with --split train"):
         FineTune((str(run),)).build()
     FineTune((str(run),), any_split=True, width=32, depth=1, heads=2).build()
 

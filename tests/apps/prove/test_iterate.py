@@ -136,7 +136,8 @@ def test_training_theorems_that_are_nearly_test_theorems_are_refused(tmp_path):
     (tmp_path / "same.lean").write_text("inductive N | z | s (n : N)\n-- theorems\n" + "\n".join(lines))
     settings = Iteration(theorems=tmp_path / "same.lean")
     with pytest.raises(
-        ValueError, match=r"training theorems are nearly test theorems, such as same\.t\d+ and same\.t\d+"
+        ValueError,
+        match=r"pairs of a training and a test theorem are nearly the same, such as same\.t\d+ and same\.t\d+",
     ):
         Pipeline(settings, tmp_path / "out", lambda: sequential)
     Pipeline(replace(settings, allow_overlap=True), tmp_path / "out", lambda: sequential)

@@ -145,7 +145,7 @@ def test_a_replay_that_the_judge_rejects_is_no_proof():
     assert (outcome.ended, outcome.error, outcome.attempts[-1].outcome) == ("not replayed", "axiom: no", "rejected")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_replay_records_written_proofs_as_positive_rows(tmp_path, capsys):
     file = tmp_path / "mine.lean"
     good = written(PROOFS["induction"][1])

@@ -128,7 +128,7 @@ def test_rows_survive_a_round_trip_and_ids_must_be_unique(tmp_path: Path, databa
         ("[" * 100_000, "line 1 is not JSON"),
         (r'{"id": "a", "nl": "\ud800", "formal": "y"}', "line 1 is not JSON in UTF-8"),
         ('{"id": "a", "nl": "caf\xe9", "formal": "y"}', "line 1 is not JSON in UTF-8"),
-        ("[1]", "line 1 is not an object"),
+        ("[1]", "line 1 is not a JSON object"),
         ('{"id": "a", "nl": "x", "formal": " "}', "line 1: formal is ' '"),
         ('{"id": true, "nl": "x", "formal": "y"}', "line 1: id is True"),
         ('{"id": 7, "nl": 7, "formal": "y"}', "line 1: nl is 7"),

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from monge.apps.prove.lm.beam import Beam, extended
 from monge.apps.prove.lm.prompt import parse_tactic, prompt_ids
 from monge.apps.prove.policy import merged
 from monge.apps.prove.state import State
@@ -27,6 +28,8 @@ class Sampling:
     """Sample from the smallest set of likeliest next tokens with at least this total probability; 1 samples from all tokens."""
     max_new_tokens: int = 64
     """Maximum number of tokens per answer; a longer tactic is cut off."""
+    replacement: bool = True
+    """Sample answers independently; False samples distinct ones (stochastic beam search)."""
     tokens: int = 8192
     """Maximum number of tokens per forward pass, padding included. A longer text gets a pass to itself."""
 
@@ -70,18 +73,21 @@ class Causal:
         )
         draws = torch.rand(len(states), limit, length, generator=self.generator, dtype=torch.float64)
         suggestions: list[list[Suggestion]] = [[] for _ in states]
+        sample = self._sample if self.sampling.replacement else self._distinct
         for batch in by_length([limit * (len(ids) + length) for ids in prompts], tokens):
-            for k, answer in self._sample([prompts[k] for k in batch], draws[batch]):
+            for k, answer in sample([prompts[k] for k in batch], draws[batch]):
                 if (suggestion := self._suggestion(answer)) is not None:
                     suggestions[batch[k]].append(suggestion)
         return [merged(per_state, limit) for per_state in suggestions]
 
     def prompt_ids(self, state: State) -> list[int]:
-        """The prompt's tokens, cut at the start if needed to leave room for an answer."""
-        positions = self.model.positions
-        return prompt_ids(
-            self.model.tokenizer, state, None if positions is None else positions - self.sampling.max_new_tokens
-        )
+        """The prompt's tokens, cut at the start if needed to leave room for an answer.
+
+        The prompt has the goals that the model's configuration records (`prompt_goals`), all by default.
+        """
+        positions, goals = self.model.positions, getattr(self.model.model.config, "prompt_goals", "all")
+        room = None if positions is None else positions - self.sampling.max_new_tokens
+        return prompt_ids(self.model.tokenizer, state, room, goals)
 
     def _sample(self, prompts: Sequence[list[int]], draws: Float[Tensor, "B K N"]) -> "Iterator[tuple[int, Answer]]":
         """Yields the number of a prompt and an answer to it, up to the token that ends its tactic: one for each row of `draws`.
@@ -107,7 +113,7 @@ class Causal:
                 logp = logits.float().log_softmax(-1).gather(1, ids[:, None])[:, 0]
                 for k, token, value in zip(rows.tolist(), ids.tolist(), logp.tolist(), strict=True):
                     answers[k].add(token, value)
-                running = [n for n, k in enumerate(rows.tolist()) if not self._complete(answers[k])]
+                running = [n for n, k in enumerate(rows.tolist()) if not self._complete(answers[k].ids)]
                 if not running or step == length - 1:
                     break
                 if len(running) < len(rows):
@@ -119,8 +125,43 @@ class Causal:
                 logits = logits[:, -1]
             yield from ((k // repeats, answer) for k, answer in enumerate(answers))
 
-    def _complete(self, answer: "Answer") -> bool:
-        return answer.ids[-1] in self._ends or parse_tactic(self._text(answer.ids)).closed
+    def _distinct(self, prompts: Sequence[list[int]], draws: Float[Tensor, "B K N"]) -> "Iterator[tuple[int, Answer]]":
+        """As `_sample`, but without replacement. The first number of each prompt in `draws` is the seed of its noise."""
+        device, (_, count, length) = _device(self.model), draws.shape
+        ids, mask = _pad_left(prompts, device)
+        logits, cache = _forward(self.model, ids, mask, keep=1, cache=True)
+        beams = [[Beam(row=k)] for k in range(len(prompts))]
+        noise = [torch.Generator().manual_seed(int(seed * 2**53)) for seed in draws[:, 0, 0].tolist()]
+        for _ in range(length):
+            logits, start = logits[:, -1], 0
+            logp = self._distribution(logits).log()
+            for k, one in enumerate(beams):
+                going = sum(not beam.complete for beam in one)
+                rows = slice(start, start + going)
+                beams[k] = extended(one, logits[rows], logp[rows], count, noise[k], self._complete) if going else one
+                beams[k] = [beam if beam.complete else beam._replace(row=beam.row + start) for beam in beams[k]]
+                start += going
+            going = [beam for one in beams for beam in one if not beam.complete]
+            if not going or _ == length - 1:
+                break
+            rows = torch.tensor([beam.row for beam in going], device=device)
+            cache.batch_select_indices(rows)
+            mask = torch.cat([mask[rows], torch.ones_like(mask[:1]).expand(len(rows), -1)[:, :1]], dim=1)
+            ids = torch.tensor([[beam.ids[-1]] for beam in going], device=device)
+            logits, cache = _forward(self.model, ids, mask, keep=1, cache=cache)
+        yield from ((k, Answer(beam.ids, beam.logp)) for k, one in enumerate(beams) for beam in one)
+
+    def _complete(self, ids: Sequence[int]) -> bool:
+        return ids[-1] in self._ends or parse_tactic(self._text(ids)).closed
+
+    def _distribution(self, logits: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+        """The probabilities to sample from, in float64; tokens outside the nucleus have 0."""
+        p = (logits.double() / self.sampling.temperature).softmax(dim=-1)
+        if self.sampling.top_p < 1:
+            ordered, order = p.sort(dim=-1, descending=True, stable=True)
+            ordered[ordered.cumsum(dim=-1) - ordered >= self.sampling.top_p] = 0
+            p = torch.zeros_like(p).scatter(1, order, ordered)
+        return p / p.sum(-1, keepdim=True)
 
     def _next(self, logits: Float[Tensor, "B V"], draws: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
         """Next tokens by inverse transform sampling of the uniform numbers `draws`."""
@@ -154,9 +195,8 @@ class Causal:
 class Answer:
     """The tokens of an answer and their log-probabilities."""
 
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.logp: list[float] = []
+    def __init__(self, ids: Sequence[int] = (), logp: Sequence[float] = ()) -> None:
+        self.ids, self.logp = list(ids), list(logp)
 
     def add(self, token: int, logp: float) -> None:
         """Add a token."""

@@ -3,9 +3,12 @@
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 from monge.apps.prove.state import State
+
+Goals = Literal["all", "first"]
+"""Goals of a state in the prompt: all, or the first one, on which most tactics act."""
 
 TEMPLATE = """Complete the following Lean 4 code:
 
@@ -22,14 +25,26 @@ CONTINUES = ("|", "·", "<;>", ")", "]", "}", "⟩")
 """Prefixes of lines that continue a tactic, whatever their indentation."""
 
 
-def prompt(state: State | str) -> str:
-    """The prompt for a state, or for its text; the model completes it with a tactic."""
-    return TEMPLATE.format(state=state)
+def prompt(state: State | str, goals: Goals = "all") -> str:
+    """The prompt for a state, or for its text; the model completes it with a tactic.
+
+    >>> print(prompt("case a\\n⊢ x = 0\\n\\ncase b\\n⊢ y = 0", "first"), end="")
+    Complete the following Lean 4 code:
+    <BLANKLINE>
+    ```lean4
+    /- tactic state:
+    case a
+    ⊢ x = 0
+    -/
+    ```
+    """
+    text = str(state)
+    return TEMPLATE.format(state=text.split("\n\n")[0] if goals == "first" else text)
 
 
-def prompt_ids(tokenizer: Any, state: State | str, room: int | None = None) -> list[int]:
-    """The tokens of the prompt, with the tokenizer's special tokens; at most `room` tokens, of which the last are kept."""
-    ids: list[int] = tokenizer(prompt(state), verbose=False)["input_ids"]
+def prompt_ids(tokenizer: Any, state: State | str, room: int | None = None, goals: Goals = "all") -> list[int]:
+    """The tokens of the prompt, with the tokenizer's special tokens; cut at its start, after BOS, to `room` tokens."""
+    ids: list[int] = tokenizer(prompt(state, goals), verbose=False)["input_ids"]
     if room is None or len(ids) <= room:
         return ids
     first = ids[:1] if ids[0] == tokenizer.bos_token_id else []

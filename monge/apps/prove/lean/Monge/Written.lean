@@ -6,8 +6,8 @@ public meta import Monge.Stated
 public meta import Monge.Split
 
 /-!
-Flattens a written proof into steps, each of which acts on the first goal and needs no nested tactics: the branches of
-`induction`, `cases`, `match`, `if` and `have` become holes `?_`, and their tactics become steps of their own.
+Flattens a written proof into steps. Where possible, the branches of `induction`, `cases`, `match` and `if`, and the proof of a
+`have` with several tactics, become holes `?_`, and their tactics become steps of their own.
 -/
 
 open Lean Meta Elab
@@ -17,7 +17,7 @@ set_option linter.unusedVariables false
 public meta section
 namespace Monge
 
-/-- A step: a part of the text, with replacements (start, end, new text) in it, and the tactic's syntax in the written proof. -/
+/-- A step: a tactic's syntax in the written proof, and replacements (start, end, new text) in its text. -/
 structure Written where
   syntax_ : Syntax
   edits : List Json := []
@@ -75,7 +75,7 @@ def branchesOf (stx : Syntax) : Option (List Syntax) :=
   else if conditionals.contains stx.getKind then some (outermost sequences stx.getArgs.toList)
   else none
 
-/-- The tactics of `have NAME : TYPE := by TACTICS`. -/
+/-- The block `by TACTICS` of `have NAME : TYPE := by TACTICS`, and its tactics; none if there is only one. -/
 def proofOfHave (stx : Syntax) : Option (Syntax × Syntax) :=
   if stx.getKind != ``Parser.Tactic.tacticHave__ then none else
   match outermost blocks [stx] with
