@@ -207,6 +207,12 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
     return result
 
 
+def write_text(path: Path, content: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
 def write_json(path: Path, value: object) -> None:
     """Write `value` as JSON, atomically: a full disk leaves the earlier file intact."""
     with atomic_write(path) as temporary:

@@ -7,6 +7,7 @@ import tyro
 from rich.console import Console
 
 from monge.apps.prove.config import SearchConfig
+from monge.apps.prove.evaluating import evaluate
 from monge.apps.prove.exports import export_library, export_pairs, export_proofs
 from monge.apps.prove.families import DATA
 from monge.apps.prove.iterating import iterate
@@ -78,6 +79,7 @@ VERBS = {
     "finetune": finetune,
     "embed": embed,
     "energy": energy,
+    "evaluate": evaluate,
     "iterate": iterate,
     "summary": summary,
     "compare": compare,

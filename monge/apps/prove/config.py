@@ -19,6 +19,7 @@ from monge.runs import rebuild
 POLICIES = ("template", "probes", "copy", "server", "local", "written")
 """Sources of tactics: a template that reads the goal, a list of probe tactics, tactics of similar states in earlier runs, a
 model server, a local model, or the proofs in the files."""
+Measure = Literal["energy", "depth", "shuffled", "noise"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class SearchConfig:
     local: Local = field(default_factory=Local)
     energy: str = ""
     """Run directory of `monge prove energy`, whose energy orders the states; empty for none."""
+    energy_measure: Measure = "energy"
+    """Number that counts as energy: that of `energy`, its estimate of log(1 + remaining depth) (depth), or, as controls, its
+    energy of another state (shuffled) or a normal number (noise)."""
     lean: str = ""
     """Command of an installed Lean; empty for the WebAssembly build."""
     limits: Limits = field(default_factory=Limits)

@@ -7,12 +7,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes, Suppress
 
+from monge.apps.prove.config import Measure
 from monge.apps.prove.contrast import ContrastBatch, Counts, Sampler, groups_of
-from monge.apps.prove.pairs import check_splits
+from monge.apps.prove.pairs import check_splits, digest
 from monge.apps.prove.state import State
 from monge.apps.prove.states import StateVectors, check_same_model, vector_of
 from monge.lm.embed import Embedding
@@ -201,26 +203,40 @@ def alarms(measures: dict[str, float], losses: Sequence[float]) -> list[str]:
 class Scorer:
     """The energy of states in a search, from a run of StateEnergy. States without a usable embedding have infinite energy.
 
-    ValueError if the run's embedding model has changed.
+    `measure` may replace the energy, as in SearchConfig. ValueError if the run's embedding model has changed.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, measure: Measure = "energy") -> None:
+        self.measure = measure
         opened = reopen(run, app=StateEnergy.app)
         recipe = opened.rebuilt(StateEnergy)
         vectors = StateVectors(Path(recipe.embeddings))
         self.embedding: Embedding = vectors.embedding
         check_same_model(vectors, self.embedding.fingerprint())
         self.model: Any = opened.weights(recipe.network(vectors.width), which="best")
-        # a contrastive energy is defined up to a constant: here, the median of the known states is 0
         sample = vectors.rows(torch.linspace(0, len(vectors) - 1, min(len(vectors), 1024)).long())
-        with torch.no_grad():
-            self.median = float(self.model(sample).median())
+        self.known = self._measured(sample)
+        self.median = float(self.known.median())  # a contrastive energy is defined up to a constant
 
     @torch.no_grad()
+    def _measured(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "n"]:
+        energy, depth = self.model.both(x)
+        return (depth if self.measure == "depth" else energy).float()
+
     def __call__(self, states: Sequence[State]) -> list[float]:
-        x = vector_of([str(state) for state in states], self.embedding)
+        texts = [str(state) for state in states]
+        if self.measure in ("shuffled", "noise"):
+            return [self._control(int(digest(text), 16)) for text in texts]
+        x = vector_of(texts, self.embedding)
         usable = x.isfinite().all(1) & x.any(1)
         energy = torch.full((len(x),), torch.inf)
         if usable.any():
-            energy[usable] = self.model(x[usable]).float() - self.median
+            energy[usable] = self._measured(x[usable]) - self.median
         return energy.tolist()
+
+    def _control(self, seed: int) -> float:
+        """The energy of another state, or a normal number; the same whenever a state occurs."""
+        generator = np.random.default_rng(seed)
+        if self.measure == "noise":
+            return float(generator.normal())
+        return float(self.known[generator.integers(len(self.known))]) - self.median

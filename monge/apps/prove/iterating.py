@@ -8,11 +8,11 @@ import tyro
 from rich.console import Console
 
 from monge.apps.prove.energy import StateEnergy
-from monge.apps.prove.iteration import Iteration, Pipeline, Round, merged, read_settings, text, write_text
+from monge.apps.prove.iteration import Iteration, Pipeline, Round, merged, read_settings, text
 from monge.apps.prove.learning import embed, energy, finetune
 from monge.apps.prove.round_report import markdown, plot, report
 from monge.apps.prove.searching import fleets_of
-from monge.files import locked, write_json
+from monge.files import locked, write_json, write_text
 from monge.runs import rebuild
 
 console = Console(soft_wrap=True, markup=False)  # paths may hold brackets

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from monge.apps.prove.arms import Arm
 from monge.apps.prove.campaign import run
 from monge.apps.prove.config import SearchConfig, Source
 from monge.apps.prove.contamination import overlaps
@@ -22,38 +23,17 @@ from monge.apps.prove.sources import read
 from monge.apps.prove.state import Budget
 from monge.apps.prove.trajectories import Result, results
 from monge.apps.prove.tree import Search
-from monge.files import atomic_write, write_json
+from monge.files import write_json
 from monge.fleet import Fleet
 from monge.math.random import split_of
 from monge.runs import check_same, rebuild
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A way to search the test theorems."""
-
-    policy: str
-    energy: bool = False
-    """Order states with the energy of the round."""
-    order: Literal["best", "breadth", "random", "puct"] = "best"
-
-    @property
-    def name(self) -> str:
-        """Its name in the report; in paths, - replaces +."""
-        return self.policy + "+energy" * self.energy + ("" if self.order == "best" else f"-{self.order}")
-
-    @property
-    def fixed(self) -> bool:
-        """True if it depends on no trained model."""
-        return "local" not in self.policy and not self.energy
-
 
 ARMS = (
     Arm("template"),
     Arm("copy"),
     Arm("local"),
     Arm("template+local"),
-    Arm("template+local", energy=True),
+    Arm("template+local", "energy"),
     Arm("template+local", order="random"),
 )
 
@@ -184,7 +164,7 @@ class Round:
     def arm(self, arm: Arm) -> Path:
         """The run of an arm on the test theorems."""
         fixed = arm.fixed and (self.settings.written or "copy" not in arm.policy)
-        return (self.out / "fixed" if fixed else self.directory) / arm.name.replace("+", "-")
+        return (self.out / "fixed" if fixed else self.directory) / arm.path
 
 
 class Pipeline:
@@ -272,19 +252,6 @@ class Pipeline:
         for arm in self.settings.chosen:
             out, config = one.arm(arm), self.settings.search
             written = (str(self.out / "written"),) if self.settings.written else tuple(map(str, one.data()))
-            config = replace(
-                config,
-                search=replace(config.search, order=arm.order, harvest=0),
-                policy=arm.policy,
-                examples=written if "copy" in arm.policy else (),
-                local=replace(config.local, name=str(one.model) if "local" in arm.policy else ""),
-                energy=str(one.directory / "energy") if arm.energy else "",
-            )
+            config = arm.config(config, model=str(one.model), energy=str(one.directory / "energy"), examples=written)
             found[arm.name] = self.search(self.named(config, out), self.test, out, split="test")
         return found
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a file atomically."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")

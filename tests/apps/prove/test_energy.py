@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -228,12 +229,33 @@ def test_states_are_embedded_and_an_energy_orders_a_search(run, tmp_path, langua
     assert main(["prove", "energy", "--out", str(out), "--resume", "--steps", "220"]) == 0
 
 
+@pytest.mark.parametrize("measure", ["shuffled", "noise"])
+def test_a_control_depends_on_the_state_but_not_on_its_embedding(measure):
+    scorer = Scorer.__new__(Scorer)
+    scorer.measure, scorer.known, scorer.median = measure, torch.arange(1000.0), 500.0
+    states = [State((Goal(str(k)),)) for k in range(300)]
+    values = scorer(states)
+    assert scorer(states[7:9]) == values[7:9]
+    mean, spread = (0, 1) if measure == "noise" else (-0.5, 288.7)
+    assert abs(np.mean(values) - mean) < 4 * spread / 300**0.5
+    assert np.std(values) == pytest.approx(spread, rel=0.15)
+
+
+def test_the_depth_measure_is_the_second_head(monkeypatch):
+    monkeypatch.setattr("monge.apps.prove.energy.vector_of", lambda texts, _: torch.tensor([[1.0, 1.0], [2.0, 0.0]]))
+    scorer = Scorer.__new__(Scorer)
+    scorer.embedding, scorer.median, scorer.measure = None, 1.0, "depth"
+    scorer.model = SimpleNamespace(both=lambda x: (x.sum(1), x[:, 0]))
+    assert scorer([State(())] * 2) == [0.0, 1.0]
+
+
 def test_a_state_that_cannot_be_embedded_has_infinite_energy(monkeypatch):
     monkeypatch.setattr(
         "monge.apps.prove.energy.vector_of", lambda texts, _: torch.tensor([[1.0, 1.0], [0.0, 0.0], [torch.nan, 1.0]])
     )
     scorer = Scorer.__new__(Scorer)
-    scorer.embedding, scorer.model, scorer.median = None, lambda x: x.sum(1), 1.0
+    scorer.embedding, scorer.median, scorer.measure = None, 1.0, "energy"
+    scorer.model = SimpleNamespace(both=lambda x: (x.sum(1), x[:, 0]))
     assert scorer([State(())] * 3) == [1.0, float("inf"), float("inf")]
 
 

@@ -1,0 +1,142 @@
+"""The verb `evaluate` of `monge prove`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from monge.apps.prove.arms import Arm
+from monge.apps.prove.campaign import run
+from monge.apps.prove.config import SearchConfig, Source, read_config
+from monge.apps.prove.contamination import overlaps
+from monge.apps.prove.energy import StateEnergy
+from monge.apps.prove.evaluation import ORACLE, markdown, oracle, states_until_proof, table
+from monge.apps.prove.families import DATA, Entry
+from monge.apps.prove.finetune import FineTune
+from monge.apps.prove.pairs import check_splits
+from monge.apps.prove.searching import fleets_of
+from monge.apps.prove.sources import Split, read
+from monge.apps.prove.trajectories import Result, results
+from monge.apps.prove.tree import Search
+from monge.files import finite_json, write_json, write_text
+from monge.runs import reopen
+
+console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
+DEFAULT = SearchConfig(Search(num_tactics=32, batch_size=1, max_seconds=600.0), run="evaluation")
+
+
+def evaluate(
+    theorems: tyro.conf.Positional[Path] = DATA,
+    *,
+    out: Path = Path("runs/evaluate"),
+    policies: tuple[str, ...] = ("template",),
+    model: str = "",
+    examples: tuple[Path, ...] = (),
+    energy: Path | None = None,
+    weights: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0),
+    budgets: tuple[int, ...] = (16, 64),
+    passes: int = 1,
+    split: Split = "test",
+    limit: int | None = None,
+    config: Path | None = None,
+    allow_overlap: bool = False,
+    workers: int = 1,
+    ray: str = "",
+) -> None:
+    """Search the same theorems with several policies and orders at equal budgets, and compare them. Run it again to continue.
+
+    The first policy, ordered by log-probability, is the one that all others are compared with. With --energy, the last policy
+    is also ordered by energy, at several weights, by estimated remaining depth, and by two controls: energies of other
+    states, and noise. An oracle that expands only the states of the shortest known proof shows what an order can gain.
+
+    Args:
+        theorems: Theorems, as for `search`.
+        out: Directory of the runs; created if needed.
+        policies: Policies to compare, as --policy of `search`.
+        model: Directory of a local model, for policies with local.
+        examples: Runs whose proofs the policy copy takes tactics from.
+        energy: Run directory of `monge prove energy`.
+        weights: Weights of the energy in a state's score; that of the log-probability is 1 minus it.
+        budgets: Numbers of states to expand per theorem.
+        passes: Number of searches with different seeds, for arms that depend on the seed.
+        split: Part of the theorems to search.
+        limit: Maximum number of theorems; default: all.
+        config: JSON file of settings, as `search --print-config` writes it.
+        allow_overlap: Accept a model or an energy that was trained on theorems that are nearly the same as one of these.
+        workers: Number of worker processes, each with its own Lean.
+        ray: Address of a Ray cluster that runs the workers.
+    """
+    if min(budgets, default=0) < 1 or passes < 1 or not policies:
+        raise ValueError("--budgets and --passes must be at least 1, and --policies must name one")
+    base = DEFAULT if config is None else read_config(config)
+    base = replace(base, search=replace(base.search, max_states=max(budgets), batch_size=1))
+    entries = read(theorems, split, limit=limit).entries
+    check_splits(examples)
+    for name in policies:
+        if "local" in name.split("+") and not model:
+            raise ValueError(f"--policies {name} needs --model")
+        if "copy" in name.split("+") and not examples:
+            raise ValueError(f"--policies {name} needs --examples")
+    _check_overlap(entries, model, energy, allow=allow_overlap)
+    chosen = [Arm(name) for name in policies] + ([] if energy is None else list(orders(policies[-1], weights)))
+    given = {
+        "model": model,
+        "energy": str((energy or Path()).resolve()),
+        "examples": [str(path.resolve()) for path in examples],
+    }
+    runs: dict[str, list[list[Result]]] = {}
+    for arm in chosen:
+        settings = arm.config(base, **given)
+        for seed in range(base.search.seed, base.search.seed + (passes if arm.sampled else 1)):
+            path = out / arm.path / f"seed-{seed}"
+            one = replace(settings, search=replace(settings.search, seed=seed), run=f"{arm.path}.{seed}")
+            done = len(results(path)) if path.is_dir() else 0
+            if done < len(entries):
+                console.print(f"{arm.name}, seed {seed}: {len(entries) - done} of {len(entries)} theorems to do")
+            source = Source(theorems.resolve(), split, limit)
+            wanted = [entry.theorem for entry in entries]
+            finished = run(one, wanted, path, fleets=fleets_of(workers, ray), source=source, resume=done > 0)
+            runs.setdefault(arm.name, []).append(finished)
+    measured = {name: [states_until_proof(part) for part in parts] for name, parts in runs.items()}
+    last = [part for arm in chosen if arm.policy == policies[-1] for part in runs[arm.name]]
+    rows = table({**measured, ORACLE: [oracle(last)]}, sorted(set(budgets)))
+    title = f"{len(entries)} theorems of {theorems}, split {split}"
+    write_json(out / "evaluate.json", finite_json({"title": title, "rows": rows}))
+    text = markdown(rows, title)
+    write_text(out / "evaluate.md", text)
+    console.print(text)
+
+
+def orders(policy: str, weights: Sequence[float]) -> Iterator[Arm]:
+    """Yields the arms of a policy in which a measure of the states, or chance, orders them."""
+    for weight in weights:
+        yield Arm(policy, "energy", weight)
+    yield from (Arm(policy, measure) for measure in ("depth", "shuffled", "noise"))
+    yield from (Arm(policy, order=order) for order in ("breadth", "random"))
+
+
+def _check_overlap(entries: Sequence[Entry], model: str, energy: Path | None, *, allow: bool) -> None:
+    """ValueError if the model or the energy was trained on a theorem that is nearly the same as one of `entries`.
+
+    With `allow`, it prints the theorem instead. ValueError if a run cannot be read.
+    """
+    recipes: list[Any] = []
+    if model and (Path(model).parent / "recipe.json").exists():
+        recipes.append(reopen(Path(model).parent, app=FineTune.app).rebuilt(FineTune))
+    if energy is not None:
+        recipes.append(reopen(energy, app=StateEnergy.app).rebuilt(StateEnergy))
+    for directory in dict.fromkeys(Path(name) for recipe in recipes for name in recipe.runs):
+        trained = [Entry(one.theorem, "", "", source=directory.name) for one in results(directory)]
+        if not trained:
+            console.print(f"{directory} is no longer there; overlap with its theorems is not checked.")
+        for pair in overlaps(trained, entries):
+            near = (
+                f"{directory}, a run that was trained on, has {pair.train}, nearly the same as {pair.test} "
+                f"(similarity {pair.similarity:.2f})"
+            )
+            if not allow:
+                raise ValueError(f"{near}; train without it, or pass --allow-overlap")
+            console.print(f"{near}.")

@@ -1,0 +1,153 @@
+"""Measures of search arms on the same theorems: proved shares by budget, paired tests, and states expanded."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from monge.apps.prove.report import mcnemar, share
+from monge.apps.prove.trajectories import Result
+
+Passes = Sequence[Sequence[float]]
+"""For each pass of an arm over all theorems, the number of states expanded until the proof of each; infinite without one.
+
+An arm whose searches do not depend on the seed has one pass.
+"""
+ORACLE = "oracle order"
+
+
+def states_until_proof(results: Iterable[Result]) -> list[float]:
+    """The number of states that each search expanded until its proof; infinite without one."""
+    return [result.expanded if result.proved else math.inf for result in results]
+
+
+def pass_at(count: int, successes: int, k: int) -> float:
+    """The probability that one of k searches succeeds, without bias, from `count` searches. Chen et al. 2107.03374, eq. 1.
+
+    >>> pass_at(4, 1, 2)
+    0.5
+    """
+    return 1 - math.comb(count - successes, k) / math.comb(count, k)
+
+
+class Paired(NamedTuple):
+    """An arm next to another, over all theorems and passes."""
+
+    more: int
+    """Searches in which only this arm finds a proof."""
+    fewer: int
+    """Searches in which only the other one does."""
+    p: float
+    """p-value of McNemar's exact test."""
+
+
+def paired(arm: Passes, base: Passes, budget: float) -> Paired:
+    """Proofs of `arm` and of `base` within this number of states.
+
+    >>> paired([[1, 3, math.inf]], [[9, 2, math.inf]], 4)
+    Paired(more=1, fewer=0, p=1.0)
+    """
+    pairs = _pairs(arm, base)
+    more = sum(one <= budget < other for one, other in pairs)
+    fewer = sum(other <= budget < one for one, other in pairs)
+    return Paired(more, fewer, mcnemar(more, fewer))
+
+
+class Ratio(NamedTuple):
+    """States expanded by an arm over those of another, with a 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+    searches: int
+    """Searches in which both find a proof, over which states are summed; the ratio is nan without any."""
+
+
+def expansions(arm: Passes, base: Passes, budget: float, *, draws: int = 2000) -> Ratio:
+    """States that `arm` and `base` expand in the searches in which both find a proof within the budget."""
+    table = np.array([pair for pair in _pairs(arm, base) if max(pair) <= budget])
+    if not len(table):
+        return Ratio(math.nan, math.nan, math.nan, 0)
+    sums = table[np.random.default_rng(0).integers(len(table), size=(draws, len(table)))].sum(1)
+    low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975]).tolist()
+    return Ratio(float(table[:, 0].sum() / table[:, 1].sum()), low, high, len(table))
+
+
+def _pairs(arm: Passes, base: Passes) -> list[tuple[float, float]]:
+    count = max(len(arm), len(base))
+    if not {len(arm), len(base)} <= {1, count}:
+        raise ValueError(f"arms with {len(arm)} and {len(base)} passes; give the same number, or 1")
+    return [pair for k in range(count) for pair in zip(arm[k % len(arm)], base[k % len(base)], strict=True)]
+
+
+def oracle(runs: Iterable[Sequence[Result]]) -> list[float]:
+    """For each theorem, the states that an order expands which takes only those on the shortest proof of any of these runs.
+
+    A ceiling for the orders in which the same tactics can be tried.
+    """
+    best: dict[int, float] = {}
+    for run in runs:
+        for result in run:
+            steps = math.inf if result.tactics is None else len(result.tactics)
+            best[result.number] = min(steps, best.get(result.number, math.inf))
+    return [best[number] for number in sorted(best)]
+
+
+def table(arms: Mapping[str, Passes], budgets: Sequence[int]) -> list[dict[str, Any]]:
+    """A row for each arm and budget; the first arm is the one that the others are compared with."""
+    base = next(iter(arms.values()))
+    rows: list[dict[str, Any]] = []
+    for budget in budgets:
+        for name, passes in arms.items():
+            found = np.array(passes) <= budget
+            count, theorems = found.shape
+            row: dict[str, Any] = {"arm": name, "states": budget, "passes": count}
+            row["proved"] = float(found.sum(1).mean())
+            row["share"] = share(int(found.sum()), found.size)
+            row[f"pass@{count}"] = sum(pass_at(count, int(n), count) for n in found.sum(0)) / theorems
+            rows.append(
+                {**row, **paired(passes, base, budget)._asdict(), "ratio": expansions(passes, base, budget)._asdict()}
+            )
+    return rows
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], title: str) -> str:
+    """The rows as a Markdown table."""
+    head = (
+        "arm",
+        "states",
+        "proved",
+        "share, 95 % interval",
+        "pass@n",
+        "more",
+        "fewer",
+        "p",
+        "states expanded, 95 % interval",
+    )
+    lines = [f"# {title}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in rows:
+        count, ratio = row["passes"], row["ratio"]
+        expanded = (
+            "" if math.isnan(ratio["value"]) else f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+        )
+        passes = "" if count == 1 else f"pass@{count} {row[f'pass@{count}']:.1%}"
+        cells = (
+            row["arm"],
+            row["states"],
+            f"{row['proved']:g}",
+            row["share"],
+            passes,
+            row["more"],
+            row["fewer"],
+            f"{row['p']:.2g}",
+        )
+        lines.append(f"| {' | '.join(map(str, (*cells, expanded)))} |")
+    first = rows[0]["arm"]
+    lines += [
+        "",
+        f"more: searches that find a proof where {first} does not; fewer: the reverse; p: McNemar's exact test. "
+        f"states expanded: in the searches in which both find a proof, relative to {first}.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,141 @@
+"""Arms at equal budgets: their measures, and the command on real Lean."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import NATURALS
+from test_energy import wide_run
+from toy import result
+
+from monge.apps.prove.arms import Arm
+from monge.apps.prove.config import SearchConfig
+from monge.apps.prove.evaluating import orders
+from monge.apps.prove.evaluation import expansions, markdown, oracle, paired, pass_at, states_until_proof, table
+from monge.apps.prove.trajectories import results
+from monge.cli import main
+from monge.files import write_tensors
+
+NO = math.inf
+
+
+def test_a_proof_counts_within_its_budget():
+    found = [result(0, tactics=("a", "b"), expanded=5), result(1, ended="out of nodes", expanded=9)]
+    assert states_until_proof(found) == [5, NO]
+    rows = table({"base": [[5, NO, 2, 9]], "arm": [[4, 8, 20, NO], [16, 8, NO, NO]]}, (4, 16))
+    assert [(row["arm"], row["states"], row["proved"]) for row in rows] == [
+        ("base", 4, 1),
+        ("arm", 4, 0.5),
+        ("base", 16, 3),
+        ("arm", 16, 2),
+    ]
+    last = rows[-1]
+    assert (last["pass@2"], last["more"], last["fewer"]) == (0.5, 2, 4)
+    assert last["share"].startswith("4 of 8")
+    assert last["ratio"]["searches"] == 2
+    assert last["ratio"]["value"] == 2.0
+    assert "| arm | 16 | 2 | 4 of 8, 50.0%" in markdown(rows, "title")
+
+
+def test_the_interval_of_the_expansions_covers_the_ratio():
+    base = [[float(k) for k in range(1, 40)]]
+    ratio = expansions([[2 * k for k in base[0]]], base, 100)
+    assert (ratio.value, ratio.low, ratio.high, ratio.searches) == (2, 2, 2, 39)
+    other = expansions([list(reversed(base[0]))], base, 100)
+    assert other.low < other.value == 1 < other.high
+    assert math.isnan(expansions([[NO]], [[1]], 5).value)
+
+
+def test_passes_are_paired_by_their_number():
+    assert paired([[1, NO], [NO, NO]], [[NO, NO], [2, NO]], 5)[:2] == (1, 1)
+    assert paired([[1, NO], [NO, NO]], [[NO, 3]], 5)[:2] == (1, 2)
+    with pytest.raises(ValueError, match="arms with 2 and 3 passes"):
+        paired([[1]] * 2, [[1]] * 3, 5)
+
+
+def test_pass_at_k_is_the_mean_over_all_choices():
+    assert pass_at(5, 0, 3) == 0
+    assert pass_at(5, 3, 3) == pytest.approx(1 - 0)
+    assert pass_at(3, 1, 1) == pytest.approx(1 / 3)
+
+
+def test_the_oracle_takes_the_shortest_proof_of_any_run():
+    one = [result(0, tactics=("a", "b", "c")), result(1, ended="out of time")]
+    other = [result(0, tactics=("d",)), result(1, ended="out of nodes")]
+    assert oracle([one, other]) == [1, NO]
+
+
+def test_arms_have_the_settings_that_they_need():
+    base = SearchConfig()
+    given = {"model": "m", "energy": "e", "examples": ["x"]}
+    template = Arm("template").config(base, **given)
+    assert (template.local.name, template.energy, template.examples) == ("", "", ())
+    both = Arm("copy+local", "depth", 0.25).config(base, **given)
+    assert (both.local.name, both.energy, both.examples, both.energy_measure) == ("m", "e", ("x",), "depth")
+    assert (both.search.alpha, both.search.beta) == (0.75, 0.25)
+    names = [arm.name for arm in orders("local", (0.5, 1.0))]
+    assert names == [
+        *("local+energy", "local+energy-1", "local+depth", "local+shuffled", "local+noise"),
+        *("local-breadth", "local-random"),
+    ]
+    assert all(replace(arm, policy="template").sampled == (arm.order == "random") for arm in orders("template", (1.0,)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--budgets", "0"), "--budgets and --passes must be at least 1"),
+        (("--passes", "0"), "--budgets and --passes must be at least 1"),
+        (("--policies", "local"), "--policies local needs --model"),
+        (("--policies", "template+copy"), "--policies template+copy needs --examples"),
+        (("--policies", "guess"), "--policy guess: unknown"),
+        (("--energy", "nowhere"), "nowhere: no run here"),
+        (("--model", "policy/model"), "nearly the same as few.same (similarity 1.00)"),
+    ],
+)
+def test_bad_input_gives_one_sentence(tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    Path("few.lean").write_text(NATURALS + "-- theorems\n\n/-- One. -/\ntheorem same : 9 := by\n  rfl\n")
+    wide_run(tmp_path / "run", range(9, 10))
+    Path("policy/model").mkdir(parents=True)
+    write_tensors(Path("policy/constants.safetensors"), {"one": torch.ones(1)})
+    Path("policy/recipe.json").write_text(
+        json.dumps({"app": "policy", "recipe": {"runs": [str(tmp_path / "run")], "train": {}}})
+    )
+    assert main(["prove", "evaluate", "few.lean", "--split", "all", *flags, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+def test_orders_are_compared_on_the_same_theorems(tmp_path, language_model, capsys):
+    run, states, energy, out = (tmp_path / name for name in ("run", "states", "energy", "out"))
+    wide_run(run, range(5, 30))
+    assert main(["prove", "embed", str(run), "--model", str(language_model), "--out", str(states)]) == 0
+    flags = ["--embeddings", str(states), "--hidden", "16", "--validation-share", "0.3"]
+    steps = ["--steps", "20", "--save-every", "10", "--warmup-steps", "5", "--batch-size", "16"]
+    assert main(["prove", "energy", str(run), "--out", str(energy), *flags, *steps]) == 0
+    statements = ("(a : N) : z + a = a", "(p q : Prop) (h : p) (k : q) : p ∧ q", "(a b : N) : a = b")
+    theorems = "\n".join(f"theorem t{k} {text} := by sorry\n" for k, text in enumerate(statements))
+    (tmp_path / "few.lean").write_text(NATURALS + theorems)
+    words = ["prove", "evaluate", str(tmp_path / "few.lean"), "--split", "all", "--energy", str(energy)]
+    words += ["--weights", "1", "--budgets", "1", "4", "--passes", "2", "--out", str(out)]
+    assert main(words) == 0
+    rows = json.loads((out / "evaluate.json").read_text())["rows"]
+    names = ["template", *(arm.name for arm in orders("template", (1.0,))), "oracle order"]
+    assert [(row["arm"], row["states"]) for row in rows] == [(name, budget) for budget in (1, 4) for name in names]
+    by_name = {(row["arm"], row["states"]): row for row in rows}
+    assert by_name["template", 4]["proved"] == 2
+    assert by_name["template-random", 4]["passes"] == 2
+    assert all(by_name["oracle order", b]["proved"] >= by_name[name, b]["proved"] for name in names for b in (1, 4))
+    assert {one.proved for one in results(out / "template" / "seed-0")} == {True, False}
+    text = (out / "evaluate.md").read_text()
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "to do" not in capsys.readouterr().out
+    assert (out / "evaluate.md").read_text() == text
