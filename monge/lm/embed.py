@@ -163,6 +163,13 @@ def vectors_of(embedding: Embedding, texts: Sequence[str]) -> list[Float[Tensor,
     return rows
 
 
+def pooled(texts: Sequence[str], embedding: Embedding) -> Float[Tensor, "n D"]:
+    """The pooled vector of each text; not finite for a text without tokens."""
+    rows = vectors_of(embedding, texts)
+    width = next((row.shape[1] for row in rows if row.numel()), 1)
+    return torch.cat([row.float() if row.numel() else torch.full((1, width), torch.nan) for row in rows])
+
+
 @lru_cache(maxsize=1)
 def _encoder(name: str) -> Encoder:
     """The model, loaded once per process."""

@@ -54,6 +54,8 @@ class SearchConfig:
     energy_measure: Measure = "energy"
     """Number that counts as energy: that of `energy`, its estimate of log(1 + remaining depth) (depth), or, as controls, its
     energy of another state (shuffled) or a normal number (noise)."""
+    embeddings: Endpoint | None = None
+    """Server of `monge prove serve-embeddings` that embeds the states for the energy; None to embed them in each worker."""
     lean: str = ""
     """Command of an installed Lean; empty for the WebAssembly build."""
     limits: Limits = field(default_factory=Limits)

@@ -1,7 +1,8 @@
 """The recipe of an energy over proof states, and its use in a search."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,10 +15,12 @@ from tyro.conf import OmitArgPrefixes, Suppress
 
 from monge.apps.prove.config import Measure
 from monge.apps.prove.contrast import ContrastBatch, Counts, Sampler, groups_of
+from monge.apps.prove.lm.embeddings import EmbeddingClient
+from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.pairs import check_splits, digest
 from monge.apps.prove.state import State
-from monge.apps.prove.states import StateVectors, check_same_model, vector_of
-from monge.lm.embed import Embedding
+from monge.apps.prove.states import StateVectors, check_same_model
+from monge.lm.embed import pooled
 from monge.math.random import seeded
 from monge.nets.energy import EnergyMLP
 from monge.objective.base import Loss, Objective
@@ -203,16 +206,21 @@ def alarms(measures: dict[str, float], losses: Sequence[float]) -> list[str]:
 class Scorer:
     """The energy of states in a search, from a run of StateEnergy. States without a usable embedding have infinite energy.
 
-    `measure` may replace the energy, as in SearchConfig. ValueError if the run's embedding model has changed.
+    `measure` may replace the energy, as in SearchConfig, and `server` embeds the states. ValueError if the embedding model, of
+    the run or of the server, is not the one that the energy was trained on.
     """
 
-    def __init__(self, run: Path, measure: Measure = "energy") -> None:
+    def __init__(self, run: Path, measure: Measure = "energy", server: Endpoint | None = None) -> None:
         self.measure = measure
         opened = reopen(run, app=StateEnergy.app)
         recipe = opened.rebuilt(StateEnergy)
         vectors = StateVectors(Path(recipe.embeddings))
-        self.embedding: Embedding = vectors.embedding
-        check_same_model(vectors, self.embedding.fingerprint())
+        self.embed: Callable[[Sequence[str]], Tensor]
+        if server is None:
+            check_same_model(vectors, vectors.embedding.fingerprint())
+            self.embed = partial(pooled, embedding=vectors.embedding)
+        else:
+            self.embed = EmbeddingClient(server, vectors.width, partial(check_same_model, vectors))
         self.model: Any = opened.weights(recipe.network(vectors.width), which="best")
         sample = vectors.rows(torch.linspace(0, len(vectors) - 1, min(len(vectors), 1024)).long())
         self.known = self._measured(sample)
@@ -227,7 +235,7 @@ class Scorer:
         texts = [str(state) for state in states]
         if self.measure in ("shuffled", "noise"):
             return [self._control(int(digest(text), 16)) for text in texts]
-        x = vector_of(texts, self.embedding)
+        x = self.embed(texts)
         usable = x.isfinite().all(1) & x.any(1)
         energy = torch.full((len(x),), torch.inf)
         if usable.any():

@@ -15,12 +15,13 @@ from rich.table import Table
 from monge.apps.prove.energy import StateEnergy, alarms, quality
 from monge.apps.prove.finetune import PRESETS, FineTune, loss_of, trained
 from monge.apps.prove.pairs import as_rows
-from monge.apps.prove.states import states_of, write
+from monge.apps.prove.states import StateVectors, check_same_model, states_of, write
 from monge.files import ensure_new, write_json
 from monge.flags import bind
 from monge.fleet import of
 from monge.lm.embed import Embedding
 from monge.lm.load import encoder
+from monge.lm.serve import EmbeddingServer, token_in
 from monge.lm.store import Dropped, Dtype
 from monge.run import fit
 from monge.runs import reopen, with_stored_recipe
@@ -122,6 +123,42 @@ def embed(
     console.print(f"{len(states) - len(dropped)} states embedded, {len(dropped)} rejected: {out}")
     for key, reason in dropped[:5]:
         console.print(f"  rejected: {states[key].splitlines()[-1]} ({reason})")
+
+
+def serve_embeddings(
+    embeddings: Path = Path("runs/states"),
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8001,
+    token_variable: str = "",
+    batch_size: int = 32,
+    queue_size: int = 1024,
+    linger: float = 0.005,
+) -> None:
+    """Serve embeddings of states over HTTP, by the model and the settings of stored ones, until Ctrl-C.
+
+    POST /encode takes {"text": TEXT or [TEXT, ...]}, POST /v1/embeddings has OpenAI's format; GET /health and /model_info. Both
+    answers also hold the fingerprint of the model and the settings.
+
+    Args:
+        embeddings: Directory of `monge prove embed`.
+        host: Address to listen on. Without --token-variable, other machines must not reach it.
+        port: Port to listen on; 0 for any free one.
+        token_variable: Name of the environment variable that holds the token that clients must send.
+        batch_size: Maximum number of texts per batch.
+        queue_size: Maximum number of texts that wait; more are answered with status 503.
+        linger: Seconds for which a batch waits for further texts.
+    """
+    for name, value in (("batch_size", batch_size), ("queue_size", queue_size)):
+        if value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    vectors = StateVectors(embeddings)
+    check_same_model(vectors, vectors.embedding.fingerprint())
+    limits = {"batch_size": batch_size, "queue_size": queue_size, "linger": linger}
+    with EmbeddingServer(vectors.embedding, host=host, port=port, token=token_in(token_variable), **limits) as server:
+        url = f"http://{host}:{server.server_port}/v1"
+        console.print(f"Listening; next: monge prove search --energy ENERGY --embeddings-url {url}")
+        server.serve_forever()
 
 
 def energy(

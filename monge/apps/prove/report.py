@@ -68,7 +68,19 @@ def summary_of(path: Path) -> Table:
 
 
 COMPARED = {
-    *("run", "program", "policy", "examples", "energy", "energy_measure", "tactics", "theorems", "server", "local"),
+    *(
+        "run",
+        "program",
+        "policy",
+        "examples",
+        "energy",
+        "energy_measure",
+        "embeddings",
+        "tactics",
+        "theorems",
+        "server",
+        "local",
+    ),
     *(
         f"search.{name}"
         for name in ("order", "alpha", "beta", "policy_temperature", "energy_temperature", "path_logprob")

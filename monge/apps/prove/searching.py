@@ -14,11 +14,12 @@ from monge import fleet
 from monge.apps.prove.campaign import ignore_interrupts, run
 from monge.apps.prove.config import SearchConfig, Source
 from monge.apps.prove.contamination import overlaps
-from monge.apps.prove.energy import StateEnergy
+from monge.apps.prove.energy import Scorer
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import command_of, native_lean
 from monge.apps.prove.lm.completions import Completions
+from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.pairs import check_splits
 from monge.apps.prove.policy import PROBES
 from monge.apps.prove.progress import console, print_result, report, table_of
@@ -26,7 +27,6 @@ from monge.apps.prove.sources import Reading, Split, read
 from monge.apps.prove.state import Budget, Goal, State
 from monge.apps.prove.trajectories import results
 from monge.apps.prove.worker import known
-from monge.runs import reopen
 
 DEFAULT = SearchConfig()
 
@@ -46,6 +46,7 @@ def search(
     url: str = DEFAULT.server.url,
     temperature: float | None = None,
     energy: Path | None = None,
+    embeddings_url: str = "",
     order: Literal["best", "breadth", "random", "puct"] = "best",
     max_states: int = DEFAULT.search.max_states,
     max_depth: int = DEFAULT.search.max_depth,
@@ -79,6 +80,8 @@ def search(
         url: Base URL of the model server, up to its version.
         temperature: Sampling temperature of the model; 1 by default.
         energy: Run directory of `monge prove energy`; a state's energy then counts in its score.
+        embeddings_url: Base URL of `monge prove serve-embeddings`, up to its version, such as http://localhost:8001/v1. Without
+            one, each worker embeds states itself.
         order: State to expand next: the one with the best score, the oldest, a random one, or the one selected by PUCT.
         max_states: Maximum number of states to expand per theorem.
         max_depth: Maximum number of tactics in a proof.
@@ -109,6 +112,7 @@ def search(
         policy=policy,
         examples=tuple(str(run.resolve()) for run in examples) or base.examples,
         energy=base.energy if energy is None else str(energy.resolve()),
+        embeddings=Endpoint(url=embeddings_url) if embeddings_url else base.embeddings,
         tactics=(base.tactics or PROBES) if "probes" in policy.split("+") else (),
         server=replace(
             base.server,
@@ -139,7 +143,7 @@ def search(
         raise ValueError(f"--policy {policy} needs --examples")
     check_splits([Path(run) for run in settings.examples])
     if settings.energy:  # an unusable energy ends the run before it starts
-        reopen(Path(settings.energy), app=StateEnergy.app)
+        Scorer(Path(settings.energy), server=settings.embeddings)([State((Goal("True"),))])
     installed = partial(native_lean, command_of(lean)) if lean else None
     reading = read(theorems, split, installed, limit=limit)
     if policy == "written" and split == "train":

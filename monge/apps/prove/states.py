@@ -1,12 +1,11 @@
 """Pooled embeddings of proof states: the distinct states of runs, stored once each by a hash of their text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from monge.apps.prove.pairs import digest
 from monge.apps.prove.state import State
 from monge.apps.prove.trajectories import attempts
 from monge.fleet import Fleet
-from monge.lm.embed import Embedding, embed, vectors_of
+from monge.lm.embed import Embedding, embed
 from monge.lm.ragged import Ragged
 from monge.lm.store import Dropped, Row, Vectors
 
@@ -95,7 +94,7 @@ class StateVectors:
         return self._stored.matrix[numbers].float()
 
 
-def check_same_model(vectors: StateVectors, fingerprint: dict[str, Any]) -> None:
+def check_same_model(vectors: StateVectors, fingerprint: Mapping[str, Any]) -> None:
     """ValueError if the vectors are not of the embedding with this fingerprint."""
     for name in ("weights", "tokenizer", "layer", "pooling", "max_length"):
         if vectors.fingerprint.get(name) != fingerprint.get(name):
@@ -103,10 +102,3 @@ def check_same_model(vectors: StateVectors, fingerprint: dict[str, Any]) -> None
                 f"{vectors.directory}: the embeddings differ in {name} ({vectors.fingerprint.get(name)}, "
                 f"not {fingerprint.get(name)}); embed the states again"
             )
-
-
-def vector_of(texts: Sequence[str], embedding: Embedding) -> Float[Tensor, "n D"]:
-    """The pooled vectors of texts; not finite where a text has no tokens."""
-    rows = vectors_of(embedding, texts)
-    width = next((row.shape[1] for row in rows if row.numel()), 1)
-    return torch.cat([row.float() if row.numel() else torch.full((1, width), torch.nan) for row in rows])

@@ -48,7 +48,7 @@ class Worker:
     def __init__(self, config: SearchConfig) -> None:
         self.config, self.toolchain = config, config.toolchain()
         self._models = [_model(name, config) for name in config.policies]
-        self._energy = Scorer(Path(config.energy), config.energy_measure) if config.energy else None
+        self._energy = Scorer(Path(config.energy), config.energy_measure, config.embeddings) if config.energy else None
         self._servers: Supervisor | None = None
         self._judge: Judge | None = None
         self._imports: tuple[str, ...] = ()

@@ -241,20 +241,17 @@ def test_a_control_depends_on_the_state_but_not_on_its_embedding(measure):
     assert np.std(values) == pytest.approx(spread, rel=0.15)
 
 
-def test_the_depth_measure_is_the_second_head(monkeypatch):
-    monkeypatch.setattr("monge.apps.prove.energy.vector_of", lambda texts, _: torch.tensor([[1.0, 1.0], [2.0, 0.0]]))
+def test_the_depth_measure_is_the_second_head():
     scorer = Scorer.__new__(Scorer)
-    scorer.embedding, scorer.median, scorer.measure = None, 1.0, "depth"
+    scorer.embed, scorer.median, scorer.measure = lambda _: torch.tensor([[1.0, 1.0], [2.0, 0.0]]), 1.0, "depth"
     scorer.model = SimpleNamespace(both=lambda x: (x.sum(1), x[:, 0]))
     assert scorer([State(())] * 2) == [0.0, 1.0]
 
 
-def test_a_state_that_cannot_be_embedded_has_infinite_energy(monkeypatch):
-    monkeypatch.setattr(
-        "monge.apps.prove.energy.vector_of", lambda texts, _: torch.tensor([[1.0, 1.0], [0.0, 0.0], [torch.nan, 1.0]])
-    )
+def test_a_state_that_cannot_be_embedded_has_infinite_energy():
     scorer = Scorer.__new__(Scorer)
-    scorer.embedding, scorer.median, scorer.measure = None, 1.0, "energy"
+    scorer.embed = lambda _: torch.tensor([[1.0, 1.0], [0.0, 0.0], [torch.nan, 1.0]])
+    scorer.median, scorer.measure = 1.0, "energy"
     scorer.model = SimpleNamespace(both=lambda x: (x.sum(1), x[:, 0]))
     assert scorer([State(())] * 3) == [1.0, float("inf"), float("inf")]
 

@@ -113,18 +113,20 @@ _OPENER = build_opener(_NoRedirect)
 
 
 class HTTPClient:
-    """Sends requests to a server, from any number of threads."""
+    """Sends requests to `address`, by default that of the endpoint, from any number of threads."""
 
     def __init__(
         self,
         endpoint: Endpoint,
         seed: int = 0,
         *,
+        address: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint, self._sleep, self._clock = endpoint, sleep, clock
-        self.circuit = Circuit(endpoint.address, endpoint.breaker_failures, endpoint.breaker_cooldown_seconds, clock)
+        self.address = address or endpoint.address
+        self.circuit = Circuit(self.address, endpoint.breaker_failures, endpoint.breaker_cooldown_seconds, clock)
         self._draws = random.Random(seed)
 
     def ask(self, body: Mapping[str, Any]) -> Any:
@@ -150,7 +152,7 @@ class HTTPClient:
                 attempt += 1
 
     def _once(self, body: Mapping[str, Any]) -> Any:
-        address, secret = self.endpoint.address, self._key()
+        address, secret = self.address, self._key()
         headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {secret}"} if secret else {})}
         request = Request(address, json.dumps(body).encode(), headers)
         start = self._clock()
@@ -178,9 +180,7 @@ class HTTPClient:
             parts.append(part)
             size += len(part)
             if size > MAX_RESPONSE_BYTES:
-                raise RequestRejected(
-                    f"{self.endpoint.address}: the answer has more than {MAX_RESPONSE_BYTES >> 20} MiB"
-                )
+                raise RequestRejected(f"{self.address}: the answer has more than {MAX_RESPONSE_BYTES >> 20} MiB")
             if self._clock() - start > self.endpoint.timeout_seconds:  # the socket's timeout applies to each part
                 raise TimeoutError("timed out")
         if response.length:
@@ -191,7 +191,7 @@ class HTTPClient:
         name = self.endpoint.api_key_variable
         secret = os.environ.get(name, "").strip() if name else ""
         if name and not (secret and secret.isascii() and secret.isprintable()):
-            raise ValueError(f"{self.endpoint.address}: the environment variable {name} holds no key; set it")
+            raise ValueError(f"{self.address}: the environment variable {name} holds no key; set it")
         return secret
 
 
