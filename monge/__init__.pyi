@@ -48,6 +48,7 @@ from .objective.alignment import Alignment as Alignment, CachedTargets as Cached
 from .objective.frozen import Frozen as Frozen
 from .objective.contrastive import Candidates as Candidates, InfoNCE as InfoNCE, Margin as Margin
 from .objective.next_token import NextToken as NextToken, Tokens as Tokens
+from .objective.preference import DPO as DPO, Preferences as Preferences
 from .training.config import TrainConfig as TrainConfig
 from .training.distributed import Ranks as Ranks, ranks as ranks
 from .training.loop import Run as Run, prepare as prepare, train as train

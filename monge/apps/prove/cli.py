@@ -13,7 +13,7 @@ from monge.apps.prove.families import DATA
 from monge.apps.prove.iterating import iterate
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import command_of, native_lean, setup_embedded
-from monge.apps.prove.learning import embed, energy, finetune, serve_embeddings, with_preset
+from monge.apps.prove.learning import dpo, embed, energy, finetune, serve_embeddings, with_preset
 from monge.apps.prove.reporting import compare, summary, view
 from monge.apps.prove.searching import probe, replay, search
 from monge.apps.prove.stored import with_stored_settings
@@ -77,6 +77,7 @@ VERBS = {
     "probe": probe,
     "replay": replay,
     "finetune": finetune,
+    "dpo": dpo,
     "embed": embed,
     "serve-embeddings": serve_embeddings,
     "energy": energy,

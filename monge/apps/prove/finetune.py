@@ -14,6 +14,7 @@ from monge.apps.prove.examples import Data
 from monge.apps.prove.lm.prompt import Goals
 from monge.apps.prove.packing import Example, batch_of, packed
 from monge.apps.prove.pairs import check_splits
+from monge.lm.lora import MODULES, merged, with_lora
 from monge.lm.store import Dtype
 from monge.math.random import seeded
 from monge.objective.next_token import NextToken, Tokens
@@ -22,9 +23,6 @@ from monge.runs import Opened
 from monge.training.batches import shuffled
 from monge.training.config import TrainConfig
 from monge.training.loop import Run
-
-MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers of a block of Llama and its relatives."""
 
 
 @dataclass(frozen=True)
@@ -136,23 +134,7 @@ class FineTune:
 
     def network(self, model: nn.Module) -> nn.Module:
         """The base with new adapters, or with all weights to be trained."""
-        if self.rank is None:
-            return model.requires_grad_(True)
-        try:
-            from peft import LoraConfig, get_peft_model
-        except ImportError:
-            raise ValueError("--rank: LoRA needs peft; pip install 'monge[lm]', or leave out --rank") from None
-        adapted = LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,  # pyright: ignore[reportArgumentType]
-            lora_dropout=self.dropout,
-            target_modules=list(self.modules),
-            task_type="CAUSAL_LM",
-        )
-        try:
-            return get_peft_model(model.requires_grad_(False), adapted)  # pyright: ignore[reportReturnType, reportArgumentType]
-        except ValueError as error:
-            raise ValueError(f"--modules: {error}") from None
+        return with_lora(model, self.rank, alpha=self.alpha, dropout=self.dropout, modules=self.modules)
 
 
 @torch.no_grad()
@@ -172,7 +154,7 @@ def trained(recipe: FineTune, opened: Opened, *, which: str = "best") -> tuple[D
     """The data of a run, and its trained model with the adapters merged into its weights."""
     data = Data(recipe)
     network: Any = opened.weights(recipe.network(data.model), which=which)
-    return data, network.merge_and_unload() if recipe.rank is not None else network
+    return data, merged(network)
 
 
 _SMALL = TrainConfig(steps=600, warmup_steps=50, save_every=100, threads=0, ema_width=0.0)

@@ -5,13 +5,14 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from monge.apps.prove.dpo import Prefer
 from monge.apps.prove.energy import StateEnergy, alarms, quality
 from monge.apps.prove.finetune import PRESETS, FineTune, loss_of, trained
 from monge.apps.prove.pairs import as_rows
@@ -21,6 +22,7 @@ from monge.flags import bind
 from monge.fleet import of
 from monge.lm.embed import Embedding
 from monge.lm.load import encoder
+from monge.lm.lora import merged
 from monge.lm.serve import EmbeddingServer, token_in
 from monge.lm.store import Dropped, Dtype
 from monge.run import fit
@@ -31,6 +33,7 @@ from monge.training.log import read_records
 console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
 EMPTY = FineTune()
 NO_ENERGY = StateEnergy()
+NO_PREFERENCE = Prefer()
 
 
 def finetune(
@@ -79,6 +82,38 @@ def finetune(
         loss = losses.get(row["source"], {}).get("loss")
         table.add_row(*map(str, row.values()), "" if loss is None else f"{loss:.3f}")
     console.print(table)
+    console.print(
+        f"The model is in {out / 'model'}; next: monge prove search --policy local --model {quote(str(out / 'model'))}"
+    )
+
+
+def dpo(
+    runs: tyro.conf.Positional[tuple[Path, ...]] = (),
+    recipe: Annotated[Prefer, tyro.conf.arg(name="")] = NO_PREFERENCE,
+    *,
+    model: str = "",
+    out: Path = Path("runs/dpo"),
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Train a tactic policy by direct preference optimisation: tactics of proofs over ones that failed on the same state.
+
+    Args:
+        runs: Run directories of `monge prove search`; with --resume, those of the run by default.
+        model: Policy to start from: a directory such as runs/policy/model. It is also the reference model.
+        out: Run directory; created if needed. The model is saved in OUT/model.
+        resume: Continue from the last checkpoint in the run directory.
+        tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
+    """
+    recipe = replace(recipe, runs=tuple(map(str, runs)) or recipe.runs, model=model or recipe.model)
+    fit(recipe, out, resume=resume, tensorboard=tensorboard)
+    if not is_first():
+        return
+    loaded = recipe.policy()
+    best: Any = reopen(out, app=Prefer.app).weights(recipe.network(loaded.model), which="best")
+    trained_model = merged(best)
+    trained_model.save_pretrained(out / "model")
+    loaded.tokenizer.save_pretrained(out / "model")
     console.print(
         f"The model is in {out / 'model'}; next: monge prove search --policy local --model {quote(str(out / 'model'))}"
     )

@@ -1,6 +1,8 @@
 """A tactic policy learns from runs: pairs, packed sequences, training and export."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -181,6 +183,37 @@ def finetune(*words: object) -> int:
     return main(["prove", "finetune", *map(str, words)])
 
 
+def test_renamed_copies_follow_the_examples_and_leave_held_out_ones_alone(tmp_path):
+    states = [f"a b : N\nh : a = {k} + b\n⊢ b = {k}" for k in range(40)]
+    lines = [json.dumps({"state": state, "tactic": f"exact foo_{k} h"}) for k, state in enumerate(states)]
+    (tmp_path / "pairs.jsonl").write_text(
+        "\n".join([*lines, json.dumps({"state": "c n : N\n⊢ c = n", "tactic": "rfl"})])
+    )
+    recipe = FineTune(pairs=(str(tmp_path / "pairs.jsonl"),), width=16, heads=2, vocabulary=400)
+    plain, copied = Data(recipe), Data(replace(recipe, renamed_copies=3))
+    count = len(plain.training)
+    assert copied.training[:count] == plain.training
+    assert copied.held_out == plain.held_out
+    assert (plain.num_renamed, copied.num_renamed) == (0, 3 * count)
+    assert copied.training[count : 2 * count] != copied.training[2 * count : 3 * count]
+    decode = copied.tokenizer.decode
+    assert "a b : N" in decode(copied.training[0].ids)
+    assert {"c", "n"} & set(re.findall(r"\b[a-z]\b", decode(copied.training[count].ids)))
+
+
+@pytest.mark.slow
+def test_the_prompt_shows_the_goals_that_the_model_was_trained_on(tmp_path):
+    run = run_of(tmp_path / "run", range(4, 24))
+    state = State((Goal("3"), Goal("17")))
+    for goals in ("first", "all"):
+        out = tmp_path / goals
+        assert finetune(run, "--out", out, *SMALL, *QUICK, "--goals", goals) == 0
+        model = causal(str(out / "model"))
+        ids = Causal(model, generator=torch.Generator()).prompt_ids(state)
+        assert ("17" in model.tokenizer.decode(ids)) == (goals == "all")
+        assert "⊢ 3" in model.tokenizer.decode(ids)
+
+
 @pytest.mark.slow
 def test_finetune_trains_resumes_and_saves_a_policy(tmp_path, capsys):
     run = run_of(tmp_path / "run", range(4, 24))
@@ -264,7 +297,8 @@ def test_presets_are_valid(name):
         ((), "no training data; give directories of runs, or --pairs FILE"),
         (("missing",), "missing"),
         (("RUN", "--rank", 4), "--rank 4: LoRA needs a rank of at least 1 and a pretrained --base"),
-        (("RUN", "--validation-share", 0), "no pairs for validation"),
+        (("RUN", "--validation-share", 0), "validation_share must be between 0 and 1, got 0"),
+        (("RUN", "--validation-share", 1e-9), "no pairs for validation"),
         (("RUN", "--base", "nowhere"), "nowhere: no complete Hugging Face model"),
         (("RUN", "--pair-share", 1), "pair_share must be at least 0 and below 1"),
         (("RUN", "--heads", 0), "heads must be at least 1"),
