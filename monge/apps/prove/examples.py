@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from monge.apps.prove.lm.prompt import completion, prompt
 from monge.apps.prove.packing import Example, example
 from monge.apps.prove.pairs import Counts, TacticPair, pairs_of
 from monge.apps.prove.renaming import Renamer
+from monge.apps.prove.scores import scores_of, weights_of
 from monge.lm.load import causal
 from monge.lm.store import DTYPES
 from monge.math.random import seeded, split_of
@@ -110,10 +111,16 @@ class Data:
     @cached_property
     def training(self) -> list[Example]:
         """The training examples, without pairs whose tactic alone is too long, and then their renamed copies."""
-        pairs = self.split["training"]
-        rename, generator = Renamer(pair.state for pair in pairs), np.random.default_rng(self.recipe.train.seed)
-        copies = [rename(pair, generator) for _ in range(self.recipe.renamed_copies) for pair in pairs]
-        return [one for _, one in self._examples("training") + self._tokenized(copies)]
+        pairs, recipe = self.split["training"], self.recipe
+        rename, generator = Renamer(pair.state for pair in pairs), np.random.default_rng(recipe.train.seed)
+        copies = [rename(pair, generator) for _ in range(recipe.renamed_copies) for pair in pairs]
+        examples = [*self._examples("training"), *self._tokenized(copies)]
+        if not recipe.scored_by:
+            return [one for _, one in examples]
+        scores = scores_of(pairs, causal(recipe.scored_by), recipe.length)
+        weights = weights_of(scores, recipe.tails, recipe.tail_weight)
+        by_pair = dict(zip([*pairs, *copies], weights * (1 + recipe.renamed_copies), strict=True))
+        return [replace(one, weight=by_pair[pair]) for pair, one in examples]
 
     @cached_property
     def num_renamed(self) -> int:

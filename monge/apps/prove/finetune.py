@@ -30,7 +30,7 @@ class FineTune:
     """A tactic policy, trained from a pretrained base or from scratch. ValueError if a setting is out of range."""
 
     app: ClassVar[str] = "policy"
-    relocatable: ClassVar[frozenset[str]] = frozenset({"runs", "pairs", "base"})
+    relocatable: ClassVar[frozenset[str]] = frozenset({"runs", "pairs", "base", "scored_by"})
 
     runs: Annotated[tuple[str, ...], Suppress] = ()
     """Directories of runs of `monge prove search` and `monge prove replay`."""
@@ -55,6 +55,12 @@ class FineTune:
     """Dropout of LoRA's input."""
     modules: tuple[str, ...] = MODULES
     """Linear layers that get LoRA."""
+    scored_by: str = ""
+    """Directory of an earlier policy. Pairs whose tactics it finds the least or the most likely get a smaller weight."""
+    tails: tuple[float, float] = (0.1, 0.1)
+    """Shares of these pairs: the least and the most likely, by log-probability per token."""
+    tail_weight: float = 0.3
+    """Weight of the loss of these pairs; that of the others is 1."""
     vocabulary: int = 2048
     """Maximum vocabulary size of a model from scratch."""
     width: int = 256
@@ -85,8 +91,9 @@ class FineTune:
         for name in ("runs", "pairs"):
             paths = dict.fromkeys(str(Path(path).resolve()) for path in getattr(self, name))
             object.__setattr__(self, name, tuple(paths))
-        if self.base and Path(self.base).is_dir():
-            object.__setattr__(self, "base", str(Path(self.base).resolve()))
+        for name in ("base", "scored_by"):
+            if getattr(self, name) and Path(getattr(self, name)).is_dir():
+                object.__setattr__(self, name, str(Path(getattr(self, name)).resolve()))
         for name, least in (
             *(("length", 2), ("batch_size", 1), ("eval_examples", 1)),
             *(("vocabulary", 1), ("depth", 1), ("heads", 1), ("renamed_copies", 0)),
@@ -99,6 +106,11 @@ class FineTune:
             )
         if self.dtype != "float32" and self.rank is None:
             raise ValueError(f"--dtype {self.dtype} rounds small updates away unless --rank is given; train in float32")
+        if min(self.tails) < 0 or sum(self.tails) > 1 or self.tail_weight < 0:
+            raise ValueError(
+                f"tails must be two shares with a sum of at most 1, and tail_weight at least 0, got {self.tails}, "
+                f"{self.tail_weight}"
+            )
         for name in ("pair_share", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")

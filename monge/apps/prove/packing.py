@@ -21,6 +21,8 @@ class Example:
     ids: tuple[int, ...]
     prompt: int
     """Number of tokens of the prompt, which are not learned."""
+    weight: float = 1.0
+    """Weight of its loss."""
 
 
 def example(tokenizer: Any, state: str, tactic: str, length: int, goals: Goals = "all") -> Example | None:
@@ -65,7 +67,7 @@ def packed(examples: Sequence[Example], length: int, *, seed: int = 0) -> list[t
 
 
 def batch_of(rows: Sequence[Sequence[Example]], length: int, pad: int) -> Tokens:
-    """One sequence for each row of examples. Only completions have weight; padding is a text of its own."""
+    """One sequence for each row of examples. Only completions have weight, the example's; padding is a text of its own."""
     ids = torch.full((len(rows), length), pad)
     weight, segment = torch.zeros(len(rows), length), torch.full((len(rows), length), -1)
     for k, row in enumerate(rows):
@@ -73,7 +75,7 @@ def batch_of(rows: Sequence[Sequence[Example]], length: int, pad: int) -> Tokens
         for number, one in enumerate(row):
             end = start + len(one.ids)
             ids[k, start:end] = torch.tensor(one.ids)
-            weight[k, start + one.prompt : end] = 1.0
+            weight[k, start + one.prompt : end] = one.weight
             segment[k, start:end] = number
             start = end
     return Tokens(ids, weight, segment)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_causal import END, letters, saved
+from test_causal import END, direct, letters, saved
 from toy import Countdown, down, result
 
 from monge.apps.prove.finetune import PRESETS, Data, FineTune, loss_of, trained
@@ -19,6 +19,7 @@ from monge.apps.prove.lm.causal import Causal
 from monge.apps.prove.lm.prompt import completion, prompt, prompt_ids, tactic_of
 from monge.apps.prove.packing import Example, batch_of, example, packed
 from monge.apps.prove.pairs import pairs_of
+from monge.apps.prove.scores import scores_of
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Goal, State
 from monge.apps.prove.trajectories import Recorder, attempts, table
@@ -199,6 +200,30 @@ def test_renamed_copies_follow_the_examples_and_leave_held_out_ones_alone(tmp_pa
     decode = copied.tokenizer.decode
     assert "a b : N" in decode(copied.training[0].ids)
     assert {"c", "n"} & set(re.findall(r"\b[a-z]\b", decode(copied.training[count].ids)))
+
+
+def test_pairs_in_the_tails_of_an_earlier_policy_weigh_less(tmp_path, monkeypatch):
+    monkeypatch.setattr("monge.apps.prove.scores.cache_directory", lambda: tmp_path)
+    run, policy = run_of(tmp_path / "run", range(4, 40)), causal(saved(tmp_path / "policy", "llama"))
+    recipe = FineTune(runs=(str(run),), width=16, heads=2, vocabulary=400, length=300, validation_share=0.3)
+    recipe = replace(recipe, scored_by=policy.name, tails=(0.25, 0.5), tail_weight=0.2, renamed_copies=1)
+    data = Data(recipe)
+    pairs = data.split["training"]
+    scores = scores_of(pairs, policy, 300)
+    for pair, score in list(zip(pairs, scores, strict=True))[:5]:
+        after = [*policy.tokenizer(completion(pair.tactic))["input_ids"], policy.tokenizer.eos_token_id]
+        expected = direct(policy, prompt_ids(policy.tokenizer, pair.state), after) / len(after)
+        assert score == pytest.approx(expected, abs=1e-4)
+    order = sorted(range(len(pairs)), key=lambda k: scores[k])
+    low, high = round(0.25 * len(order)), round(0.5 * len(order))
+    expected = [1.0 if k in order[low : len(order) - high] else 0.2 for k in range(len(pairs))]
+    assert [one.weight for one in data.training] == expected * 2
+    assert {one.weight for one in data.held_out} == {1.0}
+    assert len(list((tmp_path / "scores").iterdir())) == 1  # computed once
+    batch = batch_of([data.training[:2]], 300, data.pad)
+    assert set(batch.weight.unique().tolist()) <= {0.0, *map(float, torch.tensor(expected))}
+    with pytest.raises(ValueError, match="tails must be two shares with a sum of at most 1"):
+        replace(recipe, tails=(0.7, 0.5))
 
 
 @pytest.mark.slow
