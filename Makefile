@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo demo-translate demo-compress demo-prove test docs peers clean
+.PHONY: demo demo-translate demo-compress demo-prove demo-iterate test docs peers clean
 
 demo: .venv/run.done
 	$(BIN)/monge generate demo
@@ -17,6 +17,9 @@ demo-compress: .venv/compress.done
 
 demo-prove: .venv/prove.done
 	$(BIN)/monge prove demo
+
+demo-iterate: .venv/iterate.done
+	$(BIN)/monge prove iterate --demo --workers 2 --out runs/demo-iterate
 
 test: .venv/test.done
 	$(BIN)/ruff check .
@@ -53,6 +56,10 @@ peers: .venv/peers.done
 
 .venv/prove.done: .venv/run.done
 	$(PIP) --editable '.[prove]'
+	@touch $@
+
+.venv/iterate.done: .venv/run.done
+	$(PIP) --editable '.[lm,prove]'
 	@touch $@
 
 .venv/test.done: .venv/run.done

@@ -36,6 +36,8 @@ class Group:
     positives: list[Positive] = field(default_factory=list[Positive])
     negatives: list[int] = field(default_factory=list[int])
     """Rows of all states that are on no path of a proof."""
+    root: int | None = None
+    """Row of the theorem's first state; None if it is not stored."""
 
 
 @dataclass
@@ -68,13 +70,17 @@ def groups_of(
     positive: dict[str, dict[str, int]] = defaultdict(dict)
     negative: dict[str, set[str]] = defaultdict(set)
     parents: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # theorem, child, parents
+    roots: dict[str, str] = {}
     for run in runs:
         theorems = {result.number: digest(result.header, result.signature) for result in results(run)}
         table = attempts(run).select(
             ["parent_id", "state_before", "state_after", "outcome", "label", "remaining_depth"]
         )
         for row in table.to_pylist():
-            theorem, child = theorems[int(row["parent_id"].split("-")[-2])], row["state_after"]
+            _, number, parent = row["parent_id"].rsplit("-", 2)
+            theorem, child = theorems[int(number)], row["state_after"]
+            if parent == "0":
+                roots[theorem] = row["state_before"]
             if row["label"] == "positive":
                 depth = row["remaining_depth"]
                 _lower(positive[theorem], row["state_before"], depth)
@@ -90,6 +96,7 @@ def groups_of(
     for theorem, states in positive.items():
         split = split_of(theorem, shares)
         group = _group(states, negative[theorem], parents[theorem], vectors, counts[split])
+        group.root = vectors.number(roots[theorem]) if theorem in roots else None
         if group.positives:
             groups[split].append(group)
             counts[split].theorems += 1
@@ -142,7 +149,8 @@ class Sampler:
     """Draws positive states uniformly over theorems, each with up to `negatives` negative ones.
 
     A negative is a true sibling, a state of the same theorem, or one of another theorem, with the probabilities `mix`; the
-    next kind is taken where there is none. Repeated draws are masked. ValueError without positive or negative states.
+    next kind is taken where there is none. Repeated draws are masked. With `goal`, the first state of the
+    positive state's theorem is appended to each candidate, (n, 2 D). ValueError without positive or negative states.
     """
 
     def __init__(
@@ -152,8 +160,10 @@ class Sampler:
         *,
         negatives: int = 7,
         mix: Sequence[float] = (0.3, 0.4, 0.3),
+        goal: bool = False,
     ) -> None:
-        self.groups, self.vectors, self.negatives = groups, vectors, negatives
+        groups = [group for group in groups if group.root is not None] if goal else groups
+        self.groups, self.vectors, self.negatives, self.goal = groups, vectors, negatives, goal
         self.mix = np.cumsum(np.array(mix) / sum(mix))
         self.all = np.array([number for group in groups for number in group.negatives], int)
         ends = np.cumsum([len(group.negatives) for group in groups]).tolist()
@@ -169,13 +179,13 @@ class Sampler:
     def batch(self, size: int, generator: np.random.Generator) -> ContrastBatch:
         """A batch of `size` positive states."""
         rows = np.empty((size, 1 + self.negatives), int)
-        remaining = np.empty(size)
+        remaining, roots = np.empty(size), np.empty(size, int)
         for k, (group, one) in enumerate(self._positives(size, generator)):
-            rows[k, 0], remaining[k] = one.state, one.remaining
+            rows[k, 0], remaining[k], roots[k] = one.state, one.remaining, group.root or 0
             kinds = np.searchsorted(self.mix, generator.random(self.negatives), side="right")
             for column, kind in enumerate(kinds.clip(max=2).tolist(), 1):
                 rows[k, column] = self._negative(group, one, kind, generator)
-        return self._batch(rows, remaining)
+        return self._batch(rows, remaining, roots)
 
     def _negative(self, group: Group, one: Positive, kind: int, generator: np.random.Generator) -> int:
         """A random negative state: a sibling (kind 0), of the same theorem (1), or of another one (2)."""
@@ -195,7 +205,7 @@ class Sampler:
 
     def sibling_sets(self, generator: np.random.Generator, *, least: int = 1) -> list[ContrastBatch]:
         """Each positive state with at least `least` true siblings, with up to `negatives` of them, in batches."""
-        rows, remaining = [], []
+        rows, remaining, roots = [], [], []
         for group in self.groups:
             for one in group.positives:
                 if len(one.siblings) >= least:
@@ -204,13 +214,17 @@ class Sampler:
                     padding = [one.state] * (self.negatives - count)
                     rows.append([one.state, *(one.siblings[k] for k in chosen), *padding])
                     remaining.append(one.remaining)
-        return [
-            self._batch(np.array(rows[k : k + 256]), np.array(remaining[k : k + 256])) for k in range(0, len(rows), 256)
-        ]
+                    roots.append(group.root or 0)
+        parts = [slice(k, k + 256) for k in range(0, len(rows), 256)]
+        return [self._batch(np.array(rows[p]), np.array(remaining[p]), np.array(roots[p])) for p in parts]
 
-    def _batch(self, rows: np.ndarray, remaining: np.ndarray) -> ContrastBatch:
-        distinct, index = np.unique(rows, return_inverse=True)
-        x = self.vectors.rows(torch.from_numpy(distinct))
+    def _batch(self, rows: np.ndarray, remaining: np.ndarray, roots: np.ndarray) -> ContrastBatch:
+        count = len(self.vectors)
+        inputs = roots[:, None] * count + rows if self.goal else rows
+        distinct, index = np.unique(inputs, return_inverse=True)
+        x = self.vectors.rows(torch.from_numpy(distinct % count))
+        if self.goal:
+            x = torch.cat([x, self.vectors.rows(torch.from_numpy(distinct // count))], 1)
         earlier = np.tril(rows[:, :, None] == rows[:, None, :], -1).any(2)
         candidates = IndexedCandidates(x, torch.from_numpy(index.reshape(rows.shape)), torch.from_numpy(~earlier))
         return ContrastBatch(candidates, torch.from_numpy(remaining).float())

@@ -1,5 +1,6 @@
 """The recipe of an energy over proof states, and its use in a search."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,6 +68,8 @@ class StateEnergy:
     """Dropout after each hidden layer."""
     spectral_norm: bool = False
     """Give each hidden layer a spectral norm of 1."""
+    goal: bool = False
+    """Condition the energy on the theorem: the network also sees the embedding of its first state."""
     loss: Literal["infonce", "margin"] = "infonce"
     """Contrastive loss: cross-entropy of the positive state against its negatives (infonce), or a hinge loss (margin)."""
     negatives: int = 7
@@ -139,7 +142,7 @@ class StateEnergy:
             check_splits([Path(run) for run in self.runs])
         vectors = StateVectors(Path(self.embeddings))
         groups, counts = groups_of([Path(r) for r in self.runs], vectors, validation_share=self.validation_share)
-        options = {"negatives": self.negatives, "mix": self.mix}
+        options: dict[str, Any] = {"negatives": self.negatives, "mix": self.mix, "goal": self.goal}
         samplers: list[Sampler] = []
         for split in ("training", "validation"):
             try:
@@ -150,7 +153,7 @@ class StateEnergy:
 
     def network(self, width: int) -> EnergyMLP:
         """The network for vectors of this width."""
-        return EnergyMLP(width, self.hidden, dropout=self.dropout, spectral=self.spectral_norm)
+        return EnergyMLP(width * (1 + self.goal), self.hidden, dropout=self.dropout, spectral=self.spectral_norm)
 
 
 def _generator(*numbers: int) -> np.random.Generator:
@@ -210,6 +213,9 @@ class Scorer:
     the run or of the server, is not the one that the energy was trained on.
     """
 
+    goal: Tensor | None = None
+    """Embedding of the theorem's first state, (1, D), if the energy is conditioned on it."""
+
     def __init__(self, run: Path, measure: Measure = "energy", server: Endpoint | None = None) -> None:
         self.measure = measure
         opened = reopen(run, app=StateEnergy.app)
@@ -222,8 +228,9 @@ class Scorer:
         else:
             self.embed = EmbeddingClient(server, vectors.width, partial(check_same_model, vectors))
         self.model: Any = opened.weights(recipe.network(vectors.width), which="best")
+        self.conditioned = recipe.goal
         sample = vectors.rows(torch.linspace(0, len(vectors) - 1, min(len(vectors), 1024)).long())
-        self.known = self._measured(sample)
+        self.known = self._measured(torch.cat([sample, sample], 1) if self.conditioned else sample)
         self.median = float(self.known.median())  # a contrastive energy is defined up to a constant
 
     @torch.no_grad()
@@ -238,9 +245,19 @@ class Scorer:
         x = self.embed(texts)
         usable = x.isfinite().all(1) & x.any(1)
         energy = torch.full((len(x),), torch.inf)
+        if self.goal is not None:
+            x = torch.cat([x, self.goal.expand_as(x)], 1)
         if usable.any():
             energy[usable] = self._measured(x[usable]) - self.median
         return energy.tolist()
+
+    def towards(self, root: State) -> "Scorer":
+        """The energy for the theorem with this first state; the same one if it is not conditioned on the theorem."""
+        if not self.conditioned:
+            return self
+        scorer = copy.copy(self)
+        scorer.goal = self.embed([str(root)])
+        return scorer
 
     def _control(self, seed: int) -> float:
         """The energy of another state, or a normal number; the same whenever a state occurs."""

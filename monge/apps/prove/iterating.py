@@ -7,21 +7,44 @@ from shlex import quote
 import tyro
 from rich.console import Console
 
+from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.energy import StateEnergy
+from monge.apps.prove.families import DATA
+from monge.apps.prove.finetune import FineTune
 from monge.apps.prove.iteration import Iteration, Pipeline, Round, merged, read_settings, text
+from monge.apps.prove.lean.setup import setup_embedded
 from monge.apps.prove.learning import embed, energy, finetune
 from monge.apps.prove.round_report import markdown, plot, report
 from monge.apps.prove.searching import fleets_of
+from monge.apps.prove.tree import Search
 from monge.files import locked, write_json, write_text
 from monge.runs import rebuild
+from monge.training.config import TrainConfig
 
 console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
+SMALL = TrainConfig(steps=300, lr=2e-3, warmup_steps=20, save_every=100, weight_decay=0.1, threads=0, ema_width=0.0)
+DEMO = Iteration(
+    theorems=DATA / "lists.lean",
+    rounds=1,
+    search=SearchConfig(Search(num_tactics=24, max_states=8, batch_size=1, max_seconds=30.0, harvest=2), run="demo"),
+    finetune=FineTune(
+        width=128, depth=3, vocabulary=1024, length=256, renamed_copies=1, validation_share=0.2, train=SMALL
+    ),
+    energy={
+        "hidden": [256, 128],
+        "validation_share": 0.2,
+        "train": {"steps": 300, "save_every": 100, "warmup_steps": 20},
+    },
+    arms=("template", "copy", "template+local", "template+local+energy"),
+)
+"""One small round on one family of theorems."""
 
 
 def iterate(
     *,
     out: Path = Path("runs/iterate"),
     config: Path | None = None,
+    demo: bool = False,
     print_config: bool = False,
     rounds: int | None = None,
     workers: int = 1,
@@ -34,16 +57,21 @@ def iterate(
     Args:
         out: Directory of the iteration; created if needed.
         config: TOML file of settings, as --print-config writes it; it may be partial.
+        demo: Use small settings: one round on one family of theorems, from scratch, about ten minutes on two cores.
         print_config: Print the settings as TOML and exit.
         rounds: Number of rounds; that of the settings by default.
         workers: Number of worker processes of the searches, each with its own Lean.
         ray: Address of a Ray cluster that runs the searches.
     """
-    settings = base or (Iteration() if config is None else read_settings(config))
+    if demo and config is not None:
+        raise ValueError("--demo has its own settings; give it or --config")
+    settings = base or (DEMO if demo else Iteration() if config is None else read_settings(config))
     settings = settings if rounds is None else replace(settings, rounds=rounds)
     if print_config:
         print(text(settings), end="")
         return
+    if demo:
+        setup_embedded()
     pipeline = Pipeline(settings, out, fleets_of(workers, ray), say=console.print)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):

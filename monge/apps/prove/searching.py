@@ -143,7 +143,8 @@ def search(
         raise ValueError(f"--policy {policy} needs --examples")
     check_splits([Path(run) for run in settings.examples])
     if settings.energy:  # an unusable energy ends the run before it starts
-        Scorer(Path(settings.energy), server=settings.embeddings)([State((Goal("True"),))])
+        root = State((Goal("True"),))
+        Scorer(Path(settings.energy), server=settings.embeddings).towards(root)([root])
     installed = partial(native_lean, command_of(lean)) if lean else None
     reading = read(theorems, split, installed, limit=limit)
     if policy == "written" and split == "train":

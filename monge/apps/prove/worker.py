@@ -77,7 +77,8 @@ class Worker:
                     return unsearched(task, "not replayed", str(error)), SCHEMA.empty_table()
                 outcome = replay(session, steps)
             else:
-                outcome = search(session, self._policy(task), config.search, self._energy)
+                energy = None if self._energy is None else self._energy.towards(session.start())
+                outcome = search(session, self._policy(task), config.search, energy)
         except ServerCrashed as error:
             return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
         session.forget()

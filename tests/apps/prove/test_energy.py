@@ -194,6 +194,36 @@ def test_alarms_name_collapse_inverted_sign_and_overfitting():
     assert "Overfitting: the held-out loss rose from 0.500 to 1.000" in alarms(good, [0.5, 1.0])[0]
 
 
+def test_with_a_goal_each_candidate_is_followed_by_the_first_state_of_the_theorem(run, tmp_path):
+    vectors = stored(tmp_path / "states", states_of([run]))
+    groups, _ = groups_of([run], vectors, validation_share=0.2)
+    roots = {group.root for group in groups["training"]}
+    assert roots <= {vectors.number(f"⊢ {n}") for n in range(5, 30)}
+    assert len(roots) == len(groups["training"]) > 10
+    plain, conditioned = (
+        Sampler(groups["training"], vectors, goal=goal).batch(64, np.random.default_rng(0)) for goal in (False, True)
+    )
+    x, index = conditioned.candidates.x, conditioned.candidates.index
+    assert x.shape[1] == 12
+    torch.testing.assert_close(x[index][..., :6], plain.candidates.x[plain.candidates.index])
+    assert (x[index][..., 6:] == x[index][:, :1, 6:]).all()  # one goal for all candidates of a row
+    known = vectors.rows(torch.tensor(sorted(roots)))
+    assert all((known == row).all(1).any() for row in x[:, 6:])
+    assert len(x.unique(dim=0)) == len(x)
+
+
+@pytest.mark.slow
+def test_an_energy_with_a_goal_depends_on_the_theorem(run, tmp_path, language_model):
+    states, out = tmp_path / "states", tmp_path / "energy"
+    assert main(["prove", "embed", str(run), "--model", str(language_model), "--out", str(states)]) == 0
+    flags = ["--embeddings", str(states), "--out", str(out), "--hidden", "16", "--validation-share", "0.3", "--goal"]
+    assert main(["prove", "energy", str(run), *flags, "--steps", "10", "--save-every", "5", "--batch-size", "16"]) == 0
+    scorer, state = Scorer(out), State((Goal("7"),))
+    one, other = (scorer.towards(State((Goal(str(n)),)))([state]) for n in (12, 20))
+    assert one != other
+    assert scorer.towards(State((Goal("12"),)))([state]) == one
+
+
 @pytest.mark.slow
 def test_states_are_embedded_and_an_energy_orders_a_search(run, tmp_path, language_model, capsys):
     states, out = tmp_path / "states", tmp_path / "energy"
