@@ -1,54 +1,20 @@
 """A policy without a network: tactics that led to proofs from similar states, with the names of hypotheses substituted."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from monge.apps.prove.canonical import WORD
 from monge.apps.prove.pairs import TacticPair
+from monge.apps.prove.parsed import Parsed, parsed
+from monge.apps.prove.parsed import substituted as renamed
 from monge.apps.prove.policy import Policy, merged
 from monge.apps.prove.state import State
 from monge.apps.prove.tree import Suggestion
-
-TOKEN = re.compile(r"[^\W\d][\w'✝!?.]*|\d+|[^\w\s]")
-HYPOTHESES = re.compile(r"((?:[^\s:]+ )+): (.*)", re.DOTALL)
-
-
-class Parsed(NamedTuple):
-    """The first goal of a state as text."""
-
-    types: dict[str, str]
-    """Type of each hypothesis by its name."""
-    target: str
-
-    def tokens(self, text: str) -> tuple[str, ...]:
-        """The tokens of a text, where the first token of a hypothesis' type stands for its name.
-
-        >>> Parsed({"a": "N", "h": "a = z"}, "").tokens("a = s z")
-        ('N', '=', 's', 'z')
-        """
-        words = TOKEN.findall(text)
-        return tuple((TOKEN.findall(self.types[word]) or ["_"])[0] if word in self.types else word for word in words)
-
-
-def parsed(state: str) -> Parsed:
-    """The first goal of a printed state.
-
-    >>> parsed("case z\\na b : N\\nh : a =\\n  b\\n⊢ b = a")
-    Parsed(types={'a': 'N', 'b': 'N', 'h': 'a =\\n  b'}, target='b = a')
-    """
-    above, _, target = state.partition("⊢")
-    types: dict[str, str] = {}
-    for entry in re.split(r"\n(?=\S)", "\n" + above):
-        if match := HYPOTHESES.fullmatch(entry.strip()):
-            types |= dict.fromkeys(match[1].split(), match[2])
-    return Parsed(types, target.split("\n\n")[0].strip())
 
 
 def features(goal: Parsed) -> Counter[str]:
@@ -129,8 +95,7 @@ def substituted(tactic: str, source: Parsed, goal: Parsed) -> str:
         best = max(candidates, key=lambda other: (likeness[other], other == name), default=name)
         if likeness.get(best, 0.0) > 0.7:
             names[name] = best
-    pieces = WORD.split(tactic)
-    return "".join(names.get(piece, piece) if k % 2 else piece for k, piece in enumerate(pieces))
+    return renamed(tactic, names)
 
 
 @lru_cache(maxsize=100_000)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from tyro.conf import OmitArgPrefixes, Suppress
 
+from monge.apps.prove.lm.prompt import Style
 from monge.apps.prove.packing import Example, batch_of, example
 from monge.apps.prove.pairs import FORBIDDEN, check_splits, digest
 from monge.apps.prove.trajectories import attempts, results
@@ -159,11 +160,11 @@ class Prefer:
         """
         shares = {"validation": self.validation_share, "training": 1 - self.validation_share}
         parts: dict[str, list[tuple[Example, Example]]] = {"training": [], "validation": []}
-        goals = getattr(loaded.model.config, "prompt_goals", "all")
+        style = Style.of(loaded.model)
         found = preferences_of([Path(run) for run in self.runs], self.per_tactic, self.train.seed)
         for one in found:
             chosen, rejected = (
-                example(loaded.tokenizer, one.state, tactic, self.length, goals)
+                example(loaded.tokenizer, one.state, tactic, self.length, style)
                 for tactic in (one.chosen, one.rejected)
             )
             if chosen is not None and rejected is not None:

@@ -75,19 +75,20 @@ class Data:
                 raise ValueError(
                     f"--length {recipe.length}: {recipe.base} has {base.positions} positions; give at most that many"
                 )
-            base.model.config.prompt_goals = recipe.goals
+            recipe.style.record(base.model)
             return base.model, base.tokenizer
         from transformers import PreTrainedTokenizerFast
 
+        style = recipe.style
         texts = [
             text
             for pair in self.split["training"]
-            for text in (prompt(pair.state, recipe.goals), completion(pair.tactic))
+            for text in (prompt(pair.state, style), completion(style.tactic(pair.state, pair.tactic)))
         ]
         tokenizer = tokenizer_of(texts, recipe.vocabulary)
         end = tokenizer.token_to_id(END)
         model = neox(tokenizer.get_vocab_size(), recipe.width, recipe.depth, recipe.heads, recipe.length, end)
-        model.config.prompt_goals = recipe.goals
+        recipe.style.record(model)
         fast = PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, eos_token=END, pad_token=END, model_max_length=recipe.length
         )
@@ -147,6 +148,6 @@ class Data:
 
     def _tokenized(self, pairs: Sequence[TacticPair]) -> list[tuple[TacticPair, Example]]:
         """The pairs whose tactic is not too long, with their examples."""
-        length, goals = self.recipe.length, self.recipe.goals
-        tokenized = [(pair, example(self.tokenizer, pair.state, pair.tactic, length, goals)) for pair in pairs]
+        length, style = self.recipe.length, self.recipe.style
+        tokenized = [(pair, example(self.tokenizer, pair.state, pair.tactic, length, style)) for pair in pairs]
         return [(pair, one) for pair, one in tokenized if one is not None]

@@ -11,7 +11,7 @@ from torch import nn
 from tyro.conf import OmitArgPrefixes, Suppress
 
 from monge.apps.prove.examples import Data
-from monge.apps.prove.lm.prompt import Goals
+from monge.apps.prove.lm.prompt import Goals, Names, Style
 from monge.apps.prove.packing import Example, batch_of, packed
 from monge.apps.prove.pairs import check_splits
 from monge.lm.lora import MODULES, merged, with_lora
@@ -45,6 +45,8 @@ class FineTune:
     """Share of the theorems whose pairs are held out."""
     goals: Goals = "first"
     """Goals of a state in the prompt: all, or the first, on which most tactics act. The model's config.json records it."""
+    names: Names = "given"
+    """Names of hypotheses in the prompt: those of the state, or numbers, which a small model need not learn to copy."""
     renamed_copies: int = 0
     """Copies of each training pair in which hypotheses and variables are renamed at random, in addition to the pair itself."""
     rank: int | None = None
@@ -118,6 +120,11 @@ class FineTune:
             raise ValueError(f"validation_share must be between 0 and 1, got {self.validation_share}")
         if self.rank is not None and (self.rank < 1 or not self.base):
             raise ValueError(f"--rank {self.rank}: LoRA needs a rank of at least 1 and a pretrained --base")
+
+    @property
+    def style(self) -> Style:
+        """The form of prompts and tactics."""
+        return Style(self.goals, self.names)
 
     def build(self) -> Run[Tokens]:
         """Read the pairs, load the base, and assemble the run. ValueError if there are neither runs nor pairs."""

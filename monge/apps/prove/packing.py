@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from monge.apps.prove.lm.prompt import Goals, completion, prompt_ids
+from monge.apps.prove.lm.prompt import PLAIN, Style, completion, prompt_ids
 from monge.math.random import seeded
 from monge.objective.next_token import Tokens
 
@@ -25,19 +25,19 @@ class Example:
     """Weight of its loss."""
 
 
-def example(tokenizer: Any, state: str, tactic: str, length: int, goals: Goals = "all") -> Example | None:
+def example(tokenizer: Any, state: str, tactic: str, length: int, style: Style = PLAIN) -> Example | None:
     """The tokens of a pair, at most `length`: a prompt that is too long is cut at its start.
 
     None if the tactic alone leaves no room for a prompt.
     """
     after = [
-        *tokenizer(completion(tactic), add_special_tokens=False, verbose=False)["input_ids"],
+        *tokenizer(completion(style.tactic(state, tactic)), add_special_tokens=False, verbose=False)["input_ids"],
         tokenizer.eos_token_id,
     ]
     room = length - len(after)
     if room < 1:
         return None
-    before = prompt_ids(tokenizer, state, room, goals)
+    before = prompt_ids(tokenizer, state, room, style)
     return Example((*before, *after), len(before))
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from monge.apps.prove.canonical import WORD
-from monge.apps.prove.copying import Parsed, parsed
 from monge.apps.prove.pairs import TacticPair
+from monge.apps.prove.parsed import Parsed, parsed, substituted
 
 Kind = tuple[tuple[str, ...], bool]
 """The first two tokens of a type, and True if the type is itself a variable."""
@@ -47,13 +47,8 @@ class Renamer:
             if free and "✝" not in name:
                 names[name] = free[generator.integers(len(free))]
                 used.add(names[name])
-        return pair._replace(state=_substituted(state, names), tactic=_substituted(tactic, names))
+        return pair._replace(state=substituted(state, names), tactic=substituted(tactic, names))
 
 
 def _kind(goal: Parsed, text: str) -> Kind:
     return goal.tokens(text)[:2], text in goal.types
-
-
-def _substituted(text: str, names: dict[str, str]) -> str:
-    pieces = WORD.split(text)
-    return "".join(names.get(piece, piece) if k % 2 else piece for k, piece in enumerate(pieces))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from monge.apps.prove.lm.prompt import Style
 from monge.apps.prove.packing import batch_of, example
 from monge.apps.prove.pairs import TacticPair, digest
 from monge.files import cache_directory, read_json, write_json
@@ -24,8 +25,8 @@ def scores_of(pairs: Sequence[TacticPair], policy: LanguageModel, length: int) -
     cached = cache_directory() / "scores" / f"{digest(identity)}.json"
     if cached.exists():
         return read_json(cached, "scores")["scores"]
-    goals = getattr(policy.model.config, "prompt_goals", "all")
-    found = [example(policy.tokenizer, pair.state, pair.tactic, length, goals) for pair in pairs]
+    style = Style.of(policy.model)
+    found = [example(policy.tokenizer, pair.state, pair.tactic, length, style) for pair in pairs]
     known = [(k, one) for k, one in enumerate(found) if one is not None]
     known.sort(key=lambda item: len(item[1].ids))  # so that a batch has little padding
     scores = [-np.inf] * len(pairs)

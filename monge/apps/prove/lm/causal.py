@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.apps.prove.lm.beam import Beam, extended
-from monge.apps.prove.lm.prompt import parse_tactic, prompt_ids
+from monge.apps.prove.lm.prompt import Style, parse_tactic, prompt_ids
 from monge.apps.prove.policy import merged
 from monge.apps.prove.state import State
 from monge.apps.prove.tree import Suggestion
@@ -63,6 +63,7 @@ class Causal:
             )
         generation = getattr(model.model, "generation_config", None)  # has a chat model's end tokens
         special = model.tokenizer.eos_token_id, getattr(generation, "eos_token_id", None)
+        self._style = Style.of(model.model)
         self._ends = {e for ids in special for e in (ids if isinstance(ids, list) else [ids]) if e is not None}
 
     def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
@@ -76,18 +77,18 @@ class Causal:
         sample = self._sample if self.sampling.replacement else self._distinct
         for batch in by_length([limit * (len(ids) + length) for ids in prompts], tokens):
             for k, answer in sample([prompts[k] for k in batch], draws[batch]):
-                if (suggestion := self._suggestion(answer)) is not None:
+                if (suggestion := self._suggestion(states[batch[k]], answer)) is not None:
                     suggestions[batch[k]].append(suggestion)
         return [merged(per_state, limit) for per_state in suggestions]
 
     def prompt_ids(self, state: State) -> list[int]:
         """The prompt's tokens, cut at the start if needed to leave room for an answer.
 
-        The prompt has the goals that the model's configuration records (`prompt_goals`), all by default.
+        It has the style that the model's configuration records.
         """
-        positions, goals = self.model.positions, getattr(self.model.model.config, "prompt_goals", "all")
+        positions = self.model.positions
         room = None if positions is None else positions - self.sampling.max_new_tokens
-        return prompt_ids(self.model.tokenizer, state, room, goals)
+        return prompt_ids(self.model.tokenizer, state, room, self._style)
 
     def _sample(self, prompts: Sequence[list[int]], draws: Float[Tensor, "B K N"]) -> "Iterator[tuple[int, Answer]]":
         """Yields the number of a prompt and an answer to it, up to the token that ends its tactic: one for each row of `draws`.
@@ -181,15 +182,16 @@ class Causal:
         ids = [k for k in ids if k not in self._ends]  # not every tokenizer marks them as special
         return self.model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def _suggestion(self, answer: "Answer") -> Suggestion | None:
-        """The first tactic of an answer, with the log-probability of its part of the answer; None if it has no tactic."""
+    def _suggestion(self, state: State, answer: "Answer") -> Suggestion | None:
+        """The first tactic of an answer, with the log-probability of its part of the answer; None if it has no tactic, or one
+        that names a hypothesis that does not exist."""
         texts = [self._text(answer.ids[:k]) for k in range(len(answer.ids) + 1)]
         parsed = parse_tactic(texts[-1])
-        if not parsed.tactic:
+        if not parsed.tactic or (tactic := self._style.original(state, parsed.tactic)) is None:
             return None
         start = max(k for k, text in enumerate(texts) if len(text) <= parsed.start)
         ends = (k for k, text in enumerate(texts) if "\n" in text[parsed.end :])
-        return Suggestion(parsed.tactic, sum(answer.logp[start : next(ends, len(answer.ids))]))
+        return Suggestion(tactic, sum(answer.logp[start : next(ends, len(answer.ids))]))
 
 
 class Answer:

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal
 
+from monge.apps.prove.canonical import WORD
+from monge.apps.prove.parsed import parsed, substituted
 from monge.apps.prove.state import State
 
 Goals = Literal["all", "first"]
 """Goals of a state in the prompt: all, or the first one, on which most tactics act."""
+Names = Literal["given", "numbered"]
+"""Names of hypotheses in the prompt: those of the state, or numbers (v1, v2, ...), counted from the last hypothesis."""
+NUMBER = re.compile(r"v\d+✝?")
 
 TEMPLATE = """Complete the following Lean 4 code:
 
@@ -25,10 +30,65 @@ CONTINUES = ("|", "·", "<;>", ")", "]", "}", "⟩")
 """Prefixes of lines that continue a tactic, whatever their indentation."""
 
 
-def prompt(state: State | str, goals: Goals = "all") -> str:
+@dataclass(frozen=True)
+class Style:
+    """The form in which a model sees states and tactics. A model's config.json records it, as prompt_goals and prompt_names.
+
+    >>> numbered, state = Style("first", "numbered"), "n : N\\nh : n = z\\n⊢ z = n\\n\\n⊢ True"
+    >>> print(numbered.state(state))
+    v2 : N
+    v1 : v2 = z
+    ⊢ z = v2
+    >>> numbered.tactic(state, "rw [h]"), numbered.original(state, "rw [v1]"), numbered.original(state, "rw [v7]")
+    ('rw [v1]', 'rw [h]', None)
+    """
+
+    goals: Goals = "all"
+    names: Names = "given"
+
+    @staticmethod
+    def of(model: Any) -> "Style":
+        """The style that a Hugging Face model's configuration records; by default, the state as it is."""
+        config = model.config
+        return Style(getattr(config, "prompt_goals", "all"), getattr(config, "prompt_names", "given"))
+
+    def record(self, model: Any) -> None:
+        """Record the style in a model's configuration."""
+        model.config.prompt_goals, model.config.prompt_names = self.goals, self.names
+
+    def state(self, state: State | str) -> str:
+        """The state as the model sees it."""
+        text = str(state)
+        return substituted(text.split("\n\n")[0] if self.goals == "first" else text, self._numbers(text))
+
+    def tactic(self, state: State | str, tactic: str) -> str:
+        """A tactic for the state as the model sees it."""
+        return substituted(tactic, self._numbers(str(state)))
+
+    def original(self, state: State | str, tactic: str) -> str | None:
+        """The tactic of a model with the state's own names; None if it has a number that names no hypothesis."""
+        names = {number: name for name, number in self._numbers(str(state)).items()}
+        if self.names == "numbered" and any(
+            NUMBER.fullmatch(word) and word not in names for word in WORD.split(tactic)[1::2]
+        ):
+            return None
+        return substituted(tactic, names)
+
+    def _numbers(self, text: str) -> dict[str, str]:
+        """The numbers of the first goal's hypotheses, counted from the last one."""
+        if self.names == "given":
+            return {}
+        names = reversed(parsed(text.split("\n\n")[0]).types)
+        return {name: f"v{k}" + "✝" * ("✝" in name) for k, name in enumerate(names, 1)}
+
+
+PLAIN = Style()
+
+
+def prompt(state: State | str, style: Style = PLAIN) -> str:
     """The prompt for a state, or for its text; the model completes it with a tactic.
 
-    >>> print(prompt("case a\\n⊢ x = 0\\n\\ncase b\\n⊢ y = 0", "first"), end="")
+    >>> print(prompt("case a\\n⊢ x = 0\\n\\ncase b\\n⊢ y = 0", Style("first")), end="")
     Complete the following Lean 4 code:
     <BLANKLINE>
     ```lean4
@@ -38,13 +98,12 @@ def prompt(state: State | str, goals: Goals = "all") -> str:
     -/
     ```
     """
-    text = str(state)
-    return TEMPLATE.format(state=text.split("\n\n")[0] if goals == "first" else text)
+    return TEMPLATE.format(state=style.state(state))
 
 
-def prompt_ids(tokenizer: Any, state: State | str, room: int | None = None, goals: Goals = "all") -> list[int]:
+def prompt_ids(tokenizer: Any, state: State | str, room: int | None = None, style: Style = PLAIN) -> list[int]:
     """The tokens of the prompt, with the tokenizer's special tokens; cut at its start, after BOS, to `room` tokens."""
-    ids: list[int] = tokenizer(prompt(state, goals), verbose=False)["input_ids"]
+    ids: list[int] = tokenizer(prompt(state, style), verbose=False)["input_ids"]
     if room is None or len(ids) <= room:
         return ids
     first = ids[:1] if ids[0] == tokenizer.bos_token_id else []
