@@ -16,12 +16,12 @@ from toy import Countdown, down, result
 
 from monge.apps.prove.finetune import PRESETS, Data, FineTune, loss_of, trained
 from monge.apps.prove.lm.causal import Causal
-from monge.apps.prove.lm.prompt import completion, prompt, prompt_ids, tactic_of
+from monge.apps.prove.lm.prompt import Style, completion, prompt, prompt_ids, tactic_of
 from monge.apps.prove.packing import Example, batch_of, example, packed
 from monge.apps.prove.pairs import pairs_of
 from monge.apps.prove.scores import scores_of
 from monge.apps.prove.search import search
-from monge.apps.prove.state import Goal, State
+from monge.apps.prove.state import Goal, Hypothesis, State
 from monge.apps.prove.trajectories import Recorder, attempts, table
 from monge.apps.prove.tree import Search
 from monge.cli import main
@@ -224,6 +224,26 @@ def test_pairs_in_the_tails_of_an_earlier_policy_weigh_less(tmp_path, monkeypatc
     assert set(batch.weight.unique().tolist()) <= {0.0, *map(float, torch.tensor(expected))}
     with pytest.raises(ValueError, match="tails must be two shares with a sum of at most 1"):
         replace(recipe, tails=(0.7, 0.5))
+
+
+@pytest.mark.slow
+def test_a_policy_with_numbered_names_suggests_tactics_with_the_names_of_the_state(tmp_path):
+    lines = []
+    for k in range(60):
+        first, second = "abcdefgk"[k % 8], "mnpqrstu"[k // 8]
+        state = f"{first} {second} : N\n{first}{second} : {first} = {second}\n⊢ {second} = {first}"
+        lines.append(json.dumps({"state": state, "tactic": f"rw [{first}{second}]"}))
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    flags = ["--steps", 60, "--save-every", 30, "--warmup-steps", 5, "--validation-share", 0.3, "--lr", 0.01]
+    words = ["--pairs", tmp_path / "pairs.jsonl", "--out", tmp_path / "out", *SMALL, *flags, "--names", "numbered"]
+    assert finetune(*words) == 0
+    model = causal(str(tmp_path / "out" / "model"))
+    assert Style.of(model.model) == Style("first", "numbered")
+    goal = Goal(
+        "ww = zz", (Hypothesis("zz", "N", False), Hypothesis("ww", "N", False), Hypothesis("new", "zz = ww", True))
+    )
+    (found,) = Causal(model, generator=torch.Generator().manual_seed(0))([State((goal,))], 4)
+    assert found[0].tactic == "rw [new]"  # names that occur in no pair
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The prompt, and the first tactic of a model's answer."""
 
+import re
 import textwrap
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monge.apps.prove.lm import prompt as module
-from monge.apps.prove.lm.prompt import fingerprint, parse_tactic, prompt, tactic_of
+from monge.apps.prove.lm.prompt import Style, fingerprint, parse_tactic, prompt, tactic_of
 from monge.apps.prove.state import Goal, Hypothesis, State
 
 STATE = State((Goal("n = n", (Hypothesis("n", "Nat", False),), "zero"), Goal("True")))
@@ -88,3 +89,15 @@ def test_a_by_on_the_line_sets_the_column():
 def test_without_a_tactic_the_result_is_empty(text):
     assert tactic_of(text) == ""
     assert not parse_tactic(text).closed
+
+
+@given(st.lists(st.sampled_from(["a", "h", "ih", "x✝", "v1", "n'"]), unique=True, min_size=1), st.integers(0, 5))
+def test_numbered_tactics_get_their_names_back(names, k):
+    state = "\n".join([*(f"{name} : N" for name in names), f"⊢ P {' '.join(names)}"])
+    tactic = f"rw [{names[k % len(names)]}, foo.{names[0]}, y]; exact h2 {' '.join(names)}"
+    style = Style("first", "numbered")
+    written = style.tactic(state, tactic)
+    assert style.original(state, written) == tactic
+    assert Style().tactic(state, tactic) == Style().original(state, tactic) == tactic
+    words = re.findall(r"(?<![.\w])v\d+✝?", style.state(state).split("⊢")[1])
+    assert sorted(words) == sorted(f"v{len(names) - j}" + "✝" * ("✝" in name) for j, name in enumerate(names))
