@@ -14,6 +14,7 @@ from monge.apps.prove.examples import Data
 from monge.apps.prove.lm.prompt import Goals, Names, Style
 from monge.apps.prove.packing import Example, batch_of, packed
 from monge.apps.prove.pairs import check_splits
+from monge.apps.prove.separation import probe_states, separation
 from monge.lm.lora import MODULES, merged, with_lora
 from monge.lm.store import Dtype
 from monge.math.random import seeded
@@ -77,6 +78,8 @@ class FineTune:
     """Number of sequences per batch."""
     eval_examples: int = 500
     """Number of held-out examples in each evaluation during training."""
+    probe_states: int = 0
+    """Number of states on and off the paths of held-out proofs, whose embeddings each evaluation compares (separation)."""
     dtype: Dtype = "float32"
     """Dtype of the base's weights; half precision needs LoRA, whose own weights stay in float32."""
     gradient_checkpointing: bool = False
@@ -98,7 +101,7 @@ class FineTune:
                 object.__setattr__(self, name, str(Path(getattr(self, name)).resolve()))
         for name, least in (
             *(("length", 2), ("batch_size", 1), ("eval_examples", 1)),
-            *(("vocabulary", 1), ("depth", 1), ("heads", 1), ("renamed_copies", 0)),
+            *(("vocabulary", 1), ("depth", 1), ("heads", 1), ("renamed_copies", 0), ("probe_states", 0)),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -145,8 +148,12 @@ class FineTune:
 
         quick = torch.randperm(len(held_out), generator=seeded(self.train.seed, 2))[: self.eval_examples].tolist()
 
+        runs, share, seed = [Path(run) for run in self.runs], self.validation_share, self.train.seed
+        probed = probe_states(runs, self.probe_states, validation_share=share, seed=seed) if self.probe_states else None
+
         def evaluate(model: nn.Module) -> dict[str, float]:
-            return {"held-out loss": loss_of(model, [held_out[k] for k in quick], self.length, pad)}
+            loss = {"held-out loss": loss_of(model, [held_out[k] for k in quick], self.length, pad)}
+            return loss | (separation(model, data.tokenizer, *probed, length=self.length) if probed else {})
 
         stream = torch.tensor([token for one in [*training, *held_out] for token in one.ids])
         return Run(model, NextToken(), batches, self.train, evaluate, {"examples": fingerprint(stream)})
