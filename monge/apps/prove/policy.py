@@ -58,8 +58,8 @@ class Probes:
 class Combined:
     """Policy that takes equally many suggestions from each of several policies, merged by rank.
 
-    There are fewer than asked for where policies agree or run short. The probability of the k-th of them is proportional to
-    1/k, since the policies' own probabilities are not comparable.
+    Where policies agree or run short, further suggestions of the first one fill the rest. The probability of the k-th
+    suggestion is proportional to 1/k, since the policies' own probabilities are not comparable.
     """
 
     def __init__(self, policies: Sequence[Policy]) -> None:
@@ -68,10 +68,15 @@ class Combined:
     def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
         share = -(-limit // len(self.policies))
         answers = [policy(states, share) for policy in self.policies]
-        return [
-            ranked([one.tactic for rank in zip_longest(*per_state) for one in rank if one is not None], limit)
-            for per_state in zip(*answers, strict=True)
+        merged = [
+            list(dict.fromkeys(one.tactic for rank in zip_longest(*parts) for one in rank if one is not None))
+            for parts in zip(*answers, strict=True)
         ]
+        short = [k for k, tactics in enumerate(merged) if len(tactics) < limit]
+        if short:
+            for k, more in zip(short, self.policies[0]([states[k] for k in short], limit), strict=True):
+                merged[k] += [one.tactic for one in more]
+        return [ranked(tactics, limit) for tactics in merged]
 
 
 @dataclass(frozen=True)

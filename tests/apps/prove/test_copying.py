@@ -73,9 +73,12 @@ def test_a_state_is_read_with_hypotheses_of_several_lines():
 def test_combined_policies_alternate_by_rank_and_share_the_limit():
     first, second = Probes(("a", "b", "c", "d")), Probes(("x", "b", "y", "z"))
     (suggestions,) = Combined((first, second))([State((goal("p"),))], 4)
-    assert [one.tactic for one in suggestions] == ["a", "x", "b"]
-    (suggestions,) = Combined((first, lambda states, limit: [[] for _ in states]))([State((goal("p"),))], 4)
-    assert suggestions == Probes(("a", "b"))([State((goal("p"),))], 4)[0]
+    assert [one.tactic for one in suggestions] == ["a", "x", "b", "c"]  # both suggest b, so the first one fills up
+    nothing = Combined((first, lambda states, limit: [[] for _ in states]))
+    (suggestions,) = nothing([State((goal("p"),))], 4)
+    assert suggestions == first([State((goal("p"),))], 4)[0]
+    two, one = Combined((lambda states, limit: first(states, limit) if len(states) == 2 else [[]], second)), goal("p")
+    assert [[s.tactic for s in part] for part in two([State((one,))] * 2, 2)] == [["a", "x"]] * 2
     assert all(isinstance(one, Suggestion) for one in suggestions)
 
 

@@ -1,6 +1,11 @@
 """Rounds of search and training by one command, on a few theorems with real Lean, and their settings."""
 
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +100,27 @@ def test_two_rounds_train_evaluate_and_report_and_a_second_call_changes_nothing(
     assert "theorems\n" not in capsys.readouterr().out.split("round 0")[0]
     assert main(["prove", "iterate", "--out", str(out)]) == 2
     assert "made with iteration." in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_an_iteration_that_is_killed_ten_times_gives_the_report_of_an_uninterrupted_one(tmp_path):
+    config, draws = few(tmp_path), random.Random(0)
+    words = [sys.executable, "-m", "monge", "prove", "iterate", "--config", str(config), "--rounds", "1", "--out"]
+    subprocess.run([*words, str(tmp_path / "whole")], check=True)
+    kills = 0
+    while kills < 10:
+        process = subprocess.Popen([*words, str(tmp_path / "killed")], start_new_session=True)
+        try:
+            process.wait(draws.uniform(5.0, 75.0))
+            break  # it is complete
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills > 3
+    subprocess.run([*words, str(tmp_path / "killed")], check=True)
+    for name in ("report.json", "report.md"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_the_printed_settings_are_read_back(tmp_path, capsys):
