@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from monge.math.types import Energy, at_least_single
@@ -22,7 +22,7 @@ class IndexedCandidates:
             [0., 4.]])
     """
 
-    x: Float[Tensor, "n *s"]
+    x: Shaped[Tensor, "n *s"]
     index: Int[Tensor, "B K"]
     mask: Bool[Tensor, "B K"] | None = None
 

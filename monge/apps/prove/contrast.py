@@ -4,18 +4,32 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from monge.apps.prove.pairs import digest
-from monge.apps.prove.states import DONE, StateVectors
+from monge.apps.prove.states import DONE
 from monge.apps.prove.trajectories import attempts, results
 from monge.math.random import split_of
 from monge.objective.contrastive import IndexedCandidates
+
+
+class States(Protocol):
+    """A store of states: embeddings, or token ids."""
+
+    def __len__(self) -> int: ...
+
+    def number(self, state: str) -> int | None:
+        """The row of a state's text in `rows`; None if it is not stored."""
+        ...
+
+    def rows(self, numbers: Int[Tensor, "n"]) -> Shaped[Tensor, "n D"]:
+        """The rows with these numbers."""
+        ...
 
 
 class Positive(NamedTuple):
@@ -61,7 +75,7 @@ class Counts:
 
 
 def groups_of(
-    runs: Sequence[Path], vectors: StateVectors, *, validation_share: float
+    runs: Sequence[Path], vectors: States, *, validation_share: float
 ) -> tuple[dict[str, list[Group]], dict[str, Counts]]:
     """The states of the proved theorems of runs, and their counts, by split: training or validation, drawn by theorem.
 
@@ -109,7 +123,7 @@ def _lower(depths: dict[str, int], state: str, depth: int) -> None:
 
 
 def _group(
-    positive: dict[str, int], negative: set[str], parents: dict[str, set[str]], vectors: StateVectors, counts: Counts
+    positive: dict[str, int], negative: set[str], parents: dict[str, set[str]], vectors: States, counts: Counts
 ) -> Group:
     numbers = {state: vectors.number(state) for state in {*positive, *negative}}
     counts.missing += sum(number is None for number in numbers.values())
@@ -156,7 +170,7 @@ class Sampler:
     def __init__(
         self,
         groups: Sequence[Group],
-        vectors: StateVectors,
+        vectors: States,
         *,
         negatives: int = 7,
         mix: Sequence[float] = (0.3, 0.4, 0.3),

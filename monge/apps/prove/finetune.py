@@ -10,7 +10,9 @@ import torch
 from torch import nn
 from tyro.conf import OmitArgPrefixes, Suppress
 
+from monge.apps.prove.energy import quality
 from monge.apps.prove.examples import Data
+from monge.apps.prove.joint import Joint, JointBatch, JointLoss, contrast_of, samplers
 from monge.apps.prove.lm.prompt import Goals, Names, Style
 from monge.apps.prove.packing import Example, batch_of, packed
 from monge.apps.prove.pairs import check_splits
@@ -78,6 +80,11 @@ class FineTune:
     """Number of sequences per batch."""
     eval_examples: int = 500
     """Number of held-out examples in each evaluation during training."""
+    energy_weight: float = 0.0
+    """Weight of a contrastive loss on the mean last hidden states, which are trained to tell states on the paths of proofs from
+    others; 0 for none. It needs runs of searches."""
+    energy_batch: int = 8
+    """Number of positive states in this loss per batch, with three negative ones each."""
     probe_states: int = 0
     """Number of states on and off the paths of held-out proofs, whose embeddings each evaluation compares (separation)."""
     dtype: Dtype = "float32"
@@ -102,6 +109,7 @@ class FineTune:
         for name, least in (
             *(("length", 2), ("batch_size", 1), ("eval_examples", 1)),
             *(("vocabulary", 1), ("depth", 1), ("heads", 1), ("renamed_copies", 0), ("probe_states", 0)),
+            *(("energy_weight", 0), ("energy_batch", 1)),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -129,7 +137,7 @@ class FineTune:
         """The form of prompts and tactics."""
         return Style(self.goals, self.names)
 
-    def build(self) -> Run[Tokens]:
+    def build(self) -> Run[Tokens] | Run[JointBatch]:
         """Read the pairs, load the base, and assemble the run. ValueError if there are neither runs nor pairs."""
         if not self.runs and not self.pairs:
             raise ValueError("no training data; give directories of runs, or --pairs FILE")
@@ -142,12 +150,11 @@ class FineTune:
         if self.gradient_checkpointing:
             data.model.gradient_checkpointing_enable({"use_reentrant": False})
 
-        def batches(number: int) -> Tokens:
+        def tokens(number: int) -> Tokens:
             chosen = shuffled(number, self.batch_size, len(rows), self.train.seed).tolist()
             return batch_of([[training[k] for k in rows[row]] for row in chosen], self.length, pad)
 
         quick = torch.randperm(len(held_out), generator=seeded(self.train.seed, 2))[: self.eval_examples].tolist()
-
         runs, share, seed = [Path(run) for run in self.runs], self.validation_share, self.train.seed
         probed = probe_states(runs, self.probe_states, validation_share=share, seed=seed) if self.probe_states else None
 
@@ -155,12 +162,27 @@ class FineTune:
             loss = {"held-out loss": loss_of(model, [held_out[k] for k in quick], self.length, pad)}
             return loss | (separation(model, data.tokenizer, *probed, length=self.length) if probed else {})
 
-        stream = torch.tensor([token for one in [*training, *held_out] for token in one.ids])
-        return Run(model, NextToken(), batches, self.train, evaluate, {"examples": fingerprint(stream)})
+        constants = {
+            "examples": fingerprint(torch.tensor([token for one in [*training, *held_out] for token in one.ids]))
+        }
+        if not self.energy_weight:
+            return Run(model, NextToken(), tokens, self.train, evaluate, constants)
+        parts = samplers(runs, data.tokenizer, self.length, validation_share=share, negatives=3)
+        fixed = [contrast_of(parts["validation"], 32, seed, 1, k) for k in range(4)]
 
-    def network(self, model: nn.Module) -> nn.Module:
-        """The base with new adapters, or with all weights to be trained."""
-        return with_lora(model, self.rank, alpha=self.alpha, dropout=self.dropout, modules=self.modules)
+        def batches(number: int) -> JointBatch:
+            return JointBatch(tokens(number), contrast_of(parts["training"], self.energy_batch, seed, 0, number))
+
+        def evaluate_both(model: nn.Module) -> dict[str, float]:
+            return evaluate(model) | {f"energy {name}": value for name, value in quality(model, fixed).items()}
+
+        return Run(model, JointLoss(self.energy_weight), batches, self.train, evaluate_both, constants)
+
+    def network(self, model: Any) -> nn.Module:
+        """The base with new adapters, or with all weights to be trained; with an energy, if that is trained too."""
+        width = model.config.hidden_size
+        network = with_lora(model, self.rank, alpha=self.alpha, dropout=self.dropout, modules=self.modules)
+        return Joint(network, width) if self.energy_weight else network
 
 
 @torch.no_grad()
@@ -180,7 +202,7 @@ def trained(recipe: FineTune, opened: Opened, *, which: str = "best") -> tuple[D
     """The data of a run, and its trained model with the adapters merged into its weights."""
     data = Data(recipe)
     network: Any = opened.weights(recipe.network(data.model), which=which)
-    return data, merged(network)
+    return data, merged(network.language_model if recipe.energy_weight else network)
 
 
 _SMALL = TrainConfig(steps=600, warmup_steps=50, save_every=100, threads=0, ema_width=0.0)
