@@ -136,7 +136,7 @@ def test_all_parts_of_the_candidates_move_to_the_device(draw):
 
 
 def test_candidates_of_inconsistent_shapes_are_rejected(draw):
-    with pytest.raises(ValueError, match=r"kind has shape \(3,\) for \(3, 4\) candidates"):
+    with pytest.raises(ValueError, match=r"cond\['kind'\] has shape \(3,\) for \(3, 4\) candidates"):
         Candidates(draw(0, 3, 4, 2), cond={"kind": torch.zeros(3)})
     with pytest.raises(ValueError, match=r"returned \(12, 2\) for 12 candidates"):
         Candidates(draw(0, 3, 4, 2)).energies(lambda x: x)
