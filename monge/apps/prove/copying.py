@@ -53,7 +53,7 @@ class Copying:
         norm = float(np.linalg.norm(values)) or 1.0
         return sparse.csr_matrix((values / norm, (np.zeros(len(columns), int), columns)), (1, len(self._column)))
 
-    def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
+    def __call__(self, states: Sequence[State | str], limit: int) -> list[list[Suggestion]]:
         return [self._suggestions(parsed(str(state)), limit, "") for state in states]
 
     def without(self, theorem: str) -> Policy:

@@ -161,6 +161,8 @@ class Prefer:
         shares = {"validation": self.validation_share, "training": 1 - self.validation_share}
         parts: dict[str, list[tuple[Example, Example]]] = {"training": [], "validation": []}
         style = Style.of(loaded.model)
+        if style.retrieved:
+            raise ValueError(f"--model {self.model}: prompts with tactics of similar states are not supported")
         found = preferences_of([Path(run) for run in self.runs], self.per_tactic, self.train.seed)
         for one in found:
             chosen, rejected = (

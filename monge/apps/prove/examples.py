@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from monge.apps.prove.copying import Copying
 from monge.apps.prove.lm.prompt import completion, prompt
 from monge.apps.prove.packing import Example, example
 from monge.apps.prove.pairs import Counts, TacticPair, pairs_of
@@ -83,7 +84,7 @@ class Data:
         texts = [
             text
             for pair in self.split["training"]
-            for text in (prompt(pair.state, style), completion(style.tactic(pair.state, pair.tactic)))
+            for text in (prompt(pair.state, style, self.hints(pair)), completion(style.tactic(pair.state, pair.tactic)))
         ]
         tokenizer = tokenizer_of(texts, recipe.vocabulary)
         end = tokenizer.token_to_id(END)
@@ -93,6 +94,17 @@ class Data:
             tokenizer_object=tokenizer, eos_token=END, pad_token=END, model_max_length=recipe.length
         )
         return model, fast
+
+    @cached_property
+    def _copying(self) -> Copying:
+        return Copying(self.split["training"])
+
+    def hints(self, pair: TacticPair) -> list[str]:
+        """Tactics of training pairs of other theorems with similar states, most likely first."""
+        if not self.recipe.retrieved:
+            return []
+        (found,) = self._copying.without(pair.theorem)([pair.state], self.recipe.retrieved)
+        return [one.tactic for one in found]
 
     @property
     def model(self) -> Any:
@@ -149,5 +161,7 @@ class Data:
     def _tokenized(self, pairs: Sequence[TacticPair]) -> list[tuple[TacticPair, Example]]:
         """The pairs whose tactic is not too long, with their examples."""
         length, style = self.recipe.length, self.recipe.style
-        tokenized = [(pair, example(self.tokenizer, pair.state, pair.tactic, length, style)) for pair in pairs]
+        tokenized = [
+            (pair, example(self.tokenizer, pair.state, pair.tactic, length, style, self.hints(pair))) for pair in pairs
+        ]
         return [(pair, one) for pair, one in tokenized if one is not None]

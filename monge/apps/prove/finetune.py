@@ -50,6 +50,8 @@ class FineTune:
     """Goals of a state in the prompt: all, or the first, on which most tactics act. The model's config.json records it."""
     names: Names = "given"
     """Names of hypotheses in the prompt: those of the state, or numbers, which a small model need not learn to copy."""
+    retrieved: int = 0
+    """Number of tactics of similar states in the prompt, as the policy copy finds them; the examples are saved with the model."""
     renamed_copies: int = 0
     """Copies of each training pair in which hypotheses and variables are renamed at random, in addition to the pair itself."""
     rank: int | None = None
@@ -108,7 +110,14 @@ class FineTune:
                 object.__setattr__(self, name, str(Path(getattr(self, name)).resolve()))
         for name, least in (
             *(("length", 2), ("batch_size", 1), ("eval_examples", 1)),
-            *(("vocabulary", 1), ("depth", 1), ("heads", 1), ("renamed_copies", 0), ("probe_states", 0)),
+            *(
+                ("vocabulary", 1),
+                ("depth", 1),
+                ("heads", 1),
+                ("renamed_copies", 0),
+                ("probe_states", 0),
+                ("retrieved", 0),
+            ),
             *(("energy_weight", 0), ("energy_batch", 1)),
         ):
             if getattr(self, name) < least:
@@ -135,7 +144,7 @@ class FineTune:
     @property
     def style(self) -> Style:
         """The form of prompts and tactics."""
-        return Style(self.goals, self.names)
+        return Style(self.goals, self.names, self.retrieved)
 
     def build(self) -> Run[Tokens] | Run[JointBatch]:
         """Read the pairs, load the base, and assemble the run. ValueError if there are neither runs nor pairs."""

@@ -15,7 +15,7 @@ from rich.table import Table
 from monge.apps.prove.dpo import Prefer
 from monge.apps.prove.energy import StateEnergy, alarms, quality
 from monge.apps.prove.finetune import PRESETS, FineTune, loss_of, trained
-from monge.apps.prove.pairs import as_rows
+from monge.apps.prove.pairs import as_rows, write_examples
 from monge.apps.prove.states import StateVectors, check_same_model, states_of, write
 from monge.files import ensure_new, write_json
 from monge.flags import bind
@@ -69,6 +69,8 @@ def finetune(
     }
     model.save_pretrained(out / "model")
     data.tokenizer.save_pretrained(out / "model")
+    if recipe.retrieved:
+        write_examples(out / "model", data.split["training"])
     rows = as_rows(data.counts)
     sizes = {"training": len(data.training) - data.num_renamed, "held-out": len(data.held_out)}
     used = sum(map(len, data.split.values()))

@@ -25,7 +25,9 @@ class Example:
     """Weight of its loss."""
 
 
-def example(tokenizer: Any, state: str, tactic: str, length: int, style: Style = PLAIN) -> Example | None:
+def example(
+    tokenizer: Any, state: str, tactic: str, length: int, style: Style = PLAIN, hints: Sequence[str] = ()
+) -> Example | None:
     """The tokens of a pair, at most `length`: a prompt that is too long is cut at its start.
 
     None if the tactic alone leaves no room for a prompt.
@@ -37,7 +39,7 @@ def example(tokenizer: Any, state: str, tactic: str, length: int, style: Style =
     room = length - len(after)
     if room < 1:
         return None
-    before = prompt_ids(tokenizer, state, room, style)
+    before = prompt_ids(tokenizer, state, room, style, hints)
     return Example((*before, *after), len(before))
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from monge.apps.prove.lm.prompt import completion, tactic_of
 from monge.apps.prove.report import settings
 from monge.apps.prove.trajectories import attempts, results
+from monge.files import write_text
 
 STATES, TACTICS = ("state_before", "state", "goal"), ("tactic",)
 THEOREMS = ("theorem", "full_name", "decl", "name")
@@ -142,6 +143,24 @@ def _field(row: Any, names: Iterable[str]) -> str | None:
     if not isinstance(row, dict):
         return None
     return next((row[name] for name in names if isinstance(row.get(name), str)), None)
+
+
+EXAMPLES = "examples.jsonl"
+"""File in a model's directory with the pairs whose tactics its prompts show."""
+
+
+def write_examples(model: Path, pairs: Sequence[TacticPair]) -> None:
+    """Save pairs in a model's directory."""
+    write_text(model / EXAMPLES, "".join(json.dumps(pair._asdict(), ensure_ascii=False) + "\n" for pair in pairs))
+
+
+def read_examples(model: Path) -> list[TacticPair]:
+    """The pairs in a model's directory. ValueError if the file is missing or damaged."""
+    path = model / EXAMPLES
+    try:
+        return [TacticPair(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}; the model needs the examples that it was trained with") from error
 
 
 def digest(*texts: str) -> str:

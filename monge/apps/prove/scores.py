@@ -26,6 +26,8 @@ def scores_of(pairs: Sequence[TacticPair], policy: LanguageModel, length: int) -
     if cached.exists():
         return read_json(cached, "scores")["scores"]
     style = Style.of(policy.model)
+    if style.retrieved:
+        raise ValueError(f"--scored-by {policy.name}: prompts with tactics of similar states are not supported")
     found = [example(policy.tokenizer, pair.state, pair.tactic, length, style) for pair in pairs]
     known = [(k, one) for k, one in enumerate(found) if one is not None]
     known.sort(key=lambda item: len(item[1].ids))  # so that a batch has little padding

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -18,7 +18,8 @@ from monge.apps.prove.lean.session import SEARCH, Session
 from monge.apps.prove.lean.supervisor import Supervisor, lean_servers
 from monge.apps.prove.lm.causal import Causal
 from monge.apps.prove.lm.completions import Completions
-from monge.apps.prove.pairs import digest, pairs_of
+from monge.apps.prove.lm.prompt import Style
+from monge.apps.prove.pairs import digest, pairs_of, read_examples
 from monge.apps.prove.policy import Combined, Names, Policy, Probes, Template
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Failure, Theorem
@@ -121,14 +122,17 @@ class Worker:
         return policies[0] if len(policies) == 1 else Combined(policies)
 
     def _policy_of(self, model: "Model", task: Task) -> Policy:
+        theorem = digest(task.theorem.header, task.theorem.signature)
         match model:
-            case LanguageModel():
+            case LocalModel():
                 generator = seeded(self.config.search.seed, task.number)
-                return Causal(model, generator=generator, sampling=self.config.local.sampling)
+                similar = None if model.examples is None else model.examples.without(theorem)
+                sampling = self.config.local.sampling
+                return Causal(model.language_model, generator=generator, sampling=sampling, similar=similar)
             case None:
                 return Template(Names.of(task.theorem.header))
             case Copying():
-                return model.without(digest(task.theorem.header, task.theorem.signature))
+                return model.without(theorem)
             case policy:
                 return policy
 
@@ -157,7 +161,14 @@ class Worker:
         self._servers = self._judge = None
 
 
-Model = LanguageModel | Completions | Copying | Probes | None
+class LocalModel(NamedTuple):
+    """A language model, and the examples whose tactics its prompts show, if it was trained with some."""
+
+    language_model: LanguageModel
+    examples: Copying | None
+
+
+Model = LocalModel | Completions | Copying | Probes | None
 
 
 def _model(policy: str, config: SearchConfig) -> Model:
@@ -165,7 +176,9 @@ def _model(policy: str, config: SearchConfig) -> Model:
     match policy:
         case "local":
             device = device_named(config.local.device)
-            return causal(config.local.name, dtype=DTYPES[config.local.dtype], device=device)
+            model = causal(config.local.name, dtype=DTYPES[config.local.dtype], device=device)
+            retrieved = Style.of(model.model).retrieved
+            return LocalModel(model, Copying(read_examples(Path(config.local.name))) if retrieved else None)
         case "server":
             return Completions(config.server, config.search.seed)
         case "probes":

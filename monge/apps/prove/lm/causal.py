@@ -11,7 +11,7 @@ from torch import Tensor
 
 from monge.apps.prove.lm.beam import Beam, extended
 from monge.apps.prove.lm.prompt import Style, parse_tactic, prompt_ids
-from monge.apps.prove.policy import merged
+from monge.apps.prove.policy import Policy, merged
 from monge.apps.prove.state import State
 from monge.apps.prove.tree import Suggestion
 from monge.lm.hidden import by_length
@@ -51,11 +51,19 @@ class Causal:
     start.
     ValueError if `max_new_tokens` leaves no room for any prompt.
 
-    `generator` must be on the CPU, whatever the device. Its state determines the tactics, however they are batched.
+    `generator` must be on the CPU, whatever the device. Its state determines the tactics, however they are batched. `similar`
+    suggests the tactics of similar states that the prompt has, if the model was trained with some.
     """
 
-    def __init__(self, model: LanguageModel, *, generator: torch.Generator, sampling: Sampling | None = None) -> None:
-        self.model, self.generator, self.sampling = model, generator, sampling or Sampling()
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        generator: torch.Generator,
+        sampling: Sampling | None = None,
+        similar: Policy | None = None,
+    ) -> None:
+        self.model, self.generator, self.sampling, self.similar = model, generator, sampling or Sampling(), similar
         length, positions = self.sampling.max_new_tokens, model.positions
         if positions is not None and length >= positions:
             raise ValueError(
@@ -64,6 +72,8 @@ class Causal:
         generation = getattr(model.model, "generation_config", None)  # has a chat model's end tokens
         special = model.tokenizer.eos_token_id, getattr(generation, "eos_token_id", None)
         self._style = Style.of(model.model)
+        if self._style.retrieved and similar is None:
+            raise ValueError(f"{model.name}: its prompts have tactics of similar states; only a search provides them")
         self._ends = {e for ids in special for e in (ids if isinstance(ids, list) else [ids]) if e is not None}
 
     def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
@@ -88,7 +98,12 @@ class Causal:
         """
         positions = self.model.positions
         room = None if positions is None else positions - self.sampling.max_new_tokens
-        return prompt_ids(self.model.tokenizer, state, room, self._style)
+        return prompt_ids(self.model.tokenizer, state, room, self._style, self._hints(state))
+
+    def _hints(self, state: State) -> list[str]:
+        if not self._style.retrieved or self.similar is None:
+            return []
+        return [one.tactic for one in self.similar([state], self._style.retrieved)[0]]
 
     def _sample(self, prompts: Sequence[list[int]], draws: Float[Tensor, "B K N"]) -> "Iterator[tuple[int, Answer]]":
         """Yields the number of a prompt and an answer to it, up to the token that ends its tactic: one for each row of `draws`.

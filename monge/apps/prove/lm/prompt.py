@@ -1,6 +1,7 @@
 """The prompt of a language model and the parser of its answers: one format for search and for training."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal
@@ -23,6 +24,10 @@ TEMPLATE = """Complete the following Lean 4 code:
 -/
 ```
 """
+HINTS = """/- tactics of similar states:
+{tactics}
+-/
+"""
 FENCE = "```"
 LEADING = re.compile(r"(?:\s+|```[^\n]*|--[^\n]*|/-.*?(?:-/|\Z)|by(?=\s|\Z))*", re.DOTALL)
 """Text that may precede a tactic: white space, fences, comments, `by`."""
@@ -32,7 +37,7 @@ CONTINUES = ("|", "·", "<;>", ")", "]", "}", "⟩")
 
 @dataclass(frozen=True)
 class Style:
-    """The form in which a model sees states and tactics. A model's config.json records it, as prompt_goals and prompt_names.
+    """The form in which a model sees states and tactics. A model's config.json records it, as prompt_goals and so on.
 
     >>> numbered, state = Style("first", "numbered"), "n : N\\nh : n = z\\n⊢ z = n\\n\\n⊢ True"
     >>> print(numbered.state(state))
@@ -45,16 +50,23 @@ class Style:
 
     goals: Goals = "all"
     names: Names = "given"
+    retrieved: int = 0
+    """Number of tactics of similar states that precede the state."""
 
     @staticmethod
     def of(model: Any) -> "Style":
         """The style that a Hugging Face model's configuration records; by default, the state as it is."""
         config = model.config
-        return Style(getattr(config, "prompt_goals", "all"), getattr(config, "prompt_names", "given"))
+        return Style(
+            getattr(config, "prompt_goals", "all"),
+            getattr(config, "prompt_names", "given"),
+            getattr(config, "prompt_retrieved", 0),
+        )
 
     def record(self, model: Any) -> None:
         """Record the style in a model's configuration."""
         model.config.prompt_goals, model.config.prompt_names = self.goals, self.names
+        model.config.prompt_retrieved = self.retrieved
 
     def state(self, state: State | str) -> str:
         """The state as the model sees it."""
@@ -85,8 +97,8 @@ class Style:
 PLAIN = Style()
 
 
-def prompt(state: State | str, style: Style = PLAIN) -> str:
-    """The prompt for a state, or for its text; the model completes it with a tactic.
+def prompt(state: State | str, style: Style = PLAIN, hints: Sequence[str] = ()) -> str:
+    """The prompt for a state, or for its text; the model completes it with a tactic. `hints` are tactics of similar states.
 
     >>> print(prompt("case a\\n⊢ x = 0\\n\\ncase b\\n⊢ y = 0", Style("first")), end="")
     Complete the following Lean 4 code:
@@ -98,12 +110,19 @@ def prompt(state: State | str, style: Style = PLAIN) -> str:
     -/
     ```
     """
-    return TEMPLATE.format(state=style.state(state))
+    text = TEMPLATE.format(state=style.state(state))
+    if not hints:
+        return text
+    before, state_mark, after = text.partition("/- tactic state:")
+    tactics = "\n".join(style.tactic(state, hint) for hint in hints)
+    return before + HINTS.format(tactics=tactics) + state_mark + after
 
 
-def prompt_ids(tokenizer: Any, state: State | str, room: int | None = None, style: Style = PLAIN) -> list[int]:
+def prompt_ids(
+    tokenizer: Any, state: State | str, room: int | None = None, style: Style = PLAIN, hints: Sequence[str] = ()
+) -> list[int]:
     """The tokens of the prompt, with the tokenizer's special tokens; cut at its start, after BOS, to `room` tokens."""
-    ids: list[int] = tokenizer(prompt(state, style), verbose=False)["input_ids"]
+    ids: list[int] = tokenizer(prompt(state, style, hints), verbose=False)["input_ids"]
     if room is None or len(ids) <= room:
         return ids
     first = ids[:1] if ids[0] == tokenizer.bos_token_id else []
