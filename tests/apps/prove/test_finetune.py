@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 from test_causal import END, direct, letters, saved
 from toy import Countdown, down, result
 
+from monge.apps.prove.config import Local, SearchConfig
+from monge.apps.prove.copying import Copying
 from monge.apps.prove.finetune import PRESETS, Data, FineTune, loss_of, trained
 from monge.apps.prove.lm.causal import Causal
 from monge.apps.prove.lm.prompt import Style, completion, prompt, prompt_ids, tactic_of
 from monge.apps.prove.packing import Example, batch_of, example, packed
-from monge.apps.prove.pairs import pairs_of
+from monge.apps.prove.pairs import pairs_of, read_examples
 from monge.apps.prove.scores import scores_of
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Goal, Hypothesis, State
 from monge.apps.prove.trajectories import Recorder, attempts, table
 from monge.apps.prove.tree import Search
+from monge.apps.prove.worker import LocalModel, _model
 from monge.cli import main
 from monge.lm.load import causal
 from monge.objective.next_token import NextToken, Tokens
@@ -244,6 +247,34 @@ def test_a_policy_with_numbered_names_suggests_tactics_with_the_names_of_the_sta
     )
     (found,) = Causal(model, generator=torch.Generator().manual_seed(0))([State((goal,))], 4)
     assert found[0].tactic == "rw [new]"  # names that occur in no pair
+
+
+@pytest.mark.slow
+def test_a_policy_sees_tactics_of_similar_states_of_other_theorems(tmp_path):
+    run, out = run_of(tmp_path / "run", range(4, 24)), tmp_path / "out"
+    assert finetune(run, "--out", out, *SMALL, *QUICK, "--retrieved", 3) == 0
+    recipe = reopen(out, app="policy").rebuilt(FineTune)
+    data, model = Data(recipe), causal(str(out / "model"))
+    pair = data.split["training"][0]
+    (others,) = Copying(data.split["training"]).without(pair.theorem)([pair.state], 3)
+    text = model.tokenizer.decode(data.training[0].ids)
+    tactics = "\n".join(one.tactic for one in others)
+    assert f"/- tactics of similar states:\n{tactics}\n-/\n/- tactic state:\n{pair.state}" in text
+    assert read_examples(out / "model") == data.split["training"]
+    loaded = _model("local", SearchConfig(policy="local", local=Local(name=str(out / "model"))))
+    assert isinstance(loaded, LocalModel)
+    assert loaded.examples is not None
+    similar = loaded.examples.without(pair.theorem)
+    policy = Causal(loaded.language_model, generator=torch.Generator(), similar=similar)
+    assert tuple(policy.prompt_ids(State((Goal(pair.state[2:]),)))) == data.training[0].ids[: data.training[0].prompt]
+    with pytest.raises(ValueError, match="its prompts have tactics of similar states; only a search provides them"):
+        Causal(model, generator=torch.Generator())
+    (out / "model" / "examples.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"examples\.jsonl: .*; the model needs the examples that it was trained with"):
+        _model("local", SearchConfig(policy="local", local=Local(name=str(out / "model"))))
+    for verb, flag in (("dpo", "--model"), ("finetune", "--scored-by")):
+        words = ["prove", verb, str(run), flag, str(out / "model"), "--out", str(tmp_path / verb), "--length", "100"]
+        assert main(words) == 2
 
 
 @pytest.mark.slow
