@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ class Data:
     """The pairs of a recipe as examples, and the model that learns them."""
 
     recipe: "FineTune"
+    _hints: dict[TacticPair, list[str]] = field(default_factory=dict[TacticPair, list[str]], init=False, repr=False)
 
     @cached_property
     def _read(self) -> tuple[list[TacticPair], dict[str, Counts]]:
@@ -103,8 +104,10 @@ class Data:
         """Tactics of training pairs of other theorems with similar states, most likely first."""
         if not self.recipe.retrieved:
             return []
-        (found,) = self._copying.without(pair.theorem)([pair.state], self.recipe.retrieved)
-        return [one.tactic for one in found]
+        if pair not in self._hints:
+            (found,) = self._copying.without(pair.theorem)([pair.state], self.recipe.retrieved)
+            self._hints[pair] = [one.tactic for one in found]
+        return self._hints[pair]
 
     @property
     def model(self) -> Any:
