@@ -27,11 +27,15 @@ def features(goal: Parsed) -> Counter[str]:
     return counts
 
 
+SIMILAR = 256
+"""Number of most similar states whose tactics are considered."""
+
+
 class Copying:
     """Suggests the tactics of the most similar states in `pairs` of state and tactic, most likely first.
 
     The similarity is the cosine of the features' TF-IDF vectors; its softmax over all pairs, at `temperature`, summed over
-    equal tactics, is the probability of a tactic. ValueError without pairs.
+    equal tactics among the most similar states, is the probability of a tactic. ValueError without pairs.
     """
 
     def __init__(self, pairs: Sequence[TacticPair], *, temperature: float = 0.1) -> None:
@@ -68,15 +72,13 @@ class Copying:
         logits = similarity / self.temperature
         logits -= logits.max() + math.log(np.exp(logits - logits.max()).sum())
         found: dict[str, float] = {}
-        for k in np.argsort(-similarity, kind="stable").tolist():
+        for k in np.argsort(-similarity, kind="stable")[:SIMILAR].tolist():
             other, tactic = self.examples[k]
             tactic = substituted(tactic, other, goal)
             if tactic in found:
                 found[tactic] = float(np.logaddexp(found[tactic], logits[k]))
             elif len(found) < limit and np.isfinite(logits[k]):
                 found[tactic] = float(logits[k])
-            if len(found) == limit and logits[k] < min(found.values()) - 10:  # the rest adds nothing
-                break
         return merged((Suggestion(*one) for one in found.items()), limit)
 
 
