@@ -91,8 +91,8 @@ def usage() -> str:
     """The text of `monge --help`."""
     lines = ["usage: monge APP VERB [options]", "       monge APP VERB --help lists the options of a verb", ""]
     for app in APPS:
-        lines += [app, *(f"  {verb:<16}{text}" for verb, text in verbs_of(app).items())]
-    return "\n".join([*lines, "all applications", *(f"  {tool:<16}{text}" for tool, text in tools().items())])
+        lines += [app, *(f"  {verb:<18}{text}" for verb, text in verbs_of(app).items())]
+    return "\n".join([*lines, "all applications", *(f"  {tool:<18}{text}" for tool, text in tools().items())])
 
 
 def _command(words: Sequence[str]) -> tuple[str, str, list[str]] | None:

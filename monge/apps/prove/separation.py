@@ -52,7 +52,7 @@ def probe_states(
 
 @torch.no_grad()
 def separation(model: Any, tokenizer: Any, on: Sequence[str], off: Sequence[str], *, length: int) -> dict[str, float]:
-    """How far the mean-pooled last hidden states of the two kinds are apart.
+    """Measures of the distance between the mean-pooled last hidden states of the two kinds.
 
     The distance of their centroids, their mean norms, and the area under the ROC curve of the projection onto the difference of
     the centroids: the centroids are those of the states with even numbers, the area that of the others. 0.5 is chance.

@@ -118,9 +118,7 @@ def test_a_folder_that_looks_like_a_partition_adds_no_column(tmp_path: Path) -> 
 def test_identifiers_that_float64_merges_are_rejected_and_nanoseconds_are_not(tmp_path: Path) -> None:
     numbers = pa.array(range(N))
     path = written(tmp_path, pa.table({"id": pa.array(2**60 + np.arange(N)), "b": numbers}))
-    with pytest.raises(
-        ValueError, match=r"column 'id' holds numbers near 1152921504606846976 that float64 cannot distinguish"
-    ):
+    with pytest.raises(ValueError, match=r"column 'id' holds numbers of up to \d+ that float64 cannot distinguish"):
         load(path)
     moments = pa.array((1_700_000_000 + np.arange(N)) * 10**9).cast(pa.timestamp("ns"))
     assert load(written(tmp_path, pa.table({"at": moments, "b": numbers}))).shape == (2,)

@@ -150,7 +150,7 @@ def test_a_public_set_is_read_by_its_own_field_names(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
     (text,) = public("proofnet", tmp_path / "p.jsonl")
     assert (text.id, text.nl, text.formal) == tuple(row.values())
-    with pytest.raises(ValueError, match="row 0 has no informal_theorem, formal_theorem"):
+    with pytest.raises(ValueError, match="row 0 has no text in informal_theorem, formal_theorem, only the fields"):
         public("herald", tmp_path / "p.jsonl")
 
 
