@@ -102,8 +102,9 @@ def rebuild(kind: type[R], fields: dict[str, Any]) -> R:
     values, hints = dict(fields), get_type_hints(kind)
     for name, value in fields.items():
         hint = hints.get(name)
-        if is_dataclass(hint) and isinstance(hint, type):
-            values[name] = rebuild(hint, value)
+        nested = next((part for part in (hint, *get_args(hint)) if is_dataclass(part) and isinstance(part, type)), None)
+        if nested is not None and (nested is hint or isinstance(value, dict)):
+            values[name] = rebuild(nested, value)  # pyright: ignore[reportUnknownArgumentType]
         elif get_origin(hint) is tuple:
             values[name] = tuple(value)
         elif isinstance(value, str) and Path in (hint, *get_args(hint)):

@@ -18,7 +18,7 @@ from monge.lm.embed import Embedding, pooled
 from monge.lm.store import DTYPES, problem
 
 Embed = Callable[[Sequence[str]], Float[Tensor, "n D"]]
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("127.0.0.1", "localhost")
 MAX_BODY_BYTES = 16 << 20
 """Maximum size of a request in bytes."""
 
@@ -34,7 +34,7 @@ class Closed(RuntimeError):
 class Batcher:
     """Embeds the texts of several threads together, in one thread of its own.
 
-    A batch starts `linger` seconds after its first text arrived, or once it has `batch_size` texts. At most `queue_size`
+    A batch starts `linger` seconds after the thread sees a text, or once it has `batch_size` texts. At most `queue_size`
     texts wait; `__call__` raises QueueFull beyond that.
     """
 
@@ -118,6 +118,8 @@ class EmbeddingServer(ThreadingHTTPServer):
         queue_size: int = 1024,
         linger: float = 0.005,
     ) -> None:
+        if not 0 <= port <= 65535 or not 0 <= linger < 60:
+            raise ValueError(f"--port must be from 0 to 65535 and --linger from 0 to below 60 s, got {port}, {linger}")
         if host not in LOOPBACK and not token:
             raise ValueError(f"--host {host} can be reached from other machines; give --token-variable")
         self.embedding, self.token, self.fingerprint = embedding, token, embedding.fingerprint()
@@ -136,7 +138,7 @@ class EmbeddingServer(ThreadingHTTPServer):
         self.batcher.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore a client that closed its connection."""
+        """Log nothing: most errors here are clients that closed their connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -197,6 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise Rejected(422, f"{name} must be a string or a list of strings")
+        if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
+            raise Rejected(422, f"{name} has characters that are not valid Unicode")
         if len(texts) > self.server.batcher.queue_size:
             raise Rejected(422, f"{name} has {len(texts)} texts; give at most {self.server.batcher.queue_size}")
         try:

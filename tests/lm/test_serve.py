@@ -120,6 +120,7 @@ def test_an_error_of_the_model_reaches_the_clients_and_the_server_goes_on(
         ("/encode", {}, 422, "text must be a string or a list of strings"),
         ("/encode", {"text": []}, 422, "text must be a string or a list of strings"),
         ("/encode", {"text": ["A", 1]}, 422, "text must be a string or a list of strings"),
+        ("/encode", {"text": "\ud800"}, 422, "text has characters that are not valid Unicode"),
         ("/encode", {"text": ["A"] * 9}, 422, "text has 9 texts; give at most 8"),
         ("/encode", {"text": "A", "hidden_size": 4096}, 422, "hidden_size is 4096, but the vectors have"),
         ("/encode", {"text": ["A", ""]}, 422, "text 1: vector 0 holds NaN"),
@@ -165,6 +166,9 @@ def test_a_token_is_needed_beyond_this_machine_and_checked(
         ValueError, match=r"--host 0\.0\.0\.0 can be reached from other machines; give --token-variable"
     ):
         EmbeddingServer(embedding, host="0.0.0.0", port=0)
+    for limits in ({"port": 70_000}, {"port": 0, "linger": float("inf")}):
+        with pytest.raises(ValueError, match="--port must be from 0 to 65535 and --linger from 0 to below 60 s"):
+            EmbeddingServer(embedding, **limits)  # pyright: ignore
     with pytest.raises(ValueError, match="--token-variable NO_TOKEN: the environment variable holds no token; set it"):
         token_in("NO_TOKEN")
     monkeypatch.setenv("SOME_TOKEN", "secret")

@@ -14,8 +14,8 @@ class Arm:
     policy: str
     measure: Measure | None = None
     """Measure of states that counts in their score; None for the log-probability alone."""
-    weight: float = 0.5
-    """Weight of the measure; that of the log-probability is 1 minus it."""
+    weight: float | None = None
+    """Weight of the measure; that of the log-probability is 1 minus it. None leaves both as they are set."""
     order: Literal["best", "breadth", "random", "puct"] = "best"
 
     @property
@@ -26,7 +26,7 @@ class Arm:
         ['copy', 'local+energy-1', 'template+local-random']
         """
         measure = "" if self.measure is None else f"+{self.measure}"
-        weight = "" if self.measure is None or self.weight == 0.5 else f"-{self.weight:g}"
+        weight = "" if self.measure is None or self.weight is None else f"-{self.weight:g}"
         return self.policy + measure + weight + ("" if self.order == "best" else f"-{self.order}")
 
     @property
@@ -47,7 +47,7 @@ class Arm:
     def config(self, base: SearchConfig, *, model: str, energy: str, examples: Sequence[str]) -> SearchConfig:
         """The settings of its searches; of `model`, `energy` and `examples`, only those that it needs are set."""
         search = replace(base.search, order=self.order, harvest=0)
-        if self.measure is not None:
+        if self.measure is not None and self.weight is not None:
             search = replace(search, alpha=1 - self.weight, beta=self.weight)
         return replace(
             base,

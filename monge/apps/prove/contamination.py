@@ -48,9 +48,10 @@ class Overlap(NamedTuple):
 
 def overlaps(train: Sequence[Entry], test: Sequence[Entry], *, least: float = NEAR) -> Iterator[Overlap]:
     """Pairs of a training and a test theorem whose similarity is at least `least`."""
-    tokens = {entry.key: normalised(entry.theorem) for entry in [*train, *test]}
+    known = [(other, normalised(other.theorem)) for other in train]
     for entry in test:
-        for other in train:
-            value = similarity(tokens[other.key], tokens[entry.key])
+        tokens = normalised(entry.theorem)
+        for other, seen in known:
+            value = similarity(seen, tokens)
             if value >= least:
                 yield Overlap(other.key, entry.key, value)

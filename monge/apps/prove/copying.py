@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -12,7 +12,7 @@ from monge.apps.prove.canonical import WORD
 from monge.apps.prove.pairs import TacticPair
 from monge.apps.prove.parsed import Parsed, parsed
 from monge.apps.prove.parsed import substituted as renamed
-from monge.apps.prove.policy import Policy, merged
+from monge.apps.prove.policy import merged
 from monge.apps.prove.state import State
 from monge.apps.prove.tree import Suggestion
 
@@ -60,7 +60,7 @@ class Copying:
     def __call__(self, states: Sequence[State | str], limit: int) -> list[list[Suggestion]]:
         return [self._suggestions(parsed(str(state)), limit, "") for state in states]
 
-    def without(self, theorem: str) -> Policy:
+    def without(self, theorem: str) -> Callable[[Sequence[State | str], int], list[list[Suggestion]]]:
         """The policy without the pairs of this theorem, named as in TacticPair."""
         return lambda states, limit: [self._suggestions(parsed(str(state)), limit, theorem) for state in states]
 

@@ -247,6 +247,7 @@ class Scorer:
         energy = torch.full((len(x),), torch.inf)
         if self.goal is not None:
             x = torch.cat([x, self.goal.expand_as(x)], 1)
+            usable &= x.isfinite().all(1)
         if usable.any():
             energy[usable] = self._measured(x[usable]) - self.median
         return energy.tolist()

@@ -12,6 +12,7 @@ from monge.apps.prove.arms import Arm
 from monge.apps.prove.campaign import run
 from monge.apps.prove.config import SearchConfig, Source, read_config
 from monge.apps.prove.contamination import overlaps
+from monge.apps.prove.dpo import Prefer
 from monge.apps.prove.energy import StateEnergy
 from monge.apps.prove.evaluation import ORACLE, markdown, oracle, states_until_proof, table
 from monge.apps.prove.families import DATA, Entry
@@ -21,7 +22,7 @@ from monge.apps.prove.searching import fleets_of
 from monge.apps.prove.sources import Split, read
 from monge.apps.prove.trajectories import Result, results
 from monge.apps.prove.tree import Search
-from monge.files import finite_json, write_json, write_text
+from monge.files import finite_json, read_json, write_json, write_text
 from monge.runs import reopen
 
 console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
@@ -69,8 +70,13 @@ def evaluate(
         workers: Number of worker processes, each with its own Lean.
         ray: Address of a Ray cluster that runs the workers.
     """
-    if min(budgets, default=0) < 1 or passes < 1 or not policies:
-        raise ValueError("--budgets and --passes must be at least 1, and --policies must name one")
+    if min(budgets, default=0) < 1 or passes < 1 or (limit is not None and limit < 1) or not policies:
+        raise ValueError("--budgets, --passes and --limit must be at least 1, and --policies must name one")
+    if not all(0 <= weight <= 1 for weight in weights):
+        raise ValueError(f"--weights {' '.join(f'{weight:g}' for weight in weights)}: give numbers between 0 and 1")
+    if "written" in policies:
+        raise ValueError("--policies written: `monge prove replay` replays written proofs")
+    policies = tuple(dict.fromkeys(policies))
     base = DEFAULT if config is None else read_config(config)
     base = replace(base, search=replace(base.search, max_states=max(budgets), batch_size=1))
     entries = read(theorems, split, limit=limit).entries
@@ -82,6 +88,7 @@ def evaluate(
             raise ValueError(f"--policies {name} needs --examples")
     _check_overlap(entries, model, energy, allow=allow_overlap)
     chosen = [Arm(name) for name in policies] + ([] if energy is None else list(orders(policies[-1], weights)))
+    model = str(Path(model).resolve()) if Path(model).is_dir() else model
     given = {
         "model": model,
         "energy": str((energy or Path()).resolve()),
@@ -112,7 +119,7 @@ def evaluate(
 
 def orders(policy: str, weights: Sequence[float]) -> Iterator[Arm]:
     """Yields the arms of a policy in which a measure of the states, or chance, orders them."""
-    for weight in weights:
+    for weight in dict.fromkeys(weights):
         yield Arm(policy, "energy", weight)
     yield from (Arm(policy, measure) for measure in ("depth", "shuffled", "noise"))
     yield from (Arm(policy, order=order) for order in ("breadth", "random"))
@@ -124,8 +131,11 @@ def _check_overlap(entries: Sequence[Entry], model: str, energy: Path | None, *,
     With `allow`, it prints the theorem instead. ValueError if a run cannot be read.
     """
     recipes: list[Any] = []
-    if model and (Path(model).parent / "recipe.json").exists():
-        recipes.append(reopen(Path(model).parent, app=FineTune.app).rebuilt(FineTune))
+    while model and (stored := Path(model).parent / "recipe.json").exists():
+        kind = Prefer if read_json(stored, "app")["app"] == Prefer.app else FineTune
+        recipe = reopen(stored.parent, app=kind.app).rebuilt(kind)
+        recipes.append(recipe)
+        model = recipe.model if isinstance(recipe, Prefer) else recipe.base  # what its training started from
     if energy is not None:
         recipes.append(reopen(energy, app=StateEnergy.app).rebuilt(StateEnergy))
     for directory in dict.fromkeys(Path(name) for recipe in recipes for name in recipe.runs):

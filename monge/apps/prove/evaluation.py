@@ -32,7 +32,7 @@ def pass_at(count: int, successes: int, k: int) -> float:
 
 
 class Paired(NamedTuple):
-    """An arm next to another, over all theorems and passes."""
+    """An arm next to another, in the first pass."""
 
     more: int
     """Searches in which only this arm finds a proof."""
@@ -43,19 +43,20 @@ class Paired(NamedTuple):
 
 
 def paired(arm: Passes, base: Passes, budget: float) -> Paired:
-    """Proofs of `arm` and of `base` within this number of states.
+    """Proofs of `arm` and of `base` within this number of states, in the first pass: further passes of a theorem are not
+    independent of it.
 
     >>> paired([[1, 3, math.inf]], [[9, 2, math.inf]], 4)
     Paired(more=1, fewer=0, p=1.0)
     """
-    pairs = _pairs(arm, base)
+    pairs = list(zip(arm[0], base[0], strict=True))
     more = sum(one <= budget < other for one, other in pairs)
     fewer = sum(other <= budget < one for one, other in pairs)
     return Paired(more, fewer, mcnemar(more, fewer))
 
 
 class Ratio(NamedTuple):
-    """States expanded by an arm over those of another, with a 95 % bootstrap interval."""
+    """States expanded by an arm over those of another, with a 95 % bootstrap interval over theorems."""
 
     value: float
     low: float
@@ -66,26 +67,26 @@ class Ratio(NamedTuple):
 
 def expansions(arm: Passes, base: Passes, budget: float, *, draws: int = 2000) -> Ratio:
     """States that `arm` and `base` expand in the searches in which both find a proof within the budget."""
-    table = np.array([pair for pair in _pairs(arm, base) if max(pair) <= budget])
-    if not len(table):
-        return Ratio(math.nan, math.nan, math.nan, 0)
-    sums = table[np.random.default_rng(0).integers(len(table), size=(draws, len(table)))].sum(1)
-    low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975]).tolist()
-    return Ratio(float(table[:, 0].sum() / table[:, 1].sum()), low, high, len(table))
-
-
-def _pairs(arm: Passes, base: Passes) -> list[tuple[float, float]]:
-    count = max(len(arm), len(base))
+    count, sums = max(len(arm), len(base)), list[tuple[float, float]]()
     if not {len(arm), len(base)} <= {1, count}:
         raise ValueError(f"arms with {len(arm)} and {len(base)} passes; give the same number, or 1")
-    return [pair for k in range(count) for pair in zip(arm[k % len(arm)], base[k % len(base)], strict=True)]
+    searches = 0
+    for theorem in range(len(arm[0])):
+        pairs = [(arm[k % len(arm)][theorem], base[k % len(base)][theorem]) for k in range(count)]
+        both = [pair for pair in pairs if max(pair) <= budget]
+        searches += len(both)
+        if both:
+            sums.append((sum(one for one, _ in both), sum(other for _, other in both)))
+    if not sums:
+        return Ratio(math.nan, math.nan, math.nan, 0)
+    table = np.array(sums)
+    drawn = table[np.random.default_rng(0).integers(len(table), size=(draws, len(table)))].sum(1)
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975]).tolist()
+    return Ratio(float(table[:, 0].sum() / table[:, 1].sum()), low, high, searches)
 
 
 def oracle(runs: Iterable[Sequence[Result]]) -> list[float]:
-    """For each theorem, the states that an order expands which takes only those on the shortest proof of any of these runs.
-
-    A ceiling for the orders in which the same tactics can be tried.
-    """
+    """For each theorem, the number of states of a search that expands only those on the shortest proof of any of these runs."""
     best: dict[int, float] = {}
     for run in runs:
         for result in run:
@@ -104,7 +105,7 @@ def table(arms: Mapping[str, Passes], budgets: Sequence[int]) -> list[dict[str, 
             count, theorems = found.shape
             row: dict[str, Any] = {"arm": name, "states": budget, "passes": count}
             row["proved"] = float(found.sum(1).mean())
-            row["share"] = share(int(found.sum()), found.size)
+            row["share"] = share(int(found[0].sum()), theorems)
             row[f"pass@{count}"] = sum(pass_at(count, int(n), count) for n in found.sum(0)) / theorems
             rows.append(
                 {**row, **paired(passes, base, budget)._asdict(), "ratio": expansions(passes, base, budget)._asdict()}
@@ -146,7 +147,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], title: str) -> str:
     first = rows[0]["arm"]
     lines += [
         "",
-        f"more: searches that find a proof where {first} does not; fewer: the reverse; p: McNemar's exact test. "
+        f"more: theorems that the first pass proves and that of {first} does not; fewer: the reverse; p: McNemar's exact test. "
         f"states expanded: in the searches in which both find a proof, relative to {first}.",
         "",
     ]

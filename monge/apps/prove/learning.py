@@ -174,12 +174,12 @@ def serve_embeddings(
 ) -> None:
     """Serve embeddings of states over HTTP, by the model and the settings of stored ones, until Ctrl-C.
 
-    POST /encode takes {"text": TEXT or [TEXT, ...]}, POST /v1/embeddings has OpenAI's format; GET /health and /model_info. Both
-    answers also hold the fingerprint of the model and the settings.
+    POST /encode takes {"text": TEXT or [TEXT, ...]}, POST /v1/embeddings has OpenAI's format; GET /health and /model_info. The
+    answers with vectors and /model_info hold the fingerprint of the model and the settings.
 
     Args:
         embeddings: Directory of `monge prove embed`.
-        host: Address to listen on. Without --token-variable, other machines must not reach it.
+        host: Address to listen on. One that other machines can reach needs --token-variable.
         port: Port to listen on; 0 for any free one.
         token_variable: Name of the environment variable that holds the token that clients must send.
         batch_size: Maximum number of texts per batch.

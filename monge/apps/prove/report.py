@@ -99,7 +99,8 @@ def decoding(settings: dict[str, Any]) -> dict[str, Any]:
     if "local" in policies:
         sampling = settings["local"]["sampling"]
         temperature, top_p, max_tokens = (sampling[name] for name in ("temperature", "top_p", "max_new_tokens"))
-        return {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+        replacement = sampling.get("replacement", True)
+        return {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "replacement": replacement}
     return {}
 
 
@@ -111,7 +112,11 @@ def comparison(first: Path, second: Path, *, unequal: bool = False) -> Table:
     stored = settings(first), settings(second)
     differ = _differences(*stored)
     if all(sampling := [decoding(run) for run in stored]):
-        differ += [f"{stored[0]['policy']}.{name}" for name in DECODING if sampling[0][name] != sampling[1][name]]
+        differ += [
+            f"{stored[0]['policy']}.{name}"
+            for name in sampling[0]
+            if sampling[0][name] != sampling[1].get(name, sampling[0][name])
+        ]
     if differ and not unequal:
         raise ValueError(f"{first} and {second} differ in {', '.join(differ)}; pass --unequal to compare them anyway")
     one, other = ({_key(result): result for result in done(path)} for path in (first, second))

@@ -28,6 +28,10 @@ def scores_of(pairs: Sequence[TacticPair], policy: LanguageModel, length: int) -
     style = Style.of(policy.model)
     if style.retrieved:
         raise ValueError(f"--scored-by {policy.name}: prompts with tactics of similar states are not supported")
+    if policy.positions is not None and policy.positions < length:
+        raise ValueError(
+            f"--scored-by {policy.name}: it has {policy.positions} positions; give --length {policy.positions}"
+        )
     found = [example(policy.tokenizer, pair.state, pair.tactic, length, style) for pair in pairs]
     known = [(k, one) for k, one in enumerate(found) if one is not None]
     known.sort(key=lambda item: len(item[1].ids))  # so that a batch has little padding

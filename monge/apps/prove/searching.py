@@ -112,7 +112,7 @@ def search(
         policy=policy,
         examples=tuple(str(run.resolve()) for run in examples) or base.examples,
         energy=base.energy if energy is None else str(energy.resolve()),
-        embeddings=Endpoint(url=embeddings_url) if embeddings_url else base.embeddings,
+        embeddings=replace(base.embeddings or Endpoint(), url=embeddings_url) if embeddings_url else base.embeddings,
         tactics=(base.tactics or PROBES) if "probes" in policy.split("+") else (),
         server=replace(
             base.server,

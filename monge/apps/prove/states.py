@@ -96,8 +96,8 @@ class StateVectors:
 
 def check_same_model(vectors: StateVectors, fingerprint: Mapping[str, Any]) -> None:
     """ValueError if the vectors are not of the embedding with this fingerprint."""
-    for name in ("weights", "tokenizer", "layer", "pooling", "max_length"):
-        if vectors.fingerprint.get(name) != fingerprint.get(name):
+    for name in ("weights", "tokenizer", "layer", "pooling", "max_length", "keep"):
+        if vectors.fingerprint.get(name, "start") != fingerprint.get(name, "start"):
             raise ValueError(
                 f"{vectors.directory}: the embeddings differ in {name} ({vectors.fingerprint.get(name)}, "
                 f"not {fingerprint.get(name)}); embed the states again"

@@ -31,6 +31,13 @@ def test_renamed_and_commented_statements_are_found_and_others_are_not():
     assert all(pair.similarity == 1 for pair in overlaps(TRAIN, TEST))
 
 
+def test_theorems_with_the_same_name_are_compared_one_by_one():
+    other = entry("asked", "(n : N) : n * n * n = n", "train")
+    copied = entry("asked", TEST[0].theorem.signature, "train")
+    assert list(overlaps([other], TEST[:1])) == []
+    assert [pair.similarity for pair in overlaps([copied, other], TEST[:1])] == [1.0]
+
+
 def test_constants_are_not_renamed():
     assert normalised(Theorem("t", "(a : N) : P a")) != normalised(Theorem("t", "(a : N) : Q a"))
 

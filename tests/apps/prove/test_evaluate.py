@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,11 @@ from monge.apps.prove.arms import Arm
 from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.evaluating import orders
 from monge.apps.prove.evaluation import expansions, markdown, oracle, paired, pass_at, states_until_proof, table
+from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.trajectories import results
 from monge.cli import main
 from monge.files import write_tensors
+from monge.runs import rebuild
 
 NO = math.inf
 
@@ -33,11 +35,11 @@ def test_a_proof_counts_within_its_budget():
         ("arm", 16, 2),
     ]
     last = rows[-1]
-    assert (last["pass@2"], last["more"], last["fewer"]) == (0.5, 2, 4)
-    assert last["share"].startswith("4 of 8")
+    assert (last["pass@2"], last["more"], last["fewer"], last["p"]) == (0.5, 1, 2, 1.0)
+    assert last["share"].startswith("2 of 4")
     assert last["ratio"]["searches"] == 2
     assert last["ratio"]["value"] == 2.0
-    assert "| arm | 16 | 2 | 4 of 8, 50.0%" in markdown(rows, "title")
+    assert "| arm | 16 | 2 | 2 of 4, 50.0%" in markdown(rows, "title")
 
 
 def test_the_interval_of_the_expansions_covers_the_ratio():
@@ -49,11 +51,14 @@ def test_the_interval_of_the_expansions_covers_the_ratio():
     assert math.isnan(expansions([[NO]], [[1]], 5).value)
 
 
-def test_passes_are_paired_by_their_number():
-    assert paired([[1, NO], [NO, NO]], [[NO, NO], [2, NO]], 5)[:2] == (1, 1)
-    assert paired([[1, NO], [NO, NO]], [[NO, 3]], 5)[:2] == (1, 2)
+def test_repeated_passes_add_no_evidence():
+    arm, base = [1.0, 2, 3, 9, 9, NO], [5.0, 4, NO, 3, 2, NO]
+    assert paired([arm] * 3, [base], 10) == paired([arm], [base], 10)
+    one, three = expansions([arm], [base], 10), expansions([arm] * 3, [base], 10)
+    assert one[:3] == three[:3]
+    assert (one.searches, three.searches) == (4, 12)
     with pytest.raises(ValueError, match="arms with 2 and 3 passes"):
-        paired([[1]] * 2, [[1]] * 3, 5)
+        expansions([[1]] * 2, [[1]] * 3, 5)
 
 
 def test_pass_at_k_is_the_mean_over_all_choices():
@@ -76,9 +81,11 @@ def test_arms_have_the_settings_that_they_need():
     both = Arm("copy+local", "depth", 0.25).config(base, **given)
     assert (both.local.name, both.energy, both.examples, both.energy_measure) == ("m", "e", ("x",), "depth")
     assert (both.search.alpha, both.search.beta) == (0.75, 0.25)
-    names = [arm.name for arm in orders("local", (0.5, 1.0))]
+    kept = Arm("local", "energy").config(replace(base, search=replace(base.search, alpha=0.9, beta=0.2)), **given)
+    assert (kept.search.alpha, kept.search.beta) == (0.9, 0.2)
+    names = [arm.name for arm in orders("local", (0.5, 1.0, 0.5))]
     assert names == [
-        *("local+energy", "local+energy-1", "local+depth", "local+shuffled", "local+noise"),
+        *("local+energy-0.5", "local+energy-1", "local+depth", "local+shuffled", "local+noise"),
         *("local-breadth", "local-random"),
     ]
     assert all(replace(arm, policy="template").sampled == (arm.order == "random") for arm in orders("template", (1.0,)))
@@ -87,8 +94,11 @@ def test_arms_have_the_settings_that_they_need():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--budgets", "0"), "--budgets and --passes must be at least 1"),
-        (("--passes", "0"), "--budgets and --passes must be at least 1"),
+        (("--budgets", "0"), "--budgets, --passes and --limit must be at least 1"),
+        (("--passes", "0"), "--budgets, --passes and --limit must be at least 1"),
+        (("--limit", "0"), "--budgets, --passes and --limit must be at least 1"),
+        (("--weights", "2"), "--weights 2: give numbers between 0 and 1"),
+        (("--policies", "written"), "`monge prove replay` replays written proofs"),
         (("--policies", "local"), "--policies local needs --model"),
         (("--policies", "template+copy"), "--policies template+copy needs --examples"),
         (("--policies", "guess"), "--policy guess: unknown"),
@@ -139,3 +149,8 @@ def test_orders_are_compared_on_the_same_theorems(tmp_path, language_model, caps
     assert main(words) == 0
     assert "to do" not in capsys.readouterr().out
     assert (out / "evaluate.md").read_text() == text
+
+
+def test_settings_with_a_server_of_embeddings_are_read_back():
+    for config in (SearchConfig(), SearchConfig(embeddings=Endpoint(url="http://localhost:9/v1", retries=1))):
+        assert rebuild(SearchConfig, json.loads(json.dumps(asdict(config), default=str))) == config

@@ -39,9 +39,9 @@ def extended(
     """
     going = [beam for beam in beams if not beam.complete]
     finished = [beam for beam in beams if beam.complete]
-    total = torch.tensor([beam.total for beam in going]).double()[:, None] + sampled.cpu()
+    total = torch.tensor([beam.total for beam in going], dtype=torch.float64)[:, None] + sampled.cpu()
     noise = torch.empty_like(total).exponential_(generator=generator).log().neg()
-    key = conditioned(total + noise, torch.tensor([beam.key for beam in going]).double())
+    key = conditioned(total + noise, torch.tensor([beam.key for beam in going], dtype=torch.float64))
     best = key.flatten().topk(min(count, key.numel()))
     logp = logits.float().log_softmax(-1).cpu()
     children: list[Beam] = []
