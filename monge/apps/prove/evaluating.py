@@ -84,6 +84,8 @@ def evaluate(
     for name in policies:
         if "local" in name.split("+") and not model:
             raise ValueError(f"--policies {name} needs --model")
+        if "server" in name.split("+") and not base.server.model:
+            raise ValueError(f"--policies {name} needs a settings file with server.model; give --config")
         if "copy" in name.split("+") and not examples:
             raise ValueError(f"--policies {name} needs --examples")
     _check_overlap(entries, model, energy, allow=allow_overlap)
@@ -131,7 +133,7 @@ def _check_overlap(entries: Sequence[Entry], model: str, energy: Path | None, *,
     With `allow`, it prints the theorem instead. ValueError if a run cannot be read.
     """
     recipes: list[Any] = []
-    while model and (stored := Path(model).parent / "recipe.json").exists():
+    while Path(model).is_dir() and (stored := Path(model).parent / "recipe.json").exists():
         kind = Prefer if read_json(stored, "app")["app"] == Prefer.app else FineTune
         recipe = reopen(stored.parent, app=kind.app).rebuilt(kind)
         recipes.append(recipe)

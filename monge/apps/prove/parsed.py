@@ -42,10 +42,13 @@ def parsed(state: str) -> Parsed:
 
 
 def substituted(text: str, names: Mapping[str, str]) -> str:
-    """The text with each whole name that is a key replaced.
+    """The text with each whole name that is a key replaced, except named arguments and fields.
 
-    >>> substituted("rw [h, a.h, h']", {"h": "k"})
-    "rw [k, a.h, h']"
+    >>> substituted("rw [h, a.h, h', foo (h := h)]", {"h": "k"})
+    "rw [k, a.h, h', foo (h := k)]"
     """
     pieces = WORD.split(text)
-    return "".join(names.get(piece, piece) if k % 2 else piece for k, piece in enumerate(pieces))
+    for k in range(1, len(pieces), 2):
+        if not pieces[k + 1].lstrip().startswith(":="):
+            pieces[k] = names.get(pieces[k], pieces[k])
+    return "".join(pieces)

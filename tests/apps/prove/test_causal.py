@@ -169,6 +169,21 @@ def test_samples_without_replacement_match_the_probabilities_of_pairs(llama):
                 assert off <= 4 * math.sqrt(draws * share * (1 - share)), (first, second)
 
 
+@pytest.mark.slow
+def test_pairs_of_longer_answers_are_sampled_without_replacement(llama):
+    draws, before = 2000, llama.tokenizer(prompt(STATES[0]))["input_ids"]
+    end, letter = llama.tokenizer.eos_token_id, {x: llama.tokenizer(x)["input_ids"] for x in "abc"}
+    p = {x: math.exp(direct(llama, before, [*letter[x], end])) for x in "abc"}
+    p |= {x + y: math.exp(direct(llama, before, letter[x] + letter[y])) for x in "abc" for y in "abc"}
+    sampled = policy(llama, max_new_tokens=2, tokens=100_000, replacement=False)([STATES[0]] * draws, 2)
+    seen = Counter(frozenset(one.tactic for one in pair) for pair in sampled)
+    shares = {frozenset((i, j)): p[i] * p[j] * (1 / (1 - p[i]) + 1 / (1 - p[j])) for i in p for j in p if i < j}
+    common = {pair: share for pair, share in shares.items() if draws * share > 25}
+    assert len(common) > 5
+    for pair, share in common.items():
+        assert abs(seen[pair] - draws * share) <= 4 * math.sqrt(draws * share * (1 - share)), pair
+
+
 def test_without_replacement_all_answers_are_found(llama):
     (found,) = policy(llama, max_new_tokens=2, replacement=False)(STATES[:1], 13)
     assert sorted(one.tactic for one in found) == sorted([*"abc", *(x + y for x in "abc" for y in "abc")])

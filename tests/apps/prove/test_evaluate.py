@@ -101,6 +101,7 @@ def test_arms_have_the_settings_that_they_need():
         (("--policies", "written"), "`monge prove replay` replays written proofs"),
         (("--policies", "local"), "--policies local needs --model"),
         (("--policies", "template+copy"), "--policies template+copy needs --examples"),
+        (("--policies", "server"), "--policies server needs a settings file with server.model; give --config"),
         (("--policies", "guess"), "--policy guess: unknown"),
         (("--energy", "nowhere"), "nowhere: no run here"),
         (("--model", "policy/model"), "nearly the same as few.same (similarity 1.00)"),
