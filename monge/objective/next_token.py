@@ -58,7 +58,8 @@ class Tokens:
 class NextToken(Objective):
     """The mean cross-entropy of each token given those before it, in nats, weighted by `Tokens.weight`.
 
-    The first token of each packed text is no target.
+    The first token of each packed text is no target. With weights or packed texts, the model must accept `logits_to_keep`,
+    the positions whose logits are needed, as those of Hugging Face do.
 
     >>> from types import SimpleNamespace
     >>> model = lambda input_ids: SimpleNamespace(logits=torch.zeros(*input_ids.shape, 7))
@@ -67,15 +68,17 @@ class NextToken(Objective):
     """
 
     def forward(self, model: Any, batch: Tokens) -> Loss:
-        logits = model(**batch.inputs()).logits[:, :-1].flatten(0, 1).float()
-        targets, weight = batch.ids[:, 1:].flatten(), batch.weight
+        inputs, targets, weight = batch.inputs(), batch.ids[:, 1:], batch.weight
         if batch.segment is not None:
             inner = batch.segment[:, 1:] == batch.segment[:, :-1]
             weight = nn.functional.pad(inner, (1, 0)) * (1.0 if weight is None else weight)
         if weight is None:
-            value = nn.functional.cross_entropy(logits, targets)
+            logits = model(**inputs).logits[:, :-1].flatten(0, 1).float()
+            value = nn.functional.cross_entropy(logits, targets.flatten())
         else:
-            weight = weight[:, 1:].flatten().to(logits.dtype)
-            losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+            kept = (weight[:, 1:] != 0).any(0).nonzero()[:, 0]  # the head, often half of the work, skips prompts
+            logits = model(**inputs, logits_to_keep=kept).logits.flatten(0, 1).float()
+            weight = weight[:, kept + 1].flatten().to(logits.dtype)
+            losses = nn.functional.cross_entropy(logits, targets[:, kept].flatten(), reduction="none")
             value = (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
         return Loss(value, {"loss": value.detach()})

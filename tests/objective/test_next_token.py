@@ -12,7 +12,7 @@ from monge.pretrain import neox
 
 
 def model_of(logits):
-    return lambda input_ids: SimpleNamespace(logits=logits)
+    return lambda input_ids, logits_to_keep=slice(None): SimpleNamespace(logits=logits[:, logits_to_keep])
 
 
 def test_a_uniform_model_costs_the_log_of_the_vocabulary_size():
@@ -55,3 +55,16 @@ def test_packed_texts_have_the_logits_and_the_loss_of_separate_ones():
     losses = [NextToken()(model, Tokens(ids)).value for ids in (first, second)]
     expected = (4 * losses[0] + 6 * losses[1]) / 10
     torch.testing.assert_close(NextToken()(model, packed).value, expected)
+
+
+def test_the_head_skips_positions_whose_next_token_has_no_weight():
+    torch.manual_seed(0)
+    model, ids = neox(64, 16, 2, 2, 32, 0).eval(), torch.randint(1, 64, (2, 9))
+    weight = torch.zeros(2, 9)
+    weight[0, 3:5], weight[1, 4:6] = 1, 2
+    rows = []
+    model.get_output_embeddings().register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[1]))
+    value = NextToken()(model, Tokens(ids, weight)).value
+    assert rows == [3]
+    losses = torch.nn.functional.cross_entropy(model(ids).logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
+    torch.testing.assert_close(value, (losses * weight[:, 1:]).sum() / weight[:, 1:].sum())
