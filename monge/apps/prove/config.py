@@ -10,6 +10,7 @@ from monge.apps.prove.lean.setup import command_of, embedded_lean, native_lean
 from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.lm.causal import Sampling
 from monge.apps.prove.lm.endpoint import Endpoint
+from monge.apps.prove.lm.prompt import PLAIN, Style
 from monge.apps.prove.policy import PROBES
 from monge.apps.prove.state import Budget, Limits
 from monge.apps.prove.tree import Search
@@ -48,6 +49,8 @@ class SearchConfig:
     tactics: tuple[str, ...] = PROBES
     """Tactics that `--policy probes` tries on each state, most likely first; those that Lean cannot parse are left out."""
     server: Endpoint = field(default_factory=Endpoint)
+    prompt: Style = PLAIN
+    """Form of the prompts for `server`: as its model was trained. A local model's config.json has its own."""
     local: Local = field(default_factory=Local)
     energy: str = ""
     """Run directory of `monge prove energy`, whose energy orders the states; empty for none."""
@@ -70,6 +73,8 @@ class SearchConfig:
                 )
         if self.search.num_tactics < len(self.policies):
             raise ValueError(f"--policy {self.policy} needs --num-tactics {len(self.policies)} or more")
+        if self.prompt.retrieved:
+            raise ValueError("prompt.retrieved: model servers do not support tactics of similar states; set 0")
         if "written" in self.policies and len(self.policies) > 1:
             raise ValueError(f"--policy {self.policy}: written proofs cannot be joined with other policies")
 

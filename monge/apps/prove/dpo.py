@@ -37,21 +37,32 @@ class Preference(NamedTuple):
     """Hash that identifies the theorem, as in TacticPair."""
 
 
+FAILED = ("parse", "tactic", "excluded", "axiom")
+"""Outcomes of a tactic that failed by its own fault, unlike a crash of Lean."""
+
+
 def preferences_of(runs: Sequence[Path], per_tactic: int, seed: int = 0) -> list[Preference]:
-    """For each tactic of a proof, up to `per_tactic` tactics that failed on the same state, drawn at random.
+    """For each tactic of a proof, up to `per_tactic` tactics that failed on the same state, drawn at random. One that is on
+    the path of a proof in another run is not among them.
 
     FileNotFoundError for a run without results.
     """
     generator = np.random.default_rng(seed)
     found: dict[Preference, None] = {}
-    for run in runs:
+    columns = ("parent_id", "state_before", "outcome", "tactic", "label")
+    tables = [attempts(run).select(columns).to_pylist() for run in runs]
+    proved = {(row["state_before"], row["tactic"]) for rows in tables for row in rows if row["label"] == "positive"}
+    for run, table in zip(runs, tables, strict=True):
         theorems = {result.number: digest(result.header, result.signature) for result in results(run)}
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        columns = ("parent_id", "state_before", "state_after", "tactic", "label")
-        for row in attempts(run).select(columns).to_pylist():
+        for row in table:
             rows[row["parent_id"]].append(row)
         for parent, tried in rows.items():
-            failed = [row["tactic"] for row in tried if row["label"] == "negative" and row["state_after"] is None]
+            failed = [
+                row["tactic"]
+                for row in tried
+                if row["outcome"] in FAILED and (row["state_before"], row["tactic"]) not in proved
+            ]
             for row in tried:
                 if row["label"] == "positive" and failed and not FORBIDDEN.search(row["tactic"]):
                     drawn = generator.permutation(len(failed))[:per_tactic].tolist()
@@ -135,8 +146,9 @@ class Prefer:
             return {f"held-out {name}": value for name, value in totals.items()}
 
         stream = torch.tensor([token for pair in [*training, *held_out] for one in pair for token in one.ids])
-        network = self.network(loaded.model)
-        return Run(network, objective, batches, self.train, evaluate, {"examples": fingerprint(stream)})
+        start = fingerprint(*loaded.model.state_dict().values())
+        constants = {"examples": fingerprint(stream), "model": start}
+        return Run(self.network(loaded.model), objective, batches, self.train, evaluate, constants)
 
     def policy(self) -> LanguageModel:
         """The policy to start from. ValueError without one, or if it has fewer positions than `length`."""

@@ -20,6 +20,7 @@ from monge.apps.prove.finetune import FineTune
 from monge.apps.prove.pairs import check_splits
 from monge.apps.prove.searching import fleets_of
 from monge.apps.prove.sources import Split, read
+from monge.apps.prove.states import StateVectors
 from monge.apps.prove.trajectories import Result, results
 from monge.apps.prove.tree import Search
 from monge.files import finite_json, read_json, write_json, write_text
@@ -66,7 +67,7 @@ def evaluate(
         split: Part of the theorems to search.
         limit: Maximum number of theorems; default: all.
         config: JSON file of settings, as `search --print-config` writes it.
-        allow_overlap: Accept a model or an energy that was trained on theorems that are nearly the same as one of these.
+        allow_overlap: Accept a model, an energy or examples of theorems that are nearly the same as one of these.
         workers: Number of worker processes, each with its own Lean.
         ray: Address of a Ray cluster that runs the workers.
     """
@@ -88,7 +89,7 @@ def evaluate(
             raise ValueError(f"--policies {name} needs a settings file with server.model; give --config")
         if "copy" in name.split("+") and not examples:
             raise ValueError(f"--policies {name} needs --examples")
-    _check_overlap(entries, model, energy, allow=allow_overlap)
+    _check_overlap(entries, model, energy, examples, allow=allow_overlap)
     chosen = [Arm(name) for name in policies] + ([] if energy is None else list(orders(policies[-1], weights)))
     model = str(Path(model).resolve()) if Path(model).is_dir() else model
     given = {
@@ -127,28 +128,40 @@ def orders(policy: str, weights: Sequence[float]) -> Iterator[Arm]:
     yield from (Arm(policy, order=order) for order in ("breadth", "random"))
 
 
-def _check_overlap(entries: Sequence[Entry], model: str, energy: Path | None, *, allow: bool) -> None:
-    """ValueError if the model or the energy was trained on a theorem that is nearly the same as one of `entries`.
+def _runs_behind(model: str) -> Iterator[Path]:
+    """Yields the runs that a policy, and the models that its training started from, were trained on.
+
+    ValueError if a run cannot be read.
+    """
+    while Path(model).is_dir() and (stored := Path(model).parent / "recipe.json").exists():
+        kind = Prefer if read_json(stored, "app")["app"] == Prefer.app else FineTune
+        recipe: Any = reopen(stored.parent, app=kind.app).rebuilt(kind)
+        yield from map(Path, recipe.runs)
+        model = recipe.model if isinstance(recipe, Prefer) else recipe.base
+
+
+def _check_overlap(
+    entries: Sequence[Entry], model: str, energy: Path | None, examples: Sequence[Path], *, allow: bool
+) -> None:
+    """ValueError if the examples have, or the model or the energy was trained on, a theorem that is nearly the same as one of
+    `entries`.
 
     With `allow`, it prints the theorem instead. ValueError if a run cannot be read.
     """
-    recipes: list[Any] = []
-    while Path(model).is_dir() and (stored := Path(model).parent / "recipe.json").exists():
-        kind = Prefer if read_json(stored, "app")["app"] == Prefer.app else FineTune
-        recipe = reopen(stored.parent, app=kind.app).rebuilt(kind)
-        recipes.append(recipe)
-        model = recipe.model if isinstance(recipe, Prefer) else recipe.base  # what its training started from
+    directories = [*(path.resolve() for path in examples), *_runs_behind(model)]
     if energy is not None:
-        recipes.append(reopen(energy, app=StateEnergy.app).rebuilt(StateEnergy))
-    for directory in dict.fromkeys(Path(name) for recipe in recipes for name in recipe.runs):
+        recipe = reopen(energy, app=StateEnergy.app).rebuilt(StateEnergy)
+        embedded_by = StateVectors(Path(recipe.embeddings)).embedding.model
+        directories += [*map(Path, recipe.runs), *_runs_behind(embedded_by)]
+    for directory in dict.fromkeys(directories):
         trained = [Entry(one.theorem, "", "", source=directory.name) for one in results(directory)]
         if not trained:
             console.print(f"{directory} is no longer there; overlap with its theorems is not checked.")
         for pair in overlaps(trained, entries):
             near = (
-                f"{directory}, a run that was trained on, has {pair.train}, nearly the same as {pair.test} "
+                f"{directory}, used for training or as examples, has {pair.train}, nearly the same as {pair.test} "
                 f"(similarity {pair.similarity:.2f})"
             )
             if not allow:
-                raise ValueError(f"{near}; train without it, or pass --allow-overlap")
+                raise ValueError(f"{near}; leave it out, or pass --allow-overlap")
             console.print(f"{near}.")

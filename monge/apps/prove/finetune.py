@@ -174,6 +174,8 @@ class FineTune:
         constants = {
             "examples": fingerprint(torch.tensor([token for one in [*training, *held_out] for token in one.ids]))
         }
+        if self.scored_by:
+            constants["weights"] = fingerprint(torch.tensor([one.weight for one in training]))
         if not self.energy_weight:
             return Run(model, NextToken(), tokens, self.train, evaluate, constants)
         parts = samplers(runs, data.tokenizer, self.length, validation_share=share, negatives=3)

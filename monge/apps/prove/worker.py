@@ -180,7 +180,7 @@ def _model(policy: str, config: SearchConfig) -> Model:
             retrieved = Style.of(model.model).retrieved
             return LocalModel(model, Copying(read_examples(Path(config.local.name))) if retrieved else None)
         case "server":
-            return Completions(config.server, config.search.seed)
+            return Completions(config.server, config.search.seed, style=config.prompt)
         case "probes":
             return Probes(config.tactics)
         case "copy":

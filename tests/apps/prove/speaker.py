@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from monge.apps.prove.lm.completions import Completions
 from monge.apps.prove.lm.endpoint import Endpoint
+from monge.apps.prove.lm.prompt import PLAIN, Style
 from monge.apps.prove.state import Goal, State
 
 STATES = [State((Goal(f"{k} = {k}"),)) for k in range(4)]
@@ -102,7 +103,8 @@ class Time:
         return self.now
 
 
-def completions(fake: Fake, time: Time | None = None, seed: int = 0, **settings) -> Completions:
+def completions(fake: Fake, time: Time | None = None, seed: int = 0, style: Style = PLAIN, **settings) -> Completions:
     """A policy that queries the fake server; `settings` override those of its Endpoint."""
     time = time or Time()
-    return Completions(Endpoint(**{"url": fake.url, "model": "m", **settings}), seed, sleep=time.sleep, clock=time)
+    endpoint = Endpoint(**{"url": fake.url, "model": "m", **settings})
+    return Completions(endpoint, seed, style=style, sleep=time.sleep, clock=time)

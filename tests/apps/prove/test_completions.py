@@ -11,7 +11,8 @@ from speaker import RFL, SIMP, STATES, completions
 from monge.apps.prove.lm.cache import SuggestionCache
 from monge.apps.prove.lm.completions import SETTINGS_NOT_IN_KEY
 from monge.apps.prove.lm.endpoint import Endpoint
-from monge.apps.prove.lm.prompt import prompt
+from monge.apps.prove.lm.prompt import Style, prompt
+from monge.apps.prove.state import Goal, Hypothesis, State
 from monge.apps.prove.tree import Suggestion
 
 
@@ -50,6 +51,14 @@ def test_tokens_that_hold_parts_of_a_character_are_located_by_bytes_or_offsets(f
         answer = {"text": "rw [←h]\nrfl", "logprobs": {**logprobs, **({"text_offset": offsets} if offsets else {})}}
         fake.troubles = [(200, {}, {"choices": [answer]})]
         assert completions(fake)(STATES[:1], 1) == [[("rw [←h]", logp)]]
+
+
+def test_prompts_have_the_form_that_the_model_was_trained_with(fake):
+    states = [State((Goal(f"{x} = 0", (Hypothesis(x, "N", False),)), Goal("True"))) for x in "ab"]
+    fake.answers = [[("exact v1", -1.0)], [("exact v2", -2.0)]]
+    policy = completions(fake, style=Style("first", "numbered"))
+    assert policy(states, 2) == [[("exact a", -1.0)], [("exact b", -1.0)]]
+    assert [body["prompt"] for body in fake.asked] == [prompt("v1 : N\n⊢ v1 = 0")]
 
 
 def test_a_server_that_gives_one_answer_at_a_time_gets_more_requests(fake):

@@ -1,8 +1,11 @@
 """Preference training of a tactic policy on toy runs."""
 
 import json
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from test_causal import saved
@@ -35,6 +38,29 @@ def test_a_tactic_of_a_proof_is_preferred_to_those_that_failed_on_its_state(run)
     assert len(preferences_of([run, run], 5)) == len(found)
 
 
+def test_crashes_and_tactics_of_proofs_in_other_runs_are_not_rejected(run, tmp_path):
+    (part,) = run.glob("part-*.parquet")
+    rows = pq.read_table(part).to_pylist()
+    (one, *_) = preferences_of([run], 1)
+
+    def written(name: str, **changes: str | None) -> Path:
+        """The run with other outcomes of the rejected tactic."""
+        other = tmp_path / name
+        shutil.copytree(run, other)
+        mine = [
+            row | (changes if (row["state_before"], row["tactic"]) == (one.state, one.rejected) else {}) for row in rows
+        ]
+        pq.write_table(pa.Table.from_pylist(mine, pq.read_schema(part)), other / part.name)
+        return other
+
+    def rejected(*runs: Path) -> bool:
+        return (one.state, one.rejected) in {(other.state, other.rejected) for other in preferences_of(runs, 50)}
+
+    assert rejected(run)
+    assert not rejected(written("crashed", outcome="crash"))
+    assert not rejected(run, written("proved", outcome="proof", label="positive"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--rank", "4", "--modules", "q_proj", "v_proj", "--dropout", "0"]])
 def test_a_policy_learns_the_preferences_and_resumes(run, tmp_path, capsys, flags):
@@ -54,7 +80,14 @@ def test_a_policy_learns_the_preferences_and_resumes(run, tmp_path, capsys, flag
     ]
     words += ["--warmup-steps", "2", "--save-every", "10", "--lr", "0.02", *flags]
     assert main([*words, "--steps", "10"]) == 0
-    assert main(["prove", "dpo", "--out", str(out), "--resume", "--steps", "30"]) == 0
+    resumed = ["prove", "dpo", "--out", str(out), "--resume", "--steps", "30"]
+    other = saved(tmp_path / "other", "llama", alphabet=ALPHABET)
+    changed = causal(other)
+    next(changed.model.parameters()).data += 0.1
+    changed.model.save_pretrained(other)
+    assert main([*resumed, "--model", other]) == 2
+    assert "model" in capsys.readouterr().err
+    assert main(resumed) == 0
     records = [row for row in read_records(out / "metrics.jsonl") if "held-out loss" in row]
     assert [row["step"] for row in records] == [10, 20, 30]
     assert records[-1]["held-out accuracy"] > 0.9

@@ -19,9 +19,11 @@ from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.trajectories import results
 from monge.cli import main
 from monge.files import write_tensors
+from monge.lm.ragged import Ragged
 from monge.runs import rebuild
 
 NO = math.inf
+EMBEDDING = {"layer": 1, "max_length": 8, "dtype": "float16", "pooling": "mean"}
 
 
 def test_a_proof_counts_within_its_budget():
@@ -105,6 +107,8 @@ def test_arms_have_the_settings_that_they_need():
         (("--policies", "guess"), "--policy guess: unknown"),
         (("--energy", "nowhere"), "nowhere: no run here"),
         (("--model", "policy/model"), "nearly the same as few.same (similarity 1.00)"),
+        (("--policies", "template", "copy", "--examples", "run"), "nearly the same as few.same (similarity 1.00)"),
+        (("--energy", "energy"), "nearly the same as few.same (similarity 1.00)"),
     ],
 )
 def test_bad_input_gives_one_sentence(tmp_path, monkeypatch, capsys, flags, message):
@@ -116,6 +120,16 @@ def test_bad_input_gives_one_sentence(tmp_path, monkeypatch, capsys, flags, mess
     Path("policy/recipe.json").write_text(
         json.dumps({"app": "policy", "recipe": {"runs": [str(tmp_path / "run")], "train": {}}})
     )
+    Ragged.write(
+        tmp_path / "states",
+        [("s", torch.ones(1, 2))],
+        dtype="float16",
+        fingerprint={**EMBEDDING, "model": "policy/model"},
+    )
+    energy = {"runs": [], "embeddings": str(tmp_path / "states"), "train": {}}
+    Path("energy").mkdir()
+    write_tensors(Path("energy/constants.safetensors"), {"one": torch.ones(1)})
+    Path("energy/recipe.json").write_text(json.dumps({"app": "energy", "recipe": energy}))
     assert main(["prove", "evaluate", "few.lean", "--split", "all", *flags, "--out", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert message in err

@@ -223,6 +223,9 @@ def test_pairs_in_the_tails_of_an_earlier_policy_weigh_less(tmp_path, monkeypatc
     assert [one.weight for one in data.training] == expected * 2
     assert {one.weight for one in data.held_out} == {1.0}
     assert len(list((tmp_path / "scores").iterdir())) == 1  # computed once
+    weights = [replace(recipe, tails=tails).build().constants["weights"] for tails in ((0.25, 0.5), (0.25, 0.4))]
+    assert weights[0] != weights[1]
+    assert "weights" not in replace(recipe, scored_by="").build().constants
     batch = batch_of([data.training[:2]], 300, data.pad)
     assert set(batch.weight.unique().tolist()) <= {0.0, *map(float, torch.tensor(expected))}
     with pytest.raises(ValueError, match="tails must be two shares with a sum of at most 1"):

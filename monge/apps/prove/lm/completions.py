@@ -14,7 +14,7 @@ from monge.apps.prove.lm.answers import Answer, chat_answer, logp_of, tactic_in,
 from monge.apps.prove.lm.cache import SuggestionCache
 from monge.apps.prove.lm.circuit import RequestFailed
 from monge.apps.prove.lm.endpoint import Endpoint, HTTPClient, RequestRejected
-from monge.apps.prove.lm.prompt import fingerprint, prompt
+from monge.apps.prove.lm.prompt import PLAIN, Style, fingerprint, prompt
 from monge.apps.prove.policy import merged
 from monge.apps.prove.state import Goal, State
 from monge.apps.prove.tree import Suggestion
@@ -32,7 +32,7 @@ SETTINGS_NOT_IN_KEY = (
     "cache_file",
 )
 """Settings that do not affect the answers."""
-PLAIN = prompt(State((Goal("True"),)))
+TRIVIAL = prompt(State((Goal("True"),)))
 """A prompt that any working server answers."""
 READER_VERSION = 2
 """Version of the code that reads answers; suggestions cached by another version are ignored."""
@@ -54,10 +54,11 @@ class Completions:
         settings: Endpoint,
         seed: int = 0,
         *,
+        style: Style = PLAIN,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.style = settings, seed, style
         self.missed: list[str] = []
         self._client = HTTPClient(settings, seed, sleep=sleep, clock=clock)
         self._memory = SuggestionCache(settings.cache_size, settings.cache_file)
@@ -66,9 +67,9 @@ class Completions:
     def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
         """Suggestions for each state.
 
-        ValueError if the server rejects even PLAIN or sends no log-probabilities; ConnectionError while the circuit is open.
+        ValueError if the server rejects even TRIVIAL or sends no log-probabilities; ConnectionError while the circuit is open.
         """
-        prompts = [prompt(state) for state in states]
+        prompts = [prompt(state, self.style) for state in states]
         distinct = list(dict.fromkeys(prompts))
         with ThreadPool(
             min(self.settings.max_concurrent, len(distinct) or 1)
@@ -78,7 +79,14 @@ class Completions:
                 result.wait(0.5)  # a Ctrl-C that arrives just before a wait without a timeout would not end it
             suggestions = result.get()
         by_prompt = dict(zip(distinct, suggestions, strict=True))
-        return [list(by_prompt[text]) for text in prompts]
+        return [
+            [
+                suggestion._replace(tactic=tactic)
+                for suggestion in by_prompt[text]
+                if (tactic := self.style.original(state, suggestion.tactic)) is not None
+            ]
+            for state, text in zip(states, prompts, strict=True)
+        ]
 
     def _suggestions(self, text: str, limit: int) -> list[Suggestion]:
         key = self._key(text, limit)
@@ -115,9 +123,9 @@ class Completions:
             try:
                 answers += self._read(self._client.ask(self._body(text, limit - len(answers), number)))
             except (RequestFailed, RequestRejected) as error:
-                if isinstance(error, RequestRejected):  # a rejection of PLAIN as well ends the run
+                if isinstance(error, RequestRejected):  # a rejection of TRIVIAL as well ends the run
                     with suppress(RequestFailed):
-                        self._client.ask(self._body(PLAIN, limit - len(answers)))
+                        self._client.ask(self._body(TRIVIAL, limit - len(answers)))
                 self.missed.append(str(error))
                 return answers, False
             if len(answers) >= limit:
