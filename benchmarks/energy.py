@@ -41,7 +41,7 @@ def ensure_store(work: Path, states: int, width: int) -> StateVectors:
 
 
 def groups_of(states: int) -> list[Group]:
-    """Theorems whose positive states all have the negative ones as siblings."""
+    """Theorems whose negative states are divided equally among the positive ones as their siblings."""
     groups: list[Group] = []
     for first in range(0, states - PER_THEOREM + 1, PER_THEOREM):
         negatives = list(range(first + POSITIVE, first + PER_THEOREM))
@@ -63,7 +63,7 @@ def main(*, work: Path, states: int = 200_000, width: int = 4096, rounds: int = 
         work: Working directory; the embeddings stay in it for the next run.
         states: Number of states.
         width: Width of the embeddings.
-        rounds: Number of steps of each kind, one after the other.
+        rounds: Number of rounds; each times one step of every kind.
     """
     work.mkdir(parents=True, exist_ok=True)
     vectors, recipe = ensure_store(work, states, width), StateEnergy()
@@ -103,7 +103,8 @@ def main(*, work: Path, states: int = 200_000, width: int = 4096, rounds: int = 
 
 
 def products(rows: int, widths: list[int]) -> Callable[[], Tensor]:
-    """A function that computes the matrix products of a step: one forward and two backward per layer, one in the first."""
+    """A function that computes the matrix products of a step: one forward and two backward per layer, but only one backward in
+    the first."""
     x = [torch.randn(rows, width) for width in widths]
     weights = [torch.randn(a, b) for a, b in zip(widths, widths[1:], strict=False)]
 

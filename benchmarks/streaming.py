@@ -52,7 +52,7 @@ def sequence(end: str, number: int) -> Tensor:
 
 
 def ensure_file(path: Path, count: int, rows: int) -> Path:
-    """The file of `count` sequences, passed to `write` `rows` at a time, written if it does not exist."""
+    """The file of `count` sequences, written in groups of `rows` sequences if it does not exist."""
     end, numbers = path.name.split("-")[0], range(count)
 
     def groups() -> Iterator[list[Row]]:

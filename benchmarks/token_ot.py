@@ -280,8 +280,8 @@ def main(*, seconds: float = 90) -> None:
     """Run the benchmark.
 
     Args:
-        seconds: Time limit for each of the two sets of prices, in seconds. The table under load takes two rounds per second of
-        it.
+        seconds: Time limit for each of the two sets of prices, in seconds. The table under load has twice as many rounds as
+        this number.
     """
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # POT warns when it stops early

@@ -121,7 +121,8 @@ def _reject(words: Sequence[str]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 on success, 2 for invalid input, 1 for failures of the machine.
+    """Run a command and return its exit code: 0 on success, 2 for invalid input, 1 for failures at run time, such as a
+    full disk or training that diverges.
 
     Failures print one line; if the environment variable MONGE_TRACE is set, they propagate, except for a missing package of an
     extra. Exceptions of other types, which are bugs, always propagate. Ctrl-C gives 130, and SIGTERM during training 143.
@@ -170,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ArithmeticError) as error:
         if os.environ.get("MONGE_TRACE"):
             raise
-        machine_failure = isinstance(error, OSError) and not _is_user_error(error)
+        invalid = _is_user_error(error) if isinstance(error, OSError) else isinstance(error, ValueError)
         message = str(error)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             disk = f"the disk of {error.filename}" if error.filename else "the disk"
@@ -180,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from monge.text import one_line
 
         print(f"{prog}: {one_line(message)}", file=sys.stderr)
-        return 1 if machine_failure else 2
+        return 2 if invalid else 1
     return 0
 
 

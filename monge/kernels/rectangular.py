@@ -15,14 +15,14 @@ def assign_rectangular(cost: np.ndarray) -> Assignment:
     An infinite cost forbids a pair. With more rows than columns, unassigned rows have -1. ValueError if a cost is nan or
     -inf, or if no finite assignment exists.
     """
-    n, m = cost.shape
-    if n > m:
-        return _transposed(assign_rectangular(np.ascontiguousarray(cost.T)), cost)
-    columns, prices = np.empty(n, np.int64), np.empty(m)
-    gap = _solve(cost if cost.flags.carray else cost.copy(), columns, prices)
+    tall = cost.shape[0] > cost.shape[1]
+    wide = cost.T if tall else cost
+    columns, prices = np.empty(len(wide), np.int64), np.empty(wide.shape[1])
+    gap = _solve(wide if wide.flags.carray else wide.copy(order="C"), columns, prices)
     if not gap >= 0:
         _raise(cost, gap)
-    return Assignment(columns, prices, gap)
+    solved = Assignment(columns, prices, gap)
+    return _transposed(solved, cost) if tall else solved
 
 
 def _transposed(solved: Assignment, cost: np.ndarray) -> Assignment:

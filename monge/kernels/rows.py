@@ -109,7 +109,8 @@ def _array(context, builder, kind, value):
 
 
 def _least(v, values, starts):
-    """Return (minimum of both accumulators, its column, lane-wise minimum, mask of the lanes that attain the first, its bits).
+    """Return (minimum over both accumulators and all lanes, its column, lane-wise minimum, mask of the lanes that attain the
+    overall minimum, that mask as an integer).
 
     `starts` holds, for each lane, the first column of the block in which its minimum lies.
     """

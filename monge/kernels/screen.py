@@ -32,7 +32,7 @@ class Rounded(NamedTuple):
 
 
 def rounded(x: np.ndarray) -> Rounded:
-    """Return contiguous float32 points (n, d) minus a centre, in bfloat16. Non-finite points give non-finite norms."""
+    """Return points x, contiguous float32 (n, d), minus a centre, as bfloat16. Non-finite points give non-finite norms."""
     n, d = x.shape
     result = Rounded(np.empty((n, d), np.uint16), np.empty(d, np.float32), np.empty(n), np.empty(n))
     _round(x, *result)

@@ -119,7 +119,9 @@ class Shard:
         if not path.exists():
             return drop and len(unusable) == len(self.keys)
         if Vectors(path).fingerprint != fingerprint:
-            raise ValueError(f"{path}: made by another model or layer; remove {parts} or choose another --out")
+            raise ValueError(
+                f"{path}: made with another model or other settings; remove {parts} or choose another --out"
+            )
         return drop or not unusable
 
 

@@ -24,7 +24,7 @@ MAX_BODY_BYTES = 16 << 20
 
 
 class QueueFull(RuntimeError):
-    """Raised if as many texts are waiting as the queue holds."""
+    """Raised if the texts of a request do not fit in the queue."""
 
 
 class Closed(RuntimeError):
@@ -51,7 +51,9 @@ class Batcher:
             if self._closed:
                 raise Closed("the server is stopping")
             if len(self._waiting) + len(texts) > self.queue_size:
-                raise QueueFull(f"{len(self._waiting)} texts are waiting, of at most {self.queue_size}")
+                raise QueueFull(
+                    f"{len(texts)} texts exceed the queue of {self.queue_size}, in which {len(self._waiting)} wait"
+                )
             futures = [Future[Tensor]() for _ in texts]
             self._waiting.extend(zip(texts, futures, strict=True))
             self._changed.notify()

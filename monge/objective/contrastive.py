@@ -12,7 +12,7 @@ from monge.objective.base import Loss, Objective
 
 @dataclass(frozen=True)
 class IndexedCandidates:
-    """K candidates per row, as indices into distinct inputs x, each of which goes through the model once; the first is correct.
+    """K candidates per row, the first of them correct, as indices into distinct inputs x. Each goes through the model once.
 
     `mask` is False for the padding of rows with fewer candidates.
 

@@ -33,7 +33,7 @@ def test_finished_parts_are_kept_and_another_embedding_is_rejected(language_mode
     steps = embed(KEYS, TEXTS, embedding, out, sequential, size=3)
     assert [next(steps), next(steps)] == [(1, 4), (2, 4)]
     steps.close()  # the interruption
-    with pytest.raises(ValueError, match=r"000000-\w+\.parquet: made by another model or layer"):
+    with pytest.raises(ValueError, match=r"000000-\w+\.parquet: made with another model or other settings"):
         next(embed(KEYS, TEXTS, Embedding(str(language_model), 2), out, sequential, size=3))
     edited = [TEXTS[0] + " u", *TEXTS[1:]]  # the first part has to be made again, the second is kept
     assert list(embed(KEYS, edited, embedding, out, sequential, size=3)) == [(2, 4), (3, 4), (4, 4)]

@@ -40,8 +40,8 @@ def states(
     Args:
         teacher: Causal language model: a directory, a GGUF file, a packaged model such as smollm2-135m, or a name on the hub.
         data: Text file, or folder of .txt, .md and .rst files.
-        layers: Depths at which to take states, where depth k is the input of layer k: --start and --end of the training run;
-            --waypoints needs all depths in between. The last depth, after all layers, saves half of the teacher's work in
+        layers: Depths at which to take states; depth k is the input of layer k. Give --start and --end of the training run and,
+            for --waypoints, all depths in between. The last depth, after all layers, saves half of the teacher's work in
             --method kl.
         out: Directory to create. Parts are saved in OUT.parts, so an interrupted command can be run again to continue.
         limit: Maximum number of sequences; all by default.
@@ -58,20 +58,17 @@ def states(
     parts = stored.write(out, teacher, ids, layers, of(workers, ray), dtype=dtype, batch_size=batch_size)
     for done, count in parts:
         console.print(f"states: {done} of {count} parts")
-    size = sum(file.stat().st_size for file in out.iterdir())
+    size, depths = sum(file.stat().st_size for file in out.iterdir()), sorted(set(layers))
     console.print(
         f"{ids.numel()} tokens, {size / 1e9:.2g} GB: {out}; next: monge compress train --teacher {quote(teacher)} "
         f"--data {quote(str(data))} --states {quote(str(out))} --length {length} "
-        + " ".join(f"--{name} {layer}" for name, layer in zip(("start", "end"), sorted(set(layers)), strict=False))
+        + (f"--start {depths[0]} --end {depths[1]}" if len(depths) in (2, 3) else "--start START --end END")
     )
 
 
 def train(
     recipe: Annotated[Compress, tyro.conf.arg(name="")],
     *,
-    teacher: str = "smollm2-135m",
-    data: Path = DOCUMENTATION,
-    states: Path | None = None,
     out: Path = Path("runs/compress"),
     resume: bool = False,
     tensorboard: bool = False,
@@ -79,15 +76,11 @@ def train(
     """Train a flow layer that replaces layers [start, end) of a causal language model.
 
     Args:
-        teacher: Causal language model: a directory, a GGUF file, a packaged model such as smollm2-135m, or a name on the hub.
-        data: Text file, or folder of .txt, .md and .rst files.
-        states: Directory of the teacher's states, written by `monge compress states`; computed during training by default.
         out: Run directory; created if needed.
         resume: Continue from the last checkpoint in the run directory.
         tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
     """
-    ensure_exists(data)
-    recipe = replace(recipe, teacher=teacher, data=str(data), states="" if states is None else str(states))
+    ensure_exists(Path(recipe.data))
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
     console.print(f"Trained. The run is in {out}; next: monge compress evaluate {quote(str(out))}")
 

@@ -23,7 +23,7 @@ class Quality(NamedTuple):
     kl: float
     """KL(teacher || student) of the next token, in nats."""
     perplexity: float
-    """exp of the mean negative log-likelihood of the next token, summed over all tokens before the division."""
+    """exp of the negative log-likelihood of the next token, averaged over the tokens of all sequences together."""
     agreement: float
     """Fraction of tokens at which both predict the same next token."""
     error: float

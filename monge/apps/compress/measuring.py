@@ -67,7 +67,7 @@ def select(
         batch_size: Number of sequences per batch.
         num_tokens: Number of tokens per batch that the recoupling ratio matches.
         device: Device to compute on: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one.
-        seed: Seed of the choice of these tokens.
+        seed: Seed of the choice of the tokens that the recoupling ratio matches.
     """
     ensure_exists(data)
     at_least_one(limit=limit, eval_sequences=eval_sequences, batch_size=batch_size, length=length)

@@ -123,7 +123,7 @@ class LogitDivergence(Objective):
 
 
 class EndpointError(Objective):
-    """Mean squared error of the state after `steps` solver steps from x_0, over existing tokens."""
+    """Mean squared error of the state after `steps` solver steps from x_0, where the pair's mask is True."""
 
     def __init__(self, *, steps: int = 1, solver: str = "euler") -> None:
         super().__init__()

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from tyro.conf import OmitArgPrefixes, Suppress
+from tyro.conf import OmitArgPrefixes
 
 from monge.apps.compress.affine import AffineMap, Moments
-from monge.apps.compress.corpus import Corpus, corpus
+from monge.apps.compress.corpus import DOCUMENTATION, Corpus, corpus
 from monge.apps.compress.estimator import Estimator, average, estimator_of, randomise
 from monge.apps.compress.evaluate import quality
 from monge.apps.compress.objectives import (
@@ -48,11 +48,11 @@ class Compress:
     app: ClassVar[str] = "compress"
     relocatable: ClassVar[frozenset[str]] = frozenset({"teacher", "data", "states"})
 
-    teacher: Annotated[str, Suppress] = "smollm2-135m"
-    """Causal language model: a directory, a GGUF file, a packaged model, or a name on the model hub."""
-    data: Annotated[str, Suppress] = ""
+    teacher: str = "smollm2-135m"
+    """Causal language model: a directory, a GGUF file, a packaged model such as smollm2-135m, or a name on the hub."""
+    data: str = str(DOCUMENTATION)
     """Text file, or folder of .txt, .md and .rst files."""
-    states: Annotated[str, Suppress] = ""
+    states: str = ""
     """Directory of the teacher's states, written by `monge compress states`; computed during training by default."""
     start: int = 9
     """First layer to replace, counted from 0."""

@@ -29,8 +29,9 @@ def load(source: str, *, data_range: Range = "auto") -> Dataset:
     `data_range` is the value range of image arrays; auto infers it. ValueError if there are no such data or they cannot be
     trained on.
     """
-    path = Path(source)
-    if data_range != "auto" and (path.suffix.lower() not in (".npy", ".npz") or not path.is_file()):
+    path, suffix = Path(source), Path(source).suffix.lower()
+    known = source == "digits" or source in TOYS or path.exists()
+    if data_range != "auto" and known and not (path.is_file() and suffix in (".npy", ".npz")):
         raise ValueError(
             f"data_range {data_range} applies to .npy and .npz files of images, not to {source}; leave it out"
         )
@@ -40,9 +41,8 @@ def load(source: str, *, data_range: Range = "auto") -> Dataset:
         return Dataset(source, TOYS[source](5_000, seeded(0)))
     if path.is_dir():
         return _validated(image_folder(path))
-    if not path.exists():
+    if not known:
         raise ValueError(f"data: {source!r} is not a file or folder, nor one of digits, {', '.join(TOYS)}")
-    suffix = path.suffix.lower()
     if suffix not in READERS:
         raise ValueError(
             f"{path}: cannot read {suffix or 'a file without extension'}; give a folder of images, {', '.join(READERS)}"

@@ -182,7 +182,8 @@ def curve(
 ) -> dict[str, list[tuple[int, float]]]:
     """solver -> [(network evaluations, metric)] from the same noise; the metric is that of `curve_metric`.
 
-    Skips a budget of evaluations that is not a whole number of the solver's steps.
+    With guidance in an interval, fewer evaluations are made, since those outside it are not guided. Skips a budget of
+    evaluations that is not a whole number of the solver's steps.
     """
     evaluator = Evaluator.of(data)
     n = samples or min(5_000, len(data.x))

@@ -72,7 +72,10 @@ def run(
                     in_progress = (started if crash.shard is None else {tasks[crash.shard].number}) & set(pending)
                     if not in_progress:
                         raise
-                    print(f"{crash}; the theorems in progress are searched again, one at a time", file=sys.stderr)
+                    print(
+                        f"{crash}; theorems in progress are searched again, one at a time, until two crashes",
+                        file=sys.stderr,
+                    )
                     suspects |= in_progress
                     most_in_progress = max(most_in_progress, len(in_progress))
                     if len(tasks) > 1:

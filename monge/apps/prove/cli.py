@@ -70,7 +70,8 @@ def demo(
 
 WITH_DEFAULTS = {verb.__name__: partial(with_stored_settings, verb) for verb in (search, probe, replay, demo)}
 WITH_DEFAULTS |= {"finetune": with_preset}
-"""Verbs whose flags default to stored settings. Each value maps a verb's arguments to the verb with these defaults."""
+"""Verbs whose flags default to stored settings, or to a preset's. Each value maps a verb's arguments to the verb with these
+defaults."""
 VERBS = {
     "setup": setup,
     "search": search,

@@ -55,8 +55,8 @@ class SearchConfig:
     energy: str = ""
     """Run directory of `monge prove energy`, whose energy orders the states; empty for none."""
     energy_measure: Measure = "energy"
-    """Number that counts as energy: that of `energy`, its estimate of log(1 + remaining depth) (depth), or, as controls, its
-    energy of another state (shuffled) or a normal number (noise)."""
+    """Number that counts as energy: the energy by the run in `energy` (energy), that run's estimate of log(1 + remaining depth)
+    (depth), or, as controls, its energy of another state (shuffled) or a sample of a standard normal distribution (noise)."""
     embeddings: Endpoint | None = None
     """Server of `monge prove serve-embeddings` that embeds the states for the energy; None to embed them in each worker."""
     lean: str = ""

@@ -121,7 +121,7 @@ class Prefer:
             )
 
     def build(self) -> Run[Preferences]:
-        """Read the runs, load the policy, and assemble the run. ValueError without preferences in both splits."""
+        """Read the runs, load the policy, and assemble the run. ValueError if a split has no preferences."""
         if not self.runs:
             raise ValueError("no training data; give directories of runs of `monge prove search`")
         if not self.any_split:

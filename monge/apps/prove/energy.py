@@ -261,7 +261,7 @@ class Scorer:
         return scorer
 
     def _control(self, seed: int) -> float:
-        """The energy of another state, or a normal number; the same whenever a state occurs."""
+        """The energy of a random other state, or a sample of a standard normal distribution. It depends on the state alone."""
         generator = np.random.default_rng(seed)
         if self.measure == "noise":
             return float(generator.normal())

@@ -23,7 +23,7 @@ def states_until_proof(results: Iterable[Result]) -> list[float]:
 
 
 def pass_at(count: int, successes: int, k: int) -> float:
-    """The probability that one of k searches succeeds, without bias, from `count` searches. Chen et al. 2107.03374, eq. 1.
+    """Unbiased estimate, from `count` searches, of the probability that one of k succeeds. Chen et al. 2107.03374, eq. 1.
 
     >>> pass_at(4, 1, 2)
     0.5
@@ -43,8 +43,8 @@ class Paired(NamedTuple):
 
 
 def paired(arm: Passes, base: Passes, budget: float) -> Paired:
-    """Proofs of `arm` and of `base` within this number of states, in the first pass: further passes of a theorem are not
-    independent of it.
+    """`arm` next to `base` within this number of states. Only the first pass counts, since passes over the same theorem are not
+    independent.
 
     >>> paired([[1, 3, math.inf]], [[9, 2, math.inf]], 4)
     Paired(more=1, fewer=0, p=1.0)

@@ -44,8 +44,8 @@ class Data:
 
     @cached_property
     def split(self) -> dict[str, list[TacticPair]]:
-        """The pairs for training and for validation, split by theorem; next to runs, those of --pairs are a sample (see
-        pair_share).
+        """The pairs for training and for validation, split by theorem. If there are runs too, those of --pairs are a
+        sample (see pair_share).
 
         ValueError if a split is empty.
         """
@@ -126,7 +126,7 @@ class Data:
 
     @cached_property
     def training(self) -> list[Example]:
-        """The training examples, without pairs whose tactic alone is too long, and then their renamed copies."""
+        """The training examples, followed by their renamed copies. Pairs whose tactic alone is too long are left out."""
         pairs, recipe = self.split["training"], self.recipe
         rename, generator = Renamer(pair.state for pair in pairs), np.random.default_rng(recipe.train.seed)
         copies = [rename(pair, generator) for _ in range(recipe.renamed_copies) for pair in pairs]

@@ -115,7 +115,6 @@ class FineTune:
                 ("depth", 1),
                 ("heads", 1),
                 ("renamed_copies", 0),
-                ("probe_states", 0),
                 ("retrieved", 0),
             ),
             *(("energy_weight", 0), ("energy_batch", 1)),
@@ -136,6 +135,8 @@ class FineTune:
         for name in ("pair_share", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.probe_states != 0 and self.probe_states < 4:
+            raise ValueError(f"probe_states must be 0 or at least 4, got {self.probe_states}")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share must be between 0 and 1, got {self.validation_share}")
         if self.rank is not None and (self.rank < 1 or not self.base):

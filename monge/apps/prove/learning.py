@@ -174,8 +174,8 @@ def serve_embeddings(
 ) -> None:
     """Serve embeddings of states over HTTP, by the model and the settings of stored ones, until Ctrl-C.
 
-    POST /encode takes {"text": TEXT or [TEXT, ...]}, POST /v1/embeddings has OpenAI's format; GET /health and /model_info. The
-    answers with vectors and /model_info hold the fingerprint of the model and the settings.
+    POST /encode takes {"text": TEXT or [TEXT, ...]}, POST /v1/embeddings has OpenAI's format; GET /health and /model_info.
+    /model_info and every answer with vectors hold the fingerprint of the model and the settings.
 
     Args:
         embeddings: Directory of `monge prove embed`.

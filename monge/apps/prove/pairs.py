@@ -45,7 +45,8 @@ class Counts:
     forbidden: int = 0
     """Positive rows whose tactic uses sorry, admit, stop or native_decide."""
     unreadable: int = 0
-    """Positive rows whose tactic would change when it is read from an answer, such as one with a line like a new tactic."""
+    """Positive rows whose tactic would change when it is read from an answer, such as one with a line
+    that would be read as the start of the next tactic."""
     duplicate: int = 0
     """Positive rows whose state and tactic occurred before, in this source or an earlier one."""
     kept: int = 0

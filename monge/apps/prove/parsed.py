@@ -42,13 +42,16 @@ def parsed(state: str) -> Parsed:
 
 
 def substituted(text: str, names: Mapping[str, str]) -> str:
-    """The text with each whole name that is a key replaced, except named arguments and fields.
+    """The text with each whole name that is a key replaced, except fields and the names of named arguments.
 
     >>> substituted("rw [h, a.h, h', foo (h := h)]", {"h": "k"})
     "rw [k, a.h, h', foo (h := k)]"
+    >>> substituted("have e : 0 = h := h", {"h": "k"})
+    'have e : 0 = k := k'
     """
     pieces = WORD.split(text)
     for k in range(1, len(pieces), 2):
-        if not pieces[k + 1].lstrip().startswith(":="):
+        named = pieces[k - 1].rstrip().endswith(("(", "{")) and pieces[k + 1].lstrip().startswith(":=")
+        if not named:
             pieces[k] = names.get(pieces[k], pieces[k])
     return "".join(pieces)

@@ -49,7 +49,6 @@ def search(
     embeddings_url: str = "",
     order: Literal["best", "breadth", "random", "puct"] = "best",
     max_states: int = DEFAULT.search.max_states,
-    max_depth: int = DEFAULT.search.max_depth,
     max_seconds: float = DEFAULT.search.max_seconds,
     num_tactics: int = DEFAULT.search.num_tactics,
     batch_size: int = DEFAULT.search.batch_size,
@@ -84,7 +83,6 @@ def search(
             one, each worker embeds states itself.
         order: State to expand next: the one with the best score, the oldest, a random one, or the one selected by PUCT.
         max_states: Maximum number of states to expand per theorem.
-        max_depth: Maximum number of tactics in a proof.
         max_seconds: Wall-clock limit per theorem in seconds.
         num_tactics: Number of tactics to try on each state.
         batch_size: Number of states to expand at once.
@@ -102,7 +100,6 @@ def search(
             base.search,
             order=order,
             max_states=max_states,
-            max_depth=max_depth,
             max_seconds=max_seconds,
             num_tactics=num_tactics,
             batch_size=batch_size,
@@ -273,7 +270,7 @@ def replay(
 ) -> None:
     """Replay the written proofs step by step, and record them like searches, as training data.
 
-    Training theorems that are nearly the same as a test theorem are left out.
+    With --split train, theorems that are nearly the same as a test theorem are left out.
 
     Args:
         theorems: Theorems with proofs: a .lean file, a folder of them, or a .jsonl file.

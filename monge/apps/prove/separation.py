@@ -38,15 +38,15 @@ def probe_states(
                 elif row["label"] == "negative" and row["outcome"] == "state":
                     off[row["state_after"]] = None
     kinds = [list(on), [state for state in off if state not in on and state != DONE]]
+    if min(map(len, kinds)) < 4:
+        raise ValueError(
+            f"--probe-states: {len(kinds[0])} states on and {len(kinds[1])} off the paths of held-out proofs; "
+            "add runs of `monge prove search`, or leave it out"
+        )
     drawn: list[list[str]] = []
     for states in kinds:
         order = torch.randperm(len(states), generator=seeded(seed, 4)).tolist()
         drawn.append([states[k] for k in order[:count]])
-    if min(map(len, drawn)) < 4:
-        raise ValueError(
-            f"--probe-states: {len(drawn[0])} states on and {len(drawn[1])} off the paths of held-out proofs; "
-            "add runs of `monge prove search`, or leave it out"
-        )
     return drawn[0], drawn[1]
 
 
@@ -54,8 +54,8 @@ def probe_states(
 def separation(model: Any, tokenizer: Any, on: Sequence[str], off: Sequence[str], *, length: int) -> dict[str, float]:
     """Measures of the distance between the mean-pooled last hidden states of the two kinds.
 
-    The distance of their centroids, their mean norms, and the area under the ROC curve of the projection onto the difference of
-    the centroids: the centroids are those of the states with even numbers, the area that of the others. 0.5 is chance.
+    The distance of their centroids, their mean norms, and a held-out area under the ROC curve: the states with odd numbers are
+    projected onto the difference of the centroids of those with even numbers. 0.5 is chance.
     """
     x, y = (torch.cat(list(_pooled(model, tokenizer, states, length))) for states in (on, off))
     direction = x[::2].mean(0) - y[::2].mean(0)

@@ -198,12 +198,13 @@ class Proof:
     theorem: Theorem
     tactics: tuple[str, ...]
     axioms: tuple[str, ...] = ()
-    """Axioms that the proof names itself, among propext, Classical.choice and Quot.sound. Library theorems that it uses may
-    depend on others of the three."""
+    """Axioms among propext, Classical.choice and Quot.sound that the proof uses, directly or through the header or a library
+    other than Lean's. Theorems of Lean's own library may depend on others of the three."""
     statement: str = ""
     """The statement as elaborated: without notation, with full names."""
     header_notes: tuple[str, ...] = ()
-    """Notes on the header: names that it redefines, and commands that are not declarations."""
+    """Notes on the header: names that it redefines, instances for types of the library, and commands that do more than declare
+    something or affect the lookup of names."""
 
     @property
     def text(self) -> str:

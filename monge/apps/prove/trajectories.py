@@ -47,7 +47,7 @@ SCHEMA = pa.schema(
 * run: id of the run; theorem: name of the theorem; worker: host and process id; seed: seed of the search
 * policy: policy of the run, such as template or template+local; written for a step of a written proof
 * state_id, state_after: the state after the tactic, null if the tactic failed; parent_id, state_before: the state before it
-* tactic: its text; outcome: see Attempt; error: message of Lean, null if there is none
+* tactic: its text; outcome: see Attempt; error: of Lean, a crash or a failed replay; null if there is none
 * log_probability: of the tactic under the policy; energy: of the state after it, null if no energy was computed
 * depth: number of tactics before this one
 * remaining_depth: number of tactics from the state before to the end of the proof; null off the path of a proof
@@ -85,7 +85,7 @@ class Result:
     tactics: tuple[str, ...] | None = None
     """Tactics of the proof; None if there is none."""
     axioms: tuple[str, ...] = ()
-    """Axioms that the proof names."""
+    """Axioms that the proof uses; see Proof."""
     expanded: int = 0
     """Number of states expanded, without harvesting."""
     attempts: int = 0

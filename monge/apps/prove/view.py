@@ -15,7 +15,7 @@ from monge.apps.prove.trajectories import Result
 
 PAGE = Path(__file__).parent / "view.html"
 ERROR = 600
-"""Maximum number of characters of an error on the page."""
+"""Maximum number of characters of an attempt's error on the page."""
 
 
 def page(path: Path) -> str:

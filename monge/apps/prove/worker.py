@@ -73,7 +73,9 @@ class Worker:
         try:
             if config.policy == "written":
                 try:
-                    steps = servers.ask(SEARCH, lambda server: steps_of(server, theorem, task.proof, config.budget))
+                    steps = servers.ask(
+                        SEARCH, lambda server: steps_of(server, theorem, task.proof, config.budget), retries=1
+                    )
                 except ValueError as error:
                     return unsearched(task, "not replayed", str(error)), SCHEMA.empty_table()
                 outcome = replay(session, steps)

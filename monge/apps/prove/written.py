@@ -1,4 +1,4 @@
-"""Written proofs as trajectories: each is flattened into steps and replayed, with the written proof's goals before each."""
+"""Written proofs as trajectories: each is flattened into steps, with the goals that Lean records before each, and replayed."""
 
 import re
 import time

@@ -54,8 +54,10 @@ def hermes(
     resume: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Train the configuration of the original HERMES implementation (318 M parameters for vectors of width
-    2,048) with calibrated prices, meant for a GPU."""
+    """Train the configuration of the original HERMES implementation, with calibrated prices; it needs a GPU.
+
+    It has 318 M parameters for vectors of width 2,048.
+    """
     train(recipe, out=out, resume=resume, tensorboard=tensorboard)
 
 

@@ -99,6 +99,7 @@ def connected_components(count: int, links: Iterable[tuple[int, int]]) -> list[i
     return [first(number) for number in range(count)]
 
 
+FROM_0 = "(rows count from 0)"
 # public data sets: the names of their id, natural-language and Lean fields
 FIELDS = {
     "herald": ("id", "informal_theorem", "formal_theorem"),
@@ -122,19 +123,23 @@ def public(name: str, path: Path, dropped: list[Dropped] | None = None) -> list[
         number = line - 1
         missing = [field for field in (nl, formal) if not isinstance(row.get(field), str)]
         label = row.get(key, number)  # a row without the field is named by its number
-        if missing and (dropped is None or not row.keys() & {nl, formal}):
+        if missing and (not row.keys() & {nl, formal} or (dropped is None and not row.keys() >= {nl, formal})):
             raise ValueError(
-                f"{path}: row {number} has no text in {', '.join(missing)}, only the fields {', '.join(sorted(row))}; "
+                f"{path}: row {number} {FROM_0} has no {' and no '.join(missing)}, only the fields {', '.join(sorted(row))}; "
                 f"check that this is {name}"
             )
+        if missing and dropped is None:
+            raise ValueError(
+                f"{path}: row {number} {FROM_0} has no text in {' and '.join(missing)}; add it, or remove the row"
+            )
         if label is None and dropped is None:
-            raise ValueError(f"{path}: row {number} has no {key}; give every row a unique {key}")
+            raise ValueError(f"{path}: row {number} {FROM_0} has no {key}; give every row a unique {key}")
         if dropped is not None and (missing or label is None):
-            dropped.append((f"row {number}", f"no {missing[0] if missing else key}"))
+            dropped.append((f"row {number} {FROM_0}", f"no {missing[0] if missing else key}"))
             continue
         if (earlier := first.setdefault(str(label), number)) != number:
             raise ValueError(
-                f"{path}: rows {earlier} and {number} have the same {key} {label!r}; give every row a unique {key}"
+                f"{path}: rows {earlier} and {number} {FROM_0} have the same {key} {label!r}; give every row a unique {key}"
             )
         rows.append((str(label), row[nl].strip(), row[formal].strip()))
     rows = [row for row in rows if row[1] and row[2]]

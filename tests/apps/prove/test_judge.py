@@ -147,7 +147,7 @@ notation "six" => 6 in def hidden := 1
     assert [instance for instance in statement.instances if instance.startswith("Add Nat is instAddNat")]
     assert [note for note in statement.header_notes if "five" in note]
     assert [note for note in statement.header_notes if "instAddNat" in note]
-    assert [note for note in statement.header_notes if note.endswith("Lean's own Nat.succ")]
+    assert [note for note in statement.header_notes if note.endswith("the library's own Nat.succ")]
     assert [note for note in statement.header_notes if "loud" in note]
     assert [note for note in statement.header_notes if "six" in note]
     assert not [note for note in statement.header_notes if "quiet" in note]

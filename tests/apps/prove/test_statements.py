@@ -30,9 +30,9 @@ OWN = "inductive N | z\n"
         (OWN + "instance : HAdd Nat Nat N := ⟨fun _ _ => .z⟩\n", "types: instHAddNatN"),
         ("variable [Inhabited False]\n", "variable [Inhabited False]"),
         ("variable (h : False)\ninclude h\n", "include h"),
-        ("namespace M\ndef Nat.succ := 1\nend M\nopen M\n", "shadows Lean's own Nat.succ"),
-        ("def M.five := 1\nopen M renaming five → Nat.succ\n", "shadows Lean's own Nat.succ"),
-        ("namespace M\nprivate def Nat.succ := 1\n", "shadows Lean's own Nat.succ"),
+        ("namespace M\ndef Nat.succ := 1\nend M\nopen M\n", "shadows the library's own Nat.succ"),
+        ("def M.five := 1\nopen M renaming five → Nat.succ\n", "shadows the library's own Nat.succ"),
+        ("namespace M\nprivate def Nat.succ := 1\n", "shadows the library's own Nat.succ"),
         ("set_option pp.explicit true\n", "set_option pp.explicit true"),
     ],
 )

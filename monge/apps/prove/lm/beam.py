@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Beam(NamedTuple):
-    """A sequence that is sampled, as far as it is known."""
+    """A partial or complete sequence of the search."""
 
     ids: tuple[int, ...] = ()
     """Its tokens."""

@@ -199,7 +199,7 @@ class Causal:
 
     def _suggestion(self, state: State, answer: "Answer") -> Suggestion | None:
         """The first tactic of an answer, with the log-probability of its part of the answer; None if it has no tactic, or one
-        that names a hypothesis that does not exist."""
+        with a number that stands for no hypothesis."""
         texts = [self._text(answer.ids[:k]) for k in range(len(answer.ids) + 1)]
         parsed = parse_tactic(texts[-1])
         if not parsed.tactic or (tactic := self._style.original(state, parsed.tactic)) is None:

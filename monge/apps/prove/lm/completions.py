@@ -1,4 +1,4 @@
-"""A policy that queries an OpenAI-compatible server, once per state."""
+"""A policy that queries an OpenAI-compatible server for each state."""
 
 import json
 import math
@@ -45,8 +45,8 @@ class Completions:
     or of all tokens of the answer if their positions are unknown. Among answers with the same tactic, the likeliest counts. If
     a request is lost, or rejected by a server that answers others (for example because it is too long), its state gets the
     suggestions received before, if any. An answer without valid log-probabilities, or with a tactic that is too long, is
-    dropped. `missed` has a line for each of these cases. Samples depend on the seed if the server supports seeds; cached
-    answers are reused for the same seed only.
+    dropped. `missed` has a line for each of these cases. Samples depend on the seed if the server supports seeds; above
+    temperature 0, cached answers are reused for the same seed only.
     """
 
     def __init__(

@@ -146,9 +146,9 @@ partial def redefined (env : Environment) (scope : Command.Scope) (l : List Cons
   | c :: l =>
     let rest ← redefined env scope l
     let n := match privateToUserName? c.name with | some n => n | none => c.name
-    if ← foreign env c then return .str ("an instance for Lean's own types: " ++ shown n) :: rest
+    if ← foreign env c then return .str ("an instance for types of the library: " ++ shown n) :: rest
     match shadows env n scope.currNamespace, shadowsOpen env n scope.openDecls with
-    | some short, _ | none, some short => return .str (shown n ++ " shadows Lean's own " ++ shown short) :: rest
+    | some short, _ | none, some short => return .str (shown n ++ " shadows the library's own " ++ shown short) :: rest
     | none, none => return rest
 
 def Repl.header (s : Repl) (text : String) : BaseIO (Repl × Json) := do
