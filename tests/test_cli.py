@@ -166,7 +166,7 @@ def test_a_completion_script_completes_commands_and_options() -> None:
     ("error", "code"),
     [
         (ValueError("n: 0 do not fit; give 1"), 2),
-        (FloatingPointError("loss: nan; lower the rate"), 2),
+        (FloatingPointError("loss: nan; lower the rate"), 1),
         (OSError("disk: full; free some"), 1),
         (KeyboardInterrupt(), 130),
     ],

@@ -32,6 +32,10 @@ RECIPES = {
     "ema": (["--ema-width", "0.9"], ["ema: width 0.9 must lie in (0, 0.289)"]),
     "device": (["--device", "tpu"], ["device tpu", "give cpu, cuda or auto"]),
     "warm start of entropic OT": (["--coupling", "entropic", "--ot-warm"], ["ot_warm starts exact OT", "'entropic'"]),
+    "a range of a missing file": (
+        ["--data", "nothing.npy", "--data-range", "0..1"],
+        ["'nothing.npy' is not a file or folder"],
+    ),
     "a range of vectors": (
         ["--data", "moons", "--data-range", "0..1"],
         ["data_range 0..1 applies to .npy and .npz files"],

@@ -142,7 +142,11 @@ def test_rows_of_a_public_set_without_a_text_are_dropped(tmp_path: Path) -> None
     rows[1]["formal_statement"] = None  # pyright: ignore[reportArgumentType]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [text.id for text in public("proofnet", path, dropped)] == ["t0", "t2"]
-    assert dropped == [("row 1", "no formal_statement")]
+    assert dropped == [("row 1 (rows count from 0)", "no formal_statement")]
+    with pytest.raises(
+        ValueError, match=r"row 1 \(rows count from 0\) has no text in formal_statement; add it, or remove"
+    ):
+        public("proofnet", path)
     with pytest.raises(ValueError, match="informal_theorem"):
         public("herald", path, dropped)
 

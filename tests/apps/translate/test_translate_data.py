@@ -150,7 +150,9 @@ def test_a_public_set_is_read_by_its_own_field_names(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
     (text,) = public("proofnet", tmp_path / "p.jsonl")
     assert (text.id, text.nl, text.formal) == tuple(row.values())
-    with pytest.raises(ValueError, match="row 0 has no text in informal_theorem, formal_theorem, only the fields"):
+    with pytest.raises(
+        ValueError, match=r"row 0 \(rows count from 0\) has no informal_theorem and no formal_theorem, only"
+    ):
         public("herald", tmp_path / "p.jsonl")
 
 
@@ -169,13 +171,15 @@ def test_duplicates_of_either_text_of_a_public_set_are_one_group(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("ids", "message"), [(["a", "b", "a"], "rows 0 and 2 have the same name 'a'"), (["a", None], "row 1 has no name")]
+    ("ids", "message"),
+    [(["a", "b", "a"], "rows 0 and 2 FROM_0 have the same name 'a'"), (["a", None], "row 1 FROM_0 has no name")],
 )
 def test_missing_and_repeated_ids_of_a_public_set_are_named_in_the_error(
     tmp_path: Path, ids: list, message: str
 ) -> None:
     rows = [{"name": name, "informal_prefix": f"x {k}", "formal_statement": "t"} for k, name in enumerate(ids)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    message = message.replace("FROM_0", r"\(rows count from 0\)")
     with pytest.raises(ValueError, match=rf"p\.parquet: {message}; give every row a unique name"):
         public("proofnet", tmp_path / "p.parquet")
 
