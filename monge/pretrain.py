@@ -14,7 +14,7 @@ from monge.objective.next_token import NextToken, Tokens
 from monge.run import fingerprint, fit
 from monge.runs import reopen
 from monge.training.batches import shuffled
-from monge.training.config import TrainConfig
+from monge.training.config import TrainConfig, check_at_least
 from monge.training.loop import Run
 
 END = "<|endoftext|>"
@@ -50,16 +50,7 @@ class Pretrain:
     def __post_init__(self) -> None:
         if self.texts:
             object.__setattr__(self, "texts", str(Path(self.texts).resolve()))
-        for name, minimum in (
-            ("vocabulary", 1),
-            ("width", 1),
-            ("depth", 1),
-            ("heads", 1),
-            ("length", 2),
-            ("batch_size", 1),
-        ):
-            if getattr(self, name) < minimum:
-                raise ValueError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
+        check_at_least(self, vocabulary=1, width=1, depth=1, heads=1, length=2, batch_size=1)
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"width {self.width} does not divide into {self.heads} heads of even width; use a multiple of {2 * self.heads}"

@@ -4,6 +4,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+def check_at_least(settings: object, **minimums: float) -> None:
+    """ValueError if a field of `settings` is below its minimum.
+
+    >>> check_at_least(TrainConfig(keep_last=1), keep_last=2)
+    Traceback (most recent call last):
+    ValueError: keep_last must be at least 2, got 1
+    """
+    for name, minimum in minimums.items():
+        if not (value := getattr(settings, name)) >= minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Training hyperparameters, the field `train` of every recipe. ValueError if one is out of range.
@@ -53,9 +65,7 @@ class TrainConfig:
     """Device to train on: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "gradient_accumulation", "save_every", "log_every", "keep_last"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_at_least(self, steps=1, gradient_accumulation=1, save_every=1, log_every=1, keep_last=1)
         for name in ("warmup_steps", "final_lr_fraction", "weight_decay", "max_grad_norm", "ema_width"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

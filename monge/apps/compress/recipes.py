@@ -36,7 +36,7 @@ from monge.objective.mean_flow import MeanFlow, average_velocity
 from monge.run import fingerprint
 from monge.runs import Opened
 from monge.training.batches import shuffled
-from monge.training.config import TrainConfig
+from monge.training.config import TrainConfig, check_at_least
 from monge.training.distributed import world_size
 from monge.training.loop import Run
 
@@ -110,16 +110,7 @@ class Compress:
         for name in ("data", "states"):
             if path := getattr(self, name):
                 object.__setattr__(self, name, str(Path(path).resolve()))
-        for name, least in (
-            ("flow_steps", 1),
-            ("layers", 1),
-            ("map_sequences", 1),
-            ("length", 2),
-            ("batch_size", 1),
-            ("eval_sequences", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_at_least(self, flow_steps=1, layers=1, map_sequences=1, length=2, batch_size=1, eval_sequences=1)
         if (self.then is None) != (self.then_after == 0) or not 0 <= self.then_after < self.train.steps:
             raise ValueError(
                 f"--then {self.then} --then-after {self.then_after}: give both, with --then-after from 1 to below --steps"

@@ -26,7 +26,7 @@ from monge.nets.prediction import PredictsSource, PredictsTarget
 from monge.objective.flow_matching import FlowMatching
 from monge.run import fingerprint
 from monge.runs import Opened, reopen
-from monge.training.config import TrainConfig
+from monge.training.config import TrainConfig, check_at_least
 from monge.training.distributed import device_named
 from monge.training.loop import Run
 
@@ -69,9 +69,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", absolute_source(self.data))
-        for name in ("width", "depth", "patch", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_at_least(self, width=1, depth=1, patch=1, batch_size=1)
 
     def network_for(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """The network, with weights drawn from torch's global generator. ValueError if a dit does not fit the shape."""
@@ -128,8 +126,7 @@ class Generate(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ot_factor < 1:
-            raise ValueError(f"ot_factor must be at least 1, got {self.ot_factor}")
+        check_at_least(self, ot_factor=1)
         if self.ot_after < 0:
             raise ValueError(f"ot_after must not be negative, got {self.ot_after}")
         if self.ot_warm and self.coupling not in ("ot", "ot-across"):
@@ -172,8 +169,7 @@ class Reflow(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_pairs < 1:
-            raise ValueError(f"num_pairs must be at least 1, got {self.num_pairs}")
+        check_at_least(self, num_pairs=1)
         if self.path != "linear":
             raise ValueError(f"path {self.path!r}: reflow uses the linear path; leave it out")
 

@@ -23,7 +23,7 @@ from monge.objective.frozen import Frozen
 from monge.objective.preference import DPO, Preferences
 from monge.run import fingerprint
 from monge.training.batches import shuffled
-from monge.training.config import TrainConfig
+from monge.training.config import TrainConfig, check_at_least
 from monge.training.loop import Run
 
 
@@ -112,9 +112,7 @@ class Prefer:
         object.__setattr__(self, "runs", tuple(dict.fromkeys(str(Path(run).resolve()) for run in self.runs)))
         if self.model and Path(self.model).is_dir():
             object.__setattr__(self, "model", str(Path(self.model).resolve()))
-        for name, least in (("per_tactic", 1), ("length", 2), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_at_least(self, per_tactic=1, length=2, batch_size=1)
         if not self.beta > 0 or not 0 < self.validation_share < 1:
             raise ValueError(
                 f"beta must be above 0 and validation_share between 0 and 1, got {self.beta}, {self.validation_share}"

@@ -28,7 +28,7 @@ from monge.objective.base import Loss, Objective
 from monge.objective.contrastive import InfoNCE, Margin
 from monge.run import fingerprint
 from monge.runs import reopen
-from monge.training.config import TrainConfig
+from monge.training.config import TrainConfig, check_at_least
 from monge.training.loop import Run
 
 
@@ -94,8 +94,7 @@ class StateEnergy:
         object.__setattr__(self, "runs", tuple(dict.fromkeys(str(Path(run).resolve()) for run in self.runs)))
         if self.embeddings:
             object.__setattr__(self, "embeddings", str(Path(self.embeddings).resolve()))
-        if self.negatives < 1 or self.batch_size < 1:
-            raise ValueError(f"negatives and batch_size must be at least 1, got {self.negatives}, {self.batch_size}")
+        check_at_least(self, negatives=1, batch_size=1)
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden must be widths of at least 1, got {self.hidden}")
         if min(self.mix) < 0 or not sum(self.mix) > 0:

@@ -24,7 +24,7 @@ from monge.objective.next_token import NextToken, Tokens
 from monge.run import fingerprint
 from monge.runs import Opened
 from monge.training.batches import shuffled
-from monge.training.config import TrainConfig
+from monge.training.config import TrainConfig, check_at_least
 from monge.training.loop import Run
 
 
@@ -108,19 +108,8 @@ class FineTune:
         for name in ("base", "scored_by"):
             if getattr(self, name) and Path(getattr(self, name)).is_dir():
                 object.__setattr__(self, name, str(Path(getattr(self, name)).resolve()))
-        for name, least in (
-            *(("length", 2), ("batch_size", 1), ("eval_examples", 1)),
-            *(
-                ("vocabulary", 1),
-                ("depth", 1),
-                ("heads", 1),
-                ("renamed_copies", 0),
-                ("retrieved", 0),
-            ),
-            *(("energy_weight", 0), ("energy_batch", 1)),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_at_least(self, length=2, batch_size=1, eval_examples=1, vocabulary=1, depth=1, heads=1, renamed_copies=0)
+        check_at_least(self, retrieved=0, energy_weight=0, energy_batch=1)
         if self.width < 1 or self.width % (2 * self.heads):
             raise ValueError(
                 f"width {self.width} does not divide into {self.heads} heads of even width; use a multiple of {2 * self.heads}"

@@ -25,7 +25,7 @@ from monge.math.steps import Step, euler
 from monge.math.types import Pair
 from monge.runs import Opened
 from monge.training.batches import shuffled
-from monge.training.config import TrainConfig
+from monge.training.config import TrainConfig, check_at_least
 from monge.training.loop import Run
 
 
@@ -69,8 +69,7 @@ class Translate:
         for name in self.relocatable:  # so that they resolve from any working directory
             if path := getattr(self, name):
                 object.__setattr__(self, name, str(Path(path).resolve()))
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        check_at_least(self, batch_size=1)
         for name in ("epsilon", "sigma", "contrast"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
