@@ -73,7 +73,8 @@ def run(
                     if not in_progress:
                         raise
                     print(
-                        f"{crash}; theorems in progress are searched again, one at a time, until two crashes",
+                        f"{crash}; theorems in progress are searched again, one at a time; one that crashes two workers "
+                        "by itself is quarantined",
                         file=sys.stderr,
                     )
                     suspects |= in_progress

@@ -1,4 +1,4 @@
-"""The verbs `finetune`, `embed` and `energy` of `monge prove`."""
+"""The verbs `finetune`, `dpo`, `embed`, `serve-embeddings` and `energy` of `monge prove`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace

@@ -247,7 +247,6 @@ def probe(
         limit=limit,
         policy="probes",
         max_states=1,
-        max_depth=1,
         num_tactics=64,
         lean=lean,
         workers=workers,

@@ -30,5 +30,5 @@ def with_stored_settings(verb: Callable[..., None], arguments: Sequence[str]) ->
     return partial(verb, **{name: value for name, value in defaults.items() if name in parameters})
 
 
-SEARCH_FLAGS = ("order", "max_states", "max_depth", "max_seconds", "num_tactics", "batch_size", "seed")
+SEARCH_FLAGS = ("order", "max_states", "max_seconds", "num_tactics", "batch_size", "seed")
 """Fields of Search that have a flag; the others are set in a file, with --config."""

