@@ -29,7 +29,8 @@ from monge.training.state import State, trained
 
 
 class Recipe(Protocol):
-    """A frozen dataclass of settings that describes an experiment in full; `app` names the application it belongs to.
+    """A frozen dataclass of settings that describes an experiment in full; `app` names its kind: the
+    application, or a part of one, such as policy.
 
     The optional class attribute `relocatable` names fields that hold file paths. They may change when a run is resumed,
     since the constants of its Run hold a fingerprint of the files' contents.
@@ -43,11 +44,14 @@ class Recipe(Protocol):
     def build(self) -> Run[Any]: ...
 
 
+AGAIN = "run the command again to continue, with --resume if it has that option"
+
+
 class Interrupted(KeyboardInterrupt):
     """Training stopped by a signal, with a checkpoint saved. `code` is the exit code: 130 for Ctrl-C, 143 for SIGTERM."""
 
     def __init__(self, directory: Path, step: int, number: int) -> None:
-        super().__init__(f"interrupted at step {step}; its checkpoint is in {directory}; continue with --resume")
+        super().__init__(f"interrupted at step {step}; its checkpoint is in {directory}; {AGAIN}")
         self.code = 128 + number
 
 
@@ -285,7 +289,9 @@ def claim(directory: Path, recipe: Recipe, *, resume: bool, where: Ranks) -> Ite
         path = directory / "recipe.json"
         if path.exists():
             if not resume:
-                raise ValueError(f"{directory} already holds a run; continue with --resume or choose another directory")
+                raise ValueError(
+                    f"{directory} already holds a run; choose another directory, or add --resume to continue it"
+                )
             relocatable = {f"recipe.{name}" for name in getattr(recipe, "relocatable", ())}
             check_same(path, read_json(path), _description(recipe), free=RESUMABLE | relocatable)
         elif checkpoint.steps(directory / "checkpoints"):

@@ -115,7 +115,7 @@ def rebuild(kind: type[R], fields: dict[str, Any]) -> R:
 
 
 def reopen(directory: Path, *, app: str) -> Opened:
-    """The run in `directory`. ValueError if there is none or it belongs to another application."""
+    """The run in `directory`. ValueError if there is none, or one of another `app`."""
     path = directory / "recipe.json"
     if not path.exists():
         raise ValueError(f"{directory}: no run here (no recipe.json); give a directory created by a train command")

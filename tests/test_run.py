@@ -83,7 +83,7 @@ def test_evaluation_uses_the_averaged_weights_and_does_not_affect_the_run(tmp_pa
 def test_an_existing_run_is_not_touched_without_resume(tmp_path: Path) -> None:
     fit(RECIPE, tmp_path)
     before = everything(tmp_path)
-    with pytest.raises(ValueError, match="already holds a run; continue with --resume or choose another directory"):
+    with pytest.raises(ValueError, match="already holds a run; choose another directory, or add --resume to continue"):
         fit(RECIPE, tmp_path)
     assert everything(tmp_path) == before
 
@@ -300,7 +300,9 @@ def test_a_signal_saves_a_checkpoint_and_resuming_ends_in_the_same_weights(
     recipe = Signalled(with_train(loader_threads=0, milestones=(), save_every=100).train)
     before = signal.getsignal(number)
     Signalled.sent.clear()
-    with pytest.raises(Interrupted, match=r"interrupted at step 4; .*continue with --resume") as stop:
+    with pytest.raises(
+        Interrupted, match=r"interrupted at step 4; .*run the command again to continue, with --resume"
+    ) as stop:
         fit(recipe, tmp_path / "stopped")
     assert stop.value.code == code
     assert signal.getsignal(number) is before

@@ -12,7 +12,8 @@ MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 def with_lora(
     model: nn.Module, rank: int | None, *, alpha: float = 64.0, dropout: float = 0.05, modules: Sequence[str] = MODULES
 ) -> nn.Module:
-    """The model with new adapters, of which only the adapters are trained; without a rank, all of its weights are.
+    """The model with new adapters, the only weights that are trained; without a rank, no adapters are added and all weights are
+    trained.
 
     ValueError if peft is not installed, or the model has none of the `modules`.
     """

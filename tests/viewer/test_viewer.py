@@ -144,7 +144,7 @@ def status(request: urllib.request.Request) -> int:
         return error.code
 
 
-def test_the_server_serves_only_the_page_its_data_and_html_pages_of_runs(directory: Path, address: str) -> None:
+def test_the_server_serves_only_the_page_its_data_and_html_and_png_files(directory: Path, address: str) -> None:
     with urllib.request.urlopen(f"{address}/data.json") as response:
         assert len(json.load(response)["runs"]) == 4
     with urllib.request.urlopen(f"{address}/search/view.html") as response:

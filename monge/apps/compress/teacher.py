@@ -60,7 +60,7 @@ class Teacher(nn.Module):
         return pair_of(states[0], states[-1]), torch.stack(states)
 
     def last(self, state: Float[Tensor, "B N D"], *, layer: int | None = None) -> Float[Tensor, "B N D"]:
-        """The input of the head that follows from a state after the replaced layers, or after all (`layer` = `depth`).
+        """The head's input, computed from a state after the replaced layers or, with `layer` = `depth`, after all layers.
 
         Gradients flow to the state.
         """

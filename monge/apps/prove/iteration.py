@@ -1,6 +1,6 @@
 """Rounds of search and training: each searches the training theorems, trains a policy and an energy, and evaluates both.
 
-OUT/   settings.json   written/   fixed/ARM/   round-K/search-SHARE/   round-K/policy/   round-K/states/   round-K/energy/
+OUT/   iteration.json   written/   fixed/ARM/   round-K/search-SHARE/   round-K/policy/   round-K/states/   round-K/energy/
        round-K/ARM/   report.md   report.json   report.png
 
 Every step resumes from its own directory, and is skipped if it is complete.
@@ -189,8 +189,8 @@ class Pipeline:
         return train, test
 
     def open(self) -> None:
-        """Write settings.json, or check that it agrees. ValueError if `out` holds an iteration with other settings."""
-        path = self.out / "settings.json"
+        """Write iteration.json, or check that it agrees. ValueError if `out` holds an iteration with other settings."""
+        path = self.out / "iteration.json"
         wanted = json.loads(json.dumps({"iteration": asdict(self.settings)}, default=str))
         if path.exists():
             check_same(path, json.loads(path.read_text()), wanted, free=("iteration.rounds",))

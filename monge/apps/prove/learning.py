@@ -163,7 +163,7 @@ def embed(
 
 
 def serve_embeddings(
-    embeddings: Path = Path("runs/states"),
+    embeddings: tyro.conf.Positional[Path] = Path("runs/states"),
     *,
     host: str = "127.0.0.1",
     port: int = 8001,

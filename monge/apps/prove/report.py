@@ -77,6 +77,7 @@ COMPARED = {
         "energy_measure",
         "embeddings",
         "tactics",
+        "prompt",
         "theorems",
         "server",
         "local",

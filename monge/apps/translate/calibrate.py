@@ -118,7 +118,8 @@ class Calibration:
         return _reversed(cost) if reverse else cost
 
     def _price(self, prices: Prices) -> tuple[float, float]:
-        """(price of a deletion or creation, average surcharge for priority); with a threshold, they add up to half of it."""
+        """(price of a deletion or creation, average surcharge for priority). With rule shuffled and a threshold, they add up to
+        half of it."""
         if prices.rule == "quantile" or not self.threshold:
             return self.price, prices.priority
         priority = min(prices.priority, self.threshold / 8)

@@ -274,7 +274,7 @@ def snap_existence(v: Velocity, end: float, aux_scale: float) -> Velocity:
     """The velocity v, with existence, the last channel, steered to 0 or `aux_scale`, whichever is nearer to v's endpoint.
 
     In training every slot ends at one of the two; without this, uncertain slots drift to intermediate existence and are
-    dropped at decoding. This is the clamping trick of Li et al. 2205.14217, sec. 4.4.
+    dropped at decoding. This is the clamping trick of Li et al. 2205.14217, sec. 4.2.
     """
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:

@@ -276,7 +276,11 @@ def test_the_demo_trains_its_own_teacher(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "run/evaluation.json").read_text())["quality"]
     assert list(rows) == ["teacher", "skip the layers", "least-squares map", "flow, 1 euler"]
     assert json.loads((tmp_path / "run-teacher/model/config.json").read_text())["num_hidden_layers"] == 6
-    assert main(["compress", "demo", *words]) == 2
+    shutil.rmtree(tmp_path / "run")  # as after an interruption
+    assert main(["compress", "demo", *words]) == 0
+    assert json.loads((tmp_path / "run/evaluation.json").read_text())["quality"] == rows
+    assert main(["compress", "demo", *words]) == 0
+    assert json.loads((tmp_path / "run/evaluation.json").read_text())["quality"] == rows
 
 
 @pytest.mark.slow

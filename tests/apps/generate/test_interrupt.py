@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from monge.cli import main
+from monge.run import AGAIN
 from monge.training.log import read_records
 
 pytestmark = pytest.mark.slow
@@ -37,10 +38,7 @@ def test_an_interrupted_run_saves_and_resumes_without_flags(tmp_path: Path, numb
     out, error = process.communicate()
     assert process.returncode == code, error
     step = read_records(run / "metrics.jsonl")[-1]["step"]
-    assert (
-        error
-        == f"monge generate train: interrupted at step {step}; its checkpoint is in {run}; continue with --resume\n"
-    )
+    assert error == f"monge generate train: interrupted at step {step}; its checkpoint is in {run}; {AGAIN}\n"
     assert out.startswith(f"generate {run.name}  step 5/1000000  ")
     assert (run / "checkpoints" / f"step-{step:08d}" / "model.safetensors").exists()
 

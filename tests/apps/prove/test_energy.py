@@ -1,8 +1,13 @@
 """An energy over proof states: embeddings, contrastive samples, training, and its use in a search."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -222,6 +227,32 @@ def test_an_energy_with_a_goal_depends_on_the_theorem(run, tmp_path, language_mo
     one, other = (scorer.towards(State((Goal(str(n)),)))([state]) for n in (12, 20))
     assert one != other
     assert scorer.towards(State((Goal("12"),)))([state]) == one
+
+
+@pytest.mark.slow
+def test_stored_embeddings_are_served(run, tmp_path, language_model):
+    states = tmp_path / "states"
+    assert main(["prove", "embed", str(run), "--model", str(language_model), "--out", str(states)]) == 0
+    text = next(iter(states_of([run]).values()))
+    words = ["serve-embeddings", str(states), "--port", "0", "--batch-size", "4", "--queue-size", "8", "--linger", "0"]
+    flags = ["--host", "127.0.0.1", "--token-variable", "TOKEN"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "monge", "prove", *words, *flags],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TOKEN": "secret"},
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1].removesuffix("/v1")
+        headers = {"Authorization": "Bearer secret"}
+        with urlopen(Request(f"{url}/encode", json.dumps({"text": text}).encode(), headers)) as response:
+            served = torch.tensor(json.loads(response.read())["embedding"])
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    vectors = StateVectors(states)
+    number = vectors.number(text)
+    assert number is not None
+    torch.testing.assert_close(served, vectors.rows(torch.tensor([number]))[0], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
