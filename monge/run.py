@@ -29,8 +29,7 @@ from monge.training.state import State, trained
 
 
 class Recipe(Protocol):
-    """A frozen dataclass of settings that describes an experiment in full; `app` names its kind: the
-    application, or a part of one, such as policy.
+    """A frozen dataclass of settings that describes an experiment in full; `app` names its kind.
 
     The optional class attribute `relocatable` names fields that hold file paths. They may change when a run is resumed,
     since the constants of its Run hold a fingerprint of the files' contents.
@@ -44,14 +43,13 @@ class Recipe(Protocol):
     def build(self) -> Run[Any]: ...
 
 
-AGAIN = "run the command again to continue, with --resume if it has that option"
-
-
 class Interrupted(KeyboardInterrupt):
     """Training stopped by a signal, with a checkpoint saved. `code` is the exit code: 130 for Ctrl-C, 143 for SIGTERM."""
 
+    advice: ClassVar[str] = "run the command again to continue, with --resume if it has that option"
+
     def __init__(self, directory: Path, step: int, number: int) -> None:
-        super().__init__(f"interrupted at step {step}; its checkpoint is in {directory}; {AGAIN}")
+        super().__init__(f"interrupted at step {step}; its checkpoint is in {directory}; {self.advice}")
         self.code = 128 + number
 
 

@@ -117,7 +117,7 @@ def _table(rows: dict[str, Row], title: str) -> Table:
         table.add_column(column, justify="right", no_wrap=True, overflow="fold")
     table.add_column("better", no_wrap=True)
     for name, row in rows.items():
-        table.add_row(name, _format(row.value), _format(row.floor), row.better.replace("floor", "reference"))
+        table.add_row(name, _format(row.value), _format(row.floor), row.better.replace("floor", "close"))
     return table
 
 

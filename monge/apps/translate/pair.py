@@ -191,8 +191,8 @@ def json_hash(value: Any) -> int:
 
 
 def origin(fingerprint: Mapping[str, Any]) -> int:
-    """A hash of the model and the settings that vectors were made with, but not of the model's name or the storage dtype."""
-    return json_hash({name: value for name, value in fingerprint.items() if name not in ("model", "dtype")})
+    """A hash of the model, its name or path included, and of the settings that vectors were made with, but not of the dtype."""
+    return json_hash({name: value for name, value in fingerprint.items() if name != "dtype"})
 
 
 @dataclass(frozen=True)

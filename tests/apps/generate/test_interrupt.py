@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from monge.cli import main
-from monge.run import AGAIN
+from monge.run import Interrupted
 from monge.training.log import read_records
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,9 @@ def test_an_interrupted_run_saves_and_resumes_without_flags(tmp_path: Path, numb
     out, error = process.communicate()
     assert process.returncode == code, error
     step = read_records(run / "metrics.jsonl")[-1]["step"]
-    assert error == f"monge generate train: interrupted at step {step}; its checkpoint is in {run}; {AGAIN}\n"
+    assert (
+        error == f"monge generate train: interrupted at step {step}; its checkpoint is in {run}; {Interrupted.advice}\n"
+    )
     assert out.startswith(f"generate {run.name}  step 5/1000000  ")
     assert (run / "checkpoints" / f"step-{step:08d}" / "model.safetensors").exists()
 

@@ -24,10 +24,10 @@ OWN = "inductive N | z\n"
 @pytest.mark.parametrize(
     ("header", "remark"),
     [
-        (FOO + "instance {a : Type} [Foo a] : HAdd a a a := ⟨fun x _ => x⟩\n", "types: instHAddOfFoo"),
-        ("class Foo (a : Type) extends Add a\ninstance : Foo Nat := { add := fun x _ => x }\n", "types: Foo.toAdd"),
-        (OWN + "abbrev P (_ : N) := Nat\ninstance : Add (P .z) := ⟨fun a _ => a⟩\n", "types: instAddPZ"),
-        (OWN + "instance : HAdd Nat Nat N := ⟨fun _ _ => .z⟩\n", "types: instHAddNatN"),
+        (FOO + "instance {a : Type} [Foo a] : HAdd a a a := ⟨fun x _ => x⟩\n", "library: instHAddOfFoo"),
+        ("class Foo (a : Type) extends Add a\ninstance : Foo Nat := { add := fun x _ => x }\n", "library: Foo.toAdd"),
+        (OWN + "abbrev P (_ : N) := Nat\ninstance : Add (P .z) := ⟨fun a _ => a⟩\n", "library: instAddPZ"),
+        (OWN + "instance : HAdd Nat Nat N := ⟨fun _ _ => .z⟩\n", "library: instHAddNatN"),
         ("variable [Inhabited False]\n", "variable [Inhabited False]"),
         ("variable (h : False)\ninclude h\n", "include h"),
         ("namespace M\ndef Nat.succ := 1\nend M\nopen M\n", "shadows the library's own Nat.succ"),
