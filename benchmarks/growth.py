@@ -1,9 +1,9 @@
-"""How time and memory of the commands grow with the work: each command at four sizes, the largest eight times the smallest.
+"""Growth of time and memory with the work: each command at four sizes, the largest eight times the smallest.
 
     python benchmarks/growth.py [--applications generate translate compress prove] [--work runs/benchmark-growth]
 
-A size is measured in a process of its own, on one thread: wall-clock time, and the peak of the memory that it and its
-children have to themselves. A line through the four times gives the time of the startup and of one unit of work, and from
+A size is measured in a process of its own, on one thread: wall-clock time, and the peak of the private memory of it
+and its children. A line through the four times gives the time of the startup and of one unit of work, and from
 them an estimate for a hundred times the largest size. It needs the packages and the setup of the applications; 30 minutes.
 """
 
