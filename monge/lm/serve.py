@@ -51,9 +51,8 @@ class Batcher:
             if self._closed:
                 raise Closed("the server is stopping")
             if len(self._waiting) + len(texts) > self.queue_size:
-                raise QueueFull(
-                    f"{len(texts)} texts exceed the queue of {self.queue_size}, in which {len(self._waiting)} wait"
-                )
+                waiting = f"{len(self._waiting)} of at most {self.queue_size} texts waiting"
+                raise QueueFull(f"queue full: {waiting}, and the request has {len(texts)}")
             futures = [Future[Tensor]() for _ in texts]
             self._waiting.extend(zip(texts, futures, strict=True))
             self._changed.notify()

@@ -76,7 +76,7 @@ class NextToken(Objective):
             logits = model(**inputs).logits[:, :-1].flatten(0, 1).float()
             value = nn.functional.cross_entropy(logits, targets.flatten())
         else:
-            kept = (weight[:, 1:] != 0).any(0).nonzero()[:, 0]  # the head skips positions without weight
+            kept = (weight[:, 1:] != 0).any(0).nonzero()[:, 0]  # the head, often half of the work, skips prompts
             logits = model(**inputs, logits_to_keep=kept).logits.flatten(0, 1).float()
             weight = weight[:, kept + 1].flatten().to(logits.dtype)
             losses = nn.functional.cross_entropy(logits, targets[:, kept].flatten(), reduction="none")

@@ -88,7 +88,7 @@ def test_texts_that_wait_are_embedded_together() -> None:
         others = [threads.submit(batcher, [str(2 * k + 1), str(2 * k + 2)]) for k in range(3)]
         while len(batcher._waiting) < 6:
             pass
-        with pytest.raises(QueueFull, match="1 texts exceed the queue of 6, in which 6 wait"):
+        with pytest.raises(QueueFull, match="queue full: 6 of at most 6 texts waiting, and the request has 1"):
             batcher(["7"])
         going.set()
         values = [[float(x) for x in future.result()] for future in (first, *others)]

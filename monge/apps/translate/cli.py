@@ -54,7 +54,7 @@ def hermes(
     resume: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Train the configuration of the original HERMES implementation, with calibrated prices; it needs a GPU.
+    """Train the configuration of the original HERMES implementation, with calibrated prices; meant for a GPU.
 
     It has 318 M parameters for vectors of width 2,048.
     """
