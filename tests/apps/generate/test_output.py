@@ -189,7 +189,7 @@ def test_a_narrow_terminal_truncates_no_name_and_the_current_directory_has_a_tit
     assert lines[0].startswith("run: euler, 1 steps")
     assert max(map(len, lines)) <= 40
     words = " ".join(lines).split()
-    assert {"frechet", "precision", "memorisation", "accuracy", "floor"} <= set(words)
+    assert {"frechet", "precision", "memorisation", "accuracy", "close"} <= set(words)
     assert not any("…" in word for word in words)
 
 

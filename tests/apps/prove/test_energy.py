@@ -241,6 +241,7 @@ def test_stored_embeddings_are_served(run, tmp_path, language_model):
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "TOKEN": "secret"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores Ctrl-C
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1].removesuffix("/v1")
@@ -248,7 +249,10 @@ def test_stored_embeddings_are_served(run, tmp_path, language_model):
         with urlopen(Request(f"{url}/encode", json.dumps({"text": text}).encode(), headers)) as response:
             served = torch.tensor(json.loads(response.read())["embedding"])
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        try:
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
     vectors = StateVectors(states)
     number = vectors.number(text)
     assert number is not None
