@@ -42,7 +42,7 @@ class Work(NamedTuple):
 
 
 def private(process: psutil.Process) -> int:
-    """Bytes of memory that a process does not share, such as pages of files."""
+    """Resident memory of a process in bytes, without the part that it shares, such as pages of files."""
     memory: Any = process.memory_info()
     return memory.rss - memory.shared
 

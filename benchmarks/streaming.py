@@ -152,8 +152,8 @@ def batch_times(run: Run[Any], cold: Path | None = None, *, steps: int = 8) -> l
 
 
 def drop_from_page_cache(directory: Path | None) -> None:
-    """Drop the vectors in a directory of pairs from the page cache."""
-    for path in directory.glob("*.bin") if directory else ():
+    """Drop the vectors under a directory from the page cache."""
+    for path in directory.rglob("*.bin") if directory else ():
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 

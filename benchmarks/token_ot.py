@@ -36,7 +36,7 @@ from coupling import in_turn
 from sinkhorn import USUAL, Problem, Solved, marginal_error, pot
 from torch import Tensor
 
-from monge.apps.translate.calibrate import Prices, measured, token_cost
+from monge.apps.translate.calibrate import Prices, measure, measured, token_cost
 from monge.apps.translate.data import Split
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.space import Packed, Space
@@ -247,7 +247,8 @@ def recovered(n: int, m: int) -> Iterator[dict[str, object]]:
     """Planted matches recovered with calibrated and with raw prices, and the length of the coupled target."""
     pairs = InMemory(Path(), [planted(n, m, number) for number in range(CALIBRATED)])
     for name, prices in {"calibrated": Prices(rule="quantile"), "raw": RAW}.items():
-        packed = Packed(pairs, Space(measured(pairs, prices), CONTAINER, prices))
+        calibration = measured(pairs, prices) if prices.raw else measure(pairs)  # `measured` would store it
+        packed = Packed(pairs, Space(calibration, CONTAINER, prices))
         states = packed(range(SAMPLES))
         cost = token_cost(CONTAINER, packed.space.calibration.cost(prices), states)
         source, target = CONTAINER.active(states.x_0), CONTAINER.active(states.x_1)

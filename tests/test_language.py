@@ -10,8 +10,13 @@ import pytest
 import torch
 
 from monge.apps.compress.recipes import Compress
+from monge.apps.generate.options import DeviceOptions
 from monge.apps.generate.recipes import Generate, Reflow
 from monge.apps.prove.config import Local, SearchConfig
+from monge.apps.prove.dpo import Prefer
+from monge.apps.prove.energy import StateEnergy
+from monge.apps.prove.finetune import FineTune
+from monge.apps.prove.iteration import Iteration
 from monge.apps.prove.lm.causal import Sampling
 from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.state import Budget, Limits
@@ -35,6 +40,7 @@ RELATIVE = {"what", "who", "whom", "whose", "whether", "how", "where", "which", 
 SETTINGS = [
     *(Generate, Reflow, Translate, Compress, Pretrain, TrainConfig, FieldShape, Prices, BlockShape, DiTShape),
     *(Search, SearchConfig, Budget, Limits, Endpoint, Local, Sampling),
+    *(FineTune, Prefer, StateEnergy, Iteration, DeviceOptions),
 ]
 
 

@@ -183,7 +183,8 @@ def _tables(path: Path) -> list[Table]:
     stored = read_json(path / "evaluation.json")
     if "rows" in stored:
         return [_table("evaluation", stored["rows"])]
-    return [_table(title, rows) for title, rows in stored.get("tables", {}).items()]
+    tables = stored.get("tables") or {name: stored[name] for name in ("quality", "models") if name in stored}
+    return [_table(title, rows) for title, rows in tables.items()]
 
 
 def _table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:

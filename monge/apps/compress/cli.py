@@ -101,8 +101,8 @@ def export(run: tyro.conf.Positional[Path], *, out: Path, checkpoint: str = "bes
     from monge.apps.compress.modeling import wrapped
 
     recipe, prepared, estimator = opened_student(reopen(run, app="compress"), which=checkpoint)
-    steps = 1 if recipe.parts == "map" else recipe.layers
-    if merge and (recipe.solver, recipe.flow_steps) != ("euler", steps):
+    if merge and not recipe.single_pass:
+        steps = 1 if recipe.parts == "map" else recipe.layers
         raise ValueError(
             f"--merge needs a flow trained with --solver euler --flow-steps {steps}; "
             f"{run} was trained with --solver {recipe.solver} --flow-steps {recipe.flow_steps}"

@@ -1,5 +1,6 @@
 """The verbs of `monge compress` that measure: criteria for the choice of layers, and the quality and cost of a student."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,9 +13,10 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch import nn
 
 from monge.apps.compress.corpus import DOCUMENTATION, corpus, ensure_exists
-from monge.apps.compress.cost import cost_of
+from monge.apps.compress.cost import costs_of
 from monge.apps.compress.evaluate import Quality, Student, qualities
 from monge.apps.compress.generation import generation
 from monge.apps.compress.graft import graft
@@ -143,16 +145,17 @@ def evaluate(
     ids = prepared.texts.held_out[:limit]
     rows = qualities(prepared.teacher, ids, students, size=recipe.batch_size)
     model, tokenizer = prepared.language_model.model, prepared.language_model.tokenizer
-    smaller = shared_copy(model)
-    graft(smaller, estimator, recipe.start, recipe.end, steps=recipe.flow_steps, solver=recipe.solver)
+    estimators = {"flow": estimator}
+    if recipe.single_pass:
+        estimators["flow, merged"] = copy.deepcopy(estimator).merge()
+    models: dict[str, nn.Module] = {"teacher": model}
+    for name, part in estimators.items():
+        models[name] = shared_copy(model)
+        graft(models[name], part, recipe.start, recipe.end, steps=recipe.flow_steps, solver=recipe.solver)
     texts = [tokenizer.decode(row[:64]) for row in ids[:prompts]]
-    measured = {
-        name: {
-            **cost_of(part, ids[:1])._asdict(),
-            **(generation(part, tokenizer, texts)._asdict() if texts else {}),
-        }
-        for name, part in (("teacher", model), ("flow", smaller))
-    }
+    measured = {name: dict(cost._asdict()) for name, cost in costs_of(models, ids[:1]).items()}
+    for name in ("teacher", "flow") if texts else ():
+        measured[name] |= generation(models[name], tokenizer, texts)._asdict()
     content: dict[str, Any] = {"quality": {name: row._asdict() for name, row in rows.items()}, "models": measured}
     if selection is not None:
         curve = removal_curve(selection["ranges"])
@@ -210,13 +213,14 @@ def _models(measured: Mapping[str, Mapping[str, float]]) -> Table:
         "parameters": ("parameters (million)", 1e6),
         "flops": ("GFLOP per token", 1e9),
         "cache_bytes": ("cache per token (kB)", 1e3),
-        "reading": ("tokens/s, reading", 1.0),
-        "generating": ("tokens/s, generating", 1.0),
+        "scoring": ("tokens/s, scoring", 1.0),
+        "prefill": ("tokens/s, prefill", 1.0),
+        "decode": ("tokens/s, decode", 1.0),
         "repetition": ("repeated 4-grams", 1.0),
         "brackets": ("matching brackets", 1.0),
         "sums": ("one-digit sums", 1.0),
     }
     for key, (title, unit) in shown.items():
-        if all(key in row for row in measured.values()):
-            table.add_row(title, *(f"{row[key] / unit:.3g}" for row in measured.values()))
+        if any(key in row for row in measured.values()):
+            table.add_row(title, *(f"{row[key] / unit:.3g}" if key in row else "" for row in measured.values()))
     return table

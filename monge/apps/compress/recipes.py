@@ -196,6 +196,11 @@ class Compress:
             if self.init == "random":
                 randomise(block.layer)
 
+    @property
+    def single_pass(self) -> bool:
+        """True if each layer of the flow is evaluated once, in an Euler step, so that `Estimator.merge` is exact."""
+        return (self.solver, self.flow_steps) == ("euler", 1 if self.parts == "map" else self.layers)
+
     def student(self, model: Any) -> Any:
         """The function from x_0 to x_1 at the recipe's steps and solver."""
 

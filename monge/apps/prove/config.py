@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from monge.apps.prove.lean.setup import command_of, embedded_lean, native_lean
+from monge.apps.prove.lean.setup import embedded_lean, installed
 from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.lm.causal import Sampling
 from monge.apps.prove.lm.endpoint import Endpoint
@@ -63,7 +63,7 @@ class SearchConfig:
     """Command of an installed Lean; empty for the WebAssembly build."""
     limits: Limits = field(default_factory=Limits)
     run: str = field(default_factory=lambda: secrets.token_hex(4))
-    """Prefix of the ids of states: random, or in an iteration the run's directory."""
+    """Prefix of the ids of states: random; in an iteration, the run's directory; in an evaluation, the arm and the seed."""
 
     def __post_init__(self) -> None:
         for name in self.policies:
@@ -85,7 +85,7 @@ class SearchConfig:
 
     def toolchain(self) -> Toolchain:
         """The Lean to run on. FileNotFoundError if it is not installed."""
-        return native_lean(command_of(self.lean)) if self.lean else embedded_lean()
+        return (installed(self.lean) or embedded_lean)()
 
     @property
     def model(self) -> str:

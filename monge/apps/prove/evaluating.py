@@ -17,6 +17,7 @@ from monge.apps.prove.energy import StateEnergy
 from monge.apps.prove.evaluation import ORACLE, markdown, oracle, states_until_proof, table
 from monge.apps.prove.families import DATA, Entry
 from monge.apps.prove.finetune import FineTune
+from monge.apps.prove.lean.setup import installed
 from monge.apps.prove.pairs import check_splits
 from monge.apps.prove.searching import fleets_of
 from monge.apps.prove.sources import Split, read
@@ -81,7 +82,7 @@ def evaluate(
     policies = tuple(dict.fromkeys(policies))
     base = DEFAULT if config is None else read_config(config)
     base = replace(base, search=replace(base.search, max_states=max(budgets), batch_size=1))
-    entries = read(theorems, split, limit=limit).entries
+    entries = read(theorems, split, installed(base.lean), limit=limit).entries
     check_splits(examples)
     for name in policies:
         if "local" in name.split("+") and not model:

@@ -10,6 +10,7 @@ from rich.console import Console
 from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
+from monge.apps.prove.lean.setup import installed
 from monge.apps.prove.report import done
 from monge.apps.prove.rows import Flaw, json_rows
 from monge.apps.prove.sources import entries_of
@@ -36,17 +37,22 @@ def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs"
     console.print(f"Wrote {len(proved)} proofs to {out}.")
 
 
-def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Path("texts.jsonl")) -> None:
+def export_pairs(
+    theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Path("texts.jsonl"), lean: str = ""
+) -> None:
     """Write theorems and their proofs, in English and in Lean, as pairs of texts for `monge translate`.
 
     Args:
         theorems: File or directory of theorems, as in `search`. Libraries that a .jsonl file imports need not be installed.
         out: Path of the .jsonl file, with one {id, group, nl, formal} object per line; it must not exist.
+        lean: Command of an installed Lean, such as "lake env lean", that reads .lean files; the WebAssembly build by default.
     """
     ensure_absent(out)
     rows = [
         {"id": key, "group": key, "nl": " ".join(filter(None, (english, informal))), "formal": formal}
-        for key, english, informal, formal in (_rows if theorems.suffix == ".jsonl" else _entries)(theorems)
+        for key, english, informal, formal in (
+            _rows(theorems) if theorems.suffix == ".jsonl" else _entries(theorems, lean)
+        )
         if english
     ]
     if not rows:
@@ -56,8 +62,8 @@ def export_pairs(theorems: tyro.conf.Positional[Path] = DATA, *, out: Path = Pat
     console.print(f"Wrote {len(rows)} pairs to {out}.")
 
 
-def _entries(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    for entry in entries_of(path):
+def _entries(path: Path, lean: str) -> Iterator[tuple[str, str, str, str]]:
+    for entry in entries_of(path, lean=installed(lean)):
         yield entry.key, entry.english, entry.informal, entry.formal
 
 

@@ -19,6 +19,7 @@ from monge.apps.prove.config import SearchConfig, Source
 from monge.apps.prove.contamination import overlaps
 from monge.apps.prove.families import DATA, Entry
 from monge.apps.prove.finetune import FineTune
+from monge.apps.prove.lean.setup import installed
 from monge.apps.prove.sources import read
 from monge.apps.prove.state import Budget
 from monge.apps.prove.trajectories import Result, results
@@ -179,7 +180,8 @@ class Pipeline:
     def _entries(self) -> tuple[list[Entry], list[Entry]]:
         """The theorems for training and for testing. ValueError if one set is empty, or if they overlap."""
         settings = self.settings
-        train, test = (read(settings.theorems, split, limit=settings.limit).entries for split in ("train", "test"))
+        lean = installed(settings.search.lean)
+        train, test = (read(settings.theorems, part, lean, limit=settings.limit).entries for part in ("train", "test"))
         near = [] if settings.allow_overlap else list(overlaps(train, test))
         if near:
             raise ValueError(

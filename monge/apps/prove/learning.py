@@ -172,7 +172,7 @@ def serve_embeddings(
     queue_size: int = 1024,
     linger: float = 0.005,
 ) -> None:
-    """Serve embeddings of states over HTTP, by the model and the settings of stored ones, until Ctrl-C.
+    """Serve embeddings of states over HTTP, with the model and settings of `monge prove embed`, until Ctrl-C.
 
     POST /encode takes {"text": TEXT or [TEXT, ...]}, POST /v1/embeddings has OpenAI's format; GET /health and /model_info.
     /model_info and every answer with vectors hold the fingerprint of the model and the settings.

@@ -17,7 +17,7 @@ from monge.apps.prove.contamination import overlaps
 from monge.apps.prove.energy import Scorer
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
-from monge.apps.prove.lean.setup import command_of, native_lean
+from monge.apps.prove.lean.setup import installed
 from monge.apps.prove.lm.completions import Completions
 from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.pairs import check_splits
@@ -142,10 +142,9 @@ def search(
     if settings.energy:  # an unusable energy ends the run before it starts
         root = State((Goal("True"),))
         Scorer(Path(settings.energy), server=settings.embeddings).towards(root)([root])
-    installed = partial(native_lean, command_of(lean)) if lean else None
-    reading = read(theorems, split, installed, limit=limit)
+    reading = read(theorems, split, installed(settings.lean), limit=limit)
     if policy == "written" and split == "train":
-        _leave_out_overlaps(reading, read(theorems, "all", installed))
+        _leave_out_overlaps(reading, read(theorems, "all", installed(settings.lean)))
     source = Source(theorems.resolve(), split, limit)
     _search(settings, reading, source, out, fleets=fleets_of(workers, ray), resume=resume)
 

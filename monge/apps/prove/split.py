@@ -44,7 +44,7 @@ class Splitter:
         """The theorems of a row and its flaws."""
         if self._embedded and (absent := [name for name in row.imports if name.split(".")[0] not in EMBEDDED]):
             missing = f"{absent[0]} is not included in Lean for WebAssembly; use an installed Lean that has it"
-            return [Flaw(row.place, f"{missing}: --lean 'lake env lean'")]
+            return [Flaw(row.place, f"{missing} (--lean 'lake env lean', or lean in the settings file)")]
         if row.imports in self._failed:
             return [Flaw(row.place, self._failed[row.imports])]
         toolchain = self._lean()

@@ -119,7 +119,8 @@ def run(
         vectors: Parquet file of the vectors to translate, with columns id and hidden.
         out: Parquet file to write. Rows without a translation are listed in OUT.dropped.jsonl.
         reverse: Translate from the target side to the source side.
-        forward: Translate from the source side to the target side, even if the side of the file cannot be detected.
+        forward: Translate from the source side to the target side; needed if both sides were embedded alike and the vectors'
+            statistics do not show the side.
         on_long_rows: For sequences longer than the run's container: stop with an error, drop them, or truncate them.
         on_bad_rows: For unusable rows (no id, no vectors, or a zero or non-finite vector): stop with an error, or drop them.
         solver_steps: Number of solver steps (default: the number used in training, or 8 if training fixes none).

@@ -57,9 +57,9 @@ def similarity(sequences: Sequence[Float[Tensor, "_ D"]], calibration: Calibrati
 def direction(vectors: Vectors, opened: Opened, *, reverse: bool, forward: bool, sample: int = 256) -> tuple[bool, str]:
     """(True to translate from the target side, a note for the user).
 
-    If the fingerprints of the run's sides differ, that of the file must be that of the requested side. If they do not, a flag
-    decides, with a note if the statistics of the first `sample` usable sequences contradict it; without a flag, the statistics
-    must clearly point to the source. ValueError if a condition is not met.
+    If the fingerprints of the run's sides differ, that of the file must be that of the requested side. If they do not, the
+    file must have the same one, and a flag decides, with a note if the statistics of the first `sample` usable sequences
+    contradict it; without a flag, the statistics must clearly point to the source. ValueError if a condition is not met.
     """
     if reverse and forward:
         raise ValueError("--forward and --reverse are mutually exclusive; pass only one")

@@ -16,6 +16,7 @@ from monge.apps.compress.measuring import _qualities
 from monge.cli import main
 from monge.lm.load import causal
 from monge.training.log import read_records
+from monge.viewer.collect import describe
 
 Train = Callable[..., int]
 
@@ -111,10 +112,12 @@ def test_evaluate_sweeps_solvers_and_steps_and_compares_with_removal(
     teacher, flow = content["models"]["teacher"], content["models"]["flow"]
     assert flow["cache_bytes"] == pytest.approx(teacher["cache_bytes"] * 2 / 3)  # two of three layers
     assert 0 < flow["flops"] < teacher["flops"]
+    assert content["models"]["flow, merged"]["parameters"] < flow["parameters"] < teacher["parameters"]
     assert 0 <= flow["repetition"] <= 1
     out = capsys.readouterr().out
     assert "skip" in out
-    assert "tokens/s, generating" in out
+    assert "tokens/s, decode" in out
+    assert [table.title for table in describe(tmp_path / "run").tables] == ["quality", "models"]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -121,6 +122,26 @@ def test_a_library_that_lean_lacks_is_reported_before_anything_is_written(tmp_pa
     assert main(["prove", "search", str(tmp_path / "mini.jsonl"), "--out", str(tmp_path / "run")]) == 2
     assert "Mathlib is not included in Lean for WebAssembly; use an installed Lean" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "mini.jsonl", "--config", "settings.json", "--out", "out"],
+        ["iterate", "--config", "settings.toml", "--out", "out"],
+        ["export-pairs", "mini.lean", "--lean", "no-such-lean", "--out", "out"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_verb_that_reads_theorems_uses_the_installed_lean(words: list[str], tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mini.jsonl").write_text('{"formal_statement": "theorem a : 1 = 1 := by sorry"}\n')
+    Path("mini.lean").write_text("import Mathlib\n/-- One is one. -/\ntheorem a : 1 = 1 := rfl\n")
+    Path("settings.json").write_text('{"lean": "no-such-lean"}')
+    Path("settings.toml").write_text('theorems = "mini.jsonl"\n[search]\nlean = "no-such-lean"\n')
+    assert main(["prove", *words]) == 2
+    assert "the command 'no-such-lean' was not found" in capsys.readouterr().err
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize("verb", ["probe", "demo"])

@@ -1,7 +1,8 @@
 """Proof checker. Three processes; the one that decides never executes tactics.
 
 1. "statement" has seen the theorem's header and no proof. It elaborates the statement to plain declarations.
-2. "compile" compiles the proof as text and exports everything that it declares. Tactics run here, so it is untrusted.
+2. "compile" compiles the proof as text and exports the theorem with all that it depends on outside the imports. Tactics run
+   here, so it is untrusted.
 3. "kernel" parses no Lean source. On top of the trusted imports, its kernel checks both exports again, declaration by
    declaration, with the theorem's type taken from the first process. It then checks the axioms and excluded names that the
    proof depends on.

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from monge.apps.prove.lean import wasm
@@ -72,6 +73,11 @@ def command_of(lean: str) -> tuple[str, ...]:
         return tuple(shlex.split(lean))
     except ValueError as error:
         raise ValueError(f"--lean {lean}: {error}") from error
+
+
+def installed(lean: str) -> Callable[[], Toolchain] | None:
+    """The function that returns the installed Lean of this command; None if the command is empty."""
+    return partial(native_lean, command_of(lean)) if lean else None
 
 
 def native_lean(command: tuple[str, ...], *, project: Path | None = None) -> Toolchain:

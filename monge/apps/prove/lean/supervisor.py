@@ -78,8 +78,8 @@ class Supervisor:
     def spawn(self, role: str, header: str = "", *, keep_states: bool = False) -> LeanServer:
         """The server of this role, which may still be starting.
 
-        A server that has loaded another header is replaced, since headers run code too. So is a server near a limit; with
-        `keep_states`, only if it is so near that it could not finish a search.
+        A server that was spawned for another `header` is replaced, since headers run code too; one without a header may load
+        many. A server near a limit is replaced as well; with `keep_states`, only if it could not finish a search.
         """
         loaded, server = self._servers.get(role, ("", None))
         if server is not None and (loaded != header or (server.exhausted if keep_states else server.needs_restart)):

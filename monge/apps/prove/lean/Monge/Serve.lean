@@ -228,7 +228,7 @@ def untimed (s : Command.State) : Command.State := match s.scopes with
   | scope :: rest => { s with scopes := { scope with opts := scope.opts.setNat `maxHeartbeats 0 } :: rest }
   | [] => s
 
-/-- Compile a theorem with its proof, given as text, after a header; export every constant that it adds. -/
+/-- Compile a theorem with its proof, given as text, after a header; export it with all that it depends on outside the imports. -/
 def Repl.compile (s : Repl) (j : Json) : BaseIO Json := do
   match s.headers[nat j "header"]? with
   | none => return failure "request" "no such header"
