@@ -73,7 +73,9 @@ class MinibatchOT:
     """
 
     epsilon: float = 0.0
-    cost: Cost | None = None  # default: squared Euclidean, by optimal_permutation where that is exact
+    cost: Cost | None = (
+        None  # default: squared Euclidean; without epsilon or a finite weight, solved by optimal_permutation
+    )
     condition: str | None = None
     weight: float = math.inf
     potentials: Float[Tensor, "N"] | None = None

@@ -18,7 +18,7 @@ class MeanFlow(Objective):
 
     The duration h is in `cond["duration"]`, of shape (B, 1): declare it as a condition `Continuous(1)` of the network. du/dt is
     the total derivative along the path while t + h stays fixed, by forward-mode differentiation; no gradient flows through
-    it. `times` draws both ends. With probability `instant`, h is 0, and the loss that of flow matching. `power` divides the
+    it. `times` draws both ends. With probability `instant`, h is 0 and the loss is that of flow matching. `power` divides the
     squared error of a sample, of mean e, by (e + 0.001)^power (sec. 4.3); the logged loss is without it.
 
     x_t + h u(x_t, t, h) is the state at t + h: a single step from t = 0 has h = 1 (see `average_velocity`). ValueError if

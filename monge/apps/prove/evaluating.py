@@ -46,7 +46,7 @@ def evaluate(
     limit: int | None = None,
     config: Path | None = None,
     allow_overlap: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
     ray: str = "",
 ) -> None:
     """Search the same theorems with several policies and orders at equal budgets, and compare them. Run it again to continue.
@@ -70,7 +70,7 @@ def evaluate(
         limit: Maximum number of theorems; default: all.
         config: JSON file of settings, as `search --print-config` writes it.
         allow_overlap: Accept a model, an energy or examples of theorems that are nearly the same as one of these.
-        workers: Number of worker processes, each with its own Lean.
+        workers: Number of worker processes, each with its own Lean (about 4 GB); default: one, or with --ray one per core.
         ray: Address of a Ray cluster that runs the workers.
     """
     if min(budgets, default=0) < 1 or passes < 1 or (limit is not None and limit < 1) or not policies:

@@ -47,7 +47,7 @@ def iterate(
     demo: bool = False,
     print_config: bool = False,
     rounds: int | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     ray: str = "",
     base: tyro.conf.Suppress[Iteration | None] = None,
 ) -> None:
@@ -60,7 +60,8 @@ def iterate(
         demo: Use small settings: one round on one family of theorems, from scratch, about ten minutes on two cores.
         print_config: Print the settings as TOML and exit.
         rounds: Number of rounds; that of the settings by default.
-        workers: Number of worker processes of the searches, each with its own Lean.
+        workers: Number of worker processes of the searches, each with its own Lean (about 4 GB); default: one, or with --ray one
+            per core.
         ray: Address of a Ray cluster that runs the searches.
     """
     if demo and config is not None:

@@ -254,6 +254,8 @@ def _columns(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
 def with_preset(arguments: Sequence[str]) -> Callable[..., None]:
     """`finetune` whose flags default to the settings of the run to resume, or to those of `--preset`."""
     _, named = bind(finetune, arguments, "monge prove finetune")
+    if named.get("resume") and any(word.partition("=")[0] == "--preset" for word in arguments):
+        raise ValueError("--resume continues with the run's settings; omit --preset")
     if named.get("resume") and (stored := with_stored_recipe(finetune, arguments)) is not finetune:
         return stored
     return partial(finetune, recipe=replace(EMPTY, **PRESETS[named.get("preset", "scratch")]))

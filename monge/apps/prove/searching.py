@@ -228,7 +228,7 @@ def probe(
     resume: bool = False,
     base: tyro.conf.Suppress[SearchConfig | None] = None,
 ) -> None:
-    """Try each probe tactic once on each theorem, to find the theorems that a single tactic proves.
+    """Try the probe tactics in turn on each theorem until one proves it, to find the theorems that a single tactic proves.
 
     Args:
         theorems: Theorems, as for `search`.

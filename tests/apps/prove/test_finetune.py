@@ -353,6 +353,12 @@ def test_lora_trains_a_llama_and_is_merged_into_its_weights(tmp_path):
     torch.testing.assert_close(merged(input_ids=ids).logits, network(input_ids=ids).logits, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("flag", [["--preset", "scratch"], ["--preset=scratch"]])
+def test_a_preset_cannot_be_given_with_resume(flag, tmp_path, capsys):
+    assert finetune("--out", tmp_path / "policy", "--resume", *flag) == 2
+    assert "--resume continues with the run's settings; omit --preset" in capsys.readouterr().err
+
+
 def test_published_pairs_are_mixed_in_by_their_share(tmp_path):
     run = run_of(tmp_path / "run", range(4, 24))
     rows = [{"state": f"⊢ {n} = {n}", "tactic": "rfl"} for n in range(500)]
