@@ -22,7 +22,7 @@ def with_lora(
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise ValueError("--rank: LoRA needs peft; pip install 'monge[lm]', or leave out --rank") from None
+        raise ValueError("--rank: LoRA needs peft; pip install 'monge[lm]', or pass --rank None") from None
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # pyright: ignore[reportArgumentType]

@@ -56,9 +56,8 @@ def export_pairs(
         if english
     ]
     if not rows:
-        raise ValueError(
-            f"{theorems}: no theorem has an English description; add docstrings, or a field nl_statement in a .jsonl file"
-        )
+        place = "a field nl_statement" if theorems.suffix == ".jsonl" else "docstrings"
+        raise ValueError(f"{theorems}: no theorem has an English description; add {place} or choose another file")
     with atomic_write(out) as file:
         file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     console.print(f"Wrote {len(rows)} pairs to {out}.")

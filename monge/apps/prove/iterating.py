@@ -60,8 +60,8 @@ def iterate(
         demo: Use small settings: one round on one family of theorems, from scratch, about ten minutes on two cores.
         print_config: Print the settings as TOML and exit.
         rounds: Number of rounds; that of the settings by default.
-        workers: Number of worker processes of the searches, each with its own Lean (about 4 GB); default: one, or with --ray one
-            per core.
+        workers: Number of worker processes of the searches, each with its own Lean (about 4 GB); default: one, or with --ray
+            one per core.
         ray: Address of a Ray cluster that runs the searches.
     """
     if demo and config is not None:
