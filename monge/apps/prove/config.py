@@ -47,7 +47,8 @@ class SearchConfig:
     examples: tuple[str, ...] = ()
     """Runs whose proofs `--policy copy` takes tactics from."""
     tactics: tuple[str, ...] = PROBES
-    """Tactics that `--policy probes` tries on each state, most likely first; those that Lean cannot parse are left out."""
+    """Tactics that `--policy probes` tries on each state, most likely first. `search` and `probe` leave out those that Lean
+    cannot parse."""
     server: Endpoint = field(default_factory=Endpoint)
     prompt: Style = PLAIN
     """Form of the prompts for `server`: as its model was trained. A local model's config.json has its own."""

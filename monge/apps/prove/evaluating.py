@@ -69,7 +69,8 @@ def evaluate(
         split: Part of the theorems to search.
         limit: Maximum number of theorems; default: all.
         config: JSON file of settings, as `search --print-config` writes it.
-        allow_overlap: Accept a model, an energy or examples of theorems that are nearly the same as one of these.
+        allow_overlap: Accept a model or an energy trained on, or examples of, theorems that are nearly the same as a theorem to
+            search.
         workers: Number of worker processes, each with its own Lean (about 4 GB); default: one, or with --ray one per core.
         ray: Address of a Ray cluster that runs the workers.
     """

@@ -72,7 +72,7 @@ class Data:
         """The model and its tokenizer: the base, or a new GPT-NeoX whose tokenizer is trained on the training pairs."""
         recipe = self.recipe
         if recipe.base:
-            base = causal(recipe.base, dtype=DTYPES[recipe.dtype])
+            base = causal(recipe.base, dtype=DTYPES[recipe.dtype], quantize=recipe.quantize)
             if base.positions is not None and base.positions < recipe.length:
                 raise ValueError(
                     f"--length {recipe.length}: {recipe.base} has {base.positions} positions; give at most that many"

@@ -26,6 +26,7 @@ from monge.runs import Opened
 from monge.training.batches import shuffled
 from monge.training.config import TrainConfig, check_at_least
 from monge.training.loop import Run
+from monge.training.state import trained as parameters_of
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ class FineTune:
     """Number of states on and off the paths of held-out proofs, whose embeddings each evaluation compares (separation)."""
     dtype: Dtype = "float32"
     """Dtype of the base's weights; half precision needs LoRA, whose own weights stay in float32."""
+    quantize: bool = False
+    """Store the linear layers of the base in 4 bits during training (QLoRA), which needs --rank and bitsandbytes. The adapters
+    are then merged into the weights in `dtype`."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory for a third more time."""
     any_split: bool = False
@@ -114,6 +118,8 @@ class FineTune:
             raise ValueError(
                 f"width {self.width} does not divide into {self.heads} heads of even width; use a multiple of {2 * self.heads}"
             )
+        if self.quantize and self.rank is None:
+            raise ValueError("--quantize needs --rank: only the weights of LoRA can be trained on a base in 4 bits")
         if self.dtype != "float32" and self.rank is None:
             raise ValueError(f"--dtype {self.dtype} rounds small updates away unless --rank is given; train in float32")
         if min(self.tails) < 0 or sum(self.tails) > 1 or self.tail_weight < 0:
@@ -200,9 +206,15 @@ def loss_of(model: nn.Module, examples: Sequence[Example], length: int, pad: int
 
 
 def trained(recipe: FineTune, opened: Opened, *, which: str = "best") -> tuple[Data, Any]:
-    """The data of a run, and its trained model with the adapters merged into its weights."""
+    """The data of a run, and its trained model with the adapters merged into its weights, none of which is quantised."""
     data = Data(recipe)
     network: Any = opened.weights(recipe.network(data.model), which=which)
+    if recipe.quantize:
+        adapters = parameters_of(network)
+        recipe = replace(recipe, quantize=False)
+        data = Data(recipe)
+        network = recipe.network(data.model)
+        network.load_state_dict(adapters, strict=False)
     return data, merged(network.language_model if recipe.energy_weight else network)
 
 

@@ -203,8 +203,8 @@ class Proof:
     statement: str = ""
     """The statement as elaborated: without notation, with full names."""
     header_notes: tuple[str, ...] = ()
-    """Notes on the header: names that it redefines, instances for types of the library, and all commands other than
-    declarations and those, such as `open`, that only affect the lookup of names."""
+    """Notes on the header: names that it redefines, instances for types of the library, declarations with attributes other
+    than common ones such as `@[simp]`, and all other commands except those, such as `open`, that only affect name lookup."""
 
     @property
     def text(self) -> str:

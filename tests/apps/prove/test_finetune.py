@@ -353,6 +353,21 @@ def test_lora_trains_a_llama_and_is_merged_into_its_weights(tmp_path):
     torch.testing.assert_close(merged(input_ids=ids).logits, network(input_ids=ids).logits, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_quantised_base_is_fine_tuned_and_merged_unquantised(tmp_path):
+    base = saved(tmp_path / "base", "llama", alphabet="135 =\n⊢`lean4/-tcsoe:")
+    run, out = run_of(tmp_path / "run", range(4, 24)), tmp_path / "policy"
+    flags = ("--base", base, "--rank", 4, "--quantize", "--length", 128, *QUICK, "--lr", 0.05)
+    assert finetune(run, "--out", out, *flags) == 0
+    recipe = reopen(out, app="policy").rebuilt(FineTune)
+    linear = Data(recipe).model.model.layers[0].self_attn.q_proj
+    assert linear.weight.dtype == torch.uint8
+    after, before = causal(str(out / "model")).model, causal(base).model
+    changed = [name for name, weight in after.named_parameters() if not torch.equal(weight, before.get_parameter(name))]
+    assert len(changed) == 7 * 2
+    assert {weight.dtype for weight in after.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize("flag", [["--preset", "scratch"], ["--preset=scratch"]])
 def test_a_preset_cannot_be_given_with_resume(flag, tmp_path, capsys):
     assert finetune("--out", tmp_path / "policy", "--resume", *flag) == 2
@@ -389,6 +404,7 @@ def test_presets_are_valid(name):
         (("RUN", "--heads", 0), "heads must be at least 1"),
         (("RUN", "--width", 100, "--heads", 3), "width 100 does not divide into 3 heads"),
         (("RUN", "--length", 3), "--length 3: every tactic for training is longer"),
+        (("RUN", "--quantize"), "--quantize needs --rank"),
         (("RUN", "--dtype", "bfloat16"), "--dtype bfloat16 rounds small updates away unless --rank is given"),
     ],
 )

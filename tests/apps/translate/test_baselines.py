@@ -95,7 +95,7 @@ def test_a_zero_field_is_the_rotation_baseline_and_has_no_cycle_error(pairs: Pai
     assert flow["cycle R@1 of 20"].value == 1
 
 
-def test_existence_is_scored_by_slots_and_by_calibration() -> None:
+def test_existence_is_scored_by_f1_and_by_expected_calibration_error() -> None:
     true = torch.tensor([[True, True, False, False], [True, False, False, False]])
     f1, error = existence_scores(true.float(), true)
     assert (f1.tolist(), error) == ([1, 1], 0)

@@ -241,7 +241,7 @@ class Prescribed(Known):
         return torch.cat([0 * x_t, x_t[..., :1].log(), torch.full_like(x_t[..., :1], -30.0)], -1)
 
 
-def test_splits_of_one_step_go_to_the_highest_expectations_which_each_split_lowers_by_one() -> None:
+def test_each_split_of_a_step_goes_to_the_highest_expectation_and_lowers_it_by_one() -> None:
     x = CONTAINER.pack([torch.tensor([0.2, 0.9, 2.6])[:, None] * torch.ones(D)])
     (tokens,) = CONTAINER.unpack(simulate(Prescribed(1), x, steps=1).x)
     assert tokens[:, 0].unique(return_counts=True)[1].tolist() == [1, 2, 4]

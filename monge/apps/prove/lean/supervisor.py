@@ -79,7 +79,8 @@ class Supervisor:
         """The server of this role, which may still be starting.
 
         A server that was spawned for another `header` is replaced, since headers run code too; one without a header may load
-        many. A server near a limit is replaced as well; with `keep_states`, only if it could not finish a search.
+        many. A server near a limit is replaced as well; with `keep_states`, only if it is `exhausted`, since replacing it loses
+        its states.
         """
         loaded, server = self._servers.get(role, ("", None))
         if server is not None and (loaded != header or (server.exhausted if keep_states else server.needs_restart)):

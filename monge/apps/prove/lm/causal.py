@@ -31,8 +31,8 @@ class Sampling:
     replacement: bool = True
     """Sample answers independently; False samples distinct ones (stochastic beam search)."""
     tokens: int = 8192
-    """Maximum number of tokens per forward pass, padding included. A longer text gets a pass to itself, and so do all distinct
-    answers to a prompt (`replacement=False`)."""
+    """Maximum number of tokens per forward pass, padding included. A longer text gets a pass to itself. With
+    `replacement=False`, the answers to one prompt are never divided among passes, even if together they exceed the maximum."""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "max_new_tokens", "tokens"):
