@@ -107,6 +107,7 @@ def test_arms_have_the_settings_that_they_need():
         (("--policies", "guess"), "--policy guess: unknown"),
         (("--energy", "nowhere"), "nowhere: no run here"),
         (("--model", "policy/model"), "nearly the same as few.same (similarity 1.00)"),
+        (("--model", "preferred/model"), "nearly the same as few.same (similarity 1.00)"),
         (("--policies", "template", "copy", "--examples", "run"), "nearly the same as few.same (similarity 1.00)"),
         (("--energy", "energy"), "nearly the same as few.same (similarity 1.00)"),
     ],
@@ -115,11 +116,14 @@ def test_bad_input_gives_one_sentence(tmp_path, monkeypatch, capsys, flags, mess
     monkeypatch.chdir(tmp_path)
     Path("few.lean").write_text(NATURALS + "-- theorems\n\n/-- One. -/\ntheorem same : 9 := by\n  rfl\n")
     wide_run(tmp_path / "run", range(9, 10))
-    Path("policy/model").mkdir(parents=True)
-    write_tensors(Path("policy/constants.safetensors"), {"one": torch.ones(1)})
-    Path("policy/recipe.json").write_text(
-        json.dumps({"app": "policy", "recipe": {"runs": [str(tmp_path / "run")], "train": {}}})
-    )
+    recipes = {
+        "policy": ("policy", {"runs": [str(tmp_path / "run")]}),
+        "preferred": ("preferences", {"runs": [], "model": str(tmp_path / "policy/model")}),
+    }
+    for name, (app, recipe) in recipes.items():
+        Path(name, "model").mkdir(parents=True)
+        write_tensors(Path(name, "constants.safetensors"), {"one": torch.ones(1)})
+        Path(name, "recipe.json").write_text(json.dumps({"app": app, "recipe": {**recipe, "train": {}}}))
     Ragged.write(
         tmp_path / "states",
         [("s", torch.ones(1, 2))],
