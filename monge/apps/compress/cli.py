@@ -41,8 +41,8 @@ def states(
         teacher: Causal language model: a directory, a GGUF file, a packaged model such as smollm2-135m, or a name on the hub.
         data: Text file, or folder of .txt, .md and .rst files.
         layers: Depths at which to take states; depth k is the input of layer k. Give --start and --end of the training run and,
-            for --waypoints, all depths in between. The last depth, after all layers, saves half of the teacher's work in
-            --method kl.
+            for --waypoints, all depths in between. The last depth, after all layers, saves a second forward pass through
+            the layers after END in --method kl.
         out: Directory to create. Parts are saved in OUT.parts, so an interrupted command can be run again to continue.
         limit: Maximum number of sequences; all by default.
         length: Length of a sequence in tokens.

@@ -122,7 +122,7 @@ def search(
             device=device,
             name=model if model and "local" in policy else base.local.name,
             sampling=base.local.sampling
-            if temperature is None
+            if temperature is None or "local" not in policy.split("+")
             else replace(base.local.sampling, temperature=temperature),
         ),
         lean=lean,

@@ -43,7 +43,8 @@ def data(
         out: JSON lines file to write.
         input: File of the data set: .mm for metamath (default: the installed set.mm), .parquet or .jsonl for the others.
         limit: Maximum number of texts, spread evenly over the data set (default: all).
-        on_bad_rows: For rows of a public set that are not JSON or lack an id or a text: stop with an error, or drop them.
+        on_bad_rows: For rows of a public set that are not JSON, have a null id or lack a text: stop with an error, or drop
+            them. Rows without an id field are named by their number.
     """
     if input is None and name != "metamath":
         raise ValueError(f"--input is required for {name}; pass its .parquet or .jsonl file")

@@ -159,3 +159,11 @@ def test_a_run_of_another_verb_can_be_resumed(verb, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "search", record)
     assert main(["prove", verb, "--out", str(tmp_path), "--resume"]) == 0
     assert calls == [(True, 7)]
+
+
+def test_a_server_may_decode_greedily_and_a_local_model_may_not(capsys):
+    words = ["prove", "search", "--model", "m", "--temperature", "0", "--print-config"]
+    assert main([*words, "--policy", "server"]) == 0
+    assert json.loads(capsys.readouterr().out)["server"]["temperature"] == 0
+    assert main([*words, "--policy", "local"]) == 2
+    assert "temperature must be above 0" in capsys.readouterr().err
