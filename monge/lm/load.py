@@ -71,8 +71,8 @@ def causal(
     `quantize` stores the linear layers of its blocks in 4 bits (NF4, double quantisation; QLoRA, Dettmers et al. 2305.14314);
     their products are computed in `dtype`.
 
-    ValueError as for `encoder`, if the model lacks weights such as those of the head, and with `quantize` if bitsandbytes is not
-    installed.
+    ValueError as for `encoder`, if the model lacks weights such as those of the head, and with `quantize` if bitsandbytes is
+    not installed.
     """
     model, tokenizer, missing = _load("AutoModelForCausalLM", name, dtype, **(_in_4_bits(dtype) if quantize else {}))
     if missing:  # transformers would draw them at random
