@@ -73,9 +73,8 @@ class MinibatchOT:
     """
 
     epsilon: float = 0.0
-    cost: Cost | None = (
-        None  # default: squared Euclidean; without epsilon or a finite weight, solved by optimal_permutation
-    )
+    # default: squared Euclidean; without epsilon or a finite weight, optimal_permutation solves it
+    cost: Cost | None = None
     condition: str | None = None
     weight: float = math.inf
     potentials: Float[Tensor, "N"] | None = None
