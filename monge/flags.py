@@ -35,9 +35,8 @@ def bind(verb: Callable[..., object], words: Sequence[str], prog: str) -> tuple[
     def collect(*values: Any, **named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return values, named
 
-    collect.__doc__ = getattr(
-        verb, "func", verb
-    ).__doc__  # a partial that holds defaults has the docstring of the verb inside it
+    inner = getattr(verb, "func", verb)  # the docstring of a partial is not that of the verb inside it
+    collect.__doc__ = inner.__doc__
     if {"-h", "--help"} & set(words):
         return tyro.cli(collect, args=list(words), prog=prog)
     box = io.StringIO()

@@ -52,9 +52,9 @@ def evaluate(
     """Search the same theorems with several policies and orders at equal budgets, and compare them. Run it again to continue.
 
     The first policy, ordered by log-probability, is the one that all others are compared with. With --energy, the last policy
-    is also ordered by energy, at several weights, by estimated remaining depth, and by controls: energies of other states,
-    noise, breadth-first and random order. An oracle that expands only the states of the shortest known proof shows what an
-    order can gain.
+    is also ordered by energy, at several weights. As controls, the estimated remaining depth, energies of other states, or
+    noise take the place of the energy, with the weights in the settings; others are breadth-first and random order. An oracle
+    that expands only the states of the shortest known proof shows what an order can gain.
 
     Args:
         theorems: Theorems, as for `search`.

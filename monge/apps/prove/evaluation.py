@@ -147,7 +147,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], title: str) -> str:
     first = rows[0]["arm"]
     lines += [
         "",
-        f"more: theorems that the first pass proves and that of {first} does not; fewer: the reverse; p: McNemar's exact test. "
+        f"more: theorems that this arm proves in its first pass and {first} does not prove in its own; fewer: the reverse; "
+        "p: McNemar's exact test. "
         f"states expanded: in the searches in which both find a proof, relative to {first}.",
         "",
     ]

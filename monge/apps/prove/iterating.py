@@ -57,7 +57,7 @@ def iterate(
     Args:
         out: Directory of the iteration; created if needed.
         config: TOML file of settings, as --print-config writes it; it may be partial.
-        demo: Use small settings: one round on one family of theorems, from scratch, about ten minutes on two cores.
+        demo: Use small settings: one round on one family of theorems, from scratch.
         print_config: Print the settings as TOML and exit.
         rounds: Number of rounds; that of the settings by default.
         workers: Number of worker processes of the searches, each with its own Lean (about 4 GB); default: one, or with --ray

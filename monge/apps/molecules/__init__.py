@@ -1,0 +1,1 @@
+"""Molecules in three dimensions: heavy atoms with their hydrogens, and the bonds between them."""

@@ -1,0 +1,125 @@
+"""Bonds of heavy atoms from their types and positions: neighbours by distance, and orders that fill every valence exactly."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from rdkit import Chem
+from rdkit.Geometry import Point3D
+
+from monge.apps.molecules.atoms import TYPES
+
+RADII = {"C": 0.76, "N": 0.71, "O": 0.66, "F": 0.57, "S": 1.05, "Cl": 1.02}
+"""Covalent radii in angstroms (Cordero et al. 2008, doi:10.1039/b801115j)."""
+TOLERANCE = 0.4
+"""Atoms are bonded if they are at most this much farther apart than the sum of their radii, in angstroms."""
+ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
+Edge = tuple[int, int]
+
+
+class Perceived(NamedTuple):
+    """The molecule that atoms form, or the reason why they form none."""
+
+    molecule: Chem.Mol | None
+    """The molecule with its conformer and implicit hydrogens."""
+    connected: bool
+    """True if bonds connect all atoms."""
+    reason: str = ""
+    """"no atoms", "valence", or "structure" for a molecule that RDKit rejects; empty for a molecule."""
+
+
+def neighbours(elements: Sequence[str], positions: Float[np.ndarray, "N 3"]) -> dict[Edge, float]:
+    """The pairs (i, j) of bonded atoms, i < j, with their distance in angstroms."""
+    radius = np.array([RADII[element] for element in elements])
+    distance = np.linalg.norm(positions[:, None] - positions, axis=-1)
+    bonded = distance <= radius[:, None] + radius + TOLERANCE
+    return {(int(i), int(j)): float(distance[i, j]) for i, j in np.argwhere(np.triu(bonded, 1))}
+
+
+def bond_orders(edges: Mapping[Edge, float], valences: Sequence[int]) -> dict[Edge, int] | None:
+    """Orders 1 to 3 of the bonds that add up to the valence of each atom; None if there are none.
+
+    Among the choices at the atom with the fewest, shorter bonds get the higher orders.
+
+    >>> bond_orders({(0, 1): 1.3, (1, 2): 1.5, (2, 3): 1.3}, [2, 3, 3, 2])
+    {(0, 1): 2, (1, 2): 1, (2, 3): 2}
+    >>> bond_orders({(0, 1): 1.3}, [1, 2])
+    """
+    extra = list(valences)  # of each atom, beyond single bonds
+    for i, j in edges:
+        extra[i] -= 1
+        extra[j] -= 1
+    if min(extra, default=0) < 0:
+        return None
+    orders = dict.fromkeys(edges, 1)
+    return orders if _fill(extra, dict(edges), orders) else None
+
+
+def _fill(extra: list[int], free: dict[Edge, float], orders: dict[Edge, int]) -> bool:
+    """Distribute `extra` over the `free` edges by backtracking. Changes its arguments; True if every valence is filled."""
+    at: dict[int, list[Edge]] = {k: [] for k, missing in enumerate(extra) if missing}
+    for edge in free:
+        if extra[edge[0]] and extra[edge[1]]:
+            at[edge[0]].append(edge)
+            at[edge[1]].append(edge)
+    if not at:
+        return True
+    atom = min(at, key=lambda k: len(at[k]))
+    if not at[atom]:
+        return False
+    edge = min(at[atom], key=lambda one: free[one])
+    length, (i, j) = free.pop(edge), edge
+    for added in range(min(2, extra[i], extra[j]), -1, -1) if len(at[atom]) > 1 else (extra[atom],):
+        if added > 2 or added > min(extra[i], extra[j]):
+            break
+        extra[i] -= added
+        extra[j] -= added
+        orders[edge] += added
+        if _fill(extra, free, orders):
+            free[edge] = length
+            return True
+        extra[i] += added
+        extra[j] += added
+        orders[edge] -= added
+    free[edge] = length
+    return False
+
+
+def perceived(types: Sequence[int], positions: Float[np.ndarray, "N 3"]) -> Perceived:
+    """The molecule of atoms with these types (numbers in TYPES) and positions in angstroms."""
+    if not len(types):
+        return Perceived(None, False, "no atoms")
+    atoms = [TYPES[number] for number in types]
+    edges = neighbours([atom.element for atom in atoms], positions)
+    connected = _connected(len(atoms), edges)
+    orders = bond_orders(edges, [atom.valence - atom.hydrogens for atom in atoms])
+    if orders is None:
+        return Perceived(None, connected, "valence")
+    molecule = Chem.RWMol()
+    for atom in atoms:
+        one = Chem.Atom(atom.element)
+        one.SetNumExplicitHs(atom.hydrogens)
+        one.SetNoImplicit(True)
+        molecule.AddAtom(one)
+    for (i, j), order in orders.items():
+        molecule.AddBond(i, j, ORDERS[order])
+    conformer = Chem.Conformer(len(atoms))
+    for number, place in enumerate(positions):
+        conformer.SetAtomPosition(number, Point3D(*map(float, place)))
+    molecule.AddConformer(conformer)
+    if Chem.SanitizeMol(molecule, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
+        return Perceived(None, connected, "structure")
+    Chem.AssignStereochemistryFrom3D(molecule)
+    return Perceived(molecule.GetMol(), connected)
+
+
+def _connected(count: int, edges: Mapping[Edge, float]) -> bool:
+    reached, waiting = {0}, [0]
+    while waiting:
+        atom = waiting.pop()
+        for i, j in edges:
+            if atom in (i, j) and (other := i + j - atom) not in reached:
+                reached.add(other)
+                waiting.append(other)
+    return len(reached) == count

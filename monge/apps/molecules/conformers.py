@@ -1,0 +1,69 @@
+"""Conformers of molecules: positions of the heavy atoms in the order of their SMILES."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from rdkit import Chem, RDLogger
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+from monge.apps.molecules.atoms import UnsupportedMolecule, types_of
+
+RDLogger.DisableLog("rdApp.*")  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """A molecule with a conformer."""
+
+    id: str
+    smiles: str
+    """Canonical SMILES."""
+    types: Int[np.ndarray, "N"]
+    """Number of the type of each heavy atom."""
+    positions: Float[np.ndarray, "N 3"]
+    """Positions of the heavy atoms in angstroms, with mean 0."""
+
+
+def structure(smiles: str, *, max_atoms: int) -> Chem.Mol:
+    """The molecule of a SMILES with its heavy atoms in canonical order. UnsupportedMolecule if it cannot be used."""
+    molecule = Chem.MolFromSmiles(smiles)
+    if molecule is None:
+        raise UnsupportedMolecule("not a valid SMILES")
+    canonical = Chem.MolFromSmiles(Chem.MolToSmiles(molecule))
+    if canonical is None or not canonical.GetNumAtoms():
+        raise UnsupportedMolecule("no atoms")
+    if canonical.GetNumAtoms() > max_atoms:
+        raise UnsupportedMolecule(f"{canonical.GetNumAtoms()} heavy atoms; the limit is {max_atoms}")
+    if len(Chem.GetMolFrags(canonical)) > 1:
+        raise UnsupportedMolecule("several molecules in one SMILES")
+    types_of(canonical)
+    return canonical
+
+
+def embedded(molecule: Chem.Mol, *, seed: int) -> Chem.Mol:
+    """The molecule with hydrogens and a conformer: ETKDG version 3 (Wang et al. 2020), then MMFF94.
+
+    UnsupportedMolecule if RDKit finds no conformer. A molecule without MMFF parameters keeps the geometry of ETKDG.
+    """
+    full = Chem.AddHs(molecule)
+    options = rdDistGeom.ETKDGv3()
+    options.randomSeed = seed
+    if rdDistGeom.EmbedMolecule(full, options) != 0:
+        raise UnsupportedMolecule("no conformer was found")
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(full):
+        rdForceFieldHelpers.MMFFOptimizeMolecule(full, maxIters=500)
+    return full
+
+
+def with_conformer(name: str, smiles: str, *, max_atoms: int, seed: int = 0) -> Molecule:
+    """The molecule of a SMILES, with a new conformer. UnsupportedMolecule if it cannot be used."""
+    return of_structure(name, embedded(structure(smiles, max_atoms=max_atoms), seed=seed))
+
+
+def of_structure(name: str, full: Chem.Mol) -> Molecule:
+    """A molecule from one with a conformer; the heavy atoms keep their order, and hydrogens that are atoms are counted."""
+    heavy = [atom.GetIdx() for atom in full.GetAtoms() if atom.GetAtomicNum() > 1]
+    positions = full.GetConformer().GetPositions()[heavy].astype(np.float32)
+    smiles = Chem.MolToSmiles(Chem.RemoveHs(full))
+    return Molecule(name, smiles, np.array(types_of(full)), positions - positions.mean(0))

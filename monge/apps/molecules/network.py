@@ -1,0 +1,153 @@
+"""Networks that predict a clean molecule from a noisy one: equivariant, or a plain transformer (TABASCO, 2507.00899)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from monge.math.types import Condition
+from monge.nets.blocks import AdaLN, SwiGLU, rms_norm
+from monge.nets.embed import sinusoidal
+
+CENTRES = 16
+"""Number of radial basis functions."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Architecture of the network."""
+
+    width: int = 128
+    """Number of hidden channels per atom."""
+    depth: int = 6
+    """Number of blocks."""
+    heads: int = 8
+    """Number of attention heads."""
+    moves: Literal["equivariant", "plain"] = "equivariant"
+    """How atoms move: by weighted differences of positions in each block (equivariant), or by a linear map of the hidden state
+    of a transformer that reads the coordinates (plain)."""
+    order: bool = True
+    """Let the network see the position of each atom in the SMILES."""
+
+
+class Radial(nn.Module):
+    """Gaussian functions of distances from 0 to `largest`, as features of pairs."""
+
+    def __init__(self, largest: float) -> None:
+        super().__init__()
+        self.centres: Tensor
+        self.register_buffer("centres", torch.linspace(0, largest, CENTRES), persistent=False)
+        self.width = largest / (CENTRES - 1)
+
+    def forward(self, distance: Float[Tensor, "*b"]) -> Float[Tensor, "*b R"]:
+        return torch.exp(-0.5 * ((distance[..., None] - self.centres) / self.width).square())
+
+
+class MoleculeBlock(nn.Module):
+    """Attention between atoms with a bias from pair features, feed-forward and, if `moving`, a step of the positions."""
+
+    def __init__(self, shape: Shape, pairs: int, *, moving: bool) -> None:
+        super().__init__()
+        width, self.heads = shape.width, shape.heads
+        self.norm_1, self.norm_2 = rms_norm(width), rms_norm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.bias = nn.Linear(pairs, shape.heads)
+        self.feedforward = SwiGLU(width, 4 * width)
+        self.modulation = AdaLN(width, 6, None)
+        self.moving = moving
+        if moving:
+            self.left, self.right, self.near = nn.Linear(width, 32), nn.Linear(width, 32), nn.Linear(pairs, 32)
+            self.weigh = nn.Linear(32, 1)
+            nn.init.zeros_(self.weigh.weight)
+            nn.init.zeros_(self.weigh.bias)
+
+    def forward(
+        self, h: Tensor, c: Tensor, x: Tensor, pairs: Tensor, allowed: Bool[Tensor, "B 1 N N"]
+    ) -> tuple[Tensor, Tensor]:
+        scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = self.modulation(c)
+        q, k, v = (
+            self.qkv(self.norm_1(h) * (1 + scale_1) + shift_1).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
+        bias = self.bias(pairs).permute(0, 3, 1, 2).masked_fill(~allowed, -torch.inf)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        h = h + gate_1 * self.out(attended.transpose(1, 2).flatten(2))
+        h = h + gate_2 * self.feedforward(self.norm_2(h) * (1 + scale_2) + shift_2)
+        if self.moving:
+            joined = self.left(h)[:, :, None] + self.right(h)[:, None] + self.near(pairs)
+            weight = self.weigh(nn.functional.silu(joined))[..., 0] * allowed[:, 0]
+            difference = x[:, :, None] - x[:, None]
+            length = (difference.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+            x = x + (weight[..., None] * difference / (1 + length)).sum(2)
+        return h, x
+
+
+class MoleculeNet(nn.Module):
+    """Predicts (x_1, logits of the types) from (x_t, t): positions (B, N, 3) followed by type entries (B, N, K).
+
+    `cond` holds the mask (B, N) and, for self-conditioning, an earlier prediction `previous` of x_1, of the shape of x_t, whose
+    types are probabilities. Positions are in units of `scale` angstroms. ValueError without a mask.
+    """
+
+    def __init__(self, types: int, shape: Shape, *, scale: float) -> None:
+        super().__init__()
+        self.types, self.shape, self.scale = types, shape, scale
+        width = shape.width
+        plain = 3 if shape.moves == "plain" else 0
+        self.atoms = nn.Linear(2 * (types + plain), width)
+        self.time = nn.Sequential(nn.Linear(128, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.radial = Radial(10.0)
+        pairs = 2 * CENTRES + (17 if shape.order else 0)
+        moving = shape.moves == "equivariant"
+        self.blocks = nn.ModuleList(MoleculeBlock(shape, pairs, moving=moving) for _ in range(shape.depth))
+        self.logits = nn.Linear(width, types)
+        self.move = None if moving else nn.Linear(width, 3)
+
+    def forward(
+        self, x_t: Float[Tensor, "B N D"], t: Float[Tensor, "B"], cond: Condition | None = None
+    ) -> Float[Tensor, "B N D"]:
+        """The prediction of x_1, with logits in the place of the types."""
+        if cond is None or "mask" not in cond:
+            raise ValueError('MoleculeNet: cond lacks "mask", which atoms exist')
+        mask, previous = cond["mask"], cond.get("previous")
+        previous = torch.zeros_like(x_t) if previous is None else previous
+        x, types = x_t.split([3, self.types], -1)
+        inputs = [types, previous[..., 3:]]
+        if self.move is not None:
+            inputs += [x, previous[..., :3]]
+        h = self.atoms(torch.cat(inputs, -1))
+        c = self.time(sinusoidal(1000 * t, 128))
+        number = torch.arange(x.shape[1], device=x.device)
+        if self.shape.order:
+            h = h + sinusoidal(number.to(h.dtype), self.shape.width)
+        allowed = (mask[:, None, :] & mask[:, :, None])[:, None] | torch.eye(
+            len(number), dtype=torch.bool, device=x.device
+        )
+        earlier = self.radial(self.scale * distances(previous[..., :3]))
+        steps = self._steps(number) if self.shape.order else None
+        for block in self.blocks:
+            parts = [self.radial(self.scale * distances(x)), earlier]
+            if steps is not None:
+                parts.append(steps.expand(len(x), -1, -1, -1))
+            h, x = block(h, c, x, torch.cat(parts, -1), allowed)
+        if self.move is not None:
+            x = x + self.move(h)
+        x = centred(x, mask)
+        return torch.cat([x, self.logits(h)], -1) * mask[..., None]
+
+    def _steps(self, number: Tensor) -> Tensor:
+        """One-hot differences of the positions in the SMILES, clipped to -8..8: (1, N, N, 17)."""
+        return nn.functional.one_hot((number[:, None] - number).clamp(-8, 8) + 8, 17)[None].to(self.logits.weight.dtype)
+
+
+def distances(x: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N N"]:
+    """Distances between all pairs of points."""
+    return ((x[:, :, None] - x[:, None]).square().sum(-1) + 1e-6).sqrt()
+
+
+def centred(x: Float[Tensor, "B N 3"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N 3"]:
+    """The positions with the mean of the existing atoms at the origin; 0 for the others."""
+    weight = mask[..., None].to(x.dtype)
+    mean = (x * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
+    return (x - mean) * weight
