@@ -64,7 +64,7 @@ class Evaluator:
         test, train = drawn("test", limit), drawn("train", training)
         if len(test) < 2:
             raise ValueError(
-                f"{pairs.directory}: retrieval needs at least 2 test pairs, got {len(test)}; add more pairs"
+                f"{pairs.directory}: retrieval needs at least 2 test pairs, got {len(test)}; raise --limit or add more pairs"
             )
         sides = [translator.space.calibration.side(end) for end in ends]
         sources, targets = (

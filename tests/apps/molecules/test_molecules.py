@@ -1,0 +1,205 @@
+"""Types, bonds and conformers: real molecules survive the round trip, and unusable ones are listed with a reason."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rdkit")
+from rdkit import Chem
+
+from monge.apps.molecules.atoms import TYPES, UnsupportedMolecule, types_of
+from monge.apps.molecules.bonds import bond_orders, perceived
+from monge.apps.molecules.conformers import Molecule, structure, with_conformer
+from monge.apps.molecules.dataset import Molecules, prepare, recovered
+from monge.apps.molecules.network import MoleculeNet, Shape
+from monge.apps.molecules.objective import MoleculeMatching, noise, sample
+from monge.apps.molecules.sources import records
+from monge.fleet import sequential
+from monge.math.rotation import RotationOT
+from monge.math.types import Pair
+
+SMILES = [
+    "CCO",
+    "c1ccccc1O",
+    "CC(=O)N",
+    "CS(=O)(=O)C",
+    "C[N+](=O)[O-]",
+    "N#CC=C",
+    "c1ccc2[nH]ccc2c1",
+    "C[C@H](N)C(=O)O",
+    "FC(F)Cl",
+]
+PER_MOLECULE = {"min_atoms": 2, "max_atoms": 12}
+
+
+def named(smiles: str) -> list[str]:
+    return [str(TYPES[number]) for number in types_of(Chem.MolFromSmiles(smiles))]
+
+
+def test_a_type_counts_hydrogens_and_names_an_unusual_valence():
+    assert named("CC(=O)N") == ["CH3", "C", "O", "NH2"]
+    assert named("CS(=O)(=O)C") == ["CH3", "S(6)", "O", "O", "CH3"]
+    assert named("C[N+](=O)[O-]") == ["CH3", "N(5)", "O", "O"]
+    assert named("C[SH]") == ["CH3", "SH"]
+
+
+@pytest.mark.parametrize(
+    ("smiles", "reason"),
+    [
+        ("nonsense", "not a valid SMILES"),
+        ("", "no atoms"),
+        ("C[N+](C)(C)C", "a charge of +1 on N"),
+        ("CBr", "element Br"),
+        ("C[CH2]", "an unpaired electron on C"),
+        ("CC.CC", "several molecules"),
+        ("CCCCCCCCCCCCC", "13 heavy atoms; the limit is 12"),
+    ],
+)
+def test_a_molecule_that_cannot_be_used_gives_a_reason(smiles: str, reason: str):
+    with pytest.raises(UnsupportedMolecule, match=reason.replace("+", r"\+")):
+        structure(smiles, max_atoms=12)
+
+
+@pytest.mark.parametrize("smiles", SMILES)
+def test_types_and_positions_give_the_molecule_back(smiles: str):
+    molecule = with_conformer("x", smiles, max_atoms=12)
+    assert recovered(molecule)
+    assert np.abs(molecule.positions.mean(0)).max() < 1e-5
+    turned = molecule.positions[::-1] * [[-1, -1, 1]]  # another order, and a rotation by 180 degrees
+    assert recovered(Molecule("x", molecule.smiles, molecule.types[::-1], turned))
+
+
+def test_orders_fill_every_valence_or_there_are_none():
+    """All graphs of four atoms and all valences up to four, against a search over all orders."""
+    pairs = list(itertools.combinations(range(4), 2))
+    for count in range(1, 6):
+        for edges in itertools.combinations(pairs, count):
+            possible = {
+                tuple(
+                    sum(order for order, edge in zip(orders, edges, strict=True) if atom in edge) for atom in range(4)
+                )
+                for orders in itertools.product((1, 2, 3), repeat=count)
+            }
+            for valences in itertools.product(range(5), repeat=4):
+                orders = bond_orders(dict.fromkeys(edges, 1.4), valences)
+                assert (orders is not None) == (valences in possible), (edges, valences)
+                if orders is not None:
+                    assert all(sum(o for e, o in orders.items() if atom in e) == valences[atom] for atom in range(4))
+                    assert set(orders.values()) <= {1, 2, 3}
+
+
+def test_atoms_that_are_no_molecule_give_a_reason():
+    carbon, methyl = (next(k for k, one in enumerate(TYPES) if str(one) == name) for name in ("C", "CH3"))
+    apart = np.array([[0.0, 0, 0], [1.5, 0, 0], [9, 0, 0]])
+    assert perceived([methyl, methyl, methyl], apart)[1:] == (False, "valence")
+    assert perceived([carbon, carbon], apart[:2])[1:] == (True, "valence")
+    assert perceived([], apart[:0]).reason == "no atoms"
+    assert perceived([methyl, methyl], apart[:2]).connected
+
+
+def test_a_prepared_set_lists_its_failures_and_reads_back(tmp_path: Path):
+    (tmp_path / "in.smi").write_text(
+        "\n".join(f"{smiles} m{k}" for k, smiles in enumerate([*SMILES, "CBr", "OCC", "x"]))
+    )
+    settings = {"source": "in.smi"}
+    out = tmp_path / "set"
+    assert list(prepare(records(str(tmp_path / "in.smi")), out, sequential, **PER_MOLECULE, settings=settings)) == [
+        len(SMILES)
+    ]
+    failures = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
+    assert [(one["id"], one["reason"].split(";")[0]) for one in failures] == [
+        ("m9", "element Br"),
+        ("m10", "duplicate"),
+        ("m11", "not a valid SMILES"),
+    ]
+    molecules = Molecules(out)
+    assert molecules.settings["round_trip"] == 1
+    assert {one.id for one in molecules.split("all")} == {f"m{k}" for k in range(len(SMILES))}
+    parts = [{one.id for one in molecules.split(name)} for name in ("train", "validation", "test")]
+    assert sum(map(len, parts)) == len(SMILES)
+    (tmp_path / "bad.smi").write_text("CBr\n")
+    with pytest.raises(ValueError, match="no molecules left: element Br"):
+        list(prepare(records(str(tmp_path / "bad.smi")), tmp_path / "no", sequential, **PER_MOLECULE, settings={}))
+    assert not (tmp_path / "no").exists()
+
+
+def test_an_sdf_keeps_its_own_conformers_and_a_truncated_one_loses_its_last_molecule(tmp_path: Path):
+    path = tmp_path / "in.sdf"
+    with Chem.SDWriter(str(path)) as writer:
+        for k, smiles in enumerate(SMILES[:3]):
+            molecule = with_conformer("x", smiles, max_atoms=12)
+            full = perceived(molecule.types.tolist(), 1.01 * molecule.positions).molecule
+            assert full is not None
+            full.SetProp("_Name", f"m{k}")
+            writer.write(full)
+    text = path.read_text()
+    path.write_text(text[: int(len(text) * 0.9)])
+    list(prepare(records(str(path)), tmp_path / "set", sequential, **PER_MOLECULE, settings={}))
+    kept = Molecules(tmp_path / "set").split("all")
+    assert [one.id for one in kept] == ["m0", "m1"]
+    expected = 1.01 * with_conformer("x", SMILES[0], max_atoms=12).positions
+    np.testing.assert_allclose(kept[0].positions, expected, atol=1e-3)
+
+
+def batch(count: int = 4, atoms: int = 7, types: int = 5) -> Pair:
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.arange(atoms) < torch.tensor([7, 5, 6, 3])[:count, None]
+    x_1 = noise(mask, types, generator=generator)
+    x_1[..., 3:] = torch.nn.functional.one_hot(x_1[..., 3:].argmax(-1), types) * mask[..., None]
+    return Pair(noise(mask, types, generator=generator), x_1, mask)
+
+
+def network(moves: str = "equivariant") -> MoleculeNet:
+    torch.manual_seed(0)
+    net = MoleculeNet(5, Shape(32, 2, 4, moves), scale=1.3)  # pyright: ignore[reportArgumentType]
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return net.eval()
+
+
+def turned(x: torch.Tensor) -> torch.Tensor:
+    turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    return torch.cat([x[..., :3] @ turn.mT, x[..., 3:]], -1)
+
+
+def test_the_network_turns_with_its_input():
+    net, pair, t = network(), batch(), torch.tensor([0.1, 0.5, 0.9, 0.0])
+    cond = {"mask": pair.mask, "previous": pair.x_1}
+    turned_cond = {"mask": pair.mask, "previous": turned(pair.x_1)}
+    torch.testing.assert_close(
+        net(turned(pair.x_0), t, turned_cond), turned(net(pair.x_0, t, cond)), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("moves", ["equivariant", "plain"])
+def test_padding_does_not_count_and_the_centre_stays_at_the_origin(moves: str):
+    net, pair, t = network(moves), batch(), torch.tensor([0.1, 0.5, 0.9, 0.0])
+    out = net(pair.x_0, t, {"mask": pair.mask})
+    assert (out[~pair.mask] == 0).all()
+    torch.testing.assert_close(out[..., :3].sum(1), torch.zeros(4, 3), atol=1e-4, rtol=0)
+    alone = net(pair.x_0[1:2, :5], t[1:2], {"mask": pair.mask[1:2, :5]})
+    torch.testing.assert_close(out[1:2, :5], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_the_loss_falls_and_a_single_molecule_is_learned():
+    torch.manual_seed(0)
+    pair = batch(1)
+    net = MoleculeNet(5, Shape(64, 3, 4), scale=1.3)
+    objective, optimizer = MoleculeMatching(coupling=RotationOT()), torch.optim.Adam(net.parameters(), 2e-3)
+    many = Pair(*(part.expand(32, -1, -1) for part in (pair.x_0, pair.x_1)), pair.mask.expand(32, -1))
+    losses = []
+    for _ in range(150):
+        loss = objective(net, Pair(noise(many.mask, 5), many.x_1, many.mask)).value
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-20:]) < 0.2 * losses[0]
+    x = sample(net, noise(many.mask, 5), many.mask, steps=20)
+    assert torch.equal(x[..., 3:].argmax(-1), many.x_1[..., 3:].argmax(-1))
+    distance = torch.cdist(x[..., :3], x[..., :3]) - torch.cdist(many.x_1[..., :3], many.x_1[..., :3])
+    assert distance.abs().mean() < 0.25
