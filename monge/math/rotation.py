@@ -1,5 +1,8 @@
 """Optimal rotations between sets of points, and the coupling of a batch by them."""
 
+# torch's own annotations are partial
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from dataclasses import dataclass, replace
 
 import torch

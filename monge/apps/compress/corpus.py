@@ -45,7 +45,7 @@ def corpus(path: Path, tokenizer: Any, length: int) -> Corpus:
         if not len(ids):
             raise ValueError(
                 f"{path}: {len(streams[name])} {name.replace('_', '-')} tokens are less than one sequence of {length}; "
-                "give more text"
+                "give more text or shorter sequences"
             )
     return Corpus(**{name: ids[torch.randperm(len(ids), generator=seeded(0))] for name, ids in cut.items()})
 

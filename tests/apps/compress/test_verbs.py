@@ -201,7 +201,7 @@ def test_before_training_the_flow_is_the_least_squares_map(language_model: Path,
     [
         (["--start", 2, "--end", 2], "layers [2, 2): the model has 3; give 0 <= start < end <= 3"),
         (["--end", 4], "layers [1, 4): the model has 3; give 0 <= start < end <= 3"),
-        (["--length", 100_000], "less than one sequence of 100000; give more text or lower --length"),
+        (["--length", 100_000], "less than one sequence of 100000; give more text or shorter sequences"),
         (["--data", "nothing.txt"], "/nothing.txt: no such file or folder"),
         (["--teacher", "no-model"], "no-model: no complete Hugging Face model here"),
         (["--flow-steps", 0], "flow_steps must be at least 1, got 0"),
