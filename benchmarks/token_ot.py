@@ -282,7 +282,7 @@ def main(*, seconds: float = 90) -> None:
 
     Args:
         seconds: Time limit for each of the two sets of prices, in seconds. The table under load has twice as many rounds as
-        this number.
+            this number.
     """
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # POT warns when it stops early

@@ -17,8 +17,8 @@ from monge.math.types import Pair
 def kabsch(
     x: Float[Tensor, "B N 3"], y: Float[Tensor, "B N 3"], mask: Bool[Tensor, "B N"] | None = None
 ) -> Float[Tensor, "B 3 3"]:
-    """The rotations R that minimise the squared distances of x R^T and y, without reflections. Kabsch 1976; points of the mask
-    count, and the origin stays fixed.
+    """The rotations R that minimise the squared distances of x R^T and y, without reflections. Kabsch 1976. Only
+    points where the mask is True count, and the origin stays fixed.
 
     >>> x = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0]]])
     >>> turn = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -65,7 +65,7 @@ def rotated(x: Float[Tensor, "B N D"], rotation: Float[Tensor, "B 3 3"]) -> Floa
 
 
 def _matched(x_0: Tensor, x_1: Tensor, mask: Tensor | None) -> Tensor:
-    """The source with its existing tokens in the order of the nearest matching to those of the target."""
+    """The source, its existing tokens permuted by the optimal assignment of their positions to those of the target."""
     result = x_0.clone()
     for row in range(len(x_0)):
         tokens = slice(None) if mask is None else mask[row]

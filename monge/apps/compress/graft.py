@@ -1,6 +1,6 @@
 """The flow as a layer of a language model, with keys and values of its own for each evaluation."""
 
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,16 @@ from monge.apps.compress.estimator import Estimator
 from monge.lm.blocks import blocks_of, replace_blocks
 from monge.math.solve import integrate
 
+FlowSolver: TypeAlias = Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3"]
+"""Solvers of a flow between layers: those with a fixed number of evaluations, each of which has its place in the cache."""
+
 
 class FlowLayer(nn.Module):
     """Integrates the estimator's velocity over `steps` steps of `solver`. Wu et al. 2505.14513, alg. 3.
 
     Each evaluation of the velocity has its own keys and values in a cache: the first at the layer's own index, the others
-    after that of the model's last layer. `depth` is the model's number of layers.
+    after that of the model's last layer. `depth` is the model's number of layers. ValueError in a forward pass if `solver` is
+    not a FlowSolver.
     """
 
     def __init__(self, estimator: Estimator, depth: int, *, steps: int = 1, solver: str = "euler") -> None:
@@ -22,6 +26,8 @@ class FlowLayer(nn.Module):
         self.estimator, self.depth, self.steps, self.solver = estimator, depth, steps, solver
 
     def forward(self, hidden_states: Tensor, **context: Any) -> Tensor:
+        if self.solver not in get_args(FlowSolver):
+            raise ValueError(f"solver {self.solver!r}: use one of {', '.join(get_args(FlowSolver))}")
         cache = next(
             (context[name] for name in ("past_key_values", "layer_past") if context.get(name) is not None), None
         )

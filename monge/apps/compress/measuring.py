@@ -19,7 +19,7 @@ from monge.apps.compress.corpus import DOCUMENTATION, corpus, ensure_exists
 from monge.apps.compress.cost import costs_of
 from monge.apps.compress.evaluate import Quality, Student, qualities
 from monge.apps.compress.generation import generation
-from monge.apps.compress.graft import graft
+from monge.apps.compress.graft import FlowSolver, graft
 from monge.apps.compress.pictures import heat_maps
 from monge.apps.compress.recipes import opened_student
 from monge.apps.compress.select import (
@@ -35,7 +35,6 @@ from monge.files import read_json, write_json
 from monge.flags import at_least_one
 from monge.lm.blocks import blocks_of, shared_copy
 from monge.lm.load import causal
-from monge.math.solvers import SolverName
 from monge.runs import reopen
 from monge.training.distributed import device_named
 
@@ -106,7 +105,7 @@ def evaluate(
     limit: int = 32,
     checkpoint: str = "best",
     flow_steps: tuple[int, ...] = (),
-    solvers: tuple[SolverName, ...] = (),
+    solvers: tuple[FlowSolver, ...] = (),
     prompts: int = 8,
     select: Path | None = None,
 ) -> None:

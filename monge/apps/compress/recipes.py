@@ -14,6 +14,7 @@ from monge.apps.compress.affine import AffineMap, Moments
 from monge.apps.compress.corpus import DOCUMENTATION, Corpus, corpus
 from monge.apps.compress.estimator import Estimator, average, estimator_of, randomise
 from monge.apps.compress.evaluate import quality
+from monge.apps.compress.graft import FlowSolver
 from monge.apps.compress.objectives import (
     EndpointError,
     LogitDivergence,
@@ -26,7 +27,7 @@ from monge.apps.compress.states import States
 from monge.apps.compress.teacher import NOTHING, Teacher
 from monge.lm.load import LanguageModel, causal
 from monge.math.solve import integrate
-from monge.math.solvers import SolverName, solver
+from monge.math.solvers import solver
 from monge.math.types import Pair
 from monge.objective.base import Objective, Weighted
 from monge.objective.flow_matching import FlowMatching
@@ -67,7 +68,7 @@ class Compress:
     """Number of steps before the second stage."""
     flow_steps: int = 1
     """Solver steps from the first to the last state, in training (except sfm and meanflow) and at inference."""
-    solver: SolverName = "euler"
+    solver: FlowSolver = "euler"
     """Solver of the flow, in training (except sfm and meanflow) and at inference."""
     match_weight: float = 0.01
     """Weight of the flow matching loss in --method hybrid."""

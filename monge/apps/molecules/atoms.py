@@ -35,11 +35,11 @@ NUMBERS = {one: number for number, one in enumerate(TYPES)}
 
 
 class UnsupportedMolecule(ValueError):
-    """A molecule with an atom that has no type."""
+    """A molecule that cannot be used; the message is the reason."""
 
 
 def types_of(molecule: Chem.Mol) -> list[int]:
-    """The number of the type of each heavy atom, in the order of the atoms. Hydrogens that are atoms count as hydrogens.
+    """The number of the type of each heavy atom, in the order of the atoms. Explicit hydrogens are counted.
 
     A pair of opposite charges on bonded atoms counts as one more bond between them. UnsupportedMolecule for another charge, an
     unpaired electron, or an unknown element or valence.

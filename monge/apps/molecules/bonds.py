@@ -1,6 +1,7 @@
 """Bonds of heavy atoms from their types and positions: neighbours by distance, and orders that fill every valence exactly."""
 
 from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ class Perceived(NamedTuple):
     connected: bool
     """True if bonds connect all atoms."""
     reason: str = ""
-    """"no atoms", "valence", or "structure" for a molecule that RDKit rejects; empty for a molecule."""
+    """"no atoms"; "valence" if no bond orders fill every valence; "structure" if RDKit rejects the molecule; empty if there is
+    a molecule."""
 
 
 def neighbours(elements: Sequence[str], positions: Float[np.ndarray, "N 3"]) -> dict[Edge, float]:
@@ -40,7 +42,7 @@ def neighbours(elements: Sequence[str], positions: Float[np.ndarray, "N 3"]) -> 
 def bond_orders(edges: Mapping[Edge, float], valences: Sequence[int]) -> dict[Edge, int] | None:
     """Orders 1 to 3 of the bonds that add up to the valence of each atom; None if there are none.
 
-    Among the choices at the atom with the fewest, shorter bonds get the higher orders.
+    The search starts at the atom with the fewest candidate bonds and tries the highest order on the shortest of them first.
 
     >>> bond_orders({(0, 1): 1.3, (1, 2): 1.5, (2, 3): 1.3}, [2, 3, 3, 2])
     {(0, 1): 2, (1, 2): 1, (2, 3): 2}
@@ -112,6 +114,40 @@ def perceived(types: Sequence[int], positions: Float[np.ndarray, "N 3"]) -> Perc
         return Perceived(None, connected, "structure")
     Chem.AssignStereochemistryFrom3D(molecule)
     return Perceived(molecule.GetMol(), connected)
+
+
+def most_probable(
+    probability: Float[np.ndarray, "N K"],
+    types: Sequence[int],
+    positions: Float[np.ndarray, "N 3"],
+    *,
+    limit: int = 1000,
+) -> Perceived:
+    """The molecule of the most probable types that form one at these positions, among the `limit` most probable ones.
+
+    Column k of `probability` belongs to the type with number types[k]. If none of them forms a molecule, the result is that of
+    the most probable types.
+    """
+    order = np.argsort(-probability, 1, kind="stable")
+    cost = -np.log(np.take_along_axis(probability, order, 1).clip(1e-12))
+    start: tuple[int, ...] = (0,) * len(probability)
+    waiting: list[tuple[float, tuple[int, ...]]] = [(float(cost[:, 0].sum()), start)]
+    seen: set[tuple[int, ...]] = {start}
+    first: Perceived | None = None
+    for _ in range(limit):
+        if not waiting:
+            break
+        total, ranks = heappop(waiting)
+        result = perceived([types[order[atom, rank]] for atom, rank in enumerate(ranks)], positions)
+        first = first or result
+        if result.molecule is not None:
+            return result
+        for atom, rank in enumerate(ranks):
+            following = (*ranks[:atom], rank + 1, *ranks[atom + 1 :])
+            if rank + 1 < len(types) and following not in seen:
+                seen.add(following)
+                heappush(waiting, (total + float(cost[atom, rank + 1] - cost[atom, rank]), following))
+    return first or Perceived(None, False, "no atoms")
 
 
 def _connected(count: int, edges: Mapping[Edge, float]) -> bool:

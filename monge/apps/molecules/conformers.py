@@ -1,4 +1,4 @@
-"""Conformers of molecules: positions of the heavy atoms in the order of their SMILES."""
+"""Conformers of molecules: types and positions of the heavy atoms in the order of the canonical SMILES."""
 
 from dataclasses import dataclass
 
@@ -62,8 +62,9 @@ def with_conformer(name: str, smiles: str, *, max_atoms: int, seed: int = 0) -> 
 
 
 def of_structure(name: str, full: Chem.Mol) -> Molecule:
-    """A molecule from one with a conformer; the heavy atoms keep their order, and hydrogens that are atoms are counted."""
-    heavy = [atom.GetIdx() for atom in full.GetAtoms() if atom.GetAtomicNum() > 1]
-    positions = full.GetConformer().GetPositions()[heavy].astype(np.float32)
-    smiles = Chem.MolToSmiles(Chem.RemoveHs(full))
-    return Molecule(name, smiles, np.array(types_of(full)), positions - positions.mean(0))
+    """The Molecule of an RDKit molecule with a conformer."""
+    plain = Chem.RemoveAllHs(full)
+    smiles = Chem.MolToSmiles(plain)
+    order = list(plain.GetPropsAsDict(includePrivate=True, includeComputed=True)["_smilesAtomOutputOrder"])
+    positions = plain.GetConformer().GetPositions()[order].astype(np.float32)
+    return Molecule(name, smiles, np.array(types_of(plain))[order], positions - positions.mean(0))

@@ -49,7 +49,7 @@ class Molecules:
             return pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
-                f"{self.directory}: no prepared molecules here ({error}); run `monge molecules prepare`"
+                f"{self.directory}: no prepared molecules here ({error}); write them with monge.apps.molecules.dataset.prepare"
             ) from error
 
     @cached_property
@@ -75,6 +75,8 @@ def distinct(
     seen: set[str] = set()
     for record in records:
         try:
+            if not record.smiles and record.molecule is None:
+                raise UnsupportedMolecule("not readable")
             smiles = record.smiles if record.molecule is None else Chem.MolToSmiles(Chem.RemoveHs(record.molecule))
             molecule = structure(smiles, max_atoms=max_atoms)
             if molecule.GetNumAtoms() < min_atoms:

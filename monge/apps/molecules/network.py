@@ -29,7 +29,7 @@ class Shape:
     """How atoms move: by weighted differences of positions in each block (equivariant), or by a linear map of the hidden state
     of a transformer that reads the coordinates (plain)."""
     order: bool = True
-    """Let the network see the position of each atom in the SMILES."""
+    """Let the network see the index of each atom in the canonical SMILES."""
 
 
 class Radial(nn.Module):
@@ -109,7 +109,7 @@ class MoleculeNet(nn.Module):
     ) -> Float[Tensor, "B N D"]:
         """The prediction of x_1, with logits in the place of the types."""
         if cond is None or "mask" not in cond:
-            raise ValueError('MoleculeNet: cond lacks "mask", which atoms exist')
+            raise ValueError('MoleculeNet: cond lacks "mask"; give a (B, N) mask that is True for the atoms that exist')
         mask, previous = cond["mask"], cond.get("previous")
         previous = torch.zeros_like(x_t) if previous is None else previous
         x, types = x_t.split([3, self.types], -1)
@@ -137,7 +137,7 @@ class MoleculeNet(nn.Module):
         return torch.cat([x, self.logits(h)], -1) * mask[..., None]
 
     def _steps(self, number: Tensor) -> Tensor:
-        """One-hot differences of the positions in the SMILES, clipped to -8..8: (1, N, N, 17)."""
+        """One-hot differences of the indices of the atoms, clipped to -8..8: (1, N, N, 17)."""
         return nn.functional.one_hot((number[:, None] - number).clamp(-8, 8) + 8, 17)[None].to(self.logits.weight.dtype)
 
 

@@ -1,4 +1,4 @@
-"""The loss of a molecular flow, and sampling from it: positions and types flow together, and the network predicts both ends."""
+"""The loss of a molecular flow, and sampling from it: positions and types flow together, and the network predicts x_1."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ class MoleculeMatching(Objective):
 def sample(
     model: Any, x_0: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"], *, steps: int, cond: Condition | None = None
 ) -> Float[Tensor, "B N D"]:
-    """Positions and probabilities of the types at t = 1, by Euler steps from x_0, each of which sees the prediction before."""
+    """Positions and probabilities of the types at t = 1, by Euler steps from x_0, each conditioned on the last prediction."""
     x, previous = x_0, torch.zeros_like(x_0)
     grid = torch.linspace(0, 1, steps + 1, device=x.device)
     for t, end in zip(grid[:-1], grid[1:], strict=True):

@@ -69,7 +69,7 @@ def _table(path: Path) -> Iterator[Record]:
     table: Any = csv.read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
     column = next((name for name in COLUMNS if name in table.column_names), None)
     if column is None:
-        raise ValueError(f"{path}: no column of SMILES; name one {COLUMNS[0]}")
+        raise ValueError(f"{path}: no column of SMILES; rename the column that holds them to '{COLUMNS[0]}'")
     ids = next((table[name].to_pylist() for name in IDS if name in table.column_names), range(len(table)))
     for key, smiles in zip(ids, table[column].to_pylist(), strict=True):
         yield Record(str(key), smiles or "")
@@ -102,7 +102,7 @@ def small() -> Iterator[Record]:
 
 
 def _without_ends(fragment: str) -> str:
-    """The SMILES of a fragment with hydrogens in place of the atoms that mark where it was cut."""
+    """The SMILES of a fragment with hydrogens in place of the dummy atoms at its attachment points."""
     molecule = Chem.RWMol(Chem.MolFromSmiles(fragment))
     for atom in molecule.GetAtoms():
         if atom.GetAtomicNum() == 0:
@@ -125,4 +125,5 @@ SETS: dict[str, Callable[[], Iterator[Record]]] = {
     "moses-test": lambda: moses("test"),
     "moses-scaffolds": lambda: moses("test_scaffolds"),
 }
-"""Sets that ship in packages: RDKit's NCI molecules, MOSES with its test splits, and small molecules of both."""
+"""Sets that ship in packages: RDKit's NCI molecules, MOSES with its test splits, and the NCI molecules with
+fragments of MOSES (small)."""

@@ -69,7 +69,8 @@ def packed(examples: Sequence[Example], length: int, *, seed: int = 0) -> list[t
 
 
 def batch_of(rows: Sequence[Sequence[Example]], length: int, pad: int) -> Tokens:
-    """One sequence for each row of examples. Only completions have weight, the example's; padding is a text of its own."""
+    """One sequence for each row of examples. Tokens of a completion have the weight of its example, all others 0. Padding is a
+    text of its own."""
     ids = torch.full((len(rows), length), pad)
     weight, segment = torch.zeros(len(rows), length), torch.full((len(rows), length), -1)
     for k, row in enumerate(rows):

@@ -177,7 +177,7 @@ def _search(
     if "server" in config.policies:  # an unusable server ends the run before it starts
         Completions(replace(config.server, breaker_failures=1, cache_file=None))([State((Goal("True"),))], 1)
     toolchain = config.toolchain()
-    fleets()  # reports an unusable cluster before anything is written
+    fleets()  # fails here if Ray is not installed, before anything is written
     if "probes" in config.policies:
         with LeanServer(toolchain, entries[0].theorem.imports) as server:
             tactics = tuple(known(server, config.tactics))

@@ -4,7 +4,7 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from monge.apps.compress.affine import AffineMap, Moments, least_squares
 from monge.apps.compress.estimator import estimator_of, randomise
-from monge.apps.compress.graft import graft
+from monge.apps.compress.graft import FlowSolver, graft
 from monge.lm.blocks import blocks_of, replace_blocks
 from monge.lm.hidden import hidden_at
 
@@ -113,6 +113,21 @@ def test_logits_with_a_cache_equal_those_without(family: str, steps: int, solver
     assert_close(torch.cat(parts, 1), expected, rtol=0, atol=1e-4)
     evaluations = steps * (2 if solver == "midpoint" else 1)
     assert len(cache.layers) == 4 - 1 + evaluations
+
+
+@pytest.mark.parametrize("solver", get_args(FlowSolver))
+@torch.no_grad()
+def test_every_solver_has_its_own_keys_and_values_per_evaluation(solver: str) -> None:
+    model = student("llama", steps=3, solver=solver)
+    first = model(input_ids=IDS[:, :5], use_cache=True)
+    second = model(input_ids=IDS[:, 5:], past_key_values=first.past_key_values, use_cache=True)
+    assert_close(torch.cat([first.logits, second.logits], 1), model(input_ids=IDS).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["dopri5", "dpm2m", "x"])
+def test_a_solver_without_a_fixed_number_of_evaluations_is_an_error(solver: str) -> None:
+    with pytest.raises(ValueError, match=f"solver '{solver}': use one of euler, midpoint"):
+        student("llama", solver=solver)(input_ids=IDS)
 
 
 @pytest.mark.parametrize("options", [{"layers": []}, {"layers": [1, 2, 3]}, {"affine": False}], ids=str)

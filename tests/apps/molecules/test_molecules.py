@@ -12,7 +12,7 @@ pytest.importorskip("rdkit")
 from rdkit import Chem
 
 from monge.apps.molecules.atoms import TYPES, UnsupportedMolecule, types_of
-from monge.apps.molecules.bonds import bond_orders, perceived
+from monge.apps.molecules.bonds import bond_orders, most_probable, perceived
 from monge.apps.molecules.conformers import Molecule, structure, with_conformer
 from monge.apps.molecules.dataset import Molecules, prepare, recovered
 from monge.apps.molecules.network import MoleculeNet, Shape
@@ -51,7 +51,6 @@ def test_a_type_counts_hydrogens_and_names_an_unusual_valence():
     ("smiles", "reason"),
     [
         ("nonsense", "not a valid SMILES"),
-        ("", "no atoms"),
         ("C[N+](C)(C)C", "a charge of +1 on N"),
         ("CBr", "element Br"),
         ("C[CH2]", "an unpaired electron on C"),
@@ -203,3 +202,19 @@ def test_the_loss_falls_and_a_single_molecule_is_learned():
     assert torch.equal(x[..., 3:].argmax(-1), many.x_1[..., 3:].argmax(-1))
     distance = torch.cdist(x[..., :3], x[..., :3]) - torch.cdist(many.x_1[..., :3], many.x_1[..., :3])
     assert distance.abs().mean() < 0.25
+
+
+def test_the_most_probable_types_that_form_a_molecule_are_found():
+    numbers = [k for k, one in enumerate(TYPES) if str(one) in ("C", "CH2", "CH3", "O", "OH")]
+    molecule = with_conformer("x", "CC=O", max_atoms=12)
+    right = [numbers.index(k) if k in numbers else -1 for k in molecule.types]
+    assert str(TYPES[molecule.types[1]]) == "CH"  # not among the types, so only another molecule is possible
+    probability = np.full((3, len(numbers)), 0.01)
+    probability[[0, 2], [right[0], right[2]]] = 0.9
+    probability[2, numbers.index(next(k for k, one in enumerate(TYPES) if str(one) == "OH"))] = 0.05
+    probability[1, numbers.index(next(k for k, one in enumerate(TYPES) if str(one) == "CH2"))] = 0.5
+    assert perceived([numbers[k] for k in probability.argmax(1)], molecule.positions).reason == "valence"
+    result = most_probable(probability, numbers, molecule.positions)
+    assert result.molecule is not None
+    assert Chem.MolToSmiles(result.molecule) == "CCO"
+    assert most_probable(probability, numbers, molecule.positions, limit=1).reason == "valence"
