@@ -1,0 +1,213 @@
+"""The recipe of a molecular flow: a prepared set of molecules, a network, and the loss."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from tyro.conf import OmitArgPrefixes
+
+from monge.apps.molecules.bonds import Perceived, most_probable
+from monge.apps.molecules.conformers import Molecule
+from monge.apps.molecules.dataset import Molecules
+from monge.apps.molecules.network import MoleculeNet, Shape
+from monge.apps.molecules.objective import MoleculeMatching, noise, sample
+from monge.math.coupling import Coupling, identity
+from monge.math.random import seeded
+from monge.math.rotation import RotationOT, rotated
+from monge.math.times import Times
+from monge.math.types import Pair
+from monge.run import fingerprint
+from monge.runs import Opened
+from monge.training.batches import shuffled
+from monge.training.config import TrainConfig, check_at_least
+from monge.training.loop import Run
+
+COUPLINGS: dict[str, Coupling] = {
+    "independent": identity,
+    "rotation": RotationOT(),
+    "permutation": RotationOT(permute=True),
+}
+
+
+def late(u: Tensor) -> Tensor:
+    """The square root: t has the density 2 t, so more draws are near the data, where bond lengths are decided."""
+    return u.sqrt()
+
+
+@dataclass(frozen=True)
+class Molecular:
+    """A flow from noise to molecules. ValueError if a setting is out of range."""
+
+    app: ClassVar[str] = "molecules"
+    relocatable: ClassVar[frozenset[str]] = frozenset({"data"})
+
+    data: str = "runs/molecules"
+    """Directory of `monge molecules prepare`."""
+    max_atoms: int = 12
+    """Maximum number of heavy atoms of a molecule in training."""
+    width: int = 128
+    """Number of hidden channels per atom."""
+    depth: int = 5
+    """Number of blocks."""
+    heads: int = 8
+    """Number of attention heads."""
+    moves: Literal["equivariant", "plain"] = "equivariant"
+    """Network: one whose atoms move by weighted differences of positions (equivariant), or a transformer that reads the
+    coordinates (plain), for large data sets and GPUs."""
+    order: bool = True
+    """Let the network see the index of each atom in the canonical SMILES."""
+    coupling: Literal["independent", "rotation", "permutation"] = "rotation"
+    """Coupling of noise and data: independent, targets rotated onto the noise (rotation), or rotated and with the noise atoms
+    permuted (permutation), for networks without the order."""
+    types_weight: float = 1.0
+    """Weight of the cross-entropy of the types; that of the positions' squared error is at most 25."""
+    batch_size: int = 64
+    """Number of molecules per batch."""
+    sampling_steps: int = 50
+    """Number of Euler steps of the samples in evaluations."""
+    eval_samples: int = 128
+    """Number of molecules to sample in each evaluation."""
+    train: OmitArgPrefixes[TrainConfig] = field(
+        default_factory=lambda: TrainConfig(
+            steps=2000, lr=1e-3, warmup_steps=50, save_every=500, threads=0, weight_decay=0.01
+        )
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", str(Path(self.data).resolve()))
+        check_at_least(self, max_atoms=1, width=1, depth=1, heads=1, batch_size=1, sampling_steps=1, eval_samples=1)
+        if self.width % self.heads or self.width % 2:
+            raise ValueError(f"width {self.width} must be even and divide into {self.heads} heads")
+        if not self.types_weight >= 0:
+            raise ValueError(f"types_weight must not be negative, got {self.types_weight}")
+        if self.coupling == "permutation" and self.order:
+            raise ValueError("--coupling permutation needs --no-order: it changes the order of the atoms")
+
+    def build(self) -> Run[Pair]:
+        """Read the molecules and assemble the run."""
+        data = self.encoded()
+
+        def batches(number: int) -> Pair:
+            rows = shuffled(number, self.batch_size, len(data.x), self.train.seed)
+            generator = seeded(self.train.seed, 1, number)
+            x, mask = data.batch(rows)
+            q, _ = torch.linalg.qr(torch.randn(len(rows), 3, 3, generator=generator))
+            x_1 = rotated(x, q * torch.linalg.det(q)[:, None, None])
+            return Pair(noise(mask, len(data.types), generator=generator), x_1, mask)
+
+        held_out = self.encoded("validation")
+        objective = MoleculeMatching(
+            coupling=COUPLINGS[self.coupling], times=Times(late, stratified=True), types=self.types_weight
+        )
+
+        @torch.no_grad()
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            generator = torch.Generator().manual_seed(0)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                losses = [
+                    float(objective(model, Pair(noise(mask, len(data.types), generator=generator), x, mask)).value)
+                    for x, mask in (held_out.batch(rows) for rows in torch.arange(len(held_out.x)).split(64))
+                ]
+            results = self.sampled(model, data, self.eval_samples, seed=1)
+            valid = sum(one.connected and one.molecule is not None for one in results) / len(results)
+            connected = sum(one.connected for one in results) / len(results)
+            return {"held-out loss": float(np.mean(losses)), "valid": valid, "connected": connected}
+
+        constants = {
+            "types": torch.tensor(data.types),
+            "scale": torch.tensor(data.scale),
+            "sizes": data.mask.sum(1).bincount(),
+            "molecules": fingerprint(data.x),
+        }
+        network = self.network(len(data.types), data.scale)
+        return Run(network, objective, batches, self.train, evaluate, constants)
+
+    def network(self, types: int, scale: float) -> MoleculeNet:
+        """The network, with weights drawn from torch's global generator."""
+        return MoleculeNet(types, Shape(self.width, self.depth, self.heads, self.moves, self.order), scale=scale)
+
+    def encoded(self, split: str = "train") -> "Encoded":
+        """The molecules of a split as tensors. The types and the scale are those of the training split."""
+        molecules = Molecules(Path(self.data))
+        training = [one for one in molecules.split("train") if len(one.types) <= self.max_atoms]
+        chosen = (
+            training
+            if split == "train"
+            else [one for one in molecules.split(split) if len(one.types) <= self.max_atoms]
+        )
+        if not training or not chosen:
+            raise ValueError(f"{self.data}: no molecules of at most {self.max_atoms} heavy atoms in split {split}")
+        types = sorted({int(number) for one in training for number in one.types})
+        scale = float(np.sqrt(np.mean(np.concatenate([one.positions.ravel() for one in training]) ** 2)))
+        return Encoded.of([one for one in chosen if set(one.types.tolist()) <= set(types)], types, scale)
+
+    def sampled(self, model: nn.Module, data: "Encoded", count: int, *, seed: int) -> list[Perceived]:
+        """New molecules, with sizes drawn from the training data."""
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randint(len(data.x), (count,), generator=generator)
+        mask = data.mask[rows]
+        return generated(
+            model, mask, data.types, data.scale, steps=self.sampling_steps, generator=generator, size=self.batch_size
+        )
+
+
+class Encoded(NamedTuple):
+    """Molecules as tensors: scaled positions and one-hot types, padded to the largest."""
+
+    x: Float[Tensor, "n N D"]
+    mask: Bool[Tensor, "n N"]
+    types: list[int]
+    """Number of the type of each type column."""
+    scale: float
+    """Angstroms per unit of length."""
+
+    @staticmethod
+    def of(molecules: list[Molecule], types: list[int], scale: float) -> "Encoded":
+        """The tensors of molecules with these types."""
+        longest = max(len(one.types) for one in molecules)
+        x = torch.zeros(len(molecules), longest, 3 + len(types))
+        mask = torch.zeros(len(molecules), longest, dtype=torch.bool)
+        column = {number: 3 + k for k, number in enumerate(types)}
+        for row, one in enumerate(molecules):
+            count = len(one.types)
+            mask[row, :count] = True
+            x[row, :count, :3] = torch.from_numpy(one.positions) / scale
+            x[row, range(count), [column[int(number)] for number in one.types]] = 1.0
+        return Encoded(x, mask, types, scale)
+
+    def batch(self, rows: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"]]:
+        """The rows, padded to the largest of them."""
+        mask = self.mask[rows]
+        longest = int(mask.sum(1).max())
+        return self.x[rows, :longest], mask[:, :longest]
+
+
+def generated(
+    model: nn.Module,
+    mask: Bool[Tensor, "n N"],
+    types: list[int],
+    scale: float,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    size: int,
+) -> list[Perceived]:
+    """A molecule, or the reason why there is none, for each row of the mask."""
+    x_0 = noise(mask, len(types), generator=generator)
+    parts = zip(x_0.split(size), mask.split(size), strict=True)
+    x = torch.cat([sample(model, part, existing, steps=steps) for part, existing in parts]).double().numpy()
+    counts = mask.sum(1).tolist()
+    return [most_probable(row[:n, 3:], types, scale * row[:n, :3]) for row, n in zip(x, counts, strict=True)]
+
+
+def opened(run: Opened, *, which: str = "best") -> tuple[Molecular, nn.Module, list[int], float, Int[Tensor, "S"]]:
+    """(recipe, network, types, scale, number of training molecules by size) of a trained run."""
+    recipe = run.rebuilt(Molecular)
+    types, scale = run.constants["types"].tolist(), float(run.constants["scale"])
+    network = run.weights(recipe.network(len(types), scale), which=which)
+    return recipe, network, types, scale, run.constants["sizes"]
