@@ -10,7 +10,8 @@ from monge.lm.blocks import blocks_of, replace_blocks
 from monge.math.solve import integrate
 
 FlowSolver: TypeAlias = Literal["euler", "midpoint", "heun", "rk4", "ab2", "ab3"]
-"""Solvers of a flow between layers: those with a fixed number of evaluations, each of which has its place in the cache."""
+"""Solvers of a flow between layers: those that need no path and have a fixed number of evaluations, each of which has its
+place in the cache."""
 
 
 class FlowLayer(nn.Module):

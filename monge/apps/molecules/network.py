@@ -84,7 +84,7 @@ class MoleculeBlock(nn.Module):
 
 
 class MoleculeNet(nn.Module):
-    """Predicts (x_1, logits of the types) from (x_t, t): positions (B, N, 3) followed by type entries (B, N, K).
+    """Predicts x_1 from (x_t, t). A state is (B, N, 3 + K): positions, then K type entries; in the output these are logits.
 
     `cond` holds the mask (B, N) and, for self-conditioning, an earlier prediction `previous` of x_1, of the shape of x_t, whose
     types are probabilities. Positions are in units of `scale` angstroms. ValueError without a mask.
