@@ -69,13 +69,14 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 EVERY = 30.0
-"""Seconds between plain progress lines if the output is not a terminal."""
+"""Minimum number of seconds between plain progress lines."""
 
 
 class Log:
     """Progress on the terminal, metrics.jsonl and, if requested, TensorBoard's event files. Only rank zero creates one.
 
-    If the output is a file or a pipe, progress is a plain line at the first record, every 30 s, and at the end.
+    If the output is a file or a pipe, progress is a plain line for the first record, for the last, and for others at least 30 s
+    after the line before.
     """
 
     def __init__(self, directory: Path, *, step: int, steps: int, title: str, tensorboard: bool = False) -> None:

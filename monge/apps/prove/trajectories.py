@@ -56,7 +56,7 @@ SCHEMA = pa.schema(
 * wall_seconds: wall-clock time of the step; lean_seconds: the part of it that Lean reports for the tactic
 """
 PART_THEOREMS, PART_SECONDS = 256, 60.0
-"""Number of theorems, and of seconds, after which a part is closed."""
+"""Number of theorems, and age in seconds, at which a part is closed when a theorem finishes."""
 
 
 @dataclass(frozen=True)
