@@ -40,7 +40,7 @@ def rounded(x: np.ndarray) -> Rounded:
 
 
 def too_close(x_1: np.ndarray, low_0: Rounded, low_1: Rounded) -> bool:
-    """Return True if the bfloat16 products with a typical source do not separate more than 1/16 of sampled pairs of targets."""
+    """Return True if more than 1/16 of sampled pairs of targets are too close for bfloat16 products to separate."""
     return _fraction_close(x_1, low_0.norm.mean(), low_0.error.mean(), low_1.norm.max(), low_1.error.max()) > 1 / 16
 
 

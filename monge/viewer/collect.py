@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,6 @@ def _search(path: Path, updated: float) -> RunInfo:
 
     stored, finished = read_json(path / "settings.json", "search", "theorems"), results(path)
     proved = [result.proved for result in finished]
-    searched = range(1, len(proved) + 1)
     rows = [
         [
             result.name,
@@ -143,7 +143,7 @@ def _search(path: Path, updated: float) -> RunInfo:
         settings=flatten_settings(
             {name: value for name, value in stored.items() if name not in ("theorems", "tactics")}
         ),
-        curves={"proved": [(n, float(sum(proved[:n]))) for n in searched]},
+        curves={"proved": _thinned([(n, float(total)) for n, total in enumerate(accumulate(proved), 1)])},
         tables=[Table("theorems", ["name", "statement", "proof or reason", "states", "seconds"], rows)] if rows else [],
         pages=_pages(path),
     )
