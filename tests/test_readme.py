@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from monge.apps.translate.metamath import INSTALLED
-from monge.cli import main
+from monge.cli import APPS, main
 from monge.lm.load import PACKAGED
 
 ROOT = Path(__file__).parent.parent
@@ -47,8 +47,8 @@ OUTPUTS = {
 
 
 def test_each_application_has_a_command():
-    apps = {path.name for path in (ROOT / "monge/apps").iterdir() if path.is_dir()} - {"__pycache__"}
-    assert {words[1] for words in COMMANDS} == apps
+    assert {words[1] for words in COMMANDS} == set(APPS)
+    assert set(APPS) == {path.parent.name for path in (ROOT / "monge/apps").glob("*/cli.py")}
 
 
 @pytest.mark.slow

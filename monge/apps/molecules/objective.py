@@ -22,7 +22,7 @@ class MoleculeMatching(Objective):
     """Squared error of the predicted positions plus `types` times the cross-entropy of the predicted types.
 
     The weight of the positions is min(1 / (1 - t)^2, `largest`): that of the velocity's error, up to a limit. In half of the
-    batches the network sees its own first prediction (Chen et al. 2208.04202, sec. 3.2), without a gradient.
+    batches the network sees its own first prediction (self-conditioning, Chen et al. 2208.04202), without a gradient.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ class Molecular:
     relocatable: ClassVar[frozenset[str]] = frozenset({"data"})
 
     data: str = "runs/molecules"
-    """Directory of `monge molecules prepare`."""
+    """Directory of a prepared set, written by `monge.apps.molecules.dataset.prepare`."""
     max_atoms: int = 12
     """Maximum number of heavy atoms of a molecule in training."""
     width: int = 128

@@ -46,7 +46,7 @@ class Iteration:
     theorems: Path = DATA
     """A .lean file, a folder of them, or a .jsonl file, with theorems for training and for testing."""
     rounds: int = 3
-    """Number of rounds; the first searches with the template alone."""
+    """Number of rounds; the first one searches the training theorems with the template alone."""
     limit: int | None = None
     """Maximum number of theorems of each split; None for all."""
     written: bool = True

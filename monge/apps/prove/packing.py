@@ -70,7 +70,7 @@ def packed(examples: Sequence[Example], length: int, *, seed: int = 0) -> list[t
 
 def batch_of(rows: Sequence[Sequence[Example]], length: int, pad: int) -> Tokens:
     """One sequence for each row of examples. Tokens of a completion have the weight of its example, all others 0. Padding is a
-    text of its own."""
+    segment of its own, as is each example."""
     ids = torch.full((len(rows), length), pad)
     weight, segment = torch.zeros(len(rows), length), torch.full((len(rows), length), -1)
     for k, row in enumerate(rows):
