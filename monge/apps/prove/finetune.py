@@ -89,7 +89,8 @@ class FineTune:
     energy_batch: int = 8
     """Number of positive states in this loss per batch, with three negative ones each."""
     probe_states: int = 0
-    """Number of states on and off the paths of held-out proofs, whose embeddings each evaluation compares (separation)."""
+    """Maximum number of states on the paths of held-out proofs, and of states off them, whose embeddings each evaluation
+    compares (separation); 0 for none."""
     dtype: Dtype = "float32"
     """Dtype of the base's weights; half precision needs LoRA, whose own weights stay in float32."""
     quantize: bool = False

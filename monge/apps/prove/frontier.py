@@ -86,7 +86,7 @@ class Puct:
     the prior of the child's tactic, a softmax of log p / T over its siblings. Q is the mean, over the n expansions
     at or below the child, of the largest exp(score) (at most 1) among the new states of each; an expansion without
     new states counts as 0. At n = 0, Q is the child's own exp(score). N is the number of expansions at or below its parent,
-    and c the exploration weight. A state is closed when nothing is left to expand below it.
+    and c the exploration weight. The descent skips closed states: those with nothing left to expand at or below them.
     """
 
     def __init__(self, settings: Search) -> None:
