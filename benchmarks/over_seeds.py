@@ -1,16 +1,19 @@
 """Means over seeds with their intervals."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from scipy.stats import t as student
 
 
 def interval(values: Sequence[float]) -> dict[str, object]:
-    """The mean, the half-width of its 95 % interval (Student's t; nan for a single value), and the values."""
+    """The mean, the half-width of its 95 % interval (Student's t; nan for a single value), and the values.
+
+    Mean and half-width are nan if a value is nan.
+    """
     n = len(values)
-    half = float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5 if n > 1 else float("nan")
-    return {"mean": statistics.mean(values), "half": half, "values": list(values)}
+    half = float(student.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / n**0.5 if n > 1 else float("nan")
+    return {"mean": float(np.mean(values)), "half": half, "values": list(values)}
 
 
 def shown(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:

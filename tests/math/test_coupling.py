@@ -53,10 +53,9 @@ def test_exact_coupling_keeps_every_row_once_and_labels_with_their_targets(draw,
 def test_no_swap_of_two_targets_shortens_an_exact_coupling(draw, seed):
     coupled = MinibatchOT()(labelled(draw, seed, 20))
     inner = coupled.x_0 @ coupled.x_1.T
-    aux_scale = (
-        inner + inner.T - inner.diagonal()[:, None] - inner.diagonal()[None, :]
-    )  # of swapping i's and j's targets
-    assert aux_scale.max() <= 1e-12
+    # the gain from swapping the targets of i and j
+    gain = inner + inner.T - inner.diagonal()[:, None] - inner.diagonal()[None, :]
+    assert gain.max() <= 1e-12
 
 
 @drawn(seed=seeds)
