@@ -71,7 +71,7 @@ class Moments:
         cross = (xd - torch.outer(x, d)) / scale[:, None]
         if ridge:
             solution = torch.linalg.solve(correlation, cross)
-        else:  # fewer tokens than dimensions leave the problem undetermined; CUDA has no driver for this case
+        else:  # with fewer tokens than dimensions the problem is underdetermined; CUDA has no driver for it
             solution = torch.linalg.lstsq(correlation.cpu(), cross.cpu(), driver="gelsd").solution.to(cross.device)
         matrix = (solution / scale[:, None]).mT
         return AffineMap(matrix.float(), (d - matrix @ x).float())
