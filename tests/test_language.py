@@ -69,6 +69,14 @@ def test_a_docstring_opens_with_a_noun_or_a_verb(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and (text := ast.get_docstring(node)):
             assert text.split()[0].strip(",.:;").lower() not in RELATIVE, text
+        if isinstance(node, ast.ClassDef | ast.Module):  # docstrings of fields and constants
+            for one in node.body:
+                if (
+                    isinstance(one, ast.Expr)
+                    and isinstance(one.value, ast.Constant)
+                    and isinstance(one.value.value, str)
+                ):
+                    assert one.value.value.split()[0].strip(",.:;").lower() not in RELATIVE, one.value.value
 
 
 def documented(kind: type) -> set[str]:

@@ -26,8 +26,8 @@ class Shape:
     heads: int = 8
     """Number of attention heads."""
     moves: Literal["equivariant", "plain"] = "equivariant"
-    """How atoms move: by weighted differences of positions in each block (equivariant), or by a linear map of the hidden state
-    of a transformer that reads the coordinates (plain)."""
+    """Movement of atoms: by weighted differences of positions in each block (equivariant), or by a linear map of the
+    hidden state of a transformer that reads the coordinates (plain)."""
     order: bool = True
     """Let the network see the index of each atom in the canonical SMILES."""
 
