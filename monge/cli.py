@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn, TypeGuard
 
-APPS = ("generate", "translate", "compress", "prove")
+APPS = ("generate", "translate", "compress", "prove", "molecules")
 TOOLS = {"runs": "viewer.cli", "view": "viewer.cli", "completion": "completion"}
 """Commands for all applications, with the modules whose VERBS hold them."""
 

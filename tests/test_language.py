@@ -12,6 +12,7 @@ import torch
 from monge.apps.compress.recipes import Compress
 from monge.apps.generate.options import DeviceOptions
 from monge.apps.generate.recipes import Generate, Reflow
+from monge.apps.molecules.recipes import Molecular
 from monge.apps.prove.config import Local, SearchConfig
 from monge.apps.prove.dpo import Prefer
 from monge.apps.prove.energy import StateEnergy
@@ -40,7 +41,7 @@ RELATIVE = {"what", "who", "whom", "whose", "whether", "how", "where", "which", 
 SETTINGS = [
     *(Generate, Reflow, Translate, Compress, Pretrain, TrainConfig, FieldShape, Prices, BlockShape, DiTShape),
     *(Search, SearchConfig, Budget, Limits, Endpoint, Local, Sampling),
-    *(FineTune, Prefer, StateEnergy, Iteration, DeviceOptions),
+    *(FineTune, Prefer, StateEnergy, Iteration, DeviceOptions, Molecular),
 ]
 
 

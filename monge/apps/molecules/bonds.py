@@ -1,13 +1,15 @@
 """Bonds of heavy atoms from their types and positions: neighbours by distance, and orders that fill every valence exactly."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from rdkit import Chem
 from rdkit.Geometry import Point3D
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from monge.apps.molecules.atoms import TYPES
 
@@ -20,8 +22,12 @@ Edge = tuple[int, int]
 
 
 class Perceived(NamedTuple):
-    """The molecule that atoms form, or the reason why they form none."""
+    """Atoms, and the molecule that they form or the reason why they form none."""
 
+    types: tuple[int, ...]
+    """Number of the type of each atom."""
+    positions: Float[np.ndarray, "N 3"]
+    """Positions in angstroms."""
     molecule: Chem.Mol | None
     """The molecule with its conformer and implicit hydrogens."""
     connected: bool
@@ -29,6 +35,17 @@ class Perceived(NamedTuple):
     reason: str = ""
     """"no atoms"; "valence" if no bond orders fill every valence; "structure" if RDKit rejects the molecule; empty if there is
     a molecule."""
+
+    @property
+    def valid(self) -> bool:
+        """True for a connected molecule in which bond orders fill every valence."""
+        return self.connected and self.molecule is not None
+
+    def stable_atoms(self) -> int:
+        """The largest number of atoms whose valence is filled at once by any orders of the bonds."""
+        if self.molecule is not None or not self.types:
+            return len(self.types)
+        return most_filled(*_graph(self.types, self.positions))
 
 
 def neighbours(elements: Sequence[str], positions: Float[np.ndarray, "N 3"]) -> dict[Edge, float]:
@@ -88,32 +105,60 @@ def _fill(extra: list[int], free: dict[Edge, float], orders: dict[Edge, int]) ->
     return False
 
 
-def perceived(types: Sequence[int], positions: Float[np.ndarray, "N 3"]) -> Perceived:
-    """The molecule of atoms with these types (numbers in TYPES) and positions in angstroms."""
-    if not len(types):
-        return Perceived(None, False, "no atoms")
+def most_filled(edges: Mapping[Edge, float], valences: Sequence[int]) -> int:
+    """The largest number of atoms whose valence is the sum of the orders 1 to 3 of its bonds, by integer programming.
+
+    >>> most_filled({(0, 1): 1.3, (1, 2): 1.5}, [2, 3, 3])
+    2
+    """
+    bonds, atoms = len(edges), len(valences)
+    incident = np.zeros((atoms, bonds))
+    for column, edge in enumerate(edges):
+        incident[list(edge), column] = 1
+    slack = np.diag(3 * incident.sum(1) + np.array(valences))  # an atom that is not filled may have any sum
+    sums: Any = np.array(valences)
+    upper = LinearConstraint(np.hstack([incident, -slack]), ub=sums)
+    lower = LinearConstraint(np.hstack([incident, slack]), lb=sums)
+    ones, zeros = np.ones(bonds), np.zeros(atoms)
+    bounds: Any = Bounds(np.concatenate([ones, zeros]), np.concatenate([3 * ones, zeros + 1]))  # pyright: ignore[reportArgumentType]
+    cost = np.concatenate([0 * ones, zeros + 1])
+    whole = np.ones(bonds + atoms)
+    return atoms - round(milp(cost, constraints=[upper, lower], bounds=bounds, integrality=whole).fun)
+
+
+def _graph(types: Sequence[int], positions: Float[np.ndarray, "N 3"]) -> tuple[dict[Edge, float], list[int]]:
+    """The bonds with their lengths, and the valence of each atom without its hydrogens."""
     atoms = [TYPES[number] for number in types]
     edges = neighbours([atom.element for atom in atoms], positions)
-    connected = _connected(len(atoms), edges)
-    orders = bond_orders(edges, [atom.valence - atom.hydrogens for atom in atoms])
+    return edges, [atom.valence - atom.hydrogens for atom in atoms]
+
+
+def perceived(types: Sequence[int], positions: Float[np.ndarray, "N 3"]) -> Perceived:
+    """The molecule of atoms with these types (numbers in TYPES) and positions in angstroms."""
+    result = partial(Perceived, tuple(map(int, types)), positions)
+    if not len(types):
+        return result(None, False, "no atoms")
+    edges, valences = _graph(types, positions)
+    connected = _connected(len(types), edges)
+    orders = bond_orders(edges, valences)
     if orders is None:
-        return Perceived(None, connected, "valence")
+        return result(None, connected, "valence")
     molecule = Chem.RWMol()
-    for atom in atoms:
+    for atom in (TYPES[number] for number in types):
         one = Chem.Atom(atom.element)
         one.SetNumExplicitHs(atom.hydrogens)
         one.SetNoImplicit(True)
         molecule.AddAtom(one)
     for (i, j), order in orders.items():
         molecule.AddBond(i, j, ORDERS[order])
-    conformer = Chem.Conformer(len(atoms))
+    conformer = Chem.Conformer(len(types))
     for number, place in enumerate(positions):
         conformer.SetAtomPosition(number, Point3D(*map(float, place)))
     molecule.AddConformer(conformer)
     if Chem.SanitizeMol(molecule, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
-        return Perceived(None, connected, "structure")
+        return result(None, connected, "structure")
     Chem.AssignStereochemistryFrom3D(molecule)
-    return Perceived(molecule.GetMol(), connected)
+    return result(molecule.GetMol(), connected)
 
 
 def most_probable(
@@ -147,7 +192,7 @@ def most_probable(
             if rank + 1 < len(types) and following not in seen:
                 seen.add(following)
                 heappush(waiting, (total + float(cost[atom, rank + 1] - cost[atom, rank]), following))
-    return first or Perceived(None, False, "no atoms")
+    return first or perceived([], positions)
 
 
 def _connected(count: int, edges: Mapping[Edge, float]) -> bool:

@@ -1,5 +1,6 @@
 """The loss of a molecular flow, and sampling from it: positions and types flow together, and the network predicts x_1."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -54,16 +55,27 @@ class MoleculeMatching(Objective):
 
 
 @torch.no_grad()
-def sample(
+def states(
     model: Any, x_0: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"], *, steps: int, cond: Condition | None = None
-) -> Float[Tensor, "B N D"]:
-    """Positions and probabilities of the types at t = 1, by Euler steps from x_0, each conditioned on the last prediction."""
+) -> Iterator[Float[Tensor, "B N D"]]:
+    """The states of a flow after each Euler step from x_0, each step conditioned on the last prediction.
+
+    The last state holds the predicted positions, and the probabilities of the types.
+    """
     x, previous = x_0, torch.zeros_like(x_0)
     grid = torch.linspace(0, 1, steps + 1, device=x.device)
     for t, end in zip(grid[:-1], grid[1:], strict=True):
         time = t.expand(len(x))
         previous = probabilities(model(x, time, {**(cond or {}), "mask": mask, "previous": previous})) * mask[..., None]
         x = x + (previous - x) * (end - t) / (1 - t)
+        yield x
+
+
+def sample(
+    model: Any, x_0: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"], *, steps: int, cond: Condition | None = None
+) -> Float[Tensor, "B N D"]:
+    """Positions and probabilities of the types at t = 1: the last of the `states`."""
+    *_, x = states(model, x_0, mask, steps=steps, cond=cond)
     return x
 
 

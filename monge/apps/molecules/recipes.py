@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes
 
-from monge.apps.molecules.bonds import Perceived, most_probable
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
+from monge.apps.molecules.generator import Generator
 from monge.apps.molecules.network import MoleculeNet, Shape
-from monge.apps.molecules.objective import MoleculeMatching, noise, sample
+from monge.apps.molecules.objective import MoleculeMatching, noise
 from monge.math.coupling import Coupling, identity
 from monge.math.random import seeded
 from monge.math.rotation import RotationOT, rotated
@@ -45,8 +45,8 @@ class Molecular:
     app: ClassVar[str] = "molecules"
     relocatable: ClassVar[frozenset[str]] = frozenset({"data"})
 
-    data: str = "runs/molecules"
-    """Directory of a prepared set, written by `monge.apps.molecules.dataset.prepare`."""
+    data: str = "runs/molecules-data"
+    """Directory of a prepared set, written by `monge molecules prepare`."""
     max_atoms: int = 12
     """Maximum number of heavy atoms of a molecule in training."""
     width: int = 128
@@ -67,7 +67,7 @@ class Molecular:
     """Weight of the cross-entropy of the types; that of the positions' squared error is at most 25."""
     batch_size: int = 64
     """Number of molecules per batch."""
-    sampling_steps: int = 50
+    solver_steps: int = 50
     """Number of Euler steps of the samples in evaluations."""
     eval_samples: int = 128
     """Number of molecules to sample in each evaluation."""
@@ -79,7 +79,7 @@ class Molecular:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", str(Path(self.data).resolve()))
-        check_at_least(self, max_atoms=1, width=1, depth=1, heads=1, batch_size=1, sampling_steps=1, eval_samples=1)
+        check_at_least(self, max_atoms=1, width=1, depth=1, heads=1, batch_size=1, solver_steps=1, eval_samples=1)
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and divide into {self.heads} heads")
         if not self.types_weight >= 0:
@@ -99,7 +99,7 @@ class Molecular:
             x_1 = rotated(x, q * torch.linalg.det(q)[:, None, None])
             return Pair(noise(mask, len(data.types), generator=generator), x_1, mask)
 
-        held_out = self.encoded("validation")
+        held_out, sizes = self.encoded("validation"), data.mask.sum(1).bincount()
         objective = MoleculeMatching(
             coupling=COUPLINGS[self.coupling], times=Times(late, stratified=True), types=self.types_weight
         )
@@ -113,15 +113,17 @@ class Molecular:
                     float(objective(model, Pair(noise(mask, len(data.types), generator=generator), x, mask)).value)
                     for x, mask in (held_out.batch(rows) for rows in torch.arange(len(held_out.x)).split(64))
                 ]
-            results = self.sampled(model, data, self.eval_samples, seed=1)
-            valid = sum(one.connected and one.molecule is not None for one in results) / len(results)
+            sampler, one = Generator(model, data.types, data.scale, sizes), seeded(1)
+            drawn = sampler.draw(sampler.mask(self.eval_samples, generator=one), steps=self.solver_steps, generator=one)
+            results = [part.molecule() for part in drawn]
+            valid = sum(one.valid for one in results) / len(results)
             connected = sum(one.connected for one in results) / len(results)
             return {"held-out loss": float(np.mean(losses)), "valid": valid, "connected": connected}
 
         constants = {
             "types": torch.tensor(data.types),
             "scale": torch.tensor(data.scale),
-            "sizes": data.mask.sum(1).bincount(),
+            "sizes": sizes,
             "molecules": fingerprint(data.x),
         }
         network = self.network(len(data.types), data.scale)
@@ -145,15 +147,6 @@ class Molecular:
         types = sorted({int(number) for one in training for number in one.types})
         scale = float(np.sqrt(np.mean(np.concatenate([one.positions.ravel() for one in training]) ** 2)))
         return Encoded.of([one for one in chosen if set(one.types.tolist()) <= set(types)], types, scale)
-
-    def sampled(self, model: nn.Module, data: "Encoded", count: int, *, seed: int) -> list[Perceived]:
-        """New molecules, with sizes drawn from the training data."""
-        generator = torch.Generator().manual_seed(seed)
-        rows = torch.randint(len(data.x), (count,), generator=generator)
-        mask = data.mask[rows]
-        return generated(
-            model, mask, data.types, data.scale, steps=self.sampling_steps, generator=generator, size=self.batch_size
-        )
 
 
 class Encoded(NamedTuple):
@@ -187,27 +180,9 @@ class Encoded(NamedTuple):
         return self.x[rows, :longest], mask[:, :longest]
 
 
-def generated(
-    model: nn.Module,
-    mask: Bool[Tensor, "n N"],
-    types: list[int],
-    scale: float,
-    *,
-    steps: int,
-    generator: torch.Generator,
-    size: int,
-) -> list[Perceived]:
-    """A molecule, or the reason why there is none, for each row of the mask."""
-    x_0 = noise(mask, len(types), generator=generator)
-    parts = zip(x_0.split(size), mask.split(size), strict=True)
-    x = torch.cat([sample(model, part, existing, steps=steps) for part, existing in parts]).double().numpy()
-    counts = mask.sum(1).tolist()
-    return [most_probable(row[:n, 3:], types, scale * row[:n, :3]) for row, n in zip(x, counts, strict=True)]
-
-
-def opened(run: Opened, *, which: str = "best") -> tuple[Molecular, nn.Module, list[int], float, Int[Tensor, "S"]]:
-    """(recipe, network, types, scale, number of training molecules by size) of a trained run."""
+def opened(run: Opened, *, which: str = "best", device: torch.device | str = "cpu") -> tuple[Molecular, Generator]:
+    """(recipe, generator) of a trained run."""
     recipe = run.rebuilt(Molecular)
     types, scale = run.constants["types"].tolist(), float(run.constants["scale"])
-    network = run.weights(recipe.network(len(types), scale), which=which)
-    return recipe, network, types, scale, run.constants["sizes"]
+    network = run.weights(recipe.network(len(types), scale), which=which).to(device)
+    return recipe, Generator(network, types, scale, run.constants["sizes"], device)

@@ -94,8 +94,8 @@ def test_orders_fill_every_valence_or_there_are_none():
 def test_atoms_that_are_no_molecule_give_a_reason():
     carbon, methyl = (next(k for k, one in enumerate(TYPES) if str(one) == name) for name in ("C", "CH3"))
     apart = np.array([[0.0, 0, 0], [1.5, 0, 0], [9, 0, 0]])
-    assert perceived([methyl, methyl, methyl], apart)[1:] == (False, "valence")
-    assert perceived([carbon, carbon], apart[:2])[1:] == (True, "valence")
+    assert perceived([methyl, methyl, methyl], apart)[3:] == (False, "valence")
+    assert perceived([carbon, carbon], apart[:2])[3:] == (True, "valence")
     assert perceived([], apart[:0]).reason == "no atoms"
     assert perceived([methyl, methyl], apart[:2]).connected
 

@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("rdkit")
 
 from monge.apps.molecules.dataset import prepare
-from monge.apps.molecules.recipes import Molecular, generated, opened
+from monge.apps.molecules.recipes import Molecular, opened
 from monge.apps.molecules.sources import records
 from monge.fleet import sequential
 from monge.run import fit
@@ -29,7 +29,7 @@ def prepared(tmp_path_factory) -> Path:
 
 
 def recipe(data: Path, steps: int, **settings: object) -> Molecular:
-    base = Molecular(str(data), width=32, depth=2, heads=4, batch_size=16, eval_samples=8, sampling_steps=5)
+    base = Molecular(str(data), width=32, depth=2, heads=4, batch_size=16, eval_samples=8, solver_steps=5)
     base = replace(base, **settings)  # pyright: ignore[reportArgumentType]
     schedule = replace(base.train, final_lr_fraction=1.0, warmup_steps=2, threads=1)
     return replace(base, train=replace(schedule, steps=steps, save_every=4, log_every=4))
@@ -45,16 +45,15 @@ def test_a_run_trains_resumes_and_samples(prepared: Path, tmp_path: Path, settin
     fit(recipe(prepared, 8, **settings), tmp_path / "run", resume=True)
     fit(recipe(prepared, 8, **settings), tmp_path / "whole")
     resumed, whole = (opened(reopen(tmp_path / name, app="molecules"), which="last") for name in ("run", "whole"))
-    for one, other in zip(resumed[1].parameters(), whole[1].parameters(), strict=True):
+    for one, other in zip(resumed[1].network.parameters(), whole[1].network.parameters(), strict=True):
         assert torch.equal(one, other)
     rows = [row for row in read_records(tmp_path / "run/metrics.jsonl") if "held-out loss" in row]
     assert [row["step"] for row in rows] == [4, 8]
     assert all(0 <= row["valid"] <= row["connected"] <= 1 for row in rows)
-    _, network, types, scale, sizes = resumed
-    assert int(sizes.sum()) == len(recipe(prepared, 4).encoded().x)
-    mask = torch.ones(5, 4, dtype=torch.bool)
-    generator = torch.Generator().manual_seed(0)
-    results = generated(network, mask, types, scale, steps=5, generator=generator, size=2)
+    sampler = resumed[1]
+    assert int(sampler.sizes.sum()) == len(recipe(prepared, 4).encoded().x)
+    drawn = sampler.draw(sampler.mask(5, atoms=4), steps=5, size=2)
+    results = [one.molecule() for one in drawn]
     assert len(results) == 5
     assert all(one.molecule is None or one.molecule.GetNumAtoms() == 4 for one in results)
 

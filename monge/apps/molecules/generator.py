@@ -1,0 +1,71 @@
+"""Sampling molecules from a trained network."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from monge.apps.molecules.bonds import Perceived, most_probable
+from monge.apps.molecules.objective import noise, states
+
+
+class Drawn(NamedTuple):
+    """The atoms that a flow ends in."""
+
+    probability: Float[np.ndarray, "N K"]
+    """Probability of each type, by its column."""
+    types: list[int]
+    """Number of the type of each column."""
+    positions: Float[np.ndarray, "N 3"]
+    """Positions in angstroms."""
+
+    def molecule(self, *, limit: int = 1000) -> Perceived:
+        """The most probable types that form a molecule, among the `limit` most probable ones (1: no correction)."""
+        return most_probable(self.probability, self.types, self.positions, limit=limit)
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A trained network with the constants that sampling needs."""
+
+    network: nn.Module
+    types: list[int]
+    """Number of the type of each type column."""
+    scale: float
+    """Angstroms per unit of length."""
+    sizes: Int[Tensor, "S"]
+    """Number of training molecules by number of heavy atoms."""
+    device: torch.device | str = "cpu"
+
+    def mask(
+        self, count: int, *, atoms: int | None = None, generator: torch.Generator | None = None
+    ) -> Bool[Tensor, "n N"]:
+        """The existing atoms of `count` molecules, with `atoms` atoms each or sizes drawn from those of the training data."""
+        drawn = torch.multinomial(self.sizes.double(), count, replacement=True, generator=generator)
+        size = drawn if atoms is None else torch.full((count,), atoms)
+        return torch.arange(int(size.max())) < size[:, None]
+
+    def draw(
+        self, mask: Bool[Tensor, "n N"], *, steps: int, generator: torch.Generator | None = None, size: int = 64
+    ) -> list[Drawn]:
+        """A molecule for each row of the mask, by `steps` Euler steps in batches of `size`."""
+        *_, end = self.film(mask, steps=steps, generator=generator, size=size)
+        return end
+
+    def film(
+        self, mask: Bool[Tensor, "n N"], *, steps: int, generator: torch.Generator | None = None, size: int = 64
+    ) -> Iterator[list[Drawn]]:
+        """The states after each step; for those before the last, the probabilities are relaxed types."""
+        x_0 = noise(mask, len(self.types), generator=generator)
+        parts = [
+            states(self.network, part.to(self.device), existing.to(self.device), steps=steps)
+            for part, existing in zip(x_0.split(size), mask.split(size), strict=True)
+        ]
+        counts = mask.sum(1).tolist()
+        for step in zip(*parts, strict=True):
+            x = torch.cat(step).double().cpu().numpy()
+            yield [Drawn(row[:n, 3:], self.types, self.scale * row[:n, :3]) for row, n in zip(x, counts, strict=True)]

@@ -1,0 +1,131 @@
+"""Geometry of molecules: bond lengths, angles and torsions by kind, and their divergence from real molecules; strain."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from rdkit import Chem
+from rdkit.Chem import rdForceFieldHelpers, rdMolAlign
+
+Quantity = Literal["bond lengths", "bond angles", "torsions"]
+BINS: dict[Quantity, Float[np.ndarray, "b"]] = {
+    "bond lengths": np.arange(0.8, 2.6001, 0.02),
+    "bond angles": np.arange(0.0, 180.1, 3.0),
+    "torsions": np.arange(0.0, 180.1, 10.0),
+}
+"""Edges of the histograms: angstroms, degrees, and absolute degrees. Values outside count in the outermost bins."""
+FEWEST = 30
+"""Number of values of a kind that both sides need for it to be compared."""
+Values = Mapping[str, Sequence[float]]
+
+
+def measured(molecules: Iterable[Chem.Mol]) -> dict[Quantity, Values]:
+    """Each quantity of the heavy atoms, by kind: the elements of the atoms and, for bonds and torsions, the order of the bond.
+
+    Lengths are in angstroms, angles in degrees; a torsion's sign is dropped.
+    """
+    found: dict[Quantity, defaultdict[str, list[float]]] = {name: defaultdict(list) for name in BINS}
+    for molecule in molecules:
+        x = molecule.GetConformer().GetPositions()
+        for bond in molecule.GetBonds():
+            i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+            found["bond lengths"][_bond_kind(bond)].append(float(np.linalg.norm(x[i] - x[j])))
+            before = [k for k in _neighbours(molecule, i) if k != j]
+            after = [k for k in _neighbours(molecule, j) if k != i]
+            found["torsions"][_bond_kind(bond)] += [
+                _torsion(x[k], x[i], x[j], x[last]) for k in before for last in after if k != last
+            ]
+        for atom in molecule.GetAtoms():
+            near = _neighbours(molecule, atom.GetIdx())
+            for position, i in enumerate(near):
+                for j in near[:position]:
+                    ends = sorted(molecule.GetAtomWithIdx(k).GetSymbol() for k in (i, j))
+                    kind = f"{ends[0]}-{_centre(atom)}-{ends[1]}"
+                    found["bond angles"][kind].append(_angle(x[i] - x[atom.GetIdx()], x[j] - x[atom.GetIdx()]))
+    return {name: dict(kinds) for name, kinds in found.items()}
+
+
+def _bond_kind(bond: Any) -> str:
+    ends = sorted((bond.GetBeginAtom().GetSymbol(), bond.GetEndAtom().GetSymbol()))
+    return f"{ends[0]} {bond.GetBondType().name.lower()} {ends[1]}"
+
+
+def _centre(atom: Any) -> str:
+    """The element of an atom and its hybridisation; "aromatic" instead if it is."""
+    return f"{atom.GetSymbol()} {'aromatic' if atom.GetIsAromatic() else atom.GetHybridization()}"
+
+
+def _neighbours(molecule: Chem.Mol, atom: int) -> list[int]:
+    return [near.GetIdx() for near in molecule.GetAtomWithIdx(atom).GetNeighbors()]
+
+
+def _angle(a: Float[np.ndarray, "3"], b: Float[np.ndarray, "3"]) -> float:
+    cosine = a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
+
+def _torsion(*points: Float[np.ndarray, "3"]) -> float:
+    first, axis, last = np.diff(np.stack(points), axis=0)
+    return _angle(np.cross(first, axis), np.cross(axis, last))
+
+
+def divergence(x: Values, y: Values, bins: Float[np.ndarray, "b"]) -> float:
+    """Mean Jensen-Shannon divergence, in bits, of the histograms of the kinds that both sides have, weighted by counts in y.
+
+    Kinds with fewer than FEWEST values on either side are left out; nan if none remains.
+    """
+    kinds = [kind for kind in y if min(len(y[kind]), len(x.get(kind, ()))) >= FEWEST]
+    weights = [len(y[kind]) for kind in kinds]
+    values = [jensen_shannon(_histogram(x[kind], bins), _histogram(y[kind], bins)) for kind in kinds]
+    return float(np.average(values, weights=weights)) if kinds else float("nan")
+
+
+def _histogram(values: Sequence[float], bins: Float[np.ndarray, "b"]) -> Float[np.ndarray, "c"]:
+    return np.histogram(np.clip(values, bins[0], bins[-1]), bins)[0] / len(values)
+
+
+def jensen_shannon(p: Float[np.ndarray, "n"], q: Float[np.ndarray, "n"]) -> float:
+    """The Jensen-Shannon divergence of two distributions in bits, from 0 to 1.
+
+    >>> jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0]))
+    1.0
+    """
+    middle = (p + q) / 2
+    parts = [np.sum(r[r > 0] * np.log2(r[r > 0] / middle[r > 0])) for r in (p, q)]
+    return float(np.mean(parts))
+
+
+class Strain(NamedTuple):
+    """The difference between a geometry and the nearest minimum of MMFF94."""
+
+    energy: float
+    """Energy above the minimum in kcal/mol, with the hydrogens relaxed first."""
+    rmsd: float
+    """Root-mean-square displacement of the heavy atoms in angstroms, after alignment."""
+
+
+def strain(molecule: Chem.Mol) -> Strain | None:
+    """The strain of a molecule with a conformer of its heavy atoms; None if MMFF94 has no parameters for it.
+
+    Infinite for atoms at the same place.
+    """
+    full = Chem.AddHs(molecule, addCoords=True)
+    properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
+    if properties is None:
+        return None
+    heavy = [atom.GetIdx() for atom in full.GetAtoms() if atom.GetAtomicNum() > 1]
+    held = rdForceFieldHelpers.MMFFGetMoleculeForceField(full, properties)
+    for number in heavy:
+        held.AddFixedPoint(number)
+    held.Initialize()
+    held.Minimize(maxIts=200)
+    before = Chem.Mol(full)
+    free = rdForceFieldHelpers.MMFFGetMoleculeForceField(full, properties)
+    free.Initialize()
+    energy = free.CalcEnergy()
+    free.Minimize(maxIts=2000)
+    rmsd = rdMolAlign.AlignMol(full, before, atomMap=[(number, number) for number in heavy])
+    value = float(energy - free.CalcEnergy())
+    return Strain(value, float(rmsd)) if np.isfinite(value) else Strain(np.inf, np.inf)

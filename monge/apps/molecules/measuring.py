@@ -1,0 +1,205 @@
+"""The verbs of `monge molecules` that use a trained run: sampling, and scores next to those of real molecules."""
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from rdkit import Chem
+from rich.console import Console
+from rich.table import Table
+
+from monge.apps.molecules import page, pictures
+from monge.apps.molecules.atoms import TYPES
+from monge.apps.molecules.bonds import Perceived, perceived
+from monge.apps.molecules.conformers import Molecule
+from monge.apps.molecules.dataset import Molecules
+from monge.apps.molecules.generator import Generator
+from monge.apps.molecules.recipes import Molecular, opened
+from monge.apps.molecules.scores import BETTER, Reference, flat_smiles, scores
+from monge.files import atomic_write, finite_json, write_json, write_text
+from monge.flags import at_least_one
+from monge.math.random import seeded
+from monge.runs import reopen
+from monge.training.distributed import device_named
+
+console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Device and CPU threads of the sampling."""
+
+    device: str = "auto"
+    """Device to compute on: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one."""
+    threads: int = 0
+    """Torch threads per operation on the CPU; 0 keeps torch's default."""
+
+    def opened(self, run: Path, which: str) -> tuple[Molecular, Generator]:
+        """(recipe, generator) of a run, on this device. Sets torch's number of threads."""
+        if self.threads < 0:
+            raise ValueError(f"--threads {self.threads}: give at least 1, or 0 for torch's default")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        return opened(reopen(run, app="molecules"), which=which, device=device_named(self.device))
+
+
+DEVICE = DeviceOptions()
+DeviceFlags = Annotated[DeviceOptions, tyro.conf.arg(name="")]
+
+
+def sample(
+    run: tyro.conf.Positional[Path],
+    *,
+    num_samples: int = 60,
+    num_atoms: int | None = None,
+    solver_steps: int | None = None,
+    checkpoint: str = "best",
+    seed: int = 0,
+    out: Path | None = None,
+    device_options: DeviceFlags = DEVICE,
+) -> None:
+    """Draw molecules from a run. Writes molecules.sdf (the valid ones, with hydrogens), molecules.jsonl (all), a grid of
+    structures, the flow of four molecules, and a page on which the molecules can be turned.
+
+    Args:
+        run: Run directory.
+        num_samples: Number of molecules to draw.
+        num_atoms: Number of heavy atoms of each; by default sizes are drawn from those of the training molecules.
+        solver_steps: Number of Euler steps from noise to molecules; by default that of the run's evaluations.
+        checkpoint: Checkpoint to sample from: best, last or a step number.
+        seed: Random seed of the noise and the sizes.
+        out: Output directory; default: RUN/samples.
+    """
+    at_least_one(
+        num_samples=num_samples,
+        num_atoms=1 if num_atoms is None else num_atoms,
+        solver_steps=1 if solver_steps is None else solver_steps,
+    )
+    recipe, generator = device_options.opened(run, checkpoint)
+    if num_atoms is not None and num_atoms >= 2 * len(generator.sizes):
+        raise ValueError(
+            f"--num-atoms {num_atoms}: the largest training molecule has {len(generator.sizes) - 1} heavy atoms"
+        )
+    out, random, began = out or run / "samples", seeded(seed, 7), time.perf_counter()
+    mask = generator.mask(num_samples, atoms=num_atoms, generator=random)
+    states = list(generator.film(mask, steps=solver_steps or recipe.solver_steps, generator=random))
+    results = [one.molecule() for one in states[-1]]
+    seconds = time.perf_counter() - began
+    write_samples(results, out)
+    pictures.grid(results[:60], out / "molecules.png")
+    pictures.film([state[:4] for state in states], out / "film.png")
+    page.write(results[:200], out / "molecules.html", title=f"{num_samples} molecules of {run.resolve().name}")
+    console.print(
+        f"{sum(one.valid for one in results)} valid molecules of {num_samples} in {seconds:.1f} s in {out}: "
+        "molecules.sdf, molecules.jsonl, molecules.png, film.png, molecules.html"
+    )
+
+
+def write_samples(results: list[Perceived], out: Path) -> None:
+    """Write the valid molecules with hydrogens to molecules.sdf, and a line per result to molecules.jsonl."""
+    rows: list[dict[str, Any]] = []
+    with atomic_write(out / "molecules.sdf") as path, Chem.SDWriter(str(path)) as writer:
+        for number, one in enumerate(results):
+            if one.valid and one.molecule is not None:
+                full = Chem.AddHs(one.molecule, addCoords=True)
+                full.SetProp("_Name", f"sample-{number}")
+                full.SetProp("SMILES", Chem.MolToSmiles(one.molecule))
+                writer.write(full)
+            smiles = None if one.molecule is None else Chem.MolToSmiles(one.molecule)
+            rows.append(
+                {
+                    "id": f"sample-{number}",
+                    "valid": one.valid,
+                    "connected": one.connected,
+                    "smiles": smiles,
+                    "reason": one.reason,
+                    "types": [str(TYPES[kind]) for kind in one.types],
+                    "positions": np.round(one.positions, 4).tolist(),
+                }
+            )
+    write_text(out / "molecules.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def evaluate(
+    run: tyro.conf.Positional[Path],
+    *,
+    num_samples: int = 500,
+    solver_steps: int | None = None,
+    checkpoint: str = "best",
+    seed: int = 0,
+    data: Path | None = None,
+    device_options: DeviceFlags = DEVICE,
+) -> None:
+    """Score generated molecules next to as many training molecules, which go through the same perception of bonds.
+
+    Args:
+        run: Run directory.
+        num_samples: Number of molecules to draw.
+        solver_steps: Number of Euler steps from noise to molecules; by default that of the run's evaluations.
+        checkpoint: Checkpoint to evaluate: best, last or a step number.
+        seed: Random seed of the noise, the sizes and the choice of training molecules.
+        data: Current path of the run's prepared molecules, if they have moved.
+    """
+    at_least_one(num_samples=num_samples, solver_steps=1 if solver_steps is None else solver_steps)
+    recipe, generator = device_options.opened(run, checkpoint)
+    steps = solver_steps or recipe.solver_steps
+    molecules = Molecules(data or Path(recipe.data))
+    training, held_out = (
+        [one for one in molecules.split(name) if len(one.types) <= recipe.max_atoms] for name in ("train", "test")
+    )
+    chosen = torch.randperm(len(training), generator=seeded(seed, 8))[:num_samples].tolist()
+    real = [_perceived(training[number]) for number in chosen]
+    names = frozenset(_flat(one) for one in training)
+    reference = Reference(names, [one.molecule for one in map(_perceived, held_out) if one.valid and one.molecule])
+    if not reference.held_out:
+        raise ValueError(f"{molecules.directory}: no test molecules of at most {recipe.max_atoms} heavy atoms")
+    random, began = seeded(seed, 7), time.perf_counter()
+    drawn = generator.draw(generator.mask(num_samples, generator=random), steps=steps, generator=random)
+    results, uncorrected = [one.molecule() for one in drawn], [one.molecule(limit=1) for one in drawn]
+    seconds = time.perf_counter() - began
+    columns = {"generated": scores(results, reference), "real": scores(real, reference)}
+    columns["real"] |= {name: float("nan") for name in ("novel of valid", "valid, unique and novel")}
+    rows = {
+        name: {column: values[name] for column, values in columns.items()} | {"better": better}
+        for name, better in BETTER.items()
+        if name in columns["generated"]
+    }
+    before = sum(one.valid for one in uncorrected) / num_samples
+    reasons = Counter(one.reason or "several parts" for one in results if not one.valid)
+    options = {"samples": num_samples, "solver_steps": steps, "checkpoint": checkpoint, "seed": seed}
+    content = {"rows": rows, "valid without correction of types": before, "invalid": dict(reasons)}
+    write_json(run / "evaluation.json", finite_json({**options, **content, "seconds": seconds}))
+    title = (
+        f"{run.resolve().name}: {num_samples} molecules, {steps} steps, {len(reference.held_out)} held-out molecules"
+    )
+    console.print(_table(rows, title), soft_wrap=False)
+    console.print(
+        f"Valid with the most probable types alone, without correction: {before:.3f}. "
+        f"Invalid: {', '.join(f'{reason} {count}' for reason, count in reasons.most_common()) or 'none'}."
+    )
+
+
+def _perceived(one: Molecule) -> Perceived:
+    return perceived(one.types.tolist(), one.positions)
+
+
+def _flat(one: Molecule) -> str:
+    return flat_smiles(Chem.MolFromSmiles(one.smiles))
+
+
+def _table(rows: dict[str, dict[str, Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("metric")
+    for column in ("generated", "real"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("better", no_wrap=True)
+    for name, row in rows.items():
+        values = (row["generated"], row["real"])
+        table.add_row(name, *("-" if np.isnan(value) else f"{value:.3g}" for value in values), row["better"])
+    return table

@@ -1,0 +1,123 @@
+"""The verbs of `monge molecules`, from a file of SMILES to scores, and their errors."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rdkit")
+from rdkit import Chem
+
+from monge.apps.molecules.bonds import perceived
+from monge.apps.molecules.conformers import with_conformer
+from monge.apps.molecules.measuring import write_samples
+from monge.apps.molecules.page import write
+from monge.cli import main
+
+ENDS = ("O", "N", "F", "Cl", "S", "C=O", "C#N", "C(=O)O", "OC", "NC", "c1ccccc1", "C(=O)OC")
+SMALL = "--width 32 --depth 1 --heads 4 --batch-size 16 --solver-steps 4 --eval-samples 6 --threads 1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("molecules")
+    lines = [f"{'C' * length}{end} {length}-{end}" for length in range(1, 7) for end in ENDS]
+    (path / "in.smi").write_text("\n".join([*lines, "CBr bad-element", "C[CH2] radical", "x broken"]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    assert main(["molecules", "prepare", str(folder / "in.smi"), "--out", str(folder / "set"), "--min-atoms", "2"]) == 0
+    words = ["molecules", "train", "--data", str(folder / "set"), "--out", str(folder / "run"), "--steps", "4"]
+    assert main([*words, "--save-every", "2", *SMALL.split()]) == 0
+    return folder / "run"
+
+
+def test_prepare_train_sample_and_evaluate(run: Path, folder: Path, capsys):
+    failures = [json.loads(line) for line in (folder / "set/failures.jsonl").read_text().splitlines()]
+    assert {"bad-element", "radical", "broken"} <= {one["id"] for one in failures}
+    words = ["molecules", "sample", str(run), "--num-samples", "5", "--solver-steps", "3", "--checkpoint", "last"]
+    assert main([*words, "--num-atoms", "4", "--seed", "1", "--threads", "1"]) == 0
+    assert "valid molecules of 5" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (run / "samples/molecules.jsonl").read_text().splitlines()]
+    assert [len(row["types"]) for row in rows] == [4] * 5
+    assert all(row["valid"] == (row["smiles"] is not None and row["connected"]) for row in rows)
+    for name in ("molecules.png", "film.png", "molecules.html", "molecules.sdf"):
+        assert (run / "samples" / name).exists()
+    assert main(["molecules", "evaluate", str(run), "--num-samples", "6", "--threads", "1"]) == 0
+    shown = capsys.readouterr().out
+    stored = json.loads((run / "evaluation.json").read_text())
+    assert stored["samples"] == 6
+    assert stored["rows"]["valid"]["real"] == 1
+    assert all(name in shown for name in ("valid", "stable atoms", "QED, Wasserstein", "without correction"))
+
+
+def test_samples_are_the_same_for_a_seed(run: Path, folder: Path):
+    for name in ("a", "b"):
+        words = ["molecules", "sample", str(run), "--num-samples", "3", "--out", str(folder / name), "--threads", "1"]
+        assert main(words) == 0
+    assert (folder / "a/molecules.jsonl").read_text() == (folder / "b/molecules.jsonl").read_text()
+
+
+def test_a_moved_set_is_found_by_its_new_path(run: Path, folder: Path, capsys):
+    (folder / "set").rename(folder / "moved")
+    try:
+        words = ["molecules", "evaluate", str(run), "--num-samples", "2", "--threads", "1"]
+        assert main(words) == 2
+        assert "no prepared molecules here" in capsys.readouterr().err
+        assert main([*words, "--data", str(folder / "moved")]) == 0
+    finally:
+        (folder / "moved").rename(folder / "set")
+
+
+def test_valid_samples_are_written_with_hydrogens_and_read_back(tmp_path: Path):
+    molecule = with_conformer("x", "OC(=O)c1cc[nH]c1", max_atoms=12)
+    good = perceived(molecule.types.tolist(), molecule.positions)
+    broken = perceived(molecule.types.tolist(), 3 * molecule.positions)
+    write_samples([good, broken], tmp_path)
+    (read,) = Chem.SDMolSupplier(str(tmp_path / "molecules.sdf"), removeHs=False)
+    assert read.GetNumAtoms() > read.GetNumHeavyAtoms() == 8
+    assert Chem.MolToSmiles(Chem.RemoveHs(read)) == Chem.MolToSmiles(Chem.MolFromSmiles("OC(=O)c1cc[nH]c1"))
+    assert read.GetProp("_Name") == "sample-0"
+
+
+def test_the_page_holds_every_molecule_and_no_markup_from_names(tmp_path: Path):
+    molecule = with_conformer("x", "CC=O", max_atoms=12)
+    results = [perceived(molecule.types.tolist(), factor * molecule.positions) for factor in (1, 3)]
+    text = write(results, tmp_path / "page.html", title="</script>").read_text()
+    (content,) = re.findall(r"const content = (.*);", text)
+    one, other = json.loads(content)["molecules"]
+    assert (one["valid"], len(one["atoms"]), len(one["bonds"])) == (True, 7, 6)
+    assert (other["valid"], len(other["atoms"]), other["name"]) == (False, 3, "invalid: valence")
+    assert text.count("</script>") == 1
+    assert "http" not in text.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("prepare nothing.smi", "nothing.smi: no such file"),
+        ("prepare {in} --max-atoms 0", "--max-atoms 0: give at least 1"),
+        ("prepare {in} --min-atoms 60 --max-atoms 70", "no molecules left"),
+        ("prepare {in} --out {set}", "exists"),
+        ("train --data {in}", "no prepared molecules here"),
+        ("sample {run} --num-samples 0", "--num-samples 0: give at least 1"),
+        ("sample {run} --num-atoms 900", "the largest training molecule has"),
+        ("sample {run} --checkpoint 99", "no checkpoint '99'"),
+        ("evaluate {set}", "no run here"),
+        ("evaluate {run} --solver-steps 0", "--solver-steps 0: give at least 1"),
+        ("evaluate {run} --threads -1", "--threads -1"),
+    ],
+)
+def test_bad_input_gives_one_sentence(words: str, message: str, run: Path, folder: Path, tmp_path: Path, capsys):
+    paths = {"in": folder / "in.smi", "set": folder / "set", "run": run}
+    arguments = [word.format(**paths) for word in words.split()]
+    if "--out" not in arguments and arguments[0] in ("prepare", "train"):
+        arguments += ["--out", str(tmp_path / "out")]
+    assert main(["molecules", *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert len(shown.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists() or not (tmp_path / "out/molecules.parquet").exists()
