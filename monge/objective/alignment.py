@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from monge.math.types import Condition, FeatureModel, Pair
+from monge.math.types import Condition, FeatureModel, Pair, pad_like
 from monge.objective.frozen import Frozen
 
 Encoder: TypeAlias = Callable[[Tensor, Condition], Tensor]  # (x_1, cond) -> (B, N, features) or (B, features)
@@ -61,7 +61,8 @@ class Alignment(nn.Module):
     a three-layer MLP with SiLU activations. Tokens excluded by the pair's mask do not count.
 
     `width` is the model's hidden width, `features` the encoder's number of features, `hidden` the width of the projector's
-    hidden layers; FlowMatching multiplies the loss by `weight`. ValueError if the encoder does not take (x_1, cond).
+    hidden layers; FlowMatching multiplies the loss by `weight`. `schedule`, a function of t, multiplies the similarity of each
+    sample. ValueError if the encoder does not take (x_1, cond).
 
     >>> from monge.nets.dit import DiT
     >>> align, x = Alignment(Unconditional(nn.Identity()), layer=2, width=256, features=3), torch.ones(2, 5, 3)
@@ -79,10 +80,11 @@ class Alignment(nn.Module):
         features: int,
         weight: float = 0.5,
         hidden: int = 2048,
+        schedule: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         _check_takes_conditions(encoder)
-        self.layer, self.weight = layer, weight
+        self.layer, self.weight, self.schedule = layer, weight, schedule
         self.encoder = Frozen(encoder) if isinstance(encoder, nn.Module) else encoder
         self.projector = nn.Sequential(
             nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, features)
@@ -97,14 +99,17 @@ class Alignment(nn.Module):
             target = self.encoder(pair.x_1, pair.condition)
         if target.ndim == 2 and len(target) == len(hidden):
             cosine = nn.functional.cosine_similarity(self.projector(_pooled(hidden, pair.mask)), target, dim=-1)
-            return v, -cosine.mean()
+            return v, -self._scheduled(cosine, t).mean()
         if target.shape[:2] != hidden.shape[:2] or target.ndim != 3:
             raise ValueError(
                 f"alignment: the encoder returned features of shape {tuple(target.shape)}, the model has "
                 f"{tuple(hidden.shape[:2])} tokens; return (B, N, features) or (B, features)"
             )
-        cosine = nn.functional.cosine_similarity(self.projector(hidden), target, dim=-1)
+        cosine = self._scheduled(nn.functional.cosine_similarity(self.projector(hidden), target, dim=-1), t)
         return v, -(cosine.mean() if pair.mask is None else cosine[pair.mask].mean())
+
+    def _scheduled(self, cosine: Float[Tensor, "B *N"], t: Float[Tensor, "B"]) -> Float[Tensor, "B *N"]:
+        return cosine if self.schedule is None else cosine * pad_like(self.schedule(t), cosine)
 
 
 def _pooled(hidden: Float[Tensor, "B N H"], mask: Tensor | None) -> Float[Tensor, "B H"]:

@@ -1,7 +1,7 @@
 """Geometry of molecules: bond lengths, angles and torsions by kind, and their divergence from real molecules; strain."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -98,34 +98,49 @@ def jensen_shannon(p: Float[np.ndarray, "n"], q: Float[np.ndarray, "n"]) -> floa
 
 
 class Strain(NamedTuple):
-    """The difference between a geometry and the nearest minimum of MMFF94."""
+    """The difference between a geometry and the nearest minimum of MMFF94. Infinite for atoms at the same place."""
 
     energy: float
     """Energy above the minimum in kcal/mol, with the hydrogens relaxed first."""
     rmsd: float
     """Root-mean-square displacement of the heavy atoms in angstroms, after alignment."""
+    other: float = float("nan")
+    """The same difference of another potential's energy, in kcal/mol; nan without one."""
 
 
-def strain(molecule: Chem.Mol) -> Strain | None:
+def with_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
+    """The molecule with hydrogens, whose positions minimise MMFF94 with the heavy atoms fixed, if it has parameters."""
+    full = Chem.AddHs(molecule, addCoords=True)
+    properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
+    if properties is not None:
+        field = rdForceFieldHelpers.MMFFGetMoleculeForceField(full, properties)
+        for number in _heavy(full):
+            field.AddFixedPoint(number)
+        field.Initialize()
+        field.Minimize(maxIts=200)
+    return full
+
+
+def _heavy(molecule: Chem.Mol) -> list[int]:
+    return [atom.GetIdx() for atom in molecule.GetAtoms() if atom.GetAtomicNum() > 1]
+
+
+def strain(molecule: Chem.Mol, *, potential: Callable[[Chem.Mol], float] | None = None) -> Strain | None:
     """The strain of a molecule with a conformer of its heavy atoms; None if MMFF94 has no parameters for it.
 
-    Infinite for atoms at the same place.
+    `potential` gives the energy of a molecule with hydrogens in kcal/mol.
     """
-    full = Chem.AddHs(molecule, addCoords=True)
+    full = with_hydrogens(molecule)
     properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
     if properties is None:
         return None
-    heavy = [atom.GetIdx() for atom in full.GetAtoms() if atom.GetAtomicNum() > 1]
-    held = rdForceFieldHelpers.MMFFGetMoleculeForceField(full, properties)
-    for number in heavy:
-        held.AddFixedPoint(number)
-    held.Initialize()
-    held.Minimize(maxIts=200)
-    before = Chem.Mol(full)
+    heavy, before = _heavy(full), Chem.Mol(full)
     free = rdForceFieldHelpers.MMFFGetMoleculeForceField(full, properties)
     free.Initialize()
     energy = free.CalcEnergy()
     free.Minimize(maxIts=2000)
     rmsd = rdMolAlign.AlignMol(full, before, atomMap=[(number, number) for number in heavy])
     value = float(energy - free.CalcEnergy())
-    return Strain(value, float(rmsd)) if np.isfinite(value) else Strain(np.inf, np.inf)
+    if not np.isfinite(value):
+        return Strain(np.inf, np.inf, np.inf)
+    return Strain(value, float(rmsd), float("nan") if potential is None else potential(before) - potential(full))

@@ -20,6 +20,7 @@ from monge.apps.molecules.bonds import Perceived, perceived
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.generator import Generator
+from monge.apps.molecules.geometry import with_hydrogens
 from monge.apps.molecules.recipes import Molecular, opened
 from monge.apps.molecules.scores import BETTER, Reference, flat_smiles, scores
 from monge.files import atomic_write, finite_json, write_json, write_text
@@ -107,7 +108,7 @@ def write_samples(results: list[Perceived], out: Path) -> None:
     with atomic_write(out / "molecules.sdf") as path, Chem.SDWriter(str(path)) as writer:
         for number, one in enumerate(results):
             if one.valid and one.molecule is not None:
-                full = Chem.AddHs(one.molecule, addCoords=True)
+                full = with_hydrogens(one.molecule)
                 full.SetProp("_Name", f"sample-{number}")
                 full.SetProp("SMILES", Chem.MolToSmiles(one.molecule))
                 writer.write(full)
@@ -134,6 +135,8 @@ def evaluate(
     checkpoint: str = "best",
     seed: int = 0,
     data: Path | None = None,
+    posebusters: bool = False,
+    ani: bool = False,
     device_options: DeviceFlags = DEVICE,
 ) -> None:
     """Score generated molecules next to as many training molecules, which go through the same perception of bonds.
@@ -145,9 +148,13 @@ def evaluate(
         checkpoint: Checkpoint to evaluate: best, last or a step number.
         seed: Random seed of the noise, the sizes and the choice of training molecules.
         data: Current path of the run's prepared molecules, if they have moved.
+        posebusters: Also run the checks of PoseBusters, about a second per molecule (pip install posebusters).
+        ani: Also measure the strain with ANI-2xt (pip install --no-deps auto3d torchani); not for runs aligned with it.
     """
     at_least_one(num_samples=num_samples, solver_steps=1 if solver_steps is None else solver_steps)
     recipe, generator = device_options.opened(run, checkpoint)
+    if ani and recipe.align == "ani":
+        raise ValueError(f"--ani: {run} is aligned with ANI-2xt, which therefore cannot judge it")
     steps = solver_steps or recipe.solver_steps
     molecules = Molecules(data or Path(recipe.data))
     training, held_out = (
@@ -163,7 +170,8 @@ def evaluate(
     drawn = generator.draw(generator.mask(num_samples, generator=random), steps=steps, generator=random)
     results, uncorrected = [one.molecule() for one in drawn], [one.molecule(limit=1) for one in drawn]
     seconds = time.perf_counter() - began
-    columns = {"generated": scores(results, reference), "real": scores(real, reference)}
+    judges = {"with_posebusters": posebusters, "with_ani": ani}
+    columns = {name: scores(part, reference, **judges) for name, part in (("generated", results), ("real", real))}
     columns["real"] |= {name: float("nan") for name in ("novel of valid", "valid, unique and novel")}
     rows = {
         name: {column: values[name] for column, values in columns.items()} | {"better": better}

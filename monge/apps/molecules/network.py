@@ -86,8 +86,9 @@ class MoleculeBlock(nn.Module):
 class MoleculeNet(nn.Module):
     """Predicts x_1 from (x_t, t). A state is (B, N, 3 + K): positions, then K type entries; in the output these are logits.
 
-    `cond` holds the mask (B, N) and, for self-conditioning, an earlier prediction `previous` of x_1, of the shape of x_t, whose
-    types are probabilities. Positions are in units of `scale` angstroms. ValueError without a mask.
+    `cond` holds the mask (B, N); for self-conditioning, an earlier prediction `previous` of x_1, of the shape of x_t, with
+    probabilities of the types; and `type_time` (B,), the time of the types if it is not t. Positions are in units of `scale`
+    angstroms. ValueError without a mask.
     """
 
     def __init__(self, types: int, shape: Shape, *, scale: float) -> None:
@@ -96,7 +97,7 @@ class MoleculeNet(nn.Module):
         width = shape.width
         plain = 3 if shape.moves == "plain" else 0
         self.atoms = nn.Linear(2 * (types + plain), width)
-        self.time = nn.Sequential(nn.Linear(128, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.time = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.radial = Radial(10.0)
         pairs = 2 * CENTRES + (17 if shape.order else 0)
         moving = shape.moves == "equivariant"
@@ -108,6 +109,14 @@ class MoleculeNet(nn.Module):
         self, x_t: Float[Tensor, "B N D"], t: Float[Tensor, "B"], cond: Condition | None = None
     ) -> Float[Tensor, "B N D"]:
         """The prediction of x_1, with logits in the place of the types."""
+        return self.with_features(x_t, t, cond, self.shape.depth)[0]
+
+    def with_features(
+        self, x_t: Float[Tensor, "B N D"], t: Float[Tensor, "B"], cond: Condition | None, layer: int
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N width"]]:
+        """The prediction, and the hidden state after the first `layer` blocks. ValueError unless 1 <= layer <= depth."""
+        if not 1 <= layer <= len(self.blocks):
+            raise ValueError(f"with_features: layer {layer} of {len(self.blocks)}; count blocks from 1")
         if cond is None or "mask" not in cond:
             raise ValueError('MoleculeNet: cond lacks "mask"; give a (B, N) mask that is True for the atoms that exist')
         mask, previous = cond["mask"], cond.get("previous")
@@ -117,7 +126,8 @@ class MoleculeNet(nn.Module):
         if self.move is not None:
             inputs += [x, previous[..., :3]]
         h = self.atoms(torch.cat(inputs, -1))
-        c = self.time(sinusoidal(1000 * t, 128))
+        times = torch.stack([t, cond.get("type_time", t)], -1)
+        c = self.time(sinusoidal(1000 * times, 128).flatten(-2))
         number = torch.arange(x.shape[1], device=x.device)
         if self.shape.order:
             h = h + sinusoidal(number.to(h.dtype), self.shape.width)
@@ -126,15 +136,17 @@ class MoleculeNet(nn.Module):
         )
         earlier = self.radial(self.scale * distances(previous[..., :3]))
         steps = self._steps(number) if self.shape.order else None
-        for block in self.blocks:
+        features = h
+        for number, block in enumerate(self.blocks, 1):
             parts = [self.radial(self.scale * distances(x)), earlier]
             if steps is not None:
                 parts.append(steps.expand(len(x), -1, -1, -1))
             h, x = block(h, c, x, torch.cat(parts, -1), allowed)
+            features = h if number == layer else features
         if self.move is not None:
             x = x + self.move(h)
         x = centred(x, mask)
-        return torch.cat([x, self.logits(h)], -1) * mask[..., None]
+        return torch.cat([x, self.logits(h)], -1) * mask[..., None], features
 
     def _steps(self, number: Tensor) -> Tensor:
         """One-hot differences of the indices of the atoms, clipped to -8..8: (1, N, N, 17)."""

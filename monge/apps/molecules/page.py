@@ -8,6 +8,7 @@ from rdkit import Chem
 
 from monge.apps.molecules.atoms import TYPES
 from monge.apps.molecules.bonds import RADII, Perceived, neighbours
+from monge.apps.molecules.geometry import with_hydrogens
 from monge.apps.molecules.pictures import COLOURS, legend
 from monge.files import write_text
 
@@ -38,7 +39,7 @@ def _content(one: Perceived) -> dict[str, object]:
             "atoms": atoms,
             "bonds": [[i, j, 1] for i, j in neighbours(names, one.positions)],
         }
-    full = Chem.AddHs(one.molecule, addCoords=True)
+    full = with_hydrogens(one.molecule)
     Chem.Kekulize(full, clearAromaticFlags=True)
     places = full.GetConformer().GetPositions()
     return {

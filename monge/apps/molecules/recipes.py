@@ -15,11 +15,13 @@ from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.generator import Generator
 from monge.apps.molecules.network import MoleculeNet, Shape
 from monge.apps.molecules.objective import MoleculeMatching, noise
+from monge.apps.molecules.targets import EncoderName, targets
 from monge.math.coupling import Coupling, identity
 from monge.math.random import seeded
 from monge.math.rotation import RotationOT, rotated
 from monge.math.times import Times
 from monge.math.types import Pair
+from monge.objective.alignment import Alignment, CachedTargets
 from monge.run import fingerprint
 from monge.runs import Opened
 from monge.training.batches import shuffled
@@ -65,6 +67,15 @@ class Molecular:
     permuted (permutation), for networks without the order."""
     types_weight: float = 1.0
     """Weight of the cross-entropy of the types; that of the positions' squared error is at most 25."""
+    align: Literal["none"] | EncoderName = "none"
+    """Pretrained encoder whose features of the clean molecule a hidden state is aligned with (REPA): ani (ANI-2xt, sees the
+    geometry), espaloma (sees the graph), descriptors (of RDKit), or ani-random, a control with random weights."""
+    align_layer: int = 2
+    """Number of blocks before the aligned hidden state."""
+    align_weight: float = 0.5
+    """Weight of the alignment loss."""
+    align_until: int = 0
+    """Number of steps after which the alignment ends (HASTE); 0 keeps it."""
     batch_size: int = 64
     """Number of molecules per batch."""
     solver_steps: int = 50
@@ -82,14 +93,21 @@ class Molecular:
         check_at_least(self, max_atoms=1, width=1, depth=1, heads=1, batch_size=1, solver_steps=1, eval_samples=1)
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and divide into {self.heads} heads")
-        if not self.types_weight >= 0:
-            raise ValueError(f"types_weight must not be negative, got {self.types_weight}")
+        for name in ("types_weight", "align_weight", "align_until"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.align != "none" and not 1 <= self.align_layer <= self.depth:
+            raise ValueError(f"align_layer {self.align_layer}: the network has {self.depth} blocks")
         if self.coupling == "permutation" and self.order:
             raise ValueError("--coupling permutation needs --no-order: it changes the order of the atoms")
 
     def build(self) -> Run[Pair]:
         """Read the molecules and assemble the run."""
         data = self.encoded()
+        network = self.network(
+            len(data.types), data.scale
+        )  # before the projector, for the same weights without alignment
+        aligned = self.targets(data)
 
         def batches(number: int) -> Pair:
             rows = shuffled(number, self.batch_size, len(data.x), self.train.seed)
@@ -97,11 +115,16 @@ class Molecular:
             x, mask = data.batch(rows)
             q, _ = torch.linalg.qr(torch.randn(len(rows), 3, 3, generator=generator))
             x_1 = rotated(x, q * torch.linalg.det(q)[:, None, None])
-            return Pair(noise(mask, len(data.types), generator=generator), x_1, mask)
+            ended = self.align_until and number >= self.align_until
+            cond = {} if aligned is None or ended else {"target": aligned[rows, : mask.shape[1]]}
+            return Pair(noise(mask, len(data.types), generator=generator), x_1, mask, cond)
 
         held_out, sizes = self.encoded("validation"), data.mask.sum(1).bincount()
         objective = MoleculeMatching(
-            coupling=COUPLINGS[self.coupling], times=Times(late, stratified=True), types=self.types_weight
+            coupling=COUPLINGS[self.coupling],
+            times=Times(late, stratified=True),
+            types=self.types_weight,
+            align=None if aligned is None else self.alignment(aligned.shape[-1]),
         )
 
         @torch.no_grad()
@@ -126,8 +149,24 @@ class Molecular:
             "sizes": sizes,
             "molecules": fingerprint(data.x),
         }
-        network = self.network(len(data.types), data.scale)
         return Run(network, objective, batches, self.train, evaluate, constants)
+
+    def alignment(self, features: int) -> Alignment:
+        """The alignment with targets of `features` entries, which are part of the batch."""
+        targets = CachedTargets(lambda x: x, key="target")
+        options = {"layer": self.align_layer, "weight": self.align_weight, "hidden": 4 * self.width}
+        return Alignment(targets, width=self.width, features=features, **options)
+
+    def targets(self, data: "Encoded") -> Float[Tensor, "n N F"] | None:
+        """The alignment targets of the training molecules; None without an encoder. Molecules without features have zeros."""
+        if self.align == "none":
+            return None
+        rows = targets(Molecules(Path(self.data)), self.align, data.molecules)
+        result = torch.zeros(*data.mask.shape, next(iter(rows.values())).shape[1])
+        for number, one in enumerate(data.molecules):
+            if one.id in rows:
+                result[number, : len(one.types)] = rows[one.id]
+        return result
 
     def network(self, types: int, scale: float) -> MoleculeNet:
         """The network, with weights drawn from torch's global generator."""
@@ -158,6 +197,7 @@ class Encoded(NamedTuple):
     """Number of the type of each type column."""
     scale: float
     """Angstroms per unit of length."""
+    molecules: list[Molecule]
 
     @staticmethod
     def of(molecules: list[Molecule], types: list[int], scale: float) -> "Encoded":
@@ -171,7 +211,7 @@ class Encoded(NamedTuple):
             mask[row, :count] = True
             x[row, :count, :3] = torch.from_numpy(one.positions) / scale
             x[row, range(count), [column[int(number)] for number in one.types]] = 1.0
-        return Encoded(x, mask, types, scale)
+        return Encoded(x, mask, types, scale, molecules)
 
     def batch(self, rows: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"]]:
         """The rows, padded to the largest of them."""

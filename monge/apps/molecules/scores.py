@@ -1,6 +1,7 @@
 """Scores of generated molecules next to those of real ones."""
 
 import importlib.util
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -13,7 +14,8 @@ from rdkit.Chem import QED, Crippen, DataStructs, Descriptors, Fragments, rdFing
 from scipy.stats import wasserstein_distance
 
 from monge.apps.molecules.bonds import Perceived
-from monge.apps.molecules.geometry import BINS, divergence, measured, strain
+from monge.apps.molecules.encoders import ani_energy
+from monge.apps.molecules.geometry import BINS, divergence, measured, strain, with_hydrogens
 
 BETTER = {
     "valid": "higher",
@@ -27,6 +29,7 @@ BETTER = {
     "PoseBusters": "higher",
     "PoseBusters of valid": "higher",
     "strain, median (kcal/mol)": "lower",
+    "ANI-2xt strain, median (kcal/mol)": "lower",
     "RMSD to relaxed, median (A)": "lower",
     **{f"{name}, divergence (bits)": "lower" for name in BINS},
     "ring sizes, total variation": "lower",
@@ -37,6 +40,9 @@ BETTER = {
     "SA, Wasserstein": "lower",
 }
 """Names of the scores in the order of the table, each with the better direction."""
+
+KCAL_PER_EV = 23.0605
+"""Kilocalories per mole in an electronvolt."""
 
 
 class Reference(NamedTuple):
@@ -53,8 +59,10 @@ def flat_smiles(molecule: Chem.Mol) -> str:
     return Chem.MolToSmiles(molecule, isomericSmiles=False)
 
 
-def scores(results: Sequence[Perceived], reference: Reference) -> dict[str, float]:
-    """The scores in BETTER, those of PoseBusters only if it is installed. ValueError without results.
+def scores(
+    results: Sequence[Perceived], reference: Reference, *, with_posebusters: bool = False, with_ani: bool = False
+) -> dict[str, float]:
+    """The scores in BETTER; those of PoseBusters and ANI-2xt on request. ValueError without results, or if they are missing.
 
     Shares are of all samples unless the name says "of valid". In the medians, invalid samples count as infinite and molecules
     without MMFF94 parameters are left out. The diversity and the distances from the held-out molecules are those of the valid
@@ -75,13 +83,16 @@ def scores(results: Sequence[Perceived], reference: Reference) -> dict[str, floa
         "valid, unique and novel": len(novel) / len(results),
         "diversity": diversity(valid),
     }
-    if importlib.util.find_spec("posebusters"):
+    if with_posebusters:
         passed = sum(posebusters(valid))
         values["PoseBusters"] = passed / len(results)
         values["PoseBusters of valid"] = passed / len(valid) if valid else float("nan")
-    strains = [one for one in map(strain, valid) if one is not None]
+    potential = (lambda molecule: KCAL_PER_EV * ani_energy(molecule)) if with_ani else None
+    strains = [one for one in (strain(molecule, potential=potential) for molecule in valid) if one is not None]
     invalid = [float("inf")] * (len(results) - len(valid))
     values["strain, median (kcal/mol)"] = _median([one.energy for one in strains] + invalid)
+    if with_ani:
+        values["ANI-2xt strain, median (kcal/mol)"] = _median([one.other for one in strains] + invalid)
     values["RMSD to relaxed, median (A)"] = _median([one.rmsd for one in strains] + invalid)
     return {name: value for name, value in (values | _distances(valid, reference.held_out)).items() if name in BETTER}
 
@@ -119,12 +130,20 @@ def diversity(molecules: Sequence[Chem.Mol]) -> float:
 
 
 def posebusters(molecules: Sequence[Chem.Mol]) -> list[bool]:
-    """True for each molecule that passes all checks of PoseBusters for single molecules (Buttenschoen et al. 2308.05777)."""
+    """True for each molecule that passes all checks of PoseBusters for single molecules (Buttenschoen et al. 2308.05777).
+
+    ValueError if it is not installed.
+    """
+    if importlib.util.find_spec("posebusters") is None:
+        raise ValueError("PoseBusters is not installed; pip install posebusters")
     if not molecules:
         return []
     from posebusters import PoseBusters
 
-    full = [Chem.AddHs(molecule, addCoords=True) for molecule in molecules]
+    full = [with_hydrogens(molecule) for molecule in molecules]
+    rdBase.LogToPythonLogger()
+    for name in ("rdkit", "posebusters"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         checks: Any = PoseBusters(config="mol", max_workers=0).bust(full, None, None, full_report=False)
     finally:  # posebusters turns RDKit's messages on, and sends them to Python's log

@@ -37,8 +37,6 @@ def test_real_molecules_reach_the_limits():
     distances = [name for name in values if "Wasserstein" in name or "deviation" in name or "variation" in name]
     assert len(distances) == 6
     assert {values[name] for name in distances} == {0.0}
-    if "PoseBusters" in values:
-        assert values["PoseBusters"] == values["PoseBusters of valid"] >= 0.75
 
 
 def test_invalid_samples_count_in_shares_and_medians():
@@ -84,7 +82,7 @@ def test_strain_rises_with_distortion():
 def test_atoms_at_the_same_place_have_infinite_strain():
     one = perceived([METHYL, METHYL], np.zeros((2, 3)))
     assert one.valid
-    assert strain(one.molecule) == (float("inf"), float("inf"))
+    assert strain(one.molecule) == (float("inf"),) * 3
 
 
 def test_lengths_angles_and_torsions_are_those_of_known_molecules():

@@ -1,0 +1,185 @@
+"""Encoders and alignment: known values, invariance, targets in the order of the atoms, and training with them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rdkit")
+from rdkit import Chem
+
+from monge.apps.molecules import encoders, targets
+from monge.apps.molecules.bonds import perceived
+from monge.apps.molecules.conformers import with_conformer
+from monge.apps.molecules.dataset import Molecules, prepare
+from monge.apps.molecules.encoders import ENCODERS, EncoderMissing, ani_energy, espaloma_charges
+from monge.apps.molecules.geometry import with_hydrogens
+from monge.apps.molecules.network import MoleculeNet, Shape
+from monge.apps.molecules.objective import MoleculeMatching, noise
+from monge.apps.molecules.recipes import Molecular
+from monge.apps.molecules.sources import records
+from monge.fleet import sequential
+from monge.math.types import Pair
+from monge.objective.alignment import Alignment, CachedTargets
+from monge.run import fit
+from monge.training.log import read_records
+
+pytest.importorskip("torchani", reason="needs pip install --no-deps auto3d expaloma torchani")
+SMILES = ["CCO", "CC(=O)N", "c1ccccc1O", "CS(=O)(=O)C", "FC(F)Cl", "C1CC1N", "CC#N", "OCC=O", "CSC", "NCCN"]
+
+
+def full(smiles: str, *, scale: float = 1.0) -> Chem.Mol:
+    one = with_conformer("x", smiles, max_atoms=12)
+    return with_hydrogens(perceived(one.types.tolist(), scale * one.positions).molecule)
+
+
+def test_espaloma_gives_the_charges_of_am1_bcc():
+    """Charges of AM1-BCC (Jakalian et al. 2002): benzene's carbons -0.13, methanol's oxygen -0.60 and its hydrogen 0.40."""
+    assert espaloma_charges(full("c1ccccc1")) == pytest.approx([-0.13] * 6 + [0.13] * 6, abs=0.01)
+    methanol = espaloma_charges(full("CO"))
+    assert methanol[[1, -1]] == pytest.approx([-0.60, 0.40], abs=0.02)
+    assert methanol.sum() == pytest.approx(0, abs=1e-5)
+
+
+def test_ani_prefers_relaxed_geometries():
+    for smiles in SMILES:
+        assert ani_energy(full(smiles)) < ani_energy(full(smiles, scale=1.06)) - 0.05
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_features_do_not_depend_on_rotation_and_follow_the_atoms(name: str):
+    molecule, encoder = full("CC(=O)Nc1ccco1"), ENCODERS[name]
+    features, positions = encoder(molecule), molecule.GetConformer().GetPositions()
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    turned = Chem.Mol(molecule)
+    turned.GetConformer().SetPositions(positions @ (turn * np.linalg.det(turn)) + 1)
+    np.testing.assert_allclose(encoder(turned), features, atol=1e-4)
+    order = np.random.default_rng(1).permutation(molecule.GetNumAtoms())
+    heavy = [k for k in order if molecule.GetAtomWithIdx(int(k)).GetAtomicNum() > 1]
+    permuted = Chem.RenumberAtoms(molecule, order.tolist())
+    np.testing.assert_allclose(encoder(permuted), features[heavy], atol=1e-4)
+
+
+def test_ani_sees_the_geometry_and_espaloma_the_graph_only():
+    near, far = full("CCO"), full("CCO", scale=1.05)
+    assert np.abs(ENCODERS["ani"](near) - ENCODERS["ani"](far)).max() > 0.01
+    assert np.array_equal(ENCODERS["espaloma"](near), ENCODERS["espaloma"](far))
+    assert np.abs(ENCODERS["ani"](near) - ENCODERS["ani-random"](near)).max() > 0.01
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    smiles = [f"{'C' * k}{one}" for one in SMILES for k in range(4)]
+    (tmp_path / "in.smi").write_text("\n".join(f"{one} m{k}" for k, one in enumerate(smiles)))
+    list(
+        prepare(records(str(tmp_path / "in.smi")), tmp_path / "set", sequential, min_atoms=2, max_atoms=12, settings={})
+    )
+    return tmp_path / "set"
+
+
+def test_targets_are_computed_once_for_the_molecules_they_belong_to(prepared: Path, monkeypatch: pytest.MonkeyPatch):
+    data = Molecules(prepared)
+    first = targets.targets(data, "espaloma", data.split("all"))
+    assert set(first) == {one.id for one in data.split("all")}
+    atoms = torch.cat(list(first.values()))
+    assert atoms.mean(0).abs().max() < 1e-4
+    calls: list[str] = []
+    count = ENCODERS["espaloma"]
+    monkeypatch.setitem(ENCODERS, "espaloma", lambda molecule: calls.append("called") or count(molecule))
+    again = targets.targets(Molecules(prepared), "espaloma", data.split("all"))
+    assert not calls
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    table = data.table.slice(1)
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, prepared / "molecules.parquet")
+    changed = Molecules(prepared)
+    assert len(targets.targets(changed, "espaloma", changed.split("all"))) == len(first) - 1
+    assert calls
+
+
+def test_a_molecule_that_fails_leaves_the_other_targets_untouched(prepared: Path, monkeypatch: pytest.MonkeyPatch):
+    data = Molecules(prepared)
+    molecules = data.split("all")
+    plain = {one.id: targets.encoded(one, "descriptors") for one in molecules}
+    broken = [replace(one, positions=9 * one.positions) if k == 3 else one for k, one in enumerate(molecules)]
+    monkeypatch.setattr(Molecules, "split", lambda self, name: broken)
+    rows = {key: x for group in targets.groups(broken, "descriptors") for key, x in group}
+    assert set(plain) - set(rows) == {molecules[3].id}
+    for key, x in rows.items():
+        assert torch.equal(x, plain[key])
+
+
+def test_alignment_lowers_its_loss_and_does_not_count_padding():
+    torch.manual_seed(0)
+    mask = torch.arange(5) < torch.tensor([5, 3, 4, 5])[:, None]
+    x_1 = noise(mask, 4)
+    x_1[..., 3:] = torch.nn.functional.one_hot(x_1[..., 3:].argmax(-1), 4) * mask[..., None]
+    net = MoleculeNet(4, Shape(32, 2, 4), scale=1.0)
+    target = torch.randn(4, 5, 6)
+    align = Alignment(CachedTargets(lambda x: x, key="target"), layer=1, width=32, features=6, weight=0.5, hidden=64)
+    objective = MoleculeMatching(align=align)
+    optimizer = torch.optim.Adam([*net.parameters(), *align.parameters()], 3e-3)
+    values = []
+    for _ in range(200):
+        loss = objective(net, Pair(noise(mask, 4), x_1, mask, {"target": target}))
+        optimizer.zero_grad()
+        loss.value.backward()
+        optimizer.step()
+        values.append(float(loss.metrics["alignment"]))
+    assert np.mean(values[-10:]) < -0.5 < np.mean(values[:3])
+    changed = target.clone()
+    changed[~mask] = 7.0
+    results = []
+    for one in (target, changed):
+        torch.manual_seed(1)
+        results.append(objective(net, Pair(noise(mask, 4), x_1, mask, {"target": one})).value)
+    assert torch.equal(*results)
+
+
+def test_a_schedule_weighs_each_sample_by_its_time():
+    torch.manual_seed(0)
+    net, mask = MoleculeNet(4, Shape(32, 2, 4), scale=1.0), torch.ones(2, 3, dtype=torch.bool)
+    x, target, t = noise(mask, 4), torch.randn(2, 3, 6), torch.tensor([0.2, 0.9])
+    align = Alignment(CachedTargets(lambda x: x, key="target"), layer=1, width=32, features=6, hidden=64)
+    pair = Pair(x, x, mask, {"target": target})
+    alone = align(net, x[:1], t[:1], pair.rows(slice(0, 1)))[1]
+    align.schedule = lambda t: (t < 0.5).to(t.dtype)
+    torch.testing.assert_close(align(net, x, t, pair)[1], alone / 2)
+
+
+@pytest.mark.parametrize("name", ["ani", "espaloma"])
+def test_an_aligned_run_starts_from_the_same_weights_and_data(name: str, prepared: Path, tmp_path: Path):
+    base = Molecular(str(prepared), width=32, depth=2, heads=4, batch_size=8, eval_samples=4, solver_steps=3)
+    base = replace(base, train=replace(base.train, steps=4, save_every=4, log_every=1, threads=1, warmup_steps=1))
+    plain, aligned = base, replace(base, align=name, align_layer=1, align_until=2)
+    for kind, recipe in (("plain", plain), ("aligned", aligned)):
+        fit(recipe, tmp_path / kind)
+    first, second = (list(read_records(tmp_path / kind / "metrics.jsonl")) for kind in ("plain", "aligned"))
+    assert first[0]["position error"] == second[0]["position error"]
+    assert first[3]["position error"] != second[3]["position error"]
+    assert ["alignment" in row for row in second] == [True, True, False, False]
+
+
+def test_a_missing_package_is_named_with_its_installation(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(encoders.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EncoderMissing, match="Auto3D is not installed; pip install --no-deps auto3d torchani"):
+        encoders.ANI2xt()
+    encoders._espaloma.cache_clear()
+    with pytest.raises(EncoderMissing, match="expaloma is not installed; pip install --no-deps expaloma"):
+        ENCODERS["espaloma"](full("CCO"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"align": "ani", "align_layer": 9}, "align_layer 9: the network has 5 blocks"),
+        ({"align_weight": -1.0}, "align_weight must not be negative"),
+        ({"align_until": -1}, "align_until must not be negative"),
+    ],
+)
+def test_settings_of_the_alignment_are_checked(settings: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=message):
+        Molecular("x", **settings)  # pyright: ignore[reportArgumentType]
