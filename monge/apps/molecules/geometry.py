@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -98,7 +99,7 @@ def jensen_shannon(p: Float[np.ndarray, "n"], q: Float[np.ndarray, "n"]) -> floa
 
 
 class Strain(NamedTuple):
-    """The difference between a geometry and the nearest minimum of MMFF94. Infinite for atoms at the same place."""
+    """The difference between a geometry and the nearest minimum of MMFF94. Infinite if the minimisation fails."""
 
     energy: float
     """Energy above the minimum in kcal/mol, with the hydrogens relaxed first."""
@@ -109,7 +110,10 @@ class Strain(NamedTuple):
 
 
 def with_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
-    """The molecule with hydrogens, whose positions minimise MMFF94 with the heavy atoms fixed, if it has parameters."""
+    """The molecule with hydrogens, whose positions minimise MMFF94 with the heavy atoms fixed, if it has parameters.
+
+    Hydrogens stay at idealised positions if the minimisation fails, as it may for atoms at the same place.
+    """
     full = Chem.AddHs(molecule, addCoords=True)
     properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
     if properties is not None:
@@ -117,7 +121,8 @@ def with_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
         for number in _heavy(full):
             field.AddFixedPoint(number)
         field.Initialize()
-        field.Minimize(maxIts=200)
+        with suppress(RuntimeError):
+            field.Minimize(maxIts=200)
     return full
 
 
@@ -138,7 +143,10 @@ def strain(molecule: Chem.Mol, *, potential: Callable[[Chem.Mol], float] | None 
     free = rdForceFieldHelpers.MMFFGetMoleculeForceField(full, properties)
     free.Initialize()
     energy = free.CalcEnergy()
-    free.Minimize(maxIts=2000)
+    try:
+        free.Minimize(maxIts=2000)
+    except RuntimeError:  # no direction leads down
+        return Strain(np.inf, np.inf, np.inf)
     rmsd = rdMolAlign.AlignMol(full, before, atomMap=[(number, number) for number in heavy])
     value = float(energy - free.CalcEnergy())
     if not np.isfinite(value):
