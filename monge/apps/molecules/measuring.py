@@ -161,9 +161,9 @@ def evaluate(
         [one for one in molecules.split(name) if len(one.types) <= recipe.max_atoms] for name in ("train", "test")
     )
     chosen = torch.randperm(len(training), generator=seeded(seed, 8))[:num_samples].tolist()
-    real = [_perceived(training[number]) for number in chosen]
-    names = frozenset(_flat(one) for one in training)
-    reference = Reference(names, [one.molecule for one in map(_perceived, held_out) if one.valid and one.molecule])
+    real = [perceived_from(training[number]) for number in chosen]
+    names = frozenset(flat_name(one) for one in training)
+    reference = Reference(names, [one.molecule for one in map(perceived_from, held_out) if one.valid and one.molecule])
     if not reference.held_out:
         raise ValueError(f"{molecules.directory}: no test molecules of at most {recipe.max_atoms} heavy atoms")
     random, began = seeded(seed, 7), time.perf_counter()
@@ -193,11 +193,13 @@ def evaluate(
     )
 
 
-def _perceived(one: Molecule) -> Perceived:
+def perceived_from(one: Molecule) -> Perceived:
+    """The molecule that the atoms of a prepared one form."""
     return perceived(one.types.tolist(), one.positions)
 
 
-def _flat(one: Molecule) -> str:
+def flat_name(one: Molecule) -> str:
+    """The SMILES of a prepared molecule, without stereochemistry."""
     return flat_smiles(Chem.MolFromSmiles(one.smiles))
 
 

@@ -30,6 +30,8 @@ class Shape:
     hidden state of a transformer that reads the coordinates (plain)."""
     order: bool = True
     """Let the network see the index of each atom in the canonical SMILES."""
+    self_conditioning: bool = True
+    """Let the network see its previous prediction."""
 
 
 class Radial(nn.Module):
@@ -120,7 +122,7 @@ class MoleculeNet(nn.Module):
         if cond is None or "mask" not in cond:
             raise ValueError('MoleculeNet: cond lacks "mask"; give a (B, N) mask that is True for the atoms that exist')
         mask, previous = cond["mask"], cond.get("previous")
-        previous = torch.zeros_like(x_t) if previous is None else previous
+        previous = torch.zeros_like(x_t) if previous is None or not self.shape.self_conditioning else previous
         x, types = x_t.split([3, self.types], -1)
         inputs = [types, previous[..., 3:]]
         if self.move is not None:

@@ -62,6 +62,10 @@ class Molecular:
     coordinates (plain), for large data sets and GPUs."""
     order: bool = True
     """Let the network see the index of each atom in the canonical SMILES."""
+    self_conditioning: bool = True
+    """Show the network its own first prediction, in half of the batches and in sampling."""
+    distortion: float = 0.0
+    """Standard deviation, in angstroms, of displacements of a tenth of the atoms in training (geometry distortion)."""
     coupling: Literal["independent", "rotation", "permutation"] = "rotation"
     """Coupling of noise and data: independent, targets rotated onto the noise (rotation), or rotated and with the noise atoms
     permuted (permutation), for networks without the order."""
@@ -93,7 +97,7 @@ class Molecular:
         check_at_least(self, max_atoms=1, width=1, depth=1, heads=1, batch_size=1, solver_steps=1, eval_samples=1)
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and divide into {self.heads} heads")
-        for name in ("types_weight", "align_weight", "align_until"):
+        for name in ("types_weight", "distortion", "align_weight", "align_until"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.align != "none" and not 1 <= self.align_layer <= self.depth:
@@ -124,6 +128,8 @@ class Molecular:
             coupling=COUPLINGS[self.coupling],
             times=Times(late, stratified=True),
             types=self.types_weight,
+            self_conditioning=self.self_conditioning,
+            distortion=self.distortion / data.scale,
             align=None if aligned is None else self.alignment(aligned.shape[-1]),
         )
 
@@ -170,7 +176,8 @@ class Molecular:
 
     def network(self, types: int, scale: float) -> MoleculeNet:
         """The network, with weights drawn from torch's global generator."""
-        return MoleculeNet(types, Shape(self.width, self.depth, self.heads, self.moves, self.order), scale=scale)
+        shape = Shape(self.width, self.depth, self.heads, self.moves, self.order, self.self_conditioning)
+        return MoleculeNet(types, shape, scale=scale)
 
     def encoded(self, split: str = "train") -> "Encoded":
         """The molecules of a split as tensors. The types and the scale are those of the training split."""

@@ -3,7 +3,7 @@
 import gzip
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,12 +93,15 @@ def moses(part: str = "train") -> Iterator[Record]:
 
 def small() -> Iterator[Record]:
     """The set `nci`, followed by the distinct BRICS fragments of the first molecules of MOSES (Degen et al. 2008)."""
-    fragments: dict[str, None] = {}
-    for record in islice(moses(), FRAGMENTED):
+    first = list(islice(moses(), FRAGMENTED))  # an error before the first record if MOSES is not installed
+    yield from nci()
+    seen: set[str] = set()
+    for record in first:
         molecule = Chem.MolFromSmiles(record.smiles)
-        for fragment in BRICS.BRICSDecompose(molecule) if molecule is not None else ():
-            fragments[_without_ends(fragment)] = None
-    yield from chain(nci(), (Record(f"fragment-{number}", smiles) for number, smiles in enumerate(fragments)))
+        for fragment in sorted(BRICS.BRICSDecompose(molecule)) if molecule is not None else ():
+            if (smiles := _without_ends(fragment)) not in seen:
+                yield Record(f"fragment-{len(seen)}", smiles)
+                seen.add(smiles)
 
 
 def _without_ends(fragment: str) -> str:

@@ -1,0 +1,140 @@
+"""Molecules from flows that train for the same CPU time: the default, a plain transformer, and the default without its parts.
+
+    monge molecules prepare small --out runs/molecules-data
+    python benchmarks/molecules.py [--data runs/molecules-data] [--seconds 600] [--seeds 3] [--workers 2]
+
+Each arm trains on one thread, for as many steps as fit into the CPU time; the time of a step is measured first. Runs are kept in
+--work, and an interrupted benchmark resumes. The row "real" scores training molecules in place of samples.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import side_by_side as side
+import torch
+import tyro
+from over_seeds import interval, shown
+
+from monge.apps.molecules.dataset import Molecules
+from monge.apps.molecules.generator import Drawn
+from monge.apps.molecules.measuring import flat_name, perceived_from
+from monge.apps.molecules.recipes import Molecular, opened
+from monge.apps.molecules.scores import Reference, scores
+from monge.fleet import processes
+from monge.math.random import seeded
+from monge.run import fit
+from monge.runs import reopen
+
+ARMS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "plain transformer": {"moves": "plain"},
+    "without Kabsch": {"coupling": "independent"},
+    "without order": {"order": False},
+    "permutation, without order": {"order": False, "coupling": "permutation"},
+    "without self-conditioning": {"self_conditioning": False},
+    "distortion 0.3 A": {"distortion": 0.3},
+    "type loss 0.2": {"types_weight": 0.2},
+}
+"""Settings of the recipe by arm."""
+COLUMNS = ("valid", "connected", "unique of valid", "novel of valid", "bond lengths, divergence (bits)")
+COLUMNS += ("bond angles, divergence (bits)", "strain, median (kcal/mol)", "PoseBusters of valid")
+
+
+def seconds_per_step(recipe: Molecular, *, steps: int = 10) -> float:
+    """The CPU time of a training step, without the checkpoints: the median of `steps` steps after two that are not counted."""
+    run = recipe.build()
+    optimizer = torch.optim.AdamW([*run.model.parameters(), *run.objective.parameters()])
+    times: list[float] = []
+    for number in range(steps + 2):
+        began = time.process_time()
+        run.objective(run.model, run.batches(number)).value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.process_time() - began)
+    return sorted(times[2:])[steps // 2]
+
+
+def trained(
+    work: Path, data: Path, seconds: float, samples: int, posebusters: bool, task: tuple[str, int]
+) -> dict[str, Any]:
+    """The scores of an arm with one seed."""
+    arm, seed = task
+    out = work / f"{arm.replace(' ', '-').replace(',', '')}-{seed}-{seconds:.0f}"
+    recipe = Molecular(str(data), **ARMS[arm])
+    if not (out / "recipe.json").exists():
+        steps = max(2, int(seconds / seconds_per_step(recipe)))
+        train = replace(recipe.train, steps=steps, save_every=max(1, steps // 2), log_every=50, seed=seed, threads=1)
+        recipe = replace(recipe, train=train)
+    else:
+        recipe = reopen(out, app="molecules").rebuilt(Molecular)
+    fit(recipe, out, resume=True)
+    _, generator = opened(reopen(out, app="molecules"), which="last")
+    random = seeded(seed, 7)
+    drawn: list[Drawn] = generator.draw(
+        generator.mask(samples, generator=random), steps=recipe.solver_steps, generator=random
+    )
+    values = scores([one.molecule() for one in drawn], reference(recipe), with_posebusters=posebusters)
+    uncorrected = sum(one.molecule(limit=1).valid for one in drawn) / samples
+    return {"arm": arm, "seed": seed, "steps": recipe.train.steps, "uncorrected": uncorrected, **values}
+
+
+def reference(recipe: Molecular) -> Reference:
+    """The training and test molecules of a recipe."""
+    parts = {name: Molecules(Path(recipe.data)).split(name) for name in ("train", "test")}
+    held_out = [result.molecule for one in parts["test"] if (result := perceived_from(one)).valid and result.molecule]
+    return Reference(frozenset(map(flat_name, parts["train"])), held_out)
+
+
+def main(
+    data: Path = Path("runs/molecules-data"),
+    work: Path = Path("runs/benchmark-molecules"),
+    seconds: float = 600,
+    seeds: int = 3,
+    samples: int = 500,
+    arms: tuple[str, ...] = tuple(ARMS),
+    posebusters: bool = False,
+    workers: int = 2,
+) -> None:
+    """Train each arm for the same CPU time, and score its samples.
+
+    Args:
+        data: Directory of prepared molecules.
+        work: Directory for the runs; finished ones are not trained again.
+        seconds: CPU seconds of training for each arm and seed.
+        seeds: Number of seeds per arm.
+        samples: Number of molecules to draw and score.
+        arms: Arms to train.
+        posebusters: Also run the checks of PoseBusters, about a second per molecule.
+        workers: Number of worker processes, one thread each.
+    """
+    tasks = [(arm, seed) for seed in range(seeds) for arm in arms]
+    rows: list[dict[str, Any]] = []
+    call = partial(trained, work, data.resolve(), seconds, samples, posebusters)
+    for _, row in processes(workers, start=partial(torch.set_num_threads, 1))(call, tasks):
+        rows.append({**row, "seconds": seconds})
+        side.write_result("molecules", rows, packages=("torch", "rdkit"))
+        print(f"{row['arm']}, seed {row['seed']}: valid {row['valid']:.3f}", flush=True)
+    recipe = Molecular(str(data))
+    training = Molecules(data).split("train")
+    chosen = torch.randperm(len(training), generator=seeded(0, 8))[:samples].tolist()
+    real = scores([perceived_from(training[k]) for k in chosen], reference(recipe), with_posebusters=posebusters)
+    side.write_result("molecules", [*rows, {"arm": "real", **real}], packages=("torch", "rdkit"))
+    table = [{"arm": "real", **{name: real[name] for name in COLUMNS if name in real}}]
+    for arm in arms:
+        part = [row for row in rows if row["arm"] == arm]
+        table.append({"arm": arm, "steps per run": part[0]["steps"], **_means(part)})
+    side.print_table(f"{seconds:.0f} CPU seconds per run, {seeds} seeds, {samples} samples each", shown(table))
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    names = ("uncorrected", *COLUMNS)
+    return {name: interval([row[name] for row in rows]) for name in names if name in rows[0]}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    tyro.cli(main)
