@@ -3,8 +3,8 @@
     monge molecules prepare small --out runs/molecules-data
     python benchmarks/molecules.py [--data runs/molecules-data] [--seconds 600] [--seeds 3] [--workers 2]
 
-Each arm trains on one thread, for as many steps as fit into the CPU time; the time of a step is measured first. Runs are kept in
---work, and an interrupted benchmark resumes. The row "real" scores training molecules in place of samples.
+Each arm trains on one thread, for as many steps as fit into the CPU time; the time of a step is measured first. Runs are kept
+in --work, and an interrupted benchmark resumes. The row "real" scores training molecules in place of samples.
 """
 
 import time
