@@ -1,4 +1,4 @@
-"""Molecules from flows that train for the same CPU time: the default, a plain transformer, and the default without its parts.
+"""Molecules from flows that train for the same CPU time: the default, a plain transformer, and other variants of the default.
 
     monge molecules prepare small --out runs/molecules-data
     python benchmarks/molecules.py [--data runs/molecules-data] [--seconds 600] [--seeds 3] [--workers 2]
@@ -45,7 +45,7 @@ COLUMNS += ("bond angles, divergence (bits)", "strain, median (kcal/mol)", "Pose
 
 
 def seconds_per_step(recipe: Molecular, *, steps: int = 10) -> float:
-    """The CPU time of a training step, without the checkpoints: the median of `steps` steps after two that are not counted."""
+    """The CPU time of a training step, without the checkpoints: the median of `steps` steps after two warm-up steps."""
     run = recipe.build()
     optimizer = torch.optim.AdamW([*run.model.parameters(), *run.objective.parameters()])
     times: list[float] = []
@@ -63,7 +63,7 @@ def trained(
 ) -> dict[str, Any]:
     """The scores of an arm with one seed."""
     arm, seed = task
-    out = work / f"{arm.replace(' ', '-').replace(',', '')}-{seed}-{seconds:.0f}"
+    out = work / data.name / f"{arm.replace(' ', '-').replace(',', '')}-{seed}-{seconds:.0f}"
     recipe = Molecular(str(data), **ARMS[arm])
     if not (out / "recipe.json").exists():
         steps = max(2, int(seconds / seconds_per_step(recipe)))

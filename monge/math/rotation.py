@@ -54,6 +54,18 @@ class RotationOT:
         return replace(pair, x_0=x_0, x_1=x_1)
 
 
+def random_rotations(count: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "count 3 3"]:
+    """Rotations from the uniform distribution, by QR with the signs of R's diagonal (Mezzadri 2007).
+
+    >>> r = random_rotations(4)
+    >>> bool(torch.allclose(r @ r.mT, torch.eye(3).expand(4, 3, 3), atol=1e-5))
+    True
+    """
+    q, r = torch.linalg.qr(torch.randn(count, 3, 3, generator=generator))
+    q = q * r.diagonal(dim1=1, dim2=2).sign()[:, None]
+    return q * torch.linalg.det(q)[:, None, None]
+
+
 def rotated(x: Float[Tensor, "B N D"], rotation: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B N D"]:
     """Tokens whose first three entries are rotated.
 

@@ -61,7 +61,7 @@ class Alignment(nn.Module):
     a three-layer MLP with SiLU activations. Tokens excluded by the pair's mask do not count.
 
     `width` is the model's hidden width, `features` the encoder's number of features, `hidden` the width of the projector's
-    hidden layers; FlowMatching multiplies the loss by `weight`. `schedule`, a function of t, multiplies the similarity of each
+    hidden layers; the objective multiplies the loss by `weight`. `schedule`, a function of t, multiplies the similarity of each
     sample. ValueError if the encoder does not take (x_1, cond).
 
     >>> from monge.nets.dit import DiT
@@ -93,7 +93,7 @@ class Alignment(nn.Module):
     def forward(
         self, model: FeatureModel, x_t: Float[Tensor, "B *s"], t: Float[Tensor, "B"], pair: Pair
     ) -> tuple[Float[Tensor, "B *s"], Float[Tensor, ""]]:
-        """The velocity at x_t, and the alignment loss."""
+        """The model's output at x_t, and the alignment loss."""
         v, hidden = model.with_features(x_t, t, pair.condition, self.layer)
         with torch.no_grad():
             target = self.encoder(pair.x_1, pair.condition)

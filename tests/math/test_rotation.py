@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from monge import Pair
-from monge.math.rotation import RotationOT, kabsch, rotated
+from monge.math.rotation import RotationOT, kabsch, random_rotations, rotated
 
 
 def draws(*shape: int) -> Tensor:
@@ -64,3 +64,11 @@ def test_the_coupling_does_not_depend_on_the_orientation_of_the_target():
     turned = rotated(x_1, rotations(4))
     expected, result = (RotationOT()(Pair(x_0, x)).x_1 for x in (x_1, turned))
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
+
+
+def test_random_rotations_are_uniform():
+    r = random_rotations(20_000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.linalg.det(r), torch.ones(len(r)))
+    torch.testing.assert_close(r.mean(0), torch.zeros(3, 3), atol=0.02, rtol=0)
+    torch.testing.assert_close(r.square().mean(0), torch.full((3, 3), 1 / 3), atol=0.01, rtol=0)
+    assert (r[:, 0, 0] > 0).float().mean() == pytest.approx(0.5, abs=0.02)

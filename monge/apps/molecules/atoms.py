@@ -46,7 +46,7 @@ def types_of(molecule: Chem.Mol) -> list[int]:
     """
     plain = Chem.Mol(molecule)
     Chem.Kekulize(plain, clearAromaticFlags=True)
-    return [_type_of(atom) for atom in plain.GetAtoms() if atom.GetAtomicNum() > 1]
+    return [_type_of(atom) for atom in plain.GetAtoms() if atom.GetAtomicNum() != 1]
 
 
 def _type_of(atom: Any) -> int:

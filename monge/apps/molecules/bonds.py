@@ -42,10 +42,15 @@ class Perceived(NamedTuple):
         return self.connected and self.molecule is not None
 
     def stable_atoms(self) -> int:
-        """The largest number of atoms whose valence is filled at once by any orders of the bonds."""
+        """The largest number of atoms whose valences one assignment of bond orders fills."""
         if self.molecule is not None or not self.types:
             return len(self.types)
         return most_filled(*_graph(self.types, self.positions))
+
+
+def flat_smiles(molecule: Chem.Mol) -> str:
+    """The canonical SMILES without stereochemistry."""
+    return Chem.MolToSmiles(molecule, isomericSmiles=False)
 
 
 def neighbours(elements: Sequence[str], positions: Float[np.ndarray, "N 3"]) -> dict[Edge, float]:
@@ -168,10 +173,10 @@ def most_probable(
     *,
     limit: int = 1000,
 ) -> Perceived:
-    """The molecule of the most probable types that form one at these positions, among the `limit` most probable ones.
+    """The molecule of the most probable types that form one at these positions, out of at most `limit` assignments.
 
-    Column k of `probability` belongs to the type with number types[k]. If none of them forms a molecule, the result is that of
-    the most probable types.
+    Column k of `probability` belongs to the type with number types[k]. If no assignment forms a molecule, the result is that of
+    the most probable one.
     """
     order = np.argsort(-probability, 1, kind="stable")
     cost = -np.log(np.take_along_axis(probability, order, 1).clip(1e-12))

@@ -49,14 +49,14 @@ def prepare(
     """
     at_least_one(min_atoms=min_atoms, max_atoms=max_atoms, **({} if limit is None else {"limit": limit}))
     ensure_new(out)
-    settings = {"source": source, "min_atoms": min_atoms, "max_atoms": max_atoms, "limit": limit, "seed": seed}
     bounds = {"min_atoms": min_atoms, "max_atoms": max_atoms, "limit": limit, "seed": seed}
+    settings = {"source": source, **bounds}
     for done in islice(write_set(records(source), out, of(workers, ray), **bounds, settings=settings), 9, None, 10):
         console.print(f"prepare: {done} molecules")
     written = Molecules(out).settings
     failed = ", ".join(f"{reason}: {count}" for reason, count in list(written["failed"].items())[:4])
     console.print(
-        f"{written['molecules']} molecules in {out}; left out: {failed or 'none'}. Types and positions give back "
+        f"{written['molecules']} molecules in {out}; left out: {failed or 'none'}. Bond perception recovers "
         f"{written['round_trip']:.1%} of the molecules. Next: monge molecules train --data {quote(str(out))}"
     )
 
@@ -102,6 +102,11 @@ def demo(
     data = out.with_name(f"{out.name}-data")
     if not data.exists():
         prepare(source, out=data, limit=limit, workers=workers)
+    stored = Molecules(data).settings
+    if (stored["source"], stored["limit"]) != (source, limit):
+        raise ValueError(
+            f"{data} was prepared with source {stored['source']}, limit {stored['limit']}; use another --out"
+        )
     recipe = Molecular(str(data))
     train(
         replace(recipe, train=replace(recipe.train, steps=steps, save_every=max(1, steps // 3))),

@@ -30,9 +30,9 @@ def structure(smiles: str, *, max_atoms: int) -> Chem.Mol:
     molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:
         raise UnsupportedMolecule("not a valid SMILES")
-    canonical = Chem.MolFromSmiles(Chem.MolToSmiles(molecule))
-    if canonical is None or not canonical.GetNumAtoms():
-        raise UnsupportedMolecule("no atoms")
+    canonical = Chem.MolFromSmiles(Chem.MolToSmiles(Chem.RemoveAllHs(molecule)))
+    if canonical is None or not canonical.GetNumHeavyAtoms():
+        raise UnsupportedMolecule("no heavy atoms")
     if canonical.GetNumAtoms() > max_atoms:
         raise UnsupportedMolecule(f"{canonical.GetNumAtoms()} heavy atoms; the limit is {max_atoms}")
     if len(Chem.GetMolFrags(canonical)) > 1:

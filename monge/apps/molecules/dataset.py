@@ -16,7 +16,7 @@ from rdkit import Chem
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from monge.apps.molecules.atoms import UnsupportedMolecule
-from monge.apps.molecules.bonds import perceived
+from monge.apps.molecules.bonds import flat_smiles, perceived
 from monge.apps.molecules.conformers import Molecule, of_structure, structure, with_conformer
 from monge.apps.molecules.sources import Record
 from monge.files import atomic_directory, read_json, write_json, write_text
@@ -49,7 +49,7 @@ class Molecules:
             return pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
-                f"{self.directory}: no prepared molecules here ({error}); write them with monge.apps.molecules.dataset.prepare"
+                f"{self.directory}: no prepared molecules here ({error}); run monge molecules prepare --out {self.directory}"
             ) from error
 
     @cached_property
@@ -71,13 +71,17 @@ class Molecules:
 def distinct(
     records: Iterator[Record], *, min_atoms: int, max_atoms: int, limit: int | None, failures: list[Failure]
 ) -> Iterator[Record]:
-    """The usable records, each structure once, with canonical SMILES; adds the others to `failures`."""
+    """The usable records, each structure once, with canonical SMILES and unique ids; adds the others to `failures`.
+
+    A repeated id gets a number: name, name-2, name-3.
+    """
     seen: set[str] = set()
+    ids: Counter[str] = Counter()
     for record in records:
         try:
             if not record.smiles and record.molecule is None:
                 raise UnsupportedMolecule("not readable")
-            smiles = record.smiles if record.molecule is None else Chem.MolToSmiles(Chem.RemoveHs(record.molecule))
+            smiles = record.smiles if record.molecule is None else Chem.MolToSmiles(Chem.RemoveAllHs(record.molecule))
             molecule = structure(smiles, max_atoms=max_atoms)
             if molecule.GetNumAtoms() < min_atoms:
                 raise UnsupportedMolecule(f"{molecule.GetNumAtoms()} heavy atoms; at least {min_atoms} are needed")
@@ -88,7 +92,9 @@ def distinct(
             failures.append(Failure(record.id, "duplicate"))
             continue
         seen.add(canonical)
-        yield record._replace(smiles=canonical)
+        ids[record.id] += 1
+        count = ids[record.id]
+        yield record._replace(id=record.id if count == 1 else f"{record.id}-{count}", smiles=canonical)
         if len(seen) == limit:
             return
 
@@ -163,8 +169,8 @@ def _reasons(failures: Sequence[Failure]) -> Counter[str]:
 
 
 def scaffold(smiles: str) -> str:
-    """The SMILES of the Murcko scaffold (Bemis and Murcko 1996); for a molecule without rings, its own SMILES."""
-    return MurckoScaffold.MurckoScaffoldSmiles(smiles) or smiles
+    """The SMILES of the Murcko scaffold (Bemis and Murcko 1996); for a molecule without rings, its own, both without stereo."""
+    return MurckoScaffold.MurckoScaffoldSmiles(smiles) or flat_smiles(Chem.MolFromSmiles(smiles))
 
 
 def round_trip(molecules: Sequence[Molecule], *, limit: int = 1000) -> float:
@@ -177,8 +183,4 @@ def recovered(molecule: Molecule) -> bool:
     """True if types and positions give the molecule of its SMILES."""
     result = perceived(molecule.types.tolist(), molecule.positions).molecule
     expected = Chem.MolFromSmiles(molecule.smiles)
-    return result is not None and _flat(result) == _flat(expected)
-
-
-def _flat(molecule: Chem.Mol) -> str:
-    return Chem.MolToSmiles(molecule, isomericSmiles=False)
+    return result is not None and flat_smiles(result) == flat_smiles(expected)

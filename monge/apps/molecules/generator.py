@@ -14,10 +14,10 @@ from monge.apps.molecules.objective import noise, states
 
 
 class Drawn(NamedTuple):
-    """The atoms that a flow ends in."""
+    """Endpoint of a trajectory, or a state on it."""
 
     probability: Float[np.ndarray, "N K"]
-    """Probability of each type, by its column."""
+    """Probability of each type, by its column; before the last step, the relaxed one-hot types."""
     types: list[int]
     """Number of the type of each column."""
     positions: Float[np.ndarray, "N 3"]
@@ -59,7 +59,7 @@ class Generator:
     def film(
         self, mask: Bool[Tensor, "n N"], *, steps: int, generator: torch.Generator | None = None, size: int = 64
     ) -> Iterator[list[Drawn]]:
-        """The states after each step; for those before the last, the probabilities are relaxed types."""
+        """The states after each step. Only the last one holds probabilities of the types."""
         x_0 = noise(mask, len(self.types), generator=generator)
         parts = [
             states(self.network, part.to(self.device), existing.to(self.device), steps=steps)

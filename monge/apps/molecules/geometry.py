@@ -54,7 +54,7 @@ def _bond_kind(bond: Any) -> str:
 
 
 def _centre(atom: Any) -> str:
-    """The element of an atom and its hybridisation; "aromatic" instead if it is."""
+    """The element of an atom, and "aromatic" or its hybridisation."""
     return f"{atom.GetSymbol()} {'aromatic' if atom.GetIsAromatic() else atom.GetHybridization()}"
 
 
@@ -105,14 +105,14 @@ class Strain(NamedTuple):
     """Energy above the minimum in kcal/mol, with the hydrogens relaxed first."""
     rmsd: float
     """Root-mean-square displacement of the heavy atoms in angstroms, after alignment."""
-    other: float = float("nan")
+    other_energy: float = float("nan")
     """The same difference of another potential's energy, in kcal/mol; nan without one."""
 
 
 def with_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
-    """The molecule with hydrogens, whose positions minimise MMFF94 with the heavy atoms fixed, if it has parameters.
+    """The molecule with hydrogens placed by MMFF94 minimisation, with the heavy atoms fixed.
 
-    Hydrogens stay at idealised positions if the minimisation fails, as it may for atoms at the same place.
+    Hydrogens stay at idealised positions if there are no parameters or the minimisation fails.
     """
     full = Chem.AddHs(molecule, addCoords=True)
     properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)

@@ -1,9 +1,10 @@
 """The verbs of `monge molecules` that use a trained run: sampling, and scores next to those of real molecules."""
 
+import importlib.util
 import json
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,14 +19,14 @@ from monge.apps.molecules import page, pictures
 from monge.apps.molecules.atoms import TYPES
 from monge.apps.molecules.bonds import Perceived, perceived
 from monge.apps.molecules.conformers import Molecule
-from monge.apps.molecules.dataset import Molecules
-from monge.apps.molecules.generator import Generator
+from monge.apps.molecules.generator import Drawn, Generator
 from monge.apps.molecules.geometry import with_hydrogens
 from monge.apps.molecules.recipes import Molecular, opened
 from monge.apps.molecules.scores import BETTER, Reference, flat_smiles, scores
 from monge.files import atomic_write, finite_json, write_json, write_text
 from monge.flags import at_least_one
 from monge.math.random import seeded
+from monge.run import fingerprint
 from monge.runs import reopen
 from monge.training.distributed import device_named
 
@@ -65,13 +66,14 @@ def sample(
     out: Path | None = None,
     device_options: DeviceFlags = DEVICE,
 ) -> None:
-    """Draw molecules from a run. Writes molecules.sdf (the valid ones, with hydrogens), molecules.jsonl (all), a grid of
-    structures, the flow of four molecules, and a page on which the molecules can be turned.
+    """Draw molecules from a run. Writes molecules.sdf (the valid ones, with hydrogens), molecules.jsonl (all), a grid of the
+    first 60 structures, the flow of four molecules, and a page on which the first 200 molecules can be turned.
 
     Args:
         run: Run directory.
         num_samples: Number of molecules to draw.
-        num_atoms: Number of heavy atoms of each; by default sizes are drawn from those of the training molecules.
+        num_atoms: Number of heavy atoms per molecule, at most twice that of the largest training molecule; by default sizes
+            are drawn from those of the training molecules.
         solver_steps: Number of Euler steps from noise to molecules; by default that of the run's evaluations.
         checkpoint: Checkpoint to sample from: best, last or a step number.
         seed: Random seed of the noise and the sizes.
@@ -83,19 +85,21 @@ def sample(
         solver_steps=1 if solver_steps is None else solver_steps,
     )
     recipe, generator = device_options.opened(run, checkpoint)
-    if num_atoms is not None and num_atoms >= 2 * len(generator.sizes):
-        raise ValueError(
-            f"--num-atoms {num_atoms}: the largest training molecule has {len(generator.sizes) - 1} heavy atoms"
-        )
+    largest = len(generator.sizes) - 1
+    if num_atoms is not None and num_atoms > 2 * largest:
+        raise ValueError(f"--num-atoms {num_atoms}: give at most {2 * largest}, twice the largest training molecule")
     out, random, began = out or run / "samples", seeded(seed, 7), time.perf_counter()
     mask = generator.mask(num_samples, atoms=num_atoms, generator=random)
-    states = list(generator.film(mask, steps=solver_steps or recipe.solver_steps, generator=random))
-    results = [one.molecule() for one in states[-1]]
+    states: list[list[Drawn]] = []
+    drawn: list[Drawn] = []
+    for drawn in generator.film(mask, steps=solver_steps or recipe.solver_steps, generator=random):
+        states.append(drawn[:4])
+    results = [one.molecule() for one in drawn]
     seconds = time.perf_counter() - began
     write_samples(results, out)
     pictures.grid(results[:60], out / "molecules.png")
-    pictures.film([state[:4] for state in states], out / "film.png")
-    page.write(results[:200], out / "molecules.html", title=f"{num_samples} molecules of {run.resolve().name}")
+    pictures.film(states, out / "film.png")
+    page.write(results[:200], out / "molecules.html", title=f"Samples of {run.resolve().name}")
     console.print(
         f"{sum(one.valid for one in results)} valid molecules of {num_samples} in {seconds:.1f} s in {out}: "
         "molecules.sdf, molecules.jsonl, molecules.png, film.png, molecules.html"
@@ -152,20 +156,26 @@ def evaluate(
         ani: Also measure the strain with ANI-2xt (pip install --no-deps auto3d torchani); not for runs aligned with it.
     """
     at_least_one(num_samples=num_samples, solver_steps=1 if solver_steps is None else solver_steps)
+    stored = reopen(run, app="molecules")
     recipe, generator = device_options.opened(run, checkpoint)
     if ani and recipe.align == "ani":
         raise ValueError(f"--ani: {run} is aligned with ANI-2xt, which therefore cannot judge it")
     steps = solver_steps or recipe.solver_steps
-    molecules = Molecules(data or Path(recipe.data))
-    training, held_out = (
-        [one for one in molecules.split(name) if len(one.types) <= recipe.max_atoms] for name in ("train", "test")
-    )
+    for name, wanted in (("posebusters", posebusters), ("torchani", ani)):
+        if wanted and importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"{name} is not installed; pip install posebusters, or pip install --no-deps auto3d torchani"
+            )
+    recipe = replace(recipe, data=str(data or recipe.data))
+    training, held_out = recipe.molecules("train"), recipe.molecules("test")
+    if not torch.equal(fingerprint(recipe.encoded().x), stored.constants["molecules"]):
+        raise ValueError(
+            f"{recipe.data}: not the molecules that {run} was trained on; prepare them with the same settings"
+        )
     chosen = torch.randperm(len(training), generator=seeded(seed, 8))[:num_samples].tolist()
     real = [perceived_from(training[number]) for number in chosen]
     names = frozenset(flat_name(one) for one in training)
     reference = Reference(names, [one.molecule for one in map(perceived_from, held_out) if one.valid and one.molecule])
-    if not reference.held_out:
-        raise ValueError(f"{molecules.directory}: no test molecules of at most {recipe.max_atoms} heavy atoms")
     random, began = seeded(seed, 7), time.perf_counter()
     drawn = generator.draw(generator.mask(num_samples, generator=random), steps=steps, generator=random)
     results, uncorrected = [one.molecule() for one in drawn], [one.molecule(limit=1) for one in drawn]
@@ -199,8 +209,9 @@ def perceived_from(one: Molecule) -> Perceived:
 
 
 def flat_name(one: Molecule) -> str:
-    """The SMILES of a prepared molecule, without stereochemistry."""
-    return flat_smiles(Chem.MolFromSmiles(one.smiles))
+    """The SMILES of a prepared molecule as `perceived` finds it, without stereochemistry."""
+    molecule = perceived_from(one).molecule
+    return flat_smiles(molecule or Chem.MolFromSmiles(one.smiles))
 
 
 def _table(rows: dict[str, dict[str, Any]], title: str) -> Table:

@@ -26,7 +26,7 @@ class Shape:
     heads: int = 8
     """Number of attention heads."""
     moves: Literal["equivariant", "plain"] = "equivariant"
-    """Movement of atoms: by weighted differences of positions in each block (equivariant), or by a linear map of the
+    """Update of the positions: weighted differences of positions in each block (equivariant), or a linear map of the
     hidden state of a transformer that reads the coordinates (plain)."""
     order: bool = True
     """Let the network see the index of each atom in the canonical SMILES."""

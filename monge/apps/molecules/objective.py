@@ -31,8 +31,8 @@ class MoleculeMatching(Objective):
 
     The weight of the positions is min(1 / (1 - t)^2, `largest`): that of the velocity's error, up to a limit. In half of the
     batches the network sees its own first prediction (self-conditioning, Chen et al. 2208.04202), without a gradient. `align`
-    adds the REPA loss for batches with cond["target"]. `distortion` displaces a tenth of the atoms of x_t by normal numbers of
-    this standard deviation, so that the network learns to correct its own errors (FlowMol3, 2508.12629).
+    adds the REPA loss for batches with cond["target"]. `distortion` is the standard deviation of Gaussian noise added to a
+    tenth of the atoms of x_t, so that the network learns to correct its own errors (FlowMol3, 2508.12629).
     """
 
     def __init__(
@@ -112,14 +112,14 @@ def states(
     probabilities of the types given these positions alone (`retyped`).
     """
     x, previous = x_0, torch.zeros_like(x_0)
-    grid = torch.linspace(0, 1, steps + 1, device=x.device)
+    grid = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     type_grid = 1 - (1 - grid) ** lead
     for k in range(steps):
-        t, t_types = (part[k].expand(len(x)) for part in (grid, type_grid))
+        t, t_types = (part[k].to(x).expand(len(x)) for part in (grid, type_grid))
         given = {**(cond or {}), "mask": mask, "previous": previous, "type_time": t_types}
         previous = probabilities(model(x, t, given)) * mask[..., None]
         position, types = ((part[k + 1] - part[k]) / (1 - part[k]) for part in (grid, type_grid))
-        share = torch.cat([position.expand(3), types.expand(x.shape[-1] - 3)])
+        share = torch.cat([position.expand(3), types.expand(x.shape[-1] - 3)]).to(x)
         x = x + (previous - x) * share
         yield x if k + 1 < steps else retyped(model, x, x_0, mask, cond=cond)
 

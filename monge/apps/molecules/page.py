@@ -29,7 +29,7 @@ def write(results: Sequence[Perceived], path: Path, *, title: str) -> Path:
 
 
 def _content(one: Perceived) -> dict[str, object]:
-    """Atoms as [element, x, y, z] and bonds as [i, j, order]; hydrogens for a molecule only."""
+    """Atoms as [element, x, y, z] and bonds as [i, j, order]; hydrogens only if the atoms form a molecule."""
     if one.molecule is None:
         names = [TYPES[number].element for number in one.types]
         atoms = [[name, *map(float, place)] for name, place in zip(names, one.positions, strict=True)]

@@ -17,7 +17,7 @@ COLOURS = {"C": "#404040", "N": "#3050f8", "O": "#e02020", "F": "#50b040", "S": 
 
 
 def grid(results: Sequence[Perceived], path: Path, *, columns: int = 6) -> Path:
-    """Draw the structure of each result, with its SMILES, or the reason why there is none below its atoms. Returns `path`."""
+    """Draw each result above its SMILES or the reason why it is invalid. Returns `path`."""
     images: Any = Draw.MolsToGridImage(
         [depicted(one) for one in results],
         molsPerRow=columns,
@@ -57,7 +57,7 @@ def depicted(one: Perceived) -> Chem.Mol:
 
 
 def film(states: Sequence[Sequence[Drawn]], path: Path, *, columns: int = 7) -> Path:
-    """Draw molecules along the flow: one per row, times from left to right, most of them near the data. Returns `path`."""
+    """Draw molecules along the flow: one per row, times from left to right, denser near t = 1. Returns `path`."""
     from matplotlib.figure import Figure
 
     last = len(states) - 1

@@ -18,7 +18,7 @@ from monge.apps.molecules.objective import MoleculeMatching, noise
 from monge.apps.molecules.targets import EncoderName, targets
 from monge.math.coupling import Coupling, identity
 from monge.math.random import seeded
-from monge.math.rotation import RotationOT, rotated
+from monge.math.rotation import RotationOT, random_rotations, rotated
 from monge.math.times import Times
 from monge.math.types import Pair
 from monge.objective.alignment import Alignment, CachedTargets
@@ -35,7 +35,7 @@ COUPLINGS: dict[str, Coupling] = {
 }
 
 
-def late(u: Tensor) -> Tensor:
+def square_root(u: Tensor) -> Tensor:
     """The square root: t has the density 2 t, so more draws are near the data, where bond lengths are decided."""
     return u.sqrt()
 
@@ -49,8 +49,8 @@ class Molecular:
 
     data: str = "runs/molecules-data"
     """Directory of a prepared set, written by `monge molecules prepare`."""
-    max_atoms: int = 12
-    """Maximum number of heavy atoms of a molecule in training."""
+    max_atoms: int | None = None
+    """Maximum number of heavy atoms of a molecule in training; all molecules of the set by default."""
     width: int = 128
     """Number of hidden channels per atom."""
     depth: int = 5
@@ -65,21 +65,21 @@ class Molecular:
     self_conditioning: bool = True
     """Show the network its own first prediction, in half of the batches and in sampling."""
     distortion: float = 0.0
-    """Standard deviation, in angstroms, of displacements of a tenth of the atoms in training (geometry distortion)."""
+    """Standard deviation, in angstroms, of Gaussian noise added to a tenth of the atoms in training (geometry distortion)."""
     coupling: Literal["independent", "rotation", "permutation"] = "rotation"
     """Coupling of noise and data: independent, targets rotated onto the noise (rotation), or rotated and with the noise atoms
     permuted (permutation), for networks without the order."""
     types_weight: float = 1.0
-    """Weight of the cross-entropy of the types; that of the positions' squared error is at most 25."""
+    """Weight of the cross-entropy of the types. The squared error of the positions has weight min(1 / (1 - t)^2, 25)."""
     align: Literal["none"] | EncoderName = "none"
-    """Pretrained encoder whose features of the clean molecule a hidden state is aligned with (REPA): ani (ANI-2xt, sees the
-    geometry), espaloma (sees the graph), descriptors (of RDKit), or ani-random, a control with random weights."""
+    """Pretrained encoder to align a hidden state with (REPA): ani (ANI-2xt, sees the geometry), espaloma (sees the graph),
+    descriptors (of RDKit), or ani-random, a control with random weights."""
     align_layer: int = 2
-    """Number of blocks before the aligned hidden state."""
+    """Block whose output is aligned, counted from 1."""
     align_weight: float = 0.5
     """Weight of the alignment loss."""
     align_until: int = 0
-    """Number of steps after which the alignment ends (HASTE); 0 keeps it."""
+    """Number of training batches after which the alignment ends (HASTE); 0 keeps it."""
     batch_size: int = 64
     """Number of molecules per batch."""
     solver_steps: int = 50
@@ -94,7 +94,9 @@ class Molecular:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", str(Path(self.data).resolve()))
-        check_at_least(self, max_atoms=1, width=1, depth=1, heads=1, batch_size=1, solver_steps=1, eval_samples=1)
+        if self.max_atoms is not None:
+            check_at_least(self, max_atoms=1)
+        check_at_least(self, width=1, depth=1, heads=1, batch_size=1, solver_steps=1, eval_samples=1)
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and divide into {self.heads} heads")
         for name in ("types_weight", "distortion", "align_weight", "align_until"):
@@ -117,8 +119,7 @@ class Molecular:
             rows = shuffled(number, self.batch_size, len(data.x), self.train.seed)
             generator = seeded(self.train.seed, 1, number)
             x, mask = data.batch(rows)
-            q, _ = torch.linalg.qr(torch.randn(len(rows), 3, 3, generator=generator))
-            x_1 = rotated(x, q * torch.linalg.det(q)[:, None, None])
+            x_1 = rotated(x, random_rotations(len(rows), generator=generator))
             ended = self.align_until and number >= self.align_until
             cond = {} if aligned is None or ended else {"target": aligned[rows, : mask.shape[1]]}
             return Pair(noise(mask, len(data.types), generator=generator), x_1, mask, cond)
@@ -126,7 +127,7 @@ class Molecular:
         held_out, sizes = self.encoded("validation"), data.mask.sum(1).bincount()
         objective = MoleculeMatching(
             coupling=COUPLINGS[self.coupling],
-            times=Times(late, stratified=True),
+            times=Times(square_root, stratified=True),
             types=self.types_weight,
             self_conditioning=self.self_conditioning,
             distortion=self.distortion / data.scale,
@@ -135,19 +136,21 @@ class Molecular:
 
         @torch.no_grad()
         def evaluate(model: nn.Module) -> dict[str, float]:
-            generator = torch.Generator().manual_seed(0)
+            device, random = next(model.parameters()).device, torch.Generator().manual_seed(0)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 losses = [
-                    float(objective(model, Pair(noise(mask, len(data.types), generator=generator), x, mask)).value)
+                    float(
+                        objective(model, Pair(noise(mask, len(data.types), generator=random), x, mask).to(device)).value
+                    )
                     for x, mask in (held_out.batch(rows) for rows in torch.arange(len(held_out.x)).split(64))
                 ]
-            sampler, one = Generator(model, data.types, data.scale, sizes), seeded(1)
-            drawn = sampler.draw(sampler.mask(self.eval_samples, generator=one), steps=self.solver_steps, generator=one)
-            results = [part.molecule() for part in drawn]
-            valid = sum(one.valid for one in results) / len(results)
-            connected = sum(one.connected for one in results) / len(results)
-            return {"held-out loss": float(np.mean(losses)), "valid": valid, "connected": connected}
+            sampler, random = Generator(model, data.types, data.scale, sizes, device), seeded(1)
+            mask = sampler.mask(self.eval_samples, generator=random)
+            results = [one.molecule() for one in sampler.draw(mask, steps=self.solver_steps, generator=random)]
+            valid, connected = ([getattr(one, name) for one in results] for name in ("valid", "connected"))
+            shares = {"valid": float(np.mean(valid)), "connected": float(np.mean(connected))}
+            return {"held-out loss": float(np.mean(losses)), **shares}
 
         constants = {
             "types": torch.tensor(data.types),
@@ -181,18 +184,22 @@ class Molecular:
 
     def encoded(self, split: str = "train") -> "Encoded":
         """The molecules of a split as tensors. The types and the scale are those of the training split."""
-        molecules = Molecules(Path(self.data))
-        training = [one for one in molecules.split("train") if len(one.types) <= self.max_atoms]
-        chosen = (
-            training
-            if split == "train"
-            else [one for one in molecules.split(split) if len(one.types) <= self.max_atoms]
-        )
-        if not training or not chosen:
-            raise ValueError(f"{self.data}: no molecules of at most {self.max_atoms} heavy atoms in split {split}")
-        types = sorted({int(number) for one in training for number in one.types})
-        scale = float(np.sqrt(np.mean(np.concatenate([one.positions.ravel() for one in training]) ** 2)))
-        return Encoded.of([one for one in chosen if set(one.types.tolist()) <= set(types)], types, scale)
+        parts = {name: self.molecules(name) for name in {"train", split}}
+        types = {int(number) for one in parts["train"] for number in one.types}
+        scale = float(np.sqrt(np.mean(np.concatenate([one.positions.ravel() for one in parts["train"]]) ** 2)))
+        known = [one for one in parts[split] if set(one.types.tolist()) <= types]
+        if not known or not scale:
+            raise ValueError(f"{self.data}: too few molecules; prepare more, or raise --max-atoms")
+        return Encoded.of(known, sorted(types), scale)
+
+    def molecules(self, split: str) -> list[Molecule]:
+        """The molecules of a split with at most `max_atoms` heavy atoms. ValueError if there are none."""
+        limit = self.max_atoms
+        chosen = [one for one in Molecules(Path(self.data)).split(split) if limit is None or len(one.types) <= limit]
+        if not chosen:
+            size = "" if limit is None else f" of at most {limit} heavy atoms"
+            raise ValueError(f"{self.data}: no molecules{size} in split {split}; prepare more, or raise --max-atoms")
+        return chosen
 
 
 class Encoded(NamedTuple):

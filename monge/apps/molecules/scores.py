@@ -13,7 +13,7 @@ from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem import QED, Crippen, DataStructs, Descriptors, Fragments, rdFingerprintGenerator
 from scipy.stats import wasserstein_distance
 
-from monge.apps.molecules.bonds import Perceived
+from monge.apps.molecules.bonds import Perceived, flat_smiles
 from monge.apps.molecules.encoders import ani_energy
 from monge.apps.molecules.geometry import BINS, divergence, measured, strain, with_hydrogens
 
@@ -25,7 +25,7 @@ BETTER = {
     "unique of valid": "higher",
     "novel of valid": "higher",
     "valid, unique and novel": "higher",
-    "diversity": "close",
+    "diversity": "near real",
     "PoseBusters": "higher",
     "PoseBusters of valid": "higher",
     "strain, median (kcal/mol)": "lower",
@@ -54,19 +54,15 @@ class Reference(NamedTuple):
     """Molecules that were not used in training, with conformers of their heavy atoms."""
 
 
-def flat_smiles(molecule: Chem.Mol) -> str:
-    """The canonical SMILES without stereochemistry."""
-    return Chem.MolToSmiles(molecule, isomericSmiles=False)
-
-
 def scores(
     results: Sequence[Perceived], reference: Reference, *, with_posebusters: bool = False, with_ani: bool = False
 ) -> dict[str, float]:
-    """The scores in BETTER; those of PoseBusters and ANI-2xt on request. ValueError without results, or if they are missing.
+    """The scores in BETTER; those of PoseBusters and ANI-2xt on request.
 
-    Shares are of all samples unless the name says "of valid". In the medians, invalid samples count as infinite and molecules
-    without MMFF94 parameters are left out. The diversity and the distances from the held-out molecules are those of the valid
-    samples; they are nan without any.
+    Shares are of all samples unless the name says "of valid". In the medians (the upper of two middle values), invalid samples
+    count as infinite and molecules without MMFF94 parameters are left out. The diversity and the distances from the held-out
+    molecules are those of the valid samples; they are nan without any. ValueError if there are no results or a package is not
+    installed.
     """
     if not results:
         raise ValueError("no samples to score")
@@ -92,7 +88,7 @@ def scores(
     invalid = [float("inf")] * (len(results) - len(valid))
     values["strain, median (kcal/mol)"] = _median([one.energy for one in strains] + invalid)
     if with_ani:
-        values["ANI-2xt strain, median (kcal/mol)"] = _median([one.other for one in strains] + invalid)
+        values["ANI-2xt strain, median (kcal/mol)"] = _median([one.other_energy for one in strains] + invalid)
     values["RMSD to relaxed, median (A)"] = _median([one.rmsd for one in strains] + invalid)
     return {name: value for name, value in (values | _distances(valid, reference.held_out)).items() if name in BETTER}
 

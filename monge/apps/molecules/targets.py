@@ -1,6 +1,7 @@
 """Alignment targets: features of a pretrained encoder for each heavy atom, computed once and stored next to the molecules."""
 
 import hashlib
+import importlib.util
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from monge.apps.molecules.atoms import heavy_atoms
 from monge.apps.molecules.bonds import perceived
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
-from monge.apps.molecules.encoders import ENCODERS
+from monge.apps.molecules.encoders import ENCODERS, EncoderMissing
 from monge.apps.molecules.geometry import with_hydrogens
 from monge.lm.store import Row, Vectors, write
 
@@ -24,9 +25,9 @@ PACKAGES = {"ani": "auto3d", "espaloma": "expaloma"}
 
 
 def stored(data: Molecules, encoder: EncoderName) -> Path:
-    """The file of the targets of all molecules of a prepared set, written if it does not exist or is of other molecules.
+    """The file of the targets of all molecules of a prepared set, written if it does not exist or is stale.
 
-    ValueError if a package of the encoder is not installed.
+    EncoderMissing if a package of the encoder is not installed.
     """
     path = data.directory / "targets" / f"{encoder}.parquet"
     fingerprint = _fingerprint(data, encoder)
@@ -42,6 +43,8 @@ def _fingerprint(data: Molecules, encoder: str) -> dict[str, Any]:
     for name in ("id", "positions"):
         digest.update(repr(data.table.column(name).to_pylist()).encode())
     package = PACKAGES.get(encoder, "rdkit")
+    if importlib.util.find_spec({"auto3d": "Auto3D"}.get(package, package)) is None:
+        raise EncoderMissing(f"{package} is not installed; pip install --no-deps auto3d expaloma torchani")
     return {"encoder": encoder, package: version(package), "molecules": digest.hexdigest()[:16], "dtype": "float32"}
 
 
@@ -53,7 +56,7 @@ def groups(molecules: Sequence[Molecule], encoder: str) -> Iterator[list[Row]]:
 
 
 def encoded(one: Molecule, encoder: str) -> Float[Tensor, "N F"] | None:
-    """The features of the heavy atoms in their order; None if the atoms do not give back a molecule."""
+    """The features of the heavy atoms in their order; None if the perception of bonds fails."""
     molecule = perceived(one.types.tolist(), one.positions).molecule
     if molecule is None:
         return None
@@ -63,7 +66,7 @@ def encoded(one: Molecule, encoder: str) -> Float[Tensor, "N F"] | None:
 def targets(data: Molecules, encoder: EncoderName, molecules: Sequence[Molecule]) -> dict[str, Float[Tensor, "N F"]]:
     """The features of molecules by id, with mean 0 and variance 1 over the atoms of each element in `molecules`.
 
-    Entries that are constant for an element are zero. Molecules whose atoms do not give them back are left out.
+    Entries that are constant for an element are zero. Molecules in which the perception of bonds fails are left out.
     """
     wanted = {one.id: heavy_atoms(one.types.tolist()) for one in molecules}
     rows = {key: x for _, part in Vectors(stored(data, encoder)).portions() for key, x in part if key in wanted}

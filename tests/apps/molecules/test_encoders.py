@@ -100,12 +100,11 @@ def test_targets_are_computed_once_for_the_molecules_they_belong_to(prepared: Pa
     assert calls
 
 
-def test_a_molecule_that_fails_leaves_the_other_targets_untouched(prepared: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_molecule_that_fails_leaves_the_other_targets_untouched(prepared: Path):
     data = Molecules(prepared)
     molecules = data.split("all")
     plain = {one.id: targets.encoded(one, "descriptors") for one in molecules}
     broken = [replace(one, positions=9 * one.positions) if k == 3 else one for k, one in enumerate(molecules)]
-    monkeypatch.setattr(Molecules, "split", lambda self, name: broken)
     rows = {key: x for group in targets.groups(broken, "descriptors") for key, x in group}
     assert set(plain) - set(rows) == {molecules[3].id}
     for key, x in rows.items():
@@ -170,6 +169,12 @@ def test_a_missing_package_is_named_with_its_installation(monkeypatch: pytest.Mo
     encoders._espaloma.cache_clear()
     with pytest.raises(EncoderMissing, match="expaloma is not installed; pip install --no-deps expaloma"):
         ENCODERS["espaloma"](full("CCO"))
+
+
+def test_a_missing_package_is_one_sentence_for_training_too(prepared: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(targets.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EncoderMissing, match="auto3d is not installed; pip install"):
+        Molecular(str(prepared), align="ani").build()
 
 
 @pytest.mark.parametrize(

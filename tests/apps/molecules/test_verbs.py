@@ -11,6 +11,7 @@ from rdkit import Chem
 
 from monge.apps.molecules.bonds import perceived
 from monge.apps.molecules.conformers import with_conformer
+from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.measuring import write_samples
 from monge.apps.molecules.page import write
 from monge.cli import main
@@ -59,6 +60,27 @@ def test_samples_are_the_same_for_a_seed(run: Path, folder: Path):
         words = ["molecules", "sample", str(run), "--num-samples", "3", "--out", str(folder / name), "--threads", "1"]
         assert main(words) == 0
     assert (folder / "a/molecules.jsonl").read_text() == (folder / "b/molecules.jsonl").read_text()
+    assert main([*words, "--seed", "1"]) == 0
+    assert (folder / "a/molecules.jsonl").read_text() != (folder / "b/molecules.jsonl").read_text()
+
+
+def test_other_molecules_than_those_of_the_run_are_refused(run: Path, folder: Path, capsys):
+    other = folder / "other"
+    assert main(["molecules", "prepare", str(folder / "in.smi"), "--out", str(other), "--limit", "40"]) == 0
+    assert main(["molecules", "evaluate", str(run), "--data", str(other), "--num-samples", "2"]) == 2
+    assert "not the molecules that" in capsys.readouterr().err
+
+
+def test_strange_molecules_are_listed_and_the_others_kept(tmp_path: Path):
+    lines = ["[H][H] a", "[H+] b", "*CCO c", "CCO same", "CCN same", "[2H]C([2H])([2H])[2H] d", "CCCO same"]
+    (tmp_path / "in.smi").write_text("\n".join(lines))
+    assert (
+        main(["molecules", "prepare", str(tmp_path / "in.smi"), "--out", str(tmp_path / "set"), "--min-atoms", "2"])
+        == 0
+    )
+    failures = [json.loads(line) for line in (tmp_path / "set/failures.jsonl").read_text().splitlines()]
+    assert {one["id"] for one in failures} == {"a", "b", "c", "d"}
+    assert [one.id for one in Molecules(tmp_path / "set").split("all")] == ["same", "same-2", "same-3"]
 
 
 def test_a_moved_set_is_found_by_its_new_path(run: Path, folder: Path, capsys):
@@ -104,7 +126,7 @@ def test_the_page_holds_every_molecule_and_no_markup_from_names(tmp_path: Path):
         ("prepare {in} --out {set}", "exists"),
         ("train --data {in}", "no prepared molecules here"),
         ("sample {run} --num-samples 0", "--num-samples 0: give at least 1"),
-        ("sample {run} --num-atoms 900", "the largest training molecule has"),
+        ("sample {run} --num-atoms 900", "--num-atoms 900: give at most"),
         ("sample {run} --checkpoint 99", "no checkpoint '99'"),
         ("evaluate {set}", "no run here"),
         ("evaluate {run} --solver-steps 0", "--solver-steps 0: give at least 1"),
