@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from monge.apps.molecules.atoms import heavy_atoms
 from monge.apps.molecules.bonds import Perceived, most_probable
 from monge.apps.molecules.objective import noise, states
 
@@ -61,8 +62,10 @@ class Generator:
     ) -> Iterator[list[Drawn]]:
         """The states after each step. Only the last one holds probabilities of the types."""
         x_0 = noise(mask, len(self.types), generator=generator)
+        names = heavy_atoms(self.types)
+        elements = torch.tensor([names.index(name) for name in names])
         parts = [
-            states(self.network, part.to(self.device), existing.to(self.device), steps=steps)
+            states(self.network, part.to(self.device), existing.to(self.device), steps=steps, elements=elements)
             for part, existing in zip(x_0.split(size), mask.split(size), strict=True)
         ]
         counts = mask.sum(1).tolist()

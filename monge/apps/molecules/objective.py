@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from monge.apps.molecules.network import centred
@@ -17,6 +17,8 @@ from monge.objective.base import Loss, Objective
 
 DISTORTED = 0.1
 """Share of the atoms that `distortion` displaces."""
+OTHER_ELEMENT = 0.05
+"""Weight of the elements that the flow has not chosen, relative to the chosen one, at the end of sampling."""
 LEAD = 2.0
 """In sampling, types reach time 1 - (1 - t)^LEAD at time t of the positions: they settle first."""
 
@@ -104,12 +106,13 @@ def states(
     *,
     steps: int,
     lead: float = LEAD,
+    elements: Int[Tensor, "K"] | None = None,
     cond: Condition | None = None,
 ) -> Iterator[Float[Tensor, "B N D"]]:
     """The states of a flow after each Euler step from x_0, each step conditioned on the last prediction.
 
-    Types reach time 1 - (1 - t)^lead at time t of the positions. The last state holds the predicted positions, and the
-    probabilities of the types given these positions alone (`retyped`).
+    Types reach time 1 - (1 - t)^lead at time t of the positions. The last state holds the predicted positions and the
+    probabilities of the types that `retyped` gives. `elements` is the number of the element of each type.
     """
     x, previous = x_0, torch.zeros_like(x_0)
     grid = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
@@ -121,7 +124,7 @@ def states(
         position, types = ((part[k + 1] - part[k]) / (1 - part[k]) for part in (grid, type_grid))
         share = torch.cat([position.expand(3), types.expand(x.shape[-1] - 3)]).to(x)
         x = x + (previous - x) * share
-        yield x if k + 1 < steps else retyped(model, x, x_0, mask, cond=cond)
+        yield x if k + 1 < steps else retyped(model, x, x_0, mask, elements=elements, cond=cond)
 
 
 @torch.no_grad()
@@ -131,18 +134,25 @@ def retyped(
     x_0: Float[Tensor, "B N D"],
     mask: Bool[Tensor, "B N"],
     *,
+    elements: Int[Tensor, "K"] | None = None,
     cond: Condition | None = None,
 ) -> Float[Tensor, "B N D"]:
-    """The positions of x with the probabilities of the types that the network predicts from them, near t = 1.
+    """The positions of x with probabilities of the types: elements from the flow, hydrogens and valences from the geometry.
 
-    The network does not see the types of x: it sees those of x_0 at time 0, once with each sign. The result is the mean of both
-    predictions. At the end of a flow the types of x have been decided early, and disagree with the geometry more often.
+    At the end of a flow the types of x have been decided early, and often disagree with the geometry. The network therefore
+    predicts them again from the positions, near t = 1. It sees the types of x_0 at time 0 instead of those of x, once with each
+    sign; p is the mean of both predictions. The result is proportional to p (q + OTHER_ELEMENT), where q is the probability of
+    the type's element in x: p alone prefers the most frequent element where the geometry allows several.
     """
-    nothing = {**(cond or {}), "mask": mask, "previous": _with_types(x, torch.zeros_like(x_0))}
-    given = {**nothing, "type_time": torch.zeros(len(x), device=x.device)}
+    unseen = {**(cond or {}), "mask": mask, "previous": _with_types(x, torch.zeros_like(x_0))}
+    given = {**unseen, "type_time": torch.zeros(len(x), device=x.device)}
     t = torch.full_like(given["type_time"], 1 - 1e-3)
-    predictions = [probabilities(model(_with_types(x, sign * x_0), t, given)) for sign in (1, -1)]
-    return _with_types(x, (predictions[0] + predictions[1]) / 2) * mask[..., None]
+    first, second = (probabilities(model(_with_types(x, sign * x_0), t, given))[..., 3:] for sign in (1, -1))
+    flow = x[..., 3:].clamp_min(0)
+    numbers = torch.arange(flow.shape[-1], device=x.device) if elements is None else elements.to(x.device)
+    element = flow @ (numbers[:, None] == numbers).to(flow)
+    product = (first + second) * (element + OTHER_ELEMENT)
+    return torch.cat([x[..., :3], product / product.sum(-1, keepdim=True)], -1) * mask[..., None]
 
 
 def _with_types(x: Float[Tensor, "B N D"], other: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
@@ -157,10 +167,11 @@ def sample(
     *,
     steps: int,
     lead: float = LEAD,
+    elements: Int[Tensor, "K"] | None = None,
     cond: Condition | None = None,
 ) -> Float[Tensor, "B N D"]:
     """Positions and probabilities of the types at t = 1: the last of the `states`."""
-    *_, x = states(model, x_0, mask, steps=steps, lead=lead, cond=cond)
+    *_, x = states(model, x_0, mask, steps=steps, lead=lead, elements=elements, cond=cond)
     return x
 
 

@@ -218,3 +218,26 @@ def test_the_most_probable_types_that_form_a_molecule_are_found():
     assert result.molecule is not None
     assert Chem.MolToSmiles(result.molecule) == "CCO"
     assert most_probable(probability, numbers, molecule.positions, limit=1).reason == "valence"
+
+
+def test_elements_come_from_the_flow_and_hydrogens_from_the_geometry():
+    """Types 0 and 1 are of one element, 2 and 3 of another; the stand-in network reads 1 and 2 as equally likely."""
+    from monge.apps.molecules.objective import retyped
+
+    mask = torch.tensor([[True, True, False]])
+    logits = torch.tensor([0.0, 2.0, 2.0, 0.0])
+    seen: list[torch.Tensor] = []
+
+    def reading(x_t, t, cond):
+        seen.append(x_t[..., 3:])
+        assert (cond["type_time"] == 0).all()
+        return torch.cat([x_t[..., :3], logits.expand(*x_t.shape[:2], 4)], -1)
+
+    x, x_0 = torch.zeros(1, 3, 7), torch.randn(1, 3, 7)
+    x[0, 0, 3], x[0, 1, 6] = 1.0, 1.0  # the flow ends in types 0 and 3
+    result = retyped(reading, x, x_0, mask, elements=torch.tensor([0, 0, 1, 1]))
+    assert result[0, :2, 3:].argmax(-1).tolist() == [1, 2]
+    torch.testing.assert_close(result[0, :2, 3:].sum(-1), torch.ones(2))
+    assert (result[0, 2] == 0).all()
+    assert torch.equal(seen[0], x_0[..., 3:])
+    assert torch.equal(seen[1], -x_0[..., 3:])
