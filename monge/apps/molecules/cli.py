@@ -48,6 +48,8 @@ def prepare(
         ray: Address of a Ray cluster to run on, instead of local processes.
     """
     at_least_one(min_atoms=min_atoms, max_atoms=max_atoms, **({} if limit is None else {"limit": limit}))
+    if min_atoms > max_atoms:
+        raise ValueError(f"--min-atoms {min_atoms} --max-atoms {max_atoms}: the minimum is above the maximum")
     ensure_new(out)
     bounds = {"min_atoms": min_atoms, "max_atoms": max_atoms, "limit": limit, "seed": seed}
     settings = {"source": source, **bounds}

@@ -15,7 +15,7 @@ from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.generator import Generator
 from monge.apps.molecules.network import MoleculeNet, Shape
 from monge.apps.molecules.objective import MoleculeMatching, noise
-from monge.apps.molecules.targets import EncoderName, targets
+from monge.apps.molecules.targets import targets
 from monge.math.coupling import Coupling, identity
 from monge.math.random import seeded
 from monge.math.rotation import RotationOT, random_rotations, rotated
@@ -71,7 +71,7 @@ class Molecular:
     permuted (permutation), for networks without the order."""
     types_weight: float = 1.0
     """Weight of the cross-entropy of the types. The squared error of the positions has weight min(1 / (1 - t)^2, 25)."""
-    align: Literal["none"] | EncoderName = "none"
+    align: Literal["none", "ani", "ani-random", "espaloma", "descriptors"] = "none"
     """Pretrained encoder to align a hidden state with (REPA): ani (ANI-2xt, sees the geometry), espaloma (sees the graph),
     descriptors (of RDKit), or ani-random, a control with random weights."""
     align_layer: int = 2

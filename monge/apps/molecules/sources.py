@@ -72,7 +72,7 @@ def _table(path: Path) -> Iterator[Record]:
         raise ValueError(f"{path}: no column of SMILES; rename the column that holds them to '{COLUMNS[0]}'")
     ids = next((table[name].to_pylist() for name in IDS if name in table.column_names), range(len(table)))
     for key, smiles in zip(ids, table[column].to_pylist(), strict=True):
-        yield Record(str(key), smiles or "")
+        yield Record(str(key), str(smiles or ""))
 
 
 def nci() -> Iterator[Record]:

@@ -124,6 +124,8 @@ def test_the_page_holds_every_molecule_and_no_markup_from_names(tmp_path: Path):
         ("prepare {in} --max-atoms 0", "--max-atoms 0: give at least 1"),
         ("prepare {in} --min-atoms 60 --max-atoms 70", "no molecules left"),
         ("prepare {in} --out {set}", "exists"),
+        ("prepare {in} --min-atoms 5 --max-atoms 4", "the minimum is above the maximum"),
+        ("prepare {numbers}", "no molecules left"),
         ("train --data {in}", "no prepared molecules here"),
         ("sample {run} --num-samples 0", "--num-samples 0: give at least 1"),
         ("sample {run} --num-atoms 900", "--num-atoms 900: give at most"),
@@ -134,7 +136,8 @@ def test_the_page_holds_every_molecule_and_no_markup_from_names(tmp_path: Path):
     ],
 )
 def test_bad_input_gives_one_sentence(words: str, message: str, run: Path, folder: Path, tmp_path: Path, capsys):
-    paths = {"in": folder / "in.smi", "set": folder / "set", "run": run}
+    paths = {"in": folder / "in.smi", "set": folder / "set", "run": run, "numbers": tmp_path / "numbers.csv"}
+    paths["numbers"].write_text("smiles\n1\n2\n")
     arguments = [word.format(**paths) for word in words.split()]
     if "--out" not in arguments and arguments[0] in ("prepare", "train"):
         arguments += ["--out", str(tmp_path / "out")]
