@@ -36,7 +36,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "without order": {"order": False},
     "permutation, without order": {"order": False, "coupling": "permutation"},
     "without self-conditioning": {"self_conditioning": False},
-    "distortion 0.3 A": {"distortion": 0.3},
+    "without distortion": {"distortion": 0.0},
     "type loss 0.2": {"types_weight": 0.2},
 }
 """Settings of the recipe by arm."""

@@ -64,7 +64,7 @@ class Molecular:
     """Let the network see the index of each atom in the canonical SMILES."""
     self_conditioning: bool = True
     """Show the network its own first prediction, in half of the batches and in sampling."""
-    distortion: float = 0.0
+    distortion: float = 0.3
     """Standard deviation, in angstroms, of Gaussian noise added to a tenth of the atoms in training (geometry distortion)."""
     coupling: Literal["independent", "rotation", "permutation"] = "rotation"
     """Coupling of noise and data: independent, targets rotated onto the noise (rotation), or rotated and with the noise atoms
