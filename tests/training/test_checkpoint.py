@@ -155,10 +155,12 @@ def test_a_full_disk_leaves_earlier_checkpoints_intact(tmp_path: Path, size: int
     read(tmp_path / "step-00000002", ["model", "resume", "ema"])
 
 
-def test_nothing_in_the_package_reads_a_pickle() -> None:
+def test_nothing_in_the_package_reads_a_pickle_that_may_run_code() -> None:
+    """`torch.load` of other packages' weights is allowed with weights_only=True, which reads tensors and nothing else."""
     pickles = [
         f"{path.relative_to(MONGE)}: {word}"
         for path in MONGE.rglob("*.py")
+        for line in path.read_text().splitlines()
         for word in (
             "torch.load(",
             "torch.save(",
@@ -168,6 +170,6 @@ def test_nothing_in_the_package_reads_a_pickle() -> None:
             "joblib",
             "dill",
         )
-        if word in path.read_text()
+        if word in line and not (word == "torch.load(" and "weights_only=True" in line)
     ]
     assert pickles == []
