@@ -72,7 +72,7 @@ peers: .venv/peers.done
 
 .venv/test.done: .venv/run.done
 	$(PIP) --group test --group docs
-	$(PIP) --no-deps auto3d expaloma torchani
+	$(PIP) --no-deps auto3d expaloma molsets torchani
 	@touch $@
 
 .venv/peers.done: .venv/test.done

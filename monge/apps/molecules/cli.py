@@ -109,7 +109,7 @@ def demo(
         raise ValueError(
             f"{data} was prepared with source {stored['source']}, limit {stored['limit']}; use another --out"
         )
-    recipe = Molecular(str(data))
+    recipe = Molecular(str(data), eval_samples=min(128, num_samples))
     train(
         replace(recipe, train=replace(recipe.train, steps=steps, save_every=max(1, steps // 3))),
         out=out,

@@ -1,4 +1,4 @@
-"""Networks that predict a clean molecule from a noisy one: equivariant, or a plain transformer (TABASCO, 2507.00899)."""
+"""Networks that predict a clean molecule from a noisy one: equivariant, or a transformer (TABASCO, 2507.00899)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -25,10 +25,10 @@ class Shape:
     """Number of blocks."""
     heads: int = 8
     """Number of attention heads."""
-    moves: Literal["equivariant", "plain"] = "equivariant"
+    architecture: Literal["equivariant", "transformer"] = "equivariant"
     """Update of the positions: weighted differences of positions in each block (equivariant), or a linear map of the
-    hidden state of a transformer that reads the coordinates (plain)."""
-    order: bool = True
+    hidden state of a transformer that reads the coordinates (transformer)."""
+    atom_index: bool = True
     """Let the network see the index of each atom in the canonical SMILES."""
     self_conditioning: bool = True
     """Let the network see its previous prediction."""
@@ -97,12 +97,12 @@ class MoleculeNet(nn.Module):
         super().__init__()
         self.types, self.shape, self.scale = types, shape, scale
         width = shape.width
-        plain = 3 if shape.moves == "plain" else 0
-        self.atoms = nn.Linear(2 * (types + plain), width)
+        coordinates = 0 if shape.architecture == "equivariant" else 3
+        self.atoms = nn.Linear(2 * (types + coordinates), width)
         self.time = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.radial = Radial(10.0)
-        pairs = 2 * CENTRES + (17 if shape.order else 0)
-        moving = shape.moves == "equivariant"
+        pairs = 2 * CENTRES + (17 if shape.atom_index else 0)
+        moving = shape.architecture == "equivariant"
         self.blocks = nn.ModuleList(MoleculeBlock(shape, pairs, moving=moving) for _ in range(shape.depth))
         self.logits = nn.Linear(width, types)
         self.move = None if moving else nn.Linear(width, 3)
@@ -131,13 +131,13 @@ class MoleculeNet(nn.Module):
         times = torch.stack([t, cond.get("type_time", t)], -1)
         c = self.time(sinusoidal(1000 * times, 128).flatten(-2))
         number = torch.arange(x.shape[1], device=x.device)
-        if self.shape.order:
+        if self.shape.atom_index:
             h = h + sinusoidal(number.to(h.dtype), self.shape.width)
         allowed = (mask[:, None, :] & mask[:, :, None])[:, None] | torch.eye(
             len(number), dtype=torch.bool, device=x.device
         )
         earlier = self.radial(self.scale * distances(previous[..., :3]))
-        steps = self._steps(number) if self.shape.order else None
+        steps = self._steps(number) if self.shape.atom_index else None
         features = h
         for number, block in enumerate(self.blocks, 1):
             parts = [self.radial(self.scale * distances(x)), earlier]

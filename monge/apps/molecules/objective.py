@@ -29,9 +29,9 @@ def probabilities(end: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
 
 
 class MoleculeMatching(Objective):
-    """Squared error of the predicted positions plus `types` times the cross-entropy of the predicted types.
+    """Squared error of the predicted positions plus `type_weight` times the cross-entropy of the predicted types.
 
-    The weight of the positions is min(1 / (1 - t)^2, `largest`): that of the velocity's error, up to a limit. In half of the
+    The weight of the positions is min(1 / (1 - t)^2, `max_weight`): that of the velocity's error, up to a limit. In half of the
     batches the network sees its own first prediction (self-conditioning, Chen et al. 2208.04202), without a gradient. `align`
     adds the REPA loss for batches with cond["target"]. `distortion` is the standard deviation of Gaussian noise added to a
     tenth of the atoms of x_t, so that the network learns to correct its own errors (FlowMol3, 2508.12629).
@@ -42,14 +42,15 @@ class MoleculeMatching(Objective):
         *,
         coupling: Coupling = identity,
         times: Times | None = None,
-        types: float = 0.2,
-        largest: float = 25.0,
+        type_weight: float = 1.0,
+        max_weight: float = 25.0,
         self_conditioning: bool = True,
         distortion: float = 0.0,
         align: Alignment | None = None,
     ) -> None:
         super().__init__()
-        self.coupling, self.times, self.types, self.largest = coupling, times or Times(), types, largest
+        self.coupling, self.times = coupling, times or Times()
+        self.type_weight, self.max_weight = type_weight, max_weight
         self.self_conditioning, self.distortion, self.align = self_conditioning, distortion, align
 
     def forward(self, model: Any, batch: Pair) -> Loss:
@@ -70,17 +71,19 @@ class MoleculeMatching(Objective):
             end = model(x_t, t, cond)
         else:
             end, alignment = self.align(model, x_t, t, replace(pair, cond=cond))
-        weight = (1 / (1 - t).square().clamp_min(1e-9)).clamp_max(self.largest)[:, None] * mask
+        weight = (1 / (1 - t).square().clamp_min(1e-9)).clamp_max(self.max_weight)[:, None] * mask
         error = (end[..., :3] - pair.x_1[..., :3]).square().sum(-1)
         position = (weight * error).sum() / mask.sum()
         logits, types = end[..., 3:], pair.x_1[..., 3:].argmax(-1)
         entropy = nn.functional.cross_entropy(logits[mask], types[mask])
-        value = position + self.types * entropy
+        value = position + self.type_weight * entropy
         plain = (error * mask).sum() / mask.sum()
         metrics = {"position error": plain.detach().sqrt(), "type loss": entropy.detach()}
         if self.align is not None and alignment is not None:
             value = value + self.align.weight * alignment
             metrics["alignment"] = alignment.detach()
+        elif self.align is not None:  # zero gradients, since DDP waits for those of every parameter
+            value = value + 0 * sum(parameter.sum() for parameter in self.align.parameters())
         return Loss(value, {"loss": value.detach(), **metrics})
 
 
@@ -158,21 +161,6 @@ def retyped(
 def _with_types(x: Float[Tensor, "B N D"], other: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
     """The positions of x with the types of `other`."""
     return torch.cat([x[..., :3], other[..., 3:]], -1)
-
-
-def sample(
-    model: Any,
-    x_0: Float[Tensor, "B N D"],
-    mask: Bool[Tensor, "B N"],
-    *,
-    steps: int,
-    lead: float = LEAD,
-    elements: Int[Tensor, "K"] | None = None,
-    cond: Condition | None = None,
-) -> Float[Tensor, "B N D"]:
-    """Positions and probabilities of the types at t = 1: the last of the `states`."""
-    *_, x = states(model, x_0, mask, steps=steps, lead=lead, elements=elements, cond=cond)
-    return x
 
 
 def noise(mask: Bool[Tensor, "B N"], types: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "B N D"]:

@@ -57,10 +57,10 @@ class Molecular:
     """Number of blocks."""
     heads: int = 8
     """Number of attention heads."""
-    moves: Literal["equivariant", "plain"] = "equivariant"
-    """Network: one whose atoms move by weighted differences of positions (equivariant), or a transformer that reads the
-    coordinates (plain), for large data sets and GPUs."""
-    order: bool = True
+    architecture: Literal["equivariant", "transformer"] = "equivariant"
+    """Network: equivariant, which moves atoms by weighted differences of positions, or transformer, which reads the
+    coordinates, for large data sets and GPUs."""
+    atom_index: bool = True
     """Let the network see the index of each atom in the canonical SMILES."""
     self_conditioning: bool = True
     """Show the network its own first prediction, in half of the batches and in sampling."""
@@ -69,7 +69,7 @@ class Molecular:
     coupling: Literal["independent", "rotation", "permutation"] = "rotation"
     """Coupling of noise and data: independent, targets rotated onto the noise (rotation), or rotated and with the noise atoms
     permuted (permutation), for networks without the order."""
-    types_weight: float = 1.0
+    type_weight: float = 1.0
     """Weight of the cross-entropy of the types. The squared error of the positions has weight min(1 / (1 - t)^2, 25)."""
     align: Literal["none", "ani", "ani-random", "espaloma", "descriptors"] = "none"
     """Pretrained encoder to align a hidden state with (REPA): ani (ANI-2xt, sees the geometry), espaloma (sees the graph),
@@ -99,13 +99,13 @@ class Molecular:
         check_at_least(self, width=1, depth=1, heads=1, batch_size=1, solver_steps=1, eval_samples=1)
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and divide into {self.heads} heads")
-        for name in ("types_weight", "distortion", "align_weight", "align_until"):
+        for name in ("type_weight", "distortion", "align_weight", "align_until"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.align != "none" and not 1 <= self.align_layer <= self.depth:
             raise ValueError(f"align_layer {self.align_layer}: the network has {self.depth} blocks")
-        if self.coupling == "permutation" and self.order:
-            raise ValueError("--coupling permutation needs --no-order: it changes the order of the atoms")
+        if self.coupling == "permutation" and self.atom_index:
+            raise ValueError("--coupling permutation needs --no-atom-index: it changes the order of the atoms")
 
     def build(self) -> Run[Pair]:
         """Read the molecules and assemble the run."""
@@ -128,7 +128,7 @@ class Molecular:
         objective = MoleculeMatching(
             coupling=COUPLINGS[self.coupling],
             times=Times(square_root, stratified=True),
-            types=self.types_weight,
+            type_weight=self.type_weight,
             self_conditioning=self.self_conditioning,
             distortion=self.distortion / data.scale,
             align=None if aligned is None else self.alignment(aligned.shape[-1]),
@@ -179,7 +179,7 @@ class Molecular:
 
     def network(self, types: int, scale: float) -> MoleculeNet:
         """The network, with weights drawn from torch's global generator."""
-        shape = Shape(self.width, self.depth, self.heads, self.moves, self.order, self.self_conditioning)
+        shape = Shape(self.width, self.depth, self.heads, self.architecture, self.atom_index, self.self_conditioning)
         return MoleculeNet(types, shape, scale=scale)
 
     def encoded(self, split: str = "train") -> "Encoded":

@@ -111,6 +111,7 @@ def test_a_molecule_that_fails_leaves_the_other_targets_untouched(prepared: Path
         assert torch.equal(x, plain[key])
 
 
+@pytest.mark.slow
 def test_alignment_lowers_its_loss_and_does_not_count_padding():
     torch.manual_seed(0)
     mask = torch.arange(5) < torch.tensor([5, 3, 4, 5])[:, None]
@@ -138,6 +139,14 @@ def test_alignment_lowers_its_loss_and_does_not_count_padding():
     assert torch.equal(*results)
 
 
+def test_every_parameter_has_a_gradient_after_the_alignment_has_ended():
+    """DDP waits for the gradients of all parameters."""
+    net, mask = MoleculeNet(4, Shape(32, 2, 4), scale=1.0), torch.ones(2, 3, dtype=torch.bool)
+    align = Alignment(CachedTargets(lambda x: x, key="target"), layer=1, width=32, features=6, hidden=64)
+    MoleculeMatching(align=align)(net, Pair(noise(mask, 4), noise(mask, 4), mask)).value.backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in align.parameters())
+
+
 def test_a_schedule_weighs_each_sample_by_its_time():
     torch.manual_seed(0)
     net, mask = MoleculeNet(4, Shape(32, 2, 4), scale=1.0), torch.ones(2, 3, dtype=torch.bool)
@@ -149,6 +158,7 @@ def test_a_schedule_weighs_each_sample_by_its_time():
     torch.testing.assert_close(align(net, x, t, pair)[1], alone / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ani", "espaloma"])
 def test_an_aligned_run_starts_from_the_same_weights_and_data(name: str, prepared: Path, tmp_path: Path):
     base = Molecular(str(prepared), width=32, depth=2, heads=4, batch_size=8, eval_samples=4, solver_steps=3)
