@@ -1,7 +1,7 @@
 """A language model without some of its layers: flows, rivals that train, and rivals that do not, on the same text.
 
     python benchmarks/compress.py students [--work runs/benchmark-compress] [--tokens 150000] [--seeds 3] [--removed 10]
-    python benchmarks/compress.py untrained [--removed 2 3 5 10 15]
+    python benchmarks/compress.py untrained [--removed 2 3 4 5 10 15]
     python benchmarks/compress.py selection [--work runs/benchmark-compress] [--tokens 40960]
     python benchmarks/compress.py claims [--work runs/benchmark-compress] [--tokens 409600]
 
@@ -324,22 +324,26 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], *, draws: int = 200
     return {"Spearman": float(spearmanr(x, y)[0]), "low": float(low), "high": float(high)}
 
 
-def untrained(removed: tuple[int, ...] = (2, 3, 5, 10, 15)) -> None:
-    """Measure the rivals that need no distillation, and the range with the best least-squares map.
+def untrained(removed: tuple[int, ...] = (2, 3, 4, 5, 10, 15)) -> None:
+    """Measure the rivals that need no distillation, and the range with the best least-squares map. Results for other numbers of
+    layers are kept.
 
     Args:
         removed: Numbers of layers to remove.
     """
     model, ids, held_out = language_model().model, texts().training[:CALIBRATION], texts().held_out[:HELD_OUT]
-    *_, measured = criteria(model, ids, ranges_of(DEPTH, removed), batch_size=BATCH)
-    assert measured is not None
-    rows, order = [], greedily_removed(model, ids[:4], max(removed))
+    rows = [row for row in side.read_result("compress_untrained") if row["removed"] not in removed]
+    order = greedily_removed(model, ids[:4], max(removed))
     for count in removed:
+        *_, measured = criteria(model, ids, ranges_of(DEPTH, [count]), batch_size=BATCH)
+        assert measured is not None
         for name, value in _untrained(model, ids, held_out, measured, sorted(order[:count])):
             rows.append({"removed": count, "arm": name, **value._asdict()})
             print(rows[-1], flush=True)
             side.write_result("compress_untrained", rows, packages=("torch", "transformers"))
-    side.print_table(f"{TEACHER}, {held_out.numel()} held-out tokens", rows)
+    side.print_table(
+        f"{TEACHER}, {held_out.numel()} held-out tokens", [row for row in rows if row["removed"] in removed]
+    )
 
 
 def _untrained(

@@ -29,7 +29,7 @@ class Perceived(NamedTuple):
     positions: Float[np.ndarray, "N 3"]
     """Positions in angstroms."""
     molecule: Chem.Mol | None
-    """The molecule with its conformer and implicit hydrogens."""
+    """The molecule with its conformer; hydrogens are counts of the heavy atoms."""
     connected: bool
     """True if bonds connect all atoms."""
     reason: str = ""
@@ -42,7 +42,7 @@ class Perceived(NamedTuple):
         return self.connected and self.molecule is not None
 
     def stable_atoms(self) -> int:
-        """The largest number of atoms whose valences one assignment of bond orders fills."""
+        """The number of atoms with a filled valence, under the bond orders that fill the most."""
         if self.molecule is not None or not self.types:
             return len(self.types)
         return most_filled(*_graph(self.types, self.positions))
@@ -111,7 +111,7 @@ def _fill(extra: list[int], free: dict[Edge, float], orders: dict[Edge, int]) ->
 
 
 def most_filled(edges: Mapping[Edge, float], valences: Sequence[int]) -> int:
-    """The largest number of atoms whose valence is the sum of the orders 1 to 3 of its bonds, by integer programming.
+    """The largest number of atoms whose valences can be filled at once by bond orders 1 to 3, by integer programming.
 
     >>> most_filled({(0, 1): 1.3, (1, 2): 1.5}, [2, 3, 3])
     2

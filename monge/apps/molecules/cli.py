@@ -34,7 +34,8 @@ def prepare(
 ) -> None:
     """Prepare molecules for training: one conformer each (ETKDG, then MMFF94), types of atoms, and a split by scaffold.
 
-    Molecules that cannot be used are listed with the reason in OUT/failures.jsonl. An SDF file keeps its own conformers.
+    Molecules that cannot be used are listed with the reason in OUT/failures.jsonl. Molecules of an SDF file with 3D coordinates
+    keep their conformers.
 
     Args:
         source: File of SMILES (.smi, .txt), SDF, or table with a column of SMILES (.csv, .parquet), or a packaged set: small
@@ -57,6 +58,8 @@ def prepare(
         console.print(f"prepare: {done} molecules")
     written = Molecules(out).settings
     failed = ", ".join(f"{reason}: {count}" for reason, count in list(written["failed"].items())[:4])
+    more = len(written["failed"]) - 4
+    failed += f", {more} other reasons" if more > 0 else ""
     console.print(
         f"{written['molecules']} molecules in {out}; left out: {failed or 'none'}. Bond perception recovers "
         f"{written['round_trip']:.1%} of the molecules. Next: monge molecules train --data {quote(str(out))}"

@@ -58,7 +58,7 @@ class Molecules:
         return read_json(self.directory / "set.json")
 
     def split(self, name: str) -> list[Molecule]:
-        """The molecules of a split, or of all for "all"."""
+        """The molecules of a split, or every molecule for "all"."""
         rows = (row for row in self.table.to_pylist() if name in ("all", row["split"]))
         return [
             Molecule(
@@ -152,7 +152,11 @@ def prepare(
         pq.write_table(pa.table(table), directory / "molecules.parquet")
         lines = [json.dumps(failure._asdict(), ensure_ascii=False) + "\n" for failure in failures]
         write_text(directory / "failures.jsonl", "".join(lines))
-        counts = {"molecules": len(molecules), "failed": dict(_reasons(failures)), "round_trip": round_trip(molecules)}
+        counts = {
+            "molecules": len(molecules),
+            "failed": dict(_reasons(failures).most_common()),
+            "round_trip": round_trip(molecules),
+        }
         write_json(directory / "set.json", {**settings, **counts})
 
 

@@ -42,7 +42,6 @@ class ANI2xt(nn.Module):
     def __init__(self, *, pretrained: bool = True) -> None:
         super().__init__()
         install = "pip install --no-deps auto3d torchani"
-        weights = _package("Auto3D", install) / "engines/models/ani2xt_no_repulsion.pt"
         _package("torchani", install)
         os.environ.setdefault("TORCHANI_NO_WARN_EXTENSIONS", "1")  # about CUDA extensions
         import torchani
@@ -56,6 +55,7 @@ class ANI2xt(nn.Module):
         self.environment = library.AEVComputer(radial, angular, len(ELEMENTS))
         self.networks = nn.ModuleList(_network(self.environment.out_dim, widths) for widths in WIDTHS)
         if pretrained:
+            weights = _package("Auto3D", install) / "engines/models/ani2xt_no_repulsion.pt"
             self.networks.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         self.eval().requires_grad_(False)
 

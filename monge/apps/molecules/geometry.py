@@ -145,7 +145,7 @@ def strain(molecule: Chem.Mol, *, potential: Callable[[Chem.Mol], float] | None 
     energy = free.CalcEnergy()
     try:
         free.Minimize(maxIts=2000)
-    except RuntimeError:  # no direction leads down
+    except RuntimeError:  # the line search failed
         return Strain(np.inf, np.inf, np.inf)
     rmsd = rdMolAlign.AlignMol(full, before, atomMap=[(number, number) for number in heavy])
     value = float(energy - free.CalcEnergy())

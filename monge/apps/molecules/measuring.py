@@ -161,11 +161,13 @@ def evaluate(
     if ani and recipe.align == "ani":
         raise ValueError(f"--ani: {run} is aligned with ANI-2xt, which therefore cannot judge it")
     steps = solver_steps or recipe.solver_steps
-    for name, wanted in (("posebusters", posebusters), ("torchani", ani)):
+    for name, install, wanted in (
+        ("posebusters", "posebusters", posebusters),
+        ("torchani", "--no-deps auto3d torchani", ani),
+        ("Auto3D", "--no-deps auto3d torchani", ani),
+    ):
         if wanted and importlib.util.find_spec(name) is None:
-            raise ValueError(
-                f"{name} is not installed; pip install posebusters, or pip install --no-deps auto3d torchani"
-            )
+            raise ValueError(f"{name} is not installed; pip install {install}")
     recipe = replace(recipe, data=str(data or recipe.data))
     training, held_out = recipe.molecules("train"), recipe.molecules("test")
     if not torch.equal(fingerprint(recipe.encoded().x), stored.constants["molecules"]):

@@ -142,10 +142,10 @@ def retyped(
 ) -> Float[Tensor, "B N D"]:
     """The positions of x with probabilities of the types: elements from the flow, hydrogens and valences from the geometry.
 
-    At the end of a flow the types of x have been decided early, and often disagree with the geometry. The network therefore
-    predicts them again from the positions, near t = 1. It sees the types of x_0 at time 0 instead of those of x, once with each
-    sign; p is the mean of both predictions. The result is proportional to p (q + OTHER_ELEMENT), where q is the probability of
-    the type's element in x: p alone prefers the most frequent element where the geometry allows several.
+    Types are decided early in the flow, and often disagree with the final geometry. The network therefore predicts them again
+    from the positions, near t = 1. It sees the types of x_0 at time 0 instead of those of x, once as drawn and once negated; p
+    is the mean of both predictions. The result is proportional to p (q + OTHER_ELEMENT), where q is the probability of the
+    type's element in x: p alone prefers the most frequent element where the geometry allows several.
     """
     unseen = {**(cond or {}), "mask": mask, "previous": _with_types(x, torch.zeros_like(x_0))}
     given = {**unseen, "type_time": torch.zeros(len(x), device=x.device)}

@@ -38,7 +38,7 @@ def legend(one: Perceived) -> str:
 
 
 def depicted(one: Perceived) -> Chem.Mol:
-    """The structure in the plane; atoms without a molecule have single bonds to their neighbours."""
+    """The structure in the plane; neighbours are joined by single bonds if the atoms form no molecule."""
     if one.molecule is not None:
         molecule = Chem.Mol(one.molecule)
     else:

@@ -63,12 +63,12 @@ class Molecular:
     atom_index: bool = True
     """Let the network see the index of each atom in the canonical SMILES."""
     self_conditioning: bool = True
-    """Show the network its own first prediction, in half of the batches and in sampling."""
+    """Show the network its own prediction: the first one in half of the batches, that of the previous step in sampling."""
     distortion: float = 0.3
     """Standard deviation, in angstroms, of Gaussian noise added to a tenth of the atoms in training (geometry distortion)."""
     coupling: Literal["independent", "rotation", "permutation"] = "rotation"
     """Coupling of noise and data: independent, targets rotated onto the noise (rotation), or rotated and with the noise atoms
-    permuted (permutation), for networks without the order."""
+    permuted (permutation), which requires `--no-atom-index`."""
     type_weight: float = 1.0
     """Weight of the cross-entropy of the types. The squared error of the positions has weight min(1 / (1 - t)^2, 25)."""
     align: Literal["none", "ani", "ani-random", "espaloma", "descriptors"] = "none"
@@ -98,7 +98,7 @@ class Molecular:
             check_at_least(self, max_atoms=1)
         check_at_least(self, width=1, depth=1, heads=1, batch_size=1, solver_steps=1, eval_samples=1)
         if self.width % self.heads or self.width % 2:
-            raise ValueError(f"width {self.width} must be even and divide into {self.heads} heads")
+            raise ValueError(f"width {self.width} must be even and divisible by {self.heads} (heads)")
         for name in ("type_weight", "distortion", "align_weight", "align_until"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -112,7 +112,7 @@ class Molecular:
         data = self.encoded()
         network = self.network(
             len(data.types), data.scale
-        )  # before the projector, for the same weights without alignment
+        )  # before the projector, so that alignment does not change its initial weights
         aligned = self.targets(data)
 
         def batches(number: int) -> Pair:

@@ -170,7 +170,7 @@ def _functional_groups(molecule: Chem.Mol) -> list[int]:
 
 @cache
 def _accessibility() -> Any:
-    """RDKit's module of the synthetic accessibility score (Ertl and Schuffenhauer 2009), which is not in its package."""
+    """RDKit's module of the synthetic accessibility score (Ertl and Schuffenhauer 2009), from its Contrib folder."""
     path = Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py"
     spec = importlib.util.spec_from_file_location("sascorer", path)
     if spec is None or spec.loader is None:

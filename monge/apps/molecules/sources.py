@@ -45,7 +45,7 @@ def records(source: str) -> Iterator[Record]:
 
 
 def _lines(lines: Iterable[str]) -> Iterator[Record]:
-    """SMILES, each followed by a name or by none."""
+    """One SMILES per line, optionally followed by a name."""
     for number, line in enumerate(lines):
         if words := line.split():
             yield Record(words[1] if len(words) > 1 else str(number), words[0])
@@ -76,7 +76,7 @@ def _table(path: Path) -> Iterator[Record]:
 
 
 def nci() -> Iterator[Record]:
-    """The 5,000 first molecules of the National Cancer Institute's open database, from RDKit's package."""
+    """The first 5,000 molecules of the National Cancer Institute's open database, from RDKit's package."""
     yield from _smi(Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi")
 
 

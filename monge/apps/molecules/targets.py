@@ -21,7 +21,7 @@ from monge.lm.store import Row, Vectors, write
 
 EncoderName = Literal["ani", "ani-random", "espaloma", "descriptors"]
 PACKAGES = {"ani": "auto3d", "espaloma": "expaloma"}
-"""The distribution that holds an encoder's weights; for the other encoders rdkit or torchani alone."""
+"""The distribution that holds an encoder's weights; the others have no trained weights."""
 
 
 def stored(data: Molecules, encoder: EncoderName) -> Path:

@@ -174,7 +174,7 @@ def test_an_aligned_run_starts_from_the_same_weights_and_data(name: str, prepare
 
 def test_a_missing_package_is_named_with_its_installation(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(encoders.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EncoderMissing, match="Auto3D is not installed; pip install --no-deps auto3d torchani"):
+    with pytest.raises(EncoderMissing, match="torchani is not installed; pip install --no-deps auto3d torchani"):
         encoders.ANI2xt()
     encoders._espaloma.cache_clear()
     with pytest.raises(EncoderMissing, match="expaloma is not installed; pip install --no-deps expaloma"):

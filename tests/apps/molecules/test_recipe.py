@@ -80,7 +80,7 @@ def test_a_sample_does_not_depend_on_its_batch(prepared: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"width": 30}, "must be even and divide into 4 heads"),
+        ({"width": 30}, "must be even and divisible by 4"),
         ({"coupling": "permutation"}, "needs --no-atom-index"),
         ({"type_weight": -1.0}, "type_weight must not be negative"),
         ({"max_atoms": 0}, "max_atoms must be at least 1"),
