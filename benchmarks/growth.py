@@ -1,9 +1,9 @@
 """Growth of time and memory with the work: each command at four sizes, the largest eight times the smallest.
 
-    python benchmarks/growth.py [--applications generate translate compress prove] [--work runs/benchmark-growth]
+    python benchmarks/growth.py [--applications generate translate compress prove molecules] [--work runs/benchmark-growth]
 
-A size is measured in a process of its own, on one thread: wall-clock time, and the peak of the private memory of it
-and its children. A line through the four times gives the time of the startup and of one unit of work, and from
+A size is measured in a process of its own, on one thread: CPU time and wall-clock time, and the peak of the private memory
+of it and its children. A line through the four CPU times gives the time of the startup and of one unit of work, and from
 them an estimate for a hundred times the largest size. It needs the packages and the setup of the applications; 30 minutes.
 """
 
@@ -12,12 +12,14 @@ import side_by_side as side  # sets one thread
 # isort: split
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal, NamedTuple
@@ -26,7 +28,7 @@ import numpy as np
 import psutil
 import tyro
 
-Application = Literal["generate", "translate", "compress", "prove"]
+Application = Literal["generate", "translate", "compress", "prove", "molecules"]
 INTERVAL = 0.1
 """Seconds between measurements of memory."""
 
@@ -47,9 +49,15 @@ def private(process: psutil.Process) -> int:
     return memory.rss - memory.shared
 
 
-def peak_and_seconds(words: Sequence[object]) -> tuple[float, float]:
-    """Peak memory in GB and seconds of a command. CalledProcessError if it fails."""
-    begin, peak = time.perf_counter(), 0
+def cpu_of_children() -> float:
+    """CPU seconds of all child processes that have ended, and of their children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def cost_of(words: Sequence[object]) -> dict[str, float]:
+    """CPU seconds, wall-clock seconds and peak memory of a command. CalledProcessError if it fails."""
+    begin, before, peak = time.perf_counter(), cpu_of_children(), 0
     command = [sys.executable, "-m", "monge", *map(str, words)]
     with TemporaryFile("w+") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
         root = psutil.Process(process.pid)
@@ -64,7 +72,8 @@ def peak_and_seconds(words: Sequence[object]) -> tuple[float, float]:
         if process.returncode:
             output.seek(0)
             raise subprocess.CalledProcessError(process.returncode, command, output.read())
-    return peak / 1e9, time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
+    return {"CPU s": cpu_of_children() - before, "seconds": seconds, "peak GB": peak / 1e9}
 
 
 def run(*words: object) -> None:
@@ -213,11 +222,52 @@ def prove(work: Path) -> Iterator[Work]:
     )
 
 
+def molecules(work: Path) -> Iterator[Work]:
+    """Yields preparing molecules, training by steps and by atoms, and sampling."""
+    data, model = work / "data", work / "model"
+    if not data.exists():
+        run("molecules", "prepare", "nci", "--out", data)
+    if not model.exists():
+        run("molecules", "train", "--data", data, "--steps", 5, "--save-every", 5, "--out", model)
+    train = ["molecules", "train", "--save-every", 100_000, "--threads", 1]
+    for atoms in (counts := (6, 12, 24, 48)):
+        if not (work / f"atoms-{atoms}").exists():
+            file = work / f"{atoms}.smi"
+            chains = ("".join(letters) for letters in product("CNOS", repeat=3))
+            file.write_text("".join(f"C{chain}{'C' * (atoms - 4)}\n" for chain in chains))
+            run("molecules", "prepare", file, "--max-atoms", atoms, "--out", work / f"atoms-{atoms}")
+    yield Work(
+        "molecules",
+        "molecule prepared",
+        (250, 500, 1000, 2000),
+        lambda size, out: ["molecules", "prepare", "small", "--limit", size, "--out", out],
+    )
+    yield Work(
+        "molecules",
+        "training step",
+        (10, 20, 40, 80),
+        lambda size, out: [*train, "--data", data, "--steps", size, "--out", out],
+    )
+    yield Work(
+        "molecules",
+        "atom per molecule, 10 steps",
+        counts,
+        lambda size, out: [*train, "--data", work / f"atoms-{size}", "--max-atoms", size, "--steps", 10, "--out", out],
+    )
+    yield Work(
+        "molecules",
+        "sample",
+        (32, 64, 128, 256),
+        lambda size, out: ["molecules", "sample", model, "--num-samples", size, "--out", out],
+    )
+
+
 CASES: dict[Application, Callable[[Path], Iterator[Work]]] = {
     "generate": generate,
     "translate": translate,
     "compress": compress,
     "prove": prove,
+    "molecules": molecules,
 }
 
 
@@ -228,13 +278,12 @@ def measured(work: Work, directory: Path) -> list[dict[str, Any]]:
         out = directory / "out"
         for path in directory.glob("out*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        peak, seconds = peak_and_seconds(work.command(size, out))
-        rows.append({"work": work.unit, "size": size, "seconds": seconds, "peak GB": peak})
-        print(f"{work.application}, {work.unit}: {size} in {seconds:.1f} s, {peak:.2f} GB", flush=True)
-    sizes, times = np.array(work.sizes), np.array([row["seconds"] for row in rows])
+        rows.append({"work": work.unit, "size": size, **(cost := cost_of(work.command(size, out)))})
+        print(f"{work.application}, {work.unit}: {size}", *(f"{name} {x:.2f}" for name, x in cost.items()), flush=True)
+    sizes, times = np.array(work.sizes), np.array([row["CPU s"] for row in rows])
     unit, startup = np.polyfit(sizes, times, 1, w=1 / times)  # relative errors count alike
     hours = (startup + unit * 100 * sizes[-1]) / 3600
-    line = {"startup s": startup, "ms per unit": 1e3 * unit, "hours for 100 times the largest": hours}
+    line = {"startup CPU s": startup, "CPU ms per unit": 1e3 * unit, "CPU hours for 100 times the largest": hours}
     return [{"application": work.application, **row} for row in (*rows, {"work": work.unit, "size": "line", **line})]
 
 

@@ -45,6 +45,8 @@ from .objective.flow_matching import FlowMatching as FlowMatching
 from .objective.flow_walking import FlowWalking as FlowWalking
 from .objective.mean_flow import MeanFlow as MeanFlow, average_velocity as average_velocity
 from .objective.alignment import Alignment as Alignment, CachedTargets as CachedTargets, Unconditional as Unconditional
+from .objective.alignment import HiddenLoss as HiddenLoss
+from .objective.self_supervised import Dispersive as Dispersive, SelfAlignment as SelfAlignment
 from .objective.frozen import Frozen as Frozen
 from .objective.contrastive import Candidates as Candidates, InfoNCE as InfoNCE, Margin as Margin
 from .objective.next_token import NextToken as NextToken, Tokens as Tokens

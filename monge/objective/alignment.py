@@ -3,16 +3,33 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from monge.math.types import Condition, FeatureModel, Pair, pad_like
 from monge.objective.frozen import Frozen
 
 Encoder: TypeAlias = Callable[[Tensor, Condition], Tensor]  # (x_1, cond) -> (B, N, features) or (B, features)
+
+
+@runtime_checkable
+class HiddenLoss(Protocol):
+    """A loss on a hidden state of the model, such as Alignment: (model, x_t, t, pair) -> (output of the model at x_t, loss).
+
+    The objective multiplies the loss by `weight`.
+
+    >>> align = Alignment(Unconditional(nn.Identity()), layer=1, width=8, features=3)
+    >>> term: HiddenLoss = align
+    >>> term.weight
+    0.5
+    """
+
+    weight: float
+
+    def __call__(self, model: Any, x_t: Tensor, t: Tensor, pair: Pair) -> tuple[Tensor, Tensor]: ...
 
 
 class Unconditional(nn.Module):
@@ -62,7 +79,8 @@ class Alignment(nn.Module):
 
     `width` is the model's hidden width, `features` the encoder's number of features, `hidden` the width of the projector's
     hidden layers; the objective multiplies the loss by `weight`. `schedule`, a function of t, multiplies the similarity of each
-    sample. ValueError if the encoder does not take (x_1, cond).
+    sample. With `spatial`, features per token are first normalised over the tokens (iREPA). ValueError if the encoder does not
+    take (x_1, cond).
 
     >>> from monge.nets.dit import DiT
     >>> align, x = Alignment(Unconditional(nn.Identity()), layer=2, width=256, features=3), torch.ones(2, 5, 3)
@@ -81,14 +99,13 @@ class Alignment(nn.Module):
         weight: float = 0.5,
         hidden: int = 2048,
         schedule: Callable[[Tensor], Tensor] | None = None,
+        spatial: bool = False,
     ) -> None:
         super().__init__()
         _check_takes_conditions(encoder)
-        self.layer, self.weight, self.schedule = layer, weight, schedule
+        self.layer, self.weight, self.schedule, self.spatial = layer, weight, schedule, spatial
         self.encoder = Frozen(encoder) if isinstance(encoder, nn.Module) else encoder
-        self.projector = nn.Sequential(
-            nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, features)
-        )
+        self.projector = projector(width, hidden, features)
 
     def forward(
         self, model: FeatureModel, x_t: Float[Tensor, "B *s"], t: Float[Tensor, "B"], pair: Pair
@@ -98,13 +115,14 @@ class Alignment(nn.Module):
         with torch.no_grad():
             target = self.encoder(pair.x_1, pair.condition)
         if target.ndim == 2 and len(target) == len(hidden):
-            cosine = nn.functional.cosine_similarity(self.projector(_pooled(hidden, pair.mask)), target, dim=-1)
+            cosine = nn.functional.cosine_similarity(self.projector(pooled(hidden, pair.mask)), target, dim=-1)
             return v, -self._scheduled(cosine, t).mean()
         if target.shape[:2] != hidden.shape[:2] or target.ndim != 3:
             raise ValueError(
                 f"alignment: the encoder returned features of shape {tuple(target.shape)}, the model has "
                 f"{tuple(hidden.shape[:2])} tokens; return (B, N, features) or (B, features)"
             )
+        target = spatially_normalised(target, pair.mask) if self.spatial else target
         cosine = self._scheduled(nn.functional.cosine_similarity(self.projector(hidden), target, dim=-1), t)
         return v, -(cosine.mean() if pair.mask is None else cosine[pair.mask].mean())
 
@@ -112,8 +130,41 @@ class Alignment(nn.Module):
         return cosine if self.schedule is None else cosine * pad_like(self.schedule(t), cosine)
 
 
-def _pooled(hidden: Float[Tensor, "B N H"], mask: Tensor | None) -> Float[Tensor, "B H"]:
-    """The mean hidden state over existing tokens."""
+def projector(width: int, hidden: int, features: int) -> nn.Sequential:
+    """REPA's projector: linear layers of widths `width`, `hidden`, `hidden`, `features`, with SiLU between them.
+
+    >>> tuple(projector(2, 8, 3)(torch.zeros(5, 2)).shape)
+    (5, 3)
+    """
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, features)
+    )
+
+
+def spatially_normalised(
+    features: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"] | None = None
+) -> Float[Tensor, "B N F"]:
+    """Features with mean 0 and variance 1 over the tokens of each sample. Singh et al. 2512.10794 (iREPA).
+
+    This removes what all tokens share, such as a description of the whole sample. Features that do not vary become 0, and so
+    do those of tokens that the mask excludes.
+
+    >>> spatially_normalised(torch.tensor([[[1.0], [3.0]]])).flatten()
+    tensor([-1.,  1.])
+    """
+    exists = features.new_ones(features.shape[:2]) if mask is None else mask.to(features.dtype)
+    weight = exists[..., None] / exists.sum(1).clamp_min(1)[:, None, None]
+    centred = features - (weight * features).sum(1, keepdim=True)
+    deviation = (weight * centred.square()).sum(1, keepdim=True).sqrt()
+    return centred / deviation.clamp_min(1e-6) * exists[..., None]
+
+
+def pooled(hidden: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B H"]:
+    """The mean hidden state over existing tokens.
+
+    >>> pooled(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[True, False]]))
+    tensor([[1.]])
+    """
     if mask is None:
         return hidden.mean(1)
     weight = mask[..., None].to(hidden.dtype)

@@ -10,15 +10,16 @@ from monge.math.coupling import Coupling, identity
 from monge.math.path import Affine, Path
 from monge.math.times import Times
 from monge.math.types import Pair, VelocityModel, pad_like
-from monge.objective.alignment import Alignment
+from monge.objective.alignment import HiddenLoss
 from monge.objective.base import Loss, Objective
 
 
 class FlowMatching(Objective):
     """Mean squared entry of v(x_t, t) - u_t, over existing tokens if there is a mask. x_t and u_t come from one coupled pair.
 
-    `weight`, a function of t, multiplies the squared error (Esser et al. 2403.03206, sec. 3.1). `align` adds the REPA loss.
-    `contrast` weights a term that pushes the velocity away from those of other pairs (Stoica et al. 2506.05350, eq. 6).
+    `weight`, a function of t, multiplies the squared error (Esser et al. 2403.03206, sec. 3.1). `align` adds a loss on a hidden
+    state, such as Alignment (REPA). `contrast` weights a term that pushes the velocity away from those of other pairs (Stoica
+    et al. 2506.05350, eq. 6).
 
     >>> pair = Pair(torch.zeros(2, 3), torch.ones(2, 3))
     >>> FlowMatching()(lambda x_t, t, cond: torch.ones_like(x_t), pair).value
@@ -32,7 +33,7 @@ class FlowMatching(Objective):
         coupling: Coupling = identity,
         times: Times | None = None,
         weight: Callable[[Tensor], Tensor] | None = None,
-        align: Alignment | None = None,
+        align: HiddenLoss | None = None,
         contrast: float = 0.0,
     ) -> None:
         super().__init__()

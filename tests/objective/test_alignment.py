@@ -7,7 +7,7 @@ from torch import nn
 from monge.math.types import Pair
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiT, DiTShape
-from monge.objective.alignment import Alignment, CachedTargets, Unconditional
+from monge.objective.alignment import Alignment, CachedTargets, Unconditional, spatially_normalised
 from monge.objective.flow_matching import FlowMatching
 
 
@@ -46,6 +46,27 @@ def test_orthogonal_vectors_score_zero_and_tokens_are_averaged(draw):
     x_1 = torch.tensor([[[1.0, 0, 0], [1.0, 0, 0]]]).double()
     hidden = torch.tensor([[[0.0, 5, 0], [3.0, 0, 0]]]).double()
     assert float(loss(direct(lambda x, cond: x), hidden, Pair(x_1, x_1))) == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_spatial_normalisation_has_mean_0_and_variance_1_over_existing_tokens(draw, masked):
+    mask = torch.tensor([[True, True, True, False], [True, True, False, False]]) if masked else None
+    shared = 100 * draw(3, 2, 1, 3)  # what all tokens of a sample have in common
+    normalised = spatially_normalised(draw(1, 2, 4, 3) + shared, mask)
+    for row, features in enumerate(normalised):
+        part = features if mask is None else features[mask[row]]
+        torch.testing.assert_close(part.mean(0), torch.zeros(3).double(), rtol=0, atol=1e-12)
+        torch.testing.assert_close(part.std(0, correction=0), torch.ones(3).double())
+    if mask is not None:
+        assert not normalised[~mask].any()
+    assert not spatially_normalised(shared.expand(2, 4, 3)).any()
+
+
+def test_spatial_normalisation_applies_to_the_targets(draw):
+    pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
+    hidden = spatially_normalised(pair.x_1)
+    assert float(loss(direct(lambda x, cond: x, spatial=True), hidden, pair)) == pytest.approx(-1)
+    assert float(loss(direct(lambda x, cond: x), hidden, pair)) > -0.999
 
 
 def test_the_encoder_sees_the_clean_target(draw):
