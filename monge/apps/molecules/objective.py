@@ -12,7 +12,7 @@ from monge.apps.molecules.network import centred
 from monge.math.coupling import Coupling, identity
 from monge.math.times import Times
 from monge.math.types import Condition, Pair
-from monge.objective.alignment import Alignment
+from monge.objective.alignment import HiddenLoss
 from monge.objective.base import Loss, Objective
 
 DISTORTED = 0.1
@@ -33,8 +33,9 @@ class MoleculeMatching(Objective):
 
     The weight of the positions is min(1 / (1 - t)^2, `max_weight`): that of the velocity's error, up to a limit. In half of the
     batches the network sees its own first prediction (self-conditioning, Chen et al. 2208.04202), without a gradient. `align`
-    adds the REPA loss for batches with cond["target"]. `distortion` is the standard deviation of Gaussian noise added to a
-    tenth of the atoms of x_t, so that the network learns to correct its own errors (FlowMol3, 2508.12629).
+    adds a loss on a hidden state, such as Alignment (REPA), for batches with cond["target"]. `distortion` is the standard
+    deviation of Gaussian noise added to a tenth of the atoms of x_t, so that the network learns to correct its own errors
+    (FlowMol3, 2508.12629).
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class MoleculeMatching(Objective):
         max_weight: float = 25.0,
         self_conditioning: bool = True,
         distortion: float = 0.0,
-        align: Alignment | None = None,
+        align: HiddenLoss | None = None,
     ) -> None:
         super().__init__()
         self.coupling, self.times = coupling, times or Times()
@@ -82,7 +83,7 @@ class MoleculeMatching(Objective):
         if self.align is not None and alignment is not None:
             value = value + self.align.weight * alignment
             metrics["alignment"] = alignment.detach()
-        elif self.align is not None:  # zero gradients, since DDP waits for those of every parameter
+        elif isinstance(self.align, nn.Module):  # zero gradients, since DDP waits for those of every parameter
             value = value + 0 * sum(parameter.sum() for parameter in self.align.parameters())
         return Loss(value, {"loss": value.detach(), **metrics})
 
@@ -93,6 +94,12 @@ def mixed(
     """The state with positions at time t and types at time t_types."""
     weight = torch.cat([t[:, None].expand(-1, 3), t_types[:, None].expand(-1, x_0.shape[-1] - 3)], 1)
     return torch.lerp(x_0, x_1, weight[:, None])
+
+
+def later_state(pair: Pair, t: Float[Tensor, "B"]) -> tuple[Float[Tensor, "B N D"], Condition]:
+    """The state of a pair at time t, with types that are at least as far, and its conditions."""
+    t_types = torch.maximum(pair.condition["type_time"], t)
+    return mixed(pair.x_0, pair.x_1, t, t_types), {**pair.condition, "type_time": t_types}
 
 
 def type_times(t: Float[Tensor, "B"]) -> Float[Tensor, "B"]:

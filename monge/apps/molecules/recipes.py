@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,14 +14,15 @@ from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.generator import Generator
 from monge.apps.molecules.network import MoleculeNet, Shape
-from monge.apps.molecules.objective import MoleculeMatching, noise
+from monge.apps.molecules.objective import MoleculeMatching, later_state, noise
 from monge.apps.molecules.targets import targets
 from monge.math.coupling import Coupling, identity
 from monge.math.random import seeded
 from monge.math.rotation import RotationOT, random_rotations, rotated
 from monge.math.times import Times
 from monge.math.types import Pair
-from monge.objective.alignment import Alignment, CachedTargets
+from monge.objective.alignment import Alignment, CachedTargets, HiddenLoss
+from monge.objective.self_supervised import Dispersive, SelfAlignment
 from monge.run import fingerprint
 from monge.runs import Opened
 from monge.training.batches import shuffled
@@ -33,6 +34,9 @@ COUPLINGS: dict[str, Coupling] = {
     "rotation": RotationOT(),
     "permutation": RotationOT(permute=True),
 }
+
+
+WITHOUT_ENCODER = ("self", "dispersive")
 
 
 def square_root(u: Tensor) -> Tensor:
@@ -71,13 +75,18 @@ class Molecular:
     permuted (permutation), which requires `--no-atom-index`."""
     type_weight: float = 1.0
     """Weight of the cross-entropy of the types. The squared error of the positions has weight min(1 / (1 - t)^2, 25)."""
-    align: Literal["none", "ani", "ani-random", "espaloma", "descriptors"] = "none"
-    """Pretrained encoder to align a hidden state with (REPA): ani (ANI-2xt, sees the geometry), espaloma (sees the graph),
-    descriptors (of RDKit), or ani-random, a control with random weights."""
+    align: Literal["none", "ani", "ani-random", "espaloma", "descriptors", "self", "dispersive"] = "none"
+    """Alignment of a hidden state with a pretrained encoder (REPA): ani (ANI-2xt, sees the geometry), espaloma (sees the
+    graph), descriptors (of RDKit), or ani-random, a control with random weights. Without an encoder: self aligns with the last
+    block of an average of the network at a later time (SRA), dispersive pushes the hidden states of molecules apart."""
     align_layer: int = 2
     """Block whose output is aligned, counted from 1."""
     align_weight: float = 0.5
     """Weight of the alignment loss."""
+    align_spatial: bool = False
+    """Normalise the targets over the atoms of each molecule (iREPA)."""
+    align_shuffled: bool = False
+    """Permute the targets over all atoms, a control that keeps their distribution."""
     align_until: int = 0
     """Number of training batches after which the alignment ends (HASTE); 0 keeps it."""
     batch_size: int = 64
@@ -104,6 +113,8 @@ class Molecular:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.align != "none" and not 1 <= self.align_layer <= self.depth:
             raise ValueError(f"align_layer {self.align_layer}: the network has {self.depth} blocks")
+        if (self.align_spatial or self.align_shuffled) and self.align in ("none", *WITHOUT_ENCODER):
+            raise ValueError(f"--align {self.align}: --align-spatial and --align-shuffled need an encoder")
         if self.coupling == "permutation" and self.atom_index:
             raise ValueError("--coupling permutation needs --no-atom-index: it changes the order of the atoms")
 
@@ -131,7 +142,7 @@ class Molecular:
             type_weight=self.type_weight,
             self_conditioning=self.self_conditioning,
             distortion=self.distortion / data.scale,
-            align=None if aligned is None else self.alignment(aligned.shape[-1]),
+            align=None if aligned is None else self.alignment(network, aligned.shape[-1]),
         )
 
         @torch.no_grad()
@@ -160,21 +171,33 @@ class Molecular:
         }
         return Run(network, objective, batches, self.train, evaluate, constants)
 
-    def alignment(self, features: int) -> Alignment:
-        """The alignment with targets of `features` entries, which are part of the batch."""
+    def alignment(self, network: nn.Module, features: int) -> HiddenLoss:
+        """The loss on a hidden state; with an encoder, its targets of `features` entries are part of the batch."""
+        layer, weight, hidden = self.align_layer, self.align_weight, 4 * self.width
+        if self.align == "dispersive":
+            return Dispersive(layer=layer, weight=weight)
+        if self.align == "self":
+            options: dict[str, Any] = {"layer": layer, "teacher_layer": self.depth, "weight": weight, "hidden": hidden}
+            return SelfAlignment(network, width=self.width, later=later_state, **options)
         targets = CachedTargets(lambda x: x, key="target")
-        options = {"layer": self.align_layer, "weight": self.align_weight, "hidden": 4 * self.width}
+        options = {"layer": layer, "weight": weight, "hidden": hidden, "spatial": self.align_spatial}
         return Alignment(targets, width=self.width, features=features, **options)
 
     def targets(self, data: "Encoded") -> Float[Tensor, "n N F"] | None:
-        """The alignment targets of the training molecules; None without an encoder. Molecules without features have zeros."""
+        """The alignment targets of the training molecules, or None without alignment. Molecules without features have zeros,
+        and the targets of a loss without an encoder have no entries."""
         if self.align == "none":
             return None
+        if self.align in WITHOUT_ENCODER:
+            return torch.zeros(*data.mask.shape, 0)
         rows = targets(Molecules(Path(self.data)), self.align, data.molecules)
         result = torch.zeros(*data.mask.shape, next(iter(rows.values())).shape[1])
         for number, one in enumerate(data.molecules):
             if one.id in rows:
                 result[number, : len(one.types)] = rows[one.id]
+        if self.align_shuffled:
+            atoms = result[data.mask]
+            result[data.mask] = atoms[torch.randperm(len(atoms), generator=seeded(self.train.seed, 2))]
         return result
 
     def network(self, types: int, scale: float) -> MoleculeNet:

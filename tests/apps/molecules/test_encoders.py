@@ -17,7 +17,7 @@ from monge.apps.molecules.dataset import Molecules, prepare
 from monge.apps.molecules.encoders import ENCODERS, EncoderMissing, ani_energy, espaloma_charges
 from monge.apps.molecules.geometry import with_hydrogens
 from monge.apps.molecules.network import MoleculeNet, Shape
-from monge.apps.molecules.objective import MoleculeMatching, noise
+from monge.apps.molecules.objective import MoleculeMatching, later_state, noise
 from monge.apps.molecules.recipes import Molecular
 from monge.apps.molecules.sources import records
 from monge.fleet import sequential
@@ -159,7 +159,7 @@ def test_a_schedule_weighs_each_sample_by_its_time():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ani", "espaloma"])
+@pytest.mark.parametrize("name", ["ani", "espaloma", "self", "dispersive"])
 def test_an_aligned_run_starts_from_the_same_weights_and_data(name: str, prepared: Path, tmp_path: Path):
     base = Molecular(str(prepared), width=32, depth=2, heads=4, batch_size=8, eval_samples=4, solver_steps=3)
     base = replace(base, train=replace(base.train, steps=4, save_every=4, log_every=1, threads=1, warmup_steps=1))
@@ -170,6 +170,31 @@ def test_an_aligned_run_starts_from_the_same_weights_and_data(name: str, prepare
     assert first[0]["position error"] == second[0]["position error"]
     assert first[3]["position error"] != second[3]["position error"]
     assert ["alignment" in row for row in second] == [True, True, False, False]
+
+
+def test_shuffled_targets_are_those_of_other_atoms(prepared: Path):
+    plain = Molecular(str(prepared), align="descriptors")
+    data = plain.encoded()
+    targets, shuffled = plain.targets(data), replace(plain, align_shuffled=True).targets(data)
+    assert targets is not None
+    assert shuffled is not None
+    rows, other = (sorted(part[data.mask].tolist()) for part in (targets, shuffled))
+    assert rows == other
+    same = (targets == shuffled).all(-1)
+    assert not shuffled[~data.mask].any()
+    assert 0 < same[data.mask].float().mean() < 0.6  # equal targets are frequent: descriptors have few values
+
+
+def test_the_teacher_of_self_alignment_sees_a_later_state():
+    torch.manual_seed(0)
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    pair = Pair(noise(mask, 4), noise(mask, 4), mask, {"type_time": torch.tensor([0.1, 0.5, 0.9])})
+    t = torch.tensor([0.5, 0.5, 0.5])
+    x, cond = later_state(pair, t)
+    assert cond["type_time"].tolist() == pytest.approx([0.5, 0.5, 0.9])
+    for row, time in enumerate(cond["type_time"].tolist()):
+        torch.testing.assert_close(x[row, :, :3], torch.lerp(pair.x_0[row, :, :3], pair.x_1[row, :, :3], 0.5))
+        torch.testing.assert_close(x[row, :, 3:], torch.lerp(pair.x_0[row, :, 3:], pair.x_1[row, :, 3:], time))
 
 
 def test_a_missing_package_is_named_with_its_installation(monkeypatch: pytest.MonkeyPatch):
@@ -193,6 +218,11 @@ def test_a_missing_package_is_one_sentence_for_training_too(prepared: Path, monk
         ({"align": "ani", "align_layer": 9}, "align_layer 9: the network has 5 blocks"),
         ({"align_weight": -1.0}, "align_weight must not be negative"),
         ({"align_until": -1}, "align_until must not be negative"),
+        (
+            {"align": "self", "align_spatial": True},
+            "--align self: --align-spatial and --align-shuffled need an encoder",
+        ),
+        ({"align_shuffled": True}, "--align none: --align-spatial and --align-shuffled need an encoder"),
     ],
 )
 def test_settings_of_the_alignment_are_checked(settings: dict[str, object], message: str):
