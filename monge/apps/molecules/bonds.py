@@ -133,9 +133,13 @@ def most_filled(edges: Mapping[Edge, float], valences: Sequence[int]) -> int:
 
 def _graph(types: Sequence[int], positions: Float[np.ndarray, "N 3"]) -> tuple[dict[Edge, float], list[int]]:
     """The bonds with their lengths, and the valence of each atom without its hydrogens."""
-    atoms = [TYPES[number] for number in types]
-    edges = neighbours([atom.element for atom in atoms], positions)
-    return edges, [atom.valence - atom.hydrogens for atom in atoms]
+    edges = neighbours([TYPES[number].element for number in types], positions)
+    return edges, _free_valences(types)
+
+
+def _free_valences(types: Sequence[int]) -> list[int]:
+    """The valence of each atom without its hydrogens."""
+    return [TYPES[number].valence - TYPES[number].hydrogens for number in types]
 
 
 def perceived(types: Sequence[int], positions: Float[np.ndarray, "N 3"]) -> Perceived:
@@ -184,14 +188,20 @@ def most_probable(
     waiting: list[tuple[float, tuple[int, ...]]] = [(float(cost[:, 0].sum()), start)]
     seen: set[tuple[int, ...]] = {start}
     first: Perceived | None = None
+    edges: dict[tuple[str, ...], dict[Edge, float]] = {}
     for _ in range(limit):
         if not waiting:
             break
         total, ranks = heappop(waiting)
-        result = perceived([types[order[atom, rank]] for atom, rank in enumerate(ranks)], positions)
-        first = first or result
-        if result.molecule is not None:
-            return result
+        chosen = [types[order[atom, rank]] for atom, rank in enumerate(ranks)]
+        elements = tuple(TYPES[number].element for number in chosen)
+        if elements not in edges:
+            edges[elements] = neighbours(elements, positions)
+        if first is None or bond_orders(edges[elements], _free_valences(chosen)) is not None:
+            result = perceived(chosen, positions)
+            first = first or result
+            if result.molecule is not None:
+                return result
         for atom, rank in enumerate(ranks):
             following = (*ranks[:atom], rank + 1, *ranks[atom + 1 :])
             if rank + 1 < len(types) and following not in seen:

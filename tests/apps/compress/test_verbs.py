@@ -282,8 +282,6 @@ def test_the_demo_trains_its_own_teacher(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run")  # as after an interruption
     assert main(["compress", "demo", *words]) == 0
     assert json.loads((tmp_path / "run/evaluation.json").read_text())["quality"] == rows
-    assert main(["compress", "demo", *words]) == 0
-    assert json.loads((tmp_path / "run/evaluation.json").read_text())["quality"] == rows
 
 
 @pytest.mark.slow
