@@ -9,6 +9,7 @@ import tyro
 
 from monge.apps.generate import pictures
 from monge.apps.generate.drawing import sample
+from monge.apps.generate.encoders import Pretrain
 from monge.apps.generate.measuring import evaluate, likelihood
 from monge.apps.generate.options import console
 from monge.apps.generate.recipes import Generate, Reflow, generator_of
@@ -51,6 +52,25 @@ def _fit(recipe: Generate | Reflow, out: Path, *, resume: bool, tensorboard: boo
         suffix = f", ... ({len(classes)} in all)" if len(classes) > 20 else ""
         console.print(f"Classes: {', '.join(map(repr, classes[:20]))}{suffix}")
     console.print(f"Trained. The run is in {out}; next: monge generate evaluate {quote(str(out))}")
+
+
+def pretrain(
+    recipe: Annotated[Pretrain, tyro.conf.arg(name="")],
+    *,
+    out: Path = Path("runs/encoder"),
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Train an encoder of images, whose features `train --align` uses (REPA).
+
+    Args:
+        out: Run directory; created if needed.
+        resume: Continue from the last checkpoint in the run directory.
+        tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
+    """
+    fit(recipe, out, resume=resume, tensorboard=tensorboard)
+    words = f"monge generate train --data {quote(recipe.data)} --network dit --align {quote(str(out))}"
+    console.print(f"Trained. The run is in {out}; next: {words}")
 
 
 def reflow(
@@ -103,6 +123,7 @@ def demo(*, out: Path = Path("runs/demo"), steps: int = 3000) -> None:
 
 VERBS = {
     "train": train,
+    "pretrain": pretrain,
     "sample": sample,
     "evaluate": evaluate,
     "likelihood": likelihood,

@@ -1,16 +1,18 @@
 """Recipes of `monge generate`: settings that describe an experiment and build its run, and functions that reopen a run."""
 
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes
 
 from monge.apps.generate.couplings import couplings
 from monge.apps.generate.data import absolute_source, load
 from monge.apps.generate.dataset import Layout
+from monge.apps.generate.encoders import encoder_of
 from monge.apps.generate.images import Range
 from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_pairs, teacher_pairs
 from monge.apps.generate.prepared import STORED, Prepared, held_out_evaluation
@@ -18,12 +20,14 @@ from monge.apps.generate.sample import Generator
 from monge.math.cost import Units
 from monge.math.path import Affine, linear, trigonometric
 from monge.math.times import Times, logit_normal, uniform
-from monge.math.types import Pair
+from monge.math.types import Condition, Pair
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiTShape, Patches
 from monge.nets.mlp import MLP
 from monge.nets.prediction import PredictsSource, PredictsTarget
+from monge.objective.alignment import Alignment, CachedTargets, HiddenLoss
 from monge.objective.flow_matching import FlowMatching
+from monge.objective.self_supervised import Dispersive, SelfAlignment
 from monge.run import fingerprint
 from monge.runs import Opened, reopen
 from monge.training.config import TrainConfig, check_at_least
@@ -31,6 +35,7 @@ from monge.training.distributed import device_named
 from monge.training.loop import Run
 
 PATHS = {"linear": Affine(linear), "trigonometric": Affine(trigonometric)}
+WITHOUT_ENCODER = ("self", "dispersive")
 TIMES = {"uniform": Times(uniform, stratified=True), "logit-normal": Times(logit_normal(), stratified=True)}
 
 
@@ -99,17 +104,19 @@ class Settings:
         """The data, read, checked and split."""
         return Prepared.of(load(self.data, data_range=self.data_range), conditional=self.conditional)
 
-    def objective(self) -> FlowMatching:
+    def objective(self, align: HiddenLoss | None = None) -> FlowMatching:
         """The flow-matching loss on the velocity, weighted by beta^2 if the network predicts the source."""
         path = PATHS[self.path]
         # the error of the velocity is proportional to that of the noise over beta, and beta vanishes at t = 0
         weight = (lambda t: path.rates(t)[0][1].square()) if self.predicts == "source" else None
-        return FlowMatching(path=path, times=TIMES[self.times], weight=weight)
+        return FlowMatching(path=path, times=TIMES[self.times], weight=weight, align=align)
 
 
 @dataclass(frozen=True)
 class Generate(Settings):
     """Train a flow from noise to data."""
+
+    relocatable: ClassVar[frozenset[str]] = Settings.relocatable | {"align"}
 
     coupling: Literal["independent", "ot", "ot-across", "entropic", "semidiscrete"] = "ot"
     """Coupling of noise and data: independent, exact OT of each batch (ot), entropic OT of each batch, or semidiscrete OT to
@@ -120,6 +127,15 @@ class Generate(Settings):
     """Start exact OT from semidiscrete potentials, which are fitted once. The pairs are the same; large batches are faster."""
     ot_after: int = 0
     """Number of initial batches to leave uncoupled, rounded up to a multiple of ot_factor."""
+    align: str = "none"
+    """Alignment of a hidden state of a dit: the run directory of an encoder trained by `monge generate pretrain` (REPA), self
+    for the last block of an average of the network at a later time (SRA), or dispersive (dispersive loss)."""
+    align_layer: int = 2
+    """Block whose output is aligned, counted from 1."""
+    align_weight: float = 0.5
+    """Weight of the alignment loss."""
+    align_spatial: bool = False
+    """Normalise the encoder's features over the patches of each image (iREPA)."""
     train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(steps=3000, save_every=500, milestones=(500,))
     )
@@ -131,6 +147,16 @@ class Generate(Settings):
             raise ValueError(f"ot_after must not be negative, got {self.ot_after}")
         if self.ot_warm and self.coupling not in ("ot", "ot-across"):
             raise ValueError(f"ot_warm starts exact OT, but the coupling is {self.coupling!r}; leave it out")
+        if self.align not in ("none", *WITHOUT_ENCODER):
+            object.__setattr__(self, "align", str(Path(self.align).resolve()))
+        if self.align != "none" and self.network != "dit":
+            raise ValueError(f"network {self.network}: --align needs --network dit")
+        if self.align != "none" and not 1 <= self.align_layer <= self.depth:
+            raise ValueError(f"align_layer {self.align_layer}: the network has {self.depth} blocks")
+        if not self.align_weight >= 0:
+            raise ValueError(f"align_weight must not be negative, got {self.align_weight}")
+        if self.align_spatial and self.align in ("none", *WITHOUT_ENCODER):
+            raise ValueError(f"--align {self.align}: --align-spatial needs an encoder")
 
     def build(self) -> Run[Pair]:
         """Read the data, fit the coupling, and assemble the run."""
@@ -151,8 +177,32 @@ class Generate(Settings):
         evaluate = held_out_evaluation(
             held_out_pairs(x_held_out, prepared.held_out.labels, pairing.held_out), PATHS[self.path]
         )
-        constants = prepared.constants | pairing.constants
-        return Run(model, self.objective(), batches, self.train, evaluate, constants)
+        align, encoder = self.alignment(model, prepared)
+        constants = prepared.constants | pairing.constants | encoder
+        return Run(model, self.objective(align), batches, self.train, evaluate, constants)
+
+    def alignment(self, model: nn.Module, prepared: Prepared) -> tuple[HiddenLoss | None, dict[str, Tensor]]:
+        """(loss on a hidden state or None, a constant of the run that identifies its encoder)."""
+        layer, weight, hidden = self.align_layer, self.align_weight, 4 * self.width
+        named = {"encoder": fingerprint(torch.tensor(list(self.align.encode())))}
+        if self.align == "none":
+            return None, {}
+        if self.align == "dispersive":
+            return Dispersive(layer=layer, weight=weight), named
+        if self.align == "self":
+            later = partial(on_path, PATHS[self.path])
+            shape: dict[str, Any] = {"layer": layer, "teacher_layer": self.depth, "width": self.width, "hidden": hidden}
+            return SelfAlignment(model, weight=weight, later=later, **shape), named
+        encoder = encoder_of(Path(self.align), prepared.data)
+        targets = CachedTargets(encoder.tokens(prepared.normalised()[0], self.patch))
+        options: dict[str, Any] = {"weight": weight, "hidden": hidden, "spatial": self.align_spatial}
+        align = Alignment(targets, layer=layer, width=self.width, features=encoder.enter.out_channels, **options)
+        return align, {"encoder": fingerprint(*encoder.state_dict().values())}
+
+
+def on_path(path: Affine, pair: Pair, t: Tensor) -> tuple[Tensor, Condition]:
+    """The point of a pair's path at time t, and the conditions of the pair."""
+    return path(pair.x_0, pair.x_1, t).x_t, pair.condition
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from monge.cli import main
 PAGE = (Path(__file__).parents[3] / "docs" / "generate.md").read_text()
 BLOCKS = re.findall(r"(?:^    .*\n)+", PAGE, re.MULTILINE)
 COMMANDS = [shlex.split(line) for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
-MODEL = ["--width", "16", "--depth", "1", "--batch-size", "16", "--warmup-steps", "1", "--device", "cpu"]
+MODEL = ["--width", "16", "--depth", "2", "--batch-size", "16", "--warmup-steps", "1", "--device", "cpu"]
 SMALL = {
+    "pretrain": ["--width", "8", "--depth", "1", "--batch-size", "16", "--steps", "3", "--warmup-steps", "1"],
     "train": [*MODEL, *["--steps", "3", "--save-every", "5"]],
     "reflow": ["--steps", "3", "--num-pairs", "40"],
     "sample": ["--num-samples", "4", "--solver-steps", "2"],
