@@ -11,8 +11,10 @@ from monge.math.types import Condition
 from monge.nets.blocks import AdaLN, SwiGLU, rms_norm
 from monge.nets.embed import sinusoidal
 
-CENTRES = 16
-"""Number of radial basis functions."""
+COARSE, FINE = 16, 25
+"""Numbers of radial basis functions: over all distances, and over those of bonded atoms and their neighbours."""
+CHANNELS = 32
+"""Number of channels of the messages between atoms."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,25 @@ class Shape:
 
 
 class Radial(nn.Module):
-    """Gaussian functions of distances from 0 to `largest`, as features of pairs."""
+    """Gaussian functions of distances in angstroms, as features of pairs: wide ones up to 10, narrow ones from 0.9 to 3.3."""
 
-    def __init__(self, largest: float) -> None:
+    centres: Tensor
+    width: Tensor
+
+    def __init__(self) -> None:
         super().__init__()
-        self.centres: Tensor
-        self.register_buffer("centres", torch.linspace(0, largest, CENTRES), persistent=False)
-        self.width = largest / (CENTRES - 1)
+        coarse, fine = torch.linspace(0, 10, COARSE), torch.linspace(0.9, 3.3, FINE)
+        width = torch.cat([torch.full_like(coarse, 10 / (COARSE - 1)), torch.full_like(fine, 0.1)])
+        self.register_buffer("centres", torch.cat([coarse, fine]), persistent=False)
+        self.register_buffer("width", width, persistent=False)
 
     def forward(self, distance: Float[Tensor, "*b"]) -> Float[Tensor, "*b R"]:
         return torch.exp(-0.5 * ((distance[..., None] - self.centres) / self.width).square())
 
 
 class MoleculeBlock(nn.Module):
-    """Attention between atoms with a bias from pair features, feed-forward and, if `moving`, a step of the positions."""
+    """Attention between atoms with a bias from pair features and, if `moving`, messages between atoms that change their hidden
+    states and positions, and feed-forward."""
 
     def __init__(self, shape: Shape, pairs: int, *, moving: bool) -> None:
         super().__init__()
@@ -60,10 +67,12 @@ class MoleculeBlock(nn.Module):
         self.modulation = AdaLN(width, 6, None)
         self.moving = moving
         if moving:
-            self.left, self.right, self.near = nn.Linear(width, 32), nn.Linear(width, 32), nn.Linear(pairs, 32)
-            self.weigh = nn.Linear(32, 1)
-            nn.init.zeros_(self.weigh.weight)
-            nn.init.zeros_(self.weigh.bias)
+            self.left, self.right = nn.Linear(width, CHANNELS), nn.Linear(width, CHANNELS)
+            self.near = nn.Linear(pairs, CHANNELS)
+            self.weigh, self.message = nn.Linear(CHANNELS, 1), nn.Linear(CHANNELS, width)
+            for layer in (self.weigh, self.message):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(
         self, h: Tensor, c: Tensor, x: Tensor, pairs: Tensor, allowed: Bool[Tensor, "B 1 N N"]
@@ -77,8 +86,10 @@ class MoleculeBlock(nn.Module):
         h = h + gate_1 * self.out(attended.transpose(1, 2).flatten(2))
         h = h + gate_2 * self.feedforward(self.norm_2(h) * (1 + scale_2) + shift_2)
         if self.moving:
-            joined = self.left(h)[:, :, None] + self.right(h)[:, None] + self.near(pairs)
-            weight = self.weigh(nn.functional.silu(joined))[..., 0] * allowed[:, 0]
+            joined = nn.functional.silu(self.left(h)[:, :, None] + self.right(h)[:, None] + self.near(pairs))
+            joined = joined * allowed[:, 0, ..., None]
+            weight = self.weigh(joined)[..., 0] * allowed[:, 0]
+            h = h + self.message(joined.sum(2))
             difference = x[:, :, None] - x[:, None]
             length = (difference.square().sum(-1, keepdim=True) + 1e-6).sqrt()
             x = x + (weight[..., None] * difference / (1 + length)).sum(2)
@@ -100,8 +111,8 @@ class MoleculeNet(nn.Module):
         coordinates = 0 if shape.architecture == "equivariant" else 3
         self.atoms = nn.Linear(2 * (types + coordinates), width)
         self.time = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.radial = Radial(10.0)
-        pairs = 2 * CENTRES + (17 if shape.atom_index else 0)
+        self.radial = Radial()
+        pairs = 2 * (COARSE + FINE) + (17 if shape.atom_index else 0)
         moving = shape.architecture == "equivariant"
         self.blocks = nn.ModuleList(MoleculeBlock(shape, pairs, moving=moving) for _ in range(shape.depth))
         self.logits = nn.Linear(width, types)
