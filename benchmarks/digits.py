@@ -5,7 +5,7 @@ Every arm has the same network, data, optimizer and number of steps; they differ
 trained classifier, and the floor is the distance between two halves of the real data. Finished arms are saved in
 benchmarks/results/digits/, so an interrupted command resumes.
 
-    python benchmarks/digits.py [--seeds 5] [--steps 3000] [--workers 2]
+    python benchmarks/digits.py [--seeds 5] [--steps 3000] [--workers 2] [--arms ...]
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import tyro
 from over_seeds import interval, shown
-from side_by_side import print_table, write_result
+from side_by_side import print_table, read_result, write_result
 from torch import Tensor, nn
 
 from monge.apps.generate.data import Dataset, digits, stratified_labels
@@ -43,6 +43,11 @@ COUPLINGS: dict[str, dict] = {
     "OT across classes": {"coupling": "ot-across"},
     "semidiscrete OT": {"coupling": "semidiscrete"},
 }
+TIMES: dict[str, dict] = {
+    "logit-normal times, 0.5": {"times": "logit-normal", "times_std": 0.5},
+    "logit-normal times, 1.0": {"times": "logit-normal", "times_std": 1.0},
+}
+"""Distributions of t, with OT; the arm "OT" has uniform times."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ def run(arm: Arm) -> dict[str, dict[str, float]]:
                 record(f"{name} {budget}", x, generator)
     else:
         reflow = arm.name == "reflow"
-        built = arm.recipe(**COUPLINGS["independent" if reflow else arm.name]).build()
+        built = arm.recipe(**(COUPLINGS | TIMES)["independent" if reflow else arm.name]).build()
         if reflow:
             built = replace(built, train=replace(built.train, steps=arm.steps // 2))
         generator = generator_of(built, fitted(built), data)
@@ -167,27 +172,29 @@ def run(arm: Arm) -> dict[str, dict[str, float]]:
     return metrics
 
 
-def main(seeds: int = 5, steps: int = 3000, workers: int = 2) -> None:
-    """Run all arms and print the tables.
+ALL = (*COUPLINGS, *TIMES, "reflow", "diffusion")
+
+
+def main(seeds: int = 5, steps: int = 3000, workers: int = 2, arms: tuple[str, ...] = ALL) -> None:
+    """Run arms and print the tables of all results.
 
     Args:
         seeds: Number of seeds per arm, counted from 0.
         steps: Number of training steps per arm.
         workers: Number of arms to run at a time, with one thread each.
+        arms: Arms to run; the results of others are kept.
     """
-    names = {
-        True: [*COUPLINGS, "reflow", "diffusion"],
-        False: [name for name in COUPLINGS if name != "OT across classes"] + ["reflow", "diffusion"],
-    }
-    arms = [Arm(name, kind, seed, steps) for seed in range(seeds) for kind in (True, False) for name in names[kind]]
+    unconditional = {*COUPLINGS, "reflow", "diffusion"} - {"OT across classes"}
+    names = {True: arms, False: [name for name in arms if name in unconditional]}
+    tasks = [Arm(name, kind, seed, steps) for seed in range(seeds) for kind in (True, False) for name in names[kind]]
     by_arm: dict[Arm, dict[str, dict[str, float]]] = {}
-    for number, result in processes(workers)(run, arms):
-        by_arm[arms[number]] = result
-        print(f"{len(by_arm)}/{len(arms)}  {arms[number].path.stem}", flush=True)
-    rows = []
+    for number, result in processes(workers)(run, tasks):
+        by_arm[tasks[number]] = result
+        print(f"{len(by_arm)}/{len(tasks)}  {tasks[number].path.stem}", flush=True)
+    rows = [row for row in read_result("digits") if row["arm"] not in arms]
     for kind in (True, False):
         for name in names[kind]:
-            results = [by_arm[arm] for arm in arms if (arm.name, arm.conditional) == (name, kind)]
+            results = [by_arm[arm] for arm in tasks if (arm.name, arm.conditional) == (name, kind)]
             for sampler in results[0]:
                 figures = {key: interval([r[sampler][key] for r in results]) for key in results[0][sampler]}
                 rows.append(

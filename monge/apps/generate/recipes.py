@@ -36,7 +36,6 @@ from monge.training.loop import Run
 
 PATHS = {"linear": Affine(linear), "trigonometric": Affine(trigonometric)}
 WITHOUT_ENCODER = ("self", "dispersive")
-TIMES = {"uniform": Times(uniform, stratified=True), "logit-normal": Times(logit_normal(), stratified=True)}
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,16 @@ class Settings:
     the velocity, except for source, where it is on the noise."""
     times: Literal["uniform", "logit-normal"] = "uniform"
     """Distribution of the flow time t in training."""
+    times_std: float = 1.0
+    """Standard deviation of the normal variable whose sigmoid is t, for logit-normal times."""
     batch_size: int = 128
     """Number of examples per batch."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", absolute_source(self.data))
         check_at_least(self, width=1, depth=1, patch=1, batch_size=1)
+        if not 0 < self.times_std < float("inf"):
+            raise ValueError(f"times_std must be positive and finite, got {self.times_std}")
 
     def network_for(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """The network, with weights drawn from torch's global generator. ValueError if a dit does not fit the shape."""
@@ -109,7 +112,8 @@ class Settings:
         path = PATHS[self.path]
         # the error of the velocity is proportional to that of the noise over beta, and beta vanishes at t = 0
         weight = (lambda t: path.rates(t)[0][1].square()) if self.predicts == "source" else None
-        return FlowMatching(path=path, times=TIMES[self.times], weight=weight, align=align)
+        quantile = uniform if self.times == "uniform" else logit_normal(std=self.times_std)
+        return FlowMatching(path=path, times=Times(quantile, stratified=True), weight=weight, align=align)
 
 
 @dataclass(frozen=True)

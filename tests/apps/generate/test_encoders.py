@@ -128,10 +128,11 @@ def test_a_resumed_run_may_find_its_encoder_elsewhere_but_not_another_one(
         ({"network": "mlp", "align": "self"}, "network mlp: --align needs --network dit"),
         ({"align": "self", "align_layer": 3}, "align_layer 3: the network has 2 blocks"),
         ({"align_weight": -1.0}, "align_weight must not be negative"),
+        ({"times_std": 0.0}, "times_std must be positive"),
         ({"align": "self", "align_spatial": True}, "--align self: --align-spatial needs an encoder"),
     ],
 )
-def test_settings_of_the_alignment_are_checked(settings: dict[str, object], message: str):
+def test_settings_are_checked(settings: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):
         replace(FLOW, **settings)  # pyright: ignore[reportArgumentType]
 
@@ -150,6 +151,15 @@ def test_unusable_data_and_encoders_are_one_sentence(encoder: Path, tmp_path: Pa
     assert "was trained on other data" in error("train", *images, "--network", "dit", "--align", str(encoder))
     assert "no run here" in error("train", "--network", "dit", "--align", str(tmp_path / "nothing"))
     assert "holds a run of encoder, not of generate" in error("reflow", str(encoder))
+
+
+def test_the_standard_deviation_of_logit_normal_times_reaches_the_loss():
+    drawn = []
+    for std in (0.5, 2.0):
+        torch.manual_seed(0)
+        times = replace(FLOW, times="logit-normal", times_std=std).objective().times(torch.zeros(1000, 2))
+        drawn.append(float(torch.logit(times.double()).std()))
+    assert drawn == pytest.approx([0.5, 2.0], rel=0.05)
 
 
 @pytest.mark.slow
