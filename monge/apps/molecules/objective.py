@@ -44,7 +44,7 @@ class MoleculeMatching(Objective):
         coupling: Coupling = identity,
         times: Times | None = None,
         type_weight: float = 1.0,
-        max_weight: float = 25.0,
+        max_weight: float = 100.0,
         self_conditioning: bool = True,
         distortion: float = 0.0,
         align: HiddenLoss | None = None,

@@ -74,7 +74,7 @@ class Molecular:
     """Coupling of noise and data: independent, targets rotated onto the noise (rotation), or rotated and with the noise atoms
     permuted (permutation), which requires `--no-atom-index`."""
     type_weight: float = 1.0
-    """Weight of the cross-entropy of the types. The squared error of the positions has weight min(1 / (1 - t)^2, 25)."""
+    """Weight of the cross-entropy of the types. The squared error of the positions has weight min(1 / (1 - t)^2, 100)."""
     align: Literal["none", "ani", "ani-random", "espaloma", "descriptors", "self", "dispersive"] = "none"
     """Alignment of a hidden state with a pretrained encoder (REPA): ani (ANI-2xt, sees the geometry), espaloma (sees the
     graph), descriptors (of RDKit), or ani-random, a control with random weights. Without an encoder: self aligns with the last

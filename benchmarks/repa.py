@@ -1,0 +1,344 @@
+"""Alignment of hidden states: quality by training steps and CPU time, on images and on molecules, with paired seeds.
+
+    python benchmarks/repa.py digits [--steps 2000] [--seeds 5] [--workers 2]
+    monge molecules prepare small --out runs/molecules-data
+    python benchmarks/repa.py molecules [--data runs/molecules-data] [--steps 800]
+
+Arms with the same seed start from the same weights, data and noise. The encoders of the digits are trained first.
+Results of finished arms are kept in benchmarks/results, so an interrupted benchmark resumes.
+"""
+
+import side_by_side as side  # sets one thread
+
+# isort: split
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from over_seeds import interval, shown
+from torch import Tensor, nn
+
+from monge.apps.generate.data import digits as load_digits
+from monge.apps.generate.encoders import Encoder, Pretrain, encoder_of
+from monge.apps.generate.evaluate import Evaluator
+from monge.apps.generate.recipes import PATHS, Generate
+from monge.apps.generate.sample import Generator, Sampling
+from monge.apps.molecules.generator import Generator as MoleculeGenerator
+from monge.apps.molecules.recipes import Molecular
+from monge.apps.molecules.scores import scores
+from monge.fleet import processes
+from monge.math.cost import Units
+from monge.math.random import seeded
+from monge.math.types import Pair
+from monge.objective.alignment import Alignment, CachedTargets, pooled
+from monge.run import fit
+from monge.training.config import TrainConfig
+from monge.training.distributed import Ranks
+from monge.training.loop import Run, prepare, train
+
+WIDTH, DEPTH, LAYER, WEIGHT = 64, 4, 2, 0.5
+IMAGES = ("plain", "REPA, contrastive", "REPA, classes", "REPA, random weights", "REPA, shuffled", "iREPA, contrastive")
+IMAGES += ("MSE without projector", "REPA, first quarter", "SRA", "dispersive", "head on classes")
+MOLECULES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "REPA, ANI-2xt": {"align": "ani"},
+    "REPA, espaloma": {"align": "espaloma"},
+    "REPA, descriptors": {"align": "descriptors"},
+    "REPA, random weights": {"align": "ani-random"},
+    "REPA, shuffled": {"align": "ani", "align_shuffled": True},
+    "iREPA, ANI-2xt": {"align": "ani", "align_spatial": True},
+    "REPA, first quarter": {"align": "ani", "align_until": -1},
+    "SRA": {"align": "self"},
+    "dispersive": {"align": "dispersive"},
+}
+"""Settings of the recipe by arm; align_until -1 stands for a quarter of the steps."""
+Measure = Callable[[nn.Module, bool], dict[str, float]]
+
+
+class SquaredError(nn.Module):
+    """Mean squared difference between a hidden state and the targets, without a projector."""
+
+    def __init__(self, targets: CachedTargets) -> None:
+        super().__init__()
+        self.targets, self.weight = targets, WEIGHT
+
+    def forward(self, model: Any, x_t: Tensor, t: Tensor, pair: Pair) -> tuple[Tensor, Tensor]:
+        v, hidden = model.with_features(x_t, t, pair.condition, LAYER)
+        return v, (hidden - self.targets(pair.x_1, pair.condition)).square().mean()
+
+
+class HeadOnClasses(nn.Module):
+    """Cross-entropy of the classes, from the mean hidden state."""
+
+    def __init__(self, labels: Tensor) -> None:
+        super().__init__()
+        self.labels, self.weight = labels, WEIGHT
+        self.head = nn.Linear(WIDTH, 10)
+
+    def forward(self, model: Any, x_t: Tensor, t: Tensor, pair: Pair) -> tuple[Tensor, Tensor]:
+        v, hidden = model.with_features(x_t, t, pair.condition, LAYER)
+        return v, nn.functional.cross_entropy(self.head(pooled(hidden, None)), self.labels[pair.condition["index"]])
+
+
+class FirstSteps(nn.Module):
+    """Another loss for the first `steps` training steps, then none."""
+
+    def __init__(self, term: Any, steps: int) -> None:
+        super().__init__()
+        self.term, self.weight, self.left = term, term.weight, steps
+
+    def forward(self, model: Any, x_t: Tensor, t: Tensor, pair: Pair) -> tuple[Tensor, Tensor]:
+        self.left -= self.training
+        if self.left < 0:
+            return model(x_t, t, pair.condition), x_t.new_zeros(())
+        return self.term(model, x_t, t, pair)
+
+
+def curve(run: Run[Any], measure: Measure) -> list[dict[str, float]]:
+    """The measures of the averaged network after 1/8, 1/4, 1/2 and all of the steps, with the CPU time of training so far."""
+    where = Ranks(0, 1, torch.device("cpu"))
+    state, step = prepare(run, where)
+    steps, rows, spent, began = run.train.steps, [], 0.0, time.process_time()
+    for number, _ in train(run, state, step, where):
+        if number in (steps // 8, steps // 4, steps // 2, steps):
+            spent += time.process_time() - began
+            assert state.ema
+            parameters = dict(state.model.named_parameters())
+            trained = {name: parameters[name].detach().clone() for name in state.ema.weights}
+            with torch.no_grad(), torch.random.fork_rng():
+                for name, value in state.ema.weights.items():
+                    parameters[name].copy_(value)
+                rows.append({"steps": number, "CPU s": spent, **measure(state.model.eval(), number == steps)})
+                for name, value in trained.items():
+                    parameters[name].copy_(value)
+            state.model.train()
+            began = time.process_time()
+    return rows
+
+
+def encoders(work: Path) -> dict[str, Path]:
+    """The encoders of the digits, trained if they do not exist."""
+    paths = {"contrastive": work / "contrastive", "classes": work / "classes"}
+    for method, path in paths.items():
+        config = TrainConfig(steps=400, save_every=200, warmup_steps=50, weight_decay=0.05, threads=1, device="cpu")
+        recipe = Pretrain(method=method, width=WIDTH, depth=2, train=config)  # pyright: ignore[reportArgumentType]
+        if not (path / "recipe.json").exists():
+            fit(recipe, path)
+    return paths
+
+
+@cache
+def evaluator() -> Evaluator:
+    """The evaluator of all arms: another architecture than the encoders."""
+    return Evaluator.of(load_digits())
+
+
+def images(work: Path, steps: int, task: tuple[str, int]) -> dict[str, Any]:
+    """The curve of an arm on unconditional digits."""
+    arm, seed = task
+    config = TrainConfig(steps=steps, seed=seed, loader_threads=0, device="cpu")
+    recipe = Generate(
+        network="dit",
+        width=WIDTH,
+        depth=DEPTH,
+        conditional=False,
+        coupling="independent",
+        align_layer=LAYER,
+        train=config,
+    )
+    align = {"SRA": "self", "dispersive": "dispersive"}.get(arm, "none")
+    torch.manual_seed(seed)
+    run = replace(recipe, align=align).build()
+    if align == "none" and arm != "plain":
+        run.objective.align = image_term(arm, work, recipe, seed)  # pyright: ignore[reportAttributeAccessIssue]
+    data, units = load_digits(), Units(run.constants["centre"], run.constants["scale"])
+    held_out = replace(recipe, align="none").build().evaluate
+    assert held_out is not None
+    judge = evaluator()
+
+    def measure(model: nn.Module, last: bool) -> dict[str, float]:
+        sampler = Generator(model, PATHS["linear"], units, data.shape, 0, data.levels or 0.0)
+        x = sampler.end(sampler.noise(len(data.x), generator=seeded(seed, 3)), None, Sampling(20, "euler"))
+        rows = judge.rows(units.apply(sampler.restore(x).flatten(1)), None)
+        by_time = losses_by_time(model, recipe) if last else {}
+        return {"frechet": rows["frechet"].value, "recall": rows["recall"].value, **held_out(model), **by_time}
+
+    return {"arm": arm, "seed": seed, "curve": curve(run, measure)}
+
+
+def image_term(arm: str, work: Path, recipe: Generate, seed: int) -> Any:
+    """The loss on the hidden state of an arm that the recipe does not offer."""
+    prepared, everything = recipe.prepared(), load_digits()
+    x = prepared.normalised()[0]
+    if arm == "head on classes":
+        labels = everything.split()[0].labels
+        assert labels is not None
+        return HeadOnClasses(labels)
+    kind = "classes" if arm == "REPA, classes" else "contrastive"
+    encoder = encoder_of(encoders(work)[kind], everything)
+    if arm == "REPA, random weights":
+        torch.manual_seed(1000 + seed)
+        encoder = Encoder(1, width=WIDTH, depth=2, outputs=64).eval()
+    tokens = encoder.tokens(x, recipe.patch)
+    if arm == "REPA, shuffled":
+        tokens = tokens[torch.randperm(len(tokens), generator=seeded(seed, 9))]
+    if arm == "MSE without projector":
+        return SquaredError(CachedTargets((tokens - tokens.mean((0, 1))) / tokens.std((0, 1))))
+    spatial = arm == "iREPA, contrastive"
+    term = Alignment(
+        CachedTargets(tokens),
+        layer=LAYER,
+        width=WIDTH,
+        features=WIDTH,
+        weight=WEIGHT,
+        hidden=4 * WIDTH,
+        spatial=spatial,
+    )
+    return FirstSteps(term, recipe.train.steps // 4) if arm == "REPA, first quarter" else term
+
+
+def losses_by_time(model: nn.Module, recipe: Generate) -> dict[str, float]:
+    """The held-out loss in four intervals of t."""
+    x = recipe.prepared().normalised()[1]
+    x_0 = torch.randn(x.shape, generator=seeded(1781))
+    result = {}
+    for low in (0.0, 0.25, 0.5, 0.75):
+        t = low + 0.25 * (torch.arange(len(x)) + 0.5) / len(x)
+        _, x_t, u_t = PATHS["linear"](x_0, x, t)
+        result[f"loss, t from {low}"] = float((model(x_t, t) - u_t).square().mean())
+    return result
+
+
+def molecular(data: Path, steps: int, samples: int, task: tuple[str, int]) -> dict[str, Any]:
+    """The curve of an arm on molecules."""
+    from molecules import reference
+
+    arm, seed = task
+    recipe = Molecular(str(data))
+    settings = dict(MOLECULES[arm])
+    if settings.get("align_until") == -1:
+        settings["align_until"] = steps // 4
+    recipe = replace(recipe, **settings, train=replace(recipe.train, steps=steps, seed=seed, threads=1, device="cpu"))
+    torch.manual_seed(seed)
+    run = recipe.build()
+    constants, known = run.constants, reference(recipe)
+
+    def measure(model: nn.Module, last: bool) -> dict[str, float]:
+        sampler = MoleculeGenerator(model, constants["types"].tolist(), float(constants["scale"]), constants["sizes"])
+        random = seeded(seed, 7)
+        drawn = sampler.draw(sampler.mask(samples, generator=random), steps=recipe.solver_steps, generator=random)
+        values = scores([one.molecule() for one in drawn], known)
+        names = ("valid", "connected", "bond lengths, divergence (bits)", "strain, median (kcal/mol)")
+        uncorrected = sum(one.molecule(limit=1).valid for one in drawn) / samples
+        return {"uncorrected": uncorrected, **{name: values[name] for name in names}}
+
+    return {"arm": arm, "seed": seed, "curve": curve(run, measure)}
+
+
+def measured(
+    name: str, arms: Sequence[str], seeds: int, steps: int, call: Callable[..., dict[str, Any]], workers: int
+) -> list[dict[str, Any]]:
+    """A row for each arm and seed; those in the results `name` are read, the others are trained and added."""
+    rows = side.read_result(name)
+    done = {(row["arm"], row["seed"], row["steps"]) for row in rows}
+    tasks = [(arm, seed) for seed in range(seeds) for arm in arms if (arm, seed, steps) not in done]
+    for _, row in processes(workers, start=partial(torch.set_num_threads, 1))(call, tasks):
+        rows.append({**row, "steps": steps})
+        side.write_result(name, rows, packages=("torch",))
+    return [row for row in rows if row["arm"] in arms and row["seed"] < seeds and row["steps"] == steps]
+
+
+def report(rows: Sequence[Mapping[str, Any]], metric: str, *, higher: bool = False) -> None:
+    """Print the metric by steps, its paired differences from the arm "plain", and the ratio of steps to equal quality."""
+    by_arm: dict[str, dict[int, list[dict[str, float]]]] = {}
+    for row in rows:
+        by_arm.setdefault(row["arm"], {})[row["seed"]] = row["curve"]
+    plain = by_arm["plain"]
+    table = []
+    for arm, curves in by_arm.items():
+        line: dict[str, Any] = {"arm": arm}
+        for number, point in enumerate(plain[0]):
+            line[f"{point['steps']} steps"] = interval([one[number][metric] for one in curves.values()])
+        seeds = sorted(curves.keys() & plain.keys())
+        line["difference"] = interval([curves[k][-1][metric] - plain[k][-1][metric] for k in seeds])
+        line["steps to plain's end"] = interval(
+            [steps_to(curves[k], plain[k][-1][metric], metric, higher) for k in seeds]
+        )
+        line["CPU s per step / plain"] = interval([curves[k][-1]["CPU s"] / plain[k][-1]["CPU s"] for k in seeds])
+        table.append(line)
+    side.print_table(metric, shown(table))
+
+
+def steps_to(curve: Sequence[Mapping[str, float]], value: float, metric: str, higher: bool) -> float:
+    """The steps at which a curve first reaches `value`, interpolated in log steps and divided by all steps; inf if never."""
+    sign = -1.0 if higher else 1.0
+    steps, values = [np.log(point["steps"]) for point in curve], [sign * point[metric] for point in curve]
+    for k, now in enumerate(values):
+        if now <= sign * value:
+            if k == 0:
+                return float(np.exp(steps[0] - steps[-1]))
+            share = (values[k - 1] - sign * value) / (values[k - 1] - now)
+            return float(np.exp(steps[k - 1] + share * (steps[k] - steps[k - 1]) - steps[-1]))
+    return float("inf")
+
+
+def main(
+    task: tyro.conf.Positional[Literal["digits", "molecules"]],
+    *,
+    data: Path = Path("runs/molecules-data"),
+    work: Path = Path("runs/benchmark-repa"),
+    steps: int = 2000,
+    seeds: int = 5,
+    samples: int = 300,
+    arms: tuple[str, ...] = (),
+    workers: int = 2,
+) -> None:
+    """Train the arms and print quality by steps.
+
+    Args:
+        task: Data to train on.
+        data: Directory of prepared molecules.
+        work: Directory of the encoders of the digits.
+        steps: Number of training steps.
+        seeds: Number of seeds per arm.
+        samples: Number of molecules in each measurement.
+        arms: Arms to train besides "plain"; all by default.
+        workers: Number of worker processes, one thread each.
+    """
+    known = IMAGES if task == "digits" else tuple(MOLECULES)
+    if unknown := set(arms) - set(known):
+        raise SystemExit(f"--arms {', '.join(unknown)}: choose from {', '.join(known)}")
+    chosen = ["plain", *(arm for arm in arms or known if arm != "plain")]
+    if task == "digits":
+        encoders(work)
+        rows = measured("repa_digits", chosen, seeds, steps, partial(images, work, steps), workers)
+        for metric in ("frechet", "held-out loss"):
+            report(rows, metric)
+        ends = [(row["arm"], row["seed"], row["curve"][-1]) for row in rows]
+        plain = {seed: end for arm, seed, end in ends if arm == "plain"}
+        parts = [name for name in plain[0] if name.startswith("loss, t")]
+        gains = [
+            {
+                "arm": arm,
+                **{part: interval([e[part] - plain[s][part] for a, s, e in ends if a == arm]) for part in parts},
+            }
+            for arm in chosen[1:]
+        ]
+        side.print_table("Held-out loss minus that of plain, by time", shown(gains))
+        return
+    rows = measured("repa_molecules", chosen, seeds, steps, partial(molecular, data.resolve(), steps, samples), workers)
+    report(rows, "valid", higher=True)
+    report(rows, "uncorrected", higher=True)
+    for metric in ("bond lengths, divergence (bits)", "strain, median (kcal/mol)"):
+        report(rows, metric)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
