@@ -332,15 +332,17 @@ def untrained(removed: tuple[int, ...] = (2, 3, 4, 5, 10, 15)) -> None:
         removed: Numbers of layers to remove.
     """
     model, ids, held_out = language_model().model, texts().training[:CALIBRATION], texts().held_out[:HELD_OUT]
-    rows = [row for row in side.read_result("compress_untrained") if row["removed"] not in removed]
+    rows = side.read_result("compress_untrained")
     order = greedily_removed(model, ids[:4], max(removed))
     for count in removed:
         *_, measured = criteria(model, ids, ranges_of(DEPTH, [count]), batch_size=BATCH)
         assert measured is not None
+        new: list[dict[str, Any]] = []
         for name, value in _untrained(model, ids, held_out, measured, sorted(order[:count])):
-            rows.append({"removed": count, "arm": name, **value._asdict()})
-            print(rows[-1], flush=True)
-            side.write_result("compress_untrained", rows, packages=("torch", "transformers"))
+            new.append({"removed": count, "arm": name, **value._asdict()})
+            print(new[-1], flush=True)
+        rows = [row for row in rows if row["removed"] != count] + new
+        side.write_result("compress_untrained", rows, packages=("torch", "transformers"))
     side.print_table(
         f"{TEACHER}, {held_out.numel()} held-out tokens", [row for row in rows if row["removed"] in removed]
     )

@@ -184,6 +184,8 @@ def main(seeds: int = 5, steps: int = 3000, workers: int = 2, arms: tuple[str, .
         workers: Number of arms to run at a time, with one thread each.
         arms: Arms to run; the results of others are kept.
     """
+    if unknown := set(arms) - set(ALL):
+        raise SystemExit(f"--arms {', '.join(unknown)}: choose from {', '.join(ALL)}")
     unconditional = {*COUPLINGS, "reflow", "diffusion"} - {"OT across classes"}
     names = {True: arms, False: [name for name in arms if name in unconditional]}
     tasks = [Arm(name, kind, seed, steps) for seed in range(seeds) for kind in (True, False) for name in names[kind]]
@@ -191,7 +193,7 @@ def main(seeds: int = 5, steps: int = 3000, workers: int = 2, arms: tuple[str, .
     for number, result in processes(workers)(run, tasks):
         by_arm[tasks[number]] = result
         print(f"{len(by_arm)}/{len(tasks)}  {tasks[number].path.stem}", flush=True)
-    rows = [row for row in read_result("digits") if row["arm"] not in arms]
+    rows = [row for row in read_result("digits") if row["arm"] not in arms and row["steps"] == steps]
     for kind in (True, False):
         for name in names[kind]:
             results = [by_arm[arm] for arm in tasks if (arm.name, arm.conditional) == (name, kind)]
@@ -230,8 +232,8 @@ def _methods(rows: list[dict]) -> list[dict]:
     }
     table = []
     for name, match in wanted.items():
-        row = next(r for r in rows if not r["conditional"] and match(r))
-        table.append({"method": name, "frechet": row["frechet"]})
+        if row := next((r for r in rows if not r["conditional"] and match(r)), None):
+            table.append({"method": name, "frechet": row["frechet"]})
     return table
 
 

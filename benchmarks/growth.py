@@ -4,7 +4,7 @@
 
 A size is measured in a process of its own, on one thread: CPU time and wall-clock time, and the peak of the private memory
 of it and its children. A line through the four CPU times gives the time of the startup and of one unit of work, and from
-them an estimate for a hundred times the largest size. It needs the packages and the setup of the applications; 30 minutes.
+them an estimate for a hundred times the largest size. It needs the packages and the setup of the applications.
 """
 
 import side_by_side as side  # sets one thread
@@ -294,13 +294,13 @@ def main(*, applications: tuple[Application, ...] = tuple(CASES), work: Path = P
         applications: Applications to measure.
         work: Directory of data and models, which are read back, and of outputs.
     """
-    rows = [row for row in side.read_result("growth") if row["application"] not in applications]
+    rows = side.read_result("growth")
     for application in applications:
         directory = work / application
         directory.mkdir(parents=True, exist_ok=True)
-        for one in CASES[application](directory):
-            rows += measured(one, directory)
-            side.write_result("growth", rows, packages=("torch", "transformers"))
+        new = [row for one in CASES[application](directory) for row in measured(one, directory)]
+        rows = [row for row in rows if row["application"] != application] + new
+        side.write_result("growth", rows, packages=("torch", "transformers"))
     side.print_table("Growth of time and memory", rows)
 
 

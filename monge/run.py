@@ -72,8 +72,8 @@ def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: b
         state, step = prepare(run, where)
         checkpoints = directory / "checkpoints"
         if saved := checkpoint.steps(checkpoints):
-            state.load(*checkpoint.read(saved[-1], state.files()), where)
             _check_constants(directory / "constants.safetensors", run)
+            state.load(*checkpoint.read(saved[-1], state.files()), where)
             _check_length(directory, state, run.train)
         elif where.first:
             _draw_first_batch(run)
@@ -212,13 +212,13 @@ def _check_length(directory: Path, state: State, config: TrainConfig) -> None:
 
 
 def _check_constants(path: Path, run: Run[Any]) -> None:
-    """ValueError if constants measured on the data or the teacher differ from those of the stored run."""
+    """ValueError if constants measured on the data, a teacher or an encoder differ from those of the stored run."""
     stored = read_tensors(path)
     for name in sorted(stored.keys() | run.constants.keys()):
         was, now = stored.get(name), run.constants.get(name)
         if was is None or now is None or not same_constant(was, now):
             raise ValueError(
-                f"{path}: {name} does not match the current data or teacher; restore the original, or start a new run"
+                f"{path}: {name} does not match the current data, teacher or encoder; restore the original, or start a new run"
             )
 
 

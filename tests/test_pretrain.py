@@ -38,7 +38,9 @@ def test_a_run_resumes_only_with_the_same_texts(tmp_path: Path) -> None:
     recipe = replace(recipe, texts=str(texts))
     assert fit(recipe, tmp_path / "run", resume=True).step == 2
     texts.write_text(texts.read_text().replace("A e. B", "B e. A", 1))
-    with pytest.raises(ValueError, match="texts does not match the current data or teacher; restore the original"):
+    with pytest.raises(
+        ValueError, match="texts does not match the current data, teacher or encoder; restore the original"
+    ):
         fit(recipe, tmp_path / "run", resume=True)
 
 

@@ -161,7 +161,7 @@ def test_constants_may_differ_only_by_rounding(tmp_path: Path, change, rejected:
     path = tmp_path / "constants.safetensors"
     files.write_tensors(path, {"test": change(files.read_tensors(path)["test"])})
     if rejected:
-        with pytest.raises(ValueError, match="test does not match the current data or teacher"):
+        with pytest.raises(ValueError, match="test does not match the current data, teacher or encoder"):
             fit(RECIPE, tmp_path, resume=True)
     else:
         assert fit(RECIPE, tmp_path, resume=True).step == 6

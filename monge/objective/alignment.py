@@ -79,8 +79,8 @@ class Alignment(nn.Module):
 
     `width` is the model's hidden width, `features` the encoder's number of features, `hidden` the width of the projector's
     hidden layers; the objective multiplies the loss by `weight`. `schedule`, a function of t, multiplies the similarity of each
-    sample. With `spatial`, features per token are first normalised over the tokens (iREPA). ValueError if the encoder does not
-    take (x_1, cond).
+    sample. With `spatial`, features per token are first normalised over the tokens, as in iREPA. ValueError if the encoder
+    does not take (x_1, cond).
 
     >>> from monge.nets.dit import DiT
     >>> align, x = Alignment(Unconditional(nn.Identity()), layer=2, width=256, features=3), torch.ones(2, 5, 3)
@@ -114,6 +114,10 @@ class Alignment(nn.Module):
         v, hidden = model.with_features(x_t, t, pair.condition, self.layer)
         with torch.no_grad():
             target = self.encoder(pair.x_1, pair.condition)
+        if target.ndim == 2 and self.spatial:
+            raise ValueError(
+                "alignment: spatial normalisation needs features per token, but the encoder returned pooled ones"
+            )
         if target.ndim == 2 and len(target) == len(hidden):
             cosine = nn.functional.cosine_similarity(self.projector(pooled(hidden, pair.mask)), target, dim=-1)
             return v, -self._scheduled(cosine, t).mean()
@@ -144,10 +148,11 @@ def projector(width: int, hidden: int, features: int) -> nn.Sequential:
 def spatially_normalised(
     features: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"] | None = None
 ) -> Float[Tensor, "B N F"]:
-    """Features with mean 0 and variance 1 over the tokens of each sample. Singh et al. 2512.10794 (iREPA).
+    """Features with mean 0 and variance 1 over the tokens of each sample: one of the two changes of iREPA, Singh et al.
+    2512.10794.
 
-    This removes what all tokens share, such as a description of the whole sample. Features that do not vary become 0, and so
-    do those of tokens that the mask excludes.
+    This removes the component common to all tokens, that is, global information. Features that do not vary become 0, and so do
+    those of tokens that the mask excludes.
 
     >>> spatially_normalised(torch.tensor([[[1.0], [3.0]]])).flatten()
     tensor([-1.,  1.])
@@ -156,7 +161,8 @@ def spatially_normalised(
     weight = exists[..., None] / exists.sum(1).clamp_min(1)[:, None, None]
     centred = features - (weight * features).sum(1, keepdim=True)
     deviation = (weight * centred.square()).sum(1, keepdim=True).sqrt()
-    return centred / deviation.clamp_min(1e-6) * exists[..., None]
+    smallest = 1e-5 * (features * exists[..., None]).abs().amax(1, keepdim=True)  # less is rounding error
+    return torch.where(deviation > smallest, centred / deviation, 0.0) * exists[..., None]
 
 
 def pooled(hidden: Float[Tensor, "B N H"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B H"]:

@@ -1,6 +1,7 @@
 """Losses on hidden states that need no encoder: dispersion, and alignment with the model's own average."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,8 @@ from monge.objective.alignment import pooled, projector
 
 
 class Dispersive(nn.Module):
-    """Log of the mean of exp(-d / temperature) over all pairs of samples of the batch, where d is the mean squared difference
-    of their hidden states after block `layer`. Wang and He 2506.09027, algorithm 1.
+    """Dispersive loss of Wang and He 2506.09027, algorithm 1: log mean exp(-d / temperature) over all ordered pairs of samples
+    in the batch, each sample with itself included; d is the mean squared difference of their hidden states after block `layer`.
 
     It pushes the samples apart. Hidden states are compared token by token or, if the pair has a mask, as means over existing
     tokens. The objective multiplies the loss by `weight`.
@@ -39,10 +40,8 @@ class Dispersive(nn.Module):
         """The model's output at x_t, and the dispersive loss."""
         v, hidden = model.with_features(x_t, t, pair.condition, self.layer)
         z = (hidden if pair.mask is None else pooled(hidden, pair.mask)).flatten(1)
-        distances = (z[:, None] - z).square().mean(-1)
-        return v, (-distances / self.temperature).flatten().logsumexp(0) - distances[0].new_tensor(
-            distances.numel()
-        ).log()
+        distance = torch.cdist(z, z).square() / z.shape[1]
+        return v, (-distance / self.temperature).flatten().logsumexp(0) - math.log(distance.numel())
 
 
 def on_segment(pair: Pair, t: Float[Tensor, "B"]) -> tuple[Tensor, Condition]:
@@ -55,12 +54,13 @@ def on_segment(pair: Pair, t: Float[Tensor, "B"]) -> tuple[Tensor, Condition]:
 
 
 class SelfAlignment(nn.Module):
-    """Negative mean cosine similarity of the projected hidden state after block `layer`, and the hidden state of an average of
-    the model after a later block, `teacher_layer`, at a later time. After Jiang et al. 2505.02831 (SRA), with REPA's cosine.
+    """Negative mean cosine similarity between the projected hidden state after block `layer` and an EMA teacher's hidden state
+    after a later block, `teacher_layer`, at a later time. After Jiang et al. 2505.02831 (SRA), with REPA's cosine.
 
     The teacher is the exponential moving average of the weights of `model`, with `decay` per forward pass in training; it is
     saved with the objective's state. It sees the same pair at time min(t + u, 1), u uniform on [0, `gap`]; `later` gives its
-    state and conditions from (pair, time). The student has a projector like Alignment, with `width` inputs and outputs.
+    state and conditions from (pair, time). The student has a projector like Alignment's, with `width` inputs and outputs.
+    ValueError unless layer < teacher_layer.
 
     >>> from monge.nets.dit import DiT
     >>> net, x = DiT(3), torch.ones(2, 5, 3)
@@ -83,6 +83,8 @@ class SelfAlignment(nn.Module):
         later: Callable[[Pair, Tensor], tuple[Tensor, Condition]] = on_segment,
     ) -> None:
         super().__init__()
+        if not layer < teacher_layer:
+            raise ValueError(f"self-alignment: layer {layer} must come before teacher_layer {teacher_layer}")
         if not 0 <= decay < 1 or not 0 <= gap <= 1:
             raise ValueError(f"self-alignment: decay {decay} must lie in [0, 1), gap {gap} in [0, 1]")
         self.layer, self.teacher_layer, self.weight = layer, teacher_layer, weight

@@ -59,7 +59,21 @@ def test_spatial_normalisation_has_mean_0_and_variance_1_over_existing_tokens(dr
         torch.testing.assert_close(part.std(0, correction=0), torch.ones(3).double())
     if mask is not None:
         assert not normalised[~mask].any()
-    assert not spatially_normalised(shared.expand(2, 4, 3)).any()
+
+
+@pytest.mark.parametrize("tokens", [3, 7, 12])
+@pytest.mark.parametrize("masked", [False, True])
+def test_features_that_do_not_vary_are_normalised_to_zero(tokens, masked):
+    """In float32, whose rounding error must not be taken for variation."""
+    mask = torch.arange(tokens + 2)[None] < tokens if masked else None
+    features = torch.tensor([3.7, 100.0, -1e-3]).expand(1, tokens + 2 * masked, 3)
+    assert not spatially_normalised(features, mask).any()
+
+
+def test_spatial_normalisation_needs_features_per_token(draw):
+    pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
+    with pytest.raises(ValueError, match="needs features per token"):
+        loss(direct(lambda x, cond: x.mean(1), spatial=True), pair.x_1, pair)
 
 
 def test_spatial_normalisation_applies_to_the_targets(draw):

@@ -39,7 +39,7 @@ def small(stir):
 
 
 def aligned(net, **options):
-    return SelfAlignment(net, layer=1, teacher_layer=2, width=16, hidden=8, **options).double()
+    return SelfAlignment(net, **{"layer": 1, "teacher_layer": 2, "width": 16, "hidden": 8, **options}).double()
 
 
 def test_the_dispersive_loss_of_two_samples_follows_from_their_distance():
@@ -67,25 +67,49 @@ def test_padding_does_not_disperse(draw):
     torch.testing.assert_close(values[0], values[1])
 
 
-def test_self_alignment_is_minus_the_cosine_with_the_teacher(draw, stir):
-    """Without a projector, a gap or a difference of layers, the student is its own teacher."""
+def test_the_loss_is_minus_the_cosine_with_a_later_layer_of_the_averaged_model(draw, stir):
+    """The average of the weights before and after a change, in a model of its own, gives the targets."""
     net, pair = small(stir), pair_of(draw)
-    align = SelfAlignment(net, layer=2, teacher_layer=2, width=16, hidden=8, gap=0.0).double().eval()
+    align = aligned(net, decay=0.75, gap=0.0)
     align.projector = nn.Identity()
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        for k, (parameter, average) in enumerate(zip(net.parameters(), other.parameters(), strict=True)):
+            parameter.add_(draw(k, *parameter.shape))
+            average.add_(0.25 * draw(k, *parameter.shape))
     t = torch.full((4,), 0.3).double()
-    assert float(align(net, torch.lerp(pair.x_0, pair.x_1, 0.3), t, pair)[1].detach()) == pytest.approx(-1)
+    x_t = 0.7 * pair.x_0 + 0.3 * pair.x_1
+    value = align(net, x_t, t, pair)[1].detach()
+    student, teacher = net.with_features(x_t, t, {}, 1)[1], other.with_features(x_t, t, {}, 2)[1]
+    expected = -(student * teacher).sum(-1) / (student.norm(dim=-1) * teacher.norm(dim=-1))
+    torch.testing.assert_close(value, expected.mean().detach())
 
 
-def test_the_teacher_sees_a_later_time_of_the_same_pair(draw, stir):
+def test_the_teacher_sees_later_times_of_the_same_pair(draw, stir):
     net, pair, seen = small(stir), pair_of(draw), []
 
-    def later(pair, t):
-        seen.append(t)
+    def later(same, time):
+        assert same is pair
+        seen.append(time)
         return pair.x_1, pair.condition
 
-    aligned(net, later=later)(net, pair.x_0, torch.full((4,), 0.9).double(), pair)
-    assert bool((seen[0] >= 0.9).all())
-    assert bool((seen[0] <= 1).all())
+    align, t = aligned(net, later=later, gap=0.2), torch.tensor([0.1, 0.5, 0.7, 0.95]).double()
+    for _ in range(50):
+        align(net, pair.x_0, t, pair)
+    steps = torch.stack(seen) - t
+    assert float(steps.min()) >= 0
+    assert 0.15 < float(steps[:, :3].max()) <= 0.2 + 1e-12
+    assert float(steps[:, :3].min()) < 0.05
+    assert float(torch.stack(seen).max()) == 1
+
+
+def test_padding_does_not_change_the_self_alignment(draw, stir):
+    mask = torch.tensor([True, True, False, False, False]).expand(4, 5)
+    net, pair, t = small(stir), pair_of(draw, mask=mask), torch.full((4,), 0.3).double()
+    align = aligned(net, gap=0.0).eval()
+    short = Pair(pair.x_0[:, :2], pair.x_1[:, :2])
+    whole = align(net, pair.x_0, t, pair)[1]
+    torch.testing.assert_close(whole, align(net, short.x_0, t, short)[1])
 
 
 def test_the_teacher_is_the_average_of_the_weights_in_training(draw, stir):
@@ -114,10 +138,21 @@ def test_the_teacher_has_no_gradient(draw, stir):
     assert all(parameter.grad is None for parameter in net.blocks[1].parameters())
 
 
-@pytest.mark.parametrize(("decay", "gap"), [(1.0, 0.2), (0.9, -0.1), (0.9, 1.1)])
-def test_settings_out_of_range_are_errors(stir, decay, gap):
-    with pytest.raises(ValueError, match="must lie in"):
-        aligned(small(stir), decay=decay, gap=gap)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"decay": 1.0}, "decay 1.0 must lie in"),
+        ({"gap": -0.1}, "gap -0.1 in"),
+        ({"gap": 1.1}, "gap 1.1 in"),
+        ({"layer": 2}, "layer 2 must come before teacher_layer 2"),
+    ],
+)
+def test_settings_of_self_alignment_are_checked(stir, settings, message):
+    with pytest.raises(ValueError, match=message):
+        aligned(small(stir), **settings)
+
+
+def test_a_temperature_must_be_positive():
     with pytest.raises(ValueError, match="temperature must be positive"):
         Dispersive(layer=1, temperature=0.0)
 

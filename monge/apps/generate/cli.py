@@ -61,7 +61,7 @@ def pretrain(
     resume: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Train an encoder of images, whose features `train --align` uses (REPA).
+    """Train an image encoder for `train --align` (REPA).
 
     Args:
         out: Run directory; created if needed.
@@ -69,8 +69,12 @@ def pretrain(
         tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
     """
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
-    words = f"monge generate train --data {quote(recipe.data)} --network dit --align {quote(str(out))}"
-    console.print(f"Trained. The run is in {out}; next: {words}")
+    if is_first():
+        data = f"--data {quote(recipe.data)}" + (
+            f" --data-range {recipe.data_range}" if recipe.data_range != "auto" else ""
+        )
+        words = f"monge generate train {data} --network dit --align {quote(str(out))}"
+        console.print(f"Trained. The run is in {out}; next: {words}")
 
 
 def reflow(

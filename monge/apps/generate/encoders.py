@@ -53,9 +53,10 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def tokens(self, x: Float[Tensor, "n C H W"], patch: int) -> Float[Tensor, "n N width"]:
-        """The mean features of each patch, in row-major order."""
-        parts = [nn.functional.avg_pool2d(self.map(part), patch).flatten(2).mT for part in x.split(256)]
-        return torch.cat(parts)
+        """The mean features of each patch, in row-major order, on the CPU."""
+        device = next(self.parameters()).device
+        parts = (nn.functional.avg_pool2d(self.map(part.to(device)), patch) for part in x.split(256))
+        return torch.cat([part.flatten(2).mT.cpu() for part in parts])
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Images:
 
 
 class Classes(Objective):
-    """Cross-entropy of the classes, for images with noise of width 0.1."""
+    """Cross-entropy of the classes, for images with Gaussian noise of standard deviation 0.1."""
 
     def forward(self, model: nn.Module, batch: Images) -> Loss:
         assert batch.labels is not None
@@ -109,7 +110,8 @@ class Contrastive(Objective):
 
 
 def view(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """Random views: shifted by up to an eighth of the side, a rectangle of half the side erased in half of them, with noise."""
+    """A random view of each image: shifted by up to an eighth of the side, with a half-side rectangle erased with probability
+    1/2, plus Gaussian noise."""
     count, _, rows, columns = x.shape
     moved = torch.rand(2, count, 1, device=x.device) * 2 - 1
     place = [torch.arange(size, device=x.device).expand(count, -1) for size in (rows, columns)]
@@ -125,7 +127,7 @@ def view(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
 
 @dataclass(frozen=True)
 class Pretrain:
-    """An encoder of images, trained on the training split. ValueError if a setting is out of range."""
+    """Recipe of an image encoder, trained on the training split. ValueError if a setting is out of range."""
 
     app: ClassVar[str] = "encoder"
     relocatable: ClassVar[frozenset[str]] = frozenset({"data"})
@@ -159,15 +161,16 @@ class Pretrain:
             raise ValueError(f"{data.name}: no classes to train on; use --method contrastive")
         units = data.units()
         training, held_out = (Images(part.normalised(units), part.labels) for part in data.split())
+        size = min(self.batch_size, len(training))  # no image twice: a copy is no negative
 
         def batches(number: int) -> Images:
-            return training.rows(shuffled(number, self.batch_size, len(training), self.train.seed))
+            return training.rows(shuffled(number, size, len(training), self.train.seed))
 
         objective = Classes() if self.method == "classes" else Contrastive()
 
         @torch.no_grad()
         def evaluate(model: nn.Module) -> dict[str, float]:
-            device, size = next(model.parameters()).device, self.batch_size
+            device = next(model.parameters()).device
             parts = [held_out.rows(slice(start, start + size)) for start in range(0, len(held_out), size)]
             with torch.random.fork_rng():
                 torch.manual_seed(0)
@@ -191,13 +194,18 @@ class Pretrain:
         return Encoder(channels, width=self.width, depth=self.depth, outputs=outputs)
 
 
-def encoder_of(directory: Path, data: Dataset) -> Encoder:
-    """The trained encoder of a run of `monge generate pretrain`. ValueError if it was trained on other data."""
+def encoder_of(directory: Path, data: Tensor) -> Encoder:
+    """The trained encoder of a run of `monge generate pretrain`. ValueError if it was trained on other data than those with the
+    fingerprint `data`."""
+    if not (directory / "recipe.json").exists():
+        raise ValueError(
+            f"--align {directory}: choose none, self, dispersive, or a directory created by monge generate pretrain"
+        )
     opened = reopen(directory, app=Pretrain.app)
     recipe, constants = opened.rebuilt(Pretrain), opened.constants
-    if not torch.equal(constants["data"], data_fingerprint(data)):
+    if not torch.equal(constants["data"], data):
         raise ValueError(
-            f"{directory}: this encoder was trained on other data ({recipe.data}); pretrain one on {data.name}"
+            f"{directory}: this encoder was trained on other data ({recipe.data}); pretrain one on the data of this run"
         )
     encoder = recipe.network(int(constants["channels"]), int(constants["outputs"]))
     trained = opened.weights(encoder, which="best")

@@ -78,6 +78,8 @@ class Settings:
         check_at_least(self, width=1, depth=1, patch=1, batch_size=1)
         if not 0 < self.times_std < float("inf"):
             raise ValueError(f"times_std must be positive and finite, got {self.times_std}")
+        if self.times_std != 1 and self.times != "logit-normal":
+            raise ValueError(f"times_std {self.times_std}: --times-std needs --times logit-normal")
 
     def network_for(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """The network, with weights drawn from torch's global generator. ValueError if a dit does not fit the shape."""
@@ -132,14 +134,14 @@ class Generate(Settings):
     ot_after: int = 0
     """Number of initial batches to leave uncoupled, rounded up to a multiple of ot_factor."""
     align: str = "none"
-    """Alignment of a hidden state of a dit: the run directory of an encoder trained by `monge generate pretrain` (REPA), self
-    for the last block of an average of the network at a later time (SRA), or dispersive (dispersive loss)."""
+    """Loss on a hidden state of a dit: none, the run directory of an encoder from `monge generate pretrain` (REPA), self for
+    the last block of an EMA teacher at a later time (SRA), or dispersive."""
     align_layer: int = 2
     """Block whose output is aligned, counted from 1."""
     align_weight: float = 0.5
     """Weight of the alignment loss."""
     align_spatial: bool = False
-    """Normalise the encoder's features over the patches of each image (iREPA)."""
+    """Normalise the encoder's features over the patches of each image, as in iREPA."""
     train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(steps=3000, save_every=500, milestones=(500,))
     )
@@ -155,10 +157,12 @@ class Generate(Settings):
             object.__setattr__(self, "align", str(Path(self.align).resolve()))
         if self.align != "none" and self.network != "dit":
             raise ValueError(f"network {self.network}: --align needs --network dit")
+        if self.align != "none" and self.train.compile:
+            raise ValueError("--compile has no effect on hidden states, which --align needs; leave it out")
         if self.align != "none" and not 1 <= self.align_layer <= self.depth:
             raise ValueError(f"align_layer {self.align_layer}: the network has {self.depth} blocks")
-        if not self.align_weight >= 0:
-            raise ValueError(f"align_weight must not be negative, got {self.align_weight}")
+        if not 0 <= self.align_weight < float("inf"):
+            raise ValueError(f"align_weight must be finite and not negative, got {self.align_weight}")
         if self.align_spatial and self.align in ("none", *WITHOUT_ENCODER):
             raise ValueError(f"--align {self.align}: --align-spatial needs an encoder")
 
@@ -197,11 +201,11 @@ class Generate(Settings):
             later = partial(on_path, PATHS[self.path])
             shape: dict[str, Any] = {"layer": layer, "teacher_layer": self.depth, "width": self.width, "hidden": hidden}
             return SelfAlignment(model, weight=weight, later=later, **shape), named
-        encoder = encoder_of(Path(self.align), prepared.data)
+        encoder = encoder_of(Path(self.align), prepared.constants["data"]).to(device_named(self.train.device))
         targets = CachedTargets(encoder.tokens(prepared.normalised()[0], self.patch))
         options: dict[str, Any] = {"weight": weight, "hidden": hidden, "spatial": self.align_spatial}
         align = Alignment(targets, layer=layer, width=self.width, features=encoder.enter.out_channels, **options)
-        return align, {"encoder": fingerprint(*encoder.state_dict().values())}
+        return align, {"encoder": fingerprint(*encoder.cpu().state_dict().values())}
 
 
 def on_path(path: Affine, pair: Pair, t: Tensor) -> tuple[Tensor, Condition]:

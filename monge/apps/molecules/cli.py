@@ -59,7 +59,7 @@ def prepare(
     written = Molecules(out).settings
     failed = ", ".join(f"{reason}: {count}" for reason, count in list(written["failed"].items())[:4])
     more = len(written["failed"]) - 4
-    failed += f", {more} other reasons" if more > 0 else ""
+    failed += f", {more} other reason{'s' * (more > 1)}" if more > 0 else ""
     console.print(
         f"{written['molecules']} molecules in {out}; left out: {failed or 'none'}. Bond perception recovers "
         f"{written['round_trip']:.1%} of the molecules. Next: monge molecules train --data {quote(str(out))}"

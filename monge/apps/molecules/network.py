@@ -54,8 +54,8 @@ class Radial(nn.Module):
 
 
 class MoleculeBlock(nn.Module):
-    """Attention between atoms with a bias from pair features and, if `moving`, messages between atoms that change their hidden
-    states and positions, and feed-forward."""
+    """Attention between atoms with a bias from pair features, feed-forward and, if `moving`, messages between atoms that update
+    their hidden states and positions."""
 
     def __init__(self, shape: Shape, pairs: int, *, moving: bool) -> None:
         super().__init__()

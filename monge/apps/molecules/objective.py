@@ -97,7 +97,7 @@ def mixed(
 
 
 def later_state(pair: Pair, t: Float[Tensor, "B"]) -> tuple[Float[Tensor, "B N D"], Condition]:
-    """The state of a pair at time t, with types that are at least as far, and its conditions."""
+    """The state of a pair with positions at time t and types at time max(type_time, t), and its conditions."""
     t_types = torch.maximum(pair.condition["type_time"], t)
     return mixed(pair.x_0, pair.x_1, t, t_types), {**pair.condition, "type_time": t_types}
 

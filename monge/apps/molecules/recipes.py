@@ -78,15 +78,15 @@ class Molecular:
     align: Literal["none", "ani", "ani-random", "espaloma", "descriptors", "self", "dispersive"] = "none"
     """Alignment of a hidden state with a pretrained encoder (REPA): ani (ANI-2xt, sees the geometry), espaloma (sees the
     graph), descriptors (of RDKit), or ani-random, a control with random weights. Without an encoder: self aligns with the last
-    block of an average of the network at a later time (SRA), dispersive pushes the hidden states of molecules apart."""
+    block of an EMA teacher at a later time (SRA), dispersive pushes the hidden states of molecules apart."""
     align_layer: int = 2
     """Block whose output is aligned, counted from 1."""
     align_weight: float = 0.5
     """Weight of the alignment loss."""
     align_spatial: bool = False
-    """Normalise the targets over the atoms of each molecule (iREPA)."""
+    """Normalise the targets over the atoms of each molecule, as in iREPA."""
     align_shuffled: bool = False
-    """Permute the targets over all atoms, a control that keeps their distribution."""
+    """Control: shuffle the targets among all atoms of the training set."""
     align_until: int = 0
     """Number of training batches after which the alignment ends (HASTE); 0 keeps it."""
     batch_size: int = 64
@@ -109,10 +109,12 @@ class Molecular:
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and divisible by {self.heads} (heads)")
         for name in ("type_weight", "distortion", "align_weight", "align_until"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
         if self.align != "none" and not 1 <= self.align_layer <= self.depth:
             raise ValueError(f"align_layer {self.align_layer}: the network has {self.depth} blocks")
+        if self.align != "none" and self.train.compile:
+            raise ValueError("--compile has no effect on hidden states, which --align needs; leave it out")
         if (self.align_spatial or self.align_shuffled) and self.align in ("none", *WITHOUT_ENCODER):
             raise ValueError(f"--align {self.align}: --align-spatial and --align-shuffled need an encoder")
         if self.coupling == "permutation" and self.atom_index:
@@ -184,8 +186,8 @@ class Molecular:
         return Alignment(targets, width=self.width, features=features, **options)
 
     def targets(self, data: "Encoded") -> Float[Tensor, "n N F"] | None:
-        """The alignment targets of the training molecules, or None without alignment. Molecules without features have zeros,
-        and the targets of a loss without an encoder have no entries."""
+        """The alignment targets of the training molecules, or None without alignment. Molecules without features have zeros;
+        losses without an encoder get empty targets (zero features)."""
         if self.align == "none":
             return None
         if self.align in WITHOUT_ENCODER:

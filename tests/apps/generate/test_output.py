@@ -235,6 +235,6 @@ def test_a_run_resumes_if_its_files_have_moved_but_not_if_they_have_changed(tmp_
     np.save(moved, DRAW.normal(size=(60, 2)))
     assert main(["generate", "train", "--resume", "--out", str(teacher), "--steps", "4"]) == 2
     assert (
-        "does not match the current data or teacher; restore the original, or start a new run"
+        "does not match the current data, teacher or encoder; restore the original, or start a new run"
         in capsys.readouterr().err
     )

@@ -82,7 +82,7 @@ def test_a_sample_does_not_depend_on_its_batch(prepared: Path, tmp_path: Path):
     [
         ({"width": 30}, "must be even and divisible by 4"),
         ({"coupling": "permutation"}, "needs --no-atom-index"),
-        ({"type_weight": -1.0}, "type_weight must not be negative"),
+        ({"type_weight": -1.0}, "type_weight must be finite and not negative"),
         ({"max_atoms": 0}, "max_atoms must be at least 1"),
     ],
 )
