@@ -1,7 +1,8 @@
-"""Pictures for the documentation: curved and straight flows, and a proof search.
+"""Pictures for the documentation: curved and straight flows, a proof search, and students of a language model.
 
 python benchmarks/pictures.py flows
 python benchmarks/pictures.py proof    # after `monge prove setup`; tokens.png is plan.png of `monge translate demo`
+python benchmarks/pictures.py students # from the results of benchmarks/compress.py
 """
 
 import json
@@ -12,7 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib.pyplot as plt
+import side_by_side as side
 import torch
+from matplotlib.patches import Patch
 from torch import Tensor
 
 from monge import MLP, FlowMatching, MinibatchOT, Pair, integrate, trajectory
@@ -134,5 +137,59 @@ def _preorder(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str,
     return [row, *(below for child in children for below in _preorder(child, rows))]
 
 
+TRAINED = {
+    "joint flow, KL": "flow (joint least-squares start)",
+    "flow, KL": "flow (start from the map)",
+    "map, KL": "map, trained",
+    "LoRA, KL": "skip and heal with LoRA",
+    "one layer, KL": "one layer, KL",
+    "one layer, MSE": "one layer, MSE (LLM-Streamline)",
+}
+UNTRAINED = {
+    "least-squares map [9, 19)": "least-squares map",
+    "ReplaceMe, squared [9, 19)": "ReplaceMe",
+    "SLEB": "SLEB",
+    "ShortGPT": "ShortGPT",
+    "skip, best range": "skip the layers (UIDL)",
+}
+
+
+def students() -> Path:
+    """The KL of students of SmolLM2 without ten of 30 layers, next to that of skipping two, three and four layers."""
+    rows, untrained = (
+        json.loads((side.RESULTS / f"compress_{name}.json").read_text())["rows"] for name in ("students", "untrained")
+    )
+    rows = [row for row in rows if (row["start"], row["end"]) == (9, 19)]
+    values = {label: [row["kl"] for row in rows if row["arm"] == arm] for arm, label in TRAINED.items()}
+    values |= {
+        label: [row["kl"] for row in untrained if row["removed"] == 10 and row["arm"].startswith(arm)]
+        for arm, label in UNTRAINED.items()
+    }
+    order = sorted(values, key=lambda label: -sum(values[label]) / len(values[label]))
+    figure, axis = plt.subplots(figsize=(9, 3.9), dpi=110)
+    for place, label in enumerate(order):
+        mean = sum(values[label]) / len(values[label])
+        color = BLUE if label.startswith("flow") else GREY if label in UNTRAINED.values() else BLACK
+        axis.barh(place, mean, color=color, height=0.62)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        axis.text(mean + 0.04, place, f"{mean:.2f}", va="center", fontsize=9, color=color, bbox=box)
+    for removed in (2, 3, 4):
+        skipped = next(row for row in untrained if row["removed"] == removed and row["arm"].startswith("skip, best"))
+        axis.axvline(skipped["kl"], color="#c2571a", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        axis.text(skipped["kl"], len(order) + 0.1, str(removed), ha="center", fontsize=8, color="#c2571a")
+    axis.text(0.66, len(order) + 0.1, "layers skipped, for comparison", fontsize=8, color="#c2571a")
+    kinds = {"flow, 150,000 tokens": BLUE, "rival, 150,000 tokens": BLACK, "no training": GREY}
+    axis.legend([Patch(color=color) for color in kinds.values()], kinds, frameon=False, fontsize=9, loc="center right")
+    axis.set_ylim(-0.6, len(order))
+    axis.set_yticks(range(len(order)), order, fontsize=9)
+    axis.tick_params(axis="y", length=0)
+    axis.set_xlabel(
+        "KL divergence from the teacher (nats per token): SmolLM2-135M without ten of its 30 layers", fontsize=9
+    )
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    figure.savefig(DOCS / "students.png", bbox_inches="tight")
+    return DOCS / "students.png"
+
+
 if __name__ == "__main__":
-    print({"flows": flows, "proof": proof}[sys.argv[1]]())
+    print({"flows": flows, "proof": proof, "students": students}[sys.argv[1]]())
