@@ -19,6 +19,7 @@ import torch
 import tyro
 from over_seeds import interval, shown
 
+from monge.apps.molecules.cli import prepare
 from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.generator import Drawn
 from monge.apps.molecules.measuring import flat_name, perceived_from
@@ -38,8 +39,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "without self-conditioning": {"self_conditioning": False},
     "without distortion": {"distortion": 0.0},
     "type loss 0.2": {"type_weight": 0.2},
+    "velocity prediction": {"prediction": "velocity"},
+    "fake atoms": {"fake_atoms": 0.3},
+    "explicit hydrogens": {},
 }
-"""Settings of the recipe by arm."""
+"""Settings of the recipe by arm; explicit hydrogens are in the data, DATA-hydrogens."""
 COLUMNS = ("valid", "connected", "unique of valid", "novel of valid", "bond lengths, divergence (bits)")
 COLUMNS += ("bond angles, divergence (bits)", "strain, median (kcal/mol)", "PoseBusters of valid")
 
@@ -64,7 +68,7 @@ def trained(
     """The scores of an arm with one seed."""
     arm, seed = task
     out = work / data.name / f"{arm.replace(' ', '-').replace(',', '')}-{seed}-{seconds:.0f}"
-    recipe = Molecular(str(data), **ARMS[arm])
+    recipe = Molecular(f"{data}-hydrogens" if arm == "explicit hydrogens" else str(data), **ARMS[arm])
     if not (out / "recipe.json").exists():
         steps = max(2, int(seconds / seconds_per_step(recipe)))
         train = replace(recipe.train, steps=steps, save_every=max(1, steps // 2), log_every=50, seed=seed, threads=1)
@@ -113,6 +117,10 @@ def main(
     """
     if unknown := set(arms) - set(ARMS):
         raise SystemExit(f"--arms {', '.join(unknown)}: choose from {', '.join(ARMS)}")
+    with_hydrogens = data.with_name(f"{data.name}-hydrogens")
+    if "explicit hydrogens" in arms and not with_hydrogens.exists():
+        made = {name: Molecules(data).settings[name] for name in ("source", "min_atoms", "max_atoms", "limit", "seed")}
+        prepare(**made, out=with_hydrogens, explicit_hydrogens=True, workers=workers)
     tasks = [(arm, seed) for seed in range(seeds) for arm in arms]
     rows: list[dict[str, Any]] = []
     call = partial(trained, work, data.resolve(), seconds, samples, posebusters)

@@ -34,6 +34,7 @@ from monge.apps.generate.prepared import data_fingerprint
 from monge.apps.generate.recipes import PATHS, Generate
 from monge.apps.generate.sample import Generator, Sampling
 from monge.apps.molecules.generator import Generator as MoleculeGenerator
+from monge.apps.molecules.message_passing import Pretrain as PretrainMolecules
 from monge.apps.molecules.recipes import Molecular
 from monge.apps.molecules.scores import scores
 from monge.fleet import processes
@@ -60,6 +61,7 @@ MOLECULES: dict[str, dict[str, Any]] = {
     "plain": {},
     "REPA, ANI-2xt": {"align": "ani"},
     "REPA, espaloma": {"align": "espaloma"},
+    "REPA, own": {"align": "own"},
     "REPA, descriptors": {"align": "descriptors"},
     "REPA, random weights": {"align": "ani-random"},
     "REPA, shuffled": {"align": "ani", "align_shuffled": True},
@@ -68,7 +70,8 @@ MOLECULES: dict[str, dict[str, Any]] = {
     "SRA": {"align": "self"},
     "dispersive": {"align": "dispersive"},
 }
-"""Settings of the recipe by arm; align_until -1 stands for a quarter of the steps."""
+"""Settings of the recipe by arm; align_until -1 stands for a quarter of the steps, own for the encoder of `monge molecules
+pretrain` in WORK."""
 Measure = Callable[[nn.Module, bool], dict[str, float]]
 
 
@@ -225,13 +228,15 @@ def losses_by_time(model: nn.Module, recipe: Generate) -> dict[str, float]:
     return result
 
 
-def molecular(data: Path, steps: int, samples: int, task: tuple[str, int]) -> dict[str, Any]:
+def molecular(data: Path, work: Path, steps: int, samples: int, task: tuple[str, int]) -> dict[str, Any]:
     """The curve of an arm on molecules."""
     from molecules import reference
 
     arm, seed = task
     recipe = Molecular(str(data))
     settings = dict(MOLECULES[arm])
+    if settings.get("align") == "own":
+        settings["align"] = str(work / f"encoder-{data.name}")
     if settings.get("align_until") == -1:
         settings["align_until"] = steps // 4
     recipe = replace(recipe, **settings, train=replace(recipe.train, steps=steps, seed=seed, threads=1, device="cpu"))
@@ -324,7 +329,7 @@ def main(
     Args:
         task: Data to train on.
         data: Directory of prepared molecules.
-        work: Directory of the encoders of the digits.
+        work: Directory of the encoders that are trained here.
         steps: Number of training steps.
         seeds: Number of seeds per arm.
         samples: Number of molecules in each measurement.
@@ -353,7 +358,10 @@ def main(
         side.print_table("Held-out loss minus that of plain, by time", shown(gains))
         return
     settings = {"steps": steps, "samples": samples, "data": data.name}
-    call = partial(molecular, data.resolve(), steps, samples)
+    if "REPA, own" in chosen:
+        made = PretrainMolecules(str(data))
+        fit(replace(made, train=replace(made.train, threads=1)), work / f"encoder-{data.name}", resume=True)
+    call = partial(molecular, data.resolve(), work.resolve(), steps, samples)
     rows = measured("repa_molecules", chosen, seeds, settings, call, workers)
     report(rows, "valid", higher=True)
     report(rows, "uncorrected", higher=True)

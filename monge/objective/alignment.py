@@ -79,8 +79,9 @@ class Alignment(nn.Module):
 
     `width` is the model's hidden width, `features` the encoder's number of features, `hidden` the width of the projector's
     hidden layers; the objective multiplies the loss by `weight`. `schedule`, a function of t, multiplies the similarity of each
-    sample. With `spatial`, features per token are first normalised over the tokens, as in iREPA. ValueError if the encoder
-    does not take (x_1, cond).
+    sample. iREPA (Singh et al. 2512.10794) makes two changes: with `spatial`, features per token are first normalised over the
+    tokens; with `grid` (rows, columns), for tokens in row-major order, the projector is a 3 x 3 convolution. ValueError if the
+    encoder does not take (x_1, cond).
 
     >>> from monge.nets.dit import DiT
     >>> align, x = Alignment(Unconditional(nn.Identity()), layer=2, width=256, features=3), torch.ones(2, 5, 3)
@@ -100,12 +101,13 @@ class Alignment(nn.Module):
         hidden: int = 2048,
         schedule: Callable[[Tensor], Tensor] | None = None,
         spatial: bool = False,
+        grid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         _check_takes_conditions(encoder)
         self.layer, self.weight, self.schedule, self.spatial = layer, weight, schedule, spatial
         self.encoder = Frozen(encoder) if isinstance(encoder, nn.Module) else encoder
-        self.projector = projector(width, hidden, features)
+        self.projector = projector(width, hidden, features) if grid is None else GridProjector(width, features, grid)
 
     def forward(
         self, model: FeatureModel, x_t: Float[Tensor, "B *s"], t: Float[Tensor, "B"], pair: Pair
@@ -132,6 +134,22 @@ class Alignment(nn.Module):
 
     def _scheduled(self, cosine: Float[Tensor, "B *N"], t: Float[Tensor, "B"]) -> Float[Tensor, "B *N"]:
         return cosine if self.schedule is None else cosine * pad_like(self.schedule(t), cosine)
+
+
+class GridProjector(nn.Module):
+    """iREPA's projector: a 3 x 3 convolution with zero padding over tokens on a grid (rows, columns), in row-major order.
+
+    >>> tuple(GridProjector(2, 3, (4, 5))(torch.zeros(7, 20, 2)).shape)
+    (7, 20, 3)
+    """
+
+    def __init__(self, width: int, features: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.grid = grid
+        self.convolution = nn.Conv2d(width, features, 3, padding=1)
+
+    def forward(self, hidden: Float[Tensor, "B N width"]) -> Float[Tensor, "B N features"]:
+        return self.convolution(hidden.mT.unflatten(-1, self.grid)).flatten(2).mT
 
 
 def projector(width: int, hidden: int, features: int) -> nn.Sequential:

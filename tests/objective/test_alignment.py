@@ -7,7 +7,7 @@ from torch import nn
 from monge.math.types import Pair
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiT, DiTShape
-from monge.objective.alignment import Alignment, CachedTargets, Unconditional, spatially_normalised
+from monge.objective.alignment import Alignment, CachedTargets, GridProjector, Unconditional, spatially_normalised
 from monge.objective.flow_matching import FlowMatching
 
 
@@ -217,3 +217,30 @@ def test_cached_targets_are_those_of_the_encoder(draw):
         assert torch.equal(loss(direct(cached), hidden, pair), expected)
     with pytest.raises(ValueError, match=r"no cond\['id'\], only \['index', 'target'\]"):
         loss(direct(CachedTargets(features, key="id")), hidden, pair)
+
+
+def test_a_grid_projector_mixes_the_neighbours_of_a_token_only():
+    """With all weights 1, the projection of a token is the number of its neighbours, itself included, that are 1."""
+    project = GridProjector(1, 1, (3, 4))
+    torch.nn.init.ones_(project.convolution.weight)
+    torch.nn.init.zeros_(project.convolution.bias)
+    tokens = torch.zeros(1, 12, 1)
+    tokens[0, 6] = 1.0  # row 1, column 2
+    expected = torch.tensor([[0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1]])
+    assert torch.equal(project(tokens).reshape(3, 4), expected.float())
+
+
+def test_an_alignment_with_a_grid_learns_a_shift_over_it(draw):
+    torch.manual_seed(0)
+    pair = Pair(draw(1, 4, 6, 3).float(), draw(2, 4, 6, 3).float())
+    right = lambda x, cond: x.unflatten(1, (2, 3)).roll(1, 2).flatten(1, 2)  # noqa: E731
+    align = Alignment(right, layer=1, width=3, features=3, grid=(2, 3))
+    optimizer = torch.optim.Adam(align.parameters(), 0.05)
+    values = []
+    for _ in range(150):
+        value = align(Shows(pair.x_1), pair.x_0, torch.zeros(4), pair)[1]
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < -0.5 < values[0]

@@ -141,7 +141,7 @@ class Generate(Settings):
     align_weight: float = 0.5
     """Weight of the alignment loss."""
     align_spatial: bool = False
-    """Normalise the encoder's features over the patches of each image, as in iREPA."""
+    """Normalise the encoder's features over the patches of each image and project by a 3 x 3 convolution, as in iREPA."""
     train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(steps=3000, save_every=500, milestones=(500,))
     )
@@ -204,6 +204,9 @@ class Generate(Settings):
         encoder = encoder_of(Path(self.align), prepared.constants["data"]).to(device_named(self.train.device))
         targets = CachedTargets(encoder.tokens(prepared.normalised()[0], self.patch))
         options: dict[str, Any] = {"weight": weight, "hidden": hidden, "spatial": self.align_spatial}
+        if self.align_spatial:
+            _, height, breadth = prepared.data.shape
+            options["grid"] = height // self.patch, breadth // self.patch
         align = Alignment(targets, layer=layer, width=self.width, features=encoder.enter.out_channels, **options)
         return align, {"encoder": fingerprint(*encoder.cpu().state_dict().values())}
 

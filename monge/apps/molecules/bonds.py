@@ -1,4 +1,4 @@
-"""Bonds of heavy atoms from their types and positions: neighbours by distance, and orders that fill every valence exactly."""
+"""Bonds of atoms from their types and positions: neighbours by distance, and orders that fill every valence exactly."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,9 +11,9 @@ from rdkit import Chem
 from rdkit.Geometry import Point3D
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from monge.apps.molecules.atoms import TYPES
+from monge.apps.molecules.atoms import HYDROGEN, TYPES
 
-RADII = {"C": 0.76, "N": 0.71, "O": 0.66, "F": 0.57, "S": 1.05, "Cl": 1.02}
+RADII = {"H": 0.31, "C": 0.76, "N": 0.71, "O": 0.66, "F": 0.57, "S": 1.05, "Cl": 1.02}
 """Covalent radii in angstroms (Cordero et al. 2008, doi:10.1039/b801115j)."""
 TOLERANCE = 0.4
 """Atoms are bonded if they are at most this much farther apart than the sum of their radii, in angstroms."""
@@ -29,12 +29,14 @@ class Perceived(NamedTuple):
     positions: Float[np.ndarray, "N 3"]
     """Positions in angstroms."""
     molecule: Chem.Mol | None
-    """The molecule with its conformer; hydrogens are counts of the heavy atoms."""
+    """The molecule of the heavy atoms with its conformer; hydrogens are counts of the heavy atoms."""
     connected: bool
     """True if bonds connect all atoms."""
     reason: str = ""
     """"no atoms"; "valence" if no bond orders fill every valence; "structure" if RDKit rejects the molecule; empty if there is
     a molecule."""
+    full: Chem.Mol | None = None
+    """The molecule with explicit hydrogens, if these are atoms of their own."""
 
     @property
     def valid(self) -> bool:
@@ -167,7 +169,12 @@ def perceived(types: Sequence[int], positions: Float[np.ndarray, "N 3"]) -> Perc
     if Chem.SanitizeMol(molecule, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
         return result(None, connected, "structure")
     Chem.AssignStereochemistryFrom3D(molecule)
-    return result(molecule.GetMol(), connected)
+    if HYDROGEN not in types:
+        return result(molecule.GetMol(), connected)
+    heavy = Chem.RemoveAllHs(molecule.GetMol())
+    if not heavy.GetNumAtoms():
+        return result(None, connected, "structure")
+    return result(heavy, connected, full=molecule.GetMol())
 
 
 def most_probable(

@@ -11,6 +11,7 @@ import tyro
 from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.dataset import prepare as write_set
 from monge.apps.molecules.measuring import DEVICE, console, evaluate, sample
+from monge.apps.molecules.message_passing import Pretrain
 from monge.apps.molecules.recipes import Molecular
 from monge.apps.molecules.sources import records
 from monge.files import ensure_new
@@ -29,6 +30,7 @@ def prepare(
     max_atoms: int = 12,
     limit: int | None = None,
     seed: int = 0,
+    explicit_hydrogens: bool = False,
     workers: int = 1,
     ray: str | None = None,
 ) -> None:
@@ -45,6 +47,7 @@ def prepare(
         max_atoms: Maximum number of heavy atoms of a molecule.
         limit: Maximum number of molecules; all by default.
         seed: Seed of the conformers.
+        explicit_hydrogens: Make hydrogens atoms of their own, instead of counting them in the types of the heavy atoms.
         workers: Number of worker processes.
         ray: Address of a Ray cluster to run on, instead of local processes.
     """
@@ -53,6 +56,7 @@ def prepare(
         raise ValueError(f"--min-atoms {min_atoms} --max-atoms {max_atoms}: the minimum is above the maximum")
     ensure_new(out)
     bounds = {"min_atoms": min_atoms, "max_atoms": max_atoms, "limit": limit, "seed": seed}
+    bounds |= {"explicit_hydrogens": explicit_hydrogens}
     settings = {"source": source, **bounds}
     for done in islice(write_set(records(source), out, of(workers, ray), **bounds, settings=settings), 9, None, 10):
         console.print(f"prepare: {done} molecules")
@@ -64,6 +68,26 @@ def prepare(
         f"{written['molecules']} molecules in {out}; left out: {failed or 'none'}. Bond perception recovers "
         f"{written['round_trip']:.1%} of the molecules. Next: monge molecules train --data {quote(str(out))}"
     )
+
+
+def pretrain(
+    recipe: Annotated[Pretrain, tyro.conf.arg(name="")],
+    *,
+    out: Path = Path("runs/molecule-encoder"),
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Train an encoder of atoms on a prepared set, without labels: a message-passing network that predicts masked types.
+
+    `monge molecules train --align OUT` aligns with it.
+
+    Args:
+        out: Run directory; created if needed.
+        resume: Continue from the last checkpoint in the run directory.
+        tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
+    """
+    fit(recipe, out, resume=resume, tensorboard=tensorboard)
+    console.print(f"Trained. The encoder is in {out}; next: monge molecules train --align {quote(str(out))}")
 
 
 def train(
@@ -122,4 +146,11 @@ def demo(
     evaluate(out, num_samples=num_samples, device_options=DEVICE)
 
 
-VERBS = {"prepare": prepare, "train": train, "sample": sample, "evaluate": evaluate, "demo": demo}
+VERBS = {
+    "prepare": prepare,
+    "pretrain": pretrain,
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "demo": demo,
+}

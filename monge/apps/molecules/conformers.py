@@ -1,13 +1,13 @@
-"""Conformers of molecules: types and positions of the heavy atoms in the order of the canonical SMILES."""
+"""Conformers of molecules: types and positions of the atoms in the order of the canonical SMILES."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from rdkit import Chem, RDLogger
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-from monge.apps.molecules.atoms import UnsupportedMolecule, types_of
+from monge.apps.molecules.atoms import HYDROGEN, UnsupportedMolecule, types_of
 
 RDLogger.DisableLog("rdApp.*")  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -20,9 +20,14 @@ class Molecule:
     smiles: str
     """Canonical SMILES."""
     types: Int[np.ndarray, "N"]
-    """Number of the type of each heavy atom."""
+    """Number of the type of each heavy atom or, with explicit hydrogens, of each atom."""
     positions: Float[np.ndarray, "N 3"]
-    """Positions of the heavy atoms in angstroms, with mean 0."""
+    """Positions of these atoms in angstroms, with mean 0."""
+
+    @property
+    def heavy(self) -> Bool[np.ndarray, "N"]:
+        """True for heavy atoms."""
+        return self.types != HYDROGEN
 
 
 def structure(smiles: str, *, max_atoms: int) -> Chem.Mol:
@@ -56,15 +61,31 @@ def embedded(molecule: Chem.Mol, *, seed: int) -> Chem.Mol:
     return full
 
 
-def with_conformer(name: str, smiles: str, *, max_atoms: int, seed: int = 0) -> Molecule:
+def with_conformer(
+    name: str, smiles: str, *, max_atoms: int, seed: int = 0, explicit_hydrogens: bool = False
+) -> Molecule:
     """The molecule of a SMILES, with a new conformer. UnsupportedMolecule if it cannot be used."""
-    return of_structure(name, embedded(structure(smiles, max_atoms=max_atoms), seed=seed))
+    full = embedded(structure(smiles, max_atoms=max_atoms), seed=seed)
+    return of_structure(name, full, explicit_hydrogens=explicit_hydrogens)
 
 
-def of_structure(name: str, full: Chem.Mol) -> Molecule:
-    """The Molecule of an RDKit molecule with a conformer."""
+def of_structure(name: str, full: Chem.Mol, *, explicit_hydrogens: bool = False) -> Molecule:
+    """The Molecule of an RDKit molecule with a conformer, and with its hydrogens if they are to be explicit: each heavy atom
+    is then followed by its hydrogens. UnsupportedMolecule if explicit hydrogens are missing."""
     plain = Chem.RemoveAllHs(full)
     smiles = Chem.MolToSmiles(plain)
     order = list(plain.GetPropsAsDict(includePrivate=True, includeComputed=True)["_smilesAtomOutputOrder"])
+    if explicit_hydrogens:
+        if full.GetNumAtoms() != Chem.AddHs(plain).GetNumAtoms():
+            raise UnsupportedMolecule("hydrogens without positions; add them, or prepare without explicit hydrogens")
+        heavy = [atom.GetIdx() for atom in full.GetAtoms() if atom.GetAtomicNum() > 1]
+        order = [number for place in order for number in (heavy[place], *_hydrogens(full, heavy[place]))]
+        plain = full
     positions = plain.GetConformer().GetPositions()[order].astype(np.float32)
-    return Molecule(name, smiles, np.array(types_of(plain))[order], positions - positions.mean(0))
+    types = np.array(types_of(plain, explicit=explicit_hydrogens))
+    return Molecule(name, smiles, types[order], positions - positions.mean(0))
+
+
+def _hydrogens(molecule: Chem.Mol, atom: int) -> list[int]:
+    """The indices of the explicit hydrogens of an atom."""
+    return [near.GetIdx() for near in molecule.GetAtomWithIdx(atom).GetNeighbors() if near.GetAtomicNum() == 1]

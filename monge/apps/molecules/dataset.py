@@ -99,16 +99,18 @@ def distinct(
             return
 
 
-def prepare_shard(shard: Sequence[Record], *, max_atoms: int, seed: int) -> list[Molecule | Failure]:
+def prepare_shard(
+    shard: Sequence[Record], *, max_atoms: int, seed: int, explicit_hydrogens: bool = False
+) -> list[Molecule | Failure]:
     """The molecule, or the reason why there is none, of each record. A failure leaves the others untouched."""
-    return [_prepared(record, max_atoms, seed) for record in shard]
+    return [_prepared(record, max_atoms, seed, explicit_hydrogens) for record in shard]
 
 
-def _prepared(record: Record, max_atoms: int, seed: int) -> Molecule | Failure:
+def _prepared(record: Record, max_atoms: int, seed: int, explicit: bool) -> Molecule | Failure:
     try:
         if record.molecule is not None and record.molecule.GetNumConformers() and record.molecule.GetConformer().Is3D():
-            return of_structure(record.id, record.molecule)
-        return with_conformer(record.id, record.smiles, max_atoms=max_atoms, seed=seed)
+            return of_structure(record.id, record.molecule, explicit_hydrogens=explicit)
+        return with_conformer(record.id, record.smiles, max_atoms=max_atoms, seed=seed, explicit_hydrogens=explicit)
     except UnsupportedMolecule as error:
         return Failure(record.id, str(error))
 
@@ -122,6 +124,7 @@ def prepare(
     max_atoms: int,
     limit: int | None = None,
     seed: int = 0,
+    explicit_hydrogens: bool = False,
     settings: dict[str, Any],
 ) -> Iterator[int]:
     """Write a prepared set to the new directory `out`; yield the number of molecules done.
@@ -132,7 +135,8 @@ def prepare(
     usable = distinct(records, min_atoms=min_atoms, max_atoms=max_atoms, limit=limit, failures=failures)
     shards = (list(part) for part in _batched(usable, SHARD))
     results: dict[int, list[Molecule | Failure]] = {}
-    for number, part in fleet(partial(prepare_shard, max_atoms=max_atoms, seed=seed), shards):
+    prepared = partial(prepare_shard, max_atoms=max_atoms, seed=seed, explicit_hydrogens=explicit_hydrogens)
+    for number, part in fleet(prepared, shards):
         results[number] = part
         yield sum(map(len, results.values()))
     rows = [one for number in sorted(results) for one in results[number]]

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from monge.apps.molecules.atoms import heavy_atoms
+from monge.apps.molecules.atoms import FAKE, elements_of
 from monge.apps.molecules.bonds import Perceived, most_probable
+from monge.apps.molecules.fakes import num_fakes
 from monge.apps.molecules.objective import noise, states
 
 
@@ -25,8 +26,12 @@ class Drawn(NamedTuple):
     """Positions in angstroms."""
 
     def molecule(self, *, limit: int = 1000) -> Perceived:
-        """The most probable types that form a molecule, among the `limit` most probable ones (1: no correction)."""
-        return most_probable(self.probability, self.types, self.positions, limit=limit)
+        """The most probable types that form a molecule, among the `limit` most probable ones (1: no correction). Atoms whose
+        most probable type is fake are removed first."""
+        real = [column for column, number in enumerate(self.types) if number != FAKE]
+        kept = np.isin(self.probability.argmax(1), real)
+        types = [self.types[column] for column in real]
+        return most_probable(self.probability[kept][:, real], types, self.positions[kept], limit=limit)
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,19 @@ class Generator:
     scale: float
     """Angstroms per unit of length."""
     sizes: Int[Tensor, "S"]
-    """Number of training molecules by number of heavy atoms."""
+    """Number of training molecules by number of atoms."""
+    fake_atoms: float = 0.0
+    """Maximum number of fake atoms, as a share of the number of atoms."""
     device: torch.device | str = "cpu"
 
     def mask(
         self, count: int, *, atoms: int | None = None, generator: torch.Generator | None = None
     ) -> Bool[Tensor, "n N"]:
-        """The existing atoms of `count` molecules, with `atoms` atoms each or sizes drawn from those of the training data."""
+        """The existing atoms of `count` molecules, with `atoms` atoms each or sizes drawn from those of the training data, and
+        fake atoms."""
         drawn = torch.multinomial(self.sizes.double(), count, replacement=True, generator=generator)
         size = drawn if atoms is None else torch.full((count,), atoms)
+        size = size + num_fakes(size, self.fake_atoms, generator=generator)
         return torch.arange(int(size.max())) < size[:, None]
 
     def draw(
@@ -62,7 +71,7 @@ class Generator:
     ) -> Iterator[list[Drawn]]:
         """The states after each step. Only the last one holds probabilities of the types."""
         x_0 = noise(mask, len(self.types), generator=generator)
-        names = heavy_atoms(self.types)
+        names = elements_of(self.types)
         elements = torch.tensor([names.index(name) for name in names])
         parts = [
             states(self.network, part.to(self.device), existing.to(self.device), steps=steps, elements=elements)

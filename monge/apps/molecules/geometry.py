@@ -10,6 +10,8 @@ from jaxtyping import Float
 from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers, rdMolAlign
 
+from monge.apps.molecules.bonds import Perceived
+
 Quantity = Literal["bond lengths", "bond angles", "torsions"]
 BINS: dict[Quantity, Float[np.ndarray, "b"]] = {
     "bond lengths": np.arange(0.8, 2.6001, 0.02),
@@ -124,6 +126,12 @@ def with_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
         with suppress(RuntimeError):
             field.Minimize(maxIts=200)
     return full
+
+
+def completed(one: Perceived) -> Chem.Mol:
+    """A perceived molecule with hydrogens: at their own positions if they are explicit, or placed by `with_hydrogens`."""
+    assert one.molecule is not None
+    return one.full or with_hydrogens(one.molecule)
 
 
 def _heavy(molecule: Chem.Mol) -> list[int]:

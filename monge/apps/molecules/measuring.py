@@ -20,7 +20,7 @@ from monge.apps.molecules.atoms import TYPES
 from monge.apps.molecules.bonds import Perceived, perceived
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.generator import Drawn, Generator
-from monge.apps.molecules.geometry import with_hydrogens
+from monge.apps.molecules.geometry import completed
 from monge.apps.molecules.recipes import Molecular, opened
 from monge.apps.molecules.scores import BETTER, Reference, flat_smiles, scores
 from monge.files import atomic_write, finite_json, write_json, write_text
@@ -72,8 +72,8 @@ def sample(
     Args:
         run: Run directory.
         num_samples: Number of molecules to draw.
-        num_atoms: Number of heavy atoms per molecule, at most twice that of the largest training molecule; by default sizes
-            are drawn from those of the training molecules.
+        num_atoms: Number of heavy atoms per molecule (with explicit hydrogens, of all atoms), at most twice that of the largest
+            training molecule; by default sizes are drawn from those of the training molecules.
         solver_steps: Number of Euler steps from noise to molecules; by default that of the run's evaluations.
         checkpoint: Checkpoint to sample from: best, last or a step number.
         seed: Random seed of the noise and the sizes.
@@ -112,7 +112,7 @@ def write_samples(results: list[Perceived], out: Path) -> None:
     with atomic_write(out / "molecules.sdf") as path, Chem.SDWriter(str(path)) as writer:
         for number, one in enumerate(results):
             if one.valid and one.molecule is not None:
-                full = with_hydrogens(one.molecule)
+                full = Chem.Mol(completed(one))
                 full.SetProp("_Name", f"sample-{number}")
                 full.SetProp("SMILES", Chem.MolToSmiles(one.molecule))
                 writer.write(full)

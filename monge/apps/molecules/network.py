@@ -34,6 +34,8 @@ class Shape:
     """Let the network see the index of each atom in the canonical SMILES."""
     self_conditioning: bool = True
     """Let the network see its previous prediction."""
+    prediction: Literal["x_1", "velocity"] = "x_1"
+    """What the layers that move atoms compute: the clean positions, or the velocity (x_1 - x_t) / (1 - t)."""
 
 
 class Radial(nn.Module):
@@ -158,6 +160,8 @@ class MoleculeNet(nn.Module):
             features = h if number == layer else features
         if self.move is not None:
             x = x + self.move(h)
+        if self.shape.prediction == "velocity":
+            x = torch.lerp(x_t[..., :3], x, 1 - t[:, None, None])
         x = centred(x, mask)
         return torch.cat([x, self.logits(h)], -1) * mask[..., None], features
 

@@ -8,7 +8,7 @@ from rdkit import Chem
 
 from monge.apps.molecules.atoms import TYPES
 from monge.apps.molecules.bonds import RADII, Perceived, neighbours
-from monge.apps.molecules.geometry import with_hydrogens
+from monge.apps.molecules.geometry import completed
 from monge.apps.molecules.pictures import COLOURS, legend
 from monge.files import write_text
 
@@ -19,8 +19,8 @@ def write(results: Sequence[Perceived], path: Path, *, title: str) -> Path:
     """Write the page with the atoms and bonds of the results, the invalid ones included. Returns `path`."""
     content = {
         "title": title,
-        "colours": {**COLOURS, "H": "#c8c8c8"},
-        "radii": {**RADII, "H": 0.31},
+        "colours": COLOURS,
+        "radii": RADII,
         "molecules": [_content(one) for one in results],
     }
     text = json.dumps(content).replace("<", "\\u003c")  # no closing tag inside the script
@@ -39,7 +39,7 @@ def _content(one: Perceived) -> dict[str, object]:
             "atoms": atoms,
             "bonds": [[i, j, 1] for i, j in neighbours(names, one.positions)],
         }
-    full = with_hydrogens(one.molecule)
+    full = Chem.Mol(completed(one))
     Chem.Kekulize(full, clearAromaticFlags=True)
     places = full.GetConformer().GetPositions()
     return {

@@ -8,11 +8,19 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import Draw, rdDepictor
 
-from monge.apps.molecules.atoms import heavy_atoms
+from monge.apps.molecules.atoms import FAKE, elements_of
 from monge.apps.molecules.bonds import ORDERS, RADII, Perceived, neighbours
 from monge.apps.molecules.generator import Drawn
 
-COLOURS = {"C": "#404040", "N": "#3050f8", "O": "#e02020", "F": "#50b040", "S": "#d0a800", "Cl": "#1f9e1f"}
+COLOURS = {
+    "H": "#c8c8c8",
+    "C": "#404040",
+    "N": "#3050f8",
+    "O": "#e02020",
+    "F": "#50b040",
+    "S": "#d0a800",
+    "Cl": "#1f9e1f",
+}
 """Colours of the elements, after Corey, Pauling and Koltun."""
 
 
@@ -42,7 +50,7 @@ def depicted(one: Perceived) -> Chem.Mol:
     if one.molecule is not None:
         molecule = Chem.Mol(one.molecule)
     else:
-        elements, editable = heavy_atoms(one.types), Chem.RWMol()
+        elements, editable = elements_of(one.types), Chem.RWMol()
         for element in elements:
             atom = Chem.Atom(element)
             atom.SetNoImplicit(True)
@@ -83,9 +91,11 @@ def film(states: Sequence[Sequence[Drawn]], path: Path, *, columns: int = 7) -> 
 
 def _draw(axis: Any, one: Drawn, axes: np.ndarray) -> None:
     """Draw atoms as discs and neighbours as lines, seen along the first axis, far ones first."""
-    elements = heavy_atoms([one.types[column] for column in one.probability.argmax(1)])
-    depth, *plane = (one.positions @ axes).T
-    for i, j in neighbours(elements, one.positions):
+    types = [one.types[column] for column in one.probability.argmax(1)]
+    shown = [number for number, kind in enumerate(types) if kind != FAKE]
+    elements, positions = elements_of([types[number] for number in shown]), one.positions[shown]
+    depth, *plane = (positions @ axes).T
+    for i, j in neighbours(elements, positions):
         axis.plot(
             *([part[i], part[j]] for part in plane),
             color="#909090",

@@ -10,8 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes
 
+from monge.apps.molecules.atoms import FAKE
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
+from monge.apps.molecules.encoders import ENCODERS
+from monge.apps.molecules.fakes import with_fakes
 from monge.apps.molecules.generator import Generator
 from monge.apps.molecules.network import MoleculeNet, Shape
 from monge.apps.molecules.objective import MoleculeMatching, later_state, noise
@@ -49,7 +52,7 @@ class Molecular:
     """A flow from noise to molecules. ValueError if a setting is out of range."""
 
     app: ClassVar[str] = "molecules"
-    relocatable: ClassVar[frozenset[str]] = frozenset({"data"})
+    relocatable: ClassVar[frozenset[str]] = frozenset({"data", "align"})
 
     data: str = "runs/molecules-data"
     """Directory of a prepared set, written by `monge molecules prepare`."""
@@ -70,15 +73,21 @@ class Molecular:
     """Show the network its own prediction: the first one in half of the batches, that of the previous step in sampling."""
     distortion: float = 0.3
     """Standard deviation, in angstroms, of Gaussian noise added to a tenth of the atoms in training (geometry distortion)."""
+    prediction: Literal["x_1", "velocity"] = "x_1"
+    """Parametrisation of the positions: the network computes the clean positions, or the velocity. The loss is the same."""
+    fake_atoms: float = 0.0
+    """Maximum number of fake atoms that a molecule is given in training and sampling, as a share of its atoms; 0.3 in FlowMol3.
+    They let the network change the number of atoms."""
     coupling: Literal["independent", "rotation", "permutation"] = "rotation"
     """Coupling of noise and data: independent, targets rotated onto the noise (rotation), or rotated and with the noise atoms
     permuted (permutation), which requires `--no-atom-index`."""
     type_weight: float = 1.0
     """Weight of the cross-entropy of the types. The squared error of the positions has weight min(1 / (1 - t)^2, 100)."""
-    align: Literal["none", "ani", "ani-random", "espaloma", "descriptors", "self", "dispersive"] = "none"
+    align: str = "none"
     """Alignment of a hidden state with a pretrained encoder (REPA): ani (ANI-2xt, sees the geometry), espaloma (sees the
-    graph), descriptors (of RDKit), or ani-random, a control with random weights. Without an encoder: self aligns with the last
-    block of an EMA teacher at a later time (SRA), dispersive pushes the hidden states of molecules apart."""
+    graph), descriptors (of RDKit), ani-random, a control with random weights, a directory created by `monge molecules
+    pretrain`, or a model file of chemprop or CheMeleon (.pt, .ckpt) or MACE (.model). Without an encoder: self aligns with the
+    last block of an EMA teacher at a later time (SRA), dispersive pushes the hidden states of molecules apart."""
     align_layer: int = 2
     """Block whose output is aligned, counted from 1."""
     align_weight: float = 0.5
@@ -103,12 +112,14 @@ class Molecular:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", str(Path(self.data).resolve()))
+        if self.align not in ("none", *WITHOUT_ENCODER, *ENCODERS):
+            object.__setattr__(self, "align", str(Path(self.align).resolve()))
         if self.max_atoms is not None:
             check_at_least(self, max_atoms=1)
         check_at_least(self, width=1, depth=1, heads=1, batch_size=1, solver_steps=1, eval_samples=1)
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and divisible by {self.heads} (heads)")
-        for name in ("type_weight", "distortion", "align_weight", "align_until"):
+        for name in ("type_weight", "distortion", "fake_atoms", "align_weight", "align_until"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
         if self.align != "none" and not 1 <= self.align_layer <= self.depth:
@@ -132,9 +143,14 @@ class Molecular:
             rows = shuffled(number, self.batch_size, len(data.x), self.train.seed)
             generator = seeded(self.train.seed, 1, number)
             x, mask = data.batch(rows)
+            ended = aligned is None or (self.align_until and number >= self.align_until)
+            target = None if ended or aligned is None else aligned[rows, : mask.shape[1]]
+            if self.fake_atoms:
+                x, mask, target = with_fakes(
+                    x, mask, target, share=self.fake_atoms, spread=1 / data.scale, generator=generator
+                )
             x_1 = rotated(x, random_rotations(len(rows), generator=generator))
-            ended = self.align_until and number >= self.align_until
-            cond = {} if aligned is None or ended else {"target": aligned[rows, : mask.shape[1]]}
+            cond = {} if target is None else {"target": target}
             return Pair(noise(mask, len(data.types), generator=generator), x_1, mask, cond)
 
         held_out, sizes = self.encoded("validation"), data.mask.sum(1).bincount()
@@ -158,7 +174,7 @@ class Molecular:
                     )
                     for x, mask in (held_out.batch(rows) for rows in torch.arange(len(held_out.x)).split(64))
                 ]
-            sampler, random = Generator(model, data.types, data.scale, sizes, device), seeded(1)
+            sampler, random = Generator(model, data.types, data.scale, sizes, self.fake_atoms, device), seeded(1)
             mask = sampler.mask(self.eval_samples, generator=random)
             results = [one.molecule() for one in sampler.draw(mask, steps=self.solver_steps, generator=random)]
             valid, connected = ([getattr(one, name) for one in results] for name in ("valid", "connected"))
@@ -204,8 +220,8 @@ class Molecular:
 
     def network(self, types: int, scale: float) -> MoleculeNet:
         """The network, with weights drawn from torch's global generator."""
-        shape = Shape(self.width, self.depth, self.heads, self.architecture, self.atom_index, self.self_conditioning)
-        return MoleculeNet(types, shape, scale=scale)
+        kinds = self.architecture, self.atom_index, self.self_conditioning, self.prediction
+        return MoleculeNet(types, Shape(self.width, self.depth, self.heads, *kinds), scale=scale)
 
     def encoded(self, split: str = "train") -> "Encoded":
         """The molecules of a split as tensors. The types and the scale are those of the training split."""
@@ -215,12 +231,12 @@ class Molecular:
         known = [one for one in parts[split] if set(one.types.tolist()) <= types]
         if not known or not scale:
             raise ValueError(f"{self.data}: too few molecules; prepare more, or raise --max-atoms")
-        return Encoded.of(known, sorted(types), scale)
+        return Encoded.of(known, sorted(types | ({FAKE} if self.fake_atoms else set())), scale)
 
     def molecules(self, split: str) -> list[Molecule]:
         """The molecules of a split with at most `max_atoms` heavy atoms. ValueError if there are none."""
         limit = self.max_atoms
-        chosen = [one for one in Molecules(Path(self.data)).split(split) if limit is None or len(one.types) <= limit]
+        chosen = [one for one in Molecules(Path(self.data)).split(split) if limit is None or one.heavy.sum() <= limit]
         if not chosen:
             size = "" if limit is None else f" of at most {limit} heavy atoms"
             raise ValueError(f"{self.data}: no molecules{size} in split {split}; prepare more, or raise --max-atoms")
@@ -264,4 +280,4 @@ def opened(run: Opened, *, which: str = "best", device: torch.device | str = "cp
     recipe = run.rebuilt(Molecular)
     types, scale = run.constants["types"].tolist(), float(run.constants["scale"])
     network = run.weights(recipe.network(len(types), scale), which=which).to(device)
-    return recipe, Generator(network, types, scale, run.constants["sizes"], device)
+    return recipe, Generator(network, types, scale, run.constants["sizes"], recipe.fake_atoms, device)

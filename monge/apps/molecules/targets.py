@@ -2,74 +2,134 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from rdkit import Chem
 from torch import Tensor
 
-from monge.apps.molecules.atoms import heavy_atoms
+from monge.apps.molecules.atoms import elements_of
 from monge.apps.molecules.bonds import perceived
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.encoders import ENCODERS, EncoderMissing
-from monge.apps.molecules.geometry import with_hydrogens
+from monge.apps.molecules.encoders import Features as Array
+from monge.apps.molecules.geometry import completed
+from monge.apps.molecules.message_passing import MessagePassing, Pretrain
+from monge.apps.molecules.model_files import opened_file
 from monge.lm.store import Row, Vectors, write
+from monge.run import fingerprint as hash_of
+from monge.runs import reopen
 
-EncoderName = Literal["ani", "ani-random", "espaloma", "descriptors"]
 PACKAGES = {"ani": "auto3d", "espaloma": "expaloma"}
 """The distribution that holds an encoder's weights; the others have no trained weights."""
+Features = Callable[[Sequence[Molecule]], Iterable[Float[Tensor, "N F"] | None]]
+"""The features of each molecule's atoms, or of its heavy atoms, in their order; None for a molecule without features."""
 
 
-def stored(data: Molecules, encoder: EncoderName) -> Path:
-    """The file of the targets of all molecules of a prepared set, written if it does not exist or is stale.
+@dataclass(frozen=True)
+class Source:
+    """An encoder of atoms."""
 
-    EncoderMissing if a package of the encoder is not installed.
+    name: str
+    """Name of the file of its targets."""
+    fingerprint: dict[str, Any]
+    """What identifies the encoder and its weights."""
+    features: Features
+
+
+def source(encoder: str) -> Source:
+    """The encoder with this name or path: a name in ENCODERS, a directory created by `monge molecules pretrain`, or a model
+    file of chemprop, CheMeleon or MACE.
+
+    ValueError if there is no such encoder; EncoderMissing if one of its packages is not installed.
     """
-    path = data.directory / "targets" / f"{encoder}.parquet"
-    fingerprint = _fingerprint(data, encoder)
+    if encoder in ENCODERS:
+        package = PACKAGES.get(encoder, "rdkit")
+        if importlib.util.find_spec({"auto3d": "Auto3D"}.get(package, package)) is None:
+            raise EncoderMissing(f"{package} is not installed; pip install --no-deps auto3d expaloma torchani")
+        fingerprint = {"encoder": encoder, package: version(package)}
+        return Source(encoder, fingerprint, lambda molecules: (encoded(one, encoder) for one in molecules))
+    path = Path(encoder)
+    if (path / "recipe.json").exists():
+        opened = reopen(path, app=Pretrain.app)
+        network = opened.weights(opened.rebuilt(Pretrain).network(), which="best")
+        assert isinstance(network, MessagePassing)
+        weights = f"{int(hash_of(*network.state_dict().values())) % 2**64:016x}"
+        return Source(
+            f"own-{weights}", {"encoder": "own", "weights": weights}, lambda rows: network.features(list(rows))
+        )
+    if path.is_file():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        reader = opened_file(path)
+        return Source(
+            f"{path.stem}-{digest}",
+            {"encoder": path.name, "weights": digest},
+            lambda molecules: (encoded(one, reader) for one in molecules),
+        )
+    raise ValueError(
+        f"--align {encoder}: choose none, self, dispersive, {', '.join(ENCODERS)}, a directory created by monge molecules "
+        "pretrain, or a model file of chemprop or MACE"
+    )
+
+
+def stored(data: Molecules, encoder: str) -> Path:
+    """The file of the targets of all molecules of a prepared set, written if it does not exist or is stale. Errors as in
+    `source`."""
+    opened = source(encoder)
+    path = data.directory / "targets" / f"{opened.name}.parquet"
+    fingerprint = {**opened.fingerprint, "molecules": _digest(data), "dtype": "float32"}
     if not path.exists() or {**Vectors(path).fingerprint, **fingerprint} != Vectors(path).fingerprint:
         path.parent.mkdir(exist_ok=True)
-        write(path, groups(data.split("all"), encoder), dtype="float32", fingerprint=fingerprint)
+        write(path, groups(data.split("all"), opened.features), dtype="float32", fingerprint=fingerprint)
     return path
 
 
-def _fingerprint(data: Molecules, encoder: str) -> dict[str, Any]:
-    """The encoder with the version of its package, and a hash of the molecules."""
+def _digest(data: Molecules) -> str:
+    """A hash of the molecules."""
     digest = hashlib.sha256()
-    for name in ("id", "positions"):
+    for name in ("id", "types", "positions"):
         digest.update(repr(data.table.column(name).to_pylist()).encode())
-    package = PACKAGES.get(encoder, "rdkit")
-    if importlib.util.find_spec({"auto3d": "Auto3D"}.get(package, package)) is None:
-        raise EncoderMissing(f"{package} is not installed; pip install --no-deps auto3d expaloma torchani")
-    return {"encoder": encoder, package: version(package), "molecules": digest.hexdigest()[:16], "dtype": "float32"}
+    return digest.hexdigest()[:16]
 
 
-def groups(molecules: Sequence[Molecule], encoder: str) -> Iterator[list[Row]]:
+def groups(molecules: Sequence[Molecule], features: Features) -> Iterator[list[Row]]:
     """Yields the rows (id, features) of some molecules at a time, without those that have no features."""
     for start in range(0, len(molecules), 256):
         part = molecules[start : start + 256]
-        yield [(one.id, features) for one in part if (features := encoded(one, encoder)) is not None]
+        yield [(one.id, row) for one, row in zip(part, features(part), strict=True) if row is not None]
 
 
-def encoded(one: Molecule, encoder: str) -> Float[Tensor, "N F"] | None:
+def encoded(one: Molecule, encoder: str | Callable[[Chem.Mol], Array]) -> Float[Tensor, "N F"] | None:
     """The features of the heavy atoms in their order; None if the perception of bonds fails."""
-    molecule = perceived(one.types.tolist(), one.positions).molecule
-    if molecule is None:
+    result = perceived(one.types.tolist(), one.positions)
+    if result.molecule is None:
         return None
-    return torch.from_numpy(ENCODERS[encoder](with_hydrogens(molecule))).float()
+    function = ENCODERS[encoder] if isinstance(encoder, str) else encoder
+    return torch.from_numpy(function(completed(result))).float()
 
 
-def targets(data: Molecules, encoder: EncoderName, molecules: Sequence[Molecule]) -> dict[str, Float[Tensor, "N F"]]:
-    """The features of molecules by id, with mean 0 and variance 1 over the atoms of each element in `molecules`.
+def targets(data: Molecules, encoder: str, molecules: Sequence[Molecule]) -> dict[str, Float[Tensor, "N F"]]:
+    """The features of molecules by id, with mean 0 and variance 1 over the atoms of each element in `molecules`, and 0 for
+    explicit hydrogens if the encoder has none for them.
 
     Entries that are constant for an element are zero. Molecules in which the perception of bonds fails are left out.
     """
-    wanted = {one.id: heavy_atoms(one.types.tolist()) for one in molecules}
-    rows = {key: x for _, part in Vectors(stored(data, encoder)).portions() for key, x in part if key in wanted}
+    wanted = {one.id: elements_of(one.types.tolist()) for one in molecules}
+    heavy = {one.id: torch.from_numpy(one.heavy) for one in molecules}
+    rows = {
+        key: x
+        if len(x) == len(wanted[key])
+        else x.new_zeros(len(wanted[key]), x.shape[1]).masked_scatter(heavy[key][:, None], x)
+        for _, part in Vectors(stored(data, encoder)).portions()
+        for key, x in part
+        if key in wanted
+    }
     for element in sorted({name for names in wanted.values() for name in names}):
         places = {key: torch.tensor([name == element for name in wanted[key]]) for key in rows}
         sample = torch.cat([rows[key][place] for key, place in places.items()])

@@ -12,7 +12,7 @@ from monge.apps.generate.encoders import Classes, Contrastive, Encoder, Images, 
 from monge.apps.generate.recipes import Generate
 from monge.cli import main
 from monge.math.types import Pair
-from monge.objective.alignment import Alignment
+from monge.objective.alignment import Alignment, GridProjector
 from monge.objective.self_supervised import SelfAlignment
 from monge.run import fit
 from monge.training.config import TrainConfig
@@ -107,6 +107,7 @@ def test_spatial_normalisation_changes_the_loss(encoder: Path):
         torch.manual_seed(0)
         run = replace(FLOW, align=str(encoder), align_spatial=spatial).build()
         values.append(float(run.objective(run.model, run.batches(0)).metrics["alignment"]))
+        assert isinstance(run.objective.align.projector, GridProjector) == spatial
     assert values[0] != values[1]
 
 

@@ -105,7 +105,7 @@ def test_a_molecule_that_fails_leaves_the_other_targets_untouched(prepared: Path
     molecules = data.split("all")
     plain = {one.id: targets.encoded(one, "descriptors") for one in molecules}
     broken = [replace(one, positions=9 * one.positions) if k == 3 else one for k, one in enumerate(molecules)]
-    rows = {key: x for group in targets.groups(broken, "descriptors") for key, x in group}
+    rows = {key: x for group in targets.groups(broken, targets.source("descriptors").features) for key, x in group}
     assert set(plain) - set(rows) == {molecules[3].id}
     for key, x in rows.items():
         assert torch.equal(x, plain[key])

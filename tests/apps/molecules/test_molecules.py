@@ -13,8 +13,9 @@ from rdkit import Chem
 
 from monge.apps.molecules.atoms import TYPES, UnsupportedMolecule, types_of
 from monge.apps.molecules.bonds import bond_orders, most_probable, perceived
-from monge.apps.molecules.conformers import Molecule, structure, with_conformer
+from monge.apps.molecules.conformers import Molecule, embedded, of_structure, structure, with_conformer
 from monge.apps.molecules.dataset import Molecules, prepare, recovered
+from monge.apps.molecules.geometry import completed
 from monge.apps.molecules.network import MoleculeNet, Shape
 from monge.apps.molecules.objective import MoleculeMatching, noise, retyped, states
 from monge.apps.molecules.sources import records
@@ -72,6 +73,27 @@ def test_types_and_positions_give_the_molecule_back(smiles: str):
     assert recovered(Molecule("x", molecule.smiles, molecule.types[::-1], turned))
 
 
+@pytest.mark.parametrize("smiles", SMILES)
+def test_explicit_hydrogens_give_the_molecule_back_with_their_positions(smiles: str):
+    molecule = with_conformer("x", smiles, max_atoms=12, explicit_hydrogens=True)
+    plain = with_conformer("x", smiles, max_atoms=12)
+    assert recovered(molecule)
+    assert all(TYPES[number].hydrogens == 0 for number in molecule.types)
+    assert molecule.heavy.sum() == len(plain.types)
+    distances = np.linalg.norm(molecule.positions[:, None] - molecule.positions, axis=-1)[np.ix_(*[molecule.heavy] * 2)]
+    expected = np.linalg.norm(plain.positions[:, None] - plain.positions, axis=-1)
+    np.testing.assert_allclose(distances, expected, atol=1e-4)
+    result = perceived(molecule.types.tolist(), molecule.positions)
+    np.testing.assert_allclose(completed(result).GetConformer().GetPositions(), molecule.positions, atol=1e-4)
+
+
+def test_hydrogens_of_a_file_must_have_positions_to_be_explicit():
+    molecule = Chem.RemoveAllHs(embedded(Chem.MolFromSmiles("CCO"), seed=0))
+    assert len(of_structure("x", molecule).types) == 3
+    with pytest.raises(UnsupportedMolecule, match="hydrogens without positions"):
+        of_structure("x", molecule, explicit_hydrogens=True)
+
+
 def test_orders_fill_every_valence_or_there_are_none():
     """All graphs of four atoms and all valences up to four, against a search over all orders."""
     pairs = list(itertools.combinations(range(4), 2))
@@ -94,8 +116,8 @@ def test_orders_fill_every_valence_or_there_are_none():
 def test_atoms_that_are_no_molecule_give_a_reason():
     carbon, methyl = (next(k for k, one in enumerate(TYPES) if str(one) == name) for name in ("C", "CH3"))
     apart = np.array([[0.0, 0, 0], [1.5, 0, 0], [9, 0, 0]])
-    assert perceived([methyl, methyl, methyl], apart)[3:] == (False, "valence")
-    assert perceived([carbon, carbon], apart[:2])[3:] == (True, "valence")
+    assert perceived([methyl, methyl, methyl], apart)[3:5] == (False, "valence")
+    assert perceived([carbon, carbon], apart[:2])[3:5] == (True, "valence")
     assert perceived([], apart[:0]).reason == "no atoms"
     assert perceived([methyl, methyl], apart[:2]).connected
 

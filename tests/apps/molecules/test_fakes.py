@@ -1,0 +1,81 @@
+"""Fake atoms: added in training, removed from samples; and the parametrisation by the velocity."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rdkit")
+
+from monge.apps.molecules.atoms import FAKE, NUMBERS, AtomType
+from monge.apps.molecules.fakes import num_fakes, with_fakes
+from monge.apps.molecules.generator import Drawn
+from monge.apps.molecules.network import MoleculeNet, Shape, centred
+from monge.math.random import seeded
+
+
+def batch(sizes: list[int], types: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Molecules with random positions and with types that number their atoms: 1, 2, 3, ..."""
+    mask = torch.arange(max(sizes)) < torch.tensor(sizes)[:, None]
+    x = torch.zeros(*mask.shape, 3 + types)
+    x[..., :3] = torch.randn(*mask.shape, 3, generator=seeded(0))
+    x[..., 3] = torch.arange(1, max(sizes) + 1)
+    return x * mask[..., None], mask
+
+
+def test_real_atoms_keep_their_order_distances_and_targets():
+    x, mask = batch([9, 4, 6])
+    target = torch.randn(*mask.shape, 5, generator=seeded(1))
+    seen = set()
+    for seed in range(80):
+        new, exists, aligned = with_fakes(x, mask, target, share=0.5, spread=0.1, generator=seeded(seed))
+        assert aligned is not None
+        for row, size in enumerate(mask.sum(1).tolist()):
+            atoms, features = new[row][exists[row]], aligned[row][exists[row]]
+            fake = atoms[:, -1] == 1
+            assert len(atoms) - fake.sum() == size
+            seen.add((size, int(fake.sum())))
+            assert torch.equal(atoms[~fake, 3], x[row, :size, 3])
+            torch.testing.assert_close(torch.cdist(*[atoms[~fake, :3]] * 2), torch.cdist(*[x[row, :size, :3]] * 2))
+            assert torch.equal(features[~fake], target[row, :size])
+            assert (features[fake] == 0).all()
+            if fake.any():  # near an atom
+                assert torch.cdist(atoms[fake, :3], atoms[~fake, :3]).min(1).values.max() < 0.6
+        assert (new[~exists] == 0).all()
+        assert new[..., :3].sum(1).abs().max() < 1e-5
+    assert {count for size, count in seen if size == 9} == {0, 1, 2, 3, 4}
+    assert {count for size, count in seen if size == 4} == {0, 1, 2}
+
+
+def test_numbers_of_fake_atoms_are_uniform_up_to_the_share():
+    counts = num_fakes(torch.full((6000,), 10), 0.3, generator=seeded(0)).bincount()
+    assert len(counts) == 4
+    assert (counts - 1500).abs().max() < 150
+    assert num_fakes(torch.full((10,), 3), 0.0).sum() == 0
+
+
+def test_fake_atoms_are_removed_from_a_sample():
+    methyl, oxygen = NUMBERS[AtomType("C", 3, 4)], NUMBERS[AtomType("O", 1, 2)]
+    probability = np.array([[0.9, 0.05, 0.05], [0.1, 0.1, 0.8], [0.3, 0.6, 0.1]])
+    positions = np.array([[0.0, 0, 0], [0.7, 0.5, 0], [1.43, 0, 0]])
+    result = Drawn(probability, [methyl, oxygen, FAKE], positions).molecule()
+    assert result.types == (methyl, oxygen)
+    assert result.valid
+    np.testing.assert_array_equal(result.positions, positions[[0, 2]])
+    only_fakes = Drawn(np.eye(3)[[2, 2]], [methyl, oxygen, FAKE], positions[:2]).molecule()
+    assert only_fakes.reason == "no atoms"
+
+
+def test_a_velocity_moves_the_state_by_what_is_left_of_the_time():
+    """With the same weights, x_1 = x_t + (1 - t) v, where v is the displacement that the other parametrisation predicts."""
+    shape = Shape(width=16, depth=1, heads=2, architecture="transformer")
+    x, mask = batch([4, 3])
+    nets = [MoleculeNet(3, replace(shape, prediction=kind), scale=1.0) for kind in ("x_1", "velocity")]
+    nets[1].load_state_dict(nets[0].state_dict())
+    t = torch.tensor([0.0, 0.75])
+    x = torch.cat([centred(x[..., :3], mask), x[..., 3:]], -1)
+    end, other = (net(x, t, {"mask": mask}) for net in nets)
+    expected = x[..., :3] + (1 - t)[:, None, None] * (end[..., :3] - x[..., :3])
+    torch.testing.assert_close(other[..., :3], expected)
+    torch.testing.assert_close(other[..., 3:], end[..., 3:])
