@@ -36,7 +36,21 @@ FORMER = Prices(rule="quantile")  # the default when results/translate.json was 
 ARMS: dict[str, dict] = {
     "one step": {},
     "regression": {"contrast": 0.0, "shape": FieldShape(mean_skip=False)},
-    "flow matching": {"method": "flow-matching", "batch_size": 32},
+    "flow matching": {"method": "flow-matching", "batch_size": 32, "contrast": 0.0},
+    "flow matching, contrast": {"method": "flow-matching", "batch_size": 32},
+    "flow matching, source": {
+        "method": "flow-matching",
+        "batch_size": 32,
+        "contrast": 0.0,
+        "source_condition": True,
+        "sigma": 0.5,
+    },
+    "flow matching, source, contrast": {
+        "method": "flow-matching",
+        "batch_size": 32,
+        "source_condition": True,
+        "sigma": 0.5,
+    },
     "births and deaths": {
         "method": "branching-flows",
         "prices": replace(FORMER, priority=0.0),
@@ -46,7 +60,8 @@ ARMS: dict[str, dict] = {
     "flow walking": {"walking_steps": 3},
 }
 """`one step` is regression with a contrastive loss and the skip path of the mean. `regression` has neither; flow matching and
-births and deaths have no contrastive loss. Flow walking trains each of its 16 pairs in both directions, which makes 32 rows per
+births and deaths have no contrastive loss. The arms with `contrast` and `source` have not been run.
+Flow walking trains each of its 16 pairs in both directions, which makes 32 rows per
 step, as in the batches of 32. With three steps it takes three times the evaluations.
 """
 BUDGETS, POOL = (1, 2, 4, 8), 1000

@@ -19,7 +19,7 @@ class FlowMatching(Objective):
 
     `weight`, a function of t, multiplies the squared error (Esser et al. 2403.03206, sec. 3.1). `align` adds a loss on a hidden
     state, such as Alignment (REPA). `contrast` weights a term that pushes the velocity away from those of other pairs (Stoica
-    et al. 2506.05350, eq. 6).
+    et al. 2506.05350, eq. 6). If given, `velocity_loss(v, x_t, t, pair)` is added.
 
     >>> pair = Pair(torch.zeros(2, 3), torch.ones(2, 3))
     >>> FlowMatching()(lambda x_t, t, cond: torch.ones_like(x_t), pair).value
@@ -35,6 +35,7 @@ class FlowMatching(Objective):
         weight: Callable[[Tensor], Tensor] | None = None,
         align: HiddenLoss | None = None,
         contrast: float = 0.0,
+        velocity_loss: Callable[[Tensor, Tensor, Tensor, Pair], Tensor] | None = None,
     ) -> None:
         super().__init__()
         if positional:
@@ -43,7 +44,7 @@ class FlowMatching(Objective):
                 "FlowMatching(path=Affine(), coupling=MinibatchOT())"
             )
         self.path, self.coupling, self.times = path or Affine(), coupling, times or Times()
-        self.weight, self.align, self.contrast = weight, align, contrast
+        self.weight, self.align, self.contrast, self.velocity_loss = weight, align, contrast, velocity_loss
 
     def forward(self, model: VelocityModel, batch: Pair) -> Loss:
         pair = self.coupling(batch)
@@ -58,11 +59,14 @@ class FlowMatching(Objective):
             error = error - self.contrast * (v - u_t.roll(1, 0)).square()
         if self.weight is not None:
             error = error * pad_like(self.weight(t), error)
-        value = masked_mean(error, pair.mask)
-        if alignment is None or self.align is None:
-            return Loss(value, {"loss": value.detach()})
-        total = value + self.align.weight * alignment
-        return Loss(total, {"loss": total.detach(), "velocity": value.detach(), "alignment": alignment.detach()})
+        value = total = masked_mean(error, pair.mask)
+        parts: dict[str, Tensor] = {}
+        if alignment is not None and self.align is not None:
+            total, parts["alignment"] = total + self.align.weight * alignment, alignment.detach()
+        if self.velocity_loss is not None:
+            extra = self.velocity_loss(v, x_t, t, pair)
+            total, parts["velocity_loss"] = total + extra, extra.detach()
+        return Loss(total, {"loss": total.detach(), **({"velocity": value.detach()} if parts else {}), **parts})
 
 
 def check_shape(v: Tensor, x: Tensor) -> None:

@@ -20,6 +20,22 @@ def seeded():
     torch.manual_seed(0)
 
 
+def test_a_velocity_loss_is_added_and_sees_the_prediction(draw):
+    pair = Pair(draw(0, 6, 2), draw(1, 6, 2))
+    seen = []
+
+    def term(v, x_t, t, given):
+        seen.append((x_t + (1 - t)[:, None] * v - given.x_1).abs().max())
+        return v.new_tensor(3.0)
+
+    exact = lambda x_t, t, cond: pair.x_1 - pair.x_0  # noqa: E731
+    loss = FlowMatching(velocity_loss=term)(exact, pair)
+    assert float(loss.value) == pytest.approx(3)
+    assert float(loss.metrics["velocity_loss"]) == 3
+    assert float(loss.metrics["velocity"]) == pytest.approx(0)
+    assert seen[0] < 1e-6
+
+
 def fixed_time(t):
     """A distribution whose only value is t."""
     return Times(lambda u: torch.full_like(u, t))

@@ -35,7 +35,7 @@ class Shape:
     self_conditioning: bool = True
     """Let the network see its previous prediction."""
     prediction: Literal["x_1", "velocity"] = "x_1"
-    """What the layers that move atoms compute: the clean positions, or the velocity (x_1 - x_t) / (1 - t)."""
+    """Parametrisation of the positions: the clean ones, or the velocity (x_1 - x_t) / (1 - t)."""
 
 
 class Radial(nn.Module):

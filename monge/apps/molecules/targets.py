@@ -39,7 +39,7 @@ class Source:
     name: str
     """Name of the file of its targets."""
     fingerprint: dict[str, Any]
-    """What identifies the encoder and its weights."""
+    """Name and version, or a hash, of the encoder."""
     features: Features
 
 

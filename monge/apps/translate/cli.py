@@ -1,5 +1,7 @@
 """The verbs of `monge translate`."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from shlex import quote
@@ -8,10 +10,12 @@ from typing import Annotated
 import torch
 import tyro
 
-from monge.apps.translate import pictures, prepare
+from monge.apps.translate import decode, pictures, prepare
 from monge.apps.translate.apply import run
 from monge.apps.translate.calibrate import Calibration
-from monge.apps.translate.data import read_texts
+from monge.apps.translate.data import read_texts, split_of_group
+from monge.apps.translate.decoder import DecoderShape
+from monge.apps.translate.decoder_recipe import TrainDecoder
 from monge.apps.translate.evaluate import evaluate as evaluate_run
 from monge.apps.translate.output import console
 from monge.apps.translate.pair import ENDS, Pairs
@@ -20,6 +24,7 @@ from monge.apps.translate.space import Packed
 from monge.apps.translate.tables import table as _table
 from monge.files import ensure_writable, finite_json, write_json
 from monge.lm.load import encoder
+from monge.lm.store import Vectors, write
 from monge.pretrain import Pretrain
 from monge.run import fit, same_constant
 from monge.runs import Opened, reopen
@@ -138,6 +143,26 @@ def evaluate(
     )
 
 
+def train_decoder(
+    recipe: Annotated[TrainDecoder, tyro.conf.arg(name="")],
+    *,
+    out: Path = Path("runs/decoder"),
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> None:
+    """Train a decoder from the vectors of one side to its texts: a small causal language model whose prompt is the vectors,
+    with noise of the size of a run's translation errors.
+
+    Args:
+        out: Run directory to create.
+        resume: Continue from the last checkpoint in the run directory.
+        tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
+    """
+    fit(recipe, out, resume=resume, tensorboard=tensorboard)
+    if is_first():
+        console.print(f"The decoder is in {out}; next: monge translate decode --decoder {quote(str(out))}")
+
+
 def _arcs(pairs: Pairs, translator: Translator, texts: Path, *, count: int = 3) -> list[pictures.Arcs]:
     """The couplings of a few test pairs, with the texts of their tokens."""
     space = translator.space
@@ -182,8 +207,10 @@ def demo(
     limit: int = 2000,
     steps: int = 400,
     lm_steps: int = 200,
+    decoder_steps: int = 200,
 ) -> None:
-    """Translate English to Metamath and back: prepare vectors of theorems, train a flow, evaluate it. Resumes if interrupted.
+    """Translate English to Metamath and back: prepare vectors of theorems, train a flow, evaluate it, decode its translations.
+    Resumes if interrupted.
 
     Args:
         out: Directory for all results.
@@ -191,8 +218,9 @@ def demo(
         limit: Maximum number of theorems.
         steps: Number of training steps of the flow.
         lm_steps: Number of training steps of the formal side's language model.
+        decoder_steps: Number of training steps of the decoder from vectors to Metamath.
     """
-    console.print("monge: training a flow from English comments to Metamath statements (vectors to vectors, not text)")
+    console.print("monge: training a flow from English comments to Metamath statements")
     lm = Pretrain(
         train=replace(Pretrain().train, steps=lm_steps, save_every=max(1, lm_steps // 2), warmup_steps=lm_steps // 10)
     )
@@ -200,6 +228,37 @@ def demo(
     recipe = replace(recipe, train=replace(recipe.train, steps=steps, save_every=max(1, steps // 2)))
     train(recipe, out=out / "run", resume=(out / "run" / "recipe.json").exists())
     evaluate(out / "run", texts=out / "texts.jsonl")
+    texts, decoder = out / "texts.jsonl", out / "decoder"
+    shape = DecoderShape(width=192, depth=3)
+    plan = TrainDecoder(run=str(out / "run"), texts=str(texts), shape=shape, pairs=recipe.pairs)
+    plan = replace(plan, train=replace(plan.train, steps=decoder_steps, save_every=max(1, decoder_steps // 2)))
+    train_decoder(plan, out=decoder, resume=(decoder / "recipe.json").exists())
+    test = {text.id for text in read_texts(texts) if split_of_group(text.group) == "test"}
+    vectors, translated = out / "test.parquet", out / "translated.parquet"
+    files = {"nearest": out / "nearest.jsonl", "decoded": out / "decoded.jsonl"}
+    for path in (vectors, translated, translated.with_name(f"{translated.name}.dropped.jsonl"), *files.values()):
+        path.unlink(missing_ok=True)  # of an earlier run
+    source = Vectors(out / "nl.parquet")
+    rows = ([row for row in part if row[0] in test] for _, part in source.portions())
+    write(vectors, filter(None, rows), dtype=source.dtype, fingerprint=source.fingerprint)
+    run(out / "run", vectors, out=translated, on_long_rows="drop")
+    for name, path in files.items():
+        console.print(f"{name}:", end=" ")
+        decode.decode(out / "run", translated, texts=texts, out=path, decoder=decoder if name == "decoded" else None)
+    _examples(texts, files)
+
+
+def _examples(texts: Path, files: Mapping[str, Path], *, count: int = 5) -> None:
+    """Print theorems: English, the true statement, and the best text of each file."""
+    rows = {
+        name: {row["id"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+        for name, path in files.items()
+    }
+    known = {text.id: text for text in read_texts(texts)}
+    for key in list(next(iter(rows.values())))[:count]:
+        console.print(f"\n{key}: {known[key].nl}\n  {'true:':9} {known[key].formal}")
+        for name, found in rows.items():
+            console.print(f"  {name + ':':9} {found[key]['text']}")
 
 
 VERBS = {
@@ -212,6 +271,8 @@ VERBS = {
     "train": train,
     "hermes": hermes,
     "run": run,
+    "train-decoder": train_decoder,
+    "decode": decode.decode,
     "evaluate": evaluate,
     "demo": demo,
 }

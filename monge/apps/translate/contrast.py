@@ -1,8 +1,13 @@
-"""Contrastive loss that pulls the mean of a translation towards that of its target and away from other means."""
+"""Contrastive losses that pull the mean of a translation towards that of its target and away from other means."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from monge.apps.translate.calibrate import means
+from monge.apps.translate.space import Packed
+from monge.math.random import seeded
+from monge.math.types import Pair
 from monge.objective.contrastive import info_nce
 
 
@@ -25,3 +30,44 @@ class MeanInfoNCE(nn.Module):
         count = exists.sum(1).clamp_min(1)
         predicted, target = ((exists * x[..., :-3].float()).sum(1) / count for x in (end, true))
         return self.weight * info_nce(predicted, target, self.negatives)
+
+
+class EndpointInfoNCE(nn.Module):
+    """InfoNCE of the endpoints that a velocity predicts on the straight path: x_t + (1 - t) v and, in reverse, x_t - t v.
+
+    Rows count in their direction, cond["reverse"]; without it, both directions count by half.
+    """
+
+    def __init__(self, to_target: MeanInfoNCE, to_source: MeanInfoNCE) -> None:
+        super().__init__()
+        self.to_target, self.to_source = to_target, to_source
+
+    def forward(
+        self, v: Float[Tensor, "B N C"], x_t: Float[Tensor, "B N C"], t: Float[Tensor, "B"], pair: Pair
+    ) -> Float[Tensor, ""]:
+        reverse, left = pair.condition.get("reverse"), (1 - t)[:, None, None]
+        x_1, x_0 = x_t + left * v, x_t + (left - 1) * v
+        if reverse is None:
+            return 0.5 * (self.to_target(x_1, pair.x_1) + self.to_source(x_0, pair.x_0))
+        total = v.new_zeros(())
+        for rows, loss, end, true in (
+            (~reverse, self.to_target, x_1, pair.x_1),
+            (reverse, self.to_source, x_0, pair.x_0),
+        ):
+            if rows.any():
+                total = total + rows.float().mean() * loss(end[rows], true[rows])
+        return total
+
+
+def check_contrast(contrast: float, additive: bool) -> None:
+    """ValueError for a contrastive loss with additive positions."""
+    if additive and contrast:
+        raise ValueError("contrast compares mean contents, which additive positions shift; set contrast to 0")
+
+
+def mean_info_nce(packed: Packed, end: str, weight: float) -> MeanInfoNCE:
+    """The contrastive loss of translations to the side `end`, with the means of training sequences as negatives."""
+    numbers = packed.pairs.split("train")
+    numbers = numbers[torch.randperm(len(numbers), generator=seeded(0, 12)).numpy()]
+    negatives = means(packed.pairs, end, numbers.tolist(), entries=2**21)
+    return MeanInfoNCE(packed.space.calibration.side(end).apply(negatives), weight)

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from monge.math.types import Condition
+from monge.math.types import Condition, Velocity
 from monge.nets.blocks import BlockShape
+from monge.nets.condition import Categorical, Conditions, Continuous
 from monge.nets.dit import DiT, DiTShape
 
 
@@ -37,10 +38,12 @@ class FieldShape:
         if self.width % self.head_width:
             raise ValueError(f"shape.width {self.width} is not a multiple of shape.head_width {self.head_width}")
 
-    def dit(self, channels: int, *, classes: int = 0) -> DiT:
-        """A transformer on tokens with the given number of channels, conditioned on a label if `classes` is not 0."""
+    def dit(self, channels: int, *, classes: int = 0, conditions: Conditions | None = None) -> DiT:
+        """A transformer on tokens with the given number of channels, conditioned on a label if `classes` is not 0, and on
+        `conditions`."""
         block = BlockShape(self.width, self.width // self.head_width, rank=self.rank or None)
-        return DiT(channels, DiTShape(block, self.depth, recompute=self.recompute), classes=classes)
+        shape = DiTShape(block, self.depth, recompute=self.recompute)
+        return DiT(channels, shape, classes=classes, conditions=conditions)
 
 
 class Mean(nn.Module):
@@ -67,14 +70,16 @@ class Field(nn.Module):
 
     The last three channels are priority, position and existence; attention uses positions multiplied by `span`. With span 0,
     as for additive positions, existence is the only channel in addition to content. cond["reverse"], (B,), marks rows that go
-    from t = 1 to 0; it is used only by a separate reverse layer.
+    from t = 1 to 0; it is used only by a separate reverse layer and with `start`. With `start`, the field also sees the state
+    at the start of the flow, cond["start"], of the shape of x_t.
     """
 
-    def __init__(self, channels: int, shape: FieldShape, *, span: float) -> None:
+    def __init__(self, channels: int, shape: FieldShape, *, span: float, start: bool = False) -> None:
         super().__init__()
-        self.span = span
+        self.span, self.start = span, start
         self.content = channels - 3 if span else channels - 1
-        self.dit = shape.dit(channels)
+        conditions: Conditions = {"reverse": Categorical(2), "start": Continuous(channels, per_token=True)}
+        self.dit = shape.dit(channels, conditions=conditions if start else None)
         self.mean = Mean(self.content) if shape.mean_skip else None
         self.reverse = nn.Linear(channels, channels) if shape.separate_reverse else None
         if self.reverse is not None:
@@ -85,7 +90,12 @@ class Field(nn.Module):
         self, x_t: Float[Tensor, "B N channels"], t: Float[Tensor, "B"], cond: Condition | None = None
     ) -> Float[Tensor, "B N channels"]:
         positions = self.span * x_t[..., -2] if self.span else torch.zeros_like(x_t[..., -2])
-        v = self.dit(x_t, t, {"positions": positions})
+        given = {"positions": positions}
+        if self.start:
+            if cond is None or not {"reverse", "start"} <= cond.keys():
+                raise ValueError('Field: cond lacks "reverse" or "start", which a field with start=True needs')
+            given |= {"reverse": cond["reverse"].long(), "start": cond["start"]}
+        v = self.dit(x_t, t, given)
         if self.mean is not None:
             shift = self.mean(x_t[..., : self.content], x_t[..., -1].clamp_min(0), t)
             v = v + nn.functional.pad(shift, (0, x_t.shape[-1] - self.content))
@@ -93,3 +103,20 @@ class Field(nn.Module):
         if self.reverse is None or reverse is None:
             return v
         return torch.where(reverse[:, None, None], self.reverse(v), v)
+
+
+def snap_existence(v: Velocity, end: float, aux_scale: float) -> Velocity:
+    """The velocity v, with existence, the last channel, steered to 0 or `aux_scale`, whichever is nearer to v's endpoint.
+
+    In training every slot ends at one of the two; without this, uncertain slots drift to intermediate existence and are
+    dropped at decoding. This is the clamping trick of Li et al. 2205.14217, sec. 4.2.
+    """
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        predicted = v(x, t)
+        remaining = (end - t)[:, None]
+        bound = aux_scale * ((x[..., -1] + remaining * predicted[..., -1]) > aux_scale / 2)
+        existence = torch.where(remaining == 0, predicted[..., -1], (bound - x[..., -1]) / remaining)
+        return torch.cat([predicted[..., :-1], existence[..., None]], -1)
+
+    return velocity

@@ -8,15 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from monge.apps.translate.calibrate import means
-from monge.apps.translate.contrast import MeanInfoNCE
+from monge.apps.translate.contrast import EndpointInfoNCE, check_contrast, mean_info_nce
 from monge.apps.translate.events import Branching, EventField, EventMatching, simulate
-from monge.apps.translate.field import Field, FieldShape
+from monge.apps.translate.field import Field, FieldShape, snap_existence
 from monge.apps.translate.pair import ENDS
 from monge.apps.translate.space import Packed
 from monge.math.container import Container
 from monge.math.path import Affine, constant
-from monge.math.random import seeded
 from monge.math.solve import integrate, time_grid
 from monge.math.steps import Step, euler
 from monge.math.times import Times
@@ -41,6 +39,8 @@ class Options(Protocol):
     def sigma(self) -> float: ...
     @property
     def additive(self) -> bool: ...
+    @property
+    def source_condition(self) -> bool: ...
 
 
 class Method(Protocol):
@@ -75,11 +75,11 @@ class Method(Protocol):
         ...
 
 
-def field(container: Container, width: int, shape: FieldShape, *, additive: bool) -> Field:
-    """The field on states with positions in a separate channel, or added to the content."""
+def field(container: Container, width: int, shape: FieldShape, *, additive: bool, start: bool = False) -> Field:
+    """The field on states with positions in a separate channel, or added to the content; `start` as in Field."""
     if additive:
-        return Field(width + 1, shape, span=0.0)
-    return Field(width + 3, shape, span=container.capacity / container.aux_scale)
+        return Field(width + 1, shape, span=0.0, start=start)
+    return Field(width + 3, shape, span=container.capacity / container.aux_scale, start=start)
 
 
 def solve(v: Velocity, x: States, *, reverse: bool, steps: int, step: Step) -> States:
@@ -116,8 +116,7 @@ class FlowWalkingMethod:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"walking_steps must be at least 1, got {self.steps}")
-        if self.additive and self.contrast:
-            raise ValueError("contrast compares mean contents, which additive positions shift; set contrast to 0")
+        check_contrast(self.contrast, self.additive)
 
     @staticmethod
     def of(options: Options) -> "FlowWalkingMethod":
@@ -138,19 +137,11 @@ class FlowWalkingMethod:
                 steps=self.steps,
                 step=euler,
                 reverse=reverse,
-                endpoint_loss=self._endpoint_loss(packed, ENDS[not reverse]),
+                endpoint_loss=mean_info_nce(packed, ENDS[not reverse], self.contrast) if self.contrast else None,
             )
             for reverse in (False, True)
         )
         return Weighted(to_target=(0.5, to_target), to_source=(0.5, to_source))
-
-    def _endpoint_loss(self, packed: Packed, end: str) -> MeanInfoNCE | None:
-        if not self.contrast:
-            return None
-        numbers = packed.pairs.split("train")
-        numbers = numbers[torch.randperm(len(numbers), generator=seeded(0, 12)).numpy()]
-        negatives = means(packed.pairs, end, numbers.tolist(), entries=2**21)
-        return MeanInfoNCE(packed.space.calibration.side(end).apply(negatives), self.contrast)
 
     def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
         return pair
@@ -168,19 +159,34 @@ class FlowWalkingMethod:
 
 @dataclass(frozen=True)
 class FlowMatchingMethod:
-    """Flow matching on the straight path, with noise of standard deviation `sigma` around it. Lipman et al. 2210.02747."""
+    """Flow matching on the straight path, with noise of standard deviation `sigma` around it. Lipman et al. 2210.02747.
+
+    With `source_condition`, the field sees the start of the flow: without it, flow matching keeps the marginal distributions
+    but not the pairs (De Bortoli et al. 2311.06978). This needs noise: the start and a noise-free state determine the velocity.
+    """
 
     shape: FieldShape
     sigma: float = 0.0
+    contrast: float = 0.0
     additive: bool = False
+    source_condition: bool = False
 
-    options: ClassVar[frozenset[str]] = frozenset({"sigma", "epsilon", "additive"})
+    options: ClassVar[frozenset[str]] = frozenset({"sigma", "contrast", "epsilon", "additive", "source_condition"})
     keeps_slots: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_contrast(self.contrast, self.additive)
+        if self.source_condition and not self.sigma:
+            raise ValueError(
+                "source_condition needs sigma above 0: without noise, the velocity follows from the source and the state"
+            )
 
     @staticmethod
     def of(options: Options) -> "FlowMatchingMethod":
         """The method with the recipe's options."""
-        return FlowMatchingMethod(options.shape, options.sigma, options.additive)
+        return FlowMatchingMethod(
+            options.shape, options.sigma, options.contrast, options.additive, options.source_condition
+        )
 
     @property
     def solver_steps(self) -> int:
@@ -188,22 +194,32 @@ class FlowMatchingMethod:
         return 8
 
     def network(self, container: Container, width: int) -> nn.Module:
-        return field(container, width, self.shape, additive=self.additive)
+        return field(container, width, self.shape, additive=self.additive, start=self.source_condition)
 
     def objective(self, packed: Packed) -> Objective:
         path = Affine(spread=constant(self.sigma) if self.sigma else None)
-        return FlowMatching(path=path, times=Times(with_ends, stratified=True))
+        contrast = None
+        if self.contrast:
+            to_target, to_source = (mean_info_nce(packed, end, self.contrast) for end in reversed(ENDS))
+            contrast = EndpointInfoNCE(to_target, to_source)
+        return FlowMatching(path=path, times=Times(with_ends, stratified=True), velocity_loss=contrast)
 
     def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
-        """The pair; if there is a separate reverse layer, a random half of its rows is marked in cond["reverse"]."""
-        return half_reversed(pair, generator) if self.shape.separate_reverse else pair
+        """The pair. If the field depends on the direction, a random half of its rows is marked in cond["reverse"];
+        cond["start"] holds the starts of the flow, if the field sees them."""
+        if not (self.shape.separate_reverse or self.source_condition):
+            return pair
+        pair = half_reversed(pair, generator)
+        if not self.source_condition:
+            return pair
+        start = torch.where(pair.condition["reverse"][:, None, None], pair.x_1, pair.x_0)
+        return replace(pair, cond={**pair.cond, "start": start})
 
     def transport(
         self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step
     ) -> States:
-        v = snap_existence(
-            partial(model, cond=direction_condition(x, reverse)), 1.0 - float(reverse), container.aux_scale
-        )
+        cond = direction_condition(x, reverse) | ({"start": x} if self.source_condition else {})
+        v = snap_existence(partial(model, cond=cond), 1.0 - float(reverse), container.aux_scale)
         return solve(v, x, reverse=reverse, steps=steps, step=step)
 
 
@@ -268,20 +284,3 @@ def with_ends(u: Tensor) -> Tensor:
 def half_reversed(pair: Pair, generator: torch.Generator) -> Pair:
     """The pair with a random half of its rows marked in cond["reverse"]."""
     return replace(pair, cond={"reverse": torch.rand(len(pair), generator=generator) < 0.5})
-
-
-def snap_existence(v: Velocity, end: float, aux_scale: float) -> Velocity:
-    """The velocity v, with existence, the last channel, steered to 0 or `aux_scale`, whichever is nearer to v's endpoint.
-
-    In training every slot ends at one of the two; without this, uncertain slots drift to intermediate existence and are
-    dropped at decoding. This is the clamping trick of Li et al. 2205.14217, sec. 4.2.
-    """
-
-    def velocity(x: Tensor, t: Tensor) -> Tensor:
-        predicted = v(x, t)
-        remaining = (end - t)[:, None]
-        bound = aux_scale * ((x[..., -1] + remaining * predicted[..., -1]) > aux_scale / 2)
-        existence = torch.where(remaining == 0, predicted[..., -1], (bound - x[..., -1]) / remaining)
-        return torch.cat([predicted[..., :-1], existence[..., None]], -1)
-
-    return velocity

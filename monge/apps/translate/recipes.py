@@ -55,7 +55,9 @@ class Translate:
     walking_steps: int = 1
     """Number of flow-walking steps; 1 is direct regression of the endpoint (only with `--method flow-walking`)."""
     contrast: float = 0.1
-    """Weight of an InfoNCE loss on mean embeddings; 0 disables it (only with `--method flow-walking`)."""
+    """Weight of an InfoNCE loss on mean embeddings; 0 disables it (not with `--method branching-flows`)."""
+    source_condition: bool = False
+    """Show the start of the flow to the field at all times (only with `--method flow-matching` and `--sigma`)."""
     shape: OmitArgPrefixes[FieldShape] = field(default_factory=FieldShape)
     batch_size: int = 16
     """Pairs per batch."""

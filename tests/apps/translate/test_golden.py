@@ -32,10 +32,12 @@ RECIPES = {
     "regression": replace(SMALL, contrast=0.0, shape=FieldShape(64, 2, mean_skip=False)),
     "walk, entropic": replace(SMALL, epsilon=0.3),
     "walk, additive": replace(SMALL, additive=True, contrast=0.0),
-    "match": replace(SMALL, method="flow-matching"),
-    "match, noise": replace(SMALL, method="flow-matching", sigma=0.5),
-    "match, two output layers": replace(SMALL, method="flow-matching", shape=FieldShape(64, 2, separate_reverse=True)),
-    "match, additive and entropic": replace(SMALL, method="flow-matching", additive=True, epsilon=0.3),
+    "match": replace(SMALL, method="flow-matching", contrast=0.0),
+    "match, noise": replace(SMALL, method="flow-matching", contrast=0.0, sigma=0.5),
+    "match, two output layers": replace(
+        SMALL, method="flow-matching", contrast=0.0, shape=FieldShape(64, 2, separate_reverse=True)
+    ),
+    "match, additive and entropic": replace(SMALL, method="flow-matching", contrast=0.0, additive=True, epsilon=0.3),
     "shuffled prices": replace(SMALL, prices=Prices()),
     "events": replace(SMALL, method="branching-flows", prices=Prices(priority=0.0, rule="quantile"), aux_scale=4.0),
     "HERMES": replace(

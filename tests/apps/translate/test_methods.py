@@ -30,8 +30,10 @@ TINY = TrainConfig(steps=4, warmup_steps=1, save_every=2, device="cpu", loader_t
 
 def test_a_recipe_builds_its_method_with_its_options() -> None:
     assert Translate(shape=SHAPE, walking_steps=3).trainer == FlowWalkingMethod(SHAPE, 3, 0.1)
-    assert Translate(shape=SHAPE, method="flow-matching", sigma=0.5, additive=True).trainer == FlowMatchingMethod(
-        SHAPE, 0.5, additive=True
+    options = {"shape": SHAPE, "method": "flow-matching", "sigma": 0.5}
+    assert Translate(**options, contrast=0.0, additive=True).trainer == FlowMatchingMethod(SHAPE, 0.5, additive=True)
+    assert Translate(**options, source_condition=True).trainer == FlowMatchingMethod(
+        SHAPE, 0.5, 0.1, source_condition=True
     )
     assert Translate(shape=SHAPE, method="branching-flows").trainer == BranchingMethod(SHAPE)
     assert [
@@ -48,7 +50,13 @@ def test_a_recipe_builds_its_method_with_its_options() -> None:
             {"method": "flow-matching", "walking_steps": 3},
             "walking_steps 3 has no effect with --method flow-matching; use --method flow-walking",
         ),
-        ({"method": "flow-matching", "contrast": 0.3}, "contrast 0.3 has no effect with --method flow-matching"),
+        (
+            {"method": "branching-flows", "contrast": 0.3},
+            "contrast 0.3 has no effect with --method branching-flows; use --method flow-walking or flow-matching",
+        ),
+        ({"source_condition": True}, "source_condition True has no effect with --method flow-walking"),
+        ({"method": "flow-matching", "source_condition": True}, "source_condition needs sigma above 0"),
+        ({"method": "flow-matching", "additive": True}, "contrast compares mean contents"),
         (
             {"method": "branching-flows", "epsilon": 0.1},
             "epsilon 0.1 has no effect with --method branching-flows; use --method flow-walking or flow-matching",

@@ -11,8 +11,7 @@ import torch
 from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.contrast import MeanInfoNCE
 from monge.apps.translate.couple import couple, shard_path, soft_targets
-from monge.apps.translate.field import Field, FieldShape, Mean
-from monge.apps.translate.methods import snap_existence
+from monge.apps.translate.field import Field, FieldShape, Mean, snap_existence
 from monge.apps.translate.metrics import matched_cosine
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import HERMES, Translate, translator_of
@@ -129,6 +128,7 @@ def test_soft_couplings_keep_every_token_and_binary_existence(packed: Packed, re
     "changes",
     [
         {"method": "flow-matching"},
+        {"source_condition": True, "method": "flow-matching", "sigma": 0.3},
         pytest.param({"walking_steps": 3}, id="walk3", marks=pytest.mark.long),
         {"method": "branching-flows"},
         {"additive": True, "contrast": 0.0},

@@ -1,0 +1,233 @@
+"""The verb `decode`: the nearest known texts to translated sequences, and their overlap with the true texts."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import tyro
+from jaxtyping import Float
+from torch import Tensor
+
+from monge.apps.translate.calibrate import means
+from monge.apps.translate.data import read_texts
+from monge.apps.translate.decoder_recipe import FIELDS, OpenedDecoder, opened_decoder
+from monge.apps.translate.metrics import pooled, pooled_scores
+from monge.apps.translate.output import console
+from monge.apps.translate.pair import ENDS, Pairs
+from monge.apps.translate.recipes import stored_recipe
+from monge.apps.translate.space import Space
+from monge.files import atomic_write, ensure_new
+from monge.flags import at_least_one
+from monge.lm.store import Vectors
+from monge.math.cost import Whitening
+from monge.runs import reopen
+from monge.training.distributed import device_named
+
+OTHER = ", against another row"
+"""Suffix of the scores against the true text of another row."""
+
+
+class Candidate(NamedTuple):
+    """A text for a translated sequence."""
+
+    id: str | None
+    """Id of a known text; None for a generated one."""
+    text: str
+    score: float
+    """Cosine of the centred means of the calibrated sequences, from -1 to 1, or the mean log-probability per token."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Known sequences of one side, represented by the means of their calibrated vectors."""
+
+    ids: list[str]
+    means: Float[Tensor, "n D"]
+    space: Space
+    end: str
+
+    @staticmethod
+    def of(pairs: Pairs, space: Space, end: str, numbers: Sequence[int]) -> "Bank":
+        """The sequences of these pairs on the side `end`, which is `source` or `target`."""
+        rows = means(pairs, end, numbers, entries=len(numbers) * pairs.width)
+        return Bank([pairs.ids[number] for number in numbers], space.calibration.side(end).apply(rows), space, end)
+
+    def nearest(self, sequences: Sequence[Float[Tensor, "_ D"]], count: int) -> list[list[tuple[str, float]]]:
+        """For each sequence, in the units of the data, the ids of the `count` nearest known sequences with their scores, best
+        first."""
+        side, centre = self.space.calibration.side(self.end), self.means.mean(0)
+        queries = pooled([side.apply(x) for x in sequences], len(centre))
+        scores = pooled_scores(queries - centre, self.means - centre)
+        best = scores.topk(min(count, len(self.ids)))
+        return [
+            [(self.ids[number], score) for score, number in zip(values, numbers, strict=True)]
+            for values, numbers in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+
+
+def token_f1(text: str, true: str) -> float:
+    """The F1 score of the tokens, separated by spaces, as multisets.
+
+    >>> token_f1("( a + b )", "( a + c )")
+    0.8
+    """
+    ours, theirs = Counter(text.split()), Counter(true.split())
+    common = (ours & theirs).total()
+    return 2 * common / (ours.total() + theirs.total()) if common else 0.0
+
+
+def overlap(texts: Sequence[str], true: Sequence[str]) -> dict[str, float]:
+    """The share of texts that equal the true ones and the mean F1 score of tokens, also against the true text of another row.
+
+    >>> overlap(["a b", "c"], ["a b", "d"])["exact"]
+    0.5
+    """
+    scores = {"": true, OTHER: [*true[1:], true[0]]}
+    return {
+        f"{name}{label}": sum(map(function, texts, other)) / len(texts)
+        for label, other in scores.items()
+        for name, function in (("exact", lambda a, b: float(a == b)), ("token F1", token_f1))
+    }
+
+
+def decode(
+    run: tyro.conf.Positional[Path],
+    vectors: tyro.conf.Positional[Path],
+    *,
+    texts: Path,
+    out: Path,
+    decoder: Path | None = None,
+    num_candidates: int = 5,
+    temperature: float = 1.0,
+    bank: Literal["train", "all"] = "train",
+    pairs: Path | None = None,
+    checkpoint: str = "best",
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Find texts for translated sequences: the nearest known ones or, with --decoder, generated ones.
+
+    Known texts are those of the run's pairs; sequences are compared by the cosine of their mean vectors, as in the retrieval
+    scores of `evaluate`. If the true texts are known, the share of exact matches and the F1 score of the tokens are printed.
+
+    Args:
+        run: Directory of the trained run.
+        vectors: Parquet file written by `monge translate run` with this run.
+        texts: File written by `monge translate data`, with the texts of the pairs.
+        out: File to write, .jsonl or .parquet: a row {id, text, score, candidates} for each sequence.
+        decoder: Directory of a decoder trained by `monge translate train-decoder` for this run.
+        num_candidates: Number of texts per sequence. A decoder's first one is greedy, the others are sampled.
+        temperature: Temperature of a decoder's samples.
+        bank: Known texts: those of the training pairs, or of all pairs.
+        pairs: Directory of the pairs that the run was trained on, if it has moved.
+        checkpoint: Checkpoint of the decoder: best, last, or a step number.
+        seed: Random seed of a decoder's samples.
+        device: Device of a decoder: cpu, cuda, or auto for a GPU if there is one.
+    """
+    at_least_one(num_candidates=num_candidates)
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"--temperature {temperature}: give a positive number")
+    if out.suffix not in (".jsonl", ".parquet"):
+        raise ValueError(f"--out {out}: give a .jsonl or .parquet file")
+    ensure_new(out)
+    opened, file = reopen(run, app="translate"), Vectors(vectors)
+    recipe, constants = stored_recipe(opened), opened.constants
+    if file.fingerprint.get("pairs") != int(constants["pairs"]):
+        raise ValueError(f"{vectors}: not translations of {run}; create them with monge translate run")
+    paired = Pairs(pairs or Path(recipe.pairs))
+    if paired.fingerprint != int(constants["pairs"]):
+        raise ValueError(f"{paired.directory}: not the pairs that {run} was trained on; restore them")
+    end = ENDS[not file.fingerprint["reverse"]]
+    space = Space.from_constants(constants, recipe.prices, aux_scale=recipe.aux_scale)
+    numbers = paired.split("train").tolist() if bank == "train" else list(range(len(paired.ids)))
+    known = {text.id: getattr(text, FIELDS[end]) for text in read_texts(texts)}
+    if missing := [paired.ids[number] for number in numbers if paired.ids[number] not in known]:
+        raise ValueError(
+            f"{texts}: no text with id {missing[0]!r} of {paired.directory}; pass the texts that were embedded"
+        )
+    exclude = {paired.ids[number] for number in numbers}
+    if decoder is None:
+        source = Bank.of(paired, space, end, numbers)
+        find = partial(from_bank, source, known, count=num_candidates)
+    else:
+        exclude = {paired.ids[number] for number in paired.split("train")}
+        opened_one = opened_decoder(decoder, which=checkpoint, device=device_named(device))
+        if opened_one.pairs != int(constants["pairs"]) or opened_one.recipe.end != end:
+            raise ValueError(
+                f"{decoder}: decodes {opened_one.recipe.end} texts of {opened_one.recipe.pairs or opened_one.recipe.run}, not "
+                f"these {end} sequences; train one for {run}"
+            )
+        torch.manual_seed(seed)
+        side = space.calibration.side(end)
+        find = partial(from_decoder, opened_one, side, count=num_candidates, temperature=temperature)
+    decoded: dict[str, list[Candidate]] = {}
+    for _, part in file.portions():
+        for start in range(0, len(part), 64):
+            rows = part[start : start + 64]
+            found = find([row.float() for _, row in rows])
+            decoded |= {key: best for (key, _), best in zip(rows, found, strict=True)}
+    write_decoded(out, decoded)
+    report(decoded, known, out, exclude=exclude)
+
+
+def from_bank(
+    bank: Bank, known: Mapping[str, str], sequences: Sequence[Float[Tensor, "_ D"]], *, count: int
+) -> list[list[Candidate]]:
+    """The nearest known texts of each sequence, best first."""
+    return [[Candidate(name, known[name], score) for name, score in row] for row in bank.nearest(sequences, count)]
+
+
+def from_decoder(
+    decoder: OpenedDecoder,
+    side: Whitening,
+    sequences: Sequence[Float[Tensor, "_ D"]],
+    *,
+    count: int,
+    temperature: float,
+) -> list[list[Candidate]]:
+    """A greedy text and count - 1 sampled ones for each sequence."""
+    calibrated = [side.apply(x) for x in sequences]
+    texts = [[text] for text in decoder.texts(calibrated)]
+    if count > 1:
+        samples = decoder.texts(calibrated, samples=count - 1, temperature=temperature)
+        texts = [first + samples[k * (count - 1) : (k + 1) * (count - 1)] for k, first in enumerate(texts)]
+    return [
+        [Candidate(None, *one) for one in zip(row, decoder.scores([x] * len(row), row), strict=True)]
+        for x, row in zip(calibrated, texts, strict=True)
+    ]
+
+
+def write_decoded(out: Path, decoded: Mapping[str, Sequence[Candidate]]) -> None:
+    """Write a row per sequence, as JSON lines or parquet by the suffix, atomically."""
+    rows: list[dict[str, Any]] = [
+        {"id": key, "text": best[0].text, "score": best[0].score, "candidates": [one._asdict() for one in best]}
+        for key, best in decoded.items()
+    ]
+    with atomic_write(out) as path:
+        if out.suffix == ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        else:
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def report(
+    decoded: Mapping[str, Sequence[Candidate]], known: Mapping[str, str], out: Path, *, exclude: set[str]
+) -> None:
+    """Print the overlap with the true texts of the sequences whose ids are not in `exclude`."""
+    keys = [key for key in decoded if key in known and key not in exclude]
+    console.print(f"{len(decoded)} sequences decoded: {out}")
+    if keys:
+        scores = overlap([decoded[key][0].text for key in keys], [known[key] for key in keys])
+        shown = ", ".join(
+            f"{name} {value:.3f} ({scores[name + OTHER]:.3f})" for name, value in scores.items() if OTHER not in name
+        )
+        console.print(
+            f"{len(keys)} of them have a true text that was not used (in brackets, against that of another row): {shown}"
+        )

@@ -1,0 +1,121 @@
+"""`monge translate decode`: the nearest known texts, their overlap with the true ones, and its errors."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from monge.apps.translate.data import Text, write_texts
+from monge.apps.translate.decode import Bank, overlap, token_f1
+from monge.apps.translate.field import FieldShape
+from monge.apps.translate.pair import Pairs, pair
+from monge.apps.translate.recipes import Translate
+from monge.apps.translate.space import Packed
+from monge.cli import main
+from monge.run import fit
+from monge.training.config import TrainConfig
+
+TINY = TrainConfig(steps=1, warmup_steps=0, save_every=1, device="cpu", loader_threads=0)
+
+
+@pytest.fixture(scope="module")
+def folder(pairs: Pairs, files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, translations of all sources and of all targets, and the texts."""
+    path = tmp_path_factory.mktemp("decode")
+    write_texts(path / "texts.jsonl", [Text(key, key, f"english {key}", f"formal {key}") for key in pairs.ids])
+    fit(Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1), batch_size=8, train=TINY), path / "run")
+    for name, file, flags in (("forward", files[0], []), ("back", files[1], ["--reverse"])):
+        words = ["translate", "run", str(path / "run"), str(file), "--out", str(path / f"{name}.parquet"), *flags]
+        assert main(words) == 0
+    return path
+
+
+def decode(folder: Path, name: str, out: Path, *flags: str) -> int:
+    words = ["translate", "decode", str(folder / "run"), str(folder / f"{name}.parquet")]
+    return main([*words, "--texts", str(folder / "texts.jsonl"), "--out", str(out), *flags])
+
+
+def test_the_true_sequence_is_its_own_nearest(packed: Packed):
+    pairs = packed.pairs
+    for end in ("source", "target"):
+        bank = Bank.of(pairs, packed.space, end, range(len(pairs.ids)))
+        found = bank.nearest([pairs.sequence(end, number) for number in range(20)], 3)
+        assert [row[0][0] for row in found] == pairs.ids[:20]
+        assert all(row[0][1] == pytest.approx(1, abs=1e-4) for row in found)
+        assert all(a[1] >= b[1] for row in found for a, b in zip(row, row[1:], strict=False))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("forward", "formal"), ("back", "english")])
+def test_texts_of_the_other_side_come_from_the_bank(name: str, kind: str, folder: Path, pairs: Pairs, tmp_path: Path):
+    assert decode(folder, name, tmp_path / "out.jsonl", "--num-candidates", "2") == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    training = {pairs.ids[number] for number in pairs.split("train")}
+    assert len(rows) > 200
+    for row in rows:
+        assert [one["text"] for one in row["candidates"]] == [f"{kind} {one['id']}" for one in row["candidates"]]
+        assert row["text"] == row["candidates"][0]["text"]
+        assert row["score"] == row["candidates"][0]["score"] >= row["candidates"][1]["score"]
+        assert {one["id"] for one in row["candidates"]} <= training
+    assert decode(folder, name, tmp_path / "out.parquet", "--num-candidates", "2") == 0
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == rows
+
+
+def test_overlap_is_reported_for_texts_outside_the_bank_only(folder: Path, pairs: Pairs, tmp_path: Path, capsys):
+    assert decode(folder, "forward", tmp_path / "a.jsonl") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    outside = len(pairs.ids) - len(pairs.split("train"))
+    assert f"{outside} of them have a true text that was not used" in shown
+    assert "exact 0.000 (0.000), token F1 0.500 (0.500)" in shown
+    assert decode(folder, "forward", tmp_path / "b.jsonl", "--bank", "all") == 0
+    assert "was not used" not in capsys.readouterr().out
+
+
+def test_overlap_of_texts_and_of_shuffled_ones():
+    assert token_f1("a a b", "a b b") == pytest.approx(2 / 3)
+    assert token_f1("a", "b") == 0
+    scores = overlap(["a b", "c d"], ["a b", "c e"])
+    assert scores["exact"] == 0.5
+    assert scores["token F1"] == 0.75
+    assert scores["token F1, against another row"] == 0
+
+
+def test_bad_input_gives_one_sentence(folder: Path, pairs: Pairs, files: tuple[Path, Path], tmp_path: Path, capsys):
+    other = tmp_path / "pairs"
+    pair(*files, other, capacity=11, on_long_rows="drop")
+    write_texts(tmp_path / "some.jsonl", [Text("row-0", "row-0", "x", "y")])
+    (tmp_path / "exists.jsonl").write_text("")
+    out = str(tmp_path / "out.jsonl")
+    run, translated, texts = folder / "run", folder / "forward.parquet", folder / "texts.jsonl"
+    cases = [
+        ([run, files[0], "--texts", texts, "--out", out], "not translations of"),
+        ([run, translated, "--texts", tmp_path / "some.jsonl", "--out", out], "no text with id"),
+        ([run, translated, "--texts", texts, "--out", out, "--pairs", other], "not the pairs that"),
+        ([run, translated, "--texts", texts, "--out", tmp_path / "exists.jsonl"], "exists"),
+        ([run, translated, "--texts", texts, "--out", tmp_path / "out.txt"], "give a .jsonl or .parquet file"),
+        ([run, translated, "--texts", texts, "--out", out, "--num-candidates", 0], "--num-candidates 0: give at least"),
+        ([tmp_path, translated, "--texts", texts, "--out", out], "no run here"),
+    ]
+    for words, message in cases:
+        assert main(["translate", "decode", *map(str, words)]) == 2
+        shown = capsys.readouterr().err
+        assert message in shown
+        assert len(shown.strip().splitlines()) == 1
+        assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_run_that_moved_decodes_with_its_pairs(folder: Path, pairs: Pairs, tmp_path: Path):
+    moved = tmp_path / "moved"
+    pairs.directory.rename(moved)
+    try:
+        assert decode(folder, "forward", tmp_path / "out.jsonl", "--pairs", str(moved)) == 0
+    finally:
+        moved.rename(pairs.directory)
+
+
+def test_the_bank_of_a_float16_file_has_float32_means(packed: Packed):
+    bank = Bank.of(packed.pairs, packed.space, "source", [0, 1, 2])
+    assert bank.means.dtype == torch.float32
+    assert replace(bank, ids=["a", "b", "c"]).nearest([packed.pairs.sequence("source", 2)], 9)[0][0][0] == "c"

@@ -1,0 +1,102 @@
+"""Flow matching with the source as a condition, and with a contrastive loss."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from monge.apps.translate.contrast import EndpointInfoNCE, MeanInfoNCE
+from monge.apps.translate.field import Field, FieldShape
+from monge.apps.translate.pair import Pairs
+from monge.apps.translate.recipes import Translate
+from monge.apps.translate.space import Packed
+from monge.math.types import Pair
+from monge.training.config import TrainConfig
+
+TINY = TrainConfig(steps=1, warmup_steps=0, save_every=1, device="cpu", loader_threads=0)
+SHAPE = FieldShape(64, 1)
+
+
+def conditioned(pairs: Pairs, **options: object) -> Translate:
+    base = Translate(pairs=str(pairs.directory), method="flow-matching", sigma=0.3, source_condition=True)
+    return replace(base, shape=SHAPE, batch_size=32, train=TINY, **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_each_row_sees_the_start_of_its_direction(pairs: Pairs):
+    batch = conditioned(pairs).build().batches(0)
+    reverse, start = batch.condition["reverse"], batch.condition["start"]
+    assert 0.2 < reverse.float().mean() < 0.8
+    assert torch.equal(start[reverse], batch.x_1[reverse])
+    assert torch.equal(start[~reverse], batch.x_0[~reverse])
+
+
+def test_the_field_depends_on_the_start_and_on_the_direction(packed: Packed):
+    torch.manual_seed(0)
+    field = Field(16 + 3, SHAPE, span=1.0, start=True)
+    for parameter in field.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, t = packed(range(4)).x_0, torch.full((4,), 0.5)
+    forward = torch.zeros(4, dtype=torch.bool)
+    v = field(x, t, {"reverse": forward, "start": x})
+    assert not torch.allclose(v, field(x, t, {"reverse": ~forward, "start": x}))
+    assert not torch.allclose(v, field(x, t, {"reverse": forward, "start": x.roll(1, 0)}))
+    order = torch.randperm(x.shape[1])
+    permuted = field(x[:, order], t, {"reverse": forward, "start": x[:, order]})
+    torch.testing.assert_close(permuted, v[:, order], atol=1e-4, rtol=1e-3)
+    with pytest.raises(ValueError, match='cond lacks "reverse" or "start"'):
+        field(x, t, {"reverse": forward})
+
+
+def test_a_translation_holds_its_start_fixed(pairs: Pairs):
+    recipe = conditioned(pairs)
+    run = recipe.build()
+    x = run.batches(0).x_0[:3]
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def field(x_t: torch.Tensor, t: torch.Tensor, cond: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.append((cond["reverse"], cond["start"]))
+        return torch.ones_like(x_t)
+
+    from monge.math.container import Container
+    from monge.math.steps import euler
+
+    container = Container(pairs.capacity, recipe.aux_scale)
+    recipe.trainer.transport(field, container, x, reverse=True, steps=4, step=euler)
+    assert len(seen) == 4
+    assert all(reverse.all() and torch.equal(start, x) for reverse, start in seen)
+
+
+def test_contrast_of_flow_matching_rewards_the_right_endpoint(pairs: Pairs):
+    """The endpoint that the velocity predicts is compared in the direction of each row."""
+    plain = Translate(pairs=str(pairs.directory), method="flow-matching", shape=SHAPE, train=TINY)
+    run, without = plain.build(), replace(plain, contrast=0.0).build()
+    batch = run.batches(0)
+
+    def leading(x_1: torch.Tensor):
+        return lambda x, t, cond: x_1 - batch.x_0
+
+    for target, low, high in ((batch.x_1, 0, 0.05), (batch.x_1.roll(1, 0), 0.1, float("inf"))):
+        values = []
+        for objective in (run.objective, without.objective):
+            torch.manual_seed(0)
+            values.append(float(objective(leading(target), batch).value))
+        assert low <= values[0] - values[1] < high
+
+
+def test_rows_count_in_their_direction_only(packed: Packed):
+    torch.manual_seed(0)
+    pair = packed.space.transport(packed(range(6)))
+    reverse = torch.tensor([True, True, False, False, False, False])
+    negatives = torch.randn(4, 16)
+    term = EndpointInfoNCE(MeanInfoNCE(negatives, 1.0), MeanInfoNCE(negatives, 1.0))
+    given = Pair(pair.x_0, pair.x_1, None, {"reverse": reverse})
+    v, t = torch.randn_like(pair.x_0), torch.full((6,), 0.25)
+    x_t = torch.lerp(pair.x_0, pair.x_1, 0.25)
+    ends = x_t + 0.75 * v, x_t - 0.25 * v
+    to_target = term.to_target(ends[0][~reverse], pair.x_1[~reverse])
+    to_source = term.to_source(ends[1][reverse], pair.x_0[reverse])
+    torch.testing.assert_close(term(v, x_t, t, given), 4 / 6 * to_target + 2 / 6 * to_source)
+    both = term(v, x_t, t, Pair(pair.x_0, pair.x_1))
+    torch.testing.assert_close(both, 0.5 * (term.to_target(ends[0], pair.x_1) + term.to_source(ends[1], pair.x_0)))
+    only = {"reverse": torch.ones(6, dtype=torch.bool)}
+    assert torch.isfinite(term(v, x_t, t, Pair(pair.x_0, pair.x_1, None, only)))
