@@ -17,6 +17,7 @@ from monge.apps.translate.data import read_texts, split_of_group
 from monge.apps.translate.decoder import DecoderShape
 from monge.apps.translate.decoder_recipe import TrainDecoder
 from monge.apps.translate.evaluate import evaluate as evaluate_run
+from monge.apps.translate.hermes import Original
 from monge.apps.translate.output import console
 from monge.apps.translate.pair import ENDS, Pairs
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored_recipe, translator_of
@@ -55,6 +56,7 @@ def train(
 def hermes(
     recipe: Annotated[Translate, tyro.conf.arg(name="")] = HERMES,
     *,
+    config: Path | None = None,
     out: Path = Path("runs/hermes"),
     resume: bool = False,
     tensorboard: bool = False,
@@ -62,12 +64,22 @@ def hermes(
     """Train the configuration of the original HERMES implementation, with calibrated prices; meant for a GPU.
 
     It has 318 M parameters for vectors of width 2,048.
+
+    Args:
+        config: Configuration file of the original (project_config.yaml, section neural_ot). Its two files are paired in
+            OUT-pairs; flags that differ from their defaults take precedence.
+        out: Run directory to create.
+        resume: Continue from the last checkpoint in the run directory.
+        tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
     """
+    if config is not None:
+        original = Original.read(config)
+        if out == Path("runs/hermes") and "output_dir" in original.settings:
+            out = Path(original.settings["output_dir"])
+        recipe = original.recipe(original.pairs(out.with_name(f"{out.name}-pairs")), recipe)
+        for note in original.notes:
+            console.print(f"{config}: {note}")
     train(recipe, out=out, resume=resume, tensorboard=tensorboard)
-
-
-_, _, _ARGUMENTS = (train.__doc__ or "").partition("\n\n")
-hermes.__doc__ = f"{hermes.__doc__}\n\n{_ARGUMENTS}"
 
 
 def evaluate(
