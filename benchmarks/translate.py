@@ -57,12 +57,13 @@ ARMS: dict[str, dict] = {
         "aux_scale": 4.0,
         "batch_size": 32,
     },
+    "noise to target": {"method": "conditional", "batch_size": 32},
     "flow walking": {"walking_steps": 3},
 }
-"""`one step` is regression with a contrastive loss and the skip path of the mean. `regression` has neither; flow matching and
-births and deaths have no contrastive loss. The arms with `contrast` and `source` have not been run.
-Flow walking trains each of its 16 pairs in both directions, which makes 32 rows per
-step, as in the batches of 32. With three steps it takes three times the evaluations.
+"""`one step` is regression with a contrastive loss and the skip path of the mean. `regression` has neither; `flow matching` and
+`births and deaths` have no contrastive loss. The arms with `contrast` or `source`, and `noise to target`, have not been run.
+Flow walking trains each of its 16 pairs in both directions, which makes 32 rows per step, as in the batches of 32. With three
+steps it takes three times the evaluations.
 """
 BUDGETS, POOL = (1, 2, 4, 8), 1000
 SHOWN = (
@@ -145,7 +146,7 @@ def main(
         limit: Maximum number of theorems (default: all).
         arms: Names of the arms to run.
     """
-    pairs = prepare.prepare_all(work, limit=limit)
+    pairs = prepare.prepare_all(work, limit=limit, citations=True)
     jobs = [(name, seed) for name in arms for seed in range(seeds)]
     done: dict[int, Tables] = {}
     for number, tables in processes(workers)(partial(evaluated, work, pairs, steps), jobs):

@@ -75,7 +75,8 @@ class Alignment(nn.Module):
     `encoder` is called with the pair's clean x_1 and its conditions, including the mask. It returns features per token,
     (B, N, features), or pooled features, (B, features), which are compared with the mean hidden state. An encoder that is
     a module is frozen: it follows the device and dtype of the Alignment, and is neither trained nor saved. The projector is
-    a three-layer MLP with SiLU activations. Tokens excluded by the pair's mask do not count.
+    a three-layer MLP with SiLU activations, unless `grid` is given. Tokens that the pair's mask excludes do not count, nor do
+    those whose features are all zero: they have no target.
 
     `width` is the model's hidden width, `features` the encoder's number of features, `hidden` the width of the projector's
     hidden layers; the objective multiplies the loss by `weight`. `schedule`, a function of t, multiplies the similarity of each
@@ -128,9 +129,11 @@ class Alignment(nn.Module):
                 f"alignment: the encoder returned features of shape {tuple(target.shape)}, the model has "
                 f"{tuple(hidden.shape[:2])} tokens; return (B, N, features) or (B, features)"
             )
-        target = spatially_normalised(target, pair.mask) if self.spatial else target
+        exists = (target != 0).any(-1)
+        exists = exists if pair.mask is None else exists & pair.mask
+        target = spatially_normalised(target, exists) if self.spatial else target
         cosine = self._scheduled(nn.functional.cosine_similarity(self.projector(hidden), target, dim=-1), t)
-        return v, -(cosine.mean() if pair.mask is None else cosine[pair.mask].mean())
+        return v, -(cosine * exists).sum() / exists.sum().clamp_min(1)
 
     def _scheduled(self, cosine: Float[Tensor, "B *N"], t: Float[Tensor, "B"]) -> Float[Tensor, "B *N"]:
         return cosine if self.schedule is None else cosine * pad_like(self.schedule(t), cosine)
@@ -149,6 +152,11 @@ class GridProjector(nn.Module):
         self.convolution = nn.Conv2d(width, features, 3, padding=1)
 
     def forward(self, hidden: Float[Tensor, "B N width"]) -> Float[Tensor, "B N features"]:
+        rows, columns = self.grid
+        if hidden.ndim != 3 or hidden.shape[1] != rows * columns:
+            raise ValueError(
+                f"alignment: a grid of {rows} x {columns} tokens does not fit a hidden state of shape {tuple(hidden.shape)}"
+            )
         return self.convolution(hidden.mT.unflatten(-1, self.grid)).flatten(2).mT
 
 

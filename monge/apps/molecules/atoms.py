@@ -37,10 +37,10 @@ TYPES = (
     AtomType("", 0, 0),
 )
 """The types that an atom may have; those of explicit hydrogens and of fake atoms are last. Atoms of an unusual valence have no
-hydrogens. If hydrogens are explicit, no type counts them."""
+hydrogens. With explicit hydrogens, only types with a hydrogen count of 0 are used."""
 NUMBERS = {one: number for number, one in enumerate(TYPES)}
 HYDROGEN, FAKE = len(TYPES) - 2, len(TYPES) - 1
-"""Numbers of the types of explicit hydrogens and of fake atoms, which are removed after sampling."""
+"""Type numbers of an explicit hydrogen and of a fake atom. Fake atoms are removed after sampling."""
 
 
 class UnsupportedMolecule(ValueError):

@@ -18,6 +18,7 @@ from monge.files import ensure_new
 from monge.flags import at_least_one
 from monge.fleet import of
 from monge.run import fit
+from monge.training.distributed import is_first
 
 DATA = Path("runs/molecules-data")
 
@@ -87,7 +88,8 @@ def pretrain(
         tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
     """
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
-    console.print(f"Trained. The encoder is in {out}; next: monge molecules train --align {quote(str(out))}")
+    if is_first():
+        console.print(f"The encoder is in {out}; next: monge molecules train --align {quote(str(out))}")
 
 
 def train(
@@ -97,7 +99,7 @@ def train(
     resume: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Train a flow from noise to molecules: positions and types of their heavy atoms.
+    """Train a flow from noise to molecules: positions and types of their atoms.
 
     Args:
         out: Run directory; created if needed.

@@ -70,8 +70,8 @@ def with_conformer(
 
 
 def of_structure(name: str, full: Chem.Mol, *, explicit_hydrogens: bool = False) -> Molecule:
-    """The Molecule of an RDKit molecule with a conformer, and with its hydrogens if they are to be explicit: each heavy atom
-    is then followed by its hydrogens. UnsupportedMolecule if explicit hydrogens are missing."""
+    """Convert an RDKit molecule with a conformer. With `explicit_hydrogens`, each heavy atom is followed by its hydrogens;
+    UnsupportedMolecule if they are missing."""
     plain = Chem.RemoveAllHs(full)
     smiles = Chem.MolToSmiles(plain)
     order = list(plain.GetPropsAsDict(includePrivate=True, includeComputed=True)["_smilesAtomOutputOrder"])

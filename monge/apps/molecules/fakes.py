@@ -6,6 +6,9 @@ from torch import Tensor
 
 from monge.apps.molecules.network import centred
 
+SPREAD = 1.0
+"""Standard deviation of the distance, in angstroms and per axis, between a fake atom and the atom that it is placed at."""
+
 
 def num_fakes(atoms: Int[Tensor, "B"], share: float, *, generator: torch.Generator | None = None) -> Int[Tensor, "B"]:
     """Numbers of fake atoms for molecules of these sizes: uniform from 0 to `share` times the size, rounded down."""
@@ -22,7 +25,8 @@ def with_fakes(
     spread: float,
     generator: torch.Generator | None = None,
 ) -> tuple[Float[Tensor, "B M D"], Bool[Tensor, "B M"], Float[Tensor, "B M F"] | None]:
-    """Molecules (positions, then one-hot types, the last one fake), their mask and their alignment targets, with fake atoms.
+    """Add fake atoms to molecules. x holds positions, then one-hot types, of which the last is the fake type. Returns x, the
+    mask and the alignment targets.
 
     A fake atom is at a random atom's position plus Gaussian noise of standard deviation `spread`, and at a random place in the
     order of the atoms. Its targets are zero. The positions are centred again.

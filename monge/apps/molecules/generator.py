@@ -52,8 +52,8 @@ class Generator:
     def mask(
         self, count: int, *, atoms: int | None = None, generator: torch.Generator | None = None
     ) -> Bool[Tensor, "n N"]:
-        """The existing atoms of `count` molecules, with `atoms` atoms each or sizes drawn from those of the training data, and
-        fake atoms."""
+        """The existing atoms of `count` molecules. Each has `atoms` atoms, or a size drawn from the training data; fake atoms
+        are added to that."""
         drawn = torch.multinomial(self.sizes.double(), count, replacement=True, generator=generator)
         size = drawn if atoms is None else torch.full((count,), atoms)
         size = size + num_fakes(size, self.fake_atoms, generator=generator)

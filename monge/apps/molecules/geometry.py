@@ -104,7 +104,7 @@ class Strain(NamedTuple):
     """The difference between a geometry and the nearest minimum of MMFF94. Infinite if the minimisation fails."""
 
     energy: float
-    """Energy above the minimum in kcal/mol, with the hydrogens relaxed first."""
+    """Energy above the minimum in kcal/mol. Hydrogens that the geometry lacks are placed and relaxed first."""
     rmsd: float
     """Root-mean-square displacement of the heavy atoms in angstroms, after alignment."""
     other_energy: float = float("nan")
@@ -114,9 +114,12 @@ class Strain(NamedTuple):
 def with_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
     """The molecule with hydrogens placed by MMFF94 minimisation, with the heavy atoms fixed.
 
-    Hydrogens stay at idealised positions if there are no parameters or the minimisation fails.
+    Hydrogens stay at idealised positions if there are no parameters or the minimisation fails. A molecule that has its
+    hydrogens is returned as it is.
     """
     full = Chem.AddHs(molecule, addCoords=True)
+    if full.GetNumAtoms() == molecule.GetNumAtoms():
+        return full
     properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
     if properties is not None:
         field = rdForceFieldHelpers.MMFFGetMoleculeForceField(full, properties)
@@ -139,7 +142,7 @@ def _heavy(molecule: Chem.Mol) -> list[int]:
 
 
 def strain(molecule: Chem.Mol, *, potential: Callable[[Chem.Mol], float] | None = None) -> Strain | None:
-    """The strain of a molecule with a conformer of its heavy atoms; None if MMFF94 has no parameters for it.
+    """The strain of a molecule with a conformer of its heavy atoms, or of all atoms; None if MMFF94 has no parameters for it.
 
     `potential` gives the energy of a molecule with hydrogens in kcal/mol.
     """

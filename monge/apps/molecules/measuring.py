@@ -72,8 +72,8 @@ def sample(
     Args:
         run: Run directory.
         num_samples: Number of molecules to draw.
-        num_atoms: Number of heavy atoms per molecule (with explicit hydrogens, of all atoms), at most twice that of the largest
-            training molecule; by default sizes are drawn from those of the training molecules.
+        num_atoms: Number of heavy atoms per molecule (with explicit hydrogens, of all atoms; before fake atoms are added), at
+            most twice that of the largest training molecule; by default sizes are drawn from those of the training molecules.
         solver_steps: Number of Euler steps from noise to molecules; by default that of the run's evaluations.
         checkpoint: Checkpoint to sample from: best, last or a step number.
         seed: Random seed of the noise and the sizes.

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes
 
-from monge.apps.molecules.atoms import TYPES
+from monge.apps.molecules.atoms import HYDROGEN, TYPES
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.network import COARSE, FINE, Radial, distances
@@ -21,7 +21,7 @@ from monge.training.config import TrainConfig, check_at_least
 from monge.training.loop import Run
 
 CUTOFF = 5.0
-"""Distance in angstroms from which on atoms exchange no messages."""
+"""Atoms at least this far apart, in angstroms, exchange no messages."""
 MASKED = 0.25
 """Share of the atoms whose types are masked in training."""
 
@@ -74,7 +74,8 @@ class Messages(nn.Module):
 
 
 class MessagePassing(nn.Module):
-    """Logits of the type of each atom from the types (the number of TYPES means masked) and the distances within CUTOFF."""
+    """Logits of the type of each atom from the types (index len(TYPES) stands for a masked type) and the distances within
+    CUTOFF."""
 
     def __init__(self, *, width: int, depth: int) -> None:
         super().__init__()
@@ -103,9 +104,10 @@ class MessagePassing(nn.Module):
         return h * mask[..., None]
 
     @torch.no_grad()
-    def features(self, molecules: list[Molecule], *, size: int = 256) -> Iterator[Float[Tensor, "n F"]]:
-        """Yields the hidden states of the atoms of each molecule, on the CPU."""
+    def features(self, molecules: list[Molecule], *, pairs: int = 40_000) -> Iterator[Float[Tensor, "n F"]]:
+        """Yields the hidden states of the atoms of each molecule, on the CPU; `pairs` of atoms are held at a time."""
         device = next(self.parameters()).device
+        size = max(1, pairs // max(len(one.types) for one in molecules) ** 2) if molecules else 1
         for start in range(0, len(molecules), size):
             batch = Atoms.of(molecules[start : start + size]).to(device)
             states = self.states(batch.types, batch.positions, batch.mask).cpu()
@@ -176,7 +178,11 @@ class Pretrain:
                     total = {name: value + len(rows) * float(metrics[name]) for name, value in total.items()}
             return {f"held-out {name}": value / len(held_out) for name, value in total.items()}
 
-        constants = {"molecules": fingerprint(training.types, training.positions)}
+        explicit = bool((training.types[training.mask] == HYDROGEN).any())
+        constants = {
+            "molecules": fingerprint(training.types, training.positions),
+            "explicit_hydrogens": torch.tensor(explicit),
+        }
         return Run(self.network(), objective, batches, self.train, evaluate, constants)
 
     def network(self) -> MessagePassing:

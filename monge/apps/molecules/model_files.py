@@ -14,7 +14,11 @@ import numpy as np
 import torch
 from rdkit import Chem
 
+from monge.apps.molecules.conformers import embedded
 from monge.apps.molecules.encoders import EncoderMissing, Features
+
+FAILURES = (pickle.UnpicklingError, ImportError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
+"""Errors of other libraries for files that they cannot read and for atoms that a model does not know."""
 
 
 def opened_file(path: Path) -> Callable[[Chem.Mol], Features]:
@@ -28,13 +32,25 @@ def opened_file(path: Path) -> Callable[[Chem.Mol], Features]:
         ("mace", "mace-torch", _mace) if path.suffix == ".model" else ("chemprop", "chemprop", _chemprop)
     )
     if importlib.util.find_spec(name) is None:
-        raise EncoderMissing(f"{package} is not installed, which {path.name} needs; pip install {package}")
+        raise EncoderMissing(f"{path.name} needs {package}, which is not installed; pip install {package}")
     try:
-        return reader(path)
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path}: not a model of {name} ({error.__class__.__name__}: {error})".splitlines()[0]
-        ) from error
+        encoder = reader(path)
+        encoder(embedded(Chem.MolFromSmiles("C"), seed=0))
+    except (*FAILURES, OSError, EOFError) as error:
+        raise ValueError(f"{path}: not a model of {name} for molecules ({_reason(error)})") from error
+
+    def features(molecule: Chem.Mol) -> Features:
+        try:
+            return encoder(molecule)
+        except FAILURES as error:
+            smiles = Chem.MolToSmiles(Chem.RemoveAllHs(molecule))
+            raise ValueError(f"{path}: no features for {smiles} ({_reason(error)})") from error
+
+    return features
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _chemprop(path: Path) -> Callable[[Chem.Mol], Features]:

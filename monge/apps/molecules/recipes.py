@@ -14,7 +14,7 @@ from monge.apps.molecules.atoms import FAKE
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.encoders import ENCODERS
-from monge.apps.molecules.fakes import with_fakes
+from monge.apps.molecules.fakes import SPREAD, with_fakes
 from monge.apps.molecules.generator import Generator
 from monge.apps.molecules.network import MoleculeNet, Shape
 from monge.apps.molecules.objective import MoleculeMatching, later_state, noise
@@ -84,10 +84,11 @@ class Molecular:
     type_weight: float = 1.0
     """Weight of the cross-entropy of the types. The squared error of the positions has weight min(1 / (1 - t)^2, 100)."""
     align: str = "none"
-    """Alignment of a hidden state with a pretrained encoder (REPA): ani (ANI-2xt, sees the geometry), espaloma (sees the
-    graph), descriptors (of RDKit), ani-random, a control with random weights, a directory created by `monge molecules
-    pretrain`, or a model file of chemprop or CheMeleon (.pt, .ckpt) or MACE (.model). Without an encoder: self aligns with the
-    last block of an EMA teacher at a later time (SRA), dispersive pushes the hidden states of molecules apart."""
+    """Alignment of a hidden state with a pretrained encoder (REPA): a name (ani: ANI-2xt, sees the geometry; espaloma, sees the
+    graph; descriptors of RDKit; ani-random: ANI-2xt with random weights, a control), or the path of a directory created by
+    `monge molecules pretrain` or of a model file of chemprop or CheMeleon (.pt, .ckpt) or MACE (.model). Without an encoder:
+    self aligns with the last block of an EMA teacher at a later time (SRA), dispersive pushes the hidden states of molecules
+    apart."""
     align_layer: int = 2
     """Block whose output is aligned, counted from 1."""
     align_weight: float = 0.5
@@ -147,7 +148,7 @@ class Molecular:
             target = None if ended or aligned is None else aligned[rows, : mask.shape[1]]
             if self.fake_atoms:
                 x, mask, target = with_fakes(
-                    x, mask, target, share=self.fake_atoms, spread=1 / data.scale, generator=generator
+                    x, mask, target, share=self.fake_atoms, spread=SPREAD / data.scale, generator=generator
                 )
             x_1 = rotated(x, random_rotations(len(rows), generator=generator))
             cond = {} if target is None else {"target": target}
@@ -168,12 +169,15 @@ class Molecular:
             device, random = next(model.parameters()).device, torch.Generator().manual_seed(0)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                losses = [
-                    float(
-                        objective(model, Pair(noise(mask, len(data.types), generator=random), x, mask).to(device)).value
-                    )
-                    for x, mask in (held_out.batch(rows) for rows in torch.arange(len(held_out.x)).split(64))
-                ]
+                losses: list[float] = []
+                for rows in torch.arange(len(held_out.x)).split(64):
+                    x, mask = held_out.batch(rows)
+                    if self.fake_atoms:
+                        x, mask, _ = with_fakes(
+                            x, mask, None, share=self.fake_atoms, spread=SPREAD / data.scale, generator=random
+                        )
+                    pair = Pair(noise(mask, len(data.types), generator=random), x, mask)
+                    losses.append(float(objective(model, pair.to(device)).value))
             sampler, random = Generator(model, data.types, data.scale, sizes, self.fake_atoms, device), seeded(1)
             mask = sampler.mask(self.eval_samples, generator=random)
             results = [one.molecule() for one in sampler.draw(mask, steps=self.solver_steps, generator=random)]
@@ -181,7 +185,9 @@ class Molecular:
             shares = {"valid": float(np.mean(valid)), "connected": float(np.mean(connected))}
             return {"held-out loss": float(np.mean(losses)), **shares}
 
+        identity = torch.tensor(list(self.align.encode())) if aligned is None or not aligned.shape[-1] else aligned
         constants = {
+            "align": fingerprint(identity),
             "types": torch.tensor(data.types),
             "scale": torch.tensor(data.scale),
             "sizes": sizes,

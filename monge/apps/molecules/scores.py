@@ -15,7 +15,7 @@ from scipy.stats import wasserstein_distance
 
 from monge.apps.molecules.bonds import Perceived, flat_smiles
 from monge.apps.molecules.encoders import ani_energy
-from monge.apps.molecules.geometry import BINS, divergence, measured, strain, with_hydrogens
+from monge.apps.molecules.geometry import BINS, completed, divergence, measured, strain, with_hydrogens
 
 BETTER = {
     "valid": "higher",
@@ -67,24 +67,25 @@ def scores(
     if not results:
         raise ValueError("no samples to score")
     valid = [one.molecule for one in results if one.valid and one.molecule is not None]
+    full = [completed(one) for one in results if one.valid and one.molecule is not None]
     names = [flat_smiles(molecule) for molecule in valid]
     novel = set(names) - reference.training
     values = {
         "valid": len(valid) / len(results),
         "connected": float(np.mean([one.connected for one in results])),
         "stable molecules": float(np.mean([one.molecule is not None for one in results])),
-        "stable atoms": sum(one.stable_atoms() for one in results) / sum(len(one.types) for one in results),
+        "stable atoms": sum(one.stable_atoms() for one in results) / max(1, sum(len(one.types) for one in results)),
         "unique of valid": len(set(names)) / len(valid) if valid else float("nan"),
         "novel of valid": sum(name in novel for name in names) / len(valid) if valid else float("nan"),
         "valid, unique and novel": len(novel) / len(results),
         "diversity": diversity(valid),
     }
     if with_posebusters:
-        passed = sum(posebusters(valid))
+        passed = sum(posebusters(full))
         values["PoseBusters"] = passed / len(results)
         values["PoseBusters of valid"] = passed / len(valid) if valid else float("nan")
     potential = (lambda molecule: KCAL_PER_EV * ani_energy(molecule)) if with_ani else None
-    strains = [one for one in (strain(molecule, potential=potential) for molecule in valid) if one is not None]
+    strains = [one for one in (strain(molecule, potential=potential) for molecule in full) if one is not None]
     invalid = [float("inf")] * (len(results) - len(valid))
     values["strain, median (kcal/mol)"] = _median([one.energy for one in strains] + invalid)
     if with_ani:
@@ -136,7 +137,7 @@ def posebusters(molecules: Sequence[Chem.Mol]) -> list[bool]:
         return []
     from posebusters import PoseBusters
 
-    full = [with_hydrogens(molecule) for molecule in molecules]
+    full = [with_hydrogens(molecule) for molecule in molecules]  # if they lack hydrogens
     rdBase.LogToPythonLogger()
     for name in ("rdkit", "posebusters"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

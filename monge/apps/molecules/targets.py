@@ -1,9 +1,10 @@
-"""Alignment targets: features of a pretrained encoder for each heavy atom, computed once and stored next to the molecules."""
+"""Alignment targets: features of a pretrained encoder for each atom, computed once and stored next to the molecules."""
 
 import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,11 @@ from jaxtyping import Float
 from rdkit import Chem
 from torch import Tensor
 
-from monge.apps.molecules.atoms import elements_of
+from monge.apps.molecules.atoms import HYDROGEN, elements_of
 from monge.apps.molecules.bonds import perceived
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
-from monge.apps.molecules.encoders import ENCODERS, EncoderMissing
-from monge.apps.molecules.encoders import Features as Array
+from monge.apps.molecules.encoders import ENCODERS, EncoderMissing, Features
 from monge.apps.molecules.geometry import completed
 from monge.apps.molecules.message_passing import MessagePassing, Pretrain
 from monge.apps.molecules.model_files import opened_file
@@ -28,7 +28,7 @@ from monge.runs import reopen
 
 PACKAGES = {"ani": "auto3d", "espaloma": "expaloma"}
 """The distribution that holds an encoder's weights; the others have no trained weights."""
-Features = Callable[[Sequence[Molecule]], Iterable[Float[Tensor, "N F"] | None]]
+AtomFeatures = Callable[[Sequence[Molecule]], Iterable[Float[Tensor, "N F"] | None]]
 """The features of each molecule's atoms, or of its heavy atoms, in their order; None for a molecule without features."""
 
 
@@ -40,7 +40,7 @@ class Source:
     """Name of the file of its targets."""
     fingerprint: dict[str, Any]
     """Name and version, or a hash, of the encoder."""
-    features: Features
+    features: AtomFeatures
 
 
 def source(encoder: str) -> Source:
@@ -61,21 +61,32 @@ def source(encoder: str) -> Source:
         network = opened.weights(opened.rebuilt(Pretrain).network(), which="best")
         assert isinstance(network, MessagePassing)
         weights = f"{int(hash_of(*network.state_dict().values())) % 2**64:016x}"
+        explicit = bool(opened.constants["explicit_hydrogens"])
         return Source(
-            f"own-{weights}", {"encoder": "own", "weights": weights}, lambda rows: network.features(list(rows))
+            f"own-{weights}",
+            {"encoder": "own", "weights": weights},
+            lambda molecules: network.features(_checked(molecules, explicit, path)),
         )
     if path.is_file():
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        reader = opened_file(path)
+        reader = cache(lambda: opened_file(path))  # not opened if its targets are stored
         return Source(
             f"{path.stem}-{digest}",
             {"encoder": path.name, "weights": digest},
-            lambda molecules: (encoded(one, reader) for one in molecules),
+            lambda molecules: (encoded(one, reader()) for one in molecules),
         )
     raise ValueError(
         f"--align {encoder}: choose none, self, dispersive, {', '.join(ENCODERS)}, a directory created by monge molecules "
-        "pretrain, or a model file of chemprop or MACE"
+        "pretrain, or a model file of chemprop, CheMeleon or MACE"
     )
+
+
+def _checked(molecules: Sequence[Molecule], explicit: bool, path: Path) -> list[Molecule]:
+    """The molecules. ValueError if hydrogens are explicit in these and not in the encoder's training data, or vice versa."""
+    if any(HYDROGEN in one.types for one in molecules) != explicit:
+        kind = "with" if explicit else "without"
+        raise ValueError(f"{path}: this encoder was trained {kind} explicit hydrogens; train one on these molecules")
+    return list(molecules)
 
 
 def stored(data: Molecules, encoder: str) -> Path:
@@ -98,14 +109,14 @@ def _digest(data: Molecules) -> str:
     return digest.hexdigest()[:16]
 
 
-def groups(molecules: Sequence[Molecule], features: Features) -> Iterator[list[Row]]:
+def groups(molecules: Sequence[Molecule], features: AtomFeatures) -> Iterator[list[Row]]:
     """Yields the rows (id, features) of some molecules at a time, without those that have no features."""
     for start in range(0, len(molecules), 256):
         part = molecules[start : start + 256]
         yield [(one.id, row) for one, row in zip(part, features(part), strict=True) if row is not None]
 
 
-def encoded(one: Molecule, encoder: str | Callable[[Chem.Mol], Array]) -> Float[Tensor, "N F"] | None:
+def encoded(one: Molecule, encoder: str | Callable[[Chem.Mol], Features]) -> Float[Tensor, "N F"] | None:
     """The features of the heavy atoms in their order; None if the perception of bonds fails."""
     result = perceived(one.types.tolist(), one.positions)
     if result.molecule is None:

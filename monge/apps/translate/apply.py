@@ -144,7 +144,8 @@ def run(
     step, start = SOLVERS[solver][0](Affine()), perf_counter()
     stream = Stream(file, translator, reverse, steps, step, on_long_rows, on_bad_rows, dtype)
     settings = {"steps": steps, "solver": solver, "reverse": reverse, "input": file.fingerprint}
-    settings["pairs"] = int(opened.constants["pairs"])
+    if "pairs" in opened.constants:
+        settings["pairs"] = int(opened.constants["pairs"])
     count = write(out, stream, dtype=dtype, fingerprint={"run": str(run), "checkpoint": checkpoint, **settings})
     write_dropped(listing, ({"id": key, "reason": reason} for key, reason in stream.left_out))
     rate = (count + len(stream.empty)) / (perf_counter() - start)

@@ -75,7 +75,11 @@ class Calibration:
     def tensors(self) -> dict[str, Tensor]:
         """The calibration as tensors, to be stored as constants of a run."""
         sides = {"source": self.source, "target": self.target}
-        maps = {f"{end}_{name}": getattr(side, name) for end, side in sides.items() for name in ("centre", "matrix")}
+        maps = {
+            f"{end}_{name}": getattr(side, name).clone()  # both sides may share the identity
+            for end, side in sides.items()
+            for name in ("centre", "matrix")
+        }
         return {
             **maps,
             "rotation": self.rotation,

@@ -7,7 +7,6 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
-import torch
 import tyro
 
 from monge.apps.translate import decode, pictures, prepare
@@ -19,7 +18,7 @@ from monge.apps.translate.decoder_recipe import TrainDecoder
 from monge.apps.translate.evaluate import evaluate as evaluate_run
 from monge.apps.translate.hermes import Original
 from monge.apps.translate.output import console
-from monge.apps.translate.pair import ENDS, Pairs
+from monge.apps.translate.pair import ENDS, Pairs, same_pairs
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored_recipe, translator_of
 from monge.apps.translate.space import Packed
 from monge.apps.translate.tables import table as _table
@@ -120,11 +119,7 @@ def evaluate(
         raise ValueError(f"--pool must be at least 2, got {pool}")
     if len({path.name for path in compare_with} | {run.name}) <= len(compare_with):
         raise ValueError("--compare-with: two runs have the same directory name; rename one of them")
-    paired = Pairs(pairs or Path(stored_recipe(opened).pairs))
-    if paired.fingerprint != int(opened.constants.get("pairs", torch.tensor(0))):
-        raise ValueError(
-            f"{paired.directory}: not the pairs that {run} was trained on; restore them, or train a new run"
-        )
+    paired = same_pairs(pairs or Path(stored_recipe(opened).pairs), opened.constants, run)
     others = {path.name: translator_of(_open_same(path, opened), device=device_named(device)) for path in compare_with}
     tables = {
         name: evaluate_run(
@@ -172,7 +167,11 @@ def train_decoder(
     """
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
     if is_first():
-        console.print(f"The decoder is in {out}; next: monge translate decode --decoder {quote(str(out))}")
+        words = (recipe.run, "TRANSLATED.parquet", "--texts", recipe.texts, "--decoder", out, "--out", "decoded.jsonl")
+        console.print(
+            f"The decoder is in {out}; next: monge translate run, then: "
+            f"monge translate decode {' '.join(quote(str(word)) for word in words)}"
+        )
 
 
 def _arcs(pairs: Pairs, translator: Translator, texts: Path, *, count: int = 3) -> list[pictures.Arcs]:

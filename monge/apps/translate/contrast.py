@@ -35,24 +35,28 @@ class MeanInfoNCE(nn.Module):
 class EndpointInfoNCE(nn.Module):
     """InfoNCE of the endpoints that a velocity predicts on the straight path: x_t + (1 - t) v and, in reverse, x_t - t v.
 
-    Rows count in their direction, cond["reverse"]; without it, both directions count by half.
+    With cond["reverse"], each row contributes to the loss of its own direction; without it, every row contributes to both, each
+    with weight 1/2. With `swapped`, the ends of reverse rows are swapped, so that every row goes from x_0 to x_1.
     """
 
-    def __init__(self, to_target: MeanInfoNCE, to_source: MeanInfoNCE) -> None:
+    def __init__(self, to_target: MeanInfoNCE, to_source: MeanInfoNCE, *, swapped: bool = False) -> None:
         super().__init__()
-        self.to_target, self.to_source = to_target, to_source
+        self.to_target, self.to_source, self.swapped = to_target, to_source, swapped
 
     def forward(
         self, v: Float[Tensor, "B N C"], x_t: Float[Tensor, "B N C"], t: Float[Tensor, "B"], pair: Pair
     ) -> Float[Tensor, ""]:
         reverse, left = pair.condition.get("reverse"), (1 - t)[:, None, None]
         x_1, x_0 = x_t + left * v, x_t + (left - 1) * v
+        true_0 = pair.x_0
+        if self.swapped:
+            x_0, true_0 = x_1, pair.x_1
         if reverse is None:
-            return 0.5 * (self.to_target(x_1, pair.x_1) + self.to_source(x_0, pair.x_0))
+            return 0.5 * (self.to_target(x_1, pair.x_1) + self.to_source(x_0, true_0))
         total = v.new_zeros(())
         for rows, loss, end, true in (
             (~reverse, self.to_target, x_1, pair.x_1),
-            (reverse, self.to_source, x_0, pair.x_0),
+            (reverse, self.to_source, x_0, true_0),
         ):
             if rows.any():
                 total = total + rows.float().mean() * loss(end[rows], true[rows])

@@ -5,7 +5,8 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -38,16 +39,19 @@ def split_of_group(group: str) -> Split:
     return split_of(group, SHARES)
 
 
-def metamath(path: Path, *, words: tuple[int, int] = (3, 60), symbols: int = 96) -> list[Text]:
+def metamath(path: Path, *, citations: bool = False, words: tuple[int, int] = (3, 60), symbols: int = 96) -> list[Text]:
     """The theorems of a Metamath database, without repeated comments or statements that are equal up to variable names.
 
-    Obsolete theorems, those that the database marks as unfinished, comments whose number of words is outside `words`, and
-    statements of more than `symbols` symbols are left out.
+    Without `citations`, sentences that cite literature or other theorems are removed. Obsolete theorems, those that the
+    database marks as unfinished, comments whose number of words is outside `words`, and statements of more than `symbols`
+    symbols are left out.
     """
     seen, selected = set[Any](), []
     for theorem in theorems(path):
-        length = len(theorem.comment.split())
         stale = re.search(r"OLD|TODO", theorem.label + theorem.comment) or theorem.comment.startswith("Obsolete")
+        if not citations:
+            theorem = replace(theorem, comment=theorem.content)
+        length = len(theorem.comment.split())
         if stale or not words[0] <= length <= words[1] or len(theorem.statement) > symbols:
             continue
         keys = {theorem.comment.lower(), theorem.pattern}
@@ -149,10 +153,9 @@ def public(name: str, path: Path, dropped: list[Dropped] | None = None) -> list[
 
 
 READERS: dict[str, Callable[[Path, list[Dropped] | None], list[Text]]] = {
-    "metamath": lambda path, _: metamath(path),
-    **{name: lambda path, dropped, name=name: public(name, path, dropped) for name in FIELDS},
+    name: partial(public, name) for name in FIELDS
 }
-"""Reader of each data set: (path, list for unusable rows or None to reject them) -> texts."""
+"""Reader of each public data set: (path, list for unusable rows or None to reject them) -> texts."""
 
 
 def write_texts(path: Path, texts: Sequence[Text]) -> None:

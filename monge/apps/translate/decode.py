@@ -20,7 +20,7 @@ from monge.apps.translate.data import read_texts
 from monge.apps.translate.decoder_recipe import FIELDS, OpenedDecoder, opened_decoder
 from monge.apps.translate.metrics import pooled, pooled_scores
 from monge.apps.translate.output import console
-from monge.apps.translate.pair import ENDS, Pairs
+from monge.apps.translate.pair import ENDS, Pairs, same_pairs
 from monge.apps.translate.recipes import stored_recipe
 from monge.apps.translate.space import Space
 from monge.files import atomic_write, ensure_new
@@ -89,9 +89,9 @@ def overlap(texts: Sequence[str], true: Sequence[str]) -> dict[str, float]:
     >>> overlap(["a b", "c"], ["a b", "d"])["exact"]
     0.5
     """
-    scores = {"": true, OTHER: [*true[1:], true[0]]}
+    scores = {"": true, OTHER: [*true[1:], true[0]] if len(true) > 1 else []}
     return {
-        f"{name}{label}": sum(map(function, texts, other)) / len(texts)
+        f"{name}{label}": sum(map(function, texts, other)) / len(other) if other else float("nan")
         for label, other in scores.items()
         for name, function in (("exact", lambda a, b: float(a == b)), ("token F1", token_f1))
     }
@@ -108,7 +108,7 @@ def decode(
     temperature: float = 1.0,
     bank: Literal["train", "all"] = "train",
     pairs: Path | None = None,
-    checkpoint: str = "best",
+    decoder_checkpoint: str = "best",
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -119,7 +119,7 @@ def decode(
 
     Args:
         run: Directory of the trained run.
-        vectors: Parquet file written by `monge translate run` with this run.
+        vectors: Parquet file written by `monge translate run` with this run, or with another one on the same pairs.
         texts: File written by `monge translate data`, with the texts of the pairs.
         out: File to write, .jsonl or .parquet: a row {id, text, score, candidates} for each sequence.
         decoder: Directory of a decoder trained by `monge translate train-decoder` for this run.
@@ -127,7 +127,7 @@ def decode(
         temperature: Temperature of a decoder's samples.
         bank: Known texts: those of the training pairs, or of all pairs.
         pairs: Directory of the pairs that the run was trained on, if it has moved.
-        checkpoint: Checkpoint of the decoder: best, last, or a step number.
+        decoder_checkpoint: Checkpoint of the decoder: best, last, or a step number.
         seed: Random seed of a decoder's samples.
         device: Device of a decoder: cpu, cuda, or auto for a GPU if there is one.
     """
@@ -137,44 +137,46 @@ def decode(
     if out.suffix not in (".jsonl", ".parquet"):
         raise ValueError(f"--out {out}: give a .jsonl or .parquet file")
     ensure_new(out)
+    without = {"temperature": temperature != 1.0, "seed": seed != 0, "decoder_checkpoint": decoder_checkpoint != "best"}
+    for name, given in without.items() if decoder is None else {"bank": bank != "train"}.items():
+        if given:
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} has no effect {'without' if decoder is None else 'with'} --decoder; omit it")
     opened, file = reopen(run, app="translate"), Vectors(vectors)
     recipe, constants = stored_recipe(opened), opened.constants
-    if file.fingerprint.get("pairs") != int(constants["pairs"]):
-        raise ValueError(f"{vectors}: not translations of {run}; create them with monge translate run")
-    paired = Pairs(pairs or Path(recipe.pairs))
-    if paired.fingerprint != int(constants["pairs"]):
-        raise ValueError(f"{paired.directory}: not the pairs that {run} was trained on; restore them")
+    paired = same_pairs(pairs or Path(recipe.pairs), constants, run)
+    if file.fingerprint.get("pairs") != paired.fingerprint:
+        raise ValueError(f"{vectors}: not translations by a run on these pairs; create them with monge translate run")
     end = ENDS[not file.fingerprint["reverse"]]
     space = Space.from_constants(constants, recipe.prices, aux_scale=recipe.aux_scale)
-    numbers = paired.split("train").tolist() if bank == "train" else list(range(len(paired.ids)))
+    side = space.calibration.side(end)
+    numbers = list(range(len(paired.ids))) if bank == "all" else paired.split("train").tolist()
     known = {text.id: getattr(text, FIELDS[end]) for text in read_texts(texts)}
     if missing := [paired.ids[number] for number in numbers if paired.ids[number] not in known]:
         raise ValueError(
             f"{texts}: no text with id {missing[0]!r} of {paired.directory}; pass the texts that were embedded"
         )
-    exclude = {paired.ids[number] for number in numbers}
+    used = {paired.ids[number] for number in (*numbers, *paired.split("train"), *paired.split("validation"))}
     if decoder is None:
-        source = Bank.of(paired, space, end, numbers)
-        find = partial(from_bank, source, known, count=num_candidates)
+        find = partial(from_bank, Bank.of(paired, space, end, numbers), known, count=num_candidates)
     else:
-        exclude = {paired.ids[number] for number in paired.split("train")}
-        opened_one = opened_decoder(decoder, which=checkpoint, device=device_named(device))
-        if opened_one.pairs != int(constants["pairs"]) or opened_one.recipe.end != end:
+        trained = opened_decoder(decoder, which=decoder_checkpoint, device=device_named(device))
+        if trained.recipe.end != end or not trained.reads(paired.fingerprint, side):
             raise ValueError(
-                f"{decoder}: decodes {opened_one.recipe.end} texts of {opened_one.recipe.pairs or opened_one.recipe.run}, not "
-                f"these {end} sequences; train one for {run}"
+                f"{decoder}: decodes {trained.recipe.end} vectors of {trained.recipe.run}, not these {end} vectors; train one "
+                f"for {run}"
             )
-        torch.manual_seed(seed)
-        side = space.calibration.side(end)
-        find = partial(from_decoder, opened_one, side, count=num_candidates, temperature=temperature)
+        find = partial(from_decoder, trained, side, count=num_candidates, temperature=temperature)
     decoded: dict[str, list[Candidate]] = {}
-    for _, part in file.portions():
-        for start in range(0, len(part), 64):
-            rows = part[start : start + 64]
-            found = find([row.float() for _, row in rows])
-            decoded |= {key: best for (key, _), best in zip(rows, found, strict=True)}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for _, part in file.portions():
+            for start in range(0, len(part), 64):
+                rows = part[start : start + 64]
+                found = find([row.float() for _, row in rows])
+                decoded |= {key: best for (key, _), best in zip(rows, found, strict=True)}
     write_decoded(out, decoded)
-    report(decoded, known, out, exclude=exclude)
+    report(decoded, known, out, used=used)
 
 
 def from_bank(
@@ -194,14 +196,11 @@ def from_decoder(
 ) -> list[list[Candidate]]:
     """A greedy text and count - 1 sampled ones for each sequence."""
     calibrated = [side.apply(x) for x in sequences]
-    texts = [[text] for text in decoder.texts(calibrated)]
+    rows = [[one] for one in decoder.texts(calibrated)]
     if count > 1:
         samples = decoder.texts(calibrated, samples=count - 1, temperature=temperature)
-        texts = [first + samples[k * (count - 1) : (k + 1) * (count - 1)] for k, first in enumerate(texts)]
-    return [
-        [Candidate(None, *one) for one in zip(row, decoder.scores([x] * len(row), row), strict=True)]
-        for x, row in zip(calibrated, texts, strict=True)
-    ]
+        rows = [first + samples[k * (count - 1) : (k + 1) * (count - 1)] for k, first in enumerate(rows)]
+    return [[Candidate(None, *one) for one in row] for row in rows]
 
 
 def write_decoded(out: Path, decoded: Mapping[str, Sequence[Candidate]]) -> None:
@@ -217,11 +216,9 @@ def write_decoded(out: Path, decoded: Mapping[str, Sequence[Candidate]]) -> None
             path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def report(
-    decoded: Mapping[str, Sequence[Candidate]], known: Mapping[str, str], out: Path, *, exclude: set[str]
-) -> None:
-    """Print the overlap with the true texts of the sequences whose ids are not in `exclude`."""
-    keys = [key for key in decoded if key in known and key not in exclude]
+def report(decoded: Mapping[str, Sequence[Candidate]], known: Mapping[str, str], out: Path, *, used: set[str]) -> None:
+    """Print the overlap with the true texts of the sequences whose ids are not in `used`."""
+    keys = [key for key in decoded if key in known and key not in used]
     console.print(f"{len(decoded)} sequences decoded: {out}")
     if keys:
         scores = overlap([decoded[key][0].text for key in keys], [known[key] for key in keys])
@@ -229,5 +226,6 @@ def report(
             f"{name} {value:.3f} ({scores[name + OTHER]:.3f})" for name, value in scores.items() if OTHER not in name
         )
         console.print(
-            f"{len(keys)} of them have a true text that was not used (in brackets, against that of another row): {shown}"
+            f"Scores of the {len(keys)} sequences whose texts are known and were used neither in training nor in validation "
+            f"(in brackets: against another row's text): {shown}"
         )

@@ -14,7 +14,7 @@ from monge.pretrain import neox
 
 @dataclass(frozen=True)
 class Prompted:
-    """Sequences of vectors, right-aligned, and the token ids of their texts, from the end-of-text token to the same token."""
+    """Sequences of vectors, right-aligned, and the token ids of their texts, which start and end with the end-of-text token."""
 
     vectors: Float[Tensor, "B N D"]
     exists: Bool[Tensor, "B N"]
@@ -51,7 +51,7 @@ class Decoder(nn.Module):
         self.lm = neox(vocabulary, shape.width, shape.depth, shape.heads, shape.positions, end)
 
     def prompt(self, batch: Prompted) -> tuple[Float[Tensor, "B M width"], Bool[Tensor, "B M"]]:
-        """(embeddings of the vectors and of the tokens but the last, their mask)."""
+        """(embeddings of the vectors, then of all tokens except the last; their mask)."""
         tokens = self.lm.get_input_embeddings()(batch.ids[:, :-1])
         inputs = torch.cat([self.project(batch.vectors) * batch.exists[..., None], tokens], 1)
         return inputs, torch.cat([batch.exists, batch.known[:, :-1]], 1)
@@ -66,8 +66,8 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def generate(self, batch: Prompted, *, length: int, samples: int = 0, temperature: float = 1.0) -> list[list[int]]:
-        """The token ids of the most likely continuation of each prompt, step by step (greedy), or `samples` random ones per
-        prompt, without the end-of-text token. The text of `batch` is the end-of-text token."""
+        """The greedy continuation of each prompt as token ids, or `samples` random ones per prompt, without the end-of-text
+        token. The texts of `batch` must be empty."""
         inputs, mask = self.prompt(batch)
         options: dict[str, Any] = {"do_sample": False}
         if samples:
@@ -80,7 +80,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def log_likelihood(self, batch: Prompted) -> Float[Tensor, "B"]:
-        """The mean log-probability per token of each text, the final end-of-text token included, in nats."""
+        """The mean log-probability per known token of each text, in nats."""
         losses = token_losses(self(batch), batch)
         return -losses.sum(1) / batch.known[:, 1:].sum(1)
 

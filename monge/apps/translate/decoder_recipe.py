@@ -12,11 +12,12 @@ from tyro.conf import OmitArgPrefixes
 
 from monge.apps.translate.data import read_texts
 from monge.apps.translate.decoder import Decoder, DecoderShape, NoisyPrompt, Prompted
-from monge.apps.translate.pair import ENDS, Pairs
+from monge.apps.translate.pair import ENDS, Pairs, json_hash, same_pairs
 from monge.apps.translate.recipes import Translator, stored_recipe, translator_of
+from monge.math.cost import Whitening
 from monge.math.ot import assignment
 from monge.pretrain import END, tokenizer_of
-from monge.run import fingerprint
+from monge.run import same_constant
 from monge.runs import reopen
 from monge.training.batches import shuffled
 from monge.training.config import TrainConfig, check_at_least
@@ -41,9 +42,11 @@ class TrainDecoder:
     """Directory of the pairs that the run was trained on, if it has moved."""
     reverse: bool = False
     """Decode the source side's texts (nl) instead of the target side's (formal)."""
-    noise: float = -1.0
-    """Standard deviation of the noise on the vectors in training, in calibrated units; a negative value stands for that of the
-    run's translation errors on validation pairs."""
+    noise: float | None = None
+    """Standard deviation of the noise on the vectors in training, in calibrated units (default: that of the run's translation
+    errors on validation pairs)."""
+    checkpoint: str = "last"
+    """Checkpoint of the run whose errors are measured: last, best, or a step number."""
     use_vectors: bool = True
     """Show the vectors to the decoder; without them it is a language model of the texts, a control."""
     vocabulary: int = 2048
@@ -64,6 +67,9 @@ class TrainDecoder:
             if path := getattr(self, name):
                 object.__setattr__(self, name, str(Path(path).resolve()))
         check_at_least(self, vocabulary=1, length=1, batch_size=1)
+        check_at_least(self.shape, width=1, depth=1, heads=1, positions=1)
+        if self.noise is not None and not 0 <= self.noise < float("inf"):
+            raise ValueError(f"noise must be finite and not negative, got {self.noise}")
         if self.shape.width % (2 * self.shape.heads):
             raise ValueError(f"width {self.shape.width} must be a multiple of {2 * self.shape.heads}, twice the heads")
 
@@ -86,7 +92,7 @@ class TrainDecoder:
         if pairs.capacity + self.length + 1 > self.shape.positions:
             raise ValueError(
                 f"positions {self.shape.positions}: {pairs.capacity} vectors and {self.length} tokens need "
-                f"{pairs.capacity + self.length + 1}"
+                f"{pairs.capacity + self.length + 1}; raise --positions or lower --length"
             )
         lines = [known[pairs.ids[n]] for n in parts["train"]]
         tokenizer = tokenizer_of(lines, self.vocabulary)
@@ -104,9 +110,7 @@ class TrainDecoder:
         training, held_out = examples(parts["train"]), examples(parts["validation"][:256])
         if not training or not held_out:
             raise ValueError(f"{self.texts}: too few texts of at most {self.length} tokens; raise --length")
-        noise = (
-            measured_noise(translator, pairs, parts["validation"][:128], self.reverse) if self.noise < 0 else self.noise
-        )
+        noise = self._noise(translator, pairs)
         objective = NoisyPrompt(noise)
 
         def batches(number: int) -> Prompted:
@@ -125,7 +129,9 @@ class TrainDecoder:
 
         constants = {
             "pairs": torch.tensor(pairs.fingerprint),
-            "texts": fingerprint(torch.tensor([ord(sign) for line in lines for sign in line])),
+            "texts": torch.tensor(json_hash([known[pairs.ids[n]] for part in parts.values() for n in part])),
+            "centre": side.centre,
+            "matrix": side.matrix,
             "tokenizer": torch.tensor(list(tokenizer.to_str().encode()), dtype=torch.uint8),
             "noise": torch.tensor(noise),
             "width": torch.tensor(pairs.width),
@@ -136,15 +142,21 @@ class TrainDecoder:
     def opened(self) -> tuple[Translator, Pairs]:
         """The translator of the run and its pairs. ValueError if the pairs are others."""
         opened = reopen(Path(self.run), app="translate")
-        pairs = Pairs(Path(self.pairs or stored_recipe(opened).pairs))
-        if pairs.fingerprint != int(opened.constants["pairs"]):
-            raise ValueError(f"{pairs.directory}: not the pairs that {self.run} was trained on; restore them")
-        return translator_of(opened, which="best"), pairs
+        pairs = same_pairs(Path(self.pairs or stored_recipe(opened).pairs), opened.constants, Path(self.run))
+        return translator_of(opened, which=self.checkpoint), pairs
+
+    def _noise(self, translator: Translator, pairs: Pairs) -> float:
+        """The standard deviation of the noise; 0 without vectors."""
+        if not self.use_vectors:
+            return 0.0
+        if self.noise is not None:
+            return self.noise
+        return measured_noise(translator, pairs, pairs.split("validation")[:128].tolist(), self.reverse)
 
 
 def measured_noise(translator: Translator, pairs: Pairs, numbers: Sequence[int], reverse: bool) -> float:
     """The root mean square error per entry of translated tokens, matched to the true ones by an exact assignment, in calibrated
-    units. ValueError without validation pairs."""
+    units. ValueError without pairs, or if all translations are empty."""
     if not numbers:
         raise ValueError(f"{pairs.directory}: no validation pairs to measure the noise on; give --noise")
     sides = [translator.space.calibration.side(end) for end in (ENDS[reverse], ENDS[not reverse])]
@@ -158,7 +170,9 @@ def measured_noise(translator: Translator, pairs: Pairs, numbers: Sequence[int],
         if len(x):
             match = assignment(torch.cdist(x, y).square())
             errors.append((x[match >= 0] - y[match[match >= 0]]).square().mean(1))
-    return float(torch.cat(errors).mean().sqrt()) if errors else 1.0
+    if not errors:
+        raise ValueError(f"{pairs.directory}: all translations of validation pairs are empty; train the run for longer")
+    return float(torch.cat(errors).mean().sqrt())
 
 
 @dataclass(frozen=True)
@@ -168,21 +182,32 @@ class OpenedDecoder:
     recipe: TrainDecoder
     model: Decoder
     tokenizer: Any
-    pairs: int
-    """Fingerprint of the pairs that it was trained on."""
+    constants: dict[str, Tensor]
+
+    def reads(self, pairs: int, side: Whitening) -> bool:
+        """True if it was trained on pairs with this fingerprint, calibrated by `side`."""
+        same = same_constant(self.constants["centre"], side.centre) and same_constant(
+            self.constants["matrix"], side.matrix
+        )
+        return same and int(self.constants["pairs"]) == pairs
 
     def texts(
         self, sequences: Sequence[Float[Tensor, "_ D"]], *, samples: int = 0, temperature: float = 1.0
-    ) -> list[str]:
-        """The greedy text of each calibrated sequence, or `samples` random ones per sequence."""
+    ) -> list[tuple[str, float]]:
+        """The greedy text of each calibrated sequence, or `samples` random ones per sequence, and its score (see `scores`)."""
         rows = self._batch(sequences, [[]] * len(sequences))
         ids = self.model.generate(rows, length=self.recipe.length, samples=samples, temperature=temperature)
-        return [text.strip() for text in self.tokenizer.decode_batch(ids)]
+        repeated = [x for x in sequences for _ in range(max(1, samples))]
+        scores = self.scores(repeated, ids)
+        return [(text.strip(), score) for text, score in zip(self.tokenizer.decode_batch(ids), scores, strict=True)]
 
-    def scores(self, sequences: Sequence[Float[Tensor, "_ D"]], texts: Sequence[str]) -> list[float]:
-        """The mean log-probability per token of a text for each calibrated sequence, in nats."""
-        ids = [row.ids[: self.recipe.length] for row in self.tokenizer.encode_batch(list(texts))]
-        return self.model.log_likelihood(self._batch(sequences, ids)).tolist()
+    def scores(self, sequences: Sequence[Float[Tensor, "_ D"]], ids: Sequence[Sequence[int]]) -> list[float]:
+        """The mean log-probability per token of token ids for each calibrated sequence, in nats. The end-of-text token counts,
+        unless the text has the maximum length."""
+        batch = self._batch(sequences, ids)
+        for row, text in enumerate(ids):
+            batch.known[row, len(text) + 1] = len(text) < self.recipe.length
+        return self.model.log_likelihood(batch).tolist()
 
     def _batch(self, sequences: Sequence[Float[Tensor, "_ D"]], ids: Sequence[Sequence[int]]) -> Prompted:
         shown = [x if self.recipe.use_vectors else 0 * x[:1] for x in sequences]
@@ -200,4 +225,4 @@ def opened_decoder(directory: Path, *, which: str = "best", device: torch.device
     model = Decoder(int(constants["width"]), tokenizer.get_vocab_size(), recipe.shape, tokenizer.token_to_id(END))
     trained = opened.weights(model, which=which).to(device)
     assert isinstance(trained, Decoder)
-    return OpenedDecoder(recipe, trained, tokenizer, int(constants["pairs"]))
+    return OpenedDecoder(recipe, trained, tokenizer, constants)

@@ -71,8 +71,8 @@ class Original:
     def pairs(self, out: Path) -> Pairs:
         """The pairs of its two files, joined in the directory `out` unless it exists, without sequences longer than max_len."""
         if not (out / "pairs.json").exists():
-            files = (Path(self.settings[f"{name}_embeddings"]) for name in ("nl", "lean"))
-            join(*files, out, capacity=self.settings.get("max_len", 256), on_long_rows="drop")
+            source, target = (Path(self.settings[f"{name}_embeddings"]) for name in ("nl", "lean"))
+            join(source, target, out, capacity=self.settings.get("max_len", 256), on_long_rows="drop")
         return Pairs(out)
 
     def recipe(self, pairs: Pairs, flags: Translate) -> Translate:

@@ -15,6 +15,8 @@ class Theorem:
 
     label: str
     comment: str
+    content: str
+    """The sentences of the comment that cite neither literature nor other theorems; may be empty."""
     statement: tuple[str, ...]
     """Symbols: hypotheses joined by "&", then "=>" and the assertion."""
     pattern: tuple[str, ...]
@@ -27,6 +29,11 @@ _CREDIT = re.compile(
     r"\((?:Contributed|Revised|Proof|New usage|Shortened|Moved|Unnecessary|Removed|Generalized|Based on|Obsolete)\b[^()]*"
     r"(?:\([^()]*\)[^()]*)*\)"
 )
+
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"`_])|(?<=[.!?][)\"])\s+(?=[A-Z(\"`_])")
+_ABBREVIATIONS = (" p.", " pp.", "e.g.", "i.e.", "cf.", "Eq.", "Th.", "Def.", "Prop.", "Lem.", "vs.")
+_CITATION = re.compile(r"(?<!\S)~\s*\S|\[[A-Z][^\]\s]*\],? pp?\.")
 
 
 def theorems(path: Path) -> Iterator[Theorem]:
@@ -58,10 +65,27 @@ def theorems(path: Path) -> Iterator[Theorem]:
                 hypotheses = [symbol for scope in scopes for h in scope for symbol in (*h[1:], "&")][:-1]
                 statement = (*hypotheses, "=>", *symbols[1:]) if hypotheses else tuple(symbols[1:])
                 any_theorem = True
-                yield Theorem(label, words, statement, _pattern(statement, variables))
+                yield Theorem(
+                    label, words, plain(without_citations(comment)), statement, _pattern(statement, variables)
+                )
         comment, end = new_comment or "", piece.end()
     if not any_theorem:
         raise ValueError(f"{path}: no theorem with a comment; check that it is a Metamath database such as set.mm")
+
+
+def without_citations(comment: str) -> str:
+    """The sentences of a raw comment without a [Reference] to a page and without the ~ label of a theorem.
+
+    >>> without_citations("The union of sets. Exercise 15 of [Stoll] p. 18. See ~ uniex for more.")
+    'The union of sets.'
+    """
+    sentences: list[str] = []
+    for part in _SENTENCE.split(" ".join(_CREDIT.sub(" ", " ".join(comment.split())).split())):
+        if sentences and sentences[-1].endswith(_ABBREVIATIONS):
+            sentences[-1] += " " + part
+        else:
+            sentences.append(part)
+    return " ".join(sentence for sentence in sentences if not _CITATION.search(sentence))
 
 
 def plain(comment: str) -> str:

@@ -1,13 +1,14 @@
-"""Three methods of training a flow between container states: flow walking, flow matching and branching flows."""
+"""Methods of training a flow between container states: flow walking, flow matching and branching flows."""
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
+from monge.apps.translate.base import Options, States, contrast_of, direction_condition, half_reversed, solve, with_ends
+from monge.apps.translate.conditional import ConditionalMethod
 from monge.apps.translate.contrast import EndpointInfoNCE, check_contrast, mean_info_nce
 from monge.apps.translate.events import Branching, EventField, EventMatching, simulate
 from monge.apps.translate.field import Field, FieldShape, snap_existence
@@ -15,64 +16,12 @@ from monge.apps.translate.pair import ENDS
 from monge.apps.translate.space import Packed
 from monge.math.container import Container
 from monge.math.path import Affine, constant
-from monge.math.solve import integrate, time_grid
 from monge.math.steps import Step, euler
 from monge.math.times import Times
-from monge.math.types import Pair, Velocity, VelocityModel
+from monge.math.types import Pair, VelocityModel
 from monge.objective.base import Loss, Objective, Weighted
 from monge.objective.flow_matching import FlowMatching
 from monge.objective.flow_walking import FlowWalking
-
-States = Float[Tensor, "B N channels"]
-
-
-class Options(Protocol):
-    """Fields of a recipe that methods read."""
-
-    @property
-    def shape(self) -> FieldShape: ...
-    @property
-    def walking_steps(self) -> int: ...
-    @property
-    def contrast(self) -> float: ...
-    @property
-    def sigma(self) -> float: ...
-    @property
-    def additive(self) -> bool: ...
-    @property
-    def source_condition(self) -> bool: ...
-
-
-class Method(Protocol):
-    """A training method: a network, its objective and batches, and the integration of states to the other side."""
-
-    options: ClassVar[frozenset[str]]
-    """Fields of a recipe that have an effect with this method but not with all methods."""
-    keeps_slots: ClassVar[bool]
-    """True if a token stays in its slot, so that each slot's existence can be compared with a coupling."""
-
-    @property
-    def solver_steps(self) -> int:
-        """Default number of solver steps of a translation."""
-        ...
-
-    def network(self, container: Container, width: int) -> nn.Module:
-        """The field on states with `width` entries of content, with weights drawn from torch's global generator."""
-        ...
-
-    def objective(self, packed: Packed) -> Objective:
-        """The training objective on these pairs."""
-        ...
-
-    def prepare(self, pair: Pair, generator: torch.Generator) -> Pair:
-        """A coupled pair prepared for the objective: reverse rows are marked in cond["reverse"] or have their ends swapped."""
-        ...
-
-    def transport(
-        self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step
-    ) -> States:
-        """The states on the other side; `reverse` goes from the target side to the source side."""
-        ...
 
 
 def field(container: Container, width: int, shape: FieldShape, *, additive: bool, start: bool = False) -> Field:
@@ -80,16 +29,6 @@ def field(container: Container, width: int, shape: FieldShape, *, additive: bool
     if additive:
         return Field(width + 1, shape, span=0.0, start=start)
     return Field(width + 3, shape, span=container.capacity / container.aux_scale, start=start)
-
-
-def solve(v: Velocity, x: States, *, reverse: bool, steps: int, step: Step) -> States:
-    """The states after integration from t = 0 to 1 or, with `reverse`, from 1 to 0."""
-    return integrate(v, x, time_grid(steps, x, start=float(reverse), end=1.0 - float(reverse)), step=step)
-
-
-def direction_condition(x: States, reverse: bool) -> dict[str, Tensor]:
-    """The condition that marks every row's direction."""
-    return {"reverse": torch.full((len(x),), reverse, device=x.device)}
 
 
 class OneWay(FlowWalking):
@@ -121,7 +60,7 @@ class FlowWalkingMethod:
     @staticmethod
     def of(options: Options) -> "FlowWalkingMethod":
         """The method with the recipe's options."""
-        return FlowWalkingMethod(options.shape, options.walking_steps, options.contrast, options.additive)
+        return FlowWalkingMethod(options.shape, options.walking_steps, contrast_of(options), options.additive)
 
     @property
     def solver_steps(self) -> int:
@@ -162,7 +101,8 @@ class FlowMatchingMethod:
     """Flow matching on the straight path, with noise of standard deviation `sigma` around it. Lipman et al. 2210.02747.
 
     With `source_condition`, the field sees the start of the flow: without it, flow matching keeps the marginal distributions
-    but not the pairs (De Bortoli et al. 2311.06978). This needs noise: the start and a noise-free state determine the velocity.
+    but not the pairs (De Bortoli et al. 2311.06978). It needs sigma above 0: without noise, the field could compute the
+    velocity from the start and x_t alone, (x_t - start) / t.
     """
 
     shape: FieldShape
@@ -185,7 +125,7 @@ class FlowMatchingMethod:
     def of(options: Options) -> "FlowMatchingMethod":
         """The method with the recipe's options."""
         return FlowMatchingMethod(
-            options.shape, options.sigma, options.contrast, options.additive, options.source_condition
+            options.shape, options.sigma, contrast_of(options), options.additive, options.source_condition
         )
 
     @property
@@ -266,21 +206,10 @@ class BranchingMethod:
         return simulate(model, x, steps=steps, reverse=reverse).x
 
 
-METHODS: dict[str, type[FlowWalkingMethod] | type[FlowMatchingMethod] | type[BranchingMethod]] = {
+Kind = type[FlowWalkingMethod] | type[FlowMatchingMethod] | type[BranchingMethod] | type[ConditionalMethod]
+METHODS: dict[str, Kind] = {
     "flow-walking": FlowWalkingMethod,
     "flow-matching": FlowMatchingMethod,
     "branching-flows": BranchingMethod,
+    "conditional": ConditionalMethod,
 }
-
-
-def with_ends(u: Tensor) -> Tensor:
-    """Times of which half are uniform, a quarter 0 and a quarter 1.
-
-    At the ends the velocity is hardest to predict, because x_t shows only one of them.
-    """
-    return (2 * u - 0.5).clamp(0, 1)
-
-
-def half_reversed(pair: Pair, generator: torch.Generator) -> Pair:
-    """The pair with a random half of its rows marked in cond["reverse"]."""
-    return replace(pair, cond={"reverse": torch.rand(len(pair), generator=generator) < 0.5})

@@ -275,3 +275,11 @@ class Pairs:
         """The sequence of a pair on one side, read from disk, in float32."""
         store, numbers = self._stores[end]
         return store[int(numbers[number])]
+
+
+def same_pairs(directory: Path, constants: Mapping[str, Tensor], run: Path) -> Pairs:
+    """The pairs in a directory. ValueError unless they are those that a run with these constants was trained on."""
+    pairs, trained_on = Pairs(directory), constants.get("pairs")
+    if trained_on is None or pairs.fingerprint != int(trained_on):
+        raise ValueError(f"{directory}: not the pairs that {run} was trained on; restore them, or train a new run")
+    return pairs

@@ -12,7 +12,7 @@ import tyro
 from monge import fleet
 from monge.apps.translate.calibrate import Prices, Sample, measured
 from monge.apps.translate.couple import couple as solve_all
-from monge.apps.translate.data import READERS, SHARES, read_texts, split_of_group, write_texts
+from monge.apps.translate.data import READERS, SHARES, metamath, read_texts, split_of_group, write_texts
 from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.output import console, listed, write_dropped
 from monge.apps.translate.pair import ENDS, OnLongRows, Pairs
@@ -34,6 +34,7 @@ def data(
     out: Path,
     input: Path | None = None,
     limit: int | None = None,
+    citations: bool = False,
     on_bad_rows: OnBadRows = "error",
 ) -> None:
     """Read a data set of natural-language and formal texts into rows {id, group, nl, formal}.
@@ -43,6 +44,7 @@ def data(
         out: JSON lines file to write.
         input: File of the data set: .mm for metamath (default: the installed set.mm), .parquet or .jsonl for the others.
         limit: Maximum number of texts, spread evenly over the data set (default: all).
+        citations: Keep sentences of set.mm's comments that cite literature or other theorems (only for metamath).
         on_bad_rows: For rows of a public set that are not JSON, have a null id or lack a text: stop with an error, or drop
             them. Rows without an id field are named by their number.
     """
@@ -52,9 +54,15 @@ def data(
         raise ValueError(f"--limit must be at least 1, got {limit}")
     ensure_new(out)
     dropped: list[Dropped] = []
-    texts = READERS[name](input or INSTALLED, dropped if on_bad_rows == "drop" else None)
+    if citations and name != "metamath":
+        raise ValueError(f"--citations has no effect on {name}; it is for metamath")
+    path = input or INSTALLED
+    if name == "metamath":
+        texts = metamath(path, citations=citations)
+    else:
+        texts = READERS[name](path, dropped if on_bad_rows == "drop" else None)
     if not texts:
-        raise ValueError(f"{input or INSTALLED}: no pairs; check that this is {name}")
+        raise ValueError(f"{path}: no pairs; check that this is {name}")
     if limit is not None and limit < len(texts):
         texts = [texts[k * len(texts) // limit] for k in range(limit)]
     write_texts(out, texts)
@@ -185,12 +193,19 @@ def pair(
         console.print(f"{summary['ungrouped']} pairs have no group in {texts}")
 
 
-def prepare_all(out: Path, *, input: Path | None = None, limit: int | None = None, recipe: Pretrain = SMALL) -> Path:
+def prepare_all(
+    out: Path,
+    *,
+    input: Path | None = None,
+    limit: int | None = None,
+    citations: bool = False,
+    recipe: Pretrain = SMALL,
+) -> Path:
     """Run all steps that precede training, in `out`, for set.mm or `input`, except completed ones; return the directory of
-    pairs."""
+    pairs. `citations` as in `data`."""
     texts, formal, pairs = out / "texts.jsonl", out / "formal", out / "pairs"
     if not texts.exists():
-        data("metamath", out=texts, input=input, limit=limit)
+        data("metamath", out=texts, input=input, limit=limit, citations=citations)
     if not (out / "nl.parquet").exists():
         embed(texts, model="all-MiniLM-L6-v2", layer=6, out=out / "nl.parquet", field="nl")
     if not (formal / "model").exists():

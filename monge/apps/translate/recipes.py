@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes
 
+from monge.apps.translate.base import Method
 from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.couple import Couplings, soft_targets
 from monge.apps.translate.field import FieldShape
-from monge.apps.translate.methods import METHODS, Method
+from monge.apps.translate.methods import METHODS
 from monge.apps.translate.metrics import pooled, pooled_scores, ranks
 from monge.apps.translate.pair import ENDS, Pairs
 from monge.apps.translate.space import Packed, Space
@@ -49,15 +50,16 @@ class Translate:
     """Add positions to the content as sinusoids, as in HERMES, instead of using a separate channel."""
     sigma: float = 0.0
     """Standard deviation of Gaussian noise around the path (only with `--method flow-matching`)."""
-    method: Literal["flow-walking", "flow-matching", "branching-flows"] = "flow-walking"
+    method: Literal["flow-walking", "flow-matching", "branching-flows", "conditional"] = "flow-walking"
     """Training method: flow-walking regresses endpoints, flow-matching regresses velocities on the straight path,
-    branching-flows lets tokens split and die at random times."""
+    branching-flows lets tokens split and die at random times, conditional starts from noise and sees the source."""
     walking_steps: int = 1
     """Number of flow-walking steps; 1 is direct regression of the endpoint (only with `--method flow-walking`)."""
-    contrast: float = 0.1
-    """Weight of an InfoNCE loss on mean embeddings; 0 disables it (not with `--method branching-flows`)."""
+    contrast: float | None = None
+    """Weight of an InfoNCE loss on mean embeddings, 0 for none (default: 0.1, or 0 with `--additive`; not with
+    `--method branching-flows`)."""
     source_condition: bool = False
-    """Show the start of the flow to the field at all times (only with `--method flow-matching` and `--sigma`)."""
+    """Show the start of the flow to the field at all times (needs `--method flow-matching` and `--sigma` above 0)."""
     shape: OmitArgPrefixes[FieldShape] = field(default_factory=FieldShape)
     batch_size: int = 16
     """Pairs per batch."""
@@ -72,7 +74,7 @@ class Translate:
             if path := getattr(self, name):
                 object.__setattr__(self, name, str(Path(path).resolve()))
         check_at_least(self, batch_size=1)
-        for name in ("epsilon", "sigma", "contrast"):
+        for name in ("epsilon", "sigma", *(() if self.contrast is None else ("contrast",))):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not self.aux_scale > 0:

@@ -10,9 +10,11 @@ pytest.importorskip("rdkit")
 
 from monge.apps.molecules.atoms import FAKE, NUMBERS, AtomType
 from monge.apps.molecules.fakes import num_fakes, with_fakes
-from monge.apps.molecules.generator import Drawn
+from monge.apps.molecules.generator import Drawn, Generator
 from monge.apps.molecules.network import MoleculeNet, Shape, centred
 from monge.math.random import seeded
+from monge.math.types import Pair
+from monge.objective.alignment import Alignment, CachedTargets
 
 
 def batch(sizes: list[int], types: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,6 +48,52 @@ def test_real_atoms_keep_their_order_distances_and_targets():
         assert new[..., :3].sum(1).abs().max() < 1e-5
     assert {count for size, count in seen if size == 9} == {0, 1, 2, 3, 4}
     assert {count for size, count in seen if size == 4} == {0, 1, 2}
+
+
+def test_fake_atoms_are_anywhere_in_the_order():
+    x, mask = batch([9] * 200)
+    new, _, _ = with_fakes(x, mask, None, share=0.5, spread=0.1, generator=seeded(0))
+    place = (new[..., -1] == 1).float()
+    share = (place * torch.linspace(0, 1, place.shape[1])).sum() / place.sum()
+    assert 0.3 < share < 0.6
+    assert place[:, 0].mean() > 0.05
+
+
+def test_sampled_sizes_include_fake_atoms():
+    sizes = torch.zeros(11)
+    sizes[10] = 1
+    counts = {
+        fakes: Generator(torch.nn.Identity(), [0, FAKE], 1.0, sizes, fakes).mask(400).sum(1) for fakes in (0.0, 0.3)
+    }
+    assert set(counts[0.0].tolist()) == {10}
+    assert set(counts[0.3].tolist()) == {10, 11, 12, 13}
+
+
+def test_zero_targets_do_not_count_in_the_alignment():
+    """Fake atoms have no targets: with them, the alignment of the real atoms stays the same."""
+    x, mask = batch([5, 4])
+    target = torch.randn(*mask.shape, 6, generator=seeded(1))
+    torch.manual_seed(0)
+    hidden = torch.randn(*mask.shape, 4)
+
+    class Shows:
+        def __call__(self, x_t, t, cond=None):
+            return x_t
+
+        def with_features(self, x_t, t, cond, layer):
+            return x_t, cond["hidden"]
+
+    for spatial in (False, True):
+        torch.manual_seed(0)
+        targets = CachedTargets(lambda x: x, key="target")
+        align = Alignment(targets, layer=1, width=4, features=6, hidden=8, spatial=spatial)
+        values = []
+        for extra in (0, 2):
+            pads = [torch.nn.functional.pad(part, (0, 0, 0, extra)) for part in (x, target, hidden)]
+            exists = torch.nn.functional.pad(mask, (0, extra), value=True)
+            pair = Pair(pads[0], pads[0], exists, {"target": pads[1], "hidden": pads[2] + 1.0 * (pads[2] == 0)})
+            values.append(align(Shows(), pads[0], torch.zeros(2), pair)[1])
+        torch.testing.assert_close(*values)
 
 
 def test_numbers_of_fake_atoms_are_uniform_up_to_the_share():

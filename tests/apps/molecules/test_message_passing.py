@@ -34,10 +34,12 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(folder: Path) -> Path:
-    words = ["molecules", "pretrain", "--data", str(folder / "set"), "--width", "16", "--depth", "2"]
-    assert main([*words, *SHORT, "--out", str(folder / "encoder")]) == 0
-    return folder / "encoder"
+def encoders(folder: Path) -> dict[str, Path]:
+    """An encoder for each of the two sets."""
+    for data in ("set", "hydrogens"):
+        words = ["molecules", "pretrain", "--data", str(folder / data), "--width", "16", "--depth", "2"]
+        assert main([*words, *SHORT, "--out", str(folder / f"encoder-{data}")]) == 0
+    return {data: folder / f"encoder-{data}" for data in ("set", "hydrogens")}
 
 
 def test_states_do_not_depend_on_rotations_batches_or_distant_atoms():
@@ -60,6 +62,25 @@ def test_states_do_not_depend_on_rotations_batches_or_distant_atoms():
     torch.testing.assert_close(net.states(changed, apart, batch.mask)[0, :2], moved[0, :2])
 
 
+def test_a_quarter_of_the_types_is_masked_and_at_least_one_and_positions_are_noisy():
+    batch = Atoms.of([with_conformer("x", smiles, max_atoms=12) for smiles in ("CC", "CCO", "CCCCCCCCCC")])
+    shares, moved = torch.zeros(3), []
+
+    class Records(torch.nn.Module):
+        def forward(self, types, positions, mask):
+            hidden = (types == len(TYPES)) & mask
+            assert hidden.any(1).all()
+            shares.add_(hidden.sum(1) / mask.sum(1) / 300)
+            moved.append((positions - batch.positions)[mask].std())
+            return torch.zeros(*types.shape, len(TYPES))
+
+    torch.manual_seed(0)
+    for _ in range(300):
+        MaskedTypes(noise=0.1)(Records(), batch)
+    assert shares[2] == pytest.approx(0.25, abs=0.04)
+    assert torch.stack(moved).mean() == pytest.approx(0.1, abs=0.01)
+
+
 def test_masked_types_are_learned_from_the_geometry():
     torch.manual_seed(0)
     smiles = ("CCO", "CCN", "CCF", "C=O", "CC#N", "CC(=O)O")
@@ -78,9 +99,9 @@ def test_masked_types_are_learned_from_the_geometry():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["set", "hydrogens"])
-def test_a_flow_trains_with_the_encoder_as_teacher(data: str, encoder: Path, folder: Path):
+def test_a_flow_trains_with_the_encoder_as_teacher(data: str, encoders: dict[str, Path], folder: Path):
     shape = ["--width", "32", "--depth", "2", "--heads", "4", "--solver-steps", "3", "--eval-samples", "4"]
-    words = ["molecules", "train", "--data", str(folder / data), "--align", str(encoder), "--align-layer", "1"]
+    words = ["molecules", "train", "--data", str(folder / data), "--align", str(encoders[data]), "--align-layer", "1"]
     out = folder / f"run-{data}"
     assert main([*words, *SHORT, *shape, "--fake-atoms", "0.3", "--out", str(out)]) == 0
     rows = list(read_records(out / "metrics.jsonl"))
@@ -121,18 +142,19 @@ def test_prepared_hydrogens_are_atoms(folder: Path):
         ("nowhere", "nowhere: choose none, self, dispersive, ani"),
         ("{set}", "set: choose none, self"),
         ("{run}", "holds a run of something-else"),
+        ("{hydrogens}", "encoder-hydrogens: this encoder was trained with explicit hydrogens"),
     ],
 )
 def test_an_encoder_that_does_not_exist_is_one_sentence(
-    align: str, message: str, folder: Path, encoder: Path, tmp_path: Path, capsys
+    align: str, message: str, folder: Path, encoders: dict[str, Path], tmp_path: Path, capsys
 ):
     (tmp_path / "run").mkdir()
     for name in ("recipe.json", "constants.safetensors"):
-        text = (encoder / name).read_bytes()
+        text = (encoders["set"] / name).read_bytes()
         (tmp_path / "run" / name).write_bytes(text.replace(b"molecule-encoder", b"something-else"))
-    align = align.format(set=folder / "set", run=tmp_path / "run")
+    align = align.format(set=folder / "set", run=tmp_path / "run", hydrogens=encoders["hydrogens"])
     words = ["molecules", "train", "--data", str(folder / "set"), "--align", align, "--out", str(tmp_path / "out")]
-    assert main(words) == 2
+    assert main([*words, *SHORT]) == 2
     shown = capsys.readouterr().err
     assert message in shown
     assert len(shown.strip().splitlines()) == 1

@@ -94,19 +94,26 @@ def test_mace_sees_the_geometry(tmp_path: Path):
     assert np.abs(encoder(full("CCO")) - encoder(full("CCO", scale=1.05))).max() > 1e-3
 
 
-def test_a_file_of_another_kind_is_one_sentence(tmp_path: Path):
-    for module, name in (("chemprop", "a.pt"), ("mace", "a.model")):
-        pytest.importorskip(module)
-        (tmp_path / name).write_bytes(b"nothing")
-        with pytest.raises(ValueError, match=f"{name}: not a model of {module}"):
-            opened_file(tmp_path / name)
+@pytest.mark.parametrize(("module", "name"), [("chemprop", "a.pt"), ("mace", "a.model")])
+def test_a_file_of_another_kind_is_one_sentence(module: str, name: str, tmp_path: Path):
+    pytest.importorskip(module)
+    (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=f"{name}: not a model of {module} for molecules"):
+        opened_file(tmp_path / name)
+
+
+def test_an_atom_that_the_model_does_not_know_is_one_sentence(tmp_path: Path):
+    pytest.importorskip("mace", reason="needs pip install mace-torch")
+    encoder = opened_file(mace_file(tmp_path / "small.model"))
+    with pytest.raises(ValueError, match=r"small\.model: no features for CCl \("):
+        encoder(full("CCl"))
 
 
 def test_a_missing_library_is_named_with_its_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(model_files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        EncoderMissing, match=r"mace-torch is not installed, which a\.model needs; pip install mace-torch"
+        EncoderMissing, match=r"a\.model needs mace-torch, which is not installed; pip install mace-torch"
     ):
         opened_file(tmp_path / "a.model")
-    with pytest.raises(EncoderMissing, match="chemprop is not installed"):
+    with pytest.raises(EncoderMissing, match=r"a\.pt needs chemprop, which is not installed"):
         opened_file(tmp_path / "a.pt")

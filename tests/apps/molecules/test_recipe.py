@@ -59,6 +59,7 @@ def test_a_run_trains_resumes_and_samples(prepared: Path, tmp_path: Path, settin
     assert [row["step"] for row in rows] == [4, 8]
     assert all(0 <= row["valid"] <= row["connected"] <= 1 for row in rows)
     sampler = resumed[1]
+    assert sampler.network.shape.prediction == settings.get("prediction", "x_1")
     assert int(sampler.sizes.sum()) == len(recipe(prepared, 4).encoded().x)
     drawn = sampler.draw(sampler.mask(5, atoms=4), steps=5, size=2)
     results = [one.molecule() for one in drawn]
@@ -96,6 +97,13 @@ def test_a_sample_does_not_depend_on_its_batch(prepared: Path, tmp_path: Path):
 def test_settings_out_of_range_are_errors(tmp_path: Path, settings: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):
         recipe(tmp_path, 1, **settings)
+
+
+def test_a_run_does_not_resume_with_other_targets(prepared: Path, tmp_path: Path):
+    fit(recipe(prepared, 2, align="descriptors"), tmp_path / "run")
+    for other in ({"align": "dispersive"}, {"align": "descriptors", "align_shuffled": True}, {}):
+        with pytest.raises(ValueError, match="align"):
+            fit(recipe(prepared, 3, **other), tmp_path / "run", resume=True)
 
 
 def test_a_set_without_small_molecules_is_an_error(prepared: Path, tmp_path: Path):

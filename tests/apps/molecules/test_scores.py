@@ -9,7 +9,7 @@ from rdkit import Chem
 from monge.apps.molecules.atoms import NUMBERS, AtomType
 from monge.apps.molecules.bonds import most_filled, perceived
 from monge.apps.molecules.conformers import with_conformer
-from monge.apps.molecules.geometry import BINS, divergence, jensen_shannon, measured, strain
+from monge.apps.molecules.geometry import BINS, completed, divergence, jensen_shannon, measured, strain
 from monge.apps.molecules.scores import BETTER, Reference, diversity, flat_smiles, posebusters, scores
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)N", "C[N+](=O)[O-]", "N#CC=C", "c1ccc2[nH]ccc2c1", "OC(=O)CCS", "FC(F)Cl"]
@@ -138,3 +138,12 @@ def replace_positions(one, positions: np.ndarray) -> Chem.Mol:
     molecule = Chem.Mol(one.molecule)
     molecule.GetConformer().SetPositions(np.asarray(positions, float))
     return molecule
+
+
+def test_explicit_hydrogens_count_as_generated():
+    """Displaced hydrogens raise the strain; without explicit hydrogens they are placed anew."""
+    one = with_conformer("x", "CCO", max_atoms=12, explicit_hydrogens=True)
+    moved = one.positions + 0.1 * np.random.default_rng(0).normal(size=one.positions.shape) * ~one.heavy[:, None]
+    values = [strain(completed(perceived(one.types.tolist(), x))).energy for x in (one.positions, moved)]
+    assert values[0] < 0.1
+    assert values[1] > 2

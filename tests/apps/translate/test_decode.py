@@ -1,6 +1,7 @@
 """`monge translate decode`: the nearest known texts, their overlap with the true ones, and its errors."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,14 +64,13 @@ def test_texts_of_the_other_side_come_from_the_bank(name: str, kind: str, folder
     assert pq.read_table(tmp_path / "out.parquet").to_pylist() == rows
 
 
-def test_overlap_is_reported_for_texts_outside_the_bank_only(folder: Path, pairs: Pairs, tmp_path: Path, capsys):
+def test_overlap_is_reported_for_test_texts_outside_the_bank_only(folder: Path, pairs: Pairs, tmp_path: Path, capsys):
     assert decode(folder, "forward", tmp_path / "a.jsonl") == 0
     shown = " ".join(capsys.readouterr().out.split())
-    outside = len(pairs.ids) - len(pairs.split("train"))
-    assert f"{outside} of them have a true text that was not used" in shown
+    assert f"Scores of the {len(pairs.split('test'))} sequences whose texts are known" in shown
     assert "exact 0.000 (0.000), token F1 0.500 (0.500)" in shown
     assert decode(folder, "forward", tmp_path / "b.jsonl", "--bank", "all") == 0
-    assert "was not used" not in capsys.readouterr().out
+    assert "Scores of" not in capsys.readouterr().out
 
 
 def test_overlap_of_texts_and_of_shuffled_ones():
@@ -80,6 +80,7 @@ def test_overlap_of_texts_and_of_shuffled_ones():
     assert scores["exact"] == 0.5
     assert scores["token F1"] == 0.75
     assert scores["token F1, against another row"] == 0
+    assert math.isnan(overlap(["a"], ["a"])["exact, against another row"])
 
 
 def test_bad_input_gives_one_sentence(folder: Path, pairs: Pairs, files: tuple[Path, Path], tmp_path: Path, capsys):
@@ -90,12 +91,13 @@ def test_bad_input_gives_one_sentence(folder: Path, pairs: Pairs, files: tuple[P
     out = str(tmp_path / "out.jsonl")
     run, translated, texts = folder / "run", folder / "forward.parquet", folder / "texts.jsonl"
     cases = [
-        ([run, files[0], "--texts", texts, "--out", out], "not translations of"),
+        ([run, files[0], "--texts", texts, "--out", out], "not translations by a run on these pairs"),
         ([run, translated, "--texts", tmp_path / "some.jsonl", "--out", out], "no text with id"),
         ([run, translated, "--texts", texts, "--out", out, "--pairs", other], "not the pairs that"),
         ([run, translated, "--texts", texts, "--out", tmp_path / "exists.jsonl"], "exists"),
         ([run, translated, "--texts", texts, "--out", tmp_path / "out.txt"], "give a .jsonl or .parquet file"),
         ([run, translated, "--texts", texts, "--out", out, "--num-candidates", 0], "--num-candidates 0: give at least"),
+        ([run, translated, "--texts", texts, "--out", out, "--seed", 1], "--seed has no effect without --decoder"),
         ([tmp_path, translated, "--texts", texts, "--out", out], "no run here"),
     ]
     for words, message in cases:

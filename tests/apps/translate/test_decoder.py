@@ -1,8 +1,10 @@
 """The decoder from vectors to text: it learns planted texts, and `monge translate decode --decoder` uses it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -88,7 +90,7 @@ def decode(folder: Path, out: Path, *flags: str) -> int:
 def test_generated_texts_are_written_with_their_likelihood(folder: Path, pairs: Pairs, tmp_path: Path, capsys):
     flags = ["--decoder", str(folder / "decoder"), "--num-candidates", "3", "--device", "cpu"]
     assert decode(folder, tmp_path / "a.jsonl", *flags) == 0
-    assert "have a true text that was not used" in " ".join(capsys.readouterr().out.split())
+    assert "whose texts are known" in " ".join(capsys.readouterr().out.split())
     rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [len(row["candidates"]) for row in rows] == [3] * len(rows)
     assert all(one["id"] is None and one["score"] < 0 for row in rows for one in row["candidates"])
@@ -98,15 +100,28 @@ def test_generated_texts_are_written_with_their_likelihood(folder: Path, pairs: 
     others = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
     assert [row["text"] for row in others] == [row["text"] for row in rows]
     assert others != rows
-    opened = opened_decoder(folder / "decoder")
-    assert opened.scores([pairs.sequence("target", 0)], ["formal row-0 end"])[0] < 0
+    flags[3] = "2"
+    assert decode(folder, tmp_path / "d.parquet", *flags, "--temperature", "1e-5", "--decoder-checkpoint", "last") == 0
+    assert all(
+        len({one["text"] for one in row["candidates"]}) == 1
+        for row in pq.read_table(tmp_path / "d.parquet").to_pylist()
+    )
+    opened, sequence = opened_decoder(folder / "decoder"), pairs.sequence("target", 0)
+    full, cut = [5] * opened.recipe.length, [5] * (opened.recipe.length - 1)
+    batch = opened._batch([sequence], [full])
+    losses = token_losses(opened.model(batch), batch)[0]
+    assert opened.scores([sequence], [full])[0] == pytest.approx(
+        -float(losses[:-1].mean()), rel=1e-4
+    )  # no end was drawn
+    batch = opened._batch([sequence], [cut])
+    losses = token_losses(opened.model(batch), batch)[0]
+    assert opened.scores([sequence], [cut])[0] == pytest.approx(-float(losses.mean()), rel=1e-4)
 
 
 def test_the_noise_is_the_error_of_the_translations(folder: Path, pairs: Pairs):
-    """With the true targets as translations the error is 0; shifted by one, it is 1."""
+    """With the true sequences as translations the error is 0; shifted by 0.1, it is 0.1."""
     translator = translator_of(reopen(folder / "run", app="translate"))
     numbers = pairs.split("validation").tolist()
-    side = translator.space.calibration.side("target")
 
     class Shifted:
         space = translator.space
@@ -115,17 +130,51 @@ def test_the_noise_is_the_error_of_the_translations(folder: Path, pairs: Pairs):
             self.shift = shift
 
         def integrate(self, sequences, *, reverse: bool):
-            return self.space.container.pack([side.apply(pairs.sequence("target", n)) + self.shift for n in numbers])
+            end = "source" if reverse else "target"
+            side = self.space.calibration.side(end)
+            return self.space.container.pack([side.apply(pairs.sequence(end, n)) + self.shift for n in numbers])
 
     for shift in (0.0, 0.1):
-        assert measured_noise(Shifted(shift), pairs, numbers, False) == pytest.approx(shift, abs=1e-3)
+        for reverse in (False, True):
+            assert measured_noise(Shifted(shift), pairs, numbers, reverse) == pytest.approx(shift, abs=1e-3)
     with pytest.raises(ValueError, match="no validation pairs"):
         measured_noise(translator, pairs, [], False)
 
+    class Empty(Shifted):
+        def integrate(self, sequences, *, reverse: bool):
+            return 0 * super().integrate(sequences, reverse=reverse)
+
+    with pytest.raises(ValueError, match="all translations of validation pairs are empty"):
+        measured_noise(Empty(0.0), pairs, numbers, False)
+
+
+def test_noise_is_added_to_the_vectors_in_training():
+    sequences, texts = planted()
+    batch, seen = Prompted.of(sequences, texts, END), []
+
+    def model(given: Prompted) -> torch.Tensor:
+        seen.append((given.vectors - batch.vectors)[batch.exists].std())
+        return torch.zeros(*batch.known[:, 1:].shape, 10)
+
+    torch.manual_seed(0)
+    NoisyPrompt(0.5)(model, batch)
+    assert float(seen[0]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_decoder_of_source_texts_is_trained_on_source_vectors(folder: Path, pairs: Pairs):
+    base = TrainDecoder(run=str(folder / "run"), texts=str(folder / "texts.jsonl"), noise=0.0)
+    forward, reverse = (replace(base, reverse=reverse).build() for reverse in (False, True))
+    assert [recipe.end for recipe in (base, replace(base, reverse=True))] == ["target", "source"]
+    first = forward.batches(0).exists.sum(), reverse.batches(0).exists.sum()
+    assert first[0] < first[1]  # targets lack every third vector
+    assert torch.equal(forward.constants["texts"] == reverse.constants["texts"], torch.tensor(False))
+
 
 def test_a_decoder_without_vectors_ignores_them(folder: Path, pairs: Pairs):
-    recipe = TrainDecoder(run=str(folder / "run"), texts=str(folder / "texts.jsonl"), use_vectors=False, noise=0.0)
-    batch = recipe.build().batches(0)
+    recipe = TrainDecoder(run=str(folder / "run"), texts=str(folder / "texts.jsonl"), use_vectors=False)
+    run = recipe.build()
+    batch = run.batches(0)
+    assert float(run.constants["noise"]) == 0
     assert not batch.vectors.any()
     assert batch.vectors.shape[1] == 1
 
@@ -139,13 +188,16 @@ def test_bad_input_gives_one_sentence(folder: Path, files: tuple[Path, Path], tm
     base = ["decode", run, folder / "translated.parquet", "--texts", texts, "--out", out, "--decoder"]
     train = ["train-decoder", "--run", run, "--out", tmp_path / "out"]
     cases = [
-        ([*base[:2], back, *base[3:], folder / "decoder"], "decodes target texts"),
+        ([*base[:2], back, *base[3:], folder / "decoder"], "decodes target vectors"),
+        ([*base, folder / "decoder", "--bank", "all"], "--bank has no effect with --decoder"),
         ([*base, run], "holds a run of translate"),
         ([*base, folder / "decoder", "--temperature", 0], "--temperature 0.0: give a positive number"),
         ([*train, "--texts", tmp_path / "some.jsonl"], "no text with id"),
         ([*train, "--texts", texts, "--positions", 20], "positions 20: 12 vectors and 128 tokens need 141"),
         ([*train, "--texts", texts, "--width", 30], "width 30 must be a multiple of 8"),
         ([*train, "--texts", texts, "--length", 1], "too few texts of at most 1 tokens"),
+        ([*train, "--texts", texts, "--noise", "nan"], "noise must be finite"),
+        ([*train, "--texts", texts, "--heads", 0], "heads must be at least 1"),
     ]
     for words, message in cases:
         assert main(["translate", *map(str, words)]) == 2
@@ -153,3 +205,24 @@ def test_bad_input_gives_one_sentence(folder: Path, files: tuple[Path, Path], tm
         assert message in shown
         assert len(shown.strip().splitlines()) == 1
         assert not out.exists()
+
+
+def test_a_decoder_of_a_run_with_other_units_is_refused(folder: Path, pairs: Pairs, files, tmp_path: Path, capsys):
+    from monge.apps.translate.calibrate import Prices
+
+    recipe = Translate(
+        pairs=str(pairs.directory), prices=Prices(raw=True), shape=FieldShape(64, 1), batch_size=8, train=TINY
+    )
+    fit(recipe, tmp_path / "raw")
+    words = ["translate", "run", str(tmp_path / "raw"), str(files[0]), "--out", str(tmp_path / "raw.parquet")]
+    assert main(words) == 0
+    words = [
+        "translate",
+        "decode",
+        str(tmp_path / "raw"),
+        str(tmp_path / "raw.parquet"),
+        "--out",
+        str(tmp_path / "o.jsonl"),
+    ]
+    assert main([*words, "--texts", str(folder / "texts.jsonl"), "--decoder", str(folder / "decoder")]) == 2
+    assert "not these target vectors" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from monge.apps.translate.conditional import ConditionalMethod
 from monge.apps.translate.data import Text, public, read_texts, write_texts
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.methods import METHODS, BranchingMethod, FlowMatchingMethod, FlowWalkingMethod
@@ -31,15 +32,17 @@ TINY = TrainConfig(steps=4, warmup_steps=1, save_every=2, device="cpu", loader_t
 def test_a_recipe_builds_its_method_with_its_options() -> None:
     assert Translate(shape=SHAPE, walking_steps=3).trainer == FlowWalkingMethod(SHAPE, 3, 0.1)
     options = {"shape": SHAPE, "method": "flow-matching", "sigma": 0.5}
-    assert Translate(**options, contrast=0.0, additive=True).trainer == FlowMatchingMethod(SHAPE, 0.5, additive=True)
+    assert Translate(**options, additive=True).trainer == FlowMatchingMethod(SHAPE, 0.5, additive=True)
     assert Translate(**options, source_condition=True).trainer == FlowMatchingMethod(
         SHAPE, 0.5, 0.1, source_condition=True
     )
     assert Translate(shape=SHAPE, method="branching-flows").trainer == BranchingMethod(SHAPE)
     assert [
-        Translate(method=method).trainer.solver_steps for method in ("flow-walking", "flow-matching", "branching-flows")
-    ] == [1, 8, 8]
-    assert METHODS.keys() == {"flow-walking", "flow-matching", "branching-flows"}
+        Translate(method=method).trainer.solver_steps
+        for method in ("flow-walking", "flow-matching", "branching-flows", "conditional")
+    ] == [1, 8, 8, 16]
+    assert METHODS.keys() == {"flow-walking", "flow-matching", "branching-flows", "conditional"}
+    assert Translate(shape=SHAPE, method="conditional").trainer == ConditionalMethod(SHAPE, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -52,11 +55,11 @@ def test_a_recipe_builds_its_method_with_its_options() -> None:
         ),
         (
             {"method": "branching-flows", "contrast": 0.3},
-            "contrast 0.3 has no effect with --method branching-flows; use --method flow-walking or flow-matching",
+            "contrast 0.3 has no effect with --method branching-flows; use --method flow-walking or flow-matching or",
         ),
         ({"source_condition": True}, "source_condition True has no effect with --method flow-walking"),
         ({"method": "flow-matching", "source_condition": True}, "source_condition needs sigma above 0"),
-        ({"method": "flow-matching", "additive": True}, "contrast compares mean contents"),
+        ({"method": "flow-matching", "additive": True, "contrast": 0.1}, "contrast compares mean contents"),
         (
             {"method": "branching-flows", "epsilon": 0.1},
             "epsilon 0.1 has no effect with --method branching-flows; use --method flow-walking or flow-matching",
@@ -67,7 +70,7 @@ def test_a_recipe_builds_its_method_with_its_options() -> None:
             "separate_reverse has no effect with --method branching-flows",
         ),
         ({"walking_steps": 0}, "walking_steps must be at least 1, got 0"),
-        ({"additive": True}, "set contrast to 0"),
+        ({"additive": True, "contrast": 0.1}, "set contrast to 0"),
         ({"sigma": -1.0}, "sigma must not be negative"),
         ({"couplings": "c", "epsilon": 0.1}, "use only one of them"),
     ],

@@ -131,7 +131,7 @@ def test_soft_couplings_keep_every_token_and_binary_existence(packed: Packed, re
         {"source_condition": True, "method": "flow-matching", "sigma": 0.3},
         pytest.param({"walking_steps": 3}, id="walk3", marks=pytest.mark.long),
         {"method": "branching-flows"},
-        {"additive": True, "contrast": 0.0},
+        {"additive": True},
         {"epsilon": 0.3},
     ],
     ids=lambda changes: next(iter(changes)) + str(next(iter(changes.values()))),

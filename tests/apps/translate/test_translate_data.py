@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from monge.apps.translate.data import metamath as pairs_of
 from monge.apps.translate.data import near_duplicates, public, read_texts, split_of_group, write_texts
-from monge.apps.translate.metamath import INSTALLED, plain, theorems
+from monge.apps.translate.metamath import INSTALLED, plain, theorems, without_citations
 
 SMALL = r"""
 $c |- ( ) -> wff $.  $v ph ps ch $.
@@ -55,7 +55,30 @@ def test_theorems_have_their_comment_and_the_hypotheses_of_their_block(database:
 
 
 def test_duplicate_and_obsolete_theorems_are_left_out(database: Path) -> None:
-    assert [text.id for text in pairs_of(database)] == ["mp2", "id"]
+    assert [text.id for text in pairs_of(database, citations=True)] == ["mp2", "id"]
+
+
+def test_comments_that_only_cite_are_left_out(database: Path) -> None:
+    assert [text.id for text in pairs_of(database)] == ["id"]
+
+
+@pytest.mark.parametrize(
+    ("comment", "expected"),
+    [
+        ("De Morgan's law. Theorem 5.2(13') of [Stoll] p. 19.", "De Morgan's law."),
+        ("Extension. Theorem 1 of [BourbakiTop1] p. I.57. Given a topology.", "Extension. Given a topology."),
+        ("Lemma for ~ fta .", ""),
+        ("Rows, e.g. Those of ` A ` . See ~ foo for more.", "Rows, e.g. Those of ` A ` ."),
+        (
+            "Two laws (the second is new). Compare ~ id . (Contributed by X, 1-Jan-2000.)",
+            "Two laws (the second is new).",
+        ),
+        ("A note [see below] and a page, p. 3.", "A note [see below] and a page, p. 3."),
+        ("Lemma 10.6.2 in [Shapiro], p. 436. The end", "The end"),
+    ],
+)
+def test_sentences_with_citations_are_removed(comment: str, expected: str) -> None:
+    assert without_citations(comment) == expected
 
 
 @pytest.mark.parametrize(
@@ -113,7 +136,7 @@ def test_no_statement_or_near_duplicate_crosses_the_splits_of_set_mm() -> None:
 
 def test_rows_survive_a_round_trip_and_ids_must_be_unique(tmp_path: Path, database: Path) -> None:
     path = tmp_path / "texts.jsonl"
-    texts = pairs_of(database)
+    texts = pairs_of(database, citations=True)
     write_texts(path, texts)
     assert read_texts(path) == texts
     path.write_text(path.read_text() * 2)
