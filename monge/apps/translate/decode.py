@@ -20,6 +20,7 @@ from monge.apps.translate.data import read_texts
 from monge.apps.translate.decoder_recipe import FIELDS, OpenedDecoder, opened_decoder
 from monge.apps.translate.metrics import pooled, pooled_scores
 from monge.apps.translate.output import console
+from monge.apps.translate.own_head import OwnHead
 from monge.apps.translate.pair import ENDS, Pairs, same_pairs
 from monge.apps.translate.recipes import stored_recipe
 from monge.apps.translate.space import Space
@@ -104,6 +105,7 @@ def decode(
     texts: Path,
     out: Path,
     decoder: Path | None = None,
+    own_head: bool = False,
     num_candidates: int = 5,
     temperature: float = 1.0,
     bank: Literal["train", "all"] = "train",
@@ -112,7 +114,7 @@ def decode(
     seed: int = 0,
     device: str = "auto",
 ) -> None:
-    """Find texts for translated sequences: the nearest known ones or, with --decoder, generated ones.
+    """Find texts for translated sequences: the nearest known ones or, with --decoder or --own-head, generated ones.
 
     Known texts are those of the run's pairs; sequences are compared by the cosine of their mean vectors, as in the retrieval
     scores of `evaluate`. If the true texts are known, the share of exact matches and the F1 score of the tokens are printed.
@@ -123,13 +125,14 @@ def decode(
         texts: File written by `monge translate data`, with the texts of the pairs.
         out: File to write, .jsonl or .parquet: a row {id, text, score, candidates} for each sequence.
         decoder: Directory of a decoder trained by `monge translate train-decoder` for this run.
-        num_candidates: Number of texts per sequence. A decoder's first one is greedy, the others are sampled.
-        temperature: Temperature of a decoder's samples.
+        own_head: Generate each token with the remaining blocks and the head of the causal model that made the vectors.
+        num_candidates: Number of texts per sequence. If they are generated, the first one is greedy, the others are sampled.
+        temperature: Temperature of samples.
         bank: Known texts: those of the training pairs, or of all pairs.
         pairs: Directory of the pairs that the run was trained on, if it has moved.
         decoder_checkpoint: Checkpoint of the decoder: best, last, or a step number.
-        seed: Random seed of a decoder's samples.
-        device: Device of a decoder: cpu, cuda, or auto for a GPU if there is one.
+        seed: Random seed of samples.
+        device: Device of the decoder or the model: cpu, cuda, or auto for a GPU if there is one.
     """
     at_least_one(num_candidates=num_candidates)
     if not 0 < temperature < float("inf"):
@@ -137,11 +140,16 @@ def decode(
     if out.suffix not in (".jsonl", ".parquet"):
         raise ValueError(f"--out {out}: give a .jsonl or .parquet file")
     ensure_new(out)
-    without = {"temperature": temperature != 1.0, "seed": seed != 0, "decoder_checkpoint": decoder_checkpoint != "best"}
-    for name, given in without.items() if decoder is None else {"bank": bank != "train"}.items():
-        if given:
-            flag = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{flag} has no effect {'without' if decoder is None else 'with'} --decoder; omit it")
+    generated = own_head or decoder is not None
+    if own_head and decoder is not None:
+        raise ValueError("--own-head and --decoder exclude each other; give one of them")
+    if decoder is None and decoder_checkpoint != "best":
+        raise ValueError("--decoder-checkpoint has no effect without --decoder; omit it")
+    for name, given in {"temperature": temperature != 1.0, "seed": seed != 0}.items():
+        if given and not generated:
+            raise ValueError(f"--{name} has no effect without --decoder or --own-head; omit it")
+    if generated and bank != "train":
+        raise ValueError("--bank has no effect on generated texts; omit it")
     opened, file = reopen(run, app="translate"), Vectors(vectors)
     recipe, constants = stored_recipe(opened), opened.constants
     paired = same_pairs(pairs or Path(recipe.pairs), constants, run)
@@ -157,7 +165,11 @@ def decode(
             f"{texts}: no text with id {missing[0]!r} of {paired.directory}; pass the texts that were embedded"
         )
     used = {paired.ids[number] for number in (*numbers, *paired.split("train"), *paired.split("validation"))}
-    if decoder is None:
+    if own_head:
+        known_here = [known[paired.ids[number]] for number in paired.split("train").tolist()]
+        head = OwnHead.of(paired.metadata["fingerprint"][end], side, known_here, device=device_named(device))
+        find = partial(generated_texts, head, side, count=num_candidates, temperature=temperature)
+    elif decoder is None:
         find = partial(from_bank, Bank.of(paired, space, end, numbers), known, count=num_candidates)
     else:
         trained = opened_decoder(decoder, which=decoder_checkpoint, device=device_named(device))
@@ -166,7 +178,7 @@ def decode(
                 f"{decoder}: decodes {trained.recipe.end} vectors of {trained.recipe.run}, not these {end} vectors; train one "
                 f"for {run}"
             )
-        find = partial(from_decoder, trained, side, count=num_candidates, temperature=temperature)
+        find = partial(generated_texts, trained, side, count=num_candidates, temperature=temperature)
     decoded: dict[str, list[Candidate]] = {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -186,8 +198,8 @@ def from_bank(
     return [[Candidate(name, known[name], score) for name, score in row] for row in bank.nearest(sequences, count)]
 
 
-def from_decoder(
-    decoder: OpenedDecoder,
+def generated_texts(
+    decoder: OpenedDecoder | OwnHead,
     side: Whitening,
     sequences: Sequence[Float[Tensor, "_ D"]],
     *,

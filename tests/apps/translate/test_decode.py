@@ -97,7 +97,12 @@ def test_bad_input_gives_one_sentence(folder: Path, pairs: Pairs, files: tuple[P
         ([run, translated, "--texts", texts, "--out", tmp_path / "exists.jsonl"], "exists"),
         ([run, translated, "--texts", texts, "--out", tmp_path / "out.txt"], "give a .jsonl or .parquet file"),
         ([run, translated, "--texts", texts, "--out", out, "--num-candidates", 0], "--num-candidates 0: give at least"),
-        ([run, translated, "--texts", texts, "--out", out, "--seed", 1], "--seed has no effect without --decoder"),
+        (
+            [run, translated, "--texts", texts, "--out", out, "--seed", 1],
+            "--seed has no effect without --decoder or --own-head",
+        ),
+        ([run, translated, "--texts", texts, "--out", out, "--own-head"], "the vectors do not record the model"),
+        ([run, translated, "--texts", texts, "--out", out, "--own-head", "--decoder", run], "exclude each other"),
         ([tmp_path, translated, "--texts", texts, "--out", out], "no run here"),
     ]
     for words, message in cases:

@@ -189,7 +189,7 @@ def test_bad_input_gives_one_sentence(folder: Path, files: tuple[Path, Path], tm
     train = ["train-decoder", "--run", run, "--out", tmp_path / "out"]
     cases = [
         ([*base[:2], back, *base[3:], folder / "decoder"], "decodes target vectors"),
-        ([*base, folder / "decoder", "--bank", "all"], "--bank has no effect with --decoder"),
+        ([*base, folder / "decoder", "--bank", "all"], "--bank has no effect on generated texts"),
         ([*base, run], "holds a run of translate"),
         ([*base, folder / "decoder", "--temperature", 0], "--temperature 0.0: give a positive number"),
         ([*train, "--texts", tmp_path / "some.jsonl"], "no text with id"),
