@@ -1,12 +1,13 @@
 """The verb `run`: translate a file of vectors."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
 import tyro
 
+from monge.apps.translate.conditional import ConditionalMethod
 from monge.apps.translate.direction import direction
 from monge.apps.translate.output import console, listed, write_dropped
 from monge.apps.translate.pair import OnLongRows
@@ -108,6 +109,7 @@ def run(
     on_bad_rows: OnBadRows = "error",
     solver_steps: int | None = None,
     solver: SolverName = "euler",
+    seed: int = 0,
     dtype: Dtype = "float16",
     checkpoint: str = "last",
     device: str = "auto",
@@ -125,6 +127,7 @@ def run(
         on_bad_rows: For unusable rows (no id, no vectors, or a zero or non-finite vector): stop with an error, or drop them.
         solver_steps: Number of solver steps (default: the number used in training, or 8 if training fixes none).
         solver: Numerical solver of the flow's ODE.
+        seed: Random seed of the noise, for a run trained with `--method conditional`; other seeds give other translations.
         dtype: Dtype of the written vectors.
         checkpoint: Checkpoint to load: last, best, or a step number.
         device: Device: cpu, cuda, or auto for a GPU if there is one.
@@ -139,11 +142,13 @@ def run(
     reverse, note = direction(file, opened, reverse=reverse, forward=forward)
     if note:
         console.print(note)
-    translator = translator_of(opened, which=checkpoint, device=device_named(device))
+    translator = replace(translator_of(opened, which=checkpoint, device=device_named(device)), seed=seed)
+    if seed and not isinstance(translator.method, ConditionalMethod):
+        raise ValueError(f"--seed {seed} has no effect: {run} does not start from noise; omit it")
     steps = translator.steps if solver_steps is None else solver_steps
     step, start = SOLVERS[solver][0](Affine()), perf_counter()
     stream = Stream(file, translator, reverse, steps, step, on_long_rows, on_bad_rows, dtype)
-    settings = {"steps": steps, "solver": solver, "reverse": reverse, "input": file.fingerprint}
+    settings = {"steps": steps, "solver": solver, "reverse": reverse, "seed": seed, "input": file.fingerprint}
     if "pairs" in opened.constants:
         settings["pairs"] = int(opened.constants["pairs"])
     count = write(out, stream, dtype=dtype, fingerprint={"run": str(run), "checkpoint": checkpoint, **settings})

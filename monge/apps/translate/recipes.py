@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes
 
 from monge.apps.translate.base import Method
 from monge.apps.translate.calibrate import Prices
+from monge.apps.translate.conditional import ConditionalMethod
 from monge.apps.translate.couple import Couplings, soft_targets
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.methods import METHODS
@@ -191,6 +192,14 @@ class Translator:
     space: Space
     recipe: Translate
     device: torch.device | str = "cpu"
+    seed: int = 0
+    """Seed of the noise that a flow from noise starts with."""
+
+    @property
+    def method(self) -> Method:
+        """The training method of the recipe, with this seed."""
+        method = self.recipe.trainer
+        return replace(method, seed=self.seed) if isinstance(method, ConditionalMethod) else method
 
     @property
     def steps(self) -> int:
@@ -214,7 +223,7 @@ class Translator:
         steps = self.steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-        container, method = self.space.container, self.recipe.trainer
+        container, method = self.space.container, self.method
         form = Additive(container) if self.recipe.additive else None
         ends: list[Tensor] = []
         for start in range(0, len(sequences), size):

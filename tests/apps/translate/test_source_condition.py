@@ -1,6 +1,7 @@
 """Flow matching with the source as a condition, from the source or from noise, and with a contrastive loss."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from monge.apps.translate.metrics import matched_cosine
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.recipes import Translate, translator_of
 from monge.apps.translate.space import Packed
+from monge.cli import main
+from monge.lm.store import Vectors
 from monge.math.container import Container
 from monge.math.steps import euler
 from monge.math.types import Pair
@@ -179,3 +182,25 @@ def test_a_conditional_flow_learns_planted_translations(pairs: Pairs, tmp_path):
         for targets in (true, true[1:] + true[:1])
     )
     assert (similarity - other).mean() > 0.2
+
+
+def test_the_seed_of_run_changes_the_translations_of_a_conditional_flow(
+    pairs: Pairs, files: tuple[Path, Path], tmp_path: Path, capsys
+):
+    for method in ("conditional", "flow-matching"):
+        recipe = Translate(
+            pairs=str(pairs.directory), method=method, aux_scale=1.0, shape=SHAPE, batch_size=8, train=TINY
+        )
+        fit(recipe, tmp_path / method)
+    read = {}
+    for seed in ("0", "0", "1"):
+        out = tmp_path / f"{len(read)}-{seed}.parquet"
+        words = ["translate", "run", str(tmp_path / "conditional"), str(files[0]), "--seed", seed, "--out", str(out)]
+        assert main(words) == 0
+        read[out.name] = [row[1] for _, part in Vectors(out).portions() for row in part]
+    first, again, other = read.values()
+    assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+    assert any(x.shape != y.shape or not torch.equal(x, y) for x, y in zip(first, other, strict=False))
+    words[2] = str(tmp_path / "flow-matching")
+    assert main([*words[:-1], str(tmp_path / "no.parquet")]) == 2
+    assert "--seed 1 has no effect" in capsys.readouterr().err
