@@ -76,7 +76,7 @@ class Alignment(nn.Module):
     (B, N, features), or pooled features, (B, features), which are compared with the mean hidden state. An encoder that is
     a module is frozen: it follows the device and dtype of the Alignment, and is neither trained nor saved. The projector is
     a three-layer MLP with SiLU activations, unless `grid` is given. Tokens that the pair's mask excludes do not count, nor do
-    those whose features are all zero: they have no target.
+    those whose features, before normalisation, are all zero: they have no target.
 
     `width` is the model's hidden width, `features` the encoder's number of features, `hidden` the width of the projector's
     hidden layers; the objective multiplies the loss by `weight`. `schedule`, a function of t, multiplies the similarity of each
@@ -131,9 +131,10 @@ class Alignment(nn.Module):
             )
         exists = (target != 0).any(-1)
         exists = exists if pair.mask is None else exists & pair.mask
+        target = torch.where(exists[..., None], target, 0.0)
         target = spatially_normalised(target, exists) if self.spatial else target
         cosine = self._scheduled(nn.functional.cosine_similarity(self.projector(hidden), target, dim=-1), t)
-        return v, -(cosine * exists).sum() / exists.sum().clamp_min(1)
+        return v, -cosine[exists].sum() / exists.sum().clamp_min(1)
 
     def _scheduled(self, cosine: Float[Tensor, "B *N"], t: Float[Tensor, "B"]) -> Float[Tensor, "B *N"]:
         return cosine if self.schedule is None else cosine * pad_like(self.schedule(t), cosine)

@@ -7,7 +7,7 @@ from torch import Tensor
 from monge.apps.molecules.network import centred
 
 SPREAD = 1.0
-"""Standard deviation of the distance, in angstroms and per axis, between a fake atom and the atom that it is placed at."""
+"""Standard deviation, per axis and in angstroms, of a fake atom's offset from the atom next to it."""
 
 
 def num_fakes(atoms: Int[Tensor, "B"], share: float, *, generator: torch.Generator | None = None) -> Int[Tensor, "B"]:

@@ -104,7 +104,7 @@ class Strain(NamedTuple):
     """The difference between a geometry and the nearest minimum of MMFF94. Infinite if the minimisation fails."""
 
     energy: float
-    """Energy above the minimum in kcal/mol. Hydrogens that the geometry lacks are placed and relaxed first."""
+    """Energy above the minimum in kcal/mol. If hydrogens are missing, all of them are relaxed first."""
     rmsd: float
     """Root-mean-square displacement of the heavy atoms in angstroms, after alignment."""
     other_energy: float = float("nan")
@@ -115,7 +115,7 @@ def with_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
     """The molecule with hydrogens placed by MMFF94 minimisation, with the heavy atoms fixed.
 
     Hydrogens stay at idealised positions if there are no parameters or the minimisation fails. A molecule that has its
-    hydrogens is returned as it is.
+    hydrogens is copied.
     """
     full = Chem.AddHs(molecule, addCoords=True)
     if full.GetNumAtoms() == molecule.GetNumAtoms():

@@ -84,11 +84,10 @@ class Molecular:
     type_weight: float = 1.0
     """Weight of the cross-entropy of the types. The squared error of the positions has weight min(1 / (1 - t)^2, 100)."""
     align: str = "none"
-    """Alignment of a hidden state with a pretrained encoder (REPA): a name (ani: ANI-2xt, sees the geometry; espaloma, sees the
-    graph; descriptors of RDKit; ani-random: ANI-2xt with random weights, a control), or the path of a directory created by
-    `monge molecules pretrain` or of a model file of chemprop or CheMeleon (.pt, .ckpt) or MACE (.model). Without an encoder:
-    self aligns with the last block of an EMA teacher at a later time (SRA), dispersive pushes the hidden states of molecules
-    apart."""
+    """Alignment of a hidden state with a pretrained encoder (REPA): ani (ANI-2xt, sees the geometry), espaloma (the graph),
+    descriptors (RDKit's), ani-random (ANI-2xt with random weights, a control), or the path of a directory created by `monge
+    molecules pretrain` or of a model file of chemprop or CheMeleon (.pt, .ckpt) or MACE (.model). Without an encoder: self
+    aligns with the last block of an EMA teacher at a later time (SRA), dispersive pushes hidden states of molecules apart."""
     align_layer: int = 2
     """Block whose output is aligned, counted from 1."""
     align_weight: float = 0.5
@@ -187,7 +186,7 @@ class Molecular:
 
         identity = torch.tensor(list(self.align.encode())) if aligned is None or not aligned.shape[-1] else aligned
         constants = {
-            "align": fingerprint(identity),
+            **({} if self.align == "none" else {"align": fingerprint(identity)}),
             "types": torch.tensor(data.types),
             "scale": torch.tensor(data.scale),
             "sizes": sizes,

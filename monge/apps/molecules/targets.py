@@ -41,6 +41,8 @@ class Source:
     fingerprint: dict[str, Any]
     """Name and version, or a hash, of the encoder."""
     features: AtomFeatures
+    explicit_hydrogens: bool | None = None
+    """True if hydrogens are atoms in the encoder's training data; None if it takes both kinds of molecules."""
 
 
 def source(encoder: str) -> Source:
@@ -61,11 +63,13 @@ def source(encoder: str) -> Source:
         network = opened.weights(opened.rebuilt(Pretrain).network(), which="best")
         assert isinstance(network, MessagePassing)
         weights = f"{int(hash_of(*network.state_dict().values())) % 2**64:016x}"
-        explicit = bool(opened.constants["explicit_hydrogens"])
+        if "explicit_hydrogens" not in opened.constants:
+            raise ValueError(f"{path}: made by an earlier version of monge; train the encoder again")
         return Source(
             f"own-{weights}",
             {"encoder": "own", "weights": weights},
-            lambda molecules: network.features(_checked(molecules, explicit, path)),
+            lambda molecules: network.features(list(molecules)),
+            bool(opened.constants["explicit_hydrogens"]),
         )
     if path.is_file():
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -81,23 +85,18 @@ def source(encoder: str) -> Source:
     )
 
 
-def _checked(molecules: Sequence[Molecule], explicit: bool, path: Path) -> list[Molecule]:
-    """The molecules. ValueError if hydrogens are explicit in these and not in the encoder's training data, or vice versa."""
-    if any(HYDROGEN in one.types for one in molecules) != explicit:
-        kind = "with" if explicit else "without"
-        raise ValueError(f"{path}: this encoder was trained {kind} explicit hydrogens; train one on these molecules")
-    return list(molecules)
-
-
 def stored(data: Molecules, encoder: str) -> Path:
     """The file of the targets of all molecules of a prepared set, written if it does not exist or is stale. Errors as in
-    `source`."""
-    opened = source(encoder)
+    `source`; also ValueError if hydrogens are atoms on one side only."""
+    opened, molecules = source(encoder), data.split("all")
+    if opened.explicit_hydrogens not in (None, any(HYDROGEN in one.types for one in molecules)):
+        kind = "with" if opened.explicit_hydrogens else "without"
+        raise ValueError(f"{encoder}: this encoder was trained {kind} explicit hydrogens; train one on these molecules")
     path = data.directory / "targets" / f"{opened.name}.parquet"
     fingerprint = {**opened.fingerprint, "molecules": _digest(data), "dtype": "float32"}
     if not path.exists() or {**Vectors(path).fingerprint, **fingerprint} != Vectors(path).fingerprint:
         path.parent.mkdir(exist_ok=True)
-        write(path, groups(data.split("all"), opened.features), dtype="float32", fingerprint=fingerprint)
+        write(path, groups(molecules, opened.features), dtype="float32", fingerprint=fingerprint)
     return path
 
 

@@ -76,7 +76,7 @@ def hermes(
         if out == Path("runs/hermes") and "output_dir" in original.settings:
             out = Path(original.settings["output_dir"])
         recipe = original.recipe(original.pairs(out.with_name(f"{out.name}-pairs")), recipe)
-        for note in original.notes:
+        for note in original.notes if is_first() else ():
             console.print(f"{config}: {note}")
     train(recipe, out=out, resume=resume, tensorboard=tensorboard)
 

@@ -36,7 +36,7 @@ class EndpointInfoNCE(nn.Module):
     """InfoNCE of the endpoints that a velocity predicts on the straight path: x_t + (1 - t) v and, in reverse, x_t - t v.
 
     With cond["reverse"], each row contributes to the loss of its own direction; without it, every row contributes to both, each
-    with weight 1/2. With `swapped`, the ends of reverse rows are swapped, so that every row goes from x_0 to x_1.
+    with weight 1/2. With `swapped`, the ends of reverse rows have been exchanged: their x_1 is on the source side.
     """
 
     def __init__(self, to_target: MeanInfoNCE, to_source: MeanInfoNCE, *, swapped: bool = False) -> None:

@@ -186,6 +186,8 @@ class OpenedDecoder:
 
     def reads(self, pairs: int, side: Whitening) -> bool:
         """True if it was trained on pairs with this fingerprint, calibrated by `side`."""
+        if not {"centre", "matrix"} <= self.constants.keys():
+            raise ValueError("the decoder was made by an earlier version of monge; train it again")
         same = same_constant(self.constants["centre"], side.centre) and same_constant(
             self.constants["matrix"], side.matrix
         )

@@ -9,7 +9,15 @@ from typing import Any
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.pair import pair as join
 from monge.apps.translate.recipes import HERMES, Translate
+from monge.files import read_json, write_json
 
+PRICES = {
+    "lambda_pos": "position",
+    "alpha_delete": "delete",
+    "alpha_create": "create",
+    "beta_create": "create_norm",
+}
+"""The prices by their names in HERMES."""
 KINDS: dict[str, type | tuple[type, ...]] = {
     "hidden_dim": int,
     "num_layers": int,
@@ -18,6 +26,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "num_epochs": int,
     "learning_rate": (int, float),
     "ot_reg": (int, float),
+    **dict.fromkeys(PRICES, (int, float)),
     "nl_embeddings": str,
     "lean_embeddings": str,
     "output_dir": str,
@@ -59,8 +68,13 @@ class Original:
             if name not in settings:
                 raise ValueError(f"{path}: {name} is missing; give the path of the parquet file")
         for name, kind in KINDS.items():
-            if name in settings and (not isinstance(settings[name], kind) or isinstance(settings[name], bool)):
-                raise ValueError(f"{path}: {name} is {settings[name]!r}; give a {'path' if kind is str else 'number'}")
+            value = settings.get(name, 1)
+            if kind is str:
+                if name in settings and not isinstance(value, str):
+                    raise ValueError(f"{path}: {name} is {value!r}; give a path")
+            elif isinstance(value, bool) or not isinstance(value, kind) or not value >= (1 if kind is int else 0):
+                wanted = "a positive whole number" if kind is int else "a number that is not negative"
+                raise ValueError(f"{path}: {name} is {value!r}; give {wanted}")
         return Original(settings)
 
     @property
@@ -69,14 +83,25 @@ class Original:
         return [f"{name} has no effect: {reason}" for name, reason in WITHOUT_EFFECT.items() if name in self.settings]
 
     def pairs(self, out: Path) -> Pairs:
-        """The pairs of its two files, joined in the directory `out` unless it exists, without sequences longer than max_len."""
+        """The pairs of its two files, joined in the directory `out` unless it exists, without sequences longer than max_len.
+
+        ValueError if `out` holds pairs of other files or of another max_len.
+        """
+        files = [Path(self.settings[f"{name}_embeddings"]).resolve() for name in ("nl", "lean")]
+        capacity, record = self.settings.get("max_len", 256), out.with_name(f"{out.name}.json")
+        stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.exists()]
+        made = {"files": stats, "capacity": capacity}
         if not (out / "pairs.json").exists():
-            source, target = (Path(self.settings[f"{name}_embeddings"]) for name in ("nl", "lean"))
-            join(source, target, out, capacity=self.settings.get("max_len", 256), on_long_rows="drop")
+            join(files[0], files[1], out, capacity=capacity, on_long_rows="drop")
+            write_json(record, made)
+        elif not record.exists() or read_json(record) != made:
+            raise ValueError(
+                f"{out}: holds pairs of other files or of another max_len; remove it or choose another --out"
+            )
         return Pairs(out)
 
     def recipe(self, pairs: Pairs, flags: Translate) -> Translate:
-        """The recipe with these settings; those of `flags` that differ from HERMES' defaults take precedence.
+        """The recipe with these settings; each flag that differs from HERMES' default takes precedence.
 
         ValueError if hidden_dim is not the width of the vectors.
         """
@@ -91,9 +116,15 @@ class Original:
         changes: dict[str, Any] = {"batch_size": batch_size}
         if flags.epsilon == HERMES.epsilon:
             changes["epsilon"] = float(self.settings.get("ot_reg", HERMES.epsilon))
-        if flags.shape == HERMES.shape:
-            depth = self.settings.get("num_layers", HERMES.shape.depth)
-            changes["shape"] = replace(flags.shape, width=width, head_width=max(2, width // HEADS), depth=depth)
+        depth = self.settings.get("num_layers", HERMES.shape.depth)
+        heads = HEADS if width % (2 * HEADS) == 0 else 1
+        shape = {"width": width, "depth": depth, "head_width": width // heads}
+        default = {name: getattr(HERMES.shape, name) for name in shape}
+        given = {name: getattr(flags.shape, name) for name in shape if getattr(flags.shape, name) != default[name]}
+        changes["shape"] = replace(flags.shape, **(shape | given))
+        if flags.prices == HERMES.prices:
+            named = {name: float(self.settings[key]) for key, name in PRICES.items() if key in self.settings}
+            changes["prices"] = replace(flags.prices, **named)
         train = flags.train
         if train.lr == HERMES.train.lr:
             train = replace(train, lr=float(self.settings.get("learning_rate", train.lr)))

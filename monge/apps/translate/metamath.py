@@ -31,7 +31,8 @@ _CREDIT = re.compile(
 )
 
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"`_])|(?<=[.!?][)\"])\s+(?=[A-Z(\"`_])")
+_FORMULA = re.compile(r"`(?:``|[^`])*`")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"\0_])|(?<=[.!?][)\"])\s+(?=[A-Z(\"\0_])")
 _ABBREVIATIONS = (" p.", " pp.", "e.g.", "i.e.", "cf.", "Eq.", "Th.", "Def.", "Prop.", "Lem.", "vs.")
 _CITATION = re.compile(r"(?<!\S)~\s*\S|\[[A-Z][^\]\s]*\],? pp?\.")
 
@@ -79,13 +80,21 @@ def without_citations(comment: str) -> str:
     >>> without_citations("The union of sets. Exercise 15 of [Stoll] p. 18. See ~ uniex for more.")
     'The union of sets.'
     """
+    text = " ".join(_CREDIT.sub(" ", " ".join(comment.split())).split())
+    formulas = _FORMULA.findall(text)  # they contain "~" and full stops
     sentences: list[str] = []
-    for part in _SENTENCE.split(" ".join(_CREDIT.sub(" ", " ".join(comment.split())).split())):
+    for part in _SENTENCE.split(_FORMULA.sub("\0", text)):
         if sentences and sentences[-1].endswith(_ABBREVIATIONS):
             sentences[-1] += " " + part
         else:
             sentences.append(part)
-    return " ".join(sentence for sentence in sentences if not _CITATION.search(sentence))
+    kept: list[str] = []
+    for sentence in sentences:
+        first, *others = sentence.split("\0")
+        if not _CITATION.search(sentence):
+            kept.append(first + "".join(map(str.__add__, formulas, others)))
+        formulas = formulas[len(others) :]
+    return " ".join(kept)
 
 
 def plain(comment: str) -> str:

@@ -13,6 +13,9 @@ from monge.lm.load import causal, encoder
 from monge.lm.tail import Tail
 from monge.math.cost import Whitening
 
+ROWS = 8
+"""Number of sequences whose logits are held at a time."""
+
 
 @dataclass(frozen=True)
 class OwnHead:
@@ -27,7 +30,7 @@ class OwnHead:
     firsts: Int[Tensor, "F"]
     """Tokens that known texts start with."""
     first_states: Float[Tensor, "F D"]
-    """The calibrated states of these tokens at the start of a text, where they depend on nothing else."""
+    """The calibrated states of these tokens at the start of a text, where a state depends only on its token and the prefix."""
 
     @staticmethod
     @torch.no_grad()
@@ -39,8 +42,13 @@ class OwnHead:
         if not {"model", "layer", "weights"} <= fingerprint.keys():
             raise ValueError("the vectors do not record the model that made them; decode without --own-head")
         name, layer = fingerprint["model"], int(fingerprint["layer"])
-        if encoder(name).fingerprint()["weights"] != fingerprint["weights"]:
-            raise ValueError(f"{name}: not the model that made the vectors; its weights have changed")
+        if fingerprint.get("pooling", "none") != "none" or fingerprint.get("keep", "start") != "start":
+            raise ValueError(
+                "the vectors are not the states of whole texts from their start; decode without --own-head"
+            )
+        now = encoder(name).fingerprint()
+        if any(now[key] != fingerprint.get(key, now[key]) for key in ("weights", "tokenizer")):
+            raise ValueError(f"{name}: not the model that made the vectors; its weights or its tokenizer have changed")
         model = causal(name, device=device)
         rows = model.tokenizer(list(texts), return_special_tokens_mask=True)
         starts = {
@@ -52,9 +60,9 @@ class OwnHead:
             raise ValueError(f"{name}: the known texts have no tokens")
         ids = torch.tensor(sorted(starts))  # all special tokens at the start of a text are the same
         (states,) = hidden_at(model.model, ids, [layer])
-        return OwnHead(
-            Tail(model.model, layer), model.tokenizer, side, states[0, :-1], ids[:, -1], side.apply(states[:, -1].cpu())
-        )
+        tail = Tail(model.model, layer)
+        check_causal(tail, states, name)
+        return OwnHead(tail, model.tokenizer, side, states[0, :-1], ids[:, -1], side.apply(states[:, -1].cpu()))
 
     @torch.no_grad()
     def texts(
@@ -63,26 +71,45 @@ class OwnHead:
         """The greedy text of each calibrated sequence, or `samples` random ones per sequence, with its mean log-probability per
         token after the first, in nats (0 for a single token).
 
-        The first token is the one whose state at the start of a text is nearest by cosine; the others come from the logits.
+        The first token is the one whose state at the start of a text is nearest, by the cosine of centred states; the others
+        come from the logits.
         """
+        found: list[tuple[str, float]] = []
+        for start in range(0, len(sequences), ROWS):
+            part = sequences[start : start + ROWS]
+            for x, odds in zip(part, self._odds(part), strict=True):
+                first = self._first(x)
+                for _ in range(max(1, samples)):
+                    chosen = (
+                        torch.multinomial((odds / temperature).softmax(-1), 1)[:, 0] if samples else odds.argmax(-1)
+                    )
+                    score = float(odds.gather(1, chosen[:, None]).mean()) if len(odds) else 0.0
+                    text = self.tokenizer.decode([first, *chosen.tolist()], skip_special_tokens=True)
+                    found.append((text.strip(), score))
+        return found
+
+    def _first(self, x: Float[Tensor, "_ D"]) -> int:
+        """The first token of a calibrated sequence."""
+        centre = self.first_states.mean(0) if len(self.first_states) > 1 else torch.zeros(x.shape[1])
+        cosine = nn.functional.cosine_similarity(x[:1] - centre, self.first_states - centre)
+        return int(self.firsts[cosine.argmax()])
+
+    def _odds(self, sequences: Sequence[Float[Tensor, "_ D"]]) -> list[Float[Tensor, "_ V"]]:
+        """The log-probabilities of each sequence's tokens after the first, on the CPU."""
         device = self.prefix.device
         states = [torch.cat([self.prefix, self.side.undo(x).to(device)]) for x in sequences]
         longest = max(map(len, states))
         mask = torch.arange(longest, device=device) < torch.tensor([len(x) for x in states], device=device)[:, None]
         padded = torch.stack([nn.functional.pad(x, (0, 0, 0, longest - len(x))) for x in states])
-        logits = self.tail(padded, mask)[:, len(self.prefix) :].float().log_softmax(-1).cpu()
-        found: list[tuple[str, float]] = []
-        for row, x in zip(logits, sequences, strict=True):
-            first = nn.functional.cosine_similarity(x[:1], self.first_states).argmax()
-            odds = row[: len(x) - 1]
-            for _ in range(max(1, samples)):
-                if samples:
-                    following = (
-                        torch.multinomial((odds / temperature).softmax(-1), 1)[:, 0] if len(odds) else odds.new_zeros(0)
-                    )
-                else:
-                    following = odds.argmax(-1)
-                ids = [int(self.firsts[first]), *map(int, following)]
-                score = odds.gather(1, following.long()[:, None]).mean() if len(odds) else torch.tensor(0.0)
-                found.append((self.tokenizer.decode(ids, skip_special_tokens=True).strip(), float(score)))
-        return found
+        logits = self.tail(padded, mask)[:, len(self.prefix) :]
+        return [row[: len(x) - 1].float().log_softmax(-1).cpu() for row, x in zip(logits, sequences, strict=True)]
+
+
+def check_causal(tail: Tail, states: Float[Tensor, "F N D"], name: str) -> None:
+    """ValueError if the logits of a token depend on the tokens after it, as in BERT."""
+    pair = torch.cat([states[:1], states[:1]], 1)
+    other = pair.clone()
+    other[:, -1] += 1.0
+    before, after = (tail(x)[:, : pair.shape[1] - 1] for x in (pair, other))
+    if not torch.allclose(before, after, atol=1e-4, rtol=1e-3):
+        raise ValueError(f"{name}: not a causal language model; decode without --own-head")

@@ -44,7 +44,8 @@ def data(
         out: JSON lines file to write.
         input: File of the data set: .mm for metamath (default: the installed set.mm), .parquet or .jsonl for the others.
         limit: Maximum number of texts, spread evenly over the data set (default: all).
-        citations: Keep sentences of set.mm's comments that cite literature or other theorems (only for metamath).
+        citations: Keep sentences of set.mm's comments that cite a page of the literature or other theorems (only for metamath).
+            By default they are removed, and with them theorems that have no other sentence.
         on_bad_rows: For rows of a public set that are not JSON, have a null id or lack a text: stop with an error, or drop
             them. Rows without an id field are named by their number.
     """

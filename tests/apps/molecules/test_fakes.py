@@ -91,6 +91,7 @@ def test_zero_targets_do_not_count_in_the_alignment():
         for extra in (0, 2):
             pads = [torch.nn.functional.pad(part, (0, 0, 0, extra)) for part in (x, target, hidden)]
             exists = torch.nn.functional.pad(mask, (0, extra), value=True)
+            pads[1] = torch.where(exists[..., None], pads[1], torch.nan)
             pair = Pair(pads[0], pads[0], exists, {"target": pads[1], "hidden": pads[2] + 1.0 * (pads[2] == 0)})
             values.append(align(Shows(), pads[0], torch.zeros(2), pair)[1])
         torch.testing.assert_close(*values)

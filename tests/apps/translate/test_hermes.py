@@ -61,8 +61,20 @@ def test_flags_take_precedence(files: tuple[Path, Path], tmp_path: Path):
     flags = replace(HERMES, batch_size=8, epsilon=0.2, train=replace(HERMES.train, steps=7, lr=1e-2))
     recipe = original.recipe(pairs, flags)
     assert (recipe.batch_size, recipe.epsilon, recipe.train.steps, recipe.train.lr) == (8, 0.2, 7, 1e-2)
-    flags = replace(HERMES, shape=replace(HERMES.shape, width=64, head_width=32))
-    assert original.recipe(pairs, flags).shape == flags.shape
+    flags = replace(HERMES, shape=replace(HERMES.shape, depth=2))
+    shape = original.recipe(pairs, flags).shape
+    assert (shape.width, shape.depth, shape.head_width) == (16, 2, 2)
+    (tmp_path / "a.yaml").write_text((tmp_path / "a.yaml").read_text() + "  alpha_delete: 3\n")
+    assert Original.read(tmp_path / "a.yaml").recipe(pairs, HERMES).prices == replace(HERMES.prices, delete=3.0)
+
+
+def test_pairs_of_another_capacity_are_refused(files: tuple[Path, Path], tmp_path: Path):
+    config = written(tmp_path / "a.yaml", files)
+    Original.read(config).pairs(tmp_path / "pairs")
+    Original.read(config).pairs(tmp_path / "pairs")
+    config.write_text(config.read_text().replace("max_len: 12", "max_len: 11"))
+    with pytest.raises(ValueError, match="holds pairs of other files or of another max_len"):
+        Original.read(config).pairs(tmp_path / "pairs")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +85,15 @@ def test_flags_take_precedence(files: tuple[Path, Path], tmp_path: Path):
         ("[1, 2]", "no section neural_ot"),
         ("neural_ot: {nl_embeddings: a, lean_embeddings: b, depth: 3}", "unknown setting 'depth'"),
         ("neural_ot: {nl_embeddings: a}", "lean_embeddings is missing"),
-        ("neural_ot: {nl_embeddings: a, lean_embeddings: b, batch_size: many}", "batch_size is 'many'; give a number"),
+        (
+            "neural_ot: {nl_embeddings: a, lean_embeddings: b, batch_size: many}",
+            "batch_size is 'many'; give a positive",
+        ),
+        ("neural_ot: {nl_embeddings: a, lean_embeddings: b, num_epochs: 0}", "num_epochs is 0; give a positive whole"),
+        (
+            "neural_ot: {nl_embeddings: a, lean_embeddings: b, ot_reg: -1}",
+            "ot_reg is -1; give a number that is not neg",
+        ),
         ("neural_ot: {nl_embeddings: 3, lean_embeddings: b}", "nl_embeddings is 3; give a path"),
     ],
 )

@@ -113,3 +113,57 @@ def test_the_verb_decodes_with_the_model_of_the_vectors(folder: Path, tmp_path: 
     finally:
         weights.write_bytes(before)
     assert "not the model that made the vectors" in capsys.readouterr().err
+
+
+def test_a_model_that_sees_the_future_is_refused():
+    import transformers
+
+    from monge.apps.translate.own_head import check_causal
+    from monge.lm.tail import Tail
+
+    shape = {
+        "vocab_size": 40,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
+    for kind, causal_model in (("BertConfig", False), ("LlamaConfig", True)):
+        torch.manual_seed(0)
+        config = getattr(transformers, kind)(**shape, initializer_range=0.3)
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+        with torch.no_grad():
+            if causal_model:
+                check_causal(Tail(model, 1), torch.randn(2, 3, 32), "small")
+            else:
+                with pytest.raises(ValueError, match="small: not a causal language model"):
+                    check_causal(Tail(model, 1), torch.randn(2, 3, 32), "small")
+
+
+def test_special_tokens_before_a_text_are_its_prefix(folder: Path, tmp_path: Path):
+    """With a tokenizer that starts every text with a special token, the predictions are still those of the model."""
+    import shutil
+
+    from tokenizers import processors
+    from transformers import AutoTokenizer
+
+    name = tmp_path / "model"
+    shutil.copytree(folder / "lm/model", name)
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    end = tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{end} $A", special_tokens=[(end, tokenizer.eos_token_id)]
+    )
+    tokenizer.save_pretrained(name)
+    lines = (folder / "lines.txt").read_text().splitlines()[:20]
+    opened = encoder(str(name))
+    side = Whitening(torch.zeros(32), torch.eye(32))
+    head = OwnHead.of({**opened.fingerprint(), "layer": "1"}, side, lines, device=torch.device("cpu"))
+    assert head.prefix.shape == (1, 32)
+    states = hidden_states(opened, lines, layer=1, max_length=32)
+    model = causal(str(name))
+    for line, (text, _) in zip(lines, head.texts(states), strict=True):
+        ids = torch.tensor(model.tokenizer(line)["input_ids"])[None]
+        with torch.no_grad():
+            following = model.model(input_ids=ids).logits[0, 1:-1].argmax(-1).tolist()
+        assert text == model.tokenizer.decode([int(ids[0, 1]), *following]).strip()

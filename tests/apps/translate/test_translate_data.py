@@ -68,6 +68,9 @@ def test_comments_that_only_cite_are_left_out(database: Path) -> None:
         ("De Morgan's law. Theorem 5.2(13') of [Stoll] p. 19.", "De Morgan's law."),
         ("Extension. Theorem 1 of [BourbakiTop1] p. I.57. Given a topology.", "Extension. Given a topology."),
         ("Lemma for ~ fta .", ""),
+        ("The power class ` ~P A ` of a set.", "The power class ` ~P A ` of a set."),
+        ("If ` x e. A ` then so. ` E. X ` holds. See ~ foo .", "If ` x e. A ` then so. ` E. X ` holds."),
+        ("If ` x e. A ` then it is foo, as in ~ bar . Both ` A `` B ` .", "Both ` A `` B ` ."),
         ("Rows, e.g. Those of ` A ` . See ~ foo for more.", "Rows, e.g. Those of ` A ` ."),
         (
             "Two laws (the second is new). Compare ~ id . (Contributed by X, 1-Jan-2000.)",
