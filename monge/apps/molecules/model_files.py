@@ -5,7 +5,6 @@ holds tensors only.
 """
 
 import importlib.util
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,6 @@ from rdkit import Chem
 
 from monge.apps.molecules.conformers import embedded
 from monge.apps.molecules.encoders import EncoderMissing, Features
-
-FAILURES = (pickle.UnpicklingError, ImportError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
-"""Errors of other libraries for files that they cannot read and for atoms that a model does not know."""
 
 
 def opened_file(path: Path) -> Callable[[Chem.Mol], Features]:
@@ -36,13 +32,13 @@ def opened_file(path: Path) -> Callable[[Chem.Mol], Features]:
     try:
         encoder = reader(path)
         encoder(embedded(Chem.MolFromSmiles("C"), seed=0))
-    except (*FAILURES, OSError, EOFError) as error:
+    except Exception as error:  # the errors for files that they cannot read depend on the library
         raise ValueError(f"{path}: not a model of {name} for molecules ({_reason(error)})") from error
 
     def features(molecule: Chem.Mol) -> Features:
         try:
             return encoder(molecule)
-        except FAILURES as error:
+        except Exception as error:  # as above, for atoms that a model does not know
             smiles = Chem.MolToSmiles(Chem.RemoveAllHs(molecule))
             raise ValueError(f"{path}: no features for {smiles} ({_reason(error)})") from error
 
@@ -65,7 +61,7 @@ def _chemprop(path: Path) -> Callable[[Chem.Mol], Features]:
         stored = torch.load(path, map_location="cpu", weights_only=True)
         network: Any = BondMessagePassing(**stored["hyper_parameters"])
         network.load_state_dict(stored["state_dict"])
-    except pickle.UnpicklingError:
+    except Exception:  # not tensors only
         network = MPNN.load_from_file(path, map_location="cpu").message_passing
     network.eval().requires_grad_(False)
     featurize: Any = SimpleMoleculeMolGraphFeaturizer()
