@@ -233,7 +233,10 @@ def test_a_grid_projector_mixes_the_neighbours_of_a_token_only():
 def test_an_alignment_with_a_grid_learns_a_shift_over_it(draw):
     torch.manual_seed(0)
     pair = Pair(draw(1, 4, 6, 3).float(), draw(2, 4, 6, 3).float())
-    right = lambda x, cond: x.unflatten(1, (2, 3)).roll(1, 2).flatten(1, 2)  # noqa: E731
+
+    def right(x, cond):
+        return x.unflatten(1, (2, 3)).roll(1, 2).flatten(1, 2)
+
     align = Alignment(right, layer=1, width=3, features=3, grid=(2, 3))
     optimizer = torch.optim.Adam(align.parameters(), 0.05)
     values = []

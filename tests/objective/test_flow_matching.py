@@ -28,7 +28,9 @@ def test_a_velocity_loss_is_added_and_sees_the_prediction(draw):
         seen.append((x_t + (1 - t)[:, None] * v - given.x_1).abs().max())
         return v.new_tensor(3.0)
 
-    exact = lambda x_t, t, cond: pair.x_1 - pair.x_0  # noqa: E731
+    def exact(x_t, t, cond):
+        return pair.x_1 - pair.x_0
+
     loss = FlowMatching(velocity_loss=term)(exact, pair)
     assert float(loss.value) == pytest.approx(3)
     assert float(loss.metrics["velocity_loss"]) == 3

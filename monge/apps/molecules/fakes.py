@@ -12,6 +12,8 @@ SPREAD = 1.0
 
 def num_fakes(atoms: Int[Tensor, "B"], share: float, *, generator: torch.Generator | None = None) -> Int[Tensor, "B"]:
     """Numbers of fake atoms for molecules of these sizes: uniform from 0 to `share` times the size, rounded down."""
+    if not share:
+        return torch.zeros_like(atoms)
     most = (share * atoms).floor() + 1
     return (torch.rand(len(atoms), generator=generator) * most).long()
 

@@ -57,12 +57,12 @@ def _chemprop(path: Path) -> Callable[[Chem.Mol], Features]:
     from chemprop.models import MPNN  # pyright: ignore[reportMissingImports]
     from chemprop.nn import BondMessagePassing  # pyright: ignore[reportMissingImports]
 
-    try:  # CheMeleon, Burns et al. 2506.15792: the message passing alone
+    if torch.serialization.get_unsafe_globals_in_checkpoint(path):
+        network: Any = MPNN.load_from_file(path, map_location="cpu").message_passing
+    else:  # tensors only: CheMeleon, Burns et al. 2506.15792, the message passing alone
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        network: Any = BondMessagePassing(**stored["hyper_parameters"])
+        network = BondMessagePassing(**stored["hyper_parameters"])
         network.load_state_dict(stored["state_dict"])
-    except Exception:  # not tensors only
-        network = MPNN.load_from_file(path, map_location="cpu").message_passing
     network.eval().requires_grad_(False)
     featurize: Any = SimpleMoleculeMolGraphFeaturizer()
 

@@ -66,6 +66,9 @@ def test_sampled_sizes_include_fake_atoms():
         fakes: Generator(torch.nn.Identity(), [0, FAKE], 1.0, sizes, fakes).mask(400).sum(1) for fakes in (0.0, 0.3)
     }
     assert set(counts[0.0].tolist()) == {10}
+    draws = seeded(0)
+    num_fakes(torch.full((5,), 10), 0.0, generator=draws)  # without fake atoms, samples do not change
+    assert torch.equal(torch.rand(3, generator=draws), torch.rand(3, generator=seeded(0)))
     assert set(counts[0.3].tolist()) == {10, 11, 12, 13}
 
 
