@@ -67,6 +67,7 @@ MOLECULES: dict[str, dict[str, Any]] = {
     "REPA, shuffled": {"align": "ani", "align_shuffled": True},
     "REPA, ANI-2xt, spatial": {"align": "ani", "align_spatial": True},
     "REPA, first quarter": {"align": "ani", "align_until": -1},
+    "REG": {"align": "ani", "align_pooled_weight": 0.03},
     "SRA": {"align": "self"},
     "dispersive": {"align": "dispersive"},
 }
@@ -245,7 +246,8 @@ def molecular(data: Path, work: Path, steps: int, samples: int, task: tuple[str,
     constants, known = run.constants, reference(recipe)
 
     def measure(model: nn.Module, last: bool) -> dict[str, float]:
-        sampler = MoleculeGenerator(model, constants["types"].tolist(), float(constants["scale"]), constants["sizes"])
+        types, scale, pooled = constants["types"].tolist(), float(constants["scale"]), int(constants.get("pooled", 0))
+        sampler = MoleculeGenerator(model, types, scale, constants["sizes"], pooled=pooled)
         random = seeded(seed, 7)
         drawn = sampler.draw(sampler.mask(samples, generator=random), steps=recipe.solver_steps, generator=random)
         values = scores([one.molecule() for one in drawn], known)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +48,8 @@ class Generator:
     """Number of training molecules by number of atoms."""
     fake_atoms: float = 0.0
     """Maximum number of fake atoms, as a share of the number of atoms."""
+    pooled: int = 0
+    """Number of entries of the network's pooled token; 0 for a network without one."""
     device: torch.device | str = "cpu"
 
     def mask(
@@ -71,11 +74,15 @@ class Generator:
     ) -> Iterator[list[Drawn]]:
         """The states after each step. Only the last one holds probabilities of the types."""
         x_0 = noise(mask, len(self.types), generator=generator)
+        pooled = torch.randn(len(mask), self.pooled, generator=generator) if self.pooled else None
+        conditions = repeat({}) if pooled is None else ({"pooled": part.to(self.device)} for part in pooled.split(size))
         names = elements_of(self.types)
         elements = torch.tensor([names.index(name) for name in names])
         parts = [
-            states(self.network, part.to(self.device), existing.to(self.device), steps=steps, elements=elements)
-            for part, existing in zip(x_0.split(size), mask.split(size), strict=True)
+            states(
+                self.network, part.to(self.device), existing.to(self.device), steps=steps, elements=elements, cond=cond
+            )
+            for part, existing, cond in zip(x_0.split(size), mask.split(size), conditions, strict=False)
         ]
         counts = mask.sum(1).tolist()
         for step in zip(*parts, strict=True):

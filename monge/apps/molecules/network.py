@@ -1,7 +1,7 @@
 """Networks that predict a clean molecule from a noisy one: equivariant, or a transformer (TABASCO, 2507.00899)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,6 +36,19 @@ class Shape:
     """Let the network see its previous prediction."""
     prediction: Literal["x_1", "velocity"] = "x_1"
     """Parametrisation of the positions: the clean ones, or the velocity (x_1 - x_t) / (1 - t)."""
+    pooled: int = 0
+    """Number of entries of the pooled token; 0 for a network without one."""
+
+
+class Prediction(NamedTuple):
+    """Output of the network."""
+
+    end: Float[Tensor, "B N D"]
+    """x_1, with logits in the place of the types."""
+    pooled: Float[Tensor, "B F"] | None
+    """The clean pooled token; None for a network without one."""
+    features: Float[Tensor, "B N width"]
+    """Hidden state of the atoms after a block."""
 
 
 class Radial(nn.Module):
@@ -104,6 +117,9 @@ class MoleculeNet(nn.Module):
     `cond` holds the mask (B, N); for self-conditioning, an earlier prediction `previous` of x_1, of the shape of x_t, with
     probabilities of the types; and `type_time` (B,), the time of the types if it is not t. Positions are in units of `scale`
     angstroms. ValueError without a mask.
+
+    With `shape.pooled`, an additional token at the centre of mass is denoised together with the atoms (REG, Wu et al.
+    2507.01467): `cond` must hold its noisy value `pooled` (B, F).
     """
 
     def __init__(self, types: int, shape: Shape, *, scale: float) -> None:
@@ -119,6 +135,8 @@ class MoleculeNet(nn.Module):
         self.blocks = nn.ModuleList(MoleculeBlock(shape, pairs, moving=moving) for _ in range(shape.depth))
         self.logits = nn.Linear(width, types)
         self.move = None if moving else nn.Linear(width, 3)
+        if shape.pooled:
+            self.read_pooled, self.write_pooled = nn.Linear(shape.pooled, width), nn.Linear(width, shape.pooled)
 
     def forward(
         self, x_t: Float[Tensor, "B N D"], t: Float[Tensor, "B"], cond: Condition | None = None
@@ -130,11 +148,21 @@ class MoleculeNet(nn.Module):
         self, x_t: Float[Tensor, "B N D"], t: Float[Tensor, "B"], cond: Condition | None, layer: int
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N width"]]:
         """The prediction, and the hidden state after the first `layer` blocks. ValueError unless 1 <= layer <= depth."""
+        end, _, features = self.predict(x_t, t, cond, layer)
+        return end, features
+
+    def predict(
+        self, x_t: Float[Tensor, "B N D"], t: Float[Tensor, "B"], cond: Condition | None, layer: int
+    ) -> Prediction:
+        """The prediction with that of the pooled token, and the hidden state as in `with_features`. Errors as there;
+        also ValueError if the network has a pooled token and cond has none, or the reverse."""
         if not 1 <= layer <= len(self.blocks):
             raise ValueError(f"with_features: layer {layer} of {len(self.blocks)}; count blocks from 1")
         if cond is None or "mask" not in cond:
             raise ValueError('MoleculeNet: cond lacks "mask"; give a (B, N) mask that is True for the atoms that exist')
-        mask, previous = cond["mask"], cond.get("previous")
+        if ("pooled" in cond) != bool(self.shape.pooled):
+            raise ValueError('MoleculeNet: cond must have "pooled" if, and only if, the network has a pooled token')
+        mask, previous, pooled = cond["mask"], cond.get("previous"), cond.get("pooled")
         previous = torch.zeros_like(x_t) if previous is None or not self.shape.self_conditioning else previous
         x, types = x_t.split([3, self.types], -1)
         inputs = [types, previous[..., 3:]]
@@ -143,13 +171,18 @@ class MoleculeNet(nn.Module):
         h = self.atoms(torch.cat(inputs, -1))
         times = torch.stack([t, cond.get("type_time", t)], -1)
         c = self.time(sinusoidal(1000 * times, 128).flatten(-2))
-        number = torch.arange(x.shape[1], device=x.device)
         if self.shape.atom_index:
-            h = h + sinusoidal(number.to(h.dtype), self.shape.width)
-        allowed = (mask[:, None, :] & mask[:, :, None])[:, None] | torch.eye(
+            h = h + sinusoidal(torch.arange(x.shape[1], device=x.device).to(h.dtype), self.shape.width)
+        previous, exists = previous[..., :3], mask
+        if pooled is not None:  # the first token, at the centre of mass
+            h = torch.cat([self.read_pooled(pooled)[:, None], h], 1)
+            x, previous = (nn.functional.pad(part, (0, 0, 1, 0)) for part in (x, previous))
+            exists = nn.functional.pad(mask, (1, 0), value=True)
+        number = torch.arange(x.shape[1], device=x.device)
+        allowed = (exists[:, None, :] & exists[:, :, None])[:, None] | torch.eye(
             len(number), dtype=torch.bool, device=x.device
         )
-        earlier = self.radial(self.scale * distances(previous[..., :3]))
+        earlier = self.radial(self.scale * distances(previous))
         steps = self._steps(number) if self.shape.atom_index else None
         features = h
         for number, block in enumerate(self.blocks, 1):
@@ -158,12 +191,16 @@ class MoleculeNet(nn.Module):
                 parts.append(steps.expand(len(x), -1, -1, -1))
             h, x = block(h, c, x, torch.cat(parts, -1), allowed)
             features = h if number == layer else features
+        clean: Tensor | None = None
+        if pooled is not None:
+            clean = self.write_pooled(h[:, 0])
+            h, x, features = h[:, 1:], x[:, 1:], features[:, 1:]
         if self.move is not None:
             x = x + self.move(h)
         if self.shape.prediction == "velocity":
             x = torch.lerp(x_t[..., :3], x, 1 - t[:, None, None])
         x = centred(x, mask)
-        return torch.cat([x, self.logits(h)], -1) * mask[..., None], features
+        return Prediction(torch.cat([x, self.logits(h)], -1) * mask[..., None], clean, features)
 
     def _steps(self, number: Tensor) -> Tensor:
         """One-hot differences of the indices of the atoms, clipped to -8..8: (1, N, N, 17)."""

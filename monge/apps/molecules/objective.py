@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from monge.apps.molecules.network import centred
+from monge.apps.molecules.network import Prediction, centred
 from monge.math.coupling import Coupling, identity
 from monge.math.times import Times
 from monge.math.types import Condition, Pair
@@ -36,6 +36,10 @@ class MoleculeMatching(Objective):
     adds a loss on a hidden state, such as Alignment (REPA), for batches with cond["target"]. `distortion` is the standard
     deviation of Gaussian noise added to a tenth of the atoms of x_t, so that the network learns to correct its own errors
     (FlowMol3, 2508.12629).
+
+    With cond["pooled target"], (B, F), the network also denoises these vectors, as a token next to the atoms (REG, Wu et al.
+    2507.01467). Their squared error, per entry and with the weight of the positions, counts `pooled_weight` times; vectors
+    that are all zero do not count.
     """
 
     def __init__(
@@ -48,11 +52,13 @@ class MoleculeMatching(Objective):
         self_conditioning: bool = True,
         distortion: float = 0.0,
         align: HiddenLoss | None = None,
+        pooled_weight: float = 0.03,
     ) -> None:
         super().__init__()
         self.coupling, self.times = coupling, times or Times()
         self.type_weight, self.max_weight = type_weight, max_weight
         self.self_conditioning, self.distortion, self.align = self_conditioning, distortion, align
+        self.pooled_weight = pooled_weight
 
     def forward(self, model: Any, batch: Pair) -> Loss:
         pair, mask = self.coupling(batch), batch.mask
@@ -61,6 +67,10 @@ class MoleculeMatching(Objective):
         t_types = type_times(t)
         x_t = mixed(pair.x_0, pair.x_1, t, t_types)
         cond = {**pair.condition, "type_time": t_types}
+        pooled = cond.pop("pooled target", None)
+        if pooled is not None:
+            cond["pooled"] = torch.lerp(torch.randn_like(pooled), pooled, t[:, None])
+            model = Recorded(model)
         if self.distortion:
             moved = (torch.rand_like(x_t[..., :1]) < DISTORTED) * self.distortion * torch.randn_like(x_t[..., :3])
             x_t = torch.cat([centred(x_t[..., :3] + moved, mask), x_t[..., 3:]], -1)
@@ -72,20 +82,41 @@ class MoleculeMatching(Objective):
             end = model(x_t, t, cond)
         else:
             end, alignment = self.align(model, x_t, t, replace(pair, cond=cond))
-        weight = (1 / (1 - t).square().clamp_min(1e-9)).clamp_max(self.max_weight)[:, None] * mask
+        scale = (1 / (1 - t).square().clamp_min(1e-9)).clamp_max(self.max_weight)
         error = (end[..., :3] - pair.x_1[..., :3]).square().sum(-1)
-        position = (weight * error).sum() / mask.sum()
+        position = (scale[:, None] * mask * error).sum() / mask.sum()
         logits, types = end[..., 3:], pair.x_1[..., 3:].argmax(-1)
         entropy = nn.functional.cross_entropy(logits[mask], types[mask])
         value = position + self.type_weight * entropy
         plain = (error * mask).sum() / mask.sum()
         metrics = {"position error": plain.detach().sqrt(), "type loss": entropy.detach()}
+        if pooled is not None:
+            known, off = (pooled != 0).any(-1), (model.prediction.pooled - pooled).square().mean(-1)
+            value = value + self.pooled_weight * (scale * off * known).sum() / known.sum().clamp_min(1)
+            metrics["pooled error"] = ((off * known).sum() / known.sum().clamp_min(1)).detach().sqrt()
         if self.align is not None and alignment is not None:
             value = value + self.align.weight * alignment
             metrics["alignment"] = alignment.detach()
         elif isinstance(self.align, nn.Module):  # zero gradients, since DDP waits for those of every parameter
             value = value + 0 * sum(parameter.sum() for parameter in self.align.parameters())
         return Loss(value, {"loss": value.detach(), **metrics})
+
+
+class Recorded:
+    """A network that keeps its last prediction, with that of the pooled token."""
+
+    prediction: Prediction
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition) -> Tensor:
+        return self.with_features(x_t, t, cond, 1)[0]
+
+    def with_features(self, x_t: Tensor, t: Tensor, cond: Condition, layer: int) -> tuple[Tensor, Tensor]:
+        """The prediction and the hidden state of the atoms after the first `layer` blocks."""
+        self.prediction = self.network.predict(x_t, t, cond, layer)
+        return self.prediction.end, self.prediction.features
 
 
 def mixed(
@@ -122,18 +153,22 @@ def states(
     """The states of a flow after each Euler step from x_0, each step conditioned on the last prediction.
 
     Types reach time 1 - (1 - t)^lead at time t of the positions. The last state holds the predicted positions and the
-    probabilities of the types that `retyped` gives. `elements` is the number of the element of each type.
+    probabilities of the types that `retyped` gives. `elements` is the number of the element of each type. For a network with a
+    pooled token, cond["pooled"] is the token's noise; it flows with the positions.
     """
-    x, previous = x_0, torch.zeros_like(x_0)
+    x, previous, cond = x_0, torch.zeros_like(x_0), dict(cond or {})
+    model = Recorded(model) if "pooled" in cond else model
     grid = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     type_grid = 1 - (1 - grid) ** lead
     for k in range(steps):
         t, t_types = (part[k].to(x).expand(len(x)) for part in (grid, type_grid))
-        given = {**(cond or {}), "mask": mask, "previous": previous, "type_time": t_types}
+        given = {**cond, "mask": mask, "previous": previous, "type_time": t_types}
         previous = probabilities(model(x, t, given)) * mask[..., None]
         position, types = ((part[k + 1] - part[k]) / (1 - part[k]) for part in (grid, type_grid))
         share = torch.cat([position.expand(3), types.expand(x.shape[-1] - 3)]).to(x)
         x = x + (previous - x) * share
+        if "pooled" in cond:
+            cond["pooled"] = torch.lerp(cond["pooled"], model.prediction.pooled, float(position))
         yield x if k + 1 < steps else retyped(model, x, x_0, mask, elements=elements, cond=cond)
 
 

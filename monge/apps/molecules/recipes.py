@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes
 
 from monge.apps.molecules.atoms import FAKE
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
+from monge.apps.molecules.encoded import Encoded
 from monge.apps.molecules.encoders import ENCODERS
 from monge.apps.molecules.fakes import SPREAD, with_fakes
 from monge.apps.molecules.generator import Generator
@@ -37,7 +38,6 @@ COUPLINGS: dict[str, Coupling] = {
     "rotation": RotationOT(),
     "permutation": RotationOT(permute=True),
 }
-
 
 WITHOUT_ENCODER = ("self", "dispersive")
 
@@ -96,6 +96,9 @@ class Molecular:
     """Normalise the targets over the atoms of each molecule, as in iREPA."""
     align_shuffled: bool = False
     """Control: shuffle the targets among all atoms of the training set."""
+    align_pooled_weight: float = 0.0
+    """Weight of the loss of a token that holds the mean of the targets over the atoms and is denoised together with them, in
+    training and in sampling (REG, which uses 0.03); 0 leaves the token out."""
     align_until: int = 0
     """Number of training batches after which the alignment ends (HASTE); 0 keeps it."""
     batch_size: int = 64
@@ -119,25 +122,29 @@ class Molecular:
         check_at_least(self, width=1, depth=1, heads=1, batch_size=1, solver_steps=1, eval_samples=1)
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} must be even and divisible by {self.heads} (heads)")
-        for name in ("type_weight", "distortion", "fake_atoms", "align_weight", "align_until"):
+        for name in ("type_weight", "distortion", "fake_atoms", "align_weight", "align_pooled_weight", "align_until"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
         if self.align != "none" and not 1 <= self.align_layer <= self.depth:
             raise ValueError(f"align_layer {self.align_layer}: the network has {self.depth} blocks")
         if self.align != "none" and self.train.compile:
             raise ValueError("--compile has no effect on hidden states, which --align needs; leave it out")
-        if (self.align_spatial or self.align_shuffled) and self.align in ("none", *WITHOUT_ENCODER):
-            raise ValueError(f"--align {self.align}: --align-spatial and --align-shuffled need an encoder")
+        special = self.align_spatial or self.align_shuffled or self.align_pooled_weight
+        if special and self.align in ("none", *WITHOUT_ENCODER):
+            flags = "--align-spatial, --align-shuffled and --align-pooled-weight"
+            raise ValueError(f"--align {self.align}: {flags} need an encoder")
         if self.coupling == "permutation" and self.atom_index:
             raise ValueError("--coupling permutation needs --no-atom-index: it changes the order of the atoms")
 
     def build(self) -> Run[Pair]:
         """Read the molecules and assemble the run."""
-        data = self.encoded()
-        network = self.network(
-            len(data.types), data.scale
-        )  # before the projector, so that alignment does not change its initial weights
+        data, held_out = self.encoded(), self.encoded("validation")
         aligned = self.targets(data)
+        pooled = self.pooled(data, held_out) if self.align_pooled_weight else None
+        features = 0 if pooled is None else pooled[0].shape[1]
+        network = self.network(
+            len(data.types), data.scale, features
+        )  # its initial weights do not depend on the projector
 
         def batches(number: int) -> Pair:
             rows = shuffled(number, self.batch_size, len(data.x), self.train.seed)
@@ -151,9 +158,11 @@ class Molecular:
                 )
             x_1 = rotated(x, random_rotations(len(rows), generator=generator))
             cond = {} if target is None else {"target": target}
+            if pooled is not None:
+                cond["pooled target"] = pooled[0][rows]
             return Pair(noise(mask, len(data.types), generator=generator), x_1, mask, cond)
 
-        held_out, sizes = self.encoded("validation"), data.mask.sum(1).bincount()
+        sizes = data.mask.sum(1).bincount()
         objective = MoleculeMatching(
             coupling=COUPLINGS[self.coupling],
             times=Times(square_root, stratified=True),
@@ -161,6 +170,7 @@ class Molecular:
             self_conditioning=self.self_conditioning,
             distortion=self.distortion / data.scale,
             align=None if aligned is None else self.alignment(network, aligned.shape[-1]),
+            pooled_weight=self.align_pooled_weight,
         )
 
         @torch.no_grad()
@@ -175,9 +185,13 @@ class Molecular:
                         x, mask, _ = with_fakes(
                             x, mask, None, share=self.fake_atoms, spread=SPREAD / data.scale, generator=random
                         )
-                    pair = Pair(noise(mask, len(data.types), generator=random), x, mask)
+                    cond = {} if pooled is None else {"pooled target": pooled[1][rows]}
+                    pair = Pair(noise(mask, len(data.types), generator=random), x, mask, cond)
                     losses.append(float(objective(model, pair.to(device)).value))
-            sampler, random = Generator(model, data.types, data.scale, sizes, self.fake_atoms, device), seeded(1)
+            sampler, random = (
+                Generator(model, data.types, data.scale, sizes, self.fake_atoms, features, device),
+                seeded(1),
+            )
             mask = sampler.mask(self.eval_samples, generator=random)
             results = [one.molecule() for one in sampler.draw(mask, steps=self.solver_steps, generator=random)]
             valid, connected = ([getattr(one, name) for one in results] for name in ("valid", "connected"))
@@ -189,6 +203,7 @@ class Molecular:
             **({} if self.align == "none" else {"align": fingerprint(identity)}),
             "types": torch.tensor(data.types),
             "scale": torch.tensor(data.scale),
+            **({} if pooled is None else {"pooled": torch.tensor(features)}),
             "sizes": sizes,
             "molecules": fingerprint(data.x),
         }
@@ -206,7 +221,7 @@ class Molecular:
         options = {"layer": layer, "weight": weight, "hidden": hidden, "spatial": self.align_spatial}
         return Alignment(targets, width=self.width, features=features, **options)
 
-    def targets(self, data: "Encoded") -> Float[Tensor, "n N F"] | None:
+    def targets(self, data: Encoded) -> Float[Tensor, "n N F"] | None:
         """The alignment targets of the training molecules, or None without alignment. Molecules without features have zeros;
         losses without an encoder get empty targets (zero features)."""
         if self.align == "none":
@@ -223,12 +238,32 @@ class Molecular:
             result[data.mask] = atoms[torch.randperm(len(atoms), generator=seeded(self.train.seed, 2))]
         return result
 
-    def network(self, types: int, scale: float) -> MoleculeNet:
+    def pooled(self, data: Encoded, held_out: Encoded) -> tuple[Float[Tensor, "n F"], Float[Tensor, "m F"]]:
+        """The mean targets over the atoms of each molecule, with mean 0 and variance 1 over the training molecules, for
+        training and held-out molecules; 0 for a molecule without targets. The control shuffles those of the training set."""
+        rows = targets(Molecules(Path(self.data)), self.align, data.molecules, also=held_out.molecules)
+        width = next(iter(rows.values())).shape[1]
+
+        def means(part: Encoded) -> Tensor:
+            return torch.stack(
+                [rows[one.id].mean(0) if one.id in rows else torch.zeros(width) for one in part.molecules]
+            )
+
+        train, others = means(data), means(held_out)
+        known = train[(train != 0).any(-1)]
+        scale = known.std(0, correction=0)
+        inverse = torch.where(scale > 1e-6, 1 / scale.clamp_min(1e-6), 0.0)
+        first, second = ((x - known.mean(0)) * inverse * (x != 0).any(-1, keepdim=True) for x in (train, others))
+        return first[
+            torch.randperm(len(first), generator=seeded(self.train.seed, 3))
+        ] if self.align_shuffled else first, second
+
+    def network(self, types: int, scale: float, pooled: int = 0) -> MoleculeNet:
         """The network, with weights drawn from torch's global generator."""
-        kinds = self.architecture, self.atom_index, self.self_conditioning, self.prediction
+        kinds = self.architecture, self.atom_index, self.self_conditioning, self.prediction, pooled
         return MoleculeNet(types, Shape(self.width, self.depth, self.heads, *kinds), scale=scale)
 
-    def encoded(self, split: str = "train") -> "Encoded":
+    def encoded(self, split: str = "train") -> Encoded:
         """The molecules of a split as tensors. The types and the scale are those of the training split."""
         parts = {name: self.molecules(name) for name in {"train", split}}
         types = {int(number) for one in parts["train"] for number in one.types}
@@ -248,41 +283,10 @@ class Molecular:
         return chosen
 
 
-class Encoded(NamedTuple):
-    """Molecules as tensors: scaled positions and one-hot types, padded to the largest."""
-
-    x: Float[Tensor, "n N D"]
-    mask: Bool[Tensor, "n N"]
-    types: list[int]
-    """Number of the type of each type column."""
-    scale: float
-    """Angstroms per unit of length."""
-    molecules: list[Molecule]
-
-    @staticmethod
-    def of(molecules: list[Molecule], types: list[int], scale: float) -> "Encoded":
-        """The tensors of molecules with these types."""
-        longest = max(len(one.types) for one in molecules)
-        x = torch.zeros(len(molecules), longest, 3 + len(types))
-        mask = torch.zeros(len(molecules), longest, dtype=torch.bool)
-        column = {number: 3 + k for k, number in enumerate(types)}
-        for row, one in enumerate(molecules):
-            count = len(one.types)
-            mask[row, :count] = True
-            x[row, :count, :3] = torch.from_numpy(one.positions) / scale
-            x[row, range(count), [column[int(number)] for number in one.types]] = 1.0
-        return Encoded(x, mask, types, scale, molecules)
-
-    def batch(self, rows: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"]]:
-        """The rows, padded to the largest of them."""
-        mask = self.mask[rows]
-        longest = int(mask.sum(1).max())
-        return self.x[rows, :longest], mask[:, :longest]
-
-
 def opened(run: Opened, *, which: str = "best", device: torch.device | str = "cpu") -> tuple[Molecular, Generator]:
     """(recipe, generator) of a trained run."""
     recipe = run.rebuilt(Molecular)
     types, scale = run.constants["types"].tolist(), float(run.constants["scale"])
-    network = run.weights(recipe.network(len(types), scale), which=which).to(device)
-    return recipe, Generator(network, types, scale, run.constants["sizes"], recipe.fake_atoms, device)
+    pooled = int(run.constants.get("pooled", 0))
+    network = run.weights(recipe.network(len(types), scale, pooled), which=which).to(device)
+    return recipe, Generator(network, types, scale, run.constants["sizes"], recipe.fake_atoms, pooled, device)

@@ -124,14 +124,17 @@ def encoded(one: Molecule, encoder: str | Callable[[Chem.Mol], Features]) -> Flo
     return torch.from_numpy(function(completed(result))).float()
 
 
-def targets(data: Molecules, encoder: str, molecules: Sequence[Molecule]) -> dict[str, Float[Tensor, "N F"]]:
+def targets(
+    data: Molecules, encoder: str, molecules: Sequence[Molecule], *, also: Sequence[Molecule] = ()
+) -> dict[str, Float[Tensor, "N F"]]:
     """The features of molecules by id, with mean 0 and variance 1 over the atoms of each element in `molecules`, and 0 for
-    explicit hydrogens if the encoder has none for them.
+    explicit hydrogens if the encoder has none for them. Those of the molecules `also` get the same shift and scale.
 
     Entries that are constant for an element are zero. Molecules in which the perception of bonds fails are left out.
     """
-    wanted = {one.id: elements_of(one.types.tolist()) for one in molecules}
-    heavy = {one.id: torch.from_numpy(one.heavy) for one in molecules}
+    wanted = {one.id: elements_of(one.types.tolist()) for one in (*molecules, *also)}
+    heavy = {one.id: torch.from_numpy(one.heavy) for one in (*molecules, *also)}
+    reference = {one.id for one in molecules}
     rows = {
         key: x
         if len(x) == len(wanted[key])
@@ -142,8 +145,8 @@ def targets(data: Molecules, encoder: str, molecules: Sequence[Molecule]) -> dic
     }
     for element in sorted({name for names in wanted.values() for name in names}):
         places = {key: torch.tensor([name == element for name in wanted[key]]) for key in rows}
-        sample = torch.cat([rows[key][place] for key, place in places.items()])
-        if not len(sample):
+        known = [rows[key][place] for key, place in places.items() if key in reference]
+        if not known or not len(sample := torch.cat(known)):
             continue
         scale = sample.std(0, correction=0)
         inverse = torch.where(scale > 1e-6, 1 / scale.clamp_min(1e-6), 0.0)

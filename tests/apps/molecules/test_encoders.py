@@ -217,9 +217,9 @@ def test_a_missing_package_is_one_sentence_for_training_too(prepared: Path, monk
         ({"align_until": -1}, "align_until must be finite and not negative"),
         (
             {"align": "self", "align_spatial": True},
-            "--align self: --align-spatial and --align-shuffled need an encoder",
+            "--align self: --align-spatial, --align-shuffled and --align-pooled-weight need an encoder",
         ),
-        ({"align_shuffled": True}, "--align none: --align-spatial and --align-shuffled need an encoder"),
+        ({"align_shuffled": True}, "--align none: --align-spatial, --align-shuffled and --align-pooled-weight need"),
     ],
 )
 def test_settings_of_the_alignment_are_checked(settings: dict[str, object], message: str):
