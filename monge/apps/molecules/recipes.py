@@ -188,10 +188,8 @@ class Molecular:
                     cond = {} if pooled is None else {"pooled target": pooled[1][rows]}
                     pair = Pair(noise(mask, len(data.types), generator=random), x, mask, cond)
                     losses.append(float(objective(model, pair.to(device)).value))
-            sampler, random = (
-                Generator(model, data.types, data.scale, sizes, self.fake_atoms, features, device),
-                seeded(1),
-            )
+            sampler = Generator(model, data.types, data.scale, sizes, self.fake_atoms, features, device)
+            random = seeded(1)
             mask = sampler.mask(self.eval_samples, generator=random)
             results = [one.molecule() for one in sampler.draw(mask, steps=self.solver_steps, generator=random)]
             valid, connected = ([getattr(one, name) for one in results] for name in ("valid", "connected"))
