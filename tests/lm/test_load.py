@@ -68,3 +68,24 @@ def test_the_tokenizer_of_another_model_is_rejected(language_model: Path, tmp_pa
         ValueError, match=r"mixed: the tokenizer has \d+ tokens, but the model embeds \d+; give its own tokenizer"
     ):
         load(str(tmp_path / "mixed"))
+
+
+@pytest.mark.slow
+def test_a_quantised_model_has_gradients_after_an_evaluation(language_model: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    model = causal(str(language_model), quantize=True).model
+    ids = torch.arange(6)[None]
+    x = model.get_input_embeddings()(ids).detach().requires_grad_()
+
+    def gradient() -> torch.Tensor:
+        x.grad = None
+        model.train()
+        model(inputs_embeds=x).logits.square().sum().backward()
+        assert x.grad is not None
+        return x.grad.clone()
+
+    before = gradient()
+    with torch.no_grad():
+        model.eval()(input_ids=ids)
+    assert before.abs().max() > 0
+    assert_close(gradient(), before)
