@@ -31,7 +31,13 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid: str) -> str:
             return "prove" if nodeid.startswith("tests/apps/prove/") else super()._split_scope(nodeid)
 
+    config.option.loadscopereorder = False  # keep the order of pytest_collection_modifyitems
     return ByLean(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest parts first, so that no process is left with one of them at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/test_readme", "tests/apps/prove/")))
 
 
 @pytest.fixture(scope="session")
