@@ -76,8 +76,8 @@ def causal(
     """
     model, tokenizer, missing = _load("AutoModelForCausalLM", name, dtype, **(_in_4_bits(dtype) if quantize else {}))
     for module in model.modules() if quantize else ():
-        if hasattr(module, "support_avx512bf16_for_cpu"):  # its packed weights have no gradient and need 32k outputs
-            module.support_avx512bf16_for_cpu = False
+        if "support_avx512bf16_for_cpu" in vars(module):  # its packed weights have no gradient and need 32k outputs
+            vars(module)["support_avx512bf16_for_cpu"] = False
     if missing:  # transformers would draw them at random
         raise ValueError(f"{name}: no complete Hugging Face model here or on the hub (it lacks {min(missing)})")
     return LanguageModel(name, model.eval().to(device), tokenizer)

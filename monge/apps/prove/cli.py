@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from monge.apps.prove.check import check
 from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.evaluating import evaluate
 from monge.apps.prove.exports import export_library, export_pairs, export_proofs
@@ -86,6 +87,7 @@ VERBS = {
     "iterate": iterate,
     "summary": summary,
     "compare": compare,
+    "check": check,
     "export-proofs": export_proofs,
     "export-pairs": export_pairs,
     "export-library": export_library,

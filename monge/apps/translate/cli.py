@@ -17,6 +17,7 @@ from monge.apps.translate.decoder import DecoderShape
 from monge.apps.translate.decoder_recipe import TrainDecoder
 from monge.apps.translate.evaluate import evaluate as evaluate_run
 from monge.apps.translate.hermes import Original
+from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.output import console
 from monge.apps.translate.pair import ENDS, Pairs, same_pairs
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored_recipe, translator_of
@@ -255,7 +256,15 @@ def demo(
     run(out / "run", vectors, out=translated, on_long_rows="drop")
     for name, path in files.items():
         console.print(f"{name}:", end=" ")
-        decode.decode(out / "run", translated, texts=texts, out=path, decoder=decoder if name == "decoded" else None)
+        generated = name == "decoded"
+        decode.decode(
+            out / "run",
+            translated,
+            texts=texts,
+            out=path,
+            decoder=decoder if generated else None,
+            grammar=(input or INSTALLED) if generated else None,
+        )
     _examples(texts, files)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from monge.apps.translate.calibrate import means
 from monge.apps.translate.data import read_texts
 from monge.apps.translate.decoder_recipe import FIELDS, OpenedDecoder, opened_decoder
+from monge.apps.translate.grammar import Grammar
 from monge.apps.translate.metrics import pooled, pooled_scores
 from monge.apps.translate.output import console
 from monge.apps.translate.own_head import OwnHead
@@ -43,6 +44,12 @@ class Candidate(NamedTuple):
     text: str
     score: float
     """Cosine of the centred means of the calibrated sequences, from -1 to 1, or the mean log-probability per token."""
+    well_formed: bool | None = None
+    """True if the grammar of a Metamath database produces the text; None if it was not checked."""
+
+    def row(self) -> dict[str, Any]:
+        """The fields, without `well_formed` if it was not checked."""
+        return {name: value for name, value in self._asdict().items() if name != "well_formed" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,7 @@ def decode(
     num_candidates: int = 5,
     temperature: float = 1.0,
     bank: Literal["train", "all"] = "train",
+    grammar: Path | None = None,
     pairs: Path | None = None,
     decoder_checkpoint: str = "best",
     seed: int = 0,
@@ -129,6 +137,7 @@ def decode(
         num_candidates: Number of texts per sequence. If they are generated, the first one is greedy, the others are sampled.
         temperature: Temperature of samples.
         bank: Known texts: those of the training pairs, or of all pairs.
+        grammar: Metamath database, such as set.mm; its syntax axioms decide which formal texts are well-formed.
         pairs: Directory of the pairs that the run was trained on, if it has moved.
         decoder_checkpoint: Checkpoint of the decoder: best, last, or a step number.
         seed: Random seed of samples.
@@ -156,6 +165,9 @@ def decode(
     if file.fingerprint.get("pairs") != paired.fingerprint:
         raise ValueError(f"{vectors}: not translations by a run on these pairs; create them with monge translate run")
     end = ENDS[not file.fingerprint["reverse"]]
+    if grammar is not None and FIELDS[end] != "formal":
+        raise ValueError(f"--grammar: {vectors} holds translations to English, which no grammar describes; omit it")
+    rules = None if grammar is None else Grammar.of(grammar)
     space = Space.from_constants(constants, recipe.prices, aux_scale=recipe.aux_scale)
     side = space.calibration.side(end)
     numbers = list(range(len(paired.ids))) if bank == "all" else paired.split("train").tolist()
@@ -186,6 +198,8 @@ def decode(
             for start in range(0, len(part), 64):
                 rows = part[start : start + 64]
                 found = find([row.float() for _, row in rows])
+                if rules is not None:
+                    found = [[one._replace(well_formed=rules.well_formed(one.text)) for one in best] for best in found]
                 decoded |= {key: best for (key, _), best in zip(rows, found, strict=True)}
     write_decoded(out, decoded)
     report(decoded, known, out, used=used)
@@ -218,7 +232,7 @@ def generated_texts(
 def write_decoded(out: Path, decoded: Mapping[str, Sequence[Candidate]]) -> None:
     """Write a row per sequence, as JSON lines or parquet by the suffix, atomically."""
     rows: list[dict[str, Any]] = [
-        {"id": key, "text": best[0].text, "score": best[0].score, "candidates": [one._asdict() for one in best]}
+        {"id": key, "text": best[0].text, "score": best[0].score, "candidates": [one.row() for one in best]}
         for key, best in decoded.items()
     ]
     with atomic_write(out) as path:
@@ -232,6 +246,9 @@ def report(decoded: Mapping[str, Sequence[Candidate]], known: Mapping[str, str],
     """Print the overlap with the true texts of the sequences whose ids are not in `used`."""
     keys = [key for key in decoded if key in known and key not in used]
     console.print(f"{len(decoded)} sequences decoded: {out}")
+    checked = [best[0].well_formed for best in decoded.values() if best[0].well_formed is not None]
+    if checked:
+        console.print(f"Well-formed: {sum(checked)} of {len(checked)} ({sum(checked) / len(checked):.1%})")
     if keys:
         scores = overlap([decoded[key][0].text for key in keys], [known[key] for key in keys])
         shown = ", ".join(

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+AND, IMPLIES = "&", "=>"
+"""Symbols between hypotheses, and before the assertion, in the statements of theorems."""
 INSTALLED = Path("/usr/share/metamath/databases/set.mm")
 """Path of set.mm (CC0) in Debian's package metamath-databases."""
 
@@ -18,7 +20,7 @@ class Theorem:
     content: str
     """The sentences of the comment that cite neither literature nor other theorems; may be empty."""
     statement: tuple[str, ...]
-    """Symbols: hypotheses joined by "&", then "=>" and the assertion."""
+    """Symbols: hypotheses joined by AND, then IMPLIES and the assertion; the assertion alone without hypotheses."""
     pattern: tuple[str, ...]
     """The statement with variables numbered by first occurrence: equal for theorems that differ only in variable names."""
 
@@ -39,15 +41,7 @@ _CITATION = re.compile(r"(?<!\S)~\s*\S|\[[A-Z][^\]\s]*\],? pp?\.")
 
 def theorems(path: Path) -> Iterator[Theorem]:
     """The provable statements ($p) of type |- directly after a comment. ValueError if `path` has none or cannot be read."""
-    try:
-        text = path.read_text(encoding="ascii")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a Metamath database ({error})") from error
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot read the database ({error.strerror}); install it with `sudo apt install metamath-databases`, "
-            "or pass another set.mm with --input"
-        ) from error
+    text = database(path)
     any_theorem, scopes, variables = False, [[]], set[str]()
     comment, end = "", 0
     for piece in _PIECE.finditer(text):
@@ -63,8 +57,8 @@ def theorems(path: Path) -> Iterator[Theorem]:
         elif kind == "p" and comment and not text[end : piece.start()].strip():
             symbols = _symbols(body.split("$=")[0])
             if symbols[0] == "|-" and (words := plain(comment)):
-                hypotheses = [symbol for scope in scopes for h in scope for symbol in (*h[1:], "&")][:-1]
-                statement = (*hypotheses, "=>", *symbols[1:]) if hypotheses else tuple(symbols[1:])
+                hypotheses = [symbol for scope in scopes for h in scope for symbol in (*h[1:], AND)][:-1]
+                statement = (*hypotheses, IMPLIES, *symbols[1:]) if hypotheses else tuple(symbols[1:])
                 any_theorem = True
                 yield Theorem(
                     label, words, plain(without_citations(comment)), statement, _pattern(statement, variables)
@@ -72,6 +66,19 @@ def theorems(path: Path) -> Iterator[Theorem]:
         comment, end = new_comment or "", piece.end()
     if not any_theorem:
         raise ValueError(f"{path}: no theorem with a comment; check that it is a Metamath database such as set.mm")
+
+
+def database(path: Path) -> str:
+    """The text of a database. ValueError if it cannot be read."""
+    try:
+        return path.read_text(encoding="ascii")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a Metamath database ({error})") from error
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot read the database ({error.strerror}); install it with `sudo apt install metamath-databases`, "
+            "or pass another set.mm"
+        ) from error
 
 
 def without_citations(comment: str) -> str:

@@ -126,3 +126,19 @@ def test_the_bank_of_a_float16_file_has_float32_means(packed: Packed):
     bank = Bank.of(packed.pairs, packed.space, "source", [0, 1, 2])
     assert bank.means.dtype == torch.float32
     assert replace(bank, ids=["a", "b", "c"]).nearest([packed.pairs.sequence("source", 2)], 9)[0][0][0] == "c"
+
+
+def test_formal_texts_are_checked_by_a_grammar(folder: Path, pairs: Pairs, tmp_path: Path, capsys):
+    (tmp_path / "small.mm").write_text("$c wff formal $. $v ph $. wph $f wff ph $. wf $a wff formal ph $.")
+    texts = [Text(key, key, "english", "formal ph" if k % 2 else "ph formal") for k, key in enumerate(pairs.ids)]
+    write_texts(tmp_path / "texts.jsonl", texts)
+    words = ["translate", "decode", str(folder / "run"), "--texts", str(tmp_path / "texts.jsonl")]
+    words += ["--grammar", str(tmp_path / "small.mm")]
+    assert main([*words, str(folder / "forward.parquet"), "--out", str(tmp_path / "out.jsonl")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert all(one["well_formed"] == (one["text"] == "formal ph") for row in rows for one in row["candidates"])
+    count = sum(row["text"] == "formal ph" for row in rows)
+    assert 0 < count < len(rows)
+    assert f"Well-formed: {count} of {len(rows)}" in capsys.readouterr().out
+    assert main([*words, str(folder / "back.parquet"), "--out", str(tmp_path / "back.jsonl")]) == 2
+    assert "holds translations to English, which no grammar describes" in capsys.readouterr().err

@@ -1,0 +1,223 @@
+"""The verb `check`: proofs in texts of other programs, such as `monge translate decode`, judged by Lean's kernel."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any, NamedTuple
+
+import tyro
+from rich.console import Console
+
+from monge import fleet
+from monge.apps.prove.evaluation import pass_at
+from monge.apps.prove.families import DATA
+from monge.apps.prove.lean.judge import Judge
+from monge.apps.prove.lean.setup import embedded_lean, installed
+from monge.apps.prove.lean.toolchain import Toolchain
+from monge.apps.prove.report import mcnemar, share
+from monge.apps.prove.sources import read
+from monge.apps.prove.state import Proof, Theorem
+from monge.files import atomic_write, ensure_new
+from monge.flags import at_least_one
+from monge.text import printable
+
+console = Console(soft_wrap=True)
+
+PROVED = "proved"
+OPENING, CLOSING = "([{⟨", ")]}⟩"
+
+
+class Job(NamedTuple):
+    """A theorem with the candidate proofs for it."""
+
+    id: str
+    theorem: Theorem
+    texts: tuple[str, ...]
+
+
+class Verdict(NamedTuple):
+    """Verdict on a candidate: `proved`, `no proof` for a text without one, or the kind of the judge's rejection."""
+
+    kind: str
+    message: str = ""
+
+
+@dataclass
+class Checker:
+    """Judges the candidates of each job. Its judge is kept for jobs with the same imports."""
+
+    toolchain: Toolchain
+
+    def __call__(self, jobs: Sequence[Job]) -> list[tuple[str, list[Verdict]]]:
+        """The verdicts on the texts of jobs with the same imports."""
+        with Judge(self.toolchain, jobs[0].theorem.imports) as judge:
+            return [(job.id, self._verdicts(judge, job)) for job in jobs]
+
+    @staticmethod
+    def _verdicts(judge: Judge, job: Job) -> list[Verdict]:
+        known: dict[str, Verdict] = {}
+        for text in dict.fromkeys(job.texts):
+            proof = proof_in(text)
+            if not proof:
+                known[text] = Verdict("no proof")
+                continue
+            try:
+                answer = judge(job.theorem, (proof,), twice=True)
+            except ValueError as error:
+                known[text] = Verdict("statement", str(error))
+                continue
+            known[text] = Verdict(PROVED) if isinstance(answer, Proof) else Verdict(answer.kind, answer.message)
+        return [known[text] for text in job.texts]
+
+
+def proof_in(text: str) -> str:
+    r"""The tactics that a text holds: those after `:= by`, `exact` with the term after `:=`, or, if the text is not a theorem,
+    the text. Empty if there is none.
+
+    >>> proof_in("theorem t (n : Nat := 2) : n = n := by\n  intro\n  rfl")
+    'intro\nrfl'
+    >>> proof_in("theorem t : 1 = 1 := by intro\n                        rfl")
+    'intro\nrfl'
+    >>> proof_in("theorem t : 1 = 1 := rfl"), proof_in("rfl"), proof_in("theorem t : 1 = 1")
+    ('exact rfl', 'rfl', '')
+    """
+    text = text.strip()
+    if not text.startswith(("theorem ", "lemma ", "example ")):
+        return text
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter in OPENING) - (letter in CLOSING)
+        if not depth and text.startswith(":=", place):
+            rest = text[place + len(":=") :]
+            if not (by := re.match(r"\s*by\b *", rest)):
+                return f"exact {rest.strip()}" if rest.strip() else ""
+            start = place + len(":=") + by.end()
+            column = (
+                start - text.rfind("\n", 0, start) - 1
+            )  # if the first tactic is on this line, the others align with it
+            return dedent(text[start:] if text.startswith("\n", start) else " " * column + text[start:]).strip()
+    return ""
+
+
+def check(
+    texts: tyro.conf.Positional[Path],
+    *,
+    theorems: Path = DATA,
+    out: Path,
+    compare_with: Path | None = None,
+    workers: int = 1,
+    lean: str = "",
+) -> None:
+    """Judge proofs that another program wrote, such as the texts of `monge translate decode`.
+
+    The true statement counts, not the one in the text: each proof is compiled for the theorem with the row's id, and its result
+    is checked by the kernel.
+
+    Args:
+        texts: .jsonl or .parquet file with a row {id, text, candidates} per theorem. Ids are those of `monge prove
+            export-pairs`. Without `candidates`, a list of texts or of objects with a `text`, the only candidate is `text`.
+        theorems: File or directory of the theorems, as in `search`.
+        out: .jsonl file to write: a row {id, verdicts} per theorem.
+        compare_with: File written by an earlier `check`, to compare first candidates by McNemar's exact test.
+        workers: Number of worker processes.
+        lean: Command of an installed Lean, such as "lake env lean"; the WebAssembly build by default.
+    """
+    at_least_one(workers=workers)
+    ensure_new(out)
+    rows = list(candidates_in(texts))
+    earlier = None if compare_with is None else verdicts_in(compare_with)
+    toolchain = installed(lean)
+    entries = {entry.key: entry.theorem for entry in read(theorems, lean=toolchain).entries}
+    jobs = [Job(key, entries[key], row) for key, row in rows if key in entries]
+    if not jobs:
+        raise ValueError(f"{texts}: no row has the id of a theorem in {theorems}, such as {next(iter(entries))}")
+    if missing := [key for key, _ in rows if key not in entries]:
+        console.print(
+            printable(f"Rows without a theorem in {theorems}: {len(missing)}, the first: {missing[0]}"), markup=False
+        )
+    groups: dict[tuple[tuple[str, ...], str], list[Job]] = defaultdict(list)
+    for job in jobs:
+        groups[job.theorem.imports, job.theorem.header].append(job)
+    checker = Checker(embedded_lean() if toolchain is None else toolchain())
+    verdicts: dict[str, list[Verdict]] = {}
+    for _, part in fleet.of(workers)(checker, list(groups.values())):
+        verdicts |= dict(part)
+        console.print(f"{len(verdicts)} of {len(jobs)} theorems checked", highlight=False)
+    with atomic_write(out) as path:
+        path.write_text(
+            "".join(
+                json.dumps({"id": job.id, "verdicts": [one._asdict() for one in verdicts[job.id]]}, ensure_ascii=False)
+                + "\n"
+                for job in jobs
+            ),
+            encoding="utf-8",
+        )
+    report({key: [one.kind == PROVED for one in verdicts[key]] for key in verdicts}, earlier)
+    console.print(printable(f"Verdicts: {out}"), markup=False)
+
+
+def report(proved: Mapping[str, Sequence[bool]], earlier: Mapping[str, Sequence[bool]] | None) -> None:
+    """Print the share proved by the first candidate, pass@k, and a comparison with earlier verdicts."""
+    first = {key: row[0] for key, row in proved.items()}
+    console.print(f"First candidate: {share(sum(first.values()), len(first))}", highlight=False)
+    if (count := min(map(len, proved.values()))) > 1:
+        values = [pass_at(len(row), sum(row), count) for row in proved.values()]
+        console.print(f"pass@{count}: {sum(values) / len(values):.1%}", highlight=False)
+    if earlier is not None:
+        both = [(first[key], earlier[key][0]) for key in first if key in earlier]
+        if not both:
+            raise ValueError("--compare-with: no theorem in common; compare files about the same theorems")
+        more, fewer = sum(a and not b for a, b in both), sum(b and not a for a, b in both)
+        console.print(
+            f"{len(both)} theorems in common: {more} proved only here, {fewer} only there, p {mcnemar(more, fewer):.2g} "
+            "(McNemar's exact test)",
+            highlight=False,
+        )
+
+
+def rows_in(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a .jsonl or .parquet file. ValueError if it cannot be read or a row has no id."""
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise ValueError(f"{path}: give a .jsonl or .parquet file")
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq  # takes a while to import
+
+            rows = pq.read_table(path).to_pylist()
+        else:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+            raise ValueError(f"{path}, row {number}: no id")
+        yield row
+
+
+def candidates_in(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yields the id and the candidate texts of each row. ValueError as in `rows_in`, and for a row without text or with an id
+    that is not the first."""
+    seen: set[str] = set()
+    for row in rows_in(path):
+        listed: list[Any] = row.get("candidates") or [row.get("text")]
+        found: tuple[Any, ...] = tuple(one.get("text") if isinstance(one, dict) else one for one in listed)
+        if not all(isinstance(text, str) for text in found):
+            raise ValueError(f"{path}: the row with id {row['id']!r} has a candidate without text")
+        if row["id"] in seen:
+            raise ValueError(f"{path}: id {row['id']!r} occurs twice; put all candidates in one row")
+        seen.add(row["id"])
+        yield row["id"], found
+    if not seen:
+        raise ValueError(f"{path}: no rows")
+
+
+def verdicts_in(path: Path) -> dict[str, list[bool]]:
+    """True for each proved candidate, by id, in a file written by `check`. ValueError for another file."""
+    rows = {row["id"]: row.get("verdicts") for row in rows_in(path)}
+    if not rows or not all(isinstance(row, list) and row for row in rows.values()):
+        raise ValueError(f"{path}: not written by monge prove check")
+    return {key: [one["kind"] == PROVED for one in row or []] for key, row in rows.items()}

@@ -1,0 +1,114 @@
+"""`monge prove check`: proofs written by other programs are judged for the true statements."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import NATURALS
+
+from monge.apps.prove.check import check, proof_in
+from monge.cli import main
+
+FAMILY = f"""{NATURALS}
+-- theorems
+
+/-- Adding zero on the left changes nothing. -/
+theorem z_add (a : N) : z + a = a := by
+  induction a with
+  | z => rfl
+  | s n ih => rw [add_s, ih]
+
+/-- Zero is zero. -/
+theorem same : z = z := rfl
+
+end N
+"""
+PROOF = "theorem z_add (a : N) : z + a = a := by\n  induction a with\n  | z => rfl\n  | s n ih => rw [add_s, ih]"
+
+
+def written(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "proof"),
+    [
+        (PROOF, "induction a with\n| z => rfl\n| s n ih => rw [add_s, ih]"),
+        ("theorem t (h : 1 = 1 := by rfl) : 1 = 1 := by exact h", "exact h"),
+        ("theorem t : 1 = 1 :=\n  by\n    rfl", "rfl"),
+        ("theorem t : 1 = 1 := by\n  have h : 1 = 1 := by rfl\n  exact h", "have h : 1 = 1 := by rfl\nexact h"),
+        ("lemma t : 1 = 1 := byte", "exact byte"),
+        ("example : 1 = 1 := by", ""),
+        ("theorem t : 1 = 1 :=", ""),
+        ("theorem t : 1 = 1", ""),
+        ("  simp\n", "simp"),
+        ("", ""),
+    ],
+)
+def test_the_proof_in_a_text(text: str, proof: str):
+    assert proof_in(text) == proof
+
+
+@pytest.mark.slow
+def test_proofs_are_judged_for_the_true_statement(lean, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "naturals.lean").write_text(FAMILY)
+    cheat = "theorem z_add (a : N) : a = a := by\n  rfl"
+    candidates = [cheat, {"text": PROOF}, {"text": "theorem z_add (a : N) : z + a"}, "sorry", PROOF]
+    rows = [
+        {"id": "naturals.z_add", "candidates": candidates},
+        {"id": "naturals.same", "text": "theorem wrong : z = s z := rfl"},
+        {"id": "naturals.unknown", "text": "rfl"},
+    ]
+    texts = written(tmp_path / "texts.jsonl", rows)
+    command = ["prove", "check", str(texts), "--theorems", str(tmp_path / "naturals.lean")]
+    assert main([*command, "--out", str(tmp_path / "out.jsonl")]) == 0
+    output = capsys.readouterr().out
+    result = {row["id"]: row["verdicts"] for row in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())}
+    kinds = [one["kind"] for one in result["naturals.z_add"]]
+    assert kinds[1:3] == ["proved", "no proof"]
+    assert kinds[4] == "proved"
+    assert "proved" not in (kinds[0], kinds[3])
+    assert result["naturals.z_add"][0]["message"]
+    assert [one["kind"] for one in result["naturals.same"]] == ["proved"]
+    assert "naturals.lean: 1, the first: naturals.unknown" in output
+    assert "First candidate: 1 of 2" in output
+
+    rows = [{"id": "naturals.z_add", "text": PROOF}, {"id": "naturals.same", "text": "rfl"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "texts.parquet")
+    command[2] = str(tmp_path / "texts.parquet")
+    compared = ["--workers", "2", "--compare-with", str(tmp_path / "out.jsonl")]
+    assert main([*command, *compared, "--out", str(tmp_path / "other.jsonl")]) == 0
+    assert "2 theorems in common: 1 proved only here, 0 only there, p 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no rows"),
+        ([{"text": "rfl"}], "row 1: no id"),
+        ([{"id": "a"}], "the row with id 'a' has a candidate without text"),
+        ([{"id": "a", "candidates": [3]}], "the row with id 'a' has a candidate without text"),
+        ([{"id": "a", "text": "rfl"}, {"id": "a", "text": "simp"}], "id 'a' occurs twice"),
+        ([{"id": "a", "text": "rfl"}], "no row has the id of a theorem in"),
+    ],
+)
+def test_unusable_rows_are_one_sentence(rows: list[dict[str, object]], message: str, tmp_path: Path):
+    with pytest.raises(ValueError, match=message):
+        check(written(tmp_path / "texts.jsonl", rows), out=tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_unusable_files_are_one_sentence(tmp_path: Path):
+    texts = written(tmp_path / "texts.jsonl", [{"id": "a", "text": "rfl"}])
+    (tmp_path / "texts.csv").write_text("id,text\n")
+    (tmp_path / "damaged.jsonl").write_text("{")
+    for path, other, message in (
+        (tmp_path / "texts.csv", None, "give a .jsonl or .parquet file"),
+        (tmp_path / "damaged.jsonl", None, "damaged.jsonl: Expecting"),
+        (texts, texts, "not written by monge prove check"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check(path, out=tmp_path / "out.jsonl", compare_with=other)
