@@ -13,6 +13,7 @@ from toy import Countdown, down, result
 from monge.apps.prove.config import Local, SearchConfig
 from monge.apps.prove.copying import Copying
 from monge.apps.prove.finetune import PRESETS, Data, FineTune, trained
+from monge.apps.prove.learning import with_preset
 from monge.apps.prove.lm.causal import Causal
 from monge.apps.prove.lm.prompt import Style, completion, prompt, prompt_ids
 from monge.apps.prove.packing import batch_of
@@ -24,6 +25,7 @@ from monge.apps.prove.trajectories import Recorder, table
 from monge.apps.prove.tree import Search
 from monge.apps.prove.worker import LocalModel, _model
 from monge.cli import main
+from monge.flags import bind
 from monge.lm.load import causal
 from monge.runs import reopen
 
@@ -279,3 +281,11 @@ def test_bad_input_gives_one_sentence(tmp_path, capsys, flags, message):
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "policy" / "recipe.json").exists()
+
+
+@pytest.mark.parametrize("flag", [["--preset", "smollm2-135m"], ["--preset=smollm2-135m"]])
+def test_other_flags_are_checked_with_the_settings_of_the_preset(flag):
+    """A base in half precision needs the rank that the preset gives."""
+    words = ["run", "--out", "policy", "--dtype", "bfloat16", *flag]
+    _, named = bind(with_preset(words), words, "finetune")
+    assert (named["recipe"].rank, named["recipe"].dtype) == (32, "bfloat16")
