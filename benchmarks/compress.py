@@ -1,6 +1,7 @@
 """A language model without some of its layers: flows, rivals that train, and rivals that do not, on the same text.
 
-    python benchmarks/compress.py students [--work runs/benchmark-compress] [--tokens 150000] [--seeds 3] [--removed 10 | --span 1 11]
+    python benchmarks/compress.py students [--work runs/benchmark-compress] [--tokens 150000] [--seeds 3]
+        [--removed 10 | --span 1 11]
     python benchmarks/compress.py untrained [--removed 2 3 4 5 10 15]
     python benchmarks/compress.py selection [--work runs/benchmark-compress] [--tokens 40960]
     python benchmarks/compress.py claims [--work runs/benchmark-compress] [--tokens 409600]
