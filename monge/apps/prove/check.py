@@ -1,10 +1,11 @@
-"""The verb `check`: proofs in texts of other programs, such as `monge translate decode`, judged by Lean's kernel."""
+"""The verb `check`: proofs and statements in texts of other programs, such as `monge translate decode`, judged by Lean."""
 
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, NamedTuple
@@ -15,8 +16,11 @@ from rich.console import Console
 from monge import fleet
 from monge.apps.prove.evaluation import pass_at
 from monge.apps.prove.families import DATA
-from monge.apps.prove.lean.judge import Judge
+from monge.apps.prove.lean.crashes import ServerCrashed
+from monge.apps.prove.lean.judge import PATIENT, Judge
+from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import embedded_lean, installed
+from monge.apps.prove.lean.supervisor import Supervisor, lean_servers
 from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.report import mcnemar, share
 from monge.apps.prove.sources import read
@@ -27,7 +31,10 @@ from monge.text import printable
 
 console = Console(soft_wrap=True)
 
-PROVED = "proved"
+PROVED, EQUAL = "proved", "equal"
+UNIVERSES = f"universe u v w {' '.join(f'u_{k}' for k in range(1, 10))}\n"
+"""Names of universes that printed statements of the library use."""
+KEYWORD = re.compile(r"(?:example\b|(?:theorem|lemma)\s+[^\s({\[:]+)")
 OPENING, CLOSING = "([{⟨", ")]}⟩"
 
 
@@ -40,7 +47,11 @@ class Job(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Verdict on a candidate: `proved`, `no proof` for a text without one, or the kind of the judge's rejection."""
+    """Verdict on a candidate.
+
+    On a proof: `proved`, `no proof` for a text without one, or the kind of the judge's rejection. On a statement: `equal` or
+    `different` by definition, or `invalid` if it does not elaborate.
+    """
 
     kind: str
     message: str = ""
@@ -48,30 +59,56 @@ class Verdict(NamedTuple):
 
 @dataclass
 class Checker:
-    """Judges the candidates of each job. Its judge is kept for jobs with the same imports."""
+    """Judges the candidates of jobs with the same header, as proofs or as statements."""
 
     toolchain: Toolchain
+    statements: bool
 
     def __call__(self, jobs: Sequence[Job]) -> list[tuple[str, list[Verdict]]]:
-        """The verdicts on the texts of jobs with the same imports."""
-        with Judge(self.toolchain, jobs[0].theorem.imports) as judge:
-            return [(job.id, self._verdicts(judge, job)) for job in jobs]
-
-    @staticmethod
-    def _verdicts(judge: Judge, job: Job) -> list[Verdict]:
-        known: dict[str, Verdict] = {}
-        for text in dict.fromkeys(job.texts):
-            proof = proof_in(text)
-            if not proof:
-                known[text] = Verdict("no proof")
-                continue
+        """The verdicts on the texts of each job."""
+        if self.statements:
+            servers = lean_servers(self.toolchain, jobs[0].theorem.imports)
             try:
-                answer = judge(job.theorem, (proof,), twice=True)
-            except ValueError as error:
-                known[text] = Verdict("statement", str(error))
-                continue
-            known[text] = Verdict(PROVED) if isinstance(answer, Proof) else Verdict(answer.kind, answer.message)
-        return [known[text] for text in job.texts]
+                return [(job.id, verdicts(job, partial(compared, servers))) for job in jobs]
+            finally:
+                servers.close()
+        with Judge(self.toolchain, jobs[0].theorem.imports) as judge:
+            return [(job.id, verdicts(job, partial(judged, judge))) for job in jobs]
+
+
+def verdicts(job: Job, verdict: Callable[[Theorem, str], Verdict]) -> list[Verdict]:
+    """The verdict on each text of a job; texts that are repeated are judged once."""
+    known = {text: verdict(job.theorem, text) for text in dict.fromkeys(job.texts)}
+    return [known[text] for text in job.texts]
+
+
+def judged(judge: Judge, theorem: Theorem, text: str) -> Verdict:
+    """The verdict on the proof in a text."""
+    proof = proof_in(text)
+    if not proof:
+        return Verdict("no proof")
+    try:
+        answer = judge(theorem, (proof,), twice=True)
+    except ValueError as error:
+        return Verdict("statement", str(error))
+    return Verdict(PROVED) if isinstance(answer, Proof) else Verdict(answer.kind, answer.message)
+
+
+def compared(servers: Supervisor, theorem: Theorem, text: str) -> Verdict:
+    """The verdict on the statement in a text, which is elaborated after the theorem's header."""
+    header = UNIVERSES + theorem.header
+
+    def ask(server: LeanServer) -> dict[str, Any]:
+        fields = {"header": server.header(header, PATIENT), "first": signature_in(text), "second": theorem.signature}
+        return server.request("equal", seconds=PATIENT.seconds, **fields)
+
+    try:
+        answer = servers.ask("statement", ask, header=header)
+    except (ServerCrashed, ValueError) as error:
+        return Verdict("invalid", str(error))
+    if "failed" in answer:
+        return Verdict("invalid", answer.get("message") or "\n".join(answer["errors"]))
+    return Verdict(EQUAL if answer["equal"] else "different")
 
 
 def proof_in(text: str) -> str:
@@ -86,21 +123,40 @@ def proof_in(text: str) -> str:
     ('exact rfl', 'rfl', '')
     """
     text = text.strip()
-    if not text.startswith(("theorem ", "lemma ", "example ")):
+    if not KEYWORD.match(text):
         return text
+    place = _assignment(text)
+    rest = text[place + len(":=") :]
+    if not (by := re.match(r"\s*by\b *", rest)):
+        return f"exact {rest.strip()}" if rest.strip() else ""
+    start = place + len(":=") + by.end()
+    if text.startswith("\n", start):
+        return dedent(text[start:]).strip()
+    column = start - text.rfind("\n", 0, start) - 1  # that of the first tactic, with which the others align
+    return dedent(" " * column + text[start:]).strip()
+
+
+def signature_in(text: str) -> str:
+    """The binders and the statement that a text holds, with a colon before the statement. A text that is not a theorem is the
+    statement.
+
+    >>> signature_in("theorem t (n : Nat) : n = n := by rfl"), signature_in("∀ n : Nat, n = n")
+    ('(n : Nat) : n = n', ': ∀ n : Nat, n = n')
+    """
+    text = text.strip()
+    if not (keyword := KEYWORD.match(text)):
+        return f": {text}"
+    return text[keyword.end() : _assignment(text)].strip()
+
+
+def _assignment(text: str) -> int:
+    """The position of the first `:=` outside of brackets, or the length of the text."""
     depth = 0
     for place, letter in enumerate(text):
         depth += (letter in OPENING) - (letter in CLOSING)
         if not depth and text.startswith(":=", place):
-            rest = text[place + len(":=") :]
-            if not (by := re.match(r"\s*by\b *", rest)):
-                return f"exact {rest.strip()}" if rest.strip() else ""
-            start = place + len(":=") + by.end()
-            column = (
-                start - text.rfind("\n", 0, start) - 1
-            )  # if the first tactic is on this line, the others align with it
-            return dedent(text[start:] if text.startswith("\n", start) else " " * column + text[start:]).strip()
-    return ""
+            return place
+    return len(text)
 
 
 def check(
@@ -108,20 +164,23 @@ def check(
     *,
     theorems: Path = DATA,
     out: Path,
+    statements: bool = False,
     compare_with: Path | None = None,
     workers: int = 1,
     lean: str = "",
 ) -> None:
-    """Judge proofs that another program wrote, such as the texts of `monge translate decode`.
+    """Judge proofs or statements that another program wrote, such as the texts of `monge translate decode`.
 
     The true statement counts, not the one in the text: each proof is compiled for the theorem with the row's id, and its result
-    is checked by the kernel.
+    is checked by the kernel. With `--statements`, the statement of each text is elaborated and compared with the true one.
 
     Args:
         texts: .jsonl or .parquet file with a row {id, text, candidates} per theorem. Ids are those of `monge prove
-            export-pairs`. Without `candidates`, a list of texts or of objects with a `text`, the only candidate is `text`.
+            export-pairs`, or names of library theorems. Without `candidates`, a list of texts or of objects with a `text`, the
+            only candidate is `text`.
         theorems: File or directory of the theorems, as in `search`.
         out: .jsonl file to write: a row {id, verdicts} per theorem.
+        statements: Check statements instead of proofs: do they elaborate, and are they equal to the true ones by definition?
         compare_with: File written by an earlier `check`, to compare first candidates by McNemar's exact test.
         workers: Number of worker processes.
         lean: Command of an installed Lean, such as "lake env lean"; the WebAssembly build by default.
@@ -131,7 +190,7 @@ def check(
     rows = list(candidates_in(texts))
     earlier = None if compare_with is None else verdicts_in(compare_with)
     toolchain = installed(lean)
-    entries = {entry.key: entry.theorem for entry in read(theorems, lean=toolchain).entries}
+    entries = {entry.theorem.restates or entry.key: entry.theorem for entry in read(theorems, lean=toolchain).entries}
     jobs = [Job(key, entries[key], row) for key, row in rows if key in entries]
     if not jobs:
         raise ValueError(f"{texts}: no row has the id of a theorem in {theorems}, such as {next(iter(entries))}")
@@ -142,28 +201,31 @@ def check(
     groups: dict[tuple[tuple[str, ...], str], list[Job]] = defaultdict(list)
     for job in jobs:
         groups[job.theorem.imports, job.theorem.header].append(job)
-    checker = Checker(embedded_lean() if toolchain is None else toolchain())
-    verdicts: dict[str, list[Verdict]] = {}
+    checker = Checker(embedded_lean() if toolchain is None else toolchain(), statements)
+    found: dict[str, list[Verdict]] = {}
     for _, part in fleet.of(workers)(checker, list(groups.values())):
-        verdicts |= dict(part)
-        console.print(f"{len(verdicts)} of {len(jobs)} theorems checked", highlight=False)
+        found |= dict(part)
+        console.print(f"{len(found)} of {len(jobs)} theorems checked", highlight=False)
     with atomic_write(out) as path:
         path.write_text(
             "".join(
-                json.dumps({"id": job.id, "verdicts": [one._asdict() for one in verdicts[job.id]]}, ensure_ascii=False)
+                json.dumps({"id": job.id, "verdicts": [one._asdict() for one in found[job.id]]}, ensure_ascii=False)
                 + "\n"
                 for job in jobs
             ),
             encoding="utf-8",
         )
-    report({key: [one.kind == PROVED for one in verdicts[key]] for key in verdicts}, earlier)
+    if statements:
+        valid = [row[0].kind != "invalid" for row in found.values()]
+        console.print(f"First candidate elaborates: {share(sum(valid), len(valid))}", highlight=False)
+    report({key: [one.kind in (PROVED, EQUAL) for one in row] for key, row in found.items()}, earlier)
     console.print(printable(f"Verdicts: {out}"), markup=False)
 
 
 def report(proved: Mapping[str, Sequence[bool]], earlier: Mapping[str, Sequence[bool]] | None) -> None:
-    """Print the share proved by the first candidate, pass@k, and a comparison with earlier verdicts."""
+    """Print the share of first candidates that are right, pass@k, and a comparison with earlier verdicts."""
     first = {key: row[0] for key, row in proved.items()}
-    console.print(f"First candidate: {share(sum(first.values()), len(first))}", highlight=False)
+    console.print(f"First candidate is right: {share(sum(first.values()), len(first))}", highlight=False)
     if (count := min(map(len, proved.values()))) > 1:
         values = [pass_at(len(row), sum(row), count) for row in proved.values()]
         console.print(f"pass@{count}: {sum(values) / len(values):.1%}", highlight=False)
@@ -173,7 +235,7 @@ def report(proved: Mapping[str, Sequence[bool]], earlier: Mapping[str, Sequence[
             raise ValueError("--compare-with: no theorem in common; compare files about the same theorems")
         more, fewer = sum(a and not b for a, b in both), sum(b and not a for a, b in both)
         console.print(
-            f"{len(both)} theorems in common: {more} proved only here, {fewer} only there, p {mcnemar(more, fewer):.2g} "
+            f"{len(both)} theorems in common: {more} right only here, {fewer} only there, p {mcnemar(more, fewer):.2g} "
             "(McNemar's exact test)",
             highlight=False,
         )
@@ -216,8 +278,8 @@ def candidates_in(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def verdicts_in(path: Path) -> dict[str, list[bool]]:
-    """True for each proved candidate, by id, in a file written by `check`. ValueError for another file."""
+    """True for each candidate that is right, by id, in a file written by `check`. ValueError for another file."""
     rows = {row["id"]: row.get("verdicts") for row in rows_in(path)}
     if not rows or not all(isinstance(row, list) and row for row in rows.values()):
         raise ValueError(f"{path}: not written by monge prove check")
-    return {key: [one["kind"] == PROVED for one in row or []] for key, row in rows.items()}
+    return {key: [one["kind"] in (PROVED, EQUAL) for one in row or []] for key, row in rows.items()}

@@ -9,7 +9,7 @@ from rich.console import Console
 from monge.apps.prove.check import check
 from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.evaluating import evaluate
-from monge.apps.prove.exports import export_library, export_pairs, export_proofs
+from monge.apps.prove.exports import export_english, export_library, export_pairs, export_proofs
 from monge.apps.prove.families import DATA
 from monge.apps.prove.iterating import iterate
 from monge.apps.prove.lean.server import LeanServer
@@ -91,6 +91,7 @@ VERBS = {
     "export-proofs": export_proofs,
     "export-pairs": export_pairs,
     "export-library": export_library,
+    "export-english": export_english,
     "view": view,
     "demo": demo,
 }

@@ -1,20 +1,27 @@
 """Export verbs of `monge prove`: proofs as .lean files, pairs for translation, and the theorems of the library."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
 
 from monge.apps.prove.config import SearchConfig
+from monge.apps.prove.contamination import NEAR, normalised
+from monge.apps.prove.english import statement
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import installed
 from monge.apps.prove.report import done
 from monge.apps.prove.rows import Flaw, json_rows
 from monge.apps.prove.sources import entries_of
+from monge.apps.prove.state import Theorem
 from monge.files import atomic_write, ensure_absent
+from monge.flags import at_least_one
+from monge.near_duplicates import near_duplicates
 from monge.text import file_name, printable
 
 console = Console(soft_wrap=True)
@@ -58,8 +65,7 @@ def export_pairs(
     if not rows:
         place = "a field nl_statement" if theorems.suffix == ".jsonl" else "docstrings"
         raise ValueError(f"{theorems}: no theorem has an English description; add {place} or choose another file")
-    with atomic_write(out) as file:
-        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    _write_rows(out, rows)
     console.print(f"Wrote {len(rows)} pairs to {out}.")
 
 
@@ -88,14 +94,63 @@ def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None
         lean: Command of an installed Lean (default: the WebAssembly build).
     """
     ensure_absent(out)
-    toolchain = SearchConfig(lean=lean).toolchain()
-    lines: list[str] = []
-    with LeanServer(toolchain, ("Init", "Std")) as server:
+    rows = [
+        {"name": row["name"], "statement": row["statement"], "module": row["module"], "restates": row["name"]}
+        for row in _library(lean)
+    ]
+    _write_rows(out, rows)
+    console.print(f"Wrote {len(rows)} theorems to {out}.")
+
+
+def export_english(
+    *,
+    out: Path = Path("english.jsonl"),
+    seed: int = 0,
+    max_words: int = 64,
+    limit: int | None = None,
+    lean: str = "",
+) -> None:
+    """Write the public theorems of Init and Std in controlled English and in Lean, as pairs of texts for `monge translate`.
+
+    The English is synthetic: templates put each statement into words, with several wordings for each construct. A group is a
+    module, so that a split of `monge translate` holds whole modules. A theorem that is nearly the same as one of another module
+    is in that module's group.
+
+    Args:
+        out: Path of the .jsonl file, with one {id, group, nl, formal, restates} object per line; it must not exist.
+        seed: Random seed of the wordings.
+        max_words: Maximum number of words of a statement in Lean, separated by spaces.
+        limit: Maximum number of theorems, which are chosen by a hash of their names.
+        lean: Command of an installed Lean (default: the WebAssembly build).
+    """
+    ensure_absent(out)
+    at_least_one(max_words=max_words, **({} if limit is None else {"limit": limit}))
+    found = [row for row in _library(lean) if len(row["statement"].split()) <= max_words]
+    if limit is not None:
+        found = sorted(found, key=lambda row: hashlib.sha256(row["name"].encode()).digest())[:limit]
+    forms = [" ".join(normalised(Theorem("t", f": {row['statement']}"))) for row in found]
+    rows = [
+        {
+            "id": row["name"],
+            "group": found[group]["module"],
+            "nl": statement(row["tree"], seed=f"{seed} {row['name']}"),
+            "formal": " ".join(row["statement"].split()),
+            "restates": row["name"],
+        }
+        for row, group in zip(found, near_duplicates(forms, threshold=NEAR, width=3), strict=True)
+    ]
+    _write_rows(out, rows)
+    console.print(f"Wrote {len(rows)} pairs to {out}.")
+
+
+def _library(lean: str) -> Iterator[dict[str, Any]]:
+    """Yields the public theorems of Init and Std: name, statement, its tree, and module."""
+    with LeanServer(SearchConfig(lean=lean).toolchain(), ("Init", "Std")) as server:
         for number in range(server.hello()["modules"]):
-            response = server.request("library", seconds=120.0, module=number)
-            for row in response["theorems"]:
-                row |= {"module": response["module"], "restates": row["name"]}
-                lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+            response = server.request("library", seconds=600.0, module=number)
+            yield from ({**row, "module": response["module"]} for row in response["theorems"])
+
+
+def _write_rows(out: Path, rows: list[dict[str, str]]) -> None:
     with atomic_write(out) as file:
-        file.write_text("".join(lines), encoding="utf-8")
-    console.print(f"Wrote {len(lines)} theorems to {out}.")
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -1,10 +1,8 @@
 """Paired natural-language and formal texts, rows {id, group, nl, formal}: reading, grouping of near-duplicates, splits."""
 
 import json
-import math
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
@@ -18,6 +16,7 @@ from monge.apps.translate.metamath import theorems
 from monge.files import atomic_write
 from monge.lm.store import Dropped
 from monge.math.random import split_of
+from monge.near_duplicates import connected_components, near_duplicates
 
 Split = Literal["train", "validation", "test"]
 SHARES: dict[Split, float] = {"test": 0.10, "validation": 0.05, "train": 0.85}
@@ -61,46 +60,6 @@ def metamath(path: Path, *, citations: bool = False, words: tuple[int, int] = (3
     groups = near_duplicates([theorem.comment for theorem in selected])
     texts = [(theorem.label, theorem.comment, " ".join(theorem.statement)) for theorem in selected]
     return [Text(label, texts[group][0], nl, formal) for (label, nl, formal), group in zip(texts, groups, strict=True)]
-
-
-def near_duplicates(texts: Sequence[str], *, threshold: float = 0.7) -> list[int]:
-    """The group of each text, named by the index of its first text. Groups are the connected components of similar texts.
-
-    Two texts are similar if their sets of words have a Jaccard index of at least `threshold`.
-    Exact, by prefix filtering (Bayardo et al. 2007): two sets that are this similar share one of their few rarest words.
-    """
-    sets = [frozenset(re.findall(r"\w+|[^\w\s]+", text.lower())) for text in texts]
-    counts: dict[str, int] = defaultdict(int)
-    for words in sets:
-        for word in words:
-            counts[word] += 1
-    index, links = defaultdict[str, list[int]](list), list[tuple[int, int]]()
-    for number, words in enumerate(sets):
-        rare = sorted(words, key=lambda word: (counts[word], word))
-        prefix = rare[: len(rare) - math.ceil(threshold * len(rare) - 1e-9) + 1]
-        near = {other for word in prefix for other in index[word]}
-        for other in near:
-            shared = len(words & sets[other])
-            if shared >= threshold * (len(words) + len(sets[other]) - shared):
-                links.append((number, other))
-        for word in prefix:
-            index[word].append(number)
-    return connected_components(len(sets), links)
-
-
-def connected_components(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
-    """The connected component of each of `count` nodes, named by its smallest node."""
-    parent = list(range(count))
-
-    def first(k: int) -> int:
-        while parent[k] != k:
-            parent[k] = k = parent[parent[k]]
-        return k
-
-    for one, other in links:
-        a, b = sorted((first(one), first(other)))
-        parent[b] = a
-    return [first(number) for number in range(count)]
 
 
 FROM_0 = "(rows count from 0)"

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monge.apps.translate.data import metamath as pairs_of
-from monge.apps.translate.data import near_duplicates, public, read_texts, split_of_group, write_texts
+from monge.apps.translate.data import public, read_texts, split_of_group, write_texts
 from monge.apps.translate.metamath import INSTALLED, plain, theorems, without_citations
+from monge.near_duplicates import near_duplicates
 
 SMALL = r"""
 $c |- ( ) -> wff $.  $v ph ps ch $.

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FILES = ("Elab", "Export", "Replay", "Stated", "Split", "Written", "Serve")
+FILES = ("Elab", "Export", "Replay", "Stated", "Split", "Written", "Tree", "Serve")
 """The server's modules, each listed after the modules that it imports."""
 HIDDEN = ("/tmp", "/var/tmp", "/run", "/home", "/root")
 """Folders that bubblewrap hides from Lean. /run holds sockets of programs that would act on Lean's behalf."""

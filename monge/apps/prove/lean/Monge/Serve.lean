@@ -7,6 +7,7 @@ public meta import Monge.Replay
 public meta import Monge.Stated
 public meta import Monge.Split
 public meta import Monge.Written
+public meta import Monge.Tree
 
 /-!
 Lean as a server: it reads one JSON request per line on stdin and writes one JSON answer per line on stdout.
@@ -260,11 +261,14 @@ partial def rows (r : Cells) (l : List Name) : BaseIO (List Json) := do
   | n :: l =>
     let rest ← rows r l
     if automatic n then return rest else
-    match ← caught (r.run (do
-        let c ← getConstInfo n
-        let text ← ppExpr c.type
-        return text)) with
-    | .ok text => return .mkObj [("name", .str (shown n)), ("statement", .str (text.pretty 100))] :: rest
+    match ← caught (do
+        let (type, text) ← r.run (do
+          let c ← getConstInfo n
+          let text ← ppExpr c.type
+          return (c.type, text))
+        return (text, ← tree r {} type)) with
+    | .ok (text, tree) =>
+      return .mkObj [("name", .str (shown n)), ("statement", .str (text.pretty 100)), ("tree", tree)] :: rest
     | .error _ => return rest
 
 /-- The public theorems of the library module with this index. -/
@@ -295,6 +299,8 @@ def Repl.answer (s : Repl) (j : Json) : BaseIO (Repl × Json) := do
   | "library" => return (s, ← s.library j)
   | "split" => return (s, ← s.split j)
   | "written" => return (s, ← s.written j)
+  | "tree" => return (s, ← s.tree j)
+  | "equal" => return (s, ← s.equal j)
   | other => return (s, failure "request" ("no such request: " ++ other))
 
 def stamped (secret j : Json) : String := match secret with | .str s => s ++ " " ++ j.compress ++ "\n" | _ => "\n"

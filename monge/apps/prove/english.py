@@ -1,0 +1,370 @@
+"""Statements in controlled English: a tree of a Lean statement becomes sentences, with several wordings for each construct."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+Tree = dict[str, Any]
+"""An expression as Lean's server writes it (`lean/Monge/Tree.lean`)."""
+
+NOUNS = {
+    "Nat": ("natural number", "natural numbers"),
+    "Int": ("integer", "integers"),
+    "Bool": ("Boolean", "Booleans"),
+    "String": ("string", "strings"),
+    "Char": ("character", "characters"),
+    "Prop": ("proposition", "propositions"),
+    "Type": ("type", "types"),
+    "Rat": ("rational number", "rational numbers"),
+}
+NOUNS |= {
+    f"{kind}{bits}": (f"{noun} of {bits} bits", f"{noun}s of {bits} bits")
+    for kind, noun in (("UInt", "unsigned integer"), ("Int", "signed integer"))
+    for bits in (8, 16, 32, 64)
+}
+"""Singular and plural of types without arguments."""
+CONTAINERS = {
+    "List": ("list of {0}", "lists of {0}"),
+    "Array": ("array of {0}", "arrays of {0}"),
+    "Option": ("optional value of type {1}", "optional values of type {1}"),
+    "Vector": ("vector of {0}", "vectors of {0}"),
+    "Set": ("set of {0}", "sets of {0}"),
+}
+"""Singular and plural of types with an argument: {0} is its plural, {1} the argument as a term."""
+RELATIONS = {
+    "Eq": ("{} equals {}", "{} is equal to {}", "{} is the same as {}"),
+    "HEq": ("{} equals {} up to their types",),
+    "Ne": ("{} differs from {}", "{} is not equal to {}"),
+    "LE.le": ("{} is at most {}", "{} is less than or equal to {}"),
+    "LT.lt": ("{} is less than {}", "{} is below {}"),
+    "GE.ge": ("{} is at least {}", "{} is greater than or equal to {}"),
+    "GT.gt": ("{} is greater than {}", "{} is above {}"),
+    "Dvd.dvd": ("{} divides {}", "{1} is divisible by {0}"),
+    "Membership.mem": ("{1} is in {0}", "{1} is a member of {0}", "{0} contains {1}"),
+    "HasSubset.Subset": ("{} is a subset of {}", "{1} includes {0}"),
+    "BEq.beq": ("{} equals {} as a Boolean",),
+    "List.Sublist": ("{} is a sublist of {}",),
+    "List.IsPrefix": ("{} is a prefix of {}", "{1} starts with {0}"),
+    "List.IsSuffix": ("{} is a suffix of {}", "{1} ends with {0}"),
+    "List.IsInfix": ("{} is an infix of {}",),
+    "List.Perm": ("{} is a permutation of {}",),
+    "Nonempty": ("{} is not empty",),
+    "Function.Injective": ("{} is injective",),
+    "Function.Surjective": ("{} is surjective",),
+}
+"""Wordings of predicates by constant, with their explicit arguments."""
+TERMS = {
+    "HAdd.hAdd": ("the sum of {} and {}",),
+    "HSub.hSub": ("the difference of {} and {}",),
+    "HMul.hMul": ("the product of {} and {}",),
+    "HDiv.hDiv": ("the quotient of {} and {}",),
+    "HMod.hMod": ("the remainder of {} by {}",),
+    "HPow.hPow": ("the power of {} with exponent {}",),
+    "HAppend.hAppend": ("the concatenation of {} and {}",),
+    "HAnd.hAnd": ("the bitwise and of {} and {}",),
+    "HOr.hOr": ("the bitwise or of {} and {}",),
+    "HXor.hXor": ("the exclusive or of {} and {}",),
+    "HShiftLeft.hShiftLeft": ("the left shift of {} by {}",),
+    "HShiftRight.hShiftRight": ("the right shift of {} by {}",),
+    "Neg.neg": ("the negative of {}", "the opposite of {}"),
+    "Complement.complement": ("the complement of {}",),
+    "Max.max": ("the maximum of {} and {}", "the larger of {} and {}"),
+    "Min.min": ("the minimum of {} and {}", "the smaller of {} and {}"),
+    "Nat.succ": ("the successor of {}",),
+    "Nat.gcd": ("the greatest common divisor of {} and {}", "the gcd of {} and {}"),
+    "Nat.lcm": ("the least common multiple of {} and {}", "the lcm of {} and {}"),
+    "List.nil": ("the empty list",),
+    "List.cons": ("{} prepended to {}", "the list that starts with {} and continues with {}"),
+    "List.length": ("the length of {}", "the number of elements of {}"),
+    "Array.size": ("the size of {}", "the number of elements of {}"),
+    "List.reverse": ("the reverse of {}", "{} in reverse order"),
+    "List.map": ("the list of the values of {} on {}", "{1} mapped by {0}"),
+    "List.filter": ("the elements of {1} that satisfy {0}", "{1} filtered by {0}"),
+    "List.take": ("the first {} elements of {}",),
+    "List.drop": ("{1} without its first {0} elements",),
+    "GetElem.getElem": ("the element of {} at index {}", "the entry of {} at {}"),
+    "GetElem?.getElem?": ("the optional element of {} at index {}",),
+    "Option.some": ("some {}",),
+    "Option.none": ("none",),
+    "Prod.mk": ("the pair of {} and {}",),
+    "Prod.fst": ("the first component of {}",),
+    "Prod.snd": ("the second component of {}",),
+    "Bool.true": ("true",),
+    "Bool.false": ("false",),
+    "Bool.not": ("the negation of {}",),
+    "Bool.and": ("the conjunction of {} and {}",),
+    "Bool.or": ("the disjunction of {} and {}",),
+    "Nat.cast": ("{} as a number",),
+    "IntCast.intCast": ("{} as a number",),
+    "NatCast.natCast": ("{} as a number",),
+    "EmptyCollection.emptyCollection": ("the empty collection",),
+    "Function.comp": ("the composition of {} and {}",),
+    "Decidable.decide": ("the truth value of whether {}",),
+}
+"""Wordings of terms by constant, with their explicit arguments."""
+INFIX = {"HAdd.hAdd": "plus", "HSub.hSub": "minus", "HMul.hMul": "times", "HMod.hMod": "modulo"}
+INFIX |= {"HAppend.hAppend": "followed by"}
+"""Further wordings of operators, between arguments that are single words."""
+CLASSES = {"DecidableEq": "decidable equality", "BEq": "a Boolean equality", "LawfulBEq": "a lawful Boolean equality"}
+"""Nouns of type classes; others are named by the words of their names."""
+PROPOSITIONS = {"And", "Or", "Not", "Iff", "Exists", "True", "False", *RELATIONS} - {"BEq.beq"}
+
+
+def statement(tree: Tree, *, seed: str) -> str:
+    """A statement as one or more sentences. The seed decides between wordings.
+
+    >>> n = {"const": "Nat", "args": []}
+    >>> equal = {"const": "Eq", "args": [{"var": "n"}, {"var": "n"}]}
+    >>> tree = {"bind": "all", "name": "n", "kind": "explicit", "type": n, "prop": False, "used": True, "body": equal}
+    >>> statement(tree, seed="1")
+    'For every natural number n, n is equal to n.'
+    """
+    return Speaker(Random(seed)).statement(tree)
+
+
+def words_of(name: str) -> str:
+    """The words of a constant's last component.
+
+    >>> words_of("List.findIdx?"), words_of("Std.HashMap.getKeyD"), words_of("Nat.le_of_lt"), words_of("UInt8.toUInt16")
+    ('optional find idx', 'get key D', 'le of lt', 'to uint16')
+    """
+    last = name.rsplit(".", 1)[-1]
+    kind = {"?": "optional ", "!": "unchecked "}.get(last[-1:], "")
+    last = re.sub(r"(UI|IS|US|BE)(?=[a-z])", lambda found: found[0].capitalize(), re.sub(r"[^\w]+", "", last)) or name
+    parts = re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])|[^\W_a-zA-Z0-9]+", last.replace("_", " "))
+    return kind + (" ".join(part if len(part) == 1 or part.isupper() else part.lower() for part in parts) or last)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """The parts with commas, and "and" before the last one.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def with_article(noun: str) -> str:
+    """The noun with the indefinite article.
+
+    >>> with_article("integer"), with_article("list")
+    ('an integer', 'a list')
+    """
+    return f"an {noun}" if noun[0].lower() in "aeio" else f"a {noun}"
+
+
+def slots_of(wording: str) -> int:
+    """The number of arguments that a wording has places for.
+
+    >>> slots_of("{} equals {}"), slots_of("{1} is in {0}")
+    (2, 2)
+    """
+    return len(set(re.findall(r"\{\d\}", wording))) or wording.count("{}")
+
+
+def called(name: str) -> str:
+    """A variable's name without the mark of an inaccessible one."""
+    return name.rstrip("✝¹²³⁴⁵⁶⁷⁸⁹⁰") or "x"
+
+
+@dataclass
+class Binders:
+    """The quantifiers in front of a conclusion."""
+
+    groups: list[tuple[Tree, list[str]]]
+    """A type and the variables of this type, in order."""
+    classes: list[Tree]
+    hypotheses: list[Tree]
+    conclusion: Tree
+
+    @staticmethod
+    def of(tree: Tree) -> "Binders":
+        """The leading quantifiers and hypotheses of a statement."""
+        result = Binders([], [], [], tree)
+        while tree.get("bind") == "all":
+            if tree["kind"] == "instance":
+                result.classes.append(tree["type"])
+            elif tree["prop"]:
+                result.hypotheses.append(tree["type"])
+            elif result.hypotheses:
+                break
+            elif result.groups and result.groups[-1][0] == tree["type"]:
+                result.groups[-1][1].append(called(tree["name"]))
+            else:
+                result.groups.append((tree["type"], [called(tree["name"])]))
+            tree = tree["body"]
+        result.conclusion = tree
+        return result
+
+
+class Speaker:
+    """Puts trees into words; each choice of a wording is a random draw."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+
+    def statement(self, tree: Tree) -> str:
+        """One or more sentences."""
+        parts = Binders.of(tree)
+        if (parts.groups or parts.hypotheses) and self.random.random() < 0.4:
+            sentences: list[str] = []
+            if parts.groups:
+                sentences.append("let " + self._listed(parts.groups, self._introduced) + self._classes(parts))
+            if parts.hypotheses:
+                start = self.random.choice(["suppose that", "assume that"])
+                sentences.append(f"{start} {self._clauses(parts.hypotheses)}")
+            sentences.append(f"then {self.proposition(parts.conclusion)}")
+            text = ". ".join(one[0].upper() + one[1:] for one in sentences)
+        else:
+            text = self.proposition(tree)
+        return text[0].upper() + text[1:] + "."
+
+    def proposition(self, tree: Tree) -> str:
+        """A clause that states the proposition."""
+        clause = self._clause(tree)
+        return f"{self.term(tree)} holds" if clause is None else clause
+
+    def _clause(self, tree: Tree) -> str | None:
+        """The clause for a connective, a quantifier or a relation; None for other propositions."""
+        if tree.get("bind") == "all":
+            return self._quantified(Binders.of(tree))
+        name, args = tree.get("const"), tree.get("args", [])
+        if name == "Exists" and len(args) == 1 and args[0].get("bind") == "function":
+            noun, body = self.noun(args[0]["type"])[0], self.proposition(args[0]["body"])
+            x = called(args[0]["name"])
+            return self.random.choice(
+                [f"there is {with_article(noun)} {x} such that {body}", f"for some {noun} {x}, {body}"]
+            )
+        if name in ("And", "Or", "Iff") and len(args) == 2:
+            first, second = map(self.proposition, args)
+            return {
+                "And": f"{first} and {second}" if self._short(args) else f"both {first}, and {second}",
+                "Or": f"{first} or {second}" if self._short(args) else f"either {first}, or {second}",
+                "Iff": self.random.choice([f"{first} if and only if {second}", f"{first} exactly when {second}"]),
+            }[name]
+        if name == "Not" and len(args) == 1:
+            return f"it is not the case that {self.proposition(args[0])}"
+        if name in ("True", "False"):
+            return "a true statement holds" if name == "True" else "a false statement holds"
+        if name == "Eq" and len(args) == 2 and args[1].get("const") == "Bool.true" and "const" in args[0]:
+            return self._asserted(args[0])
+        if name in RELATIONS and len(args) >= slots_of(RELATIONS[name][0]):
+            return self._filled(RELATIONS[name], args)
+        return None
+
+    def term(self, tree: Tree) -> str:
+        """A noun phrase for a term; a proposition becomes a clause."""
+        name, args = tree.get("const"), tree.get("args", [])
+        if "var" in tree:
+            return called(tree["var"])
+        if "number" in tree:
+            return tree["number"]
+        if "string" in tree:
+            return f'"{tree["string"]}"'
+        if tree.get("bind") == "function":
+            return f"the function that maps {called(tree['name'])} to {self.term(tree['body'])}"
+        if tree.get("bind") == "all":
+            clause = tree["prop"] or tree["used"]
+            return f"the claim that {self.proposition(tree)}" if clause else self.noun(tree)[0]
+        if "apply" in tree:
+            return self._of(self.term(tree["apply"]), args)
+        if name in PROPOSITIONS and (clause := self._clause(tree)) is not None:
+            return f"the claim that {clause}"
+        if name == "ite" and len(args) == 3:
+            condition, first, second = self.proposition(args[0]), self.term(args[1]), self.term(args[2])
+            return f"{first} if {condition}, and {second} otherwise"
+        if name in INFIX and len(args) == 2 and all(map(self._atomic, args)) and self.random.random() < 0.5:
+            return f"{self.term(args[0])} {INFIX[name]} {self.term(args[1])}"
+        if name in TERMS and len(args) >= slots_of(TERMS[name][0]):
+            return self._filled(TERMS[name], args)
+        if name in NOUNS or name in CONTAINERS:
+            return self.noun(tree)[0]
+        words = words_of(name or "it")
+        return self._of(f"the {words}", args) if args else words
+
+    def noun(self, tree: Tree) -> tuple[str, str]:
+        """Singular and plural of a type."""
+        name, args = tree.get("const"), tree.get("args", [])
+        if name in NOUNS and not args:
+            return NOUNS[name]
+        if name in CONTAINERS and args:
+            parts = self.noun(args[0])[1], self.term(args[0])
+            more = f" of length {self.term(args[1])}" if len(args) > 1 else ""
+            return CONTAINERS[name][0].format(*parts) + more, CONTAINERS[name][1].format(*parts) + more
+        if tree.get("bind") == "all":
+            source, target = self.noun(tree["type"])[1], self.noun(tree["body"])[1]
+            if tree["body"].get("const") == "Prop":
+                return f"property of {source}", f"properties of {source}"
+            return f"function from {source} to {target}", f"functions from {source} to {target}"
+        if name in ("Fin", "BitVec") and len(args) == 1:
+            forms = {"Fin": "number{} below {}", "BitVec": "bit vector{} of width {}"}[name]
+            return forms.format("", self.term(args[0])), forms.format("s", self.term(args[0]))
+        if name == "Prod" and len(args) == 2:
+            parts = " and ".join(with_article(self.noun(one)[0]) for one in args)
+            return f"pair of {parts}", f"pairs of {parts}"
+        if "var" in tree or "apply" in tree:
+            return f"element of {self.term(tree)}", f"elements of {self.term(tree)}"
+        words = words_of(name or "object")
+        return self._of(words, args), self._of(f"{words}s", args)
+
+    def _quantified(self, parts: Binders) -> str:
+        text = self.proposition(parts.conclusion)
+        if parts.hypotheses:
+            text = f"if {self._clauses(parts.hypotheses)}, then {text}"
+        if parts.groups:
+            text = f"for {self._listed(parts.groups, self._counted)}{self._classes(parts)}, {text}"
+        return text
+
+    def _classes(self, parts: Binders) -> str:
+        named = [
+            f"{CLASSES.get(one.get('const', ''), words_of(one.get('const', 'it')))} on "
+            + listed([self.term(arg) for arg in one.get("args", [])] or ["it"])
+            for one in parts.classes
+        ]
+        return f" with {listed(named)}" if named else ""
+
+    def _clauses(self, trees: Sequence[Tree]) -> str:
+        return listed([self.proposition(one) for one in trees])
+
+    @staticmethod
+    def _listed(groups: Sequence[tuple[Tree, list[str]]], function: Callable[[Tree, list[str]], str]) -> str:
+        return listed([function(*group) for group in groups])
+
+    def _counted(self, kind: Tree, names: list[str]) -> str:
+        singular, plural = self.noun(kind)
+        if len(names) == 1:
+            return f"{self.random.choice(['every', 'each', 'any'])} {singular} {names[0]}"
+        return f"all {plural} {listed(names)}"
+
+    def _introduced(self, kind: Tree, names: list[str]) -> str:
+        singular, plural = self.noun(kind)
+        return f"{names[0]} be {with_article(singular)}" if len(names) == 1 else f"{listed(names)} be {plural}"
+
+    def _asserted(self, tree: Tree) -> str:
+        """A Boolean term that is true."""
+        if tree["const"] == "BEq.beq":
+            return self._filled(RELATIONS["BEq.beq"], tree["args"])
+        if tree["const"] == "Decidable.decide" and len(tree["args"]) == 1:
+            return self.proposition(tree["args"][0])
+        return f"{self.term(tree)} is true"
+
+    def _filled(self, wordings: Sequence[str], args: Sequence[Tree]) -> str:
+        """One of the wordings with the terms in its places. It is applied to the arguments that are left."""
+        chosen = self.random.choice(wordings)
+        slots, given = slots_of(chosen), [self.term(one) for one in args]
+        text = chosen.format(*given[:slots])
+        return f"{text} applied to {listed(given[slots:])}" if len(given) > slots else text
+
+    def _of(self, head: str, args: Sequence[Tree]) -> str:
+        return f"{head} of {listed([self.term(one) for one in args])}" if args else head
+
+    @staticmethod
+    def _atomic(tree: Tree) -> bool:
+        return "var" in tree or "number" in tree
+
+    @staticmethod
+    def _short(trees: Sequence[Tree]) -> bool:
+        """True if no clause has clauses of its own."""
+        return all("bind" not in one and one.get("const") not in ("And", "Or", "Iff", "Not", "Exists") for one in trees)
