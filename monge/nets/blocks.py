@@ -63,6 +63,8 @@ class BlockShape:
     """Apply RMSNorm to queries and keys."""
     rank: int | None = None
     """Rank of each AdaLN matrix; None for full rank."""
+    dropout: float = 0.0
+    """Probability with which an entry of the output of attention or feed-forward is zeroed in training."""
 
 
 class AdaLN(nn.Module):
@@ -129,6 +131,7 @@ class Block(nn.Module, ABC):
         self.feedforward = shape.feedforward(shape.width, int(shape.width * shape.ratio))
         self.norm_1, self.norm_2 = shape.norm(shape.width), shape.norm(shape.width)
         self.modulation = AdaLN(shape.width, 6, shape.rank)
+        self.dropout = nn.Dropout(shape.dropout)
 
     @abstractmethod
     def forward(self, x: Tensor, c: Tensor, angles: Tensor | None, mask: Tensor | None, causal: bool) -> Tensor: ...
@@ -139,8 +142,8 @@ class SequentialBlock(Block):
 
     def forward(self, x: Tensor, c: Tensor, angles: Tensor | None, mask: Tensor | None, causal: bool) -> Tensor:
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = self.modulation(c)
-        x = x + gate_1 * self.attention(self.norm_1(x) * (1 + scale_1) + shift_1, angles, mask, causal)
-        return x + gate_2 * self.feedforward(self.norm_2(x) * (1 + scale_2) + shift_2)
+        x = x + gate_1 * self.dropout(self.attention(self.norm_1(x) * (1 + scale_1) + shift_1, angles, mask, causal))
+        return x + gate_2 * self.dropout(self.feedforward(self.norm_2(x) * (1 + scale_2) + shift_2))
 
 
 class ParallelBlock(Block):
@@ -149,4 +152,5 @@ class ParallelBlock(Block):
     def forward(self, x: Tensor, c: Tensor, angles: Tensor | None, mask: Tensor | None, causal: bool) -> Tensor:
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = self.modulation(c)
         attended = self.attention(self.norm_1(x) * (1 + scale_1) + shift_1, angles, mask, causal)
-        return x + gate_1 * attended + gate_2 * self.feedforward(self.norm_2(x) * (1 + scale_2) + shift_2)
+        fed = self.feedforward(self.norm_2(x) * (1 + scale_2) + shift_2)
+        return x + gate_1 * self.dropout(attended) + gate_2 * self.dropout(fed)

@@ -130,3 +130,17 @@ def test_each_token_attends_to_some_token_and_to_no_void_but_itself(seed, causal
     assert not (strangers & ~mask[:, None, :]).any()
     assert not (causal and (strangers & (j > i)).any())
     assert attention_mask(None, 6, causal=causal) == (None, causal)
+
+
+@WIRINGS
+def test_dropout_zeroes_outputs_of_a_block_in_training_only(wiring, draw, stir):
+    plain, dropped = (stir(wiring(BlockShape(16, 2, dropout=p)).double()) for p in (0.0, 0.5))
+    dropped.load_state_dict(plain.state_dict())
+    inputs = draw(1, 2, 5, 16), draw(2, 2, 16), None, None, False
+    assert torch.equal(dropped.eval()(*inputs), plain(*inputs))
+    torch.manual_seed(0)
+    outputs = torch.stack([dropped.train()(*inputs) for _ in range(4)])
+    assert (outputs[0] != outputs[1]).any()
+    if wiring is ParallelBlock:  # attention and feed-forward see the same input, so the mean is that without dropout
+        mean = torch.stack([dropped(*inputs) for _ in range(4000)]).mean(0)
+        torch.testing.assert_close(mean, plain(*inputs), atol=0.1, rtol=0.05)

@@ -26,6 +26,8 @@ class FieldShape:
     """Rank of the time modulation in each block; 0 uses a full matrix."""
     separate_reverse: bool = False
     """Apply a further linear layer to the output in the reverse direction, t from 1 to 0."""
+    dropout: float = 0.0
+    """Dropout of the outputs of attention and feed-forward in training."""
     mean_skip: bool = True
     """Add a skip path for the sequence mean around the blocks, with one full matrix per side."""
     recompute: bool = False
@@ -35,13 +37,15 @@ class FieldShape:
         for name in ("width", "depth", "head_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"shape.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"shape.dropout must be at least 0 and below 1, got {self.dropout}")
         if self.width % self.head_width:
             raise ValueError(f"shape.width {self.width} is not a multiple of shape.head_width {self.head_width}")
 
     def dit(self, channels: int, *, classes: int = 0, conditions: Conditions | None = None) -> DiT:
         """A transformer on tokens with the given number of channels, conditioned on a label if `classes` is not 0, and on
         `conditions`."""
-        block = BlockShape(self.width, self.width // self.head_width, rank=self.rank or None)
+        block = BlockShape(self.width, self.width // self.head_width, rank=self.rank or None, dropout=self.dropout)
         shape = DiTShape(block, self.depth, recompute=self.recompute)
         return DiT(channels, shape, classes=classes, conditions=conditions)
 
