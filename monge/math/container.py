@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -77,9 +77,14 @@ class Container:
         """True for slots that hold a token: those with existence above one half."""
         return self.split(state).existence > 0.5
 
-    def unpack(self, state: Float[Tensor, "B N channels"]) -> list[Float[Tensor, "_ D"]]:
-        """The sequences: active slots in the order of their positions."""
+    def unpack(
+        self, state: Float[Tensor, "B N channels"], counts: Int[Tensor, "B"] | None = None
+    ) -> list[Float[Tensor, "_ D"]]:
+        """The sequences: active slots in the order of their positions, or the `counts` slots with the highest existence."""
         slots, active = self.split(state), self.active(state)
+        if counts is not None:
+            rank = slots.existence.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+            active = rank < counts[:, None].to(rank.device)
         sequences: list[Tensor] = []
         for content, position, keep in zip(slots.content, slots.position, active, strict=True):
             sequences.append(content[keep][position[keep].argsort(stable=True)])

@@ -39,6 +39,14 @@ def ridge(
     source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], queries: Float[Tensor, "B D"], *, folds: int = 5
 ) -> Prediction:
     """Linear regression of pooled vectors; the penalty is chosen by cross-validation on the training pairs."""
+    matrix, x_mean, y_mean = ridge_map(source, target, folds=folds)
+    return Prediction(pooled=(queries - x_mean) @ matrix + y_mean)
+
+
+def ridge_map(
+    source: Float[Tensor, "n D"], target: Float[Tensor, "n E"], *, folds: int = 5
+) -> tuple[Float[Tensor, "D E"], Float[Tensor, "D"], Float[Tensor, "E"]]:
+    """The matrix of a ridge regression and the means of both sides, with the penalty of the lowest cross-validation error."""
     x_mean, y_mean = source.mean(0), target.mean(0)
     x, y = source - x_mean, target - y_mean
     fold = torch.arange(len(x)) % folds
@@ -52,7 +60,7 @@ def ridge(
         return sum(float((x[fold == k] @ fit(fold != k, penalty) - y[fold == k]).square().sum()) for k in range(folds))
 
     best = min((10.0**k for k in range(-4, 3)), key=error)
-    return Prediction(pooled=(queries - x_mean) @ fit(fold >= 0, best) + y_mean)
+    return fit(fold >= 0, best), x_mean, y_mean
 
 
 def procrustes(source: Float[Tensor, "n D"], target: Float[Tensor, "n D"], queries: Float[Tensor, "B D"]) -> Prediction:

@@ -164,7 +164,7 @@ def measured_noise(translator: Translator, pairs: Pairs, numbers: Sequence[int],
         [side.apply(pairs.sequence(end, n)) for n in numbers]
         for side, end in zip(sides, (ENDS[reverse], ENDS[not reverse]), strict=True)
     )
-    ends = translator.space.container.unpack(translator.integrate(sources, reverse=reverse))
+    ends = translator.carry(sources, reverse=reverse)
     errors: list[Tensor] = []
     for x, y in zip(ends, targets, strict=True):
         if len(x):

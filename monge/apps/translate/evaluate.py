@@ -13,6 +13,7 @@ from monge.apps.translate import baselines
 from monge.apps.translate.baselines import Prediction
 from monge.apps.translate.calibrate import means
 from monge.apps.translate.data import Split
+from monge.apps.translate.lengths import LengthRidge
 from monge.apps.translate.metrics import (
     chamfer_scores,
     existence_scores,
@@ -86,6 +87,7 @@ class Evaluator:
             "identity": Prediction(sequences=[x @ self.rotation.mT for x in self.sources]),
             "rotation of tokens": Prediction(sequences=self.sources),
             "length only": baselines.length_only(*self.counts, lengths(self.sources)),
+            "ridge, lengths": Prediction(lengths=LengthRidge.fit(x, *self.counts).of_sequences(self.sources)),
             "ridge, pooled": baselines.ridge(x, y, queries),
             "Procrustes, pooled": baselines.procrustes(x, y, queries),
             "canonical correlations, pooled": baselines.canonical(x, y, queries),
@@ -153,8 +155,8 @@ def translate_all(translator: Translator, evaluator: Evaluator, *, reverse: bool
     """Translate all test sources to the other side and back."""
     container = translator.space.container
     states = translator.integrate(evaluator.sources, reverse=reverse, steps=steps)
-    sequences = container.unpack(states)
-    home = container.unpack(translator.integrate(sequences, reverse=not reverse, steps=steps))
+    sequences = translator.unpack(evaluator.sources, states, reverse=reverse)
+    home = translator.carry(sequences, reverse=not reverse, steps=steps)
     existence = container.split(states).existence
     if not translator.recipe.trainer.keeps_slots:
         return Translations(sequences, existence, None, home)
@@ -207,9 +209,8 @@ def evaluate(
     table = {_label(steps): flow_row(evaluator, translations, pool=pool)}
     for budget in sweep_steps:
         if budget != steps:
-            states = translator.integrate(evaluator.sources, reverse=reverse, steps=budget)
-            prediction = Prediction(sequences=translator.space.container.unpack(states))
-            table[_label(budget)] = evaluator.row(prediction, pool=pool)
+            sequences = translator.carry(evaluator.sources, reverse=reverse, steps=budget)
+            table[_label(budget)] = evaluator.row(Prediction(sequences=sequences), pool=pool)
     for name, other in (compare_with or {}).items():
         table[name] = flow_row(
             evaluator, translate_all(other, evaluator, reverse=reverse, steps=other.steps), pool=pool

@@ -40,7 +40,7 @@ class Grammar:
         """The grammar of a database. ValueError if it cannot be read or has no syntax axioms."""
         grammar = Grammar()
         productions: dict[str, dict[str, list[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(list))
-        for letter, body in _STATEMENT.findall(_COMMENT.sub(" ", database(path))):
+        for letter, body in _STATEMENT.findall(_COMMENT.sub(" ", database(path, option="--grammar"))):
             kind, *symbols = body.split()
             if letter == "f":
                 grammar.kinds[symbols[0]] = kind

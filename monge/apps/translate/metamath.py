@@ -68,8 +68,8 @@ def theorems(path: Path) -> Iterator[Theorem]:
         raise ValueError(f"{path}: no theorem with a comment; check that it is a Metamath database such as set.mm")
 
 
-def database(path: Path) -> str:
-    """The text of a database. ValueError if it cannot be read."""
+def database(path: Path, *, option: str = "--input") -> str:
+    """The text of a database. ValueError, which names the command's option for the path, if it cannot be read."""
     try:
         return path.read_text(encoding="ascii")
     except UnicodeDecodeError as error:
@@ -77,7 +77,7 @@ def database(path: Path) -> str:
     except OSError as error:
         raise ValueError(
             f"{path}: cannot read the database ({error.strerror}); install it with `sudo apt install metamath-databases`, "
-            "or pass another set.mm"
+            f"or pass another set.mm with {option}"
         ) from error
 
 

@@ -12,11 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes
 
+from monge.apps.translate import lengths
 from monge.apps.translate.base import Method
 from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.conditional import ConditionalMethod
 from monge.apps.translate.couple import Couplings, soft_targets
 from monge.apps.translate.field import FieldShape
+from monge.apps.translate.lengths import LengthRidge
 from monge.apps.translate.methods import METHODS
 from monge.apps.translate.metrics import pooled, pooled_scores, ranks
 from monge.apps.translate.pair import ENDS, Pairs
@@ -61,6 +63,9 @@ class Translate:
     `--method branching-flows`)."""
     source_condition: bool = False
     """Show the start of the flow to the field at all times (needs `--method flow-matching` and `--sigma` above 0)."""
+    lengths: Literal["existence", "ridge"] = "existence"
+    """Number of tokens of a translation: that of the slots with existence above one half, or the prediction of a ridge
+    regression on the sum of the source's vectors (not with `--method branching-flows`)."""
     shape: OmitArgPrefixes[FieldShape] = field(default_factory=FieldShape)
     batch_size: int = 16
     """Pairs per batch."""
@@ -87,6 +92,8 @@ class Translate:
     def _check_options(self) -> None:
         """ValueError for an option that has no effect with this method, or that the method rejects."""
         method = self.trainer  # runs its own checks
+        if self.lengths == "ridge" and not method.keeps_slots:
+            raise ValueError(f"--lengths ridge has no effect with --method {self.method}; omit it")
         for name in sorted(set[str]().union(*(method.options for method in METHODS.values()))):
             value = getattr(self, name)
             if value and value != type(self).__dataclass_fields__[name].default and name not in method.options:
@@ -110,6 +117,7 @@ class Translate:
         if not len(held_out):
             raise ValueError(f"{self.pairs}: no validation pairs; add more pairs")
         coupled, objective = self._coupled(packed), method.objective(packed)
+        regressions = lengths.fitted(pairs, packed.space) if self.lengths == "ridge" else None
 
         def batches(number: int) -> Pair:
             index = training[shuffled(number, self.batch_size, len(training), self.train.seed).numpy()]
@@ -124,7 +132,8 @@ class Translate:
                     total += float(objective(model, pair).value) * len(pair)
             loss, mrr = total / len(held_out), math.nan
             if math.isfinite(loss):
-                mrr = mean_reciprocal_rank(Translator(model, packed.space, self, device), pairs, held_out)
+                one = Translator(model, packed.space, self, device, lengths=regressions)
+                mrr = mean_reciprocal_rank(one, pairs, held_out)
             return {"held-out loss": loss, "held-out MRR": mrr}
 
         return Run(
@@ -133,7 +142,7 @@ class Translate:
             batches,
             self.train,
             evaluate,
-            constants(packed),
+            constants(packed) | ({} if regressions is None else lengths.tensors(regressions)),
             best_by={"mrr": "held-out MRR", "loss": "held-out loss"}[self.best_by],
             best_mode="max" if self.best_by == "mrr" else "min",
         )
@@ -194,6 +203,8 @@ class Translator:
     device: torch.device | str = "cpu"
     seed: int = 0
     """Seed of the noise that a flow from noise starts with."""
+    lengths: tuple[LengthRidge, LengthRidge] | None = None
+    """Regressions of the lengths, forward and reverse; None if existence decides."""
 
     @property
     def method(self) -> Method:
@@ -234,14 +245,25 @@ class Translator:
             ends.append((form.undo(x) if form else x).cpu())
         return torch.cat(ends)
 
+    def unpack(
+        self, sources: Sequence[Float[Tensor, "_ D"]], states: Float[Tensor, "B N channels"], *, reverse: bool = False
+    ) -> list[Float[Tensor, "_ D"]]:
+        """The calibrated sequences that the states hold, to which these calibrated sources were integrated."""
+        counts = None if self.lengths is None else self.lengths[reverse].of_sequences(sources)
+        return self.space.container.unpack(states, counts)
+
+    def carry(
+        self, sequences: Sequence[Float[Tensor, "_ D"]], *, reverse: bool = False, **solver: Any
+    ) -> list[Float[Tensor, "_ D"]]:
+        """Translate calibrated sequences to calibrated ones on the other side; `reverse` and `solver` as in `integrate`."""
+        return self.unpack(sequences, self.integrate(sequences, reverse=reverse, **solver), reverse=reverse)
+
     def translate(
         self, sequences: Sequence[Float[Tensor, "_ D"]], *, reverse: bool = False, **solver: Any
     ) -> list[Float[Tensor, "_ D"]]:
         """Translate sequences to the other side, in the units of the data; `reverse` and `solver` as in `integrate`."""
-        calibrate = self.space.calibration.side(ENDS[reverse]).apply
-        return self.space.unpack(
-            ENDS[not reverse], self.integrate([calibrate(x) for x in sequences], reverse=reverse, **solver)
-        )
+        before, after = (self.space.calibration.side(end) for end in (ENDS[reverse], ENDS[not reverse]))
+        return [after.undo(x) for x in self.carry([before.apply(x) for x in sequences], reverse=reverse, **solver)]
 
 
 def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarray, *, size: int = 32) -> float:
@@ -255,7 +277,7 @@ def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarr
             for end in ENDS
         ]
         for reverse in (False, True):
-            ends = space.container.unpack(translator.integrate(sequences[reverse], reverse=reverse))
+            ends = translator.carry(sequences[reverse], reverse=reverse)
             means[reverse].append(pooled(ends, space.width))
             true[reverse].append(pooled(sequences[not reverse], space.width))
     total = 0.0
@@ -272,4 +294,5 @@ def translator_of(opened: Opened, *, which: str = "last", device: torch.device |
     recipe = stored_recipe(opened)
     space = Space.from_constants(opened.constants, recipe.prices, aux_scale=recipe.aux_scale)
     model = recipe.network(space.container.capacity, int(opened.constants["width"]))
-    return Translator(opened.weights(model, which=which).to(device), space, recipe, device)
+    regressions = lengths.of_constants(opened.constants)
+    return Translator(opened.weights(model, which=which).to(device), space, recipe, device, lengths=regressions)
