@@ -240,15 +240,17 @@ def students(
         arms: Arms to train.
         workers: Number of worker processes, one thread each.
     """
+    if span is not None and not 0 <= span[0] < span[1] <= DEPTH:
+        raise ValueError(f"--span {span[0]} {span[1]}: give 0 <= start < end <= {DEPTH}")
     spans = [RANGES[count] for count in removed] if span is None else [span]
     stored = {span: ensure_states(work, [*span, DEPTH], tokens, workers) for span in spans}
-    jobs = [(Task(arm, *span, seed, tokens), stored[span]) for seed, span, arm in product(range(seeds), spans, arms)]
+    jobs = [(Task(arm, *one, seed, tokens), stored[one]) for seed, one, arm in product(range(seeds), spans, arms)]
     rows = all_trained("compress_students", work, jobs, workers)
     table = [
-        {"range": f"[{span[0]}, {span[1]})", "arm": arm, "parameters": part[0]["parameters"]}
+        {"range": f"[{one[0]}, {one[1]})", "arm": arm, "parameters": part[0]["parameters"]}
         | {name: interval([row[name] for row in part]) for name in ("kl", "perplexity", "agreement", "median_error")}
-        for span, arm in product(spans, arms)
-        if (part := [row for row in rows if (row["arm"], row["start"], row["end"]) == (arm, *span)])
+        for one, arm in product(spans, arms)
+        if (part := [row for row in rows if (row["arm"], row["start"], row["end"]) == (arm, *one)])
     ]
     side.print_table(f"{TEACHER}, {tokens} tokens, {seeds} seeds", shown(table))
 

@@ -6,13 +6,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 
-def near_duplicates(texts: Sequence[str], *, threshold: float = 0.7, width: int = 1) -> list[int]:
+def near_duplicates(texts: Sequence[str | Sequence[str]], *, threshold: float = 0.7, width: int = 1) -> list[int]:
     """The group of each text, named by the index of its first text. Groups are the connected components of similar texts.
 
-    Two texts are similar if their sets of `width` successive words have a Jaccard index of at least `threshold`.
+    Two texts, which may be given as sequences of words, are similar if their sets of `width` successive words have a Jaccard
+    index of at least `threshold`.
     Exact, by prefix filtering (Bayardo et al. 2007): two sets that are this similar share one of their few rarest words.
     """
-    sets = [_runs(re.findall(r"\w+|[^\w\s]+", text.lower()), width) for text in texts]
+    sets = [
+        _runs(re.findall(r"\w+|[^\w\s]+", text.lower()) if isinstance(text, str) else text, width) for text in texts
+    ]
     counts: dict[tuple[str, ...], int] = defaultdict(int)
     for words in sets:
         for word in words:
@@ -32,7 +35,8 @@ def near_duplicates(texts: Sequence[str], *, threshold: float = 0.7, width: int 
 
 
 def _runs(words: Sequence[str], width: int) -> frozenset[tuple[str, ...]]:
-    return frozenset(tuple(words[k : k + width]) for k in range(max(1, len(words) - width + 1)))
+    starts = range(max(1, len(words) - width + 1)) if words else ()
+    return frozenset(tuple(words[k : k + width]) for k in starts)
 
 
 def connected_components(count: int, links: Iterable[tuple[int, int]]) -> list[int]:

@@ -76,7 +76,7 @@ def causal(
     """
     model, tokenizer, missing = _load("AutoModelForCausalLM", name, dtype, **(_in_4_bits(dtype) if quantize else {}))
     for module in model.modules() if quantize else ():
-        if "support_avx512bf16_for_cpu" in vars(module):  # its packed weights have no gradient and need 32k outputs
+        if "support_avx512bf16_for_cpu" in vars(module):  # packed weights have no gradient
             vars(module)["support_avx512bf16_for_cpu"] = False
     if missing:  # transformers would draw them at random
         raise ValueError(f"{name}: no complete Hugging Face model here or on the hub (it lacks {min(missing)})")

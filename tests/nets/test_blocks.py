@@ -141,6 +141,15 @@ def test_dropout_zeroes_outputs_of_a_block_in_training_only(wiring, draw, stir):
     torch.manual_seed(0)
     outputs = torch.stack([dropped.train()(*inputs) for _ in range(4)])
     assert (outputs[0] != outputs[1]).any()
+    for part in (
+        dropped.attention,
+        dropped.feedforward,
+    ):  # each is dropped on its own: without the other, outputs still differ
+        seen: list[torch.Tensor] = []
+        handle = part.register_forward_hook(lambda module, args, output: torch.zeros_like(output))
+        seen += [dropped(*inputs) for _ in range(2)]
+        handle.remove()
+        assert (seen[0] != seen[1]).any()
     if wiring is ParallelBlock:  # attention and feed-forward see the same input, so the mean is that without dropout
-        mean = torch.stack([dropped(*inputs) for _ in range(4000)]).mean(0)
-        torch.testing.assert_close(mean, plain(*inputs), atol=0.1, rtol=0.05)
+        mean = torch.stack([dropped(*inputs) for _ in range(1000)]).mean(0)
+        torch.testing.assert_close(mean, plain(*inputs), atol=0.3, rtol=0.1)

@@ -48,9 +48,9 @@ class Generator:
     """Number of training molecules by number of atoms."""
     fake_atoms: float = 0.0
     """Maximum number of fake atoms, as a share of the number of atoms."""
+    device: torch.device | str = "cpu"
     pooled: int = 0
     """Number of entries of the network's pooled token; 0 for a network without one."""
-    device: torch.device | str = "cpu"
 
     def mask(
         self, count: int, *, atoms: int | None = None, generator: torch.Generator | None = None

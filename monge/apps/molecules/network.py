@@ -178,12 +178,14 @@ class MoleculeNet(nn.Module):
             h = torch.cat([self.read_pooled(pooled)[:, None], h], 1)
             x, previous = (nn.functional.pad(part, (0, 0, 1, 0)) for part in (x, previous))
             exists = nn.functional.pad(mask, (1, 0), value=True)
-        number = torch.arange(x.shape[1], device=x.device)
+        number = torch.arange(mask.shape[1], device=x.device)
         allowed = (exists[:, None, :] & exists[:, :, None])[:, None] | torch.eye(
-            len(number), dtype=torch.bool, device=x.device
+            x.shape[1], dtype=torch.bool, device=x.device
         )
         earlier = self.radial(self.scale * distances(previous))
         steps = self._steps(number) if self.shape.atom_index else None
+        if steps is not None and pooled is not None:  # the token has no place in the order of the atoms
+            steps = nn.functional.pad(steps, (0, 0, 1, 0, 1, 0))
         features = h
         for number, block in enumerate(self.blocks, 1):
             parts = [self.radial(self.scale * distances(x)), earlier]

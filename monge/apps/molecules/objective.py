@@ -91,6 +91,7 @@ class MoleculeMatching(Objective):
         plain = (error * mask).sum() / mask.sum()
         metrics = {"position error": plain.detach().sqrt(), "type loss": entropy.detach()}
         if pooled is not None:
+            metrics["flow loss"] = value.detach()
             known, off = (pooled != 0).any(-1), (model.prediction.pooled - pooled).square().mean(-1)
             value = value + self.pooled_weight * (scale * off * known).sum() / known.sum().clamp_min(1)
             metrics["pooled error"] = ((off * known).sum() / known.sum().clamp_min(1)).detach().sqrt()

@@ -95,7 +95,7 @@ class Molecular:
     align_spatial: bool = False
     """Normalise the targets over the atoms of each molecule, as in iREPA."""
     align_shuffled: bool = False
-    """Control: shuffle the targets among all atoms of the training set."""
+    """Control: shuffle the targets among all atoms of the training set, and those of the pooled token among molecules."""
     align_pooled_weight: float = 0.0
     """Weight of the loss of a token that holds the mean of the targets over the atoms and is denoised together with them, in
     training and in sampling (REG, which uses 0.03); 0 leaves the token out."""
@@ -139,12 +139,11 @@ class Molecular:
     def build(self) -> Run[Pair]:
         """Read the molecules and assemble the run."""
         data, held_out = self.encoded(), self.encoded("validation")
-        aligned = self.targets(data)
-        pooled = self.pooled(data, held_out) if self.align_pooled_weight else None
+        with torch.random.fork_rng():  # encoders draw weights, on which those of the network must not depend
+            aligned = self.targets(data)
+            pooled = self.pooled(data, held_out) if self.align_pooled_weight else None
         features = 0 if pooled is None else pooled[0].shape[1]
-        network = self.network(
-            len(data.types), data.scale, features
-        )  # its initial weights do not depend on the projector
+        network = self.network(len(data.types), data.scale, features)  # before the projector, for the same reason
 
         def batches(number: int) -> Pair:
             rows = shuffled(number, self.batch_size, len(data.x), self.train.seed)
@@ -187,8 +186,9 @@ class Molecular:
                         )
                     cond = {} if pooled is None else {"pooled target": pooled[1][rows]}
                     pair = Pair(noise(mask, len(data.types), generator=random), x, mask, cond)
-                    losses.append(float(objective(model, pair.to(device)).value))
-            sampler = Generator(model, data.types, data.scale, sizes, self.fake_atoms, features, device)
+                    loss = objective(model, pair.to(device))
+                    losses.append(float(loss.metrics.get("flow loss", loss.value)))
+            sampler = Generator(model, data.types, data.scale, sizes, self.fake_atoms, device, features)
             random = seeded(1)
             mask = sampler.mask(self.eval_samples, generator=random)
             results = [one.molecule() for one in sampler.draw(mask, steps=self.solver_steps, generator=random)]
@@ -238,9 +238,10 @@ class Molecular:
 
     def pooled(self, data: Encoded, held_out: Encoded) -> tuple[Float[Tensor, "n F"], Float[Tensor, "m F"]]:
         """The mean targets over the atoms of each molecule, with mean 0 and variance 1 over the training molecules, for
-        training and held-out molecules; 0 for a molecule without targets. The control shuffles those of the training set."""
+        training and held-out molecules; 0 for a molecule without targets. The control shuffles those of the training set.
+        ValueError if all training molecules have the same."""
         rows = targets(Molecules(Path(self.data)), self.align, data.molecules, also=held_out.molecules)
-        width = next(iter(rows.values())).shape[1]
+        width = len(next(iter(rows.values())).T) if rows else 1
 
         def means(part: Encoded) -> Tensor:
             return torch.stack(
@@ -248,13 +249,18 @@ class Molecular:
             )
 
         train, others = means(data), means(held_out)
-        known = train[(train != 0).any(-1)]
-        scale = known.std(0, correction=0)
-        inverse = torch.where(scale > 1e-6, 1 / scale.clamp_min(1e-6), 0.0)
-        first, second = ((x - known.mean(0)) * inverse * (x != 0).any(-1, keepdim=True) for x in (train, others))
-        return first[
-            torch.randperm(len(first), generator=seeded(self.train.seed, 3))
-        ] if self.align_shuffled else first, second
+        exists = (train != 0).any(-1)
+        if not exists.any() or not (scale := train[exists].std(0, correction=0)).gt(1e-6).any():
+            raise ValueError(
+                f"{self.data}: the molecules have the same mean targets of {self.align}; align without a token"
+            )
+        centre, inverse = train[exists].mean(0), torch.where(scale > 1e-6, 1 / scale.clamp_min(1e-6), 0.0)
+        first, second = (
+            torch.where((x != 0).any(-1, keepdim=True), (x - centre) * inverse, 0.0) for x in (train, others)
+        )
+        if self.align_shuffled:
+            first = first[torch.randperm(len(first), generator=seeded(self.train.seed, 3))]
+        return first, second
 
     def network(self, types: int, scale: float, pooled: int = 0) -> MoleculeNet:
         """The network, with weights drawn from torch's global generator."""
@@ -287,4 +293,4 @@ def opened(run: Opened, *, which: str = "best", device: torch.device | str = "cp
     types, scale = run.constants["types"].tolist(), float(run.constants["scale"])
     pooled = int(run.constants.get("pooled", 0))
     network = run.weights(recipe.network(len(types), scale, pooled), which=which).to(device)
-    return recipe, Generator(network, types, scale, run.constants["sizes"], recipe.fake_atoms, pooled, device)
+    return recipe, Generator(network, types, scale, run.constants["sizes"], recipe.fake_atoms, device, pooled)

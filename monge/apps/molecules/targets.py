@@ -128,7 +128,8 @@ def targets(
     data: Molecules, encoder: str, molecules: Sequence[Molecule], *, also: Sequence[Molecule] = ()
 ) -> dict[str, Float[Tensor, "N F"]]:
     """The features of molecules by id, with mean 0 and variance 1 over the atoms of each element in `molecules`, and 0 for
-    explicit hydrogens if the encoder has none for them. Those of the molecules `also` get the same shift and scale.
+    explicit hydrogens if the encoder has none for them. Those of the molecules `also` get the same shift and scale;
+    an element that only they have gets zeros.
 
     Entries that are constant for an element are zero. Molecules in which the perception of bonds fails are left out.
     """
@@ -146,7 +147,10 @@ def targets(
     for element in sorted({name for names in wanted.values() for name in names}):
         places = {key: torch.tensor([name == element for name in wanted[key]]) for key in rows}
         known = [rows[key][place] for key, place in places.items() if key in reference]
-        if not known or not len(sample := torch.cat(known)):
+        sample = torch.cat(known) if known else torch.zeros(0, 1)
+        if not len(sample):  # an element that none of `molecules` has
+            for key, place in places.items():
+                rows[key][place] = 0
             continue
         scale = sample.std(0, correction=0)
         inverse = torch.where(scale > 1e-6, 1 / scale.clamp_min(1e-6), 0.0)

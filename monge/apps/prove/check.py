@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from textwrap import dedent
 from typing import Any, NamedTuple
 
 import tyro
 from rich.console import Console
 
 from monge import fleet
-from monge.apps.prove.evaluation import pass_at
+from monge.apps.prove.extract import proof_in, signature_in
 from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.crashes import ServerCrashed
 from monge.apps.prove.lean.judge import PATIENT, Judge
@@ -31,11 +30,11 @@ from monge.text import printable
 
 console = Console(soft_wrap=True)
 
-PROVED, EQUAL = "proved", "equal"
-UNIVERSES = f"universe u v w {' '.join(f'u_{k}' for k in range(1, 10))}\n"
+PROVED, EQUAL, KINDS = "proved", "equal", ("proofs", "statements")
+UNIVERSES = ("u", "v", "w", "w'", "w''", *(f"u_{k}" for k in range(1, 10)))
 """Names of universes that printed statements of the library use."""
-KEYWORD = re.compile(r"(?:example\b|(?:theorem|lemma)\s+[^\s({\[:]+)")
-OPENING, CLOSING = "([{⟨", ")]}⟩"
+CHUNK = 32
+"""Maximum number of theorems that a worker checks before it reports."""
 
 
 class Job(NamedTuple):
@@ -49,8 +48,9 @@ class Job(NamedTuple):
 class Verdict(NamedTuple):
     """Verdict on a candidate.
 
-    On a proof: `proved`, `no proof` for a text without one, or the kind of the judge's rejection. On a statement: `equal` or
-    `different` by definition, or `invalid` if it does not elaborate.
+    On a proof: `proved`, `no proof` for a text without one, or the kind of the judge's rejection. On a statement: `equal` up to
+    names, instances and reducible definitions, or `different`; `invalid` if it does not elaborate; `undecided` if Lean reaches
+    a limit; `crash` if its server does; `truth` if the theorem's own statement does not elaborate.
     """
 
     kind: str
@@ -95,8 +95,12 @@ def judged(judge: Judge, theorem: Theorem, text: str) -> Verdict:
 
 
 def compared(servers: Supervisor, theorem: Theorem, text: str) -> Verdict:
-    """The verdict on the statement in a text, which is elaborated after the theorem's header."""
-    header = UNIVERSES + theorem.header
+    """The verdict on the statement in a text, which is elaborated after the theorem's header.
+
+    The process that elaborates it also compares it, so a hostile text could falsify the verdict.
+    """
+    declared = set(" ".join(re.findall(r"^universe\s+(.*)$", theorem.header, re.MULTILINE)).split())
+    header = f"universe {' '.join(name for name in UNIVERSES if name not in declared)}\n{theorem.header}"
 
     def ask(server: LeanServer) -> dict[str, Any]:
         fields = {"header": server.header(header, PATIENT), "first": signature_in(text), "second": theorem.signature}
@@ -104,59 +108,13 @@ def compared(servers: Supervisor, theorem: Theorem, text: str) -> Verdict:
 
     try:
         answer = servers.ask("statement", ask, header=header)
-    except (ServerCrashed, ValueError) as error:
-        return Verdict("invalid", str(error))
-    if "failed" in answer:
-        return Verdict("invalid", answer.get("message") or "\n".join(answer["errors"]))
+    except ServerCrashed as error:
+        return Verdict("crash", str(error))
+    except ValueError as error:
+        return Verdict("truth", str(error))
+    if (kind := answer.get("failed")) is not None:
+        return Verdict("invalid" if kind == "statement" else kind, answer.get("message") or "\n".join(answer["errors"]))
     return Verdict(EQUAL if answer["equal"] else "different")
-
-
-def proof_in(text: str) -> str:
-    r"""The tactics that a text holds: those after `:= by`, `exact` with the term after `:=`, or, if the text is not a theorem,
-    the text. Empty if there is none.
-
-    >>> proof_in("theorem t (n : Nat := 2) : n = n := by\n  intro\n  rfl")
-    'intro\nrfl'
-    >>> proof_in("theorem t : 1 = 1 := by intro\n                        rfl")
-    'intro\nrfl'
-    >>> proof_in("theorem t : 1 = 1 := rfl"), proof_in("rfl"), proof_in("theorem t : 1 = 1")
-    ('exact rfl', 'rfl', '')
-    """
-    text = text.strip()
-    if not KEYWORD.match(text):
-        return text
-    place = _assignment(text)
-    rest = text[place + len(":=") :]
-    if not (by := re.match(r"\s*by\b *", rest)):
-        return f"exact {rest.strip()}" if rest.strip() else ""
-    start = place + len(":=") + by.end()
-    if text.startswith("\n", start):
-        return dedent(text[start:]).strip()
-    column = start - text.rfind("\n", 0, start) - 1  # that of the first tactic, with which the others align
-    return dedent(" " * column + text[start:]).strip()
-
-
-def signature_in(text: str) -> str:
-    """The binders and the statement that a text holds, with a colon before the statement. A text that is not a theorem is the
-    statement.
-
-    >>> signature_in("theorem t (n : Nat) : n = n := by rfl"), signature_in("∀ n : Nat, n = n")
-    ('(n : Nat) : n = n', ': ∀ n : Nat, n = n')
-    """
-    text = text.strip()
-    if not (keyword := KEYWORD.match(text)):
-        return f": {text}"
-    return text[keyword.end() : _assignment(text)].strip()
-
-
-def _assignment(text: str) -> int:
-    """The position of the first `:=` outside of brackets, or the length of the text."""
-    depth = 0
-    for place, letter in enumerate(text):
-        depth += (letter in OPENING) - (letter in CLOSING)
-        if not depth and text.startswith(":=", place):
-            return place
-    return len(text)
 
 
 def check(
@@ -188,12 +146,14 @@ def check(
     at_least_one(workers=workers)
     ensure_new(out)
     rows = list(candidates_in(texts))
-    earlier = None if compare_with is None else verdicts_in(compare_with)
+    earlier = None if compare_with is None else verdicts_in(compare_with, KINDS[statements])
     toolchain = installed(lean)
     entries = {entry.theorem.restates or entry.key: entry.theorem for entry in read(theorems, lean=toolchain).entries}
     jobs = [Job(key, entries[key], row) for key, row in rows if key in entries]
     if not jobs:
         raise ValueError(f"{texts}: no row has the id of a theorem in {theorems}, such as {next(iter(entries))}")
+    if earlier is not None and not any(job.id in earlier for job in jobs):
+        raise ValueError(f"{compare_with}: no theorem in common; compare files about the same theorems")
     if missing := [key for key, _ in rows if key not in entries]:
         console.print(
             printable(f"Rows without a theorem in {theorems}: {len(missing)}, the first: {missing[0]}"), markup=False
@@ -201,38 +161,31 @@ def check(
     groups: dict[tuple[tuple[str, ...], str], list[Job]] = defaultdict(list)
     for job in jobs:
         groups[job.theorem.imports, job.theorem.header].append(job)
+    chunks = [part[k : k + CHUNK] for part in groups.values() for k in range(0, len(part), CHUNK)]
     checker = Checker(embedded_lean() if toolchain is None else toolchain(), statements)
     found: dict[str, list[Verdict]] = {}
-    for _, part in fleet.of(workers)(checker, list(groups.values())):
-        found |= dict(part)
-        console.print(f"{len(found)} of {len(jobs)} theorems checked", highlight=False)
-    with atomic_write(out) as path:
-        path.write_text(
-            "".join(
-                json.dumps({"id": job.id, "verdicts": [one._asdict() for one in found[job.id]]}, ensure_ascii=False)
-                + "\n"
-                for job in jobs
-            ),
-            encoding="utf-8",
-        )
+    with atomic_write(out) as path, path.open("w", encoding="utf-8") as lines:
+        for _, part in fleet.of(workers)(checker, chunks):
+            found |= dict(part)
+            for key, row in part:
+                values = {"id": key, "checked": KINDS[statements], "verdicts": [one._asdict() for one in row]}
+                lines.write(json.dumps(values, ensure_ascii=False) + "\n")
+            console.print(f"{len(found)} of {len(jobs)} theorems checked", highlight=False)
     if statements:
-        valid = [row[0].kind != "invalid" for row in found.values()]
+        valid = [row[0].kind in (EQUAL, "different") for row in found.values()]
         console.print(f"First candidate elaborates: {share(sum(valid), len(valid))}", highlight=False)
     report({key: [one.kind in (PROVED, EQUAL) for one in row] for key, row in found.items()}, earlier)
     console.print(printable(f"Verdicts: {out}"), markup=False)
 
 
 def report(proved: Mapping[str, Sequence[bool]], earlier: Mapping[str, Sequence[bool]] | None) -> None:
-    """Print the share of first candidates that are right, pass@k, and a comparison with earlier verdicts."""
+    """Print the share of theorems whose first candidate, or one of them, is right, and a comparison with earlier verdicts."""
     first = {key: row[0] for key, row in proved.items()}
     console.print(f"First candidate is right: {share(sum(first.values()), len(first))}", highlight=False)
-    if (count := min(map(len, proved.values()))) > 1:
-        values = [pass_at(len(row), sum(row), count) for row in proved.values()]
-        console.print(f"pass@{count}: {sum(values) / len(values):.1%}", highlight=False)
+    if len(counts := set(map(len, proved.values()))) == 1 and (count := counts.pop()) > 1:
+        console.print(f"One of {count} is right: {share(sum(map(any, proved.values())), len(proved))}", highlight=False)
     if earlier is not None:
         both = [(first[key], earlier[key][0]) for key in first if key in earlier]
-        if not both:
-            raise ValueError("--compare-with: no theorem in common; compare files about the same theorems")
         more, fewer = sum(a and not b for a, b in both), sum(b and not a for a, b in both)
         console.print(
             f"{len(both)} theorems in common: {more} right only here, {fewer} only there, p {mcnemar(more, fewer):.2g} "
@@ -265,9 +218,12 @@ def candidates_in(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     that is not the first."""
     seen: set[str] = set()
     for row in rows_in(path):
-        listed: list[Any] = row.get("candidates") or [row.get("text")]
-        found: tuple[Any, ...] = tuple(one.get("text") if isinstance(one, dict) else one for one in listed)
-        if not all(isinstance(text, str) for text in found):
+        listed: Any = row["candidates"] if row.get("candidates") else [row.get("text")]
+        texts: list[Any] = (
+            [one.get("text") if isinstance(one, dict) else one for one in listed] if isinstance(listed, list) else []
+        )
+        found = tuple(text for text in texts if isinstance(text, str))
+        if not found or len(found) < len(texts):
             raise ValueError(f"{path}: the row with id {row['id']!r} has a candidate without text")
         if row["id"] in seen:
             raise ValueError(f"{path}: id {row['id']!r} occurs twice; put all candidates in one row")
@@ -277,9 +233,15 @@ def candidates_in(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         raise ValueError(f"{path}: no rows")
 
 
-def verdicts_in(path: Path) -> dict[str, list[bool]]:
-    """True for each candidate that is right, by id, in a file written by `check`. ValueError for another file."""
-    rows = {row["id"]: row.get("verdicts") for row in rows_in(path)}
-    if not rows or not all(isinstance(row, list) and row for row in rows.values()):
-        raise ValueError(f"{path}: not written by monge prove check")
-    return {key: [one["kind"] in (PROVED, EQUAL) for one in row or []] for key, row in rows.items()}
+def verdicts_in(path: Path, kind: str) -> dict[str, list[bool]]:
+    """True for each candidate that is right, by id, in a file about `kind`, proofs or statements, written by `check`.
+    ValueError for another file."""
+    result: dict[str, list[bool]] = {}
+    for row in rows_in(path):
+        verdicts = row.get("verdicts")
+        if not isinstance(verdicts, list) or not verdicts or not all(isinstance(one, dict) for one in verdicts):
+            raise ValueError(f"{path}: not written by monge prove check")
+        if row.get("checked") != kind:
+            raise ValueError(f"{path}: holds verdicts on {row.get('checked')}, not on {kind}")
+        result[row["id"]] = [one.get("kind") in (PROVED, EQUAL) for one in verdicts]
+    return result

@@ -8,6 +8,7 @@ from typing import Any
 
 from monge.apps.prove.wordings import CLASSES, CONTAINERS, INFIX, NOUNS, PROPOSITIONS, RELATIONS, TERMS
 
+CONNECTIVES = ("And", "Or", "Not", "Iff", "Exists")
 Tree = dict[str, Any]
 """An expression as Lean's server writes it (`lean/Monge/Tree.lean`)."""
 
@@ -31,7 +32,7 @@ def words_of(name: str) -> str:
     ('optional find idx', 'get key D', 'le of lt', 'to uint16')
     """
     last = name.rsplit(".", 1)[-1]
-    kind = {"?": "optional ", "!": "unchecked "}.get(last[-1:], "")
+    kind = {"?": "optional ", "!": "panicking "}.get(last[-1:], "")
     last = re.sub(r"(UI|IS|US|BE)(?=[a-z])", lambda found: found[0].capitalize(), re.sub(r"[^\w]+", "", last)) or name
     parts = re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])|[^\W_a-zA-Z0-9]+", last.replace("_", " "))
     return kind + (" ".join(part if len(part) == 1 or part.isupper() else part.lower() for part in parts) or last)
@@ -49,10 +50,31 @@ def listed(parts: Sequence[str]) -> str:
 def with_article(noun: str) -> str:
     """The noun with the indefinite article.
 
-    >>> with_article("integer"), with_article("list")
-    ('an integer', 'a list')
+    >>> with_article("integer"), with_article("list"), with_article("unsigned integer")
+    ('an integer', 'a list', 'an unsigned integer')
     """
-    return f"an {noun}" if noun[0].lower() in "aeio" else f"a {noun}"
+    vowel = noun[0].lower() in "aeio" or (noun.startswith("un") and not noun.startswith("uni"))
+    return f"an {noun}" if vowel else f"a {noun}"
+
+
+def plural(noun: str) -> str:
+    """The plural of a noun.
+
+    >>> plural("entry"), plural("class"), plural("key"), plural("hash map")
+    ('entries', 'classes', 'keys', 'hash maps')
+    """
+    if re.search(r"[^aeiou]y$", noun):
+        return noun[:-1] + "ies"
+    return noun + ("es" if re.search(r"(?:s|x|ch|sh)$", noun) else "s")
+
+
+def named(noun: str, names: str) -> str:
+    """The noun with names after its first word or words, before what it is made of.
+
+    >>> named("list of natural numbers", "xs"), named("integers", "a and b")
+    ('list xs of natural numbers', 'integers a and b')
+    """
+    return re.sub(r"(?= (?:of|from|below) )|$", f" {names}", noun, count=1)
 
 
 def slots_of(wording: str) -> int:
@@ -108,10 +130,12 @@ class Speaker:
     def statement(self, tree: Tree) -> str:
         """One or more sentences."""
         parts = Binders.of(tree)
-        if (parts.groups or parts.hypotheses) and self.random.random() < 0.4:
+        if (parts.groups or parts.classes or parts.hypotheses) and self.random.random() < 0.4:
             sentences: list[str] = []
             if parts.groups:
-                sentences.append("let " + self._listed(parts.groups, self._introduced) + self._classes(parts))
+                sentences.append("let " + self._listed(parts.groups, self._introduced))
+            if parts.classes:
+                sentences.append(f"assume {self._classes(parts)}")
             if parts.hypotheses:
                 start = self.random.choice(["suppose that", "assume that"])
                 sentences.append(f"{start} {self._clauses(parts.hypotheses)}")
@@ -132,20 +156,17 @@ class Speaker:
             return self._quantified(Binders.of(tree))
         name, args = tree.get("const"), tree.get("args", [])
         if name == "Exists" and len(args) == 1 and args[0].get("bind") == "function":
-            noun, body = self.noun(args[0]["type"])[0], self.proposition(args[0]["body"])
-            x = called(args[0]["name"])
-            return self.random.choice(
-                [f"there is {with_article(noun)} {x} such that {body}", f"for some {noun} {x}, {body}"]
-            )
+            if args[0]["prop"]:
+                return f"{self._scoped(args[0]['type'])} and {self._scoped(args[0]['body'])}"
+            noun = named(self.noun(args[0]["type"])[0], called(args[0]["name"]))
+            body = self._scoped(args[0]["body"])
+            return self.random.choice([f"there is {with_article(noun)} such that {body}", f"for some {noun}, {body}"])
         if name in ("And", "Or", "Iff") and len(args) == 2:
-            first, second = map(self.proposition, args)
-            return {
-                "And": f"{first} and {second}" if self._short(args) else f"both {first}, and {second}",
-                "Or": f"{first} or {second}" if self._short(args) else f"either {first}, or {second}",
-                "Iff": self.random.choice([f"{first} if and only if {second}", f"{first} exactly when {second}"]),
-            }[name]
+            first, second = map(self._scoped, args)
+            words = {"And": ["and"], "Or": ["or"], "Iff": ["if and only if", "exactly when"]}[name]
+            return f"{first} {self.random.choice(words)} {second}"
         if name == "Not" and len(args) == 1:
-            return f"it is not the case that {self.proposition(args[0])}"
+            return f"it is not the case that {self._scoped(args[0])}"
         if name in ("True", "False"):
             return "a true statement holds" if name == "True" else "a false statement holds"
         if name == "Eq" and len(args) == 2 and args[1].get("const") == "Bool.true" and "const" in args[0]:
@@ -153,6 +174,11 @@ class Speaker:
         if name in RELATIONS and len(args) >= slots_of(RELATIONS[name][0]):
             return self._filled(RELATIONS[name], args)
         return None
+
+    def _scoped(self, tree: Tree) -> str:
+        """The clause of a part, in parentheses if it consists of clauses itself."""
+        text = self.proposition(tree)
+        return f"({text})" if "bind" in tree or tree.get("const") in CONNECTIVES else text
 
     def term(self, tree: Tree) -> str:
         """A noun phrase for a term; a proposition becomes a clause."""
@@ -167,14 +193,14 @@ class Speaker:
             return f"the function that maps {called(tree['name'])} to {self.term(tree['body'])}"
         if tree.get("bind") == "all":
             clause = tree["prop"] or tree["used"]
-            return f"the claim that {self.proposition(tree)}" if clause else self.noun(tree)[0]
+            return f"the claim that ({self.proposition(tree)})" if clause else self.noun(tree)[0]
         if "apply" in tree:
             return self._of(self.term(tree["apply"]), args)
         if name in PROPOSITIONS and (clause := self._clause(tree)) is not None:
-            return f"the claim that {clause}"
+            return f"the claim that ({clause})" if name in CONNECTIVES else f"the claim that {clause}"
         if name == "ite" and len(args) == 3:
             condition, first, second = self.proposition(args[0]), self.term(args[1]), self.term(args[2])
-            return f"{first} if {condition}, and {second} otherwise"
+            return f"({first} if {condition}, and {second} otherwise)"
         if name in INFIX and len(args) == 2 and all(map(self._atomic, args)) and self.random.random() < 0.5:
             return f"{self.term(args[0])} {INFIX[name]} {self.term(args[1])}"
         if name in TERMS and len(args) >= slots_of(TERMS[name][0]):
@@ -207,40 +233,42 @@ class Speaker:
         if "var" in tree or "apply" in tree:
             return f"element of {self.term(tree)}", f"elements of {self.term(tree)}"
         words = words_of(name or "object")
-        return self._of(words, args), self._of(f"{words}s", args)
+        return self._of(words, args), self._of(plural(words), args)
 
     def _quantified(self, parts: Binders) -> str:
         text = self.proposition(parts.conclusion)
         if parts.hypotheses:
             text = f"if {self._clauses(parts.hypotheses)}, then {text}"
-        if parts.groups:
-            text = f"for {self._listed(parts.groups, self._counted)}{self._classes(parts)}, {text}"
+        if parts.groups or parts.classes:
+            groups = f"for {self._listed(parts.groups, self._counted)}" if parts.groups else ""
+            classes = f"{'with' if groups else 'given'} {self._classes(parts)}" if parts.classes else ""
+            text = f"{' '.join(filter(None, (groups, classes)))}, {text}"
         return text
 
     def _classes(self, parts: Binders) -> str:
-        named = [
+        phrases = [
             f"{CLASSES.get(one.get('const', ''), words_of(one.get('const', 'it')))} on "
             + listed([self.term(arg) for arg in one.get("args", [])] or ["it"])
             for one in parts.classes
         ]
-        return f" with {listed(named)}" if named else ""
+        return listed(phrases)
 
     def _clauses(self, trees: Sequence[Tree]) -> str:
-        return listed([self.proposition(one) for one in trees])
+        return self.proposition(trees[0]) if len(trees) == 1 else listed([self._scoped(one) for one in trees])
 
     @staticmethod
     def _listed(groups: Sequence[tuple[Tree, list[str]]], function: Callable[[Tree, list[str]], str]) -> str:
         return listed([function(*group) for group in groups])
 
     def _counted(self, kind: Tree, names: list[str]) -> str:
-        singular, plural = self.noun(kind)
+        singular, several = self.noun(kind)
         if len(names) == 1:
-            return f"{self.random.choice(['every', 'each', 'any'])} {singular} {names[0]}"
-        return f"all {plural} {listed(names)}"
+            return f"{self.random.choice(['every', 'each', 'any'])} {named(singular, names[0])}"
+        return f"all {named(several, listed(names))}"
 
     def _introduced(self, kind: Tree, names: list[str]) -> str:
-        singular, plural = self.noun(kind)
-        return f"{names[0]} be {with_article(singular)}" if len(names) == 1 else f"{listed(names)} be {plural}"
+        singular, several = self.noun(kind)
+        return f"{names[0]} be {with_article(singular)}" if len(names) == 1 else f"{listed(names)} be {several}"
 
     def _asserted(self, tree: Tree) -> str:
         """A Boolean term that is true."""
@@ -263,8 +291,3 @@ class Speaker:
     @staticmethod
     def _atomic(tree: Tree) -> bool:
         return "var" in tree or "number" in tree
-
-    @staticmethod
-    def _short(trees: Sequence[Tree]) -> bool:
-        """True if no clause has clauses of its own."""
-        return all("bind" not in one and one.get("const") not in ("And", "Or", "Iff", "Not", "Exists") for one in trees)

@@ -96,7 +96,7 @@ def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None
     ensure_absent(out)
     rows = [
         {"name": row["name"], "statement": row["statement"], "module": row["module"], "restates": row["name"]}
-        for row in _library(lean)
+        for row in _library(lean, trees=False)
     ]
     _write_rows(out, rows)
     console.print(f"Wrote {len(rows)} theorems to {out}.")
@@ -113,8 +113,7 @@ def export_english(
     """Write the public theorems of Init and Std in controlled English and in Lean, as pairs of texts for `monge translate`.
 
     The English is synthetic: templates put each statement into words, with several wordings for each construct. A group is a
-    module, so that a split of `monge translate` holds whole modules. A theorem that is nearly the same as one of another module
-    is in that module's group.
+    module, except that theorems that are nearly the same are all in the group of the first one's module.
 
     Args:
         out: Path of the .jsonl file, with one {id, group, nl, formal, restates} object per line; it must not exist.
@@ -125,10 +124,10 @@ def export_english(
     """
     ensure_absent(out)
     at_least_one(max_words=max_words, **({} if limit is None else {"limit": limit}))
-    found = [row for row in _library(lean) if len(row["statement"].split()) <= max_words]
+    found = [row for row in _library(lean, trees=True) if len(row["statement"].split()) <= max_words]
     if limit is not None:
         found = sorted(found, key=lambda row: hashlib.sha256(row["name"].encode()).digest())[:limit]
-    forms = [" ".join(normalised(Theorem("t", f": {row['statement']}"))) for row in found]
+    forms = [normalised(Theorem("t", f": {row['statement']}")) for row in found]
     rows = [
         {
             "id": row["name"],
@@ -143,11 +142,11 @@ def export_english(
     console.print(f"Wrote {len(rows)} pairs to {out}.")
 
 
-def _library(lean: str) -> Iterator[dict[str, Any]]:
-    """Yields the public theorems of Init and Std: name, statement, its tree, and module."""
+def _library(lean: str, *, trees: bool) -> Iterator[dict[str, Any]]:
+    """Yields the public theorems of Init and Std: name, statement, module and, with `trees`, the statement's tree."""
     with LeanServer(SearchConfig(lean=lean).toolchain(), ("Init", "Std")) as server:
         for number in range(server.hello()["modules"]):
-            response = server.request("library", seconds=600.0, module=number)
+            response = server.request("library", seconds=600.0, module=number, trees=int(trees))
             yield from ({**row, "module": response["module"]} for row in response["theorems"])
 
 

@@ -256,10 +256,9 @@ def with_preset(arguments: Sequence[str]) -> Callable[..., None]:
     words = [part for word in arguments for part in word.split("=", 1)]
     names = [name for word, name in zip(words, words[1:], strict=False) if word == "--preset"]
     preset = PRESETS.get(names[-1], {}) if names else {}
-    chosen = partial(finetune, recipe=replace(EMPTY, **preset))
+    stored = with_stored_recipe(finetune, arguments) if "--resume" in words else finetune
+    chosen = stored if stored is not finetune else partial(finetune, recipe=replace(EMPTY, **preset))
     _, named = bind(chosen, arguments, "monge prove finetune")
     if named.get("resume") and any(word.partition("=")[0] == "--preset" for word in arguments):
         raise ValueError("--resume continues with the run's settings; omit --preset")
-    if named.get("resume") and (stored := with_stored_recipe(finetune, arguments)) is not finetune:
-        return stored
     return chosen

@@ -92,7 +92,10 @@ TERMS = {
     "NatCast.natCast": ("{} as a number",),
     "EmptyCollection.emptyCollection": ("the empty collection",),
     "Function.comp": ("the composition of {} and {}",),
-    "Decidable.decide": ("the truth value of whether {}",),
+    "Decidable.decide": ("the truth value of {}",),
+    "BEq.beq": ("the truth value of the equality of {} and {}",),
+    "True": ("a true statement",),
+    "False": ("a false statement",),
 }
 """Wordings of terms by constant, with their explicit arguments."""
 INFIX = {"HAdd.hAdd": "plus", "HSub.hSub": "minus", "HMul.hMul": "times", "HMod.hMod": "modulo"}
@@ -100,5 +103,5 @@ INFIX |= {"HAppend.hAppend": "followed by"}
 """Further wordings of operators, between arguments that are single words."""
 CLASSES = {"DecidableEq": "decidable equality", "BEq": "a Boolean equality", "LawfulBEq": "a lawful Boolean equality"}
 """Nouns of type classes; others are named by the words of their names."""
-PROPOSITIONS = {"And", "Or", "Not", "Iff", "Exists", "True", "False", *RELATIONS} - {"BEq.beq"}
+PROPOSITIONS = {"And", "Or", "Not", "Iff", "Exists", *RELATIONS} - {"BEq.beq"}
 """Constants whose terms are propositions."""

@@ -131,7 +131,8 @@ def decode(
         run: Directory of the trained run.
         vectors: Parquet file written by `monge translate run` with this run, or with another one on the same pairs.
         texts: File written by `monge translate data`, with the texts of the pairs.
-        out: File to write, .jsonl or .parquet: a row {id, text, score, candidates} for each sequence.
+        out: File to write, .jsonl or .parquet: a row {id, text, score, candidates} for each sequence; with --grammar, each
+            candidate has a field well_formed.
         decoder: Directory of a decoder trained by `monge translate train-decoder` for this run.
         own_head: Generate each token with the remaining blocks and the head of the causal model that made the vectors.
         num_candidates: Number of texts per sequence. If they are generated, the first one is greedy, the others are sampled.
@@ -248,7 +249,9 @@ def report(decoded: Mapping[str, Sequence[Candidate]], known: Mapping[str, str],
     console.print(f"{len(decoded)} sequences decoded: {out}")
     checked = [best[0].well_formed for best in decoded.values() if best[0].well_formed is not None]
     if checked:
-        console.print(f"Well-formed: {sum(checked)} of {len(checked)} ({sum(checked) / len(checked):.1%})")
+        console.print(
+            f"First text is well-formed: {sum(checked)} of {len(checked)} ({sum(checked) / len(checked):.1%})"
+        )
     if keys:
         scores = overlap([decoded[key][0].text for key in keys], [known[key] for key in keys])
         shown = ", ".join(

@@ -41,7 +41,9 @@ class Grammar:
         grammar = Grammar()
         productions: dict[str, dict[str, list[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(list))
         for letter, body in _STATEMENT.findall(_COMMENT.sub(" ", database(path, option="--grammar"))):
-            kind, *symbols = body.split()
+            kind, *symbols = body.split() or [""]
+            if letter == "f" and len(symbols) != 1:
+                raise ValueError(f"{path}: the variable declaration {body.strip()!r} has not two symbols")
             if letter == "f":
                 grammar.kinds[symbols[0]] = kind
             elif letter == "a" and kind != PROVABLE and symbols:
@@ -51,7 +53,7 @@ class Grammar:
                 productions[kind][production[0]].append(production)
         grammar.productions = productions
         if "wff" not in productions:
-            raise ValueError(f"{path}: no syntax axiom for wff; check that it is a Metamath database such as set.mm")
+            raise ValueError(f"{path}: no syntax axiom of type wff, as in set.mm; choose another database")
         return grammar
 
     def well_formed(self, statement: str) -> bool:

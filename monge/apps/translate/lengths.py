@@ -11,6 +11,7 @@ from monge.apps.translate.baselines import ridge_map
 from monge.apps.translate.calibrate import means
 from monge.apps.translate.pair import ENDS, Pairs
 from monge.apps.translate.space import Space
+from monge.math.random import seeded
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ def features(means: Float[Tensor, "n D"], lengths: Int[Tensor, "n"]) -> Float[Te
 
 
 def fitted(pairs: Pairs, space: Space, *, limit: int = 20_000) -> tuple[LengthRidge, LengthRidge]:
-    """The regressions of both directions, forward first, on up to `limit` training pairs."""
-    numbers = pairs.split("train")[:limit].tolist()
+    """The regressions of both directions, forward first, on up to `limit` training pairs, drawn at random."""
+    train = torch.from_numpy(pairs.split("train"))
+    numbers = train[torch.randperm(len(train), generator=seeded(1781))[:limit]].tolist()
     sides = [
         (
             space.calibration.side(end).apply(means(pairs, end, numbers, entries=limit * pairs.width)),

@@ -65,7 +65,7 @@ class Translate:
     """Show the start of the flow to the field at all times (needs `--method flow-matching` and `--sigma` above 0)."""
     lengths: Literal["existence", "ridge"] = "existence"
     """Number of tokens of a translation: that of the slots with existence above one half, or the prediction of a ridge
-    regression on the sum of the source's vectors (not with `--method branching-flows`)."""
+    regression on the sum of the source's vectors and its length (not with `--method branching-flows`)."""
     shape: OmitArgPrefixes[FieldShape] = field(default_factory=FieldShape)
     batch_size: int = 16
     """Pairs per batch."""

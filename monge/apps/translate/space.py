@@ -40,10 +40,6 @@ class Space:
         """Sequences of `source` or `target`, in the data's units, as container states. ValueError if one is too long."""
         return self.container.pack([self.calibration.side(end).apply(x) for x in sequences])
 
-    def unpack(self, end: str, states: Float[Tensor, "B N channels"]) -> list[Float[Tensor, "_ D"]]:
-        """The sequences of `source` or `target`, in the data's units, that these states hold."""
-        return [self.calibration.side(end).undo(x) for x in self.container.unpack(states)]
-
     def cost(self, pair: Pair, *, reverse: bool = False) -> Float[Tensor, "B N N"]:
         """The four-block cost between the slots of x_0 and x_1; `reverse` means that x_0 is on the target side."""
         return token_cost(self.container, self.calibration.cost(self.prices, reverse=reverse), pair)

@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("rdkit")
 
+from monge.apps.molecules import recipes
 from monge.apps.molecules.dataset import Molecules, prepare
 from monge.apps.molecules.network import MoleculeNet, Prediction, Shape, centred
 from monge.apps.molecules.objective import MoleculeMatching, noise, states
@@ -124,9 +125,41 @@ def test_pooled_targets_are_standardised_means_over_atoms(prepared: Path):
     for x, y in zip(train[:, varying].T, means[:, varying].T, strict=True):
         assert torch.corrcoef(torch.stack([x, y]))[0, 1] > 0.999
     assert other.shape == (len(held_out.molecules), train.shape[1])
+    known = targets(Molecules(prepared), "descriptors", data.molecules, also=held_out.molecules)
+    for row, one in zip(other, held_out.molecules, strict=True):
+        expected = (known[one.id].mean(0) - means.mean(0)) / means.std(0, correction=0).clamp_min(1e-6)
+        torch.testing.assert_close(row[varying], expected[varying], atol=1e-4, rtol=1e-4)
     shuffled, _ = replace(recipe, align_shuffled=True).pooled(data, held_out)
     assert not torch.equal(shuffled, train)
     assert sorted(shuffled.tolist()) == sorted(train.tolist())
+
+
+def test_a_molecule_without_targets_has_a_zero_vector_and_equal_ones_are_an_error(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = Molecular(str(prepared), align="descriptors", align_pooled_weight=0.03)
+    data, held_out = recipe.encoded(), recipe.encoded("validation")
+    known = targets(Molecules(prepared), "descriptors", data.molecules, also=held_out.molecules)
+    missing = data.molecules[0].id
+    monkeypatch.setattr(recipes, "targets", lambda *_, **__: {key: x for key, x in known.items() if key != missing})
+    train, _ = recipe.pooled(data, held_out)
+    assert not train[0].any()
+    assert train[1:].any(-1).all()
+    for same in ({}, {key: torch.ones_like(x) for key, x in known.items()}):
+        monkeypatch.setattr(recipes, "targets", lambda *_, same=same, **__: same)
+        with pytest.raises(ValueError, match="the molecules have the same mean targets of descriptors"):
+            recipe.pooled(data, held_out)
+
+
+@pytest.mark.slow
+def test_the_initial_weights_do_not_depend_on_the_encoder(prepared: Path):
+    weights = []
+    for settings in ({}, {"align": "descriptors"}, {"align": "ani-random"}):
+        torch.manual_seed(0)
+        base = Molecular(str(prepared), width=32, depth=2, heads=4, **settings)  # pyright: ignore[reportArgumentType]
+        weights.append(torch.cat([p.flatten() for p in base.build().model.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])
 
 
 @pytest.mark.slow

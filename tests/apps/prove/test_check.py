@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import NATURALS
 
-from monge.apps.prove.check import check, proof_in
+from monge.apps.prove.check import check
+from monge.apps.prove.extract import proof_in, signature_in
 from monge.cli import main
 
 FAMILY = f"""{NATURALS}
@@ -41,6 +42,8 @@ def written(path: Path, rows: list[dict[str, object]]) -> Path:
         ("theorem t : 1 = 1 :=\n  by\n    rfl", "rfl"),
         ("theorem t : 1 = 1 := by\n  have h : 1 = 1 := by rfl\n  exact h", "have h : 1 = 1 := by rfl\nexact h"),
         ("lemma t : 1 = 1 := byte", "exact byte"),
+        ('/-- := -/ @[simp] private theorem «a b» (s : String := "(") : s = s := rfl', "exact rfl"),
+        ("theorem t.{u} (α : Type u) (c : Char := '(') -- := (\n  : α = α := by rfl", "rfl"),
         ("example : 1 = 1 := by", ""),
         ("theorem t : 1 = 1 :=", ""),
         ("theorem t : 1 = 1", ""),
@@ -50,6 +53,19 @@ def written(path: Path, rows: list[dict[str, object]]) -> Path:
 )
 def test_the_proof_in_a_text(text: str, proof: str):
     assert proof_in(text) == proof
+
+
+@pytest.mark.parametrize(
+    ("text", "signature"),
+    [
+        ("∀ n : Nat, n = n", ": ∀ n : Nat, n = n"),
+        ("theorem t.{u} (α : Type u) : α = α := rfl", "(α : Type u) : α = α"),
+        ("@[simp] theorem Nat.foo : 1 = 1", ": 1 = 1"),
+        ("example (n : Nat) : n = n := by rfl", "(n : Nat) : n = n"),
+    ],
+)
+def test_the_statement_in_a_text(text: str, signature: str):
+    assert signature_in(text) == signature
 
 
 @pytest.mark.slow
@@ -91,6 +107,9 @@ def test_proofs_are_judged_for_the_true_statement(lean, tmp_path: Path, capsys: 
         ([{"text": "rfl"}], "row 1: no id"),
         ([{"id": "a"}], "the row with id 'a' has a candidate without text"),
         ([{"id": "a", "candidates": [3]}], "the row with id 'a' has a candidate without text"),
+        ([{"id": "a", "candidates": "rfl"}], "the row with id 'a' has a candidate without text"),
+        ([{"id": "a", "candidates": {"text": "rfl"}}], "the row with id 'a' has a candidate without text"),
+        ([{"id": "a", "candidates": 3}], "the row with id 'a' has a candidate without text"),
         ([{"id": "a", "text": "rfl"}, {"id": "a", "text": "simp"}], "id 'a' occurs twice"),
         ([{"id": "a", "text": "rfl"}], "no row has the id of a theorem in"),
     ],
@@ -105,7 +124,13 @@ def test_unusable_files_are_one_sentence(tmp_path: Path):
     texts = written(tmp_path / "texts.jsonl", [{"id": "a", "text": "rfl"}])
     (tmp_path / "texts.csv").write_text("id,text\n")
     (tmp_path / "damaged.jsonl").write_text("{")
+    statements = written(
+        tmp_path / "other.jsonl", [{"id": "a", "checked": "statements", "verdicts": [{"kind": "equal"}]}]
+    )
+    damaged = written(tmp_path / "kinds.jsonl", [{"id": "a", "verdicts": ["proved"]}])
     for path, other, message in (
+        (texts, statements, "holds verdicts on statements, not on proofs"),
+        (texts, damaged, "not written by monge prove check"),
         (tmp_path / "texts.csv", None, "give a .jsonl or .parquet file"),
         (tmp_path / "damaged.jsonl", None, "damaged.jsonl: Expecting"),
         (texts, texts, "not written by monge prove check"),

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from waiting import PATIENT
 
-from monge.apps.prove.check import signature_in
+from monge.apps.prove import exports
 from monge.apps.prove.english import statement, words_of
+from monge.apps.prove.exports import export_english
+from monge.apps.prove.extract import signature_in
 from monge.apps.prove.lean.server import LeanServer
 from monge.cli import main
 
@@ -33,25 +35,39 @@ from monge.cli import main
         (
             "{α : Type} [DecidableEq α] (xs : List α) (p : α → Bool) : (xs.filter p).length ≤ xs.length",
             {
-                "For any type α, any list of elements of α xs and any function from elements of α to Booleans p with decidable "
+                "For any type α, any list xs of elements of α and any function p from elements of α to Booleans with decidable "
                 "equality on α, the length of the elements of xs that satisfy p is at most the number of elements of xs.",
             },
         ),
         (
             "(n : Nat) : (∃ k, n = 2 * k) ↔ ¬ 2 ∣ n + 1",
             {
-                "For each natural number n, there is a natural number k such that n equals 2 times k if and only if it is not "
-                "the case that 2 divides n plus 1.",
+                "For each natural number n, (there is a natural number k such that n equals 2 times k) if and only if (it is "
+                "not the case that 2 divides n plus 1).",
             },
         ),
         (
             "(f : Nat → Nat) (h : ∀ x y, f x = f y → x = y) : f 0 = 0 → f 1 ≠ 0",
             {
-                "For every function from natural numbers to natural numbers f, if for all natural numbers x and y, if f of x "
-                "equals f of y, then x equals y and f of 0 equals 0, then f of 1 differs from 0.",
+                "For every function f from natural numbers to natural numbers, if (for all natural numbers x and y, if f of x "
+                "equals f of y, then x equals y) and f of 0 equals 0, then f of 1 differs from 0.",
             },
         ),
         ("(b : Bool) : (b && true) = b", {"For any Boolean b, the conjunction of b and true is equal to b."}),
+        (
+            "(p : Prop) [Decidable p] (xs : List Nat) : (∃ h : 0 < xs.length, xs[0] = 1) → decide p = false",
+            {
+                "For any proposition p and any list xs of natural numbers with decidable on p, if 0 is less than the length of "
+                "xs and the element of xs at index 0 equals 1, then the truth value of p equals false.",
+            },
+        ),
+        (
+            ": ∀ [Inhabited Nat], (if 1 < 2 then 3 else 4) + 0 = 3",
+            {
+                "Given inhabited on natural number, the sum of (3 if 1 is less than 2, and 4 otherwise) and 0 equals 3.",
+                "Assume inhabited on natural number. Then the sum of (3 if 1 is below 2, and 4 otherwise) and 0 equals 3.",
+            },
+        ),
         (
             "(w : Nat) (x : BitVec w) : x = x",
             {"Let w be a natural number and x be a bit vector of width w. Then x equals x."},
@@ -73,7 +89,7 @@ def test_theorems_of_the_library_become_sentences_that_name_their_variables(serv
     found = [
         (answer["module"], row)
         for number in range(0, modules, modules // 12)
-        for answer in [server.request("library", seconds=PATIENT.seconds, module=number)]
+        for answer in [server.request("library", seconds=PATIENT.seconds, module=number, trees=1)]
         for row in answer["theorems"]
     ]
     assert len(found) > 20
@@ -101,9 +117,35 @@ def test_theorems_of_the_library_become_sentences_that_name_their_variables(serv
         ("∀ (n : Nat), n + n = n + n", False),
     ],
 )
-def test_statements_are_compared_by_definition(text: str, equal: bool, server: LeanServer):
-    fields = {"header": server.header("", PATIENT), "first": signature_in(text), "second": ": type_of% @Nat.add_comm"}
-    assert server.request("equal", seconds=PATIENT.seconds, **fields) == {"equal": equal}
+def test_statements_are_compared(text: str, equal: bool, server: LeanServer):
+    assert compared(server, text, "Nat.add_comm") == {"equal": equal}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "name", "equal"),
+    [
+        ("∀ (n : Nat), n = n", "Nat.add_zero", False),  # both hold by computation
+        ("∀ (n : Nat), n + 0 = n", "Nat.add_zero", True),
+        ("∀ {α : Type u} (l : List α), l ++ [] = l", "List.append_nil", True),
+        ("∀ {α : Type} (l : List α), l ++ [] = l", "List.append_nil", False),  # weaker
+        ("∀ (l : List Nat), l ++ [] = l", "List.append_nil", False),
+    ],
+)
+def test_weaker_and_vacuous_statements_differ(text: str, name: str, equal: bool, server: LeanServer):
+    assert compared(server, text, name) == {"equal": equal}
+
+
+def compared(server: LeanServer, text: str, name: str) -> dict[str, object]:
+    """Lean's comparison of a text with a theorem of the library."""
+    header = server.header("universe u v\n", PATIENT)
+    fields = {"header": header, "first": signature_in(text), "second": f": type_of% @{name}"}
+    return server.request("equal", seconds=PATIENT.seconds, **fields)
+
+
+@pytest.mark.slow
+def test_a_true_statement_that_does_not_elaborate_is_no_fault_of_the_text(server: LeanServer):
+    assert compared(server, "1 = 1", "no.such.theorem")["failed"] == "truth"
 
 
 @pytest.mark.slow
@@ -140,9 +182,35 @@ def test_the_library_is_exported_in_english(lean, tmp_path: Path):
     [
         ("USize.ofNat", "of nat"),
         ("BEq", "beq"),
-        ("List.getLast!", "unchecked get last"),
+        ("List.getLast!", "panicking get last"),
         ("Std.DHashMap", "D hash map"),
     ],
 )
 def test_words_of_names(name: str, words: str):
     assert words_of(name) == words
+
+
+def test_near_duplicates_of_the_library_share_a_group_and_long_statements_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def row(name: str, module: str, statement: str) -> dict[str, object]:
+        tree = {"const": "Eq", "args": [{"var": name[-1]}, {"number": "2", "of": {"const": "Nat", "args": []}}]}
+        return {"name": name, "module": module, "statement": statement, "tree": tree}
+
+    library = [
+        row("A.a", "A", "∀ (n m k : Nat), n + m + k = k + m + n"),
+        row("B.b", "B", "∀ (x y z : Nat), x + y + z = z + y + x"),
+        row("B.c", "B", "∀ (p : Prop), p → p ∨ p"),
+        row("C.d", "C", " ".join(["∀ n, n ="] + ["n + "] * 70)),
+    ]
+    monkeypatch.setattr(exports, "_library", lambda lean, trees: iter(library))
+    export_english(out=tmp_path / "english.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "english.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["group"]) for row in rows] == [("A.a", "A"), ("B.b", "A"), ("B.c", "B")]
+    wordings = set()
+    for seed in range(8):
+        export_english(out=tmp_path / f"{seed}.jsonl", seed=seed)
+        wordings.add((tmp_path / f"{seed}.jsonl").read_text())
+    assert len(wordings) > 1
+    with pytest.raises(ValueError, match="--max-words 0: give at least 1"):
+        export_english(out=tmp_path / "other.jsonl", max_words=0)

@@ -289,3 +289,13 @@ def test_other_flags_are_checked_with_the_settings_of_the_preset(flag):
     words = ["run", "--out", "policy", "--dtype", "bfloat16", *flag]
     _, named = bind(with_preset(words), words, "finetune")
     assert (named["recipe"].rank, named["recipe"].dtype) == (32, "bfloat16")
+
+
+def test_flags_of_a_resumed_run_are_checked_with_its_settings(tmp_path):
+    """A base in half precision needs the rank that the run has."""
+    base = saved(tmp_path / "base", "llama", alphabet="135 =\n⊢`lean4/-tcsoe:")
+    run, out = run_of(tmp_path / "run", range(4, 24)), tmp_path / "policy"
+    assert finetune(run, "--out", out, "--base", base, "--rank", 4, "--length", 128, *QUICK) == 0
+    words = ["--out", str(out), "--resume", "--dtype", "bfloat16"]
+    _, named = bind(with_preset(words), words, "finetune")
+    assert (named["recipe"].rank, named["recipe"].dtype) == (4, "bfloat16")

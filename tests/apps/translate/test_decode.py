@@ -139,6 +139,6 @@ def test_formal_texts_are_checked_by_a_grammar(folder: Path, pairs: Pairs, tmp_p
     assert all(one["well_formed"] == (one["text"] == "formal ph") for row in rows for one in row["candidates"])
     count = sum(row["text"] == "formal ph" for row in rows)
     assert 0 < count < len(rows)
-    assert f"Well-formed: {count} of {len(rows)}" in capsys.readouterr().out
+    assert f"First text is well-formed: {count} of {len(rows)}" in capsys.readouterr().out
     assert main([*words, str(folder / "back.parquet"), "--out", str(tmp_path / "back.jsonl")]) == 2
     assert "holds translations to English, which no grammar describes" in capsys.readouterr().err

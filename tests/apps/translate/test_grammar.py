@@ -85,7 +85,7 @@ def test_statements_are_made_of_formulas(statement: str, accepted: bool, grammar
 
 def test_a_file_without_syntax_axioms_is_an_error(tmp_path: Path):
     (tmp_path / "other.mm").write_text("$c a $.")
-    with pytest.raises(ValueError, match="no syntax axiom for wff"):
+    with pytest.raises(ValueError, match="no syntax axiom of type wff"):
         Grammar.of(tmp_path / "other.mm")
     with pytest.raises(ValueError, match="cannot read the database"):
         Grammar.of(tmp_path / "missing.mm")

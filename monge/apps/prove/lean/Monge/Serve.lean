@@ -255,30 +255,34 @@ def automatic (n : Name) : Bool :=
     ["injEq", "inj", "sizeOf_spec", "noConfusion", "congr_simp", "hcongr", "eq_def"].contains short ||
     "eq_".isPrefixOf short || "match_".isPrefixOf short || "proof_".isPrefixOf short
 
-partial def rows (r : Cells) (l : List Name) : BaseIO (List Json) := do
+/-- Rows of theorems with their statements, and with trees if `trees` is true. -/
+partial def rows (r : Cells) (trees : Bool) (l : List Name) : BaseIO (List Json) := do
   match l with
   | [] => return []
   | n :: l =>
-    let rest ← rows r l
+    let rest ← rows r trees l
     if automatic n then return rest else
     match ← caught (do
         let (type, text) ← r.run (do
           let c ← getConstInfo n
           let text ← ppExpr c.type
           return (c.type, text))
-        return (text, ← tree r {} type)) with
-    | .ok (text, tree) =>
-      return .mkObj [("name", .str (shown n)), ("statement", .str (text.pretty 100)), ("tree", tree)] :: rest
+        let more ← match trees with
+          | true => pure [("tree", ← tree r {} type)]
+          | false => pure []
+        return (text, more)) with
+    | .ok (text, more) =>
+      return .mkObj (("name", .str (shown n)) :: ("statement", .str (text.pretty 100)) :: more) :: rest
     | .error _ => return rest
 
-/-- The public theorems of the library module with this index. -/
+/-- The public theorems of the library module with this index; with trees, if the request has `trees`. -/
 def Repl.library (s : Repl) (j : Json) : BaseIO Json := do
   let m := nat j "module"
   match s.env.header.moduleNames[m]? with
   | none => return failure "request" "no such module"
   | some name =>
     let r ← Cells.of { header := "" } 0 { env := s.env } {} {}
-    return .mkObj [("module", .str (shown name)), ("theorems", list (← rows r (theoremsOf s.env m)))]
+    return .mkObj [("module", .str (shown name)), ("theorems", list (← rows r (nat j "trees" == 1) (theoremsOf s.env m)))]
 
 /-! ## The loop -/
 

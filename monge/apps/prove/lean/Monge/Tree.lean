@@ -83,9 +83,32 @@ partial def fresh (l : List Name) : MetaM (List Level) := do
   | [] => return []
   | _ :: l => return (← mkFreshLevelMVar) :: (← fresh l)
 
+/-- True if these are distinct universe parameters. -/
+partial def distinct (ls : List Level) (seen : NameSet := {}) : MetaM Bool := do
+  match ls with
+  | [] => return true
+  | l :: ls => match ← instantiateLevelMVars l with
+    | .param n => if seen.contains n then return false else distinct ls (seen.insert n)
+    | _ => return false
+
+partial def sameLength (a b : List Name) : Bool := match a, b with
+  | [], [] => true
+  | _ :: a, _ :: b => sameLength a b
+  | _, _ => false
+
+/-- True if two statements are equal up to the names of universes and of bound variables, and up to instances and reducible
+definitions. Unfolding more would equate every two theorems that hold by computation. -/
 def same (a b : ConstantVal) : MetaM Bool := do
   let levels ← fresh b.levelParams
-  isDefEq a.type (b.type.instantiateLevelParams b.levelParams levels)
+  let equal ← isDefEq a.type (b.type.instantiateLevelParams b.levelParams levels)
+  let renamed ← distinct levels
+  return equal && renamed && sameLength a.levelParams b.levelParams
+
+/-- Unifier settings that unfold only instances and reducible definitions. -/
+def shallow : Meta.Config := { transparency := .instances }
+
+def Cells.shallowly {α : Type} (r : Cells) (x : MetaM α) : EIO Exception α :=
+  x { keyedConfig := shallow.toConfigWithKey } r.meta_ r.context r.core
 
 /-- The tree of a signature after a header. -/
 def Repl.tree (s : Repl) (j : Json) : BaseIO Json := do
@@ -99,18 +122,19 @@ def Repl.tree (s : Repl) (j : Json) : BaseIO Json := do
       | .ok tree => return .mkObj [("tree", tree)]
       | .error e => return failure "tree" e
 
-/-- Compare two signatures after a header: `equal` if the statements are equal by definition. Fails if one does not elaborate. -/
+/-- Compare two signatures after a header, the second of which is the true one. Fails with `statement` if the first does not
+elaborate, with `truth` if the second does not. -/
 def Repl.equal (s : Repl) (j : Json) : BaseIO Json := do
   match s.headers[nat j "header"]? with
   | none => return failure "request" "no such header"
-  | some header => match ← stated header "statement" (str j "first"), ← stated header "statement" (str j "second") with
-    | .error e, _ => return e
+  | some header => match ← stated header "statement" (str j "second"), ← stated header "statement" (str j "first") with
+    | .error e, _ => return failure "truth" e.compress
     | _, .error e => return e
-    | .ok (a, _), .ok (b, _) =>
+    | .ok (b, _), .ok (a, _) =>
       let r ← Cells.of (scopeOf header) 200000 { env := header.env } {} {}
-      match ← caught (r.run (same a b)) with
+      match ← caught (r.shallowly (same a b)) with
       | .ok equal => return .mkObj [("equal", .bool equal)]
-      | .error e => return .mkObj [("equal", .bool false), ("message", .str e)]
+      | .error e => return failure "undecided" e
 
 end Monge
 
