@@ -241,7 +241,9 @@ class Molecular:
         training and held-out molecules; 0 for a molecule without targets. The control shuffles those of the training set.
         ValueError if all training molecules have the same."""
         rows = targets(Molecules(Path(self.data)), self.align, data.molecules, also=held_out.molecules)
-        width = len(next(iter(rows.values())).T) if rows else 1
+        if not rows:
+            raise ValueError(f"{self.data}: no molecule has targets of {self.align}; set --align-pooled-weight 0")
+        width = next(iter(rows.values())).shape[1]
 
         def means(part: Encoded) -> Tensor:
             return torch.stack(
@@ -251,9 +253,7 @@ class Molecular:
         train, others = means(data), means(held_out)
         exists = (train != 0).any(-1)
         if not exists.any() or not (scale := train[exists].std(0, correction=0)).gt(1e-6).any():
-            raise ValueError(
-                f"{self.data}: the molecules have the same mean targets of {self.align}; align without a token"
-            )
+            raise ValueError(f"{self.data}: all mean targets of {self.align} are equal; set --align-pooled-weight 0")
         centre, inverse = train[exists].mean(0), torch.where(scale > 1e-6, 1 / scale.clamp_min(1e-6), 0.0)
         first, second = (
             torch.where((x != 0).any(-1, keepdim=True), (x - centre) * inverse, 0.0) for x in (train, others)

@@ -49,7 +49,7 @@ class Verdict(NamedTuple):
     """Verdict on a candidate.
 
     On a proof: `proved`, `no proof` for a text without one, or the kind of the judge's rejection. On a statement: `equal` up to
-    names, instances and reducible definitions, or `different`; `invalid` if it does not elaborate; `undecided` if Lean reaches
+    names of variables and universes, or `different`; `invalid` if it does not elaborate; `undecided` if Lean reaches
     a limit; `crash` if its server does; `truth` if the theorem's own statement does not elaborate.
     """
 
@@ -99,7 +99,7 @@ def compared(servers: Supervisor, theorem: Theorem, text: str) -> Verdict:
 
     The process that elaborates it also compares it, so a hostile text could falsify the verdict.
     """
-    declared = set(" ".join(re.findall(r"^universe\s+(.*)$", theorem.header, re.MULTILINE)).split())
+    declared = set(" ".join(re.findall(r"^\s*universe\s+(.*)$", theorem.header, re.MULTILINE)).split())
     header = f"universe {' '.join(name for name in UNIVERSES if name not in declared)}\n{theorem.header}"
 
     def ask(server: LeanServer) -> dict[str, Any]:
@@ -138,7 +138,8 @@ def check(
             only candidate is `text`.
         theorems: File or directory of the theorems, as in `search`.
         out: .jsonl file to write: a row {id, verdicts} per theorem.
-        statements: Check statements instead of proofs: do they elaborate, and are they equal to the true ones by definition?
+        statements: Check statements instead of proofs: do they elaborate, and are they equal to the true ones, up to names of
+            variables and universes?
         compare_with: File written by an earlier `check`, to compare first candidates by McNemar's exact test.
         workers: Number of worker processes.
         lean: Command of an installed Lean, such as "lake env lean"; the WebAssembly build by default.
@@ -171,10 +172,14 @@ def check(
                 values = {"id": key, "checked": KINDS[statements], "verdicts": [one._asdict() for one in row]}
                 lines.write(json.dumps(values, ensure_ascii=False) + "\n")
             console.print(f"{len(found)} of {len(jobs)} theorems checked", highlight=False)
-    if statements:
-        valid = [row[0].kind in (EQUAL, "different") for row in found.values()]
+    counted = {key: row for key, row in found.items() if not {one.kind for one in row} & {"truth", "crash"}}
+    if left := len(found) - len(counted):
+        console.print(f"Left out, since their own statements fail or Lean crashed: {left}", highlight=False)
+    if statements and counted:
+        valid = [row[0].kind != "invalid" for row in counted.values()]
         console.print(f"First candidate elaborates: {share(sum(valid), len(valid))}", highlight=False)
-    report({key: [one.kind in (PROVED, EQUAL) for one in row] for key, row in found.items()}, earlier)
+    if counted:
+        report({key: [one.kind in (PROVED, EQUAL) for one in row] for key, row in counted.items()}, earlier)
     console.print(printable(f"Verdicts: {out}"), markup=False)
 
 
@@ -204,7 +209,7 @@ def rows_in(path: Path) -> Iterator[dict[str, Any]]:
 
             rows = pq.read_table(path).to_pylist()
         else:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     for number, row in enumerate(rows, 1):
@@ -214,8 +219,8 @@ def rows_in(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def candidates_in(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yields the id and the candidate texts of each row. ValueError as in `rows_in`, and for a row without text or with an id
-    that is not the first."""
+    """Yields the id and the candidate texts of each row. ValueError as in `rows_in`, and for a row without text or with the id
+    of an earlier row."""
     seen: set[str] = set()
     for row in rows_in(path):
         listed: Any = row["candidates"] if row.get("candidates") else [row.get("text")]
@@ -241,7 +246,9 @@ def verdicts_in(path: Path, kind: str) -> dict[str, list[bool]]:
         verdicts = row.get("verdicts")
         if not isinstance(verdicts, list) or not verdicts or not all(isinstance(one, dict) for one in verdicts):
             raise ValueError(f"{path}: not written by monge prove check")
-        if row.get("checked") != kind:
-            raise ValueError(f"{path}: holds verdicts on {row.get('checked')}, not on {kind}")
+        if row.get("checked") not in KINDS:
+            raise ValueError(f"{path}: not written by monge prove check")
+        if row["checked"] != kind:
+            raise ValueError(f"{path}: holds verdicts on {row['checked']}, not on {kind}")
         result[row["id"]] = [one.get("kind") in (PROVED, EQUAL) for one in verdicts]
     return result

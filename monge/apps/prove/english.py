@@ -1,12 +1,26 @@
 """Statements in controlled English: a tree of a Lean statement becomes sentences, with several wordings for each construct."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from monge.apps.prove.wordings import CLASSES, CONTAINERS, INFIX, NOUNS, PROPOSITIONS, RELATIONS, TERMS
+from monge.apps.prove.wordings import (
+    CLASSES,
+    CONTAINERS,
+    INFIX,
+    NOUNS,
+    PROPOSITIONS,
+    RELATIONS,
+    TERMS,
+    called,
+    listed,
+    named,
+    plural,
+    slots_of,
+    with_article,
+    words_of,
+)
 
 CONNECTIVES = ("And", "Or", "Not", "Iff", "Exists")
 Tree = dict[str, Any]
@@ -23,72 +37,6 @@ def statement(tree: Tree, *, seed: str) -> str:
     'For any natural number n, n equals n.'
     """
     return Speaker(Random(seed)).statement(tree)
-
-
-def words_of(name: str) -> str:
-    """The words of a constant's last component.
-
-    >>> words_of("List.findIdx?"), words_of("Std.HashMap.getKeyD"), words_of("Nat.le_of_lt"), words_of("UInt8.toUInt16")
-    ('optional find idx', 'get key D', 'le of lt', 'to uint16')
-    """
-    last = name.rsplit(".", 1)[-1]
-    kind = {"?": "optional ", "!": "panicking "}.get(last[-1:], "")
-    last = re.sub(r"(UI|IS|US|BE)(?=[a-z])", lambda found: found[0].capitalize(), re.sub(r"[^\w]+", "", last)) or name
-    parts = re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])|[^\W_a-zA-Z0-9]+", last.replace("_", " "))
-    return kind + (" ".join(part if len(part) == 1 or part.isupper() else part.lower() for part in parts) or last)
-
-
-def listed(parts: Sequence[str]) -> str:
-    """The parts with commas, and "and" before the last one.
-
-    >>> listed(["a", "b", "c"])
-    'a, b and c'
-    """
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def with_article(noun: str) -> str:
-    """The noun with the indefinite article.
-
-    >>> with_article("integer"), with_article("list"), with_article("unsigned integer")
-    ('an integer', 'a list', 'an unsigned integer')
-    """
-    vowel = noun[0].lower() in "aeio" or (noun.startswith("un") and not noun.startswith("uni"))
-    return f"an {noun}" if vowel else f"a {noun}"
-
-
-def plural(noun: str) -> str:
-    """The plural of a noun.
-
-    >>> plural("entry"), plural("class"), plural("key"), plural("hash map")
-    ('entries', 'classes', 'keys', 'hash maps')
-    """
-    if re.search(r"[^aeiou]y$", noun):
-        return noun[:-1] + "ies"
-    return noun + ("es" if re.search(r"(?:s|x|ch|sh)$", noun) else "s")
-
-
-def named(noun: str, names: str) -> str:
-    """The noun with names after its first word or words, before what it is made of.
-
-    >>> named("list of natural numbers", "xs"), named("integers", "a and b")
-    ('list xs of natural numbers', 'integers a and b')
-    """
-    return re.sub(r"(?= (?:of|from|below) )|$", f" {names}", noun, count=1)
-
-
-def slots_of(wording: str) -> int:
-    """The number of arguments that a wording has places for.
-
-    >>> slots_of("{} equals {}"), slots_of("{1} is in {0}")
-    (2, 2)
-    """
-    return len(set(re.findall(r"\{\d\}", wording))) or wording.count("{}")
-
-
-def called(name: str) -> str:
-    """A variable's name without the mark of an inaccessible one."""
-    return name.rstrip("✝¹²³⁴⁵⁶⁷⁸⁹⁰") or "x"
 
 
 @dataclass
@@ -177,7 +125,13 @@ class Speaker:
 
     def _scoped(self, tree: Tree) -> str:
         """The clause of a part, in parentheses if it consists of clauses itself."""
-        text = self.proposition(tree)
+        text, args = self.proposition(tree), tree.get("args", [])
+        if (
+            tree.get("const") == "Eq"
+            and args[0].get("const") == "Decidable.decide"
+            and args[1].get("const") == "Bool.true"
+        ):
+            tree = args[0]["args"][0]  # said as a proposition
         return f"({text})" if "bind" in tree or tree.get("const") in CONNECTIVES else text
 
     def term(self, tree: Tree) -> str:
@@ -246,11 +200,14 @@ class Speaker:
         return text
 
     def _classes(self, parts: Binders) -> str:
-        phrases = [
-            f"{CLASSES.get(one.get('const', ''), words_of(one.get('const', 'it')))} on "
-            + listed([self.term(arg) for arg in one.get("args", [])] or ["it"])
-            for one in parts.classes
-        ]
+        phrases: list[str] = []
+        for one in parts.classes:
+            name, args = one.get("const", "it"), one.get("args", [])
+            last = name.rsplit(".", 1)[-1]
+            objects = [
+                self.noun(arg)[1] if arg.get("const") in {*NOUNS, *CONTAINERS} else self.term(arg) for arg in args
+            ]
+            phrases.append(f"{CLASSES.get(name, f'an instance of {last}')} for {listed(objects or ['it'])}")
         return listed(phrases)
 
     def _clauses(self, trees: Sequence[Tree]) -> str:

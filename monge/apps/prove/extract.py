@@ -4,13 +4,14 @@ import re
 from textwrap import dedent
 
 KEYWORD = re.compile(
-    r"(?:/--.*?-/\s*)?(?:@\[[^\]]*\]\s*)?(?:(?:private|protected|noncomputable)\s+)*"
+    r"(?:--[^\n]*\s*|/-.*?-/\s*|@\[[^\]]*\]\s*)*(?:(?:public|private|protected|noncomputable|nonrec)\s+)*"
     r"(?:example\b|(?:theorem|lemma)\s+(?:«[^»]*»|[^\s({\[:.«]+|\.(?!\{))+(?:\.\{[^}]*\})?)",
     re.DOTALL,
 )
 """The beginning of a theorem, up to its name and universes."""
 SKIPPED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])'|--[^\n]*|/-.*?-/", re.DOTALL)
 """Strings, characters and comments."""
+LOCAL = re.compile(r"(?<![\w.])(?:let|have)\b")
 OPENING, CLOSING = "([{⟨", ")]}⟩"
 
 
@@ -26,9 +27,9 @@ def proof_in(text: str) -> str:
     ('exact rfl', 'rfl', '')
     """
     text = text.strip()
-    if not KEYWORD.match(text):
+    if not (keyword := KEYWORD.match(text)):
         return text
-    place = _assignment(text)
+    place = _assignment(text, keyword.end())
     rest = text[place + len(":=") :]
     if not (by := re.match(r"\s*by\b *", rest)):
         return f"exact {rest.strip()}" if rest.strip() else ""
@@ -36,7 +37,7 @@ def proof_in(text: str) -> str:
     if text.startswith("\n", start):
         return dedent(text[start:]).strip()
     column = start - text.rfind("\n", 0, start) - 1  # that of the first tactic, with which the others align
-    return dedent(" " * column + text[start:]).strip()
+    return dedent(" " * column + text[start:]).rstrip()
 
 
 def signature_in(text: str) -> str:
@@ -49,15 +50,19 @@ def signature_in(text: str) -> str:
     text = text.strip()
     if not (keyword := KEYWORD.match(text)):
         return f": {text}"
-    return text[keyword.end() : _assignment(text)].strip()
+    return text[keyword.end() : _assignment(text, keyword.end())].strip()
 
 
-def _assignment(text: str) -> int:
-    """The position of the first `:=` outside of brackets, strings and comments, or the length of the text."""
-    depth = 0
+def _assignment(text: str, start: int) -> int:
+    """The position of the `:=` before the proof, or the length of the text: the first one from `start` on that is outside of
+    brackets, strings and comments and does not belong to a `let` or `have`."""
+    depth, local = 0, 0
     text = SKIPPED.sub(lambda found: " " * len(found[0]), text)
-    for place, letter in enumerate(text):
-        depth += (letter in OPENING) - (letter in CLOSING)
+    for place in range(start, len(text)):
+        depth += (text[place] in OPENING) - (text[place] in CLOSING)
+        local += not depth and LOCAL.match(text, place) is not None
         if not depth and text.startswith(":=", place):
-            return place
+            if not local:
+                return place
+            local -= 1
     return len(text)

@@ -1,4 +1,7 @@
-"""English wordings of Lean's constants."""
+"""English wordings of Lean's constants, and forms of words."""
+
+import re
+from collections.abc import Sequence
 
 NOUNS = {
     "Nat": ("natural number", "natural numbers"),
@@ -105,3 +108,71 @@ CLASSES = {"DecidableEq": "decidable equality", "BEq": "a Boolean equality", "La
 """Nouns of type classes; others are named by the words of their names."""
 PROPOSITIONS = {"And", "Or", "Not", "Iff", "Exists", *RELATIONS} - {"BEq.beq"}
 """Constants whose terms are propositions."""
+
+
+def words_of(name: str) -> str:
+    """The words of a constant's last component.
+
+    >>> words_of("List.findIdx?"), words_of("Std.HashMap.getKeyD"), words_of("Nat.le_of_lt"), words_of("UInt8.toUInt16")
+    ('optional find idx', 'get key D', 'le of lt', 'to uint16')
+    """
+    last = name.rsplit(".", 1)[-1]
+    kind = {"?": "optional ", "!": "panicking "}.get(last[-1:], "")
+    last = re.sub(r"(UI|IS|US|BE)(?=[a-z])", lambda found: found[0].capitalize(), re.sub(r"[^\w]+", "", last)) or name
+    parts = re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])|[^\W_a-zA-Z0-9]+", last.replace("_", " "))
+    return kind + (" ".join(part if len(part) == 1 or part.isupper() else part.lower() for part in parts) or last)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """The parts with commas, and "and" before the last one.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def with_article(noun: str) -> str:
+    """The noun with the indefinite article.
+
+    >>> with_article("integer"), with_article("list"), with_article("unsigned integer")
+    ('an integer', 'a list', 'an unsigned integer')
+    """
+    vowel = (
+        noun[0].lower() in "aeio" or noun.startswith("upp") or (noun.startswith("un") and not noun.startswith("uni"))
+    )
+    return f"an {noun}" if vowel else f"a {noun}"
+
+
+def plural(noun: str) -> str:
+    """The plural of a noun.
+
+    >>> plural("entry"), plural("class"), plural("key"), plural("hash map")
+    ('entries', 'classes', 'keys', 'hash maps')
+    """
+    if re.search(r"[^aeiou]y$", noun):
+        return noun[:-1] + "ies"
+    return noun + ("es" if re.search(r"(?:s|x|ch|sh)$", noun) else "s")
+
+
+def named(noun: str, names: str) -> str:
+    """The noun with names after its first word or words, before what it is made of.
+
+    >>> named("list of natural numbers", "xs"), named("integers", "a and b")
+    ('list xs of natural numbers', 'integers a and b')
+    """
+    return re.sub(r"(?= (?:of|from|below) )|$", lambda _: f" {names}", noun, count=1)
+
+
+def slots_of(wording: str) -> int:
+    """The number of arguments that a wording has places for.
+
+    >>> slots_of("{} equals {}"), slots_of("{1} is in {0}")
+    (2, 2)
+    """
+    return len(set(re.findall(r"\{\d\}", wording))) or wording.count("{}")
+
+
+def called(name: str) -> str:
+    """A variable's name without the mark of an inaccessible one."""
+    return name.rstrip("✝¹²³⁴⁵⁶⁷⁸⁹⁰") or "x"

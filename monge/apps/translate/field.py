@@ -38,7 +38,7 @@ class FieldShape:
             if getattr(self, name) < 1:
                 raise ValueError(f"shape.{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"shape.dropout must be at least 0 and below 1, got {self.dropout}")
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
         if self.width % self.head_width:
             raise ValueError(f"shape.width {self.width} is not a multiple of shape.head_width {self.head_width}")
 

@@ -43,7 +43,7 @@ class Grammar:
         for letter, body in _STATEMENT.findall(_COMMENT.sub(" ", database(path, option="--grammar"))):
             kind, *symbols = body.split() or [""]
             if letter == "f" and len(symbols) != 1:
-                raise ValueError(f"{path}: the variable declaration {body.strip()!r} has not two symbols")
+                raise ValueError(f"{path}: the variable declaration {body.strip()!r} is not a type and a variable")
             if letter == "f":
                 grammar.kinds[symbols[0]] = kind
             elif letter == "a" and kind != PROVABLE and symbols:

@@ -42,6 +42,13 @@ def written(path: Path, rows: list[dict[str, object]]) -> Path:
         ("theorem t : 1 = 1 :=\n  by\n    rfl", "rfl"),
         ("theorem t : 1 = 1 := by\n  have h : 1 = 1 := by rfl\n  exact h", "have h : 1 = 1 := by rfl\nexact h"),
         ("lemma t : 1 = 1 := byte", "exact byte"),
+        ("theorem t : let x := 1; x = 1 := by rfl", "rfl"),
+        ("theorem «a := b» : 1 = 1 := rfl", "exact rfl"),
+        ("-- first\n@[simp] @[ext] public theorem t : 1 = 1 := rfl", "exact rfl"),
+        (
+            "theorem t : 1 = 1 := by intro x\n  rfl",
+            " " * 22 + "intro x\nrfl",
+        ),  # which Lean rejects, as it rejects the text
         ('/-- := -/ @[simp] private theorem «a b» (s : String := "(") : s = s := rfl', "exact rfl"),
         ("theorem t.{u} (α : Type u) (c : Char := '(') -- := (\n  : α = α := by rfl", "rfl"),
         ("example : 1 = 1 := by", ""),
@@ -61,6 +68,7 @@ def test_the_proof_in_a_text(text: str, proof: str):
         ("∀ n : Nat, n = n", ": ∀ n : Nat, n = n"),
         ("theorem t.{u} (α : Type u) : α = α := rfl", "(α : Type u) : α = α"),
         ("@[simp] theorem Nat.foo : 1 = 1", ": 1 = 1"),
+        ("theorem t : let x := 1; x = 1 := by rfl", ": let x := 1; x = 1"),
         ("example (n : Nat) : n = n := by rfl", "(n : Nat) : n = n"),
     ],
 )

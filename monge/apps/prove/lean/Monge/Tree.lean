@@ -96,19 +96,15 @@ partial def sameLength (a b : List Name) : Bool := match a, b with
   | _ :: a, _ :: b => sameLength a b
   | _, _ => false
 
-/-- True if two statements are equal up to the names of universes and of bound variables, and up to instances and reducible
-definitions. Unfolding more would equate every two theorems that hold by computation. -/
+/-- True if two statements are the same term up to the names of universes and of bound variables. The unifier only finds the
+universes: by itself, it would equate statements that hold by computation. -/
 def same (a b : ConstantVal) : MetaM Bool := do
   let levels ← fresh b.levelParams
-  let equal ← isDefEq a.type (b.type.instantiateLevelParams b.levelParams levels)
+  let type := b.type.instantiateLevelParams b.levelParams levels
+  let equal ← isDefEq a.type type
+  let type ← instantiateMVars type
   let renamed ← distinct levels
-  return equal && renamed && sameLength a.levelParams b.levelParams
-
-/-- Unifier settings that unfold only instances and reducible definitions. -/
-def shallow : Meta.Config := { transparency := .instances }
-
-def Cells.shallowly {α : Type} (r : Cells) (x : MetaM α) : EIO Exception α :=
-  x { keyedConfig := shallow.toConfigWithKey } r.meta_ r.context r.core
+  return equal && renamed && type == a.type && sameLength a.levelParams b.levelParams
 
 /-- The tree of a signature after a header. -/
 def Repl.tree (s : Repl) (j : Json) : BaseIO Json := do
@@ -132,7 +128,7 @@ def Repl.equal (s : Repl) (j : Json) : BaseIO Json := do
     | _, .error e => return e
     | .ok (b, _), .ok (a, _) =>
       let r ← Cells.of (scopeOf header) 200000 { env := header.env } {} {}
-      match ← caught (r.shallowly (same a b)) with
+      match ← caught (r.run (do let equal ← same a b; return equal)) with
       | .ok equal => return .mkObj [("equal", .bool equal)]
       | .error e => return failure "undecided" e
 
