@@ -107,7 +107,8 @@ def test_an_exported_library_can_be_searched(tmp_path, monkeypatch):
         def hello(self):
             return {"modules": 1}
 
-        def request(self, do, *, seconds, module):
+        def request(self, do, *, seconds, module, trees):
+            assert trees == 0
             return {"module": "Init.Data.Nat.Basic", "theorems": [dict(row) for row in rows]}
 
     monkeypatch.setattr(exports, "LeanServer", Library)

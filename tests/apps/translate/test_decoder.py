@@ -129,10 +129,10 @@ def test_the_noise_is_the_error_of_the_translations(folder: Path, pairs: Pairs):
         def __init__(self, shift: float) -> None:
             self.shift = shift
 
-        def integrate(self, sequences, *, reverse: bool):
+        def carry(self, sequences, *, reverse: bool):
             end = "source" if reverse else "target"
             side = self.space.calibration.side(end)
-            return self.space.container.pack([side.apply(pairs.sequence(end, n)) + self.shift for n in numbers])
+            return [side.apply(pairs.sequence(end, n)) + self.shift for n in numbers]
 
     for shift in (0.0, 0.1):
         for reverse in (False, True):
