@@ -141,8 +141,8 @@ def test_the_noise_is_the_error_of_the_translations(folder: Path, pairs: Pairs):
         measured_noise(translator, pairs, [], False)
 
     class Empty(Shifted):
-        def integrate(self, sequences, *, reverse: bool):
-            return 0 * super().integrate(sequences, reverse=reverse)
+        def carry(self, sequences, *, reverse: bool):
+            return [x[:0] for x in super().carry(sequences, reverse=reverse)]
 
     with pytest.raises(ValueError, match="all translations of validation pairs are empty"):
         measured_noise(Empty(0.0), pairs, numbers, False)
