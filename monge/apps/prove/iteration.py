@@ -32,8 +32,10 @@ from monge.runs import check_same, rebuild
 ARMS = (
     Arm("template"),
     Arm("copy"),
+    Arm("template+copy"),
     Arm("local"),
     Arm("template+local"),
+    Arm("template+copy+local"),
     Arm("template+local", "energy"),
     Arm("template+local", order="random"),
 )
