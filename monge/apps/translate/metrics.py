@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from monge.math.cost import cosine
+from monge.math.metrics import sliced_w2
 from monge.math.ot import assignment
 from monge.math.random import seeded
 
@@ -61,9 +62,13 @@ def ranks(scores: Float[Tensor, "q q"], *, pool: int | None = None, seed: int = 
 
 
 def retrieval(scores: Float[Tensor, "q q"], *, pool: int | None = None) -> dict[str, Float[Tensor, "q"]]:
-    """R@1, R@5, R@10, reciprocal rank and rank of each query; `scores` and `pool` as in `ranks`."""
-    r = ranks(scores, pool=pool)
-    return {**{f"R@{k}": (r <= k).float() for k in (1, 5, 10)}, "MRR": 1 / r, "rank": r}
+    """R@1, R@5, R@8, R@10, reciprocal rank and rank of each query; `scores` and `pool` as in `ranks`."""
+    return recalls(ranks(scores, pool=pool))
+
+
+def recalls(ranks: Float[Tensor, "q"]) -> dict[str, Float[Tensor, "q"]]:
+    """R@1, R@5, R@8, R@10, reciprocal rank and rank of queries from the ranks of their true entries."""
+    return {**{f"R@{k}": (ranks <= k).float() for k in (1, 5, 8, 10)}, "MRR": 1 / ranks, "rank": ranks}
 
 
 def matched_cosine(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
@@ -86,6 +91,27 @@ def squared_w2(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
     rows, columns = (torch.arange(count) * size // count for size in (len(x), len(y)))
     cost = torch.cdist(x, y).square()[rows][:, columns]
     return float(cost[torch.arange(count), assignment(cost)].mean())
+
+
+def token_distance(
+    predicted: Float[Tensor, "n D"], true: Float[Tensor, "m D"], *, seed: int = 0
+) -> tuple[float, float]:
+    """Sliced W2 between the tokens of all predictions and all true tokens, and its floor: that between halves of the true ones.
+
+    Both compare equally many tokens: half of the smaller set, drawn at random. (nan, nan) if that is none.
+    """
+    count = min(len(predicted), len(true)) // 2
+    if not count:
+        return float("nan"), float("nan")
+    generator = seeded(seed, 33)
+    order = torch.randperm(len(true), generator=generator)
+    other, half, drawn = (
+        true[order[:count]],
+        true[order[count : 2 * count]],
+        torch.randperm(len(predicted), generator=generator),
+    )
+    distances = [sliced_w2(x, half, generator=seeded(seed, 34)) for x in (predicted[drawn[:count]], other)]
+    return distances[0], distances[1]
 
 
 def kendall_tau(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:

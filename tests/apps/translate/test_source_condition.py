@@ -153,7 +153,20 @@ def test_translations_of_a_conditional_flow_depend_on_the_seed_but_not_on_the_ba
     ends = translated(method, x)
     torch.testing.assert_close(translated(method, x[1:2]), ends[1:2], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(translated(replace(method, seed=1), x), ends)
+    twice = x[:1].expand(2, -1, -1).clone()
+    twice[1, 0, 0] += 1e-6  # a rounding error leaves the noise as it is
+    torch.testing.assert_close(*translated(method, twice), atol=1e-3, rtol=1e-3)
     assert set(container.split(ends).existence.round(decimals=4).unique().tolist()) <= {0.0, 1.0}
+
+
+def test_each_source_of_a_conditional_flow_has_noise_of_its_own(packed: Packed):
+    def still(x_t: torch.Tensor, _t: torch.Tensor, *, cond: object) -> torch.Tensor:
+        return torch.zeros_like(x_t)
+
+    x, container = packed(range(4)).x_0, Container(packed.pairs.capacity, 12.0)
+    ends = ConditionalMethod(SHAPE).transport(still, container, x, reverse=False, steps=1, step=euler)
+    noise = container.split(ends).content.flatten(1)
+    assert (torch.corrcoef(noise) - torch.eye(4)).abs().max() < 0.3
 
 
 def test_contrast_of_swapped_rows_compares_the_end_of_the_path(packed: Packed):
