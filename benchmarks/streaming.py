@@ -29,9 +29,10 @@ import torch
 import tyro
 from torch import Tensor
 
-from monge.apps.translate.calibrate import Prices, measured
+from monge.apps.translate.calibrate import measured
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import ENDS, Pairs, pair
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.recipes import Translate
 from monge.lm.store import Row, write
 from monge.math.random import seeded

@@ -36,9 +36,10 @@ from coupling import in_turn
 from sinkhorn import USUAL, Problem, Solved, marginal_error, pot
 from torch import Tensor
 
-from monge.apps.translate.calibrate import Prices, measure, measured, token_cost
+from monge.apps.translate.calibrate import measure, measured, token_cost
 from monge.apps.translate.data import Split
 from monge.apps.translate.pair import Pairs
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.space import Packed, Space
 from monge.math.container import Container
 from monge.math.cost import FourBlock, calibrate, cosine

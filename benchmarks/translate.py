@@ -21,10 +21,10 @@ from over_seeds import interval, shown
 from side_by_side import print_table, write_result
 
 from monge.apps.translate import prepare
-from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.evaluate import evaluate
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import Pairs
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.recipes import Translate, translator_of
 from monge.files import write_json
 from monge.fleet import processes

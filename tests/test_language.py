@@ -22,8 +22,8 @@ from monge.apps.prove.lm.causal import Sampling
 from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.state import Budget, Limits
 from monge.apps.prove.tree import Search
-from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.field import FieldShape
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.recipes import Translate
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiTShape

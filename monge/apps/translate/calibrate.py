@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from monge.apps.translate.pair import ENDS, Pairs
+from monge.apps.translate.prices import Prices
 from monge.files import atomic_write, locked, read_tensors, write_tensors
 from monge.math.container import Container
 from monge.math.cost import FourBlock, Whitening, calibrate, cosine
@@ -18,39 +18,8 @@ from monge.math.ot import assignment
 from monge.math.random import seeded
 from monge.math.types import Pair
 
-
-@dataclass(frozen=True)
-class Prices:
-    """Transport prices in calibrated units: lambda_pos, alpha_delete, alpha_create and beta_create of HERMES.
-
-    A match that costs more than a deletion plus a creation is undone.
-    """
-
-    position: float = 1.0
-    """Price per squared displacement; positions lie in (0, 1]."""
-    delete: float = 1.0
-    """Price of deleting a token, relative to the calibrated price."""
-    create: float = 1.0
-    """Price of creating a token, relative to the calibrated price."""
-    create_norm: float = 0.0
-    """Additional price of creating a token, relative to the calibrated price, per mean square of its entries (with
-    --prices.raw, per squared norm)."""
-    priority: float = 1.0
-    """Average surcharge of a deletion or creation, in units of a typical match. It grows with the void slot's rank in a fixed
-    order. With --prices.rule shuffled, it is at most an eighth of the cost that separates true pairs from shuffled ones. 0
-    breaks ties arbitrarily."""
-    rule: Literal["shuffled", "quantile"] = "shuffled"
-    """Rule that sets the calibrated price. quantile: half the 90 % quantile of match costs in true pairs. shuffled: half the
-    cost that best separates matches in true pairs from those in shuffled pairs, minus `priority`, or like quantile if they
-    overlap too much."""
-    raw: bool = False
-    """Use neither units nor calibration, as in the original HERMES implementation. With vectors of a real model, every token
-    is then deleted and created again."""
-
-    def __post_init__(self) -> None:
-        for name in ("position", "delete", "create", "create_norm", "priority"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"prices.{name} must be finite and not negative, got {getattr(self, name)}")
+SEPARATE = 0.1
+"""Separation of match costs in true pairs from those in shuffled pairs below which tokens are coupled by position."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +40,8 @@ class Calibration:
     """Half the 90 % quantile of the costs of matches, in units of `unit`."""
     threshold: float = 0.0
     """Cost, in units of `unit`, that best separates matches in true pairs from those in shuffled pairs; 0 if none does."""
+    separation: float = 1.0
+    """Largest difference between the distribution functions of these two kinds of costs, on held-out pairs."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The calibration as tensors, to be stored as constants of a run."""
@@ -86,21 +57,28 @@ class Calibration:
             "unit": torch.tensor(self.unit),
             "price": torch.tensor(self.price),
             "threshold": torch.tensor(self.threshold),
+            "separation": torch.tensor(self.separation),
         }
 
     @staticmethod
     def of(tensors: dict[str, Tensor]) -> "Calibration":
         """The inverse of `tensors`."""
         source, target = (Whitening(tensors[f"{end}_centre"], tensors[f"{end}_matrix"]) for end in ENDS)
-        scalars = (float(tensors[name]) if name in tensors else 0.0 for name in ("unit", "price", "threshold"))
-        return Calibration(source, target, tensors["rotation"], *scalars)
+        names = ("unit", "price", "threshold", "separation")
+        scalars = {name: float(tensors[name]) for name in names if name in tensors}
+        return Calibration(source, target, tensors["rotation"], **scalars)
 
     def side(self, end: str) -> Whitening:
         """The map from vectors of `source` or `target` into the common space."""
         return self.source if end == "source" else self.target
 
+    def positional(self, prices: Prices) -> bool:
+        """True if tokens are coupled by position: matches in true pairs are hardly cheaper than in shuffled ones."""
+        return prices.rule == "shuffled" and not prices.raw and self.separation < SEPARATE
+
     def cost(self, prices: Prices, *, reverse: bool = False) -> FourBlock:
-        """The four-block cost: 1 - cos in units of a typical match or, with raw prices, the squared distance, uncalibrated.
+        """The four-block cost: 1 - cos in units of a typical match, nothing if tokens are coupled by position, or, with raw
+        prices, the squared distance, uncalibrated.
 
         With `reverse`, the prices of deletion and creation are swapped: the cost is the transpose of the forward cost.
         """
@@ -117,13 +95,15 @@ class Calibration:
             # per mean square, which is about 1 for whitened vectors; FourBlock divides by the unit
             prices.create_norm * price * self.unit / len(self.rotation),
             priority=priority,
-            content=cosine,
+            content=no_cost if self.positional(prices) else cosine,
         )
         return _reversed(cost) if reverse else cost
 
     def _price(self, prices: Prices) -> tuple[float, float]:
         """(price of a deletion or creation, average surcharge for priority). With rule shuffled and a threshold, they add up to
         half of it."""
+        if self.positional(prices):
+            return 1.0, prices.priority  # a displacement costs at most 1: no token is deleted and created again
         if prices.rule == "quantile" or not self.threshold:
             return self.price, prices.priority
         priority = min(prices.priority, self.threshold / 8)
@@ -204,11 +184,11 @@ def calibration(
             if cost >= previous:
                 break
             previous = cost
-    true = whitened.rotated(best)
+    true, unseen = whitened.rotated(best), held_out.rotated(best)
     unit, price = calibrate(true.costs)
-    return Calibration(
-        white[0].then(best), white[1], best, unit, price, threshold(true.costs, true.shuffled.costs) / unit
-    )
+    best_threshold = threshold(true.costs, true.shuffled.costs) / unit
+    separation = float(_gap(unseen.costs, unseen.shuffled.costs)[1].max())
+    return Calibration(white[0].then(best), white[1], best, unit, price, best_threshold, separation)
 
 
 def threshold(true: Float[Tensor, "n"], shuffled: Float[Tensor, "m"], *, minimum: float = 1 / 3) -> float:
@@ -218,13 +198,23 @@ def threshold(true: Float[Tensor, "n"], shuffled: Float[Tensor, "m"], *, minimum
     these scale the difference down but do not move its maximum. The difference is flat where costs are sparse, so the result is
     the middle of the range in which it is at least 90 % of its maximum. If the maximum is below `minimum`, the result is 0.
     """
-    points = torch.cat([true, shuffled]).sort().values
-    cdfs = [torch.searchsorted(x.sort().values, points, right=True) / len(x) for x in (true, shuffled)]
-    difference = cdfs[0] - cdfs[1]
+    points, difference = _gap(true, shuffled)
     if not float(difference.max()) >= minimum:
         return 0.0
     plateau = points[difference >= 0.9 * difference.max()]
     return float(plateau[0] + plateau[-1]) / 2
+
+
+def no_cost(x_0: Float[Tensor, "*b n D"], x_1: Float[Tensor, "*b m D"]) -> Float[Tensor, "*b n m"]:
+    """Zero for each pair of tokens."""
+    return x_0.new_zeros(*x_0.shape[:-1], x_1.shape[-2])
+
+
+def _gap(true: Float[Tensor, "n"], shuffled: Float[Tensor, "m"]) -> tuple[Float[Tensor, "n+m"], Float[Tensor, "n+m"]]:
+    """(costs in order, the distribution function of the true ones minus that of the shuffled ones there)."""
+    points = torch.cat([true, shuffled]).sort().values
+    cdfs = [torch.searchsorted(x.sort().values, points, right=True) / len(x) for x in (true, shuffled)]
+    return points, cdfs[0] - cdfs[1]
 
 
 def rotation(x_0: Float[Tensor, "M D"], x_1: Float[Tensor, "M D"], *, inertia: float = 0.0) -> Float[Tensor, "D D"]:

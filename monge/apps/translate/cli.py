@@ -21,7 +21,7 @@ from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.output import console
 from monge.apps.translate.pair import ENDS, Pairs, same_pairs
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored_recipe, translator_of
-from monge.apps.translate.space import Packed
+from monge.apps.translate.space import Packed, Space
 from monge.apps.translate.tables import table as _table
 from monge.files import ensure_writable, finite_json, write_json
 from monge.lm.load import encoder
@@ -47,6 +47,8 @@ def train(
         resume: Continue from the last checkpoint in the run directory.
         tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
     """
+    if is_first() and not resume:
+        console.print(Space.measured(Pairs(Path(recipe.pairs)), recipe.prices).note, end="")
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
     if is_first():
         console.print(f"Training finished; the best checkpoint is selected by held-out {recipe.best_by.upper()}.")
@@ -61,9 +63,7 @@ def hermes(
     resume: bool = False,
     tensorboard: bool = False,
 ) -> None:
-    """Train the configuration of the original HERMES implementation, with calibrated prices; meant for a GPU.
-
-    It has 318 M parameters for vectors of width 2,048.
+    """Train the configuration of the original HERMES implementation with calibrated prices: 318 M parameters, for a GPU.
 
     Args:
         config: Configuration file of the original (project_config.yaml, section neural_ot). Its two files are paired in

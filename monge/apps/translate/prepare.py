@@ -10,13 +10,14 @@ import torch
 import tyro
 
 from monge import fleet
-from monge.apps.translate.calibrate import Prices, Sample, measured
+from monge.apps.translate.calibrate import Sample, measured
 from monge.apps.translate.couple import couple as solve_all
 from monge.apps.translate.data import READERS, SHARES, metamath, read_texts, split_of_group, write_texts
 from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.output import console, listed, write_dropped
 from monge.apps.translate.pair import ENDS, OnLongRows, Pairs
 from monge.apps.translate.pair import pair as join
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.space import Packed, Space
 from monge.files import atomic_write, ensure_new, ensure_writable
 from monge.lm.embed import Embedding, num_truncated
@@ -238,7 +239,9 @@ def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
     console.print(f"{rotated}; content costs of matches, 1 - cos: median {units.unit:.4g} (the unit), ", end="")
     console.print(f"90 % quantile {2 * units.price:.4g} units")
     matches = "matches in true pairs and in shuffled pairs"
-    if units.threshold:
+    if note := Space.measured(opened, CALIBRATED).note:
+        console.print(note, end="")
+    elif units.threshold:
         console.print(f"{matches} are best separated at {units.threshold:.4g} units")
     else:
         console.print(f"{matches} overlap too much to be separated; the quantile sets the price")
@@ -270,6 +273,7 @@ def couple(
     """
     opened = Pairs(pairs)
     packed = Packed(opened, Space.measured(opened, prices))
+    console.print(packed.space.note, end="")
     _progress(solve_all(packed, out, fleet.of(workers, ray)), "coupling")
     console.print(f"{len(opened.ids)} couplings: {out}")
 

@@ -14,7 +14,6 @@ from tyro.conf import OmitArgPrefixes
 
 from monge.apps.translate import lengths
 from monge.apps.translate.base import Method
-from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.conditional import ConditionalMethod
 from monge.apps.translate.couple import Couplings, soft_targets
 from monge.apps.translate.field import FieldShape
@@ -22,6 +21,7 @@ from monge.apps.translate.lengths import LengthRidge
 from monge.apps.translate.methods import METHODS
 from monge.apps.translate.metrics import pooled, pooled_scores, ranks
 from monge.apps.translate.pair import ENDS, Pairs
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.space import Packed, Space
 from monge.math.container import Additive, Container
 from monge.math.random import seeded

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from monge.apps.translate.calibrate import Calibration, Prices, measured, token_cost
+from monge.apps.translate.calibrate import Calibration, measured, token_cost
 from monge.apps.translate.pair import ENDS, Pairs
+from monge.apps.translate.prices import Prices
 from monge.math.container import Container
 from monge.math.coupling import TokenOT
 from monge.math.types import Pair
@@ -30,6 +31,16 @@ class Space:
     def from_constants(constants: Mapping[str, Tensor], prices: Prices, *, aux_scale: float) -> "Space":
         """The space of a run, from the run's constants."""
         return Space(Calibration.of(dict(constants)), Container(int(constants["capacity"]), aux_scale), prices)
+
+    @property
+    def note(self) -> str:
+        """A sentence that warns of couplings by position; empty if tokens are coupled by content."""
+        if not self.calibration.positional(self.prices):
+            return ""
+        return (
+            f"tokens are coupled by position: their matches in true pairs are hardly cheaper than in shuffled pairs "
+            f"(separation {self.calibration.separation:.2f}); --prices.rule quantile couples by content nevertheless\n"
+        )
 
     @property
     def width(self) -> int:

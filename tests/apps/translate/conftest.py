@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.pair import Pairs, pair
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.space import Packed, Space
 from monge.lm.store import Row, write
 

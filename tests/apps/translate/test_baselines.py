@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from monge.apps.translate import baselines
-from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.evaluate import Evaluator, evaluate
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.metrics import existence_scores, kendall_tau, pooled_scores, ranks
 from monge.apps.translate.pair import Pairs
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.recipes import Translate, Translator
 from monge.apps.translate.space import Space
 

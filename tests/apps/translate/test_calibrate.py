@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Calibration, Prices, calibration, measure, measured, token_cost
+from monge.apps.translate.calibrate import Calibration, calibration, measure, measured, token_cost
 from monge.apps.translate.pair import Pairs, pair
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.space import Packed
 from monge.math.container import Container
 from monge.math.cost import Whitening

@@ -208,7 +208,7 @@ def test_bad_input_gives_one_sentence(folder: Path, files: tuple[Path, Path], tm
 
 
 def test_a_decoder_of_a_run_with_other_units_is_refused(folder: Path, pairs: Pairs, files, tmp_path: Path, capsys):
-    from monge.apps.translate.calibrate import Prices
+    from monge.apps.translate.prices import Prices
 
     recipe = Translate(
         pairs=str(pairs.directory), prices=Prices(raw=True), shape=FieldShape(64, 1), batch_size=8, train=TINY

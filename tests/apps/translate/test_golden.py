@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import pair
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.recipes import HERMES, Translate, Translator
 from monge.apps.translate.space import Space
 from monge.lm.store import Row, write

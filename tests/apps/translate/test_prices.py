@@ -1,11 +1,15 @@
 """Calibrated prices undo false matches and keep true ones, on data with planted matches."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Calibration, Prices, threshold
+from monge.apps.translate.calibrate import Calibration, threshold
 from monge.apps.translate.pair import Pairs, pair
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.space import Packed, Space
+from monge.cli import main
 from monge.lm.store import Row, write
 
 WIDTH, TYPES, COUNT, MISSING = 32, 60, 160, 0.3
@@ -84,3 +88,29 @@ def test_prices_average_half_of_the_threshold_and_fall_back_to_the_quantile(plan
     earlier = Calibration.of(tensors)
     assert earlier.cost(Prices()) == units.cost(Prices(rule="quantile"))
     assert earlier.cost(Prices()).delete == pytest.approx(units.price)
+
+
+def test_unrelated_tokens_are_coupled_by_position(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draws = torch.Generator().manual_seed(0)
+    for name, least in (("a", 4), ("b", 6)):
+        counts = torch.randint(least, least + 8, (400,), generator=draws).tolist()
+        rows = [(str(k), torch.randn(n, 8, generator=draws)) for k, n in enumerate(counts)]
+        write(tmp_path / name, [rows], dtype="float32", fingerprint={})
+    pair(tmp_path / "a", tmp_path / "b", tmp_path / "pairs")
+    pairs = Pairs(tmp_path / "pairs")
+    space = Space.measured(pairs, Prices())
+    permutations = space.transport.permutation(Packed(pairs, space)(range(64)))
+    counts = zip(permutations.tolist(), pairs.lengths("source"), pairs.lengths("target"), strict=False)
+    for row, n, m in counts:
+        matched = [slot for slot in row[:n] if slot < m]
+        assert matched == sorted(matched)
+        assert len(matched) == min(n, m)
+    assert main(["translate", "couple", str(tmp_path / "pairs"), "--out", str(tmp_path / "couplings")]) == 0
+    assert "tokens are coupled by position" in capsys.readouterr().out
+    assert not Space.measured(pairs, Prices(rule="quantile")).note
+
+
+def test_related_tokens_are_coupled_by_content(planted: tuple[Pairs, Links]) -> None:
+    space = Space.measured(planted[0], Prices())
+    assert space.calibration.separation > 0.3
+    assert space.note == ""

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Prices
 from monge.apps.translate.contrast import MeanInfoNCE
 from monge.apps.translate.couple import couple, shard_path, soft_targets
 from monge.apps.translate.field import Field, FieldShape, Mean, snap_existence
 from monge.apps.translate.metrics import matched_cosine
 from monge.apps.translate.pair import Pairs
+from monge.apps.translate.prices import Prices
 from monge.apps.translate.recipes import HERMES, Translate, translator_of
 from monge.apps.translate.space import Packed
 from monge.fleet import processes, sequential
