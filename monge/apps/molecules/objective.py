@@ -1,5 +1,6 @@
 """The loss of a molecular flow, and sampling from it: positions and types flow together, and the network predicts x_1."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -148,10 +149,15 @@ def states(
     *,
     steps: int,
     lead: float = LEAD,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
     elements: Int[Tensor, "K"] | None = None,
     cond: Condition | None = None,
 ) -> Iterator[Float[Tensor, "B N D"]]:
-    """The states of a flow after each Euler step from x_0, each step conditioned on the last prediction.
+    """The states of a flow after each step from x_0, each conditioned on the last prediction.
+
+    Each step replaces a share `eta` of the noise that the positions still contain by fresh noise (DDIM, 2010.02502, eq. 12 and
+    16, on the linear path); 0, the default, is an Euler step, 1 discards all earlier noise.
 
     Types reach time 1 - (1 - t)^lead at time t of the positions. The last state holds the predicted positions and the
     probabilities of the types that `retyped` gives. `elements` is the number of the element of each type. For a network with a
@@ -167,10 +173,27 @@ def states(
         previous = probabilities(model(x, t, given)) * mask[..., None]
         position, types = ((part[k + 1] - part[k]) / (1 - part[k]) for part in (grid, type_grid))
         share = torch.cat([position.expand(3), types.expand(x.shape[-1] - 3)]).to(x)
+        if eta:
+            x = renewed(x, previous, float(grid[k]), eta, mask, generator)
         x = x + (previous - x) * share
         if "pooled" in cond:
             cond["pooled"] = torch.lerp(cond["pooled"], model.prediction.pooled, float(position))
         yield x if k + 1 < steps else retyped(model, x, x_0, mask, elements=elements, cond=cond)
+
+
+def renewed(
+    x: Float[Tensor, "B N D"],
+    end: Float[Tensor, "B N D"],
+    t: float,
+    eta: float,
+    mask: Bool[Tensor, "B N"],
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "B N D"]:
+    """The state with a share `eta` of the noise of its positions, x - t end, replaced by fresh noise of the size 1 - t."""
+    fresh = centred(torch.randn(*mask.shape, 3, generator=generator).to(x), mask) * mask[..., None]
+    left = x[..., :3] - t * end[..., :3]
+    kept = math.sqrt(1 - eta**2)
+    return torch.cat([t * end[..., :3] + kept * left + eta * (1 - t) * fresh, x[..., 3:]], -1)
 
 
 @torch.no_grad()

@@ -178,6 +178,23 @@ def translate_all(translator: Translator, evaluator: Evaluator, *, reverse: bool
     return Translations(sequences, existence, container.active(torch.cat(parts)), home)
 
 
+def by_length(evaluator: Evaluator, sequences: Sequence[Tensor], *, pool: int, parts: int = 4) -> dict[str, Row]:
+    """R@1 and exact lengths of predictions in `parts` equal parts of the test pairs, by the length of the source."""
+    counts, pool = lengths(evaluator.sources), min(pool, len(sequences))
+    hits = retrieval(evaluator.scores(pooled(sequences, len(evaluator.centre))), pool=pool)["R@1"]
+    exact = (lengths(sequences) == lengths(evaluator.targets)).float()
+    inner = torch.quantile(counts.float(), torch.linspace(0, 1, parts + 1)[1:-1]).unique()
+    part = torch.bucketize(counts.float(), inner)
+    rows: dict[str, Row] = {}
+    for number in part.unique().tolist():
+        own = part == number
+        low, high = int(counts[own].min()), int(counts[own].max())
+        values = {f"R@1 of {pool}": hits[own], "length exact": exact[own]}
+        row = f"{low} to {high} tokens"
+        rows[row] = {f"{name}, by source length": Interval.of(value) for name, value in values.items()}
+    return rows
+
+
 def best_of(
     evaluator: Evaluator, translator: Translator, *, reverse: bool, steps: int, pool: int, samples: int = SAMPLES
 ) -> Row:
@@ -230,7 +247,7 @@ def evaluate(
     pool: int = 1000,
 ) -> Evaluation:
     """A table with a row for the flow, each number in `sweep_steps`, each run in `compare_with`, and each baseline; for a flow
-    from noise also for the best of several samples."""
+    from noise also for the best of several samples, and of some metrics by the length of the source."""
     evaluator = Evaluator.of(pairs, translator, reverse=reverse, limit=limit)
     translations = translate_all(translator, evaluator, reverse=reverse, steps=steps)
     table = {_label(steps): flow_row(evaluator, translations, pool=pool)}
@@ -242,6 +259,7 @@ def evaluate(
         table[name] = flow_row(
             evaluator, translate_all(other, evaluator, reverse=reverse, steps=other.steps), pool=pool
         )
+    table |= by_length(evaluator, translations.sequences, pool=pool)
     if isinstance(translator.method, ConditionalMethod):
         name = f"{_label(steps)}, best of {SAMPLES} samples"
         table[name] = best_of(evaluator, translator, reverse=reverse, steps=steps, pool=pool)

@@ -1,5 +1,6 @@
 """Baselines on data that each of them can predict, and the table of an evaluation."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,13 @@ from torch import Tensor
 from monge.apps.translate import baselines
 from monge.apps.translate.evaluate import Evaluator, evaluate
 from monge.apps.translate.field import FieldShape
-from monge.apps.translate.metrics import existence_scores, kendall_tau, pooled_scores, ranks
+from monge.apps.translate.metrics import existence_scores, kendall_tau, lengths, pooled_scores, ranks, token_distance
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.prices import Prices
 from monge.apps.translate.recipes import Translate, Translator
 from monge.apps.translate.space import Space
+
+PARTS = {"R@1 of 20, by source length", "length exact, by source length"}
 
 
 def draw(seed: int, *shape: int) -> Tensor:
@@ -93,6 +96,27 @@ def test_a_zero_field_is_the_rotation_baseline_and_has_no_cycle_error(pairs: Pai
     assert {name: flow[name] for name in same} == same
     assert flow["cycle error"].value == pytest.approx(0, abs=1e-5)
     assert flow["cycle R@1 of 20"].value == 1
+
+
+def test_scores_by_source_length_are_parts_of_the_whole(pairs: Pairs, translator: Translator) -> None:
+    rows = evaluate(pairs, translator, reverse=False, limit=20, steps=1, pool=20).rows
+    parts = {name: row["R@1 of 20, by source length"] for name, row in rows.items() if row.keys() >= PARTS}
+    assert len(parts) > 1
+    counts = lengths(Evaluator.of(pairs, translator, reverse=False, limit=20).sources)
+    total = 0.0
+    for name, share in parts.items():
+        low, high = (int(word) for word in name.split() if word.isdigit())
+        total += float(((counts >= low) & (counts <= high)).sum()) * share.value
+    assert total / 20 == pytest.approx(rows["flow, 1 step"]["R@1 of 20"].value)
+
+
+def test_token_distance_is_one_floor_for_equal_sets_and_grows_with_a_shift() -> None:
+    x, y = draw(0, 4000, 8), draw(1, 4000, 8)
+    same, floor = token_distance(x, y)
+    assert same / floor == pytest.approx(1, abs=0.4)
+    moved, floor = token_distance(x + 1, y)
+    assert moved / floor > 10
+    assert all(math.isnan(value) for value in token_distance(x[:1], y))
 
 
 def test_existence_is_scored_by_f1_and_by_expected_calibration_error() -> None:

@@ -8,6 +8,7 @@ import torch
 
 from monge.apps.translate.conditional import ConditionalField, ConditionalMethod
 from monge.apps.translate.contrast import EndpointInfoNCE, MeanInfoNCE
+from monge.apps.translate.evaluate import evaluate
 from monge.apps.translate.field import Field, FieldShape
 from monge.apps.translate.metrics import matched_cosine
 from monge.apps.translate.pair import Pairs
@@ -212,6 +213,12 @@ def test_the_seed_of_run_changes_the_translations_of_a_conditional_flow(
         assert main(words) == 0
         read[out.name] = [row[1] for _, part in Vectors(out).portions() for row in part]
     first, again, other = read.values()
+    translator, size = translator_of(reopen(tmp_path / "conditional", app="translate")), len(pairs.split("test"))
+    table = evaluate(pairs, translator, reverse=False, limit=size, steps=2, baselines=False, pool=size).rows
+    one, best = table["flow, 2 steps"], table["flow, 2 steps, best of 8 samples"]
+    for name in (f"R@1 of {size}", f"MRR of {size}"):
+        assert one[name].value <= best[name].value
+    assert one[f"MRR of {size}"].value < best[f"MRR of {size}"].value
     assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
     assert any(x.shape != y.shape or not torch.equal(x, y) for x, y in zip(first, other, strict=False))
     words[2] = str(tmp_path / "flow-matching")
