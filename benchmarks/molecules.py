@@ -4,7 +4,8 @@
     python benchmarks/molecules.py [--data runs/molecules-data] [--seconds 600] [--seeds 3] [--workers 2]
 
 Each arm trains on one thread, for the number of steps that the CPU time allows, from the measured time of a step. Runs are kept
-in --work, and an interrupted benchmark resumes. The row "real" scores training molecules in place of samples.
+in --work, and an interrupted benchmark resumes; arms and seeds whose scores are in benchmarks/results are not trained again.
+The row "real" scores training molecules in place of samples.
 """
 
 import time
@@ -32,7 +33,7 @@ from monge.runs import reopen
 
 ARMS: dict[str, dict[str, Any]] = {
     "default": {},
-    "transformer": {"architecture": "transformer"},
+    "transformer": {"architecture": "transformer", "train": replace(Molecular().train, lr=1e-3)},
     "without Kabsch": {"coupling": "independent"},
     "without atom index": {"atom_index": False},
     "permutation, without atom index": {"atom_index": False, "coupling": "permutation"},
@@ -121,22 +122,26 @@ def main(
     if "explicit hydrogens" in arms and not with_hydrogens.exists():
         made = {name: Molecules(data).settings[name] for name in ("source", "min_atoms", "max_atoms", "limit", "seed")}
         prepare(**made, out=with_hydrogens, explicit_hydrogens=True, workers=workers)
-    tasks = [(arm, seed) for seed in range(seeds) for arm in arms]
-    rows: list[dict[str, Any]] = []
+    settings = {"seconds": seconds, "samples": samples, "data": data.name, "posebusters": posebusters}
+    stored = [row for row in side.read_result("molecules") if row["arm"] != "real"]
+    rows = [row for row in stored if settings.items() <= row.items()]
+    finished = {(row["arm"], row["seed"]) for row in rows}
+    tasks = [(arm, seed) for seed in range(seeds) for arm in arms if (arm, seed) not in finished]
+    others = [row for row in stored if row not in rows]
     call = partial(trained, work, data.resolve(), seconds, samples, posebusters)
     for _, row in processes(workers, start=partial(torch.set_num_threads, 1))(call, tasks):
-        rows.append({**row, "seconds": seconds})
-        side.write_result("molecules", rows, packages=("torch", "rdkit"))
+        rows.append({**row, **settings})
+        side.write_result("molecules", [*others, *rows], packages=("torch", "rdkit"))
         print(f"{row['arm']}, seed {row['seed']}: valid {row['valid']:.3f}", flush=True)
     recipe = Molecular(str(data))
     training = Molecules(data).split("train")
     chosen = torch.randperm(len(training), generator=seeded(0, 8))[:samples].tolist()
     real = scores([perceived_from(training[k]) for k in chosen], reference(recipe), with_posebusters=posebusters)
-    side.write_result("molecules", [*rows, {"arm": "real", **real}], packages=("torch", "rdkit"))
+    side.write_result("molecules", [*others, *rows, {"arm": "real", **real}], packages=("torch", "rdkit"))
     shown_of_real = (name for name in COLUMNS if name in real and name != "novel of valid")
     table = [{"arm": "real", **{name: real[name] for name in shown_of_real}}]
     for arm in arms:
-        part = [row for row in rows if row["arm"] == arm]
+        part = [row for row in rows if row["arm"] == arm and row["seed"] < seeds]
         table.append({"arm": arm, "steps per run": part[0]["steps"], **_means(part)})
     side.print_table(f"{seconds:.0f} CPU seconds per run, {seeds} seeds, {samples} samples each", shown(table))
 

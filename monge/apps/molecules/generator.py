@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from monge.apps.molecules.atoms import FAKE, elements_of
 from monge.apps.molecules.bonds import Perceived, most_probable
 from monge.apps.molecules.fakes import num_fakes
-from monge.apps.molecules.objective import noise, states
+from monge.apps.molecules.objective import noise
+from monge.apps.molecules.sampling import ETA, states
 
 
 class Drawn(NamedTuple):
@@ -63,14 +64,26 @@ class Generator:
         return torch.arange(int(size.max())) < size[:, None]
 
     def draw(
-        self, mask: Bool[Tensor, "n N"], *, steps: int, generator: torch.Generator | None = None, size: int = 64
+        self,
+        mask: Bool[Tensor, "n N"],
+        *,
+        steps: int,
+        eta: float = ETA,
+        generator: torch.Generator | None = None,
+        size: int = 64,
     ) -> list[Drawn]:
-        """A molecule for each row of the mask, by `steps` Euler steps in batches of `size`."""
-        *_, end = self.film(mask, steps=steps, generator=generator, size=size)
+        """A molecule for each row of the mask, by `steps` steps in batches of `size`; `eta` as in `sampling.states`."""
+        *_, end = self.film(mask, steps=steps, eta=eta, generator=generator, size=size)
         return end
 
     def film(
-        self, mask: Bool[Tensor, "n N"], *, steps: int, generator: torch.Generator | None = None, size: int = 64
+        self,
+        mask: Bool[Tensor, "n N"],
+        *,
+        steps: int,
+        eta: float = ETA,
+        generator: torch.Generator | None = None,
+        size: int = 64,
     ) -> Iterator[list[Drawn]]:
         """The states after each step. Only the last one holds probabilities of the types."""
         x_0 = noise(mask, len(self.types), generator=generator)
@@ -80,7 +93,13 @@ class Generator:
         elements = torch.tensor([names.index(name) for name in names])
         parts = [
             states(
-                self.network, part.to(self.device), existing.to(self.device), steps=steps, elements=elements, cond=cond
+                self.network,
+                part.to(self.device),
+                existing.to(self.device),
+                steps=steps,
+                eta=eta,
+                elements=elements,
+                cond=cond,
             )
             for part, existing, cond in zip(x_0.split(size), mask.split(size), conditions, strict=False)
         ]

@@ -120,7 +120,7 @@ def with_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
     full = Chem.AddHs(molecule, addCoords=True)
     if full.GetNumAtoms() == molecule.GetNumAtoms():
         return full
-    properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
+    properties = _mmff(full)
     if properties is not None:
         field = rdForceFieldHelpers.MMFFGetMoleculeForceField(full, properties)
         for number in _heavy(full):
@@ -137,6 +137,14 @@ def completed(one: Perceived) -> Chem.Mol:
     return one.full or with_hydrogens(one.molecule)
 
 
+def _mmff(full: Chem.Mol) -> Any:
+    """The parameters of MMFF94 for a molecule with hydrogens; None if it lacks some, or a Kekule structure."""
+    try:
+        return rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
+    except Chem.KekulizeException:
+        return None
+
+
 def _heavy(molecule: Chem.Mol) -> list[int]:
     return [atom.GetIdx() for atom in molecule.GetAtoms() if atom.GetAtomicNum() > 1]
 
@@ -147,7 +155,7 @@ def strain(molecule: Chem.Mol, *, potential: Callable[[Chem.Mol], float] | None 
     `potential` gives the energy of a molecule with hydrogens in kcal/mol.
     """
     full = with_hydrogens(molecule)
-    properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
+    properties = _mmff(full)
     if properties is None:
         return None
     heavy, before = _heavy(full), Chem.Mol(full)

@@ -22,6 +22,7 @@ from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.generator import Drawn, Generator
 from monge.apps.molecules.geometry import completed
 from monge.apps.molecules.recipes import Molecular, opened
+from monge.apps.molecules.sampling import ETA
 from monge.apps.molecules.scores import BETTER, Reference, flat_smiles, scores
 from monge.files import atomic_write, finite_json, write_json, write_text
 from monge.flags import at_least_one
@@ -61,6 +62,7 @@ def sample(
     num_samples: int = 60,
     num_atoms: int | None = None,
     solver_steps: int | None = None,
+    eta: float = ETA,
     checkpoint: str = "best",
     seed: int = 0,
     out: Path | None = None,
@@ -74,7 +76,8 @@ def sample(
         num_samples: Number of molecules to draw.
         num_atoms: Number of heavy atoms per molecule (with explicit hydrogens, of all atoms; before fake atoms are added), at
             most twice that of the largest training molecule; by default sizes are drawn from those of the training molecules.
-        solver_steps: Number of Euler steps from noise to molecules; by default that of the run's evaluations.
+        solver_steps: Number of steps from noise to molecules; by default that of the run's evaluations.
+        eta: Fresh noise of the positions in each step: 0 for Euler steps, 1 for ancestral sampling (DDIM's eta).
         checkpoint: Checkpoint to sample from: best, last or a step number.
         seed: Random seed of the noise and the sizes.
         out: Output directory; default: RUN/samples.
@@ -92,7 +95,7 @@ def sample(
     mask = generator.mask(num_samples, atoms=num_atoms, generator=random)
     states: list[list[Drawn]] = []
     drawn: list[Drawn] = []
-    for drawn in generator.film(mask, steps=solver_steps or recipe.solver_steps, generator=random):
+    for drawn in generator.film(mask, steps=solver_steps or recipe.solver_steps, eta=eta, generator=random):
         states.append(drawn[:4])
     results = [one.molecule() for one in drawn]
     seconds = time.perf_counter() - began
@@ -136,6 +139,7 @@ def evaluate(
     *,
     num_samples: int = 500,
     solver_steps: int | None = None,
+    eta: float = ETA,
     checkpoint: str = "best",
     seed: int = 0,
     data: Path | None = None,
@@ -148,7 +152,8 @@ def evaluate(
     Args:
         run: Run directory.
         num_samples: Number of molecules to draw.
-        solver_steps: Number of Euler steps from noise to molecules; by default that of the run's evaluations.
+        solver_steps: Number of steps from noise to molecules; by default that of the run's evaluations.
+        eta: Fresh noise of the positions in each step: 0 for Euler steps, 1 for ancestral sampling (DDIM's eta).
         checkpoint: Checkpoint to evaluate: best, last or a step number.
         seed: Random seed of the noise, the sizes and the choice of training molecules.
         data: Current path of the run's prepared molecules, if they have moved.
@@ -179,7 +184,7 @@ def evaluate(
     names = frozenset(flat_name(one) for one in training)
     reference = Reference(names, [one.molecule for one in map(perceived_from, held_out) if one.valid and one.molecule])
     random, began = seeded(seed, 7), time.perf_counter()
-    drawn = generator.draw(generator.mask(num_samples, generator=random), steps=steps, generator=random)
+    drawn = generator.draw(generator.mask(num_samples, generator=random), steps=steps, eta=eta, generator=random)
     results, uncorrected = [one.molecule() for one in drawn], [one.molecule(limit=1) for one in drawn]
     seconds = time.perf_counter() - began
     judges = {"with_posebusters": posebusters, "with_ani": ani}
@@ -192,7 +197,7 @@ def evaluate(
     }
     before = sum(one.valid for one in uncorrected) / num_samples
     reasons = Counter(one.reason or "several parts" for one in results if not one.valid)
-    options = {"samples": num_samples, "solver_steps": steps, "checkpoint": checkpoint, "seed": seed}
+    options = {"samples": num_samples, "solver_steps": steps, "eta": eta, "checkpoint": checkpoint, "seed": seed}
     content = {"rows": rows, "valid without correction of types": before, "invalid": dict(reasons)}
     write_json(run / "evaluation.json", finite_json({**options, **content, "seconds": seconds}))
     title = (

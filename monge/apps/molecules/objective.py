@@ -1,12 +1,10 @@
-"""The loss of a molecular flow, and sampling from it: positions and types flow together, and the network predicts x_1."""
+"""The loss of a molecular flow: positions and types flow together, and the network predicts x_1."""
 
-import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from monge.apps.molecules.network import Prediction, centred
@@ -18,10 +16,6 @@ from monge.objective.base import Loss, Objective
 
 DISTORTED = 0.1
 """Share of the atoms that `distortion` displaces."""
-OTHER_ELEMENT = 0.05
-"""Weight of the elements that the flow has not chosen, relative to the chosen one, at the end of sampling."""
-LEAD = 2.0
-"""In sampling, types reach time 1 - (1 - t)^LEAD at time t of the positions: they settle first."""
 
 
 def probabilities(end: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
@@ -139,94 +133,6 @@ def type_times(t: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
     """Random times of the types: 1 - (1 - t)^lead for leads from 1/4 to 4, and in a quarter of the cases uniform ones."""
     lead = 4 ** (2 * torch.rand_like(t) - 1)
     return torch.where(torch.rand_like(t) < 0.25, torch.rand_like(t), 1 - (1 - t) ** lead)
-
-
-@torch.no_grad()
-def states(
-    model: Any,
-    x_0: Float[Tensor, "B N D"],
-    mask: Bool[Tensor, "B N"],
-    *,
-    steps: int,
-    lead: float = LEAD,
-    eta: float = 0.0,
-    generator: torch.Generator | None = None,
-    elements: Int[Tensor, "K"] | None = None,
-    cond: Condition | None = None,
-) -> Iterator[Float[Tensor, "B N D"]]:
-    """The states of a flow after each step from x_0, each conditioned on the last prediction.
-
-    Each step replaces a share `eta` of the noise that the positions still contain by fresh noise (DDIM, 2010.02502, eq. 12 and
-    16, on the linear path); 0, the default, is an Euler step, 1 discards all earlier noise.
-
-    Types reach time 1 - (1 - t)^lead at time t of the positions. The last state holds the predicted positions and the
-    probabilities of the types that `retyped` gives. `elements` is the number of the element of each type. For a network with a
-    pooled token, cond["pooled"] is the token's noise; it flows with the positions.
-    """
-    x, previous, cond = x_0, torch.zeros_like(x_0), dict(cond or {})
-    model = Recorded(model) if "pooled" in cond else model
-    grid = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-    type_grid = 1 - (1 - grid) ** lead
-    for k in range(steps):
-        t, t_types = (part[k].to(x).expand(len(x)) for part in (grid, type_grid))
-        given = {**cond, "mask": mask, "previous": previous, "type_time": t_types}
-        previous = probabilities(model(x, t, given)) * mask[..., None]
-        position, types = ((part[k + 1] - part[k]) / (1 - part[k]) for part in (grid, type_grid))
-        share = torch.cat([position.expand(3), types.expand(x.shape[-1] - 3)]).to(x)
-        if eta:
-            x = renewed(x, previous, float(grid[k]), eta, mask, generator)
-        x = x + (previous - x) * share
-        if "pooled" in cond:
-            cond["pooled"] = torch.lerp(cond["pooled"], model.prediction.pooled, float(position))
-        yield x if k + 1 < steps else retyped(model, x, x_0, mask, elements=elements, cond=cond)
-
-
-def renewed(
-    x: Float[Tensor, "B N D"],
-    end: Float[Tensor, "B N D"],
-    t: float,
-    eta: float,
-    mask: Bool[Tensor, "B N"],
-    generator: torch.Generator | None = None,
-) -> Float[Tensor, "B N D"]:
-    """The state with a share `eta` of the noise of its positions, x - t end, replaced by fresh noise of the size 1 - t."""
-    fresh = centred(torch.randn(*mask.shape, 3, generator=generator).to(x), mask) * mask[..., None]
-    left = x[..., :3] - t * end[..., :3]
-    kept = math.sqrt(1 - eta**2)
-    return torch.cat([t * end[..., :3] + kept * left + eta * (1 - t) * fresh, x[..., 3:]], -1)
-
-
-@torch.no_grad()
-def retyped(
-    model: Any,
-    x: Float[Tensor, "B N D"],
-    x_0: Float[Tensor, "B N D"],
-    mask: Bool[Tensor, "B N"],
-    *,
-    elements: Int[Tensor, "K"] | None = None,
-    cond: Condition | None = None,
-) -> Float[Tensor, "B N D"]:
-    """The positions of x with probabilities of the types: elements from the flow, hydrogens and valences from the geometry.
-
-    Types are decided early in the flow, and often disagree with the final geometry. The network therefore predicts them again
-    from the positions, near t = 1. It sees the types of x_0 at time 0 instead of those of x, once as drawn and once negated; p
-    is the mean of both predictions. The result is proportional to p (q + OTHER_ELEMENT), where q is the probability of the
-    type's element in x: p alone prefers the most frequent element where the geometry allows several.
-    """
-    unseen = {**(cond or {}), "mask": mask, "previous": _with_types(x, torch.zeros_like(x_0))}
-    given = {**unseen, "type_time": torch.zeros(len(x), device=x.device)}
-    t = torch.full_like(given["type_time"], 1 - 1e-3)
-    first, second = (probabilities(model(_with_types(x, sign * x_0), t, given))[..., 3:] for sign in (1, -1))
-    flow = x[..., 3:].clamp_min(0)
-    numbers = torch.arange(flow.shape[-1], device=x.device) if elements is None else elements.to(x.device)
-    element = flow @ (numbers[:, None] == numbers).to(flow)
-    product = (first + second) * (element + OTHER_ELEMENT)
-    return torch.cat([x[..., :3], product / product.sum(-1, keepdim=True)], -1) * mask[..., None]
-
-
-def _with_types(x: Float[Tensor, "B N D"], other: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-    """The positions of x with the types of `other`."""
-    return torch.cat([x[..., :3], other[..., 3:]], -1)
 
 
 def noise(mask: Bool[Tensor, "B N"], types: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "B N D"]:

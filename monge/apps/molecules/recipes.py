@@ -103,13 +103,13 @@ class Molecular:
     """Number of training batches after which the alignment ends (HASTE); 0 keeps it."""
     batch_size: int = 64
     """Number of molecules per batch."""
-    solver_steps: int = 50
-    """Number of Euler steps of the samples in evaluations."""
+    solver_steps: int = 100
+    """Number of steps of the samples in evaluations."""
     eval_samples: int = 128
     """Number of molecules to sample in each evaluation."""
     train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(
-            steps=2000, lr=1e-3, warmup_steps=50, save_every=500, threads=0, weight_decay=0.01
+            steps=2000, lr=2e-3, warmup_steps=50, save_every=500, threads=0, weight_decay=0.01
         )
     )
 

@@ -17,7 +17,8 @@ from monge.apps.molecules.conformers import Molecule, embedded, of_structure, st
 from monge.apps.molecules.dataset import Molecules, prepare, recovered
 from monge.apps.molecules.geometry import completed
 from monge.apps.molecules.network import MoleculeNet, Shape
-from monge.apps.molecules.objective import MoleculeMatching, noise, retyped, states
+from monge.apps.molecules.objective import MoleculeMatching, noise
+from monge.apps.molecules.sampling import retyped, states
 from monge.apps.molecules.sources import records
 from monge.fleet import sequential
 from monge.math.rotation import RotationOT

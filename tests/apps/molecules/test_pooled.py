@@ -12,8 +12,9 @@ pytest.importorskip("rdkit")
 from monge.apps.molecules import recipes
 from monge.apps.molecules.dataset import Molecules, prepare
 from monge.apps.molecules.network import MoleculeNet, Prediction, Shape, centred
-from monge.apps.molecules.objective import MoleculeMatching, noise, states
+from monge.apps.molecules.objective import MoleculeMatching, noise
 from monge.apps.molecules.recipes import Molecular, opened
+from monge.apps.molecules.sampling import states
 from monge.apps.molecules.sources import records
 from monge.apps.molecules.targets import targets
 from monge.fleet import sequential

@@ -10,8 +10,9 @@ import torch
 pytest.importorskip("rdkit")
 
 from monge.apps.molecules.dataset import prepare
-from monge.apps.molecules.objective import noise, states
+from monge.apps.molecules.objective import noise
 from monge.apps.molecules.recipes import Molecular, opened
+from monge.apps.molecules.sampling import states
 from monge.apps.molecules.sources import records
 from monge.fleet import sequential
 from monge.run import fit

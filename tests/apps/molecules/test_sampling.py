@@ -1,0 +1,70 @@
+"""Fresh noise in the steps of a molecular flow."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from monge.apps.molecules import sampling
+from monge.apps.molecules.network import centred
+from monge.apps.molecules.objective import noise
+from monge.apps.molecules.sampling import FreshNoise, fresh_share, states
+
+
+def rows(count: int, atoms: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(noise of molecules of `atoms` atoms and two missing ones, mask)."""
+    mask = torch.arange(atoms + 2).expand(count, -1) < atoms
+    return noise(mask, 4, generator=torch.Generator().manual_seed(0)), mask
+
+
+def known_end(mask: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    """(a network that knows the molecule, the molecule)."""
+    end = torch.randn(*mask.shape, 7, generator=torch.Generator().manual_seed(1)) * mask[..., None]
+    end[..., :3] = centred(end[..., :3], mask)
+    return (lambda x_t, t, cond: end), end
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 5.0])
+def test_the_noise_of_a_state_keeps_its_size_and_forgets_the_start(eta: float) -> None:
+    x_0, mask = rows(4000, 5)
+    network, end = known_end(mask)
+    steps, kept = 8, 1.0
+    for number, x in zip(range(1, steps), states(network, x_0, mask, steps=steps, eta=eta), strict=False):
+        t, before = (1 - (1 - k / steps) ** sampling.POWER for k in (number, number - 1))
+        kept *= math.sqrt(1 - fresh_share(before, t, eta) ** 2)
+        left = (x - t * end)[..., :3][mask] / (1 - t)
+        first = x_0[..., :3][mask]
+        assert left.square().mean() == pytest.approx(float(first.square().mean()), rel=0.03)
+        assert (left * first).mean() / first.square().mean() == pytest.approx(kept, abs=0.02)
+        assert (x[~mask] == 0).all()
+        torch.testing.assert_close(x[..., :3].sum(1), torch.zeros(4000, 3), atol=1e-4, rtol=0)
+
+
+def test_ancestral_sampling_has_the_posterior_of_the_forward_process() -> None:
+    """Given x_t and x_1, the state at t' has the variance of a Gaussian chain with the marginals t x_1 + (1 - t) z."""
+    t, later = 0.3, 0.45
+    forward = t / later
+    added = (1 - t) ** 2 - (forward * (1 - later)) ** 2  # noise of the chain from t' to t
+    posterior = 1 / (1 / (1 - later) ** 2 + forward**2 / added)
+    assert ((1 - later) * fresh_share(t, later, 1.0)) ** 2 == pytest.approx(posterior)
+    assert fresh_share(0.0, 0.1, 1.0) == fresh_share(0.9, 1.0, 1.0) == 1.0
+
+
+def test_fresh_noise_depends_on_the_row_but_not_on_the_batch() -> None:
+    x_0, mask = rows(6, 4)
+    fresh = FreshNoise(x_0, mask)
+    first, second = fresh(), fresh()
+    alone = FreshNoise(x_0[2:3, :4], mask[2:3, :4])
+    torch.testing.assert_close(alone(), first[2:3, :4])
+    torch.testing.assert_close(alone(), second[2:3, :4])
+    assert (first - second).abs()[mask].max() > 0.1
+    assert (first[0] - first[1]).abs().max() > 0.1
+    assert (first[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("eta", [-0.1, float("nan"), float("inf")])
+def test_an_eta_out_of_range_is_an_error(eta: float) -> None:
+    x_0, mask = rows(2, 3)
+    with pytest.raises(ValueError, match="eta must be finite and not negative"):
+        next(states(known_end(mask)[0], x_0, mask, steps=2, eta=eta))
