@@ -138,7 +138,7 @@ def demo(
         raise ValueError(
             f"{data} was prepared with source {stored['source']}, limit {stored['limit']}; use another --out"
         )
-    recipe = Molecular(str(data), eval_samples=min(128, num_samples))
+    recipe = Molecular(str(data), solver_steps=50, eval_samples=min(128, num_samples))
     train(
         replace(recipe, train=replace(recipe.train, steps=steps, save_every=max(1, steps // 3))),
         out=out,
