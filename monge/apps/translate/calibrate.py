@@ -51,14 +51,10 @@ class Calibration:
             for end, side in sides.items()
             for name in ("centre", "matrix")
         }
-        return {
-            **maps,
-            "rotation": self.rotation,
-            "unit": torch.tensor(self.unit),
-            "price": torch.tensor(self.price),
-            "threshold": torch.tensor(self.threshold),
-            "separation": torch.tensor(self.separation),
-        }
+        scalars = {"unit": self.unit, "price": self.price, "threshold": self.threshold, "separation": self.separation}
+        if self.separation == 1.0:  # as in calibrations of earlier versions, which did not measure it
+            del scalars["separation"]
+        return {**maps, "rotation": self.rotation, **{name: torch.tensor(value) for name, value in scalars.items()}}
 
     @staticmethod
     def of(tensors: dict[str, Tensor]) -> "Calibration":

@@ -1,7 +1,5 @@
 """The verbs of `monge translate`."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from shlex import quote
@@ -16,6 +14,7 @@ from monge.apps.translate.data import read_texts, split_of_group
 from monge.apps.translate.decoder import DecoderShape
 from monge.apps.translate.decoder_recipe import TrainDecoder
 from monge.apps.translate.evaluate import evaluate as evaluate_run
+from monge.apps.translate.examples import show
 from monge.apps.translate.hermes import Original
 from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.output import console
@@ -265,20 +264,7 @@ def demo(
             decoder=decoder if generated else None,
             grammar=(input or INSTALLED) if generated else None,
         )
-    _examples(texts, files)
-
-
-def _examples(texts: Path, files: Mapping[str, Path], *, count: int = 5) -> None:
-    """Print theorems: English, the true statement, and the best text of each file."""
-    rows = {
-        name: {row["id"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
-        for name, path in files.items()
-    }
-    known = {text.id: text for text in read_texts(texts)}
-    for key in list(next(iter(rows.values())))[:count]:
-        console.print(f"\n{key}: {known[key].nl}\n  {'true:':9} {known[key].formal}")
-        for name, found in rows.items():
-            console.print(f"  {name + ':':9} {found[key]['text']}")
+    show(texts, files)
 
 
 VERBS = {

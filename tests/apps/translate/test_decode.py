@@ -11,6 +11,7 @@ import torch
 
 from monge.apps.translate.data import Text, write_texts
 from monge.apps.translate.decode import Bank, overlap, token_f1
+from monge.apps.translate.examples import verdict
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import Pairs, pair
 from monge.apps.translate.recipes import Translate
@@ -142,3 +143,16 @@ def test_formal_texts_are_checked_by_a_grammar(folder: Path, pairs: Pairs, tmp_p
     assert f"First text is well-formed: {count} of {len(rows)}" in capsys.readouterr().out
     assert main([*words, str(folder / "back.parquet"), "--out", str(tmp_path / "back.jsonl")]) == 2
     assert "holds translations to English, which no grammar describes" in capsys.readouterr().err
+
+
+def test_the_verdict_names_the_closer_texts_or_neither():
+    true = [f"a{k} b c d" for k in range(40)]
+    worse = [f"a{k} b x y" for k in range(40)]
+    text = verdict({"nearest": worse, "decoded": true}, true)
+    assert text == (
+        "Closest to the true statements: decoded. Its token F1 is 1.000, that of nearest 0.500; the difference is 0.500 (95 % "
+        "interval 0.500 to 0.500, 40 test theorems)."
+    )
+    mixed = [one if k % 2 else other for k, (one, other) in enumerate(zip(true, worse, strict=True))]
+    swapped = [other if k % 2 else one for k, (one, other) in enumerate(zip(true, worse, strict=True))]
+    assert verdict({"nearest": mixed, "decoded": swapped}, true).startswith("Neither kind of text is closer")
