@@ -33,14 +33,7 @@ from monge.files import read_json
 Base = Literal["scratch", "smollm2-135m"]
 Variant = Literal["written", "searched"]
 ARMS = ("template", "copy", "template+copy", "local", "template+local", "template+copy+local", "template+local+energy")
-SHARED = (
-    "written",
-    "fixed/template",
-    "fixed/copy",
-    "fixed/template-copy",
-    "round-0/search-normal",
-    "round-0/search-warm",
-)
+SHARED = ("written", "fixed/template", "round-0/search-normal", "round-0/search-warm")
 """Parts of an iteration that no trained model takes part in."""
 SIBLINGS = f"{StateEnergy().negatives} siblings"
 """The held-out sets of true siblings in which the positive state is ranked among seven others."""

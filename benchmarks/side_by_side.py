@@ -90,6 +90,13 @@ def read_result(name: str) -> list[dict[str, Any]]:
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
+def stored_rows(name: str, settings: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return (the rows of a result with these settings, all other rows), so that a benchmark can resume."""
+    rows = read_result(name)
+    same = [row for row in rows if settings.items() <= row.items()]
+    return same, [row for row in rows if row not in same]
+
+
 def _path(name: str, commit: str) -> Path:
     return RESULTS / ("uncommitted" if commit.endswith("-dirty") else "") / f"{name}.json"
 

@@ -5,6 +5,7 @@ from hashlib import sha256
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 S = TypeVar("S", bound=str)
 
@@ -24,6 +25,19 @@ def seeded(*numbers: int) -> torch.Generator:
         state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
         state ^= state >> 31
     return torch.Generator().manual_seed(state >> 1)
+
+
+def seeded_by(x: Tensor, *numbers: int) -> torch.Generator:
+    """A separate generator for each content of `x`, bit by bit, and each tuple of numbers.
+
+    >>> x = torch.tensor([1.0, 2.0])
+    >>> seeded_by(x, 3).initial_seed() == seeded_by(x.clone(), 3).initial_seed()
+    True
+    >>> seeded_by(x, 3).initial_seed() == seeded_by(x + 1, 3).initial_seed()
+    False
+    """
+    digest = sha256(x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).digest()
+    return seeded(int.from_bytes(digest[:8], "big"), *numbers)
 
 
 def hashed(key: str) -> float:

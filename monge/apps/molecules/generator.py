@@ -52,6 +52,8 @@ class Generator:
     device: torch.device | str = "cpu"
     pooled: int = 0
     """Number of entries of the network's pooled token; 0 for a network without one."""
+    rotation: bool = True
+    """True if molecules were rotated onto the noise in training."""
 
     def mask(
         self, count: int, *, atoms: int | None = None, generator: torch.Generator | None = None
@@ -98,6 +100,7 @@ class Generator:
                 existing.to(self.device),
                 steps=steps,
                 eta=eta,
+                rotation=self.rotation,
                 elements=elements,
                 cond=cond,
             )

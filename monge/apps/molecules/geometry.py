@@ -101,7 +101,8 @@ def jensen_shannon(p: Float[np.ndarray, "n"], q: Float[np.ndarray, "n"]) -> floa
 
 
 class Strain(NamedTuple):
-    """The difference between a geometry and the nearest minimum of MMFF94. Infinite if the minimisation fails."""
+    """The difference between a geometry and the nearest minimum of MMFF94. Infinite if the minimisation fails or there is no
+    Kekule structure."""
 
     energy: float
     """Energy above the minimum in kcal/mol. If hydrogens are missing, all of them are relaxed first."""
@@ -120,7 +121,10 @@ def with_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
     full = Chem.AddHs(molecule, addCoords=True)
     if full.GetNumAtoms() == molecule.GetNumAtoms():
         return full
-    properties = _mmff(full)
+    try:
+        properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
+    except Chem.KekulizeException:
+        properties = None
     if properties is not None:
         field = rdForceFieldHelpers.MMFFGetMoleculeForceField(full, properties)
         for number in _heavy(full):
@@ -137,14 +141,6 @@ def completed(one: Perceived) -> Chem.Mol:
     return one.full or with_hydrogens(one.molecule)
 
 
-def _mmff(full: Chem.Mol) -> Any:
-    """The parameters of MMFF94 for a molecule with hydrogens; None if it lacks some, or a Kekule structure."""
-    try:
-        return rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
-    except Chem.KekulizeException:
-        return None
-
-
 def _heavy(molecule: Chem.Mol) -> list[int]:
     return [atom.GetIdx() for atom in molecule.GetAtoms() if atom.GetAtomicNum() > 1]
 
@@ -155,7 +151,10 @@ def strain(molecule: Chem.Mol, *, potential: Callable[[Chem.Mol], float] | None 
     `potential` gives the energy of a molecule with hydrogens in kcal/mol.
     """
     full = with_hydrogens(molecule)
-    properties = _mmff(full)
+    try:
+        properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
+    except Chem.KekulizeException:  # no Kekule structure in MMFF94's model of aromatic rings
+        return Strain(np.inf, np.inf, np.inf)
     if properties is None:
         return None
     heavy, before = _heavy(full), Chem.Mol(full)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -77,7 +78,8 @@ def sample(
         num_atoms: Number of heavy atoms per molecule (with explicit hydrogens, of all atoms; before fake atoms are added), at
             most twice that of the largest training molecule; by default sizes are drawn from those of the training molecules.
         solver_steps: Number of steps from noise to molecules; by default that of the run's evaluations.
-        eta: Fresh noise of the positions in each step: 0 for Euler steps, 1 for ancestral sampling (DDIM's eta).
+        eta: Fresh noise of the positions in each step: 0 gives Euler steps, 1 ancestral sampling (DDIM), and larger values more
+            noise, which favours likelier molecules.
         checkpoint: Checkpoint to sample from: best, last or a step number.
         seed: Random seed of the noise and the sizes.
         out: Output directory; default: RUN/samples.
@@ -87,6 +89,7 @@ def sample(
         num_atoms=1 if num_atoms is None else num_atoms,
         solver_steps=1 if solver_steps is None else solver_steps,
     )
+    _check_eta(eta)
     recipe, generator = device_options.opened(run, checkpoint)
     largest = len(generator.sizes) - 1
     if num_atoms is not None and num_atoms > 2 * largest:
@@ -107,6 +110,11 @@ def sample(
         f"{sum(one.valid for one in results)} valid molecules of {num_samples} in {seconds:.1f} s in {out}: "
         "molecules.sdf, molecules.jsonl, molecules.png, film.png, molecules.html"
     )
+
+
+def _check_eta(eta: float) -> None:
+    if not 0 <= eta < math.inf:
+        raise ValueError(f"--eta {eta}: give a finite number that is not negative")
 
 
 def write_samples(results: list[Perceived], out: Path) -> None:
@@ -153,7 +161,8 @@ def evaluate(
         run: Run directory.
         num_samples: Number of molecules to draw.
         solver_steps: Number of steps from noise to molecules; by default that of the run's evaluations.
-        eta: Fresh noise of the positions in each step: 0 for Euler steps, 1 for ancestral sampling (DDIM's eta).
+        eta: Fresh noise of the positions in each step: 0 gives Euler steps, 1 ancestral sampling (DDIM), and larger values more
+            noise, which favours likelier molecules.
         checkpoint: Checkpoint to evaluate: best, last or a step number.
         seed: Random seed of the noise, the sizes and the choice of training molecules.
         data: Current path of the run's prepared molecules, if they have moved.
@@ -161,6 +170,7 @@ def evaluate(
         ani: Also measure the strain with ANI-2xt (pip install --no-deps auto3d torchani); not for runs aligned with it.
     """
     at_least_one(num_samples=num_samples, solver_steps=1 if solver_steps is None else solver_steps)
+    _check_eta(eta)
     stored = reopen(run, app="molecules")
     recipe, generator = device_options.opened(run, checkpoint)
     if ani and recipe.align == "ani":

@@ -136,6 +136,11 @@ class Molecular:
         if self.coupling == "permutation" and self.atom_index:
             raise ValueError("--coupling permutation needs --no-atom-index: it changes the order of the atoms")
 
+    @property
+    def rotates(self) -> bool:
+        """True if the coupling rotates molecules onto the noise."""
+        return self.coupling != "independent"
+
     def build(self) -> Run[Pair]:
         """Read the molecules and assemble the run."""
         data, held_out = self.encoded(), self.encoded("validation")
@@ -188,7 +193,7 @@ class Molecular:
                     pair = Pair(noise(mask, len(data.types), generator=random), x, mask, cond)
                     loss = objective(model, pair.to(device))
                     losses.append(float(loss.metrics.get("flow loss", loss.value)))
-            sampler = Generator(model, data.types, data.scale, sizes, self.fake_atoms, device, features)
+            sampler = Generator(model, data.types, data.scale, sizes, self.fake_atoms, device, features, self.rotates)
             random = seeded(1)
             mask = sampler.mask(self.eval_samples, generator=random)
             results = [one.molecule() for one in sampler.draw(mask, steps=self.solver_steps, generator=random)]
@@ -293,4 +298,5 @@ def opened(run: Opened, *, which: str = "best", device: torch.device | str = "cp
     types, scale = run.constants["types"].tolist(), float(run.constants["scale"])
     pooled = int(run.constants.get("pooled", 0))
     network = run.weights(recipe.network(len(types), scale, pooled), which=which).to(device)
-    return recipe, Generator(network, types, scale, run.constants["sizes"], recipe.fake_atoms, device, pooled)
+    sizes = run.constants["sizes"]
+    return recipe, Generator(network, types, scale, sizes, recipe.fake_atoms, device, pooled, recipe.rotates)

@@ -1,6 +1,5 @@
 """Sampling from a molecular flow: its states from noise to molecules, and the types at the end."""
 
-import hashlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from monge.apps.molecules.network import centred
 from monge.apps.molecules.objective import Recorded, probabilities
-from monge.math.random import seeded
+from monge.math.random import seeded_by
+from monge.math.rotation import kabsch
 from monge.math.types import Condition
 
 OTHER_ELEMENT = 0.05
@@ -25,17 +25,16 @@ ETA = 2.0
 
 
 class FreshNoise:
-    """Centred normal positions for each row, others in each call. Those of a row depend on its x_0, not on the batch."""
+    """Centred Gaussian noise of the positions, new in each call. A row's noise depends on its x_0 alone."""
 
     def __init__(self, x_0: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> None:
-        self.like, self.mask, self.generators = x_0, mask, list[torch.Generator]()
-        for row, exists in zip(x_0.cpu(), mask.cpu(), strict=True):
-            digest = hashlib.sha256(row[exists].numpy().tobytes()).digest()
-            self.generators.append(seeded(int.from_bytes(digest[:8], "big")))
+        self.like, self.mask, self.exists, self.generators = x_0, mask, mask.cpu(), list[torch.Generator]()
+        for row, exists in zip(x_0.cpu(), self.exists, strict=True):
+            self.generators.append(seeded_by(row[exists]))
 
     def __call__(self) -> Float[Tensor, "B N 3"]:
-        x = torch.zeros(*self.mask.shape, 3)
-        for row, exists, generator in zip(x, self.mask.cpu(), self.generators, strict=True):
+        x = torch.zeros(*self.exists.shape, 3)
+        for row, exists, generator in zip(x, self.exists, self.generators, strict=True):
             row[exists] = torch.randn(int(exists.sum()), 3, generator=generator)
         return centred(x.to(self.like), self.mask)
 
@@ -44,7 +43,8 @@ def fresh_share(t: float, later: float, eta: float) -> float:
     """The part of the noise that a step from t to `later` replaces, in units of its standard deviation.
 
     With eta = 1 it is that of the posterior of the state at `later`, given those at t and 1 (ancestral sampling); with 0, steps
-    are those of Euler. DDIM, 2010.02502, eq. 16, for the linear path; values above 1 are allowed, up to all of the noise.
+    are those of Euler. DDIM, 2010.02502, eq. 16, for the linear path. More than 1, up to replacing all noise, no longer keeps
+    the marginals of the flow: steps at nearly the same t then denoise again what they have denoised, towards likelier states.
 
     >>> [round(fresh_share(0.5, 0.52, eta), 2) for eta in (0.0, 1.0, 2.0, 3.0)]
     [0.0, 0.38, 0.77, 1.0]
@@ -62,13 +62,15 @@ def states(
     steps: int,
     lead: float = LEAD,
     eta: float = ETA,
+    rotation: bool = True,
     elements: Int[Tensor, "K"] | None = None,
     cond: Condition | None = None,
 ) -> Iterator[Float[Tensor, "B N D"]]:
-    """The states of a flow after each step from x_0, each conditioned on the last prediction. ValueError for a negative `eta`.
+    """The states of a flow after each step from x_0, each conditioned on the last prediction. ValueError unless 0 <= eta < inf.
 
-    Each step replaces a part of the noise of the positions by fresh noise, see `fresh_share`. Times are 1 - (1 - s)^POWER on a
-    uniform grid of s. The fresh noise of a row depends on its x_0 alone.
+    Each step replaces a part of the noise of the positions by fresh noise, see `fresh_share`; with `rotation`, for a network
+    that was trained with RotationOT, it also rotates the noise onto the prediction. Times are 1 - (1 - s)^POWER on a uniform
+    grid of s. The fresh noise of a row depends on its x_0 alone.
 
     Types reach time 1 - (1 - t)^lead at time t of the positions. The last state holds the predicted positions and the
     probabilities of the types that `retyped` gives. `elements` is the number of the element of each type. For a network with a
@@ -87,11 +89,12 @@ def states(
         previous = probabilities(model(x, t, given)) * mask[..., None]
         position, types = ((part[k + 1] - part[k]) / (1 - part[k]) for part in (grid, type_grid))
         share = torch.cat([position.expand(3), types.expand(x.shape[-1] - 3)]).to(x)
-        if fresh is not None:
+        if fresh is not None and k + 1 < steps:  # the last step keeps no noise
             now, part = float(grid[k]), fresh_share(float(grid[k]), float(grid[k + 1]), eta)
             clean = now * previous[..., :3]
-            rest = math.sqrt(1 - part**2) * (x[..., :3] - clean) + part * (1 - now) * fresh()
-            x = torch.cat([clean + rest, x[..., 3:]], -1)
+            left = math.sqrt(1 - part**2) * (x[..., :3] - clean) + part * (1 - now) * fresh()
+            left = left @ kabsch(left, previous[..., :3], mask).mT if rotation else left
+            x = torch.cat([clean + left, x[..., 3:]], -1)
         x = x + (previous - x) * share
         if "pooled" in cond:
             cond["pooled"] = torch.lerp(cond["pooled"], model.prediction.pooled, float(position))

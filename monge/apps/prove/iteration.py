@@ -197,7 +197,7 @@ class Pipeline:
         path = self.out / "iteration.json"
         wanted = json.loads(json.dumps({"iteration": asdict(self.settings)}, default=str))
         if path.exists():
-            check_same(path, json.loads(path.read_text()), wanted, free=("iteration.rounds",))
+            check_same(path, json.loads(path.read_text()), wanted, free=("iteration.rounds", "iteration.arms"))
         self.out.mkdir(parents=True, exist_ok=True)
         write_json(path, wanted)
 

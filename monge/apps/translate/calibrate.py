@@ -19,7 +19,9 @@ from monge.math.random import seeded
 from monge.math.types import Pair
 
 SEPARATE = 0.1
-"""Separation of match costs in true pairs from those in shuffled pairs below which tokens are coupled by position."""
+"""Separation below which tokens are coupled by position."""
+MEASURABLE = 20
+"""Minimum number of held-out pairs from which the separation is measured."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Calibration:
     threshold: float = 0.0
     """Cost, in units of `unit`, that best separates matches in true pairs from those in shuffled pairs; 0 if none does."""
     separation: float = 1.0
-    """Largest difference between the distribution functions of these two kinds of costs, on held-out pairs."""
+    """Largest excess of the distribution function of costs in true pairs over that in shuffled pairs, minus the excess between
+    two shuffles, on held-out pairs; 1 if there are fewer than MEASURABLE of them, and in calibrations of earlier versions."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The calibration as tensors, to be stored as constants of a run."""
@@ -52,7 +55,7 @@ class Calibration:
             for name in ("centre", "matrix")
         }
         scalars = {"unit": self.unit, "price": self.price, "threshold": self.threshold, "separation": self.separation}
-        if self.separation == 1.0:  # as in calibrations of earlier versions, which did not measure it
+        if self.separation == 1.0:  # not measured, as in calibrations of earlier versions
             del scalars["separation"]
         return {**maps, "rotation": self.rotation, **{name: torch.tensor(value) for name, value in scalars.items()}}
 
@@ -60,9 +63,9 @@ class Calibration:
     def of(tensors: dict[str, Tensor]) -> "Calibration":
         """The inverse of `tensors`."""
         source, target = (Whitening(tensors[f"{end}_centre"], tensors[f"{end}_matrix"]) for end in ENDS)
-        names = ("unit", "price", "threshold", "separation")
-        scalars = {name: float(tensors[name]) for name in names if name in tensors}
-        return Calibration(source, target, tensors["rotation"], **scalars)
+        required = (float(tensors[name]) for name in ("unit", "price"))
+        later = {name: float(tensors[name]) for name in ("threshold", "separation") if name in tensors}
+        return Calibration(source, target, tensors["rotation"], *required, **later)
 
     def side(self, end: str) -> Whitening:
         """The map from vectors of `source` or `target` into the common space."""
@@ -73,8 +76,8 @@ class Calibration:
         return prices.rule == "shuffled" and not prices.raw and self.separation < SEPARATE
 
     def cost(self, prices: Prices, *, reverse: bool = False) -> FourBlock:
-        """The four-block cost: 1 - cos in units of a typical match, nothing if tokens are coupled by position, or, with raw
-        prices, the squared distance, uncalibrated.
+        """The four-block cost: 1 - cos in units of a typical match; 0 if tokens are coupled by position; with raw prices, the
+        squared distance, uncalibrated.
 
         With `reverse`, the prices of deletion and creation are swapped: the cost is the transpose of the forward cost.
         """
@@ -85,7 +88,7 @@ class Calibration:
         # positions lie in (0, 1], so a move by half the sequence costs 1/4; deletion plus creation cost as much as a poor match
         cost = FourBlock(
             self.unit,
-            prices.position,
+            (prices.position or 1.0) if self.positional(prices) else prices.position,
             prices.delete * price,
             prices.create * price,
             # per mean square, which is about 1 for whitened vectors; FourBlock divides by the unit
@@ -98,8 +101,10 @@ class Calibration:
     def _price(self, prices: Prices) -> tuple[float, float]:
         """(price of a deletion or creation, average surcharge for priority). With rule shuffled and a threshold, they add up to
         half of it."""
-        if self.positional(prices):
-            return 1.0, prices.priority  # a displacement costs at most 1: no token is deleted and created again
+        if self.positional(
+            prices
+        ):  # a displacement costs at most prices.position: nothing is deleted and created again
+            return max(1.0, prices.position), prices.priority
         if prices.rule == "quantile" or not self.threshold:
             return self.price, prices.priority
         priority = min(prices.priority, self.threshold / 8)
@@ -133,6 +138,15 @@ class Sample:
     def shuffled(self) -> "Sample":
         """The sample with each source paired with the target of the next pair."""
         return Sample(self.source, self.target[1:] + self.target[:1])
+
+    @property
+    def separation(self) -> float:
+        """As in Calibration."""
+        if len(self.source) < MEASURABLE:
+            return 1.0
+        once, twice = self.shuffled, self.shuffled.shuffled
+        chance = float(_gap(twice.costs, once.costs)[1].max())
+        return float(_gap(self.costs, once.costs)[1].max()) - chance
 
     @property
     def costs(self) -> Float[Tensor, "M"]:
@@ -183,8 +197,7 @@ def calibration(
     true, unseen = whitened.rotated(best), held_out.rotated(best)
     unit, price = calibrate(true.costs)
     best_threshold = threshold(true.costs, true.shuffled.costs) / unit
-    separation = float(_gap(unseen.costs, unseen.shuffled.costs)[1].max())
-    return Calibration(white[0].then(best), white[1], best, unit, price, best_threshold, separation)
+    return Calibration(white[0].then(best), white[1], best, unit, price, best_threshold, unseen.separation)
 
 
 def threshold(true: Float[Tensor, "n"], shuffled: Float[Tensor, "m"], *, minimum: float = 1 / 3) -> float:

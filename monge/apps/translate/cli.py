@@ -46,10 +46,9 @@ def train(
         resume: Continue from the last checkpoint in the run directory.
         tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
     """
-    if is_first() and not resume:
-        console.print(Space.measured(Pairs(Path(recipe.pairs)), recipe.prices).note, end="")
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
     if is_first():
+        console.print(Space.measured(Pairs(Path(recipe.pairs)), recipe.prices).note, end="")
         console.print(f"Training finished; the best checkpoint is selected by held-out {recipe.best_by.upper()}.")
         console.print(f"The run is in {out}; next: monge translate evaluate {quote(str(out))}")
 

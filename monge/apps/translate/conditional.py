@@ -14,16 +14,13 @@ from monge.apps.translate.field import FieldShape, Mean, snap_existence
 from monge.apps.translate.pair import ENDS
 from monge.apps.translate.space import Packed
 from monge.math.container import Container
-from monge.math.random import seeded
+from monge.math.random import seeded_by
 from monge.math.steps import Step
 from monge.math.times import Times
 from monge.math.types import Condition, Pair
 from monge.nets.condition import Categorical
 from monge.objective.base import Objective
 from monge.objective.flow_matching import FlowMatching
-
-ORDERED = 12
-"""Number of channels whose order selects the noise of a source."""
 
 
 class ConditionalField(nn.Module):
@@ -109,12 +106,8 @@ class ConditionalMethod:
         self, model: Any, container: Container, x: States, *, reverse: bool, steps: int, step: Step
     ) -> States:
         """The translation of each row, from noise that depends on the row and on `seed`, but not on the batch."""
-        noise = torch.stack([self._noise(row) for row in x.cpu()]).to(x.device)
+        rows = [torch.randn(row.shape, generator=seeded_by(row, self.seed, 31), dtype=row.dtype) for row in x.cpu()]
+        noise = torch.stack(rows).to(x.device)
         cond = direction_condition(x, reverse) | {"source": x}
         v = snap_existence(partial(model, cond=cond), 1.0, container.aux_scale)
         return solve(v, noise, reverse=False, steps=steps, step=step)
-
-    def _noise(self, row: Float[Tensor, "N channels"]) -> Float[Tensor, "N channels"]:
-        """Noise for one row, selected by the order of its first channels' sums, which rounding errors do not change."""
-        order = row.sum(0)[:ORDERED].argsort().tolist()
-        return torch.randn(row.shape, generator=seeded(self.seed, 31, *order), dtype=row.dtype)

@@ -68,7 +68,9 @@ def couple(packed: Packed, out: Path, fleet: Fleet, *, size: int = SHARD) -> Ite
 
 def settings_of(packed: Packed, size: int = SHARD) -> dict[str, object]:
     """Values that determine the couplings, as recorded in couplings.json."""
+    positional = packed.space.calibration.positional(packed.space.prices)
     return {
+        **({"positional": True} if positional else {}),
         "pairs": packed.pairs.fingerprint,
         "capacity": packed.pairs.capacity,
         "prices": asdict(packed.space.prices),

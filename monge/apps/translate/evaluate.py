@@ -16,6 +16,7 @@ from monge.apps.translate.conditional import ConditionalMethod
 from monge.apps.translate.data import Split
 from monge.apps.translate.lengths import LengthRidge
 from monge.apps.translate.metrics import (
+    SAMPLES,
     chamfer_scores,
     existence_scores,
     kendall_tau,
@@ -24,7 +25,6 @@ from monge.apps.translate.metrics import (
     pooled,
     pooled_scores,
     ranks,
-    recalls,
     retrieval,
     squared_w2,
     token_distance,
@@ -37,8 +37,6 @@ from monge.math.random import seeded
 from monge.math.types import Pair
 
 Row = dict[str, Interval]
-SAMPLES = 8
-"""Number of translations per source of a method that samples."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +114,8 @@ class Evaluator:
             values |= self._token_metrics(prediction.sequences, pool)
         row = {name: Interval.of(v) for name, v in values.items() if not name.startswith("rank")}
         if prediction.sequences is not None:
-            distance, floor = token_distance(torch.cat(list(prediction.sequences)), torch.cat(self.targets))
-            row["token sliced W2 / floor"] = Interval(*[distance / floor] * 3)
+            distance, floor = token_distance(prediction.sequences, self.targets)
+            row["token sliced W2 / floor"] = Interval(*[distance / floor if floor else float("nan")] * 3)
         for name in (name for name in values if name.startswith("rank")):
             row[f"median {name}"] = _median(values[name])
         return row
@@ -179,7 +177,7 @@ def translate_all(translator: Translator, evaluator: Evaluator, *, reverse: bool
 
 
 def by_length(evaluator: Evaluator, sequences: Sequence[Tensor], *, pool: int, parts: int = 4) -> dict[str, Row]:
-    """R@1 and exact lengths of predictions in `parts` equal parts of the test pairs, by the length of the source."""
+    """R@1 and exact lengths of predictions in up to `parts` parts of the test pairs, by the source's length."""
     counts, pool = lengths(evaluator.sources), min(pool, len(sequences))
     hits = retrieval(evaluator.scores(pooled(sequences, len(evaluator.centre))), pool=pool)["R@1"]
     exact = (lengths(sequences) == lengths(evaluator.targets)).float()
@@ -190,7 +188,7 @@ def by_length(evaluator: Evaluator, sequences: Sequence[Tensor], *, pool: int, p
         own = part == number
         low, high = int(counts[own].min()), int(counts[own].max())
         values = {f"R@1 of {pool}": hits[own], "length exact": exact[own]}
-        row = f"{low} to {high} tokens"
+        row = f"{low} tokens" if low == high else f"{low} to {high} tokens"
         rows[row] = {f"{name}, by source length": Interval.of(value) for name, value in values.items()}
     return rows
 
@@ -198,15 +196,15 @@ def by_length(evaluator: Evaluator, sequences: Sequence[Tensor], *, pool: int, p
 def best_of(
     evaluator: Evaluator, translator: Translator, *, reverse: bool, steps: int, pool: int, samples: int = SAMPLES
 ) -> Row:
-    """Retrieval by the best of several translations of each source, from different noise: the lowest rank counts.
+    """The share of the sources whose target ranks first for one of several translations, from different noise.
 
-    A method without noise is to be compared by R@8, since eight samples are eight guesses.
+    Compare it with R@8 of a method without noise: both have eight guesses.
     """
-    pool, best = min(pool, len(evaluator.sources)), torch.full((len(evaluator.sources),), torch.inf)
+    pool, found = min(pool, len(evaluator.sources)), torch.zeros(len(evaluator.sources))
     for seed in range(samples):
         drawn = replace(translator, seed=seed).carry(evaluator.sources, reverse=reverse, steps=steps)
-        best = torch.minimum(best, ranks(evaluator.scores(pooled(drawn, len(evaluator.centre))), pool=pool))
-    return {f"{name} of {pool}": Interval.of(v) for name, v in recalls(best).items() if name != "rank"}
+        found += ranks(evaluator.scores(pooled(drawn, len(evaluator.centre))), pool=pool) == 1
+    return {f"R@1 of {pool}": Interval.of((found > 0).float())}
 
 
 def flow_row(evaluator: Evaluator, translations: Translations, *, pool: int = 1000) -> Row:
@@ -246,23 +244,31 @@ def evaluate(
     baselines: bool = True,
     pool: int = 1000,
 ) -> Evaluation:
-    """A table with a row for the flow, each number in `sweep_steps`, each run in `compare_with`, and each baseline; for a flow
-    from noise also for the best of several samples, and of some metrics by the length of the source."""
+    """A table with rows for the flow, each number in `sweep_steps`, each run in `compare_with`, and each baseline.
+
+    A flow has a row for all test pairs, a few by the length of the source and, if it starts from noise, one for the best of
+    several samples.
+    """
     evaluator = Evaluator.of(pairs, translator, reverse=reverse, limit=limit)
-    translations = translate_all(translator, evaluator, reverse=reverse, steps=steps)
-    table = {_label(steps): flow_row(evaluator, translations, pool=pool)}
+    table: dict[str, Row] = {}
+
+    def add(name: str, flow: Translator, steps: int) -> Translations:
+        translations = translate_all(flow, evaluator, reverse=reverse, steps=steps)
+        table[name] = flow_row(evaluator, translations, pool=pool)
+        parts = by_length(evaluator, translations.sequences, pool=pool)
+        table.update({f"{name}, {part}": row for part, row in parts.items()})
+        if isinstance(flow.method, ConditionalMethod):
+            row = best_of(evaluator, flow, reverse=reverse, steps=steps, pool=pool)
+            table[f"{name}, best of {SAMPLES} samples"] = row
+        return translations
+
+    translations = add(_label(steps), translator, steps)
     for budget in sweep_steps:
         if budget != steps:
             sequences = translator.carry(evaluator.sources, reverse=reverse, steps=budget)
             table[_label(budget)] = evaluator.row(Prediction(sequences=sequences), pool=pool)
     for name, other in (compare_with or {}).items():
-        table[name] = flow_row(
-            evaluator, translate_all(other, evaluator, reverse=reverse, steps=other.steps), pool=pool
-        )
-    table |= by_length(evaluator, translations.sequences, pool=pool)
-    if isinstance(translator.method, ConditionalMethod):
-        name = f"{_label(steps)}, best of {SAMPLES} samples"
-        table[name] = best_of(evaluator, translator, reverse=reverse, steps=steps, pool=pool)
+        add(name, other, other.steps)
     if baselines:
         table |= {name: evaluator.row(prediction, pool=pool) for name, prediction in evaluator.baselines().items()}
     return Evaluation(table, lengths(evaluator.targets), lengths(translations.sequences))

@@ -13,6 +13,9 @@ from monge.math.metrics import sliced_w2
 from monge.math.ot import assignment
 from monge.math.random import seeded
 
+SAMPLES = 8
+"""Number of translations per source in `evaluate.best_of`, with which R@8 is to be compared."""
+
 
 def pooled(sequences: Sequence[Float[Tensor, "_ D"]], width: int) -> Float[Tensor, "B D"]:
     """The mean of each sequence's vectors; zero, orthogonal to everything, for an empty sequence."""
@@ -63,12 +66,8 @@ def ranks(scores: Float[Tensor, "q q"], *, pool: int | None = None, seed: int = 
 
 def retrieval(scores: Float[Tensor, "q q"], *, pool: int | None = None) -> dict[str, Float[Tensor, "q"]]:
     """R@1, R@5, R@8, R@10, reciprocal rank and rank of each query; `scores` and `pool` as in `ranks`."""
-    return recalls(ranks(scores, pool=pool))
-
-
-def recalls(ranks: Float[Tensor, "q"]) -> dict[str, Float[Tensor, "q"]]:
-    """R@1, R@5, R@8, R@10, reciprocal rank and rank of queries from the ranks of their true entries."""
-    return {**{f"R@{k}": (ranks <= k).float() for k in (1, 5, 8, 10)}, "MRR": 1 / ranks, "rank": ranks}
+    r = ranks(scores, pool=pool)
+    return {**{f"R@{k}": (r <= k).float() for k in (1, 5, SAMPLES, 10)}, "MRR": 1 / r, "rank": r}
 
 
 def matched_cosine(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
@@ -94,24 +93,24 @@ def squared_w2(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:
 
 
 def token_distance(
-    predicted: Float[Tensor, "n D"], true: Float[Tensor, "m D"], *, seed: int = 0
+    predicted: Sequence[Float[Tensor, "_ D"]], true: Sequence[Float[Tensor, "_ D"]], *, seed: int = 0
 ) -> tuple[float, float]:
-    """Sliced W2 between the tokens of all predictions and all true tokens, and its floor: that between halves of the true ones.
+    """Sliced W2 between the tokens of predictions and true tokens, and its floor, that between true tokens.
 
-    Both compare equally many tokens: half of the smaller set, drawn at random. (nan, nan) if that is none.
+    The predictions of one half of the pairs, and the true sequences of this half, are each compared with the true sequences of
+    the other half, by equally many tokens drawn at random. So a sampler of the true distribution reaches the floor. (nan, nan)
+    without tokens or with values that are not finite.
     """
-    count = min(len(predicted), len(true)) // 2
-    if not count:
-        return float("nan"), float("nan")
     generator = seeded(seed, 33)
-    order = torch.randperm(len(true), generator=generator)
-    other, half, drawn = (
-        true[order[:count]],
-        true[order[count : 2 * count]],
-        torch.randperm(len(predicted), generator=generator),
-    )
-    distances = [sliced_w2(x, half, generator=seeded(seed, 34)) for x in (predicted[drawn[:count]], other)]
-    return distances[0], distances[1]
+    order = torch.randperm(len(true), generator=generator).tolist()
+    first, second = order[: len(order) // 2], order[len(order) // 2 :]
+    parts = [[rows[k] for k in half] for rows, half in ((predicted, first), (true, first), (true, second))]
+    tokens = [torch.cat(part) if part else torch.zeros(0, 1) for part in parts]
+    count = min(map(len, tokens))
+    if not count or not all(bool(x.isfinite().all()) for x in tokens):
+        return float("nan"), float("nan")
+    ours, one, other = (x[torch.randperm(len(x), generator=generator)[:count]] for x in tokens)
+    return tuple(sliced_w2(x, other, generator=seeded(seed, 34)) for x in (ours, one))  # pyright: ignore[reportReturnType]
 
 
 def kendall_tau(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> float:

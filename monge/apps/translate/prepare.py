@@ -239,8 +239,8 @@ def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
     console.print(f"{rotated}; content costs of matches, 1 - cos: median {units.unit:.4g} (the unit), ", end="")
     console.print(f"90 % quantile {2 * units.price:.4g} units")
     matches = "matches in true pairs and in shuffled pairs"
-    if note := Space.measured(opened, CALIBRATED).note:
-        console.print(note, end="")
+    if units.positional(CALIBRATED):
+        console.print(Space.measured(opened, CALIBRATED).note, end="")
     elif units.threshold:
         console.print(f"{matches} are best separated at {units.threshold:.4g} units")
     else:

@@ -23,8 +23,8 @@ class Prices:
     --prices.raw, per squared norm)."""
     priority: float = 1.0
     """Average surcharge of a deletion or creation, in units of a typical match. It grows with the void slot's rank in a fixed
-    order. With --prices.rule shuffled, it is at most an eighth of the cost that separates true pairs from shuffled ones. 0
-    breaks ties arbitrarily."""
+    order. With --prices.rule shuffled, it is at most an eighth of the cost that separates true pairs from shuffled ones,
+    if one does. 0 breaks ties arbitrarily."""
     rule: Literal["shuffled", "quantile"] = "shuffled"
     """Rule that sets the calibrated price. quantile: half the 90 % quantile of match costs in true pairs. shuffled: half the
     cost that best separates matches in true pairs from those in shuffled pairs, minus `priority`, or like quantile if they

@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("rdkit")
 from rdkit import Chem
+from rdkit.Chem import rdForceFieldHelpers
 
 from monge.apps.molecules.atoms import NUMBERS, AtomType
 from monge.apps.molecules.bonds import most_filled, perceived
@@ -77,6 +78,17 @@ def test_strain_rises_with_distortion():
     assert relaxed.energy < 0.1 < 3 < stretched.energy
     assert relaxed.rmsd < stretched.rmsd
     assert stretched.rmsd == pytest.approx(0.08 * 1.3, abs=0.05)
+
+
+def test_a_molecule_without_a_kekule_structure_has_infinite_strain(monkeypatch: pytest.MonkeyPatch):
+    def fail(molecule: Chem.Mol) -> None:
+        raise Chem.KekulizeException("Can't kekulize mol.")
+
+    molecule = real("CCO").molecule
+    monkeypatch.setattr(rdForceFieldHelpers, "MMFFGetMoleculeProperties", fail)
+    worst = strain(molecule)
+    assert worst is not None
+    assert worst.energy == worst.rmsd == np.inf
 
 
 def test_atoms_at_the_same_place_have_infinite_strain():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from monge.apps.translate import baselines
-from monge.apps.translate.evaluate import Evaluator, evaluate
+from monge.apps.translate.evaluate import Evaluator, by_length, evaluate
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.metrics import existence_scores, kendall_tau, lengths, pooled_scores, ranks, token_distance
 from monge.apps.translate.pair import Pairs
@@ -99,24 +99,49 @@ def test_a_zero_field_is_the_rotation_baseline_and_has_no_cycle_error(pairs: Pai
 
 
 def test_scores_by_source_length_are_parts_of_the_whole(pairs: Pairs, translator: Translator) -> None:
-    rows = evaluate(pairs, translator, reverse=False, limit=20, steps=1, pool=20).rows
-    parts = {name: row["R@1 of 20, by source length"] for name, row in rows.items() if row.keys() >= PARTS}
-    assert len(parts) > 1
-    counts = lengths(Evaluator.of(pairs, translator, reverse=False, limit=20).sources)
-    total = 0.0
-    for name, share in parts.items():
-        low, high = (int(word) for word in name.split() if word.isdigit())
-        total += float(((counts >= low) & (counts <= high)).sum()) * share.value
-    assert total / 20 == pytest.approx(rows["flow, 1 step"]["R@1 of 20"].value)
+    evaluator = Evaluator.of(pairs, translator, reverse=False, limit=20)
+    exact = [y[:1] if k % 3 else y for k, y in enumerate(evaluator.targets)]  # two thirds have the wrong length
+    rows = by_length(evaluator, exact, pool=20)
+    counts, total = lengths(evaluator.sources), dict.fromkeys(PARTS, 0.0)
+    for name, row in rows.items():
+        low, *high = (int(word) for word in name.split() if word.isdigit())
+        size = int(((counts >= low) & (counts <= (high or [low])[0])).sum())
+        for score in PARTS:
+            total[score] += size * row[score].value
+    whole = evaluator.row(baselines.Prediction(sequences=exact), pool=20)
+    assert len(rows) > 1
+    for score, value in total.items():
+        assert 0 < value / 20 == pytest.approx(whole[score.removesuffix(", by source length")].value)
+    named = evaluate(pairs, translator, reverse=False, limit=20, steps=1, pool=20).rows
+    assert {f"flow, 1 step, {name}" for name in rows} <= named.keys()
 
 
-def test_token_distance_is_one_floor_for_equal_sets_and_grows_with_a_shift() -> None:
-    x, y = draw(0, 4000, 8), draw(1, 4000, 8)
-    same, floor = token_distance(x, y)
-    assert same / floor == pytest.approx(1, abs=0.4)
-    moved, floor = token_distance(x + 1, y)
-    assert moved / floor > 10
-    assert all(math.isnan(value) for value in token_distance(x[:1], y))
+def test_token_distance_is_one_floor_for_samples_of_the_true_law_and_grows_with_a_shift() -> None:
+    def sequences(seed: int, shift: float = 0.0, count: int = 400) -> list[Tensor]:
+        return list(draw(seed, count, 10, 64) + shift)
+
+    true, same = sequences(0), sequences(1)
+    distance, floor = token_distance(same, true)
+    assert distance / floor == pytest.approx(1, abs=0.2)
+    distance, floor = token_distance(sequences(1, 1.0), true)
+    assert distance / floor > 10
+    own, floor = token_distance(true, true)
+    assert own == pytest.approx(floor, rel=0.2)
+
+
+@pytest.mark.parametrize("bad", ["empty", "nan", "one"])
+def test_token_distance_without_usable_tokens_is_nan(bad: str) -> None:
+    x = draw(0, 4, 3, 2)
+    predicted = {"empty": [y[:0] for y in x], "nan": list(x * float("nan")), "one": list(x[:1])}[bad]
+    true = list(x[:1]) if bad == "one" else list(x)
+    assert all(math.isnan(value) for value in token_distance(predicted, true))
+
+
+def test_equal_true_tokens_leave_the_distance_undefined(pairs: Pairs, translator: Translator) -> None:
+    evaluator = Evaluator.of(pairs, translator, reverse=False, limit=20)
+    same = replace(evaluator, targets=[torch.ones_like(y) for y in evaluator.targets])
+    row = same.row(baselines.Prediction(sequences=evaluator.targets), pool=20)
+    assert math.isnan(row["token sliced W2 / floor"].value)
 
 
 def test_existence_is_scored_by_f1_and_by_expected_calibration_error() -> None:

@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from monge.apps.translate.calibrate import Calibration, threshold
+from monge.apps.translate.calibrate import Calibration, calibration, threshold
 from monge.apps.translate.pair import Pairs, pair
 from monge.apps.translate.prices import Prices
 from monge.apps.translate.space import Packed, Space
 from monge.cli import main
 from monge.lm.store import Row, write
+from monge.math.container import Container
+from monge.math.cost import Whitening
+from monge.math.types import Pair
 
 WIDTH, TYPES, COUNT, MISSING = 32, 60, 160, 0.3
 Links = list[list[int]]  # for each pair the source token of each target token, -1 for a created one
@@ -114,3 +117,39 @@ def test_related_tokens_are_coupled_by_content(planted: tuple[Pairs, Links]) -> 
     space = Space.measured(planted[0], Prices())
     assert space.calibration.separation > 0.3
     assert space.note == ""
+
+
+@pytest.mark.parametrize("position", [0.0, 1.0, 10.0])
+def test_coupling_by_position_deletes_no_more_than_the_lengths_require(position: float) -> None:
+    draws = torch.Generator().manual_seed(0)
+    unrelated = Calibration(*unit_maps(4), torch.eye(4), 1.0, 1.0, separation=0.0)
+    space = Space(unrelated, Container(16), Prices(position=position))
+    x, y = ([torch.randn(n, 4, generator=draws) for n in counts] for counts in ((5, 9, 7), (8, 4, 7)))
+    permutation = space.transport.permutation(Pair(space.container.pack(x), space.container.pack(y)))
+    for row, a, b in zip(permutation.tolist(), x, y, strict=True):
+        matched = [slot for slot in row[: len(a)] if slot < len(b)]
+        assert matched == sorted(matched)
+        assert len(matched) == min(len(a), len(b))
+
+
+@pytest.mark.parametrize("count", [2, 4, 7, 12, 60])
+def test_few_pairs_are_coupled_by_content(count: int) -> None:
+    draws = torch.Generator().manual_seed(0)
+    x = [torch.randn(6, 8, generator=draws) for _ in range(count)]
+    found = calibration(x, [one + 0.01 * torch.randn(6, 8, generator=draws) for one in x])
+    assert found.separation == 1.0
+    assert not found.positional(Prices())
+
+
+def test_the_separation_is_stored_if_it_was_measured() -> None:
+    measured = Calibration(*unit_maps(4), torch.eye(4), 1.0, 1.0, separation=0.25)
+    assert Calibration.of(measured.tensors()).separation == 0.25
+    old = {name: value for name, value in measured.tensors().items() if name != "separation"}
+    assert Calibration.of(old).separation == 1.0
+    with pytest.raises(KeyError):
+        Calibration.of({name: value for name, value in old.items() if name != "unit"})
+
+
+def unit_maps(width: int) -> tuple[Whitening, Whitening]:
+    same = Whitening(torch.zeros(width), torch.eye(width))
+    return same, same

@@ -154,9 +154,6 @@ def test_translations_of_a_conditional_flow_depend_on_the_seed_but_not_on_the_ba
     ends = translated(method, x)
     torch.testing.assert_close(translated(method, x[1:2]), ends[1:2], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(translated(replace(method, seed=1), x), ends)
-    twice = x[:1].expand(2, -1, -1).clone()
-    twice[1, 0, 0] += 1e-6  # a rounding error leaves the noise as it is
-    torch.testing.assert_close(*translated(method, twice), atol=1e-3, rtol=1e-3)
     assert set(container.split(ends).existence.round(decimals=4).unique().tolist()) <= {0.0, 1.0}
 
 
@@ -216,9 +213,8 @@ def test_the_seed_of_run_changes_the_translations_of_a_conditional_flow(
     translator, size = translator_of(reopen(tmp_path / "conditional", app="translate")), len(pairs.split("test"))
     table = evaluate(pairs, translator, reverse=False, limit=size, steps=2, baselines=False, pool=size).rows
     one, best = table["flow, 2 steps"], table["flow, 2 steps, best of 8 samples"]
-    for name in (f"R@1 of {size}", f"MRR of {size}"):
-        assert one[name].value <= best[name].value
-    assert one[f"MRR of {size}"].value < best[f"MRR of {size}"].value
+    assert set(best) == {f"R@1 of {size}"}
+    assert one[f"R@1 of {size}"].value < best[f"R@1 of {size}"].value
     assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
     assert any(x.shape != y.shape or not torch.equal(x, y) for x, y in zip(first, other, strict=False))
     words[2] = str(tmp_path / "flow-matching")
