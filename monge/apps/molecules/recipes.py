@@ -38,7 +38,6 @@ COUPLINGS: dict[str, Coupling] = {
     "rotation": RotationOT(),
     "permutation": RotationOT(permute=True),
 }
-
 WITHOUT_ENCODER = ("self", "dispersive")
 
 
