@@ -148,6 +148,7 @@ class Molecular:
             pooled = self.pooled(data, held_out) if self.align_pooled_weight else None
         features = 0 if pooled is None else pooled[0].shape[1]
         network = self.network(len(data.types), data.scale, features)  # before the projector, for the same reason
+        fakes = {"share": self.fake_atoms, "spread": SPREAD / data.scale}
 
         def batches(number: int) -> Pair:
             rows = shuffled(number, self.batch_size, len(data.x), self.train.seed)
@@ -156,9 +157,7 @@ class Molecular:
             ended = aligned is None or (self.align_until and number >= self.align_until)
             target = None if ended or aligned is None else aligned[rows, : mask.shape[1]]
             if self.fake_atoms:
-                x, mask, target = with_fakes(
-                    x, mask, target, share=self.fake_atoms, spread=SPREAD / data.scale, generator=generator
-                )
+                x, mask, target = with_fakes(x, mask, target, **fakes, generator=generator)
             x_1 = rotated(x, random_rotations(len(rows), generator=generator))
             cond = {} if target is None else {"target": target}
             if pooled is not None:
@@ -185,9 +184,7 @@ class Molecular:
                 for rows in torch.arange(len(held_out.x)).split(64):
                     x, mask = held_out.batch(rows)
                     if self.fake_atoms:
-                        x, mask, _ = with_fakes(
-                            x, mask, None, share=self.fake_atoms, spread=SPREAD / data.scale, generator=random
-                        )
+                        x, mask, _ = with_fakes(x, mask, None, **fakes, generator=random)
                     cond = {} if pooled is None else {"pooled target": pooled[1][rows]}
                     pair = Pair(noise(mask, len(data.types), generator=random), x, mask, cond)
                     loss = objective(model, pair.to(device))
