@@ -11,6 +11,7 @@ from rdkit.Chem import Draw, rdDepictor
 from monge.apps.molecules.atoms import FAKE, elements_of
 from monge.apps.molecules.bonds import ORDERS, RADII, Perceived, neighbours
 from monge.apps.molecules.generator import Drawn
+from monge.apps.molecules.sampling import times
 
 COLOURS = {
     "H": "#c8c8c8",
@@ -68,9 +69,9 @@ def film(states: Sequence[Sequence[Drawn]], path: Path, *, columns: int = 7) -> 
     """Draw molecules along the flow: one per row, times from left to right, denser near t = 1. Returns `path`."""
     from matplotlib.figure import Figure
 
-    last = len(states) - 1
-    times = 1 - np.linspace(1, 0, columns) ** 2  # bonds form late
-    shown = sorted({int(number) for number in np.rint(last * times)})
+    last, t = len(states) - 1, times(len(states))[1:].numpy()
+    wanted = 1 - np.linspace(1, 0, columns) ** 2  # bonds form late
+    shown = sorted({int(np.abs(t - one).argmin()) for one in wanted})
     rows = len(states[0])
     figure = Figure(figsize=(1.7 * len(shown), 1.8 * rows), layout="constrained")
     for row in range(rows):
@@ -83,7 +84,7 @@ def film(states: Sequence[Sequence[Drawn]], path: Path, *, columns: int = 7) -> 
             axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
             axis.axis("off")
             if row == 0:
-                axis.set_title(f"t = {(number + 1) / (last + 1):.2f}", fontsize=9)
+                axis.set_title(f"t = {t[number]:.2f}", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return path

@@ -39,6 +39,15 @@ class FreshNoise:
         return centred(x.to(self.like), self.mask)
 
 
+def times(steps: int) -> Float[Tensor, "steps+1"]:
+    """The times of the states, from 0 to 1: 1 - (1 - s)^POWER on a uniform grid of s.
+
+    >>> times(4)
+    tensor([0.0000, 0.3505, 0.6464, 0.8750, 1.0000], dtype=torch.float64)
+    """
+    return 1 - (1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64)) ** POWER
+
+
 def fresh_share(t: float, later: float, eta: float) -> float:
     """The part of the noise that a step from t to `later` replaces, in units of its standard deviation.
 
@@ -69,8 +78,8 @@ def states(
     """The states of a flow after each step from x_0, each conditioned on the last prediction. ValueError unless 0 <= eta < inf.
 
     Each step replaces a part of the noise of the positions by fresh noise, see `fresh_share`; with `rotation`, for a network
-    that was trained with RotationOT, it also rotates the noise onto the prediction. Times are 1 - (1 - s)^POWER on a uniform
-    grid of s. The fresh noise of a row depends on its x_0 alone.
+    that was trained with RotationOT, it also rotates the noise onto the prediction. The times are those of `times`. The fresh
+    noise of a row depends on its x_0 alone.
 
     Types reach time 1 - (1 - t)^lead at time t of the positions. The last state holds the predicted positions and the
     probabilities of the types that `retyped` gives. `elements` is the number of the element of each type. For a network with a
@@ -78,7 +87,7 @@ def states(
     """
     x, previous, cond = x_0, torch.zeros_like(x_0), dict(cond or {})
     model = Recorded(model) if "pooled" in cond else model
-    grid = 1 - (1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64)) ** POWER
+    grid = times(steps)
     if not 0 <= eta < math.inf:
         raise ValueError(f"eta must be finite and not negative, got {eta}")
     fresh = FreshNoise(x_0, mask) if eta else None

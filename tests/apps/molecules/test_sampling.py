@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from monge.apps.molecules import sampling
 from monge.apps.molecules.measuring import evaluate, sample
 from monge.apps.molecules.network import Prediction, centred
 from monge.apps.molecules.objective import noise
-from monge.apps.molecules.sampling import FreshNoise, fresh_share, states
+from monge.apps.molecules.sampling import FreshNoise, fresh_share, states, times
 from monge.math.rotation import kabsch
 
 
@@ -38,7 +37,7 @@ def test_each_step_replaces_its_share_of_the_noise(eta: float) -> None:
     for number, x in enumerate(states(network, x_0, mask, steps=steps, eta=eta, rotation=False), 1):
         if number == steps:
             break
-        t = 1 - (1 - number / steps) ** sampling.POWER
+        t = float(times(steps)[number])
         left = (x - t * end)[..., :3][mask] / (1 - t)
         kept = math.sqrt(1 - fresh_share(before, t, eta) ** 2)
         assert left.square().mean() == pytest.approx(float(size), rel=0.03)
@@ -52,7 +51,7 @@ def test_the_noise_is_rotated_onto_the_prediction() -> None:
     x_0, mask = rows(50, 5)
     network, end = known_end(mask)
     first, *_ = states(network, x_0, mask, steps=8, eta=1.0)
-    t = 1 - (1 - 1 / 8) ** sampling.POWER
+    t = float(times(8)[1])
     turn = kabsch((first - t * end)[..., :3], end[..., :3], mask)
     torch.testing.assert_close(turn, torch.eye(3).expand(50, 3, 3), atol=1e-3, rtol=0)
     first, *_ = states(network, x_0, mask, steps=8, eta=1.0, rotation=False)
