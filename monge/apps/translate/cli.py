@@ -48,7 +48,9 @@ def train(
     """
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
     if is_first():
-        console.print(Space.measured(Pairs(Path(recipe.pairs)), recipe.prices).note, end="")
+        opened = reopen(out, app="translate")
+        recipe = stored_recipe(opened)  # with --resume, the flags are those of the command
+        console.print(Space.from_constants(opened.constants, recipe.prices, aux_scale=recipe.aux_scale).note, end="")
         console.print(f"Training finished; the best checkpoint is selected by held-out {recipe.best_by.upper()}.")
         console.print(f"The run is in {out}; next: monge translate evaluate {quote(str(out))}")
 

@@ -111,6 +111,13 @@ def test_unrelated_tokens_are_coupled_by_position(tmp_path: Path, capsys: pytest
     assert main(["translate", "couple", str(tmp_path / "pairs"), "--out", str(tmp_path / "couplings")]) == 0
     assert "tokens are coupled by position" in capsys.readouterr().out
     assert not Space.measured(pairs, Prices(rule="quantile")).note
+    small = ["--steps", "1", "--save-every", "1", "--width", "64", "--depth", "1"]
+    train = ["translate", "train", "--out", str(tmp_path / "run")]
+    for words in ([*train, "--pairs", str(tmp_path / "pairs"), *small], [*train, "--resume"]):
+        assert main(words) == 0
+        assert "tokens are coupled by position" in capsys.readouterr().out
+    assert main(["translate", "calibrate", str(tmp_path / "pairs")]) == 0
+    assert "tokens are coupled by position" in capsys.readouterr().out
 
 
 def test_related_tokens_are_coupled_by_content(planted: tuple[Pairs, Links]) -> None:
