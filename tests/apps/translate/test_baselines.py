@@ -106,6 +106,9 @@ def test_scores_by_source_length_are_parts_of_the_whole(pairs: Pairs, translator
     for name, row in rows.items():
         low, *high = (int(word) for word in name.split() if word.isdigit())
         size = int(((counts >= low) & (counts <= (high or [low])[0])).sum())
+        own = [k for k, n in enumerate(counts.tolist()) if low <= n <= (high or [low])[0]]
+        right = [len(exact[k]) == len(evaluator.targets[k]) for k in own]
+        assert row["length exact, by source length"].value == pytest.approx(sum(right) / len(own))
         for score in PARTS:
             total[score] += size * row[score].value
     whole = evaluator.row(baselines.Prediction(sequences=exact), pool=20)
