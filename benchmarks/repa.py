@@ -211,7 +211,7 @@ def image_term(arm: str, work: Path, recipe: Generate, seed: int) -> Any:
         width=WIDTH,
         features=WIDTH,
         weight=WEIGHT,
-        hidden=4 * WIDTH,
+        hidden=2 * WIDTH,
         spatial=spatial,
     )
     return FirstSteps(term, recipe.train.steps // 4) if arm == "REPA, first quarter" else term

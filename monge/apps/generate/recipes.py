@@ -191,7 +191,7 @@ class Generate(Settings):
 
     def alignment(self, model: nn.Module, prepared: Prepared) -> tuple[HiddenLoss | None, dict[str, Tensor]]:
         """(loss on a hidden state or None, a constant of the run that identifies its encoder)."""
-        layer, weight, hidden = self.align_layer, self.align_weight, 4 * self.width
+        layer, weight, hidden = self.align_layer, self.align_weight, 2 * self.width
         named = {"encoder": fingerprint(torch.tensor(list(self.align.encode())))}
         if self.align == "none":
             return None, {}

@@ -210,7 +210,7 @@ class Molecular:
 
     def alignment(self, network: nn.Module, features: int) -> HiddenLoss:
         """The loss on a hidden state; with an encoder, its targets of `features` entries are part of the batch."""
-        layer, weight, hidden = self.align_layer, self.align_weight, 4 * self.width
+        layer, weight, hidden = self.align_layer, self.align_weight, 2 * self.width
         if self.align == "dispersive":
             return Dispersive(layer=layer, weight=weight)
         if self.align == "self":
