@@ -7,7 +7,8 @@
 Arms with the same seed start from the same weights, data and noise. The encoders of the digits are trained first, once for
 all seeds. The Frechet distance uses a classifier of another architecture than the encoders, but "REPA, classes" and "head on
 classes" learn from the labels that it was trained on, so this metric favours them. Results of finished arms are kept in
-benchmarks/results, so an interrupted benchmark resumes.
+benchmarks/results, so an interrupted benchmark resumes. The last lines say in a sentence for each encoder how the arm compares
+with no alignment, random weights and shuffled targets.
 """
 
 import side_by_side as side  # sets one thread
@@ -15,7 +16,7 @@ import side_by_side as side  # sets one thread
 # isort: split
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -35,11 +36,13 @@ from monge.apps.generate.recipes import PATHS, Generate
 from monge.apps.generate.sample import Generator, Sampling
 from monge.apps.molecules.generator import Generator as MoleculeGenerator
 from monge.apps.molecules.message_passing import Pretrain as PretrainMolecules
-from monge.apps.molecules.recipes import Molecular
+from monge.apps.molecules.objective import MoleculeMatching, noise
+from monge.apps.molecules.recipes import COUPLINGS, Molecular
 from monge.apps.molecules.scores import scores
 from monge.fleet import processes
 from monge.math.cost import Units
 from monge.math.random import seeded
+from monge.math.times import Times
 from monge.math.types import Pair
 from monge.objective.alignment import Alignment, CachedTargets, pooled
 from monge.run import fit
@@ -67,25 +70,35 @@ MOLECULES: dict[str, dict[str, Any]] = {
     "REPA, shuffled": {"align": "ani", "align_shuffled": True},
     "REPA, ANI-2xt, spatial": {"align": "ani", "align_spatial": True},
     "REPA, first quarter": {"align": "ani", "align_until": -1},
+    "MSE without projector": {"align": "ani"},
+    "head on descriptors": {"align": "descriptors"},
     "REG": {"align": "ani", "align_pooled_weight": 0.03},
     "SRA": {"align": "self"},
     "dispersive": {"align": "dispersive"},
 }
 """Settings of the recipe by arm; align_until -1 stands for a quarter of the steps, own for the encoder of `monge molecules
 pretrain` in WORK."""
+CONTROLS = ("plain", "REPA, random weights", "REPA, shuffled")
+"""Arms that an alignment must beat: otherwise a gain does not come from what the encoder has learned."""
+INTERVALS = (0.0, 0.25, 0.5, 0.75)
+"""Starts of the four intervals of t in which the held-out loss is measured."""
 Measure = Callable[[nn.Module, bool], dict[str, float]]
 
 
 class SquaredError(nn.Module):
-    """Mean squared difference between a hidden state and the targets, without a projector."""
+    """Mean squared difference between the targets and a linear map of the hidden state; if `features` is 0, its first entries.
+    Tokens that are masked out do not count."""
 
-    def __init__(self, targets: CachedTargets) -> None:
+    def __init__(self, targets: CachedTargets, width: int = 0, features: int = 0) -> None:
         super().__init__()
         self.targets, self.weight = targets, WEIGHT
+        self.head = nn.Linear(width, features) if features else nn.Identity()
 
     def forward(self, model: Any, x_t: Tensor, t: Tensor, pair: Pair) -> tuple[Tensor, Tensor]:
         v, hidden = model.with_features(x_t, t, pair.condition, LAYER)
-        return v, (hidden - self.targets(pair.x_1, pair.condition)).square().mean()
+        target = self.targets(pair.x_1, pair.condition)
+        error = (self.head(hidden)[..., : target.shape[-1]] - target).square().mean(-1)
+        return v, (error if pair.mask is None else error[pair.mask]).mean()
 
 
 class HeadOnClasses(nn.Module):
@@ -180,7 +193,7 @@ def images(work: Path, steps: int, task: tuple[str, int]) -> dict[str, Any]:
         sampler = Generator(model, PATHS["linear"], units, data.shape, 0, data.levels or 0.0)
         x = sampler.end(sampler.noise(len(data.x), generator=seeded(seed, 3)), None, Sampling(20, "euler"))
         rows = judge.rows(units.apply(sampler.restore(x).flatten(1)), None)
-        by_time = losses_by_time(model, recipe) if last else {}
+        by_time = image_losses(model, recipe) if last else {}
         return {"frechet": rows["frechet"].value, "recall": rows["recall"].value, **held_out(model), **by_time}
 
     return {"arm": arm, "seed": seed, "curve": curve(run, measure)}
@@ -217,12 +230,12 @@ def image_term(arm: str, work: Path, recipe: Generate, seed: int) -> Any:
     return FirstSteps(term, recipe.train.steps // 4) if arm == "REPA, first quarter" else term
 
 
-def losses_by_time(model: nn.Module, recipe: Generate) -> dict[str, float]:
-    """The held-out loss in four intervals of t."""
+def image_losses(model: nn.Module, recipe: Generate) -> dict[str, float]:
+    """The held-out loss of images in four intervals of t."""
     x = recipe.prepared().normalised()[1]
     x_0 = torch.randn(x.shape, generator=seeded(1781))
     result = {}
-    for low in (0.0, 0.25, 0.5, 0.75):
+    for low in INTERVALS:
         t = low + 0.25 * (torch.arange(len(x)) + 0.5) / len(x)
         _, x_t, u_t = PATHS["linear"](x_0, x, t)
         result[f"loss, t from {low}"] = float((model(x_t, t) - u_t).square().mean())
@@ -243,6 +256,9 @@ def molecular(data: Path, work: Path, steps: int, samples: int, task: tuple[str,
     recipe = replace(recipe, **settings, train=replace(recipe.train, steps=steps, seed=seed, threads=1, device="cpu"))
     torch.manual_seed(seed)
     run = recipe.build()
+    if arm in ("MSE without projector", "head on descriptors"):
+        head = arm == "head on descriptors"
+        run.objective.align = molecule_term(run, recipe.width, head=head)  # pyright: ignore[reportAttributeAccessIssue]
     constants, known = run.constants, reference(recipe)
 
     def measure(model: nn.Module, last: bool) -> dict[str, float]:
@@ -253,9 +269,48 @@ def molecular(data: Path, work: Path, steps: int, samples: int, task: tuple[str,
         values = scores([one.molecule() for one in drawn], known)
         names = ("valid", "connected", "bond lengths, divergence (bits)", "strain, median (kcal/mol)")
         uncorrected = sum(one.molecule(limit=1).valid for one in drawn) / samples
-        return {"uncorrected": uncorrected, **{name: values[name] for name in names}}
+        by_time = molecular_losses(model, recipe) if last else {}
+        return {"uncorrected": uncorrected, **{name: values[name] for name in names}, **by_time}
 
     return {"arm": arm, "seed": seed, "curve": curve(run, measure)}
+
+
+def molecule_term(run: Run[Pair], width: int, *, head: bool) -> SquaredError:
+    """The squared error of a linear head's prediction of the targets, or of the hidden state itself next to the principal
+    components of the targets."""
+    batches = [run.batches(number) for number in range(20)]
+    rows = torch.cat([batch.condition["target"][batch.mask] for batch in batches])
+    if head:
+        return SquaredError(CachedTargets(lambda x: x, key="target"), width, rows.shape[1])
+    axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False).Vh[:width].T
+    return SquaredError(CachedTargets(lambda x: x @ axes, key="target"))
+
+
+def molecular_losses(model: nn.Module, recipe: Molecular) -> dict[str, float]:
+    """The held-out loss of molecules in four intervals of t, without self-conditioning and distortion."""
+    held_out = recipe.encoded("validation")
+    pooled = recipe.pooled(recipe.encoded(), held_out)[1] if recipe.align_pooled_weight else None
+    random = seeded(1781)
+    pair = Pair(
+        noise(held_out.mask, len(held_out.types), generator=random),
+        held_out.x,
+        held_out.mask,
+        {} if pooled is None else {"pooled target": pooled},
+    )
+    result = {}
+    for low in INTERVALS:
+        times = Times(lambda u, low=low: low + 0.25 * u, stratified=True)
+        matching = MoleculeMatching(
+            coupling=COUPLINGS[recipe.coupling],
+            times=times,
+            type_weight=recipe.type_weight,
+            self_conditioning=False,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            metrics = matching(model, pair).metrics
+        result[f"loss, t from {low}"] = float(metrics.get("flow loss", metrics["loss"]))
+    return result
 
 
 def measured(
@@ -279,8 +334,9 @@ def measured(
 
 
 def report(rows: Sequence[Mapping[str, Any]], metric: str, *, higher: bool = False) -> None:
-    """Print the metric by steps, its paired differences from the arm "plain", and the fraction of
-    the steps needed to match its final value, with the share of seeds that reach it."""
+    """Print the metric by steps, its paired differences from the arm "plain" after equal steps and equal CPU time, the steps at
+    which the mean curves cross, and the fraction of the steps needed to match the final value of "plain", with the share of
+    seeds that reach it; then a sentence for each encoder."""
     by_arm: dict[str, dict[int, list[dict[str, float]]]] = {}
     for row in rows:
         by_arm.setdefault(row["arm"], {})[row["seed"]] = row["curve"]
@@ -292,6 +348,11 @@ def report(rows: Sequence[Mapping[str, Any]], metric: str, *, higher: bool = Fal
             line[f"{point['steps']} steps"] = interval([one[number][metric] for one in curves.values()])
         seeds = sorted(curves.keys() & plain.keys())
         line["difference"] = interval([curves[k][-1][metric] - plain[k][-1][metric] for k in seeds])
+        spent = {k: min(plain[k][-1]["CPU s"], curves[k][-1]["CPU s"]) for k in seeds}
+        line["at equal CPU time"] = interval(
+            [at(curves[k], spent[k], metric) - at(plain[k], spent[k], metric) for k in seeds]
+        )
+        line["crosses plain at step"] = crossings(curves.values(), [plain[k] for k in seeds], metric)
         reached = [steps_to(curves[k], plain[k][-1][metric], metric, higher) for k in seeds]
         finite = [steps for steps in reached if np.isfinite(steps)]
         line["steps to plain's end"] = interval(finite) if finite else "never"
@@ -299,6 +360,57 @@ def report(rows: Sequence[Mapping[str, Any]], metric: str, *, higher: bool = Fal
         line["CPU s per step / plain"] = interval([curves[k][-1]["CPU s"] / plain[k][-1]["CPU s"] for k in seeds])
         table.append(line)
     side.print_table(metric, shown(table))
+    for arm in by_arm:
+        if "REPA" in arm and arm not in CONTROLS:
+            print(verdict(by_arm, arm, metric, higher=higher))
+
+
+def at(curve: Sequence[Mapping[str, float]], seconds: float, metric: str) -> float:
+    """The metric after so many CPU seconds of training, interpolated in log time; the first or last value outside the curve."""
+    return float(np.interp(np.log(seconds), np.log([p["CPU s"] for p in curve]), [p[metric] for p in curve]))
+
+
+def crossings(
+    curves: Iterable[Sequence[Mapping[str, float]]], plain: Sequence[Sequence[Mapping[str, float]]], metric: str
+) -> str:
+    """The steps at which the mean curve crosses that of "plain", interpolated in log steps."""
+    mean = [np.mean([[point[metric] for point in curve] for curve in part], axis=0) for part in (list(curves), plain)]
+    steps, gap = np.log([point["steps"] for point in plain[0]]), mean[0] - mean[1]
+    found = [k for k in range(len(gap) - 1) if gap[k] * gap[k + 1] < 0]
+    return (
+        ", ".join(f"{np.exp(steps[k] + (steps[k + 1] - steps[k]) * gap[k] / (gap[k] - gap[k + 1])):.0f}" for k in found)
+        or "never"
+    )
+
+
+def verdict(
+    by_arm: Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]], arm: str, metric: str, *, higher: bool
+) -> str:
+    """A sentence: the arm after all steps next to each control, by paired 95 % intervals."""
+    parts: dict[str, list[str]] = {}
+    for control in CONTROLS:
+        seeds = sorted(by_arm[arm].keys() & by_arm.get(control, {}).keys())
+        if len(seeds) < 2:
+            continue
+        gap = interval([by_arm[arm][k][-1][metric] - by_arm[control][k][-1][metric] for k in seeds])
+        mean, half = float(gap["mean"]), float(gap["half"])  # pyright: ignore[reportArgumentType]
+        kind = "not different from" if not abs(mean) > half else "better than" if (mean > 0) == higher else "worse than"
+        parts.setdefault(kind, []).append(f"{control} ({mean:+.3g} +- {half:.2g})")
+    told = "; ".join(f"{kind} {', '.join(names)}" for kind, names in parts.items())
+    return f"{arm}, {metric}: {told or 'fewer than two seeds'}."
+
+
+def report_by_time(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the held-out loss after all steps minus that of "plain", by intervals of t."""
+    ends = {(row["arm"], row["seed"]): row["curve"][-1] for row in rows}
+    parts = [f"loss, t from {low}" for low in INTERVALS]
+    gaps: dict[str, dict[str, list[float]]] = {}
+    for (arm, seed), end in ends.items():
+        if arm != "plain":
+            for part in parts:
+                gaps.setdefault(arm, {}).setdefault(part, []).append(end[part] - ends["plain", seed][part])
+    table = [{"arm": arm, **{part: interval(values) for part, values in line.items()}} for arm, line in gaps.items()]
+    side.print_table("Held-out loss minus that of plain, by time", shown(table))
 
 
 def steps_to(curve: Sequence[Mapping[str, float]], value: float, metric: str, higher: bool) -> float:
@@ -347,17 +459,7 @@ def main(
         rows = measured("repa_digits", chosen, seeds, {"steps": steps}, partial(images, work, steps), workers)
         for metric in ("frechet", "held-out loss"):
             report(rows, metric)
-        ends = [(row["arm"], row["seed"], row["curve"][-1]) for row in rows]
-        plain = {seed: end for arm, seed, end in ends if arm == "plain"}
-        parts = [name for name in plain[0] if name.startswith("loss, t")]
-        gains = [
-            {
-                "arm": arm,
-                **{part: interval([e[part] - plain[s][part] for a, s, e in ends if a == arm]) for part in parts},
-            }
-            for arm in chosen[1:]
-        ]
-        side.print_table("Held-out loss minus that of plain, by time", shown(gains))
+        report_by_time(rows)
         return
     settings = {"steps": steps, "samples": samples, "data": data.name}
     if "REPA, own" in chosen:
@@ -369,6 +471,7 @@ def main(
     report(rows, "uncorrected", higher=True)
     for metric in ("bond lengths, divergence (bits)", "strain, median (kcal/mol)"):
         report(rows, metric)
+    report_by_time(rows)
 
 
 if __name__ == "__main__":
