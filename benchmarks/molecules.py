@@ -39,7 +39,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "without atom index": {"atom_index": False},
     "permutation, without atom index": {"atom_index": False, "coupling": "permutation"},
     "without self-conditioning": {"self_conditioning": False},
-    "without distortion": {"distortion": 0.0},
+    "distortion": {"distortion": 0.3},
     "type loss 0.2": {"type_weight": 0.2},
     "velocity prediction": {"prediction": "velocity"},
     "fake atoms": {"fake_atoms": 0.3},

@@ -13,9 +13,12 @@ from monge.math.times import Times
 from monge.math.types import Condition, Pair
 from monge.objective.alignment import HiddenLoss
 from monge.objective.base import Loss, Objective
+from monge.objective.weighting import EqualTimes
 
 DISTORTED = 0.1
 """Share of the atoms that `distortion` displaces."""
+MAX_WEIGHT = 100.0
+"""Maximum weight of the squared error of the positions in evaluation."""
 
 
 def probabilities(end: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
@@ -26,11 +29,12 @@ def probabilities(end: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
 class MoleculeMatching(Objective):
     """Squared error of the predicted positions plus `type_weight` times the cross-entropy of the predicted types.
 
-    The weight of the positions is min(1 / (1 - t)^2, `max_weight`): that of the velocity's error, up to a limit. In half of the
-    batches the network sees its own first prediction (self-conditioning, Chen et al. 2208.04202), without a gradient. `align`
-    adds a loss on a hidden state, such as Alignment (REPA), for batches with cond["target"]. `distortion` is the standard
-    deviation of Gaussian noise added to a tenth of the atoms of x_t, so that the network learns to correct its own errors
-    (FlowMol3, 2508.12629).
+    In training, the weight of the positions is one over their mean squared error at the same time (`EqualTimes`), so that the
+    last corrections of bond lengths count as much as the first steps. In evaluation it is min(1 / (1 - t)^2, 100): that of the
+    velocity's error, up to a limit. In half of the batches the network sees its own first prediction (self-conditioning, Chen
+    et al. 2208.04202), without a gradient. `align` adds a loss on a hidden state, such as Alignment (REPA), for batches with
+    cond["target"]. `distortion` is the standard deviation of Gaussian noise added to a tenth of the atoms of x_t in half of the
+    molecules, so that the network learns to correct its own errors (FlowMol3, 2508.12629); their weight is that of evaluation.
 
     With cond["pooled target"], (B, F), the network also denoises these vectors, as a token next to the atoms (REG, Wu et al.
     2507.01467). Their squared error, per entry and with the weight of the positions, counts `pooled_weight` times; vectors
@@ -43,7 +47,6 @@ class MoleculeMatching(Objective):
         coupling: Coupling = identity,
         times: Times | None = None,
         type_weight: float = 1.0,
-        max_weight: float = 100.0,
         self_conditioning: bool = True,
         distortion: float = 0.0,
         align: HiddenLoss | None = None,
@@ -51,7 +54,7 @@ class MoleculeMatching(Objective):
     ) -> None:
         super().__init__()
         self.coupling, self.times = coupling, times or Times()
-        self.type_weight, self.max_weight = type_weight, max_weight
+        self.type_weight, self.weights = type_weight, EqualTimes()
         self.self_conditioning, self.distortion, self.align = self_conditioning, distortion, align
         self.pooled_weight = pooled_weight
 
@@ -66,9 +69,12 @@ class MoleculeMatching(Objective):
         if pooled is not None:
             cond["pooled"] = torch.lerp(torch.randn_like(pooled), pooled, t[:, None])
             model = Recorded(model)
+        distorted = torch.zeros_like(mask[:, 0])
         if self.distortion:
-            moved = (torch.rand_like(x_t[..., :1]) < DISTORTED) * self.distortion * torch.randn_like(x_t[..., :3])
-            x_t = torch.cat([centred(x_t[..., :3] + moved, mask), x_t[..., 3:]], -1)
+            distorted = torch.rand_like(t) < 0.5
+            chosen = distorted[:, None, None] & (torch.rand_like(x_t[..., :1]) < DISTORTED)
+            moved = x_t[..., :3] + chosen * self.distortion * torch.randn_like(x_t[..., :3])
+            x_t = torch.cat([centred(moved, mask), x_t[..., 3:]], -1)
         if self.self_conditioning and torch.rand(()) < 0.5:
             with torch.no_grad():
                 cond = {**cond, "previous": probabilities(model(x_t, t, cond)) * mask[..., None]}
@@ -77,8 +83,11 @@ class MoleculeMatching(Objective):
             end = model(x_t, t, cond)
         else:
             end, alignment = self.align(model, x_t, t, replace(pair, cond=cond))
-        scale = (1 / (1 - t).square().clamp_min(1e-9)).clamp_max(self.max_weight)
         error = (end[..., :3] - pair.x_1[..., :3]).square().sum(-1)
+        scale = (1 / (1 - t).square().clamp_min(1e-9)).clamp_max(MAX_WEIGHT)
+        if self.training and torch.is_grad_enabled():
+            kept = ~distorted
+            scale[kept] = self.weights(t[kept], ((error * mask).sum(1) / mask.sum(1))[kept])
         position = (scale[:, None] * mask * error).sum() / mask.sum()
         logits, types = end[..., 3:], pair.x_1[..., 3:].argmax(-1)
         entropy = nn.functional.cross_entropy(logits[mask], types[mask])

@@ -70,8 +70,9 @@ class Molecular:
     """Let the network see the index of each atom in the canonical SMILES."""
     self_conditioning: bool = True
     """Show the network its own prediction: the first one in half of the batches, that of the previous step in sampling."""
-    distortion: float = 0.3
-    """Standard deviation, in angstroms, of Gaussian noise added to a tenth of the atoms in training (geometry distortion)."""
+    distortion: float = 0.0
+    """Standard deviation, in angstroms, of Gaussian noise added to a tenth of the atoms of half of the molecules in training
+    (geometry distortion, FlowMol3 2508.12629)."""
     prediction: Literal["x_1", "velocity"] = "x_1"
     """Parametrisation of the positions: the network computes the clean positions, or the velocity. The loss is the same."""
     fake_atoms: float = 0.0
@@ -81,7 +82,8 @@ class Molecular:
     """Coupling of noise and data: independent, targets rotated onto the noise (rotation), or rotated and with the noise atoms
     permuted (permutation), which requires `--no-atom-index`."""
     type_weight: float = 1.0
-    """Weight of the cross-entropy of the types. The squared error of the positions has weight min(1 / (1 - t)^2, 100)."""
+    """Weight of the cross-entropy of the types, relative to the squared error of the positions divided by its mean at the same
+    time."""
     align: str = "none"
     """Alignment of a hidden state with a pretrained encoder (REPA): ani (ANI-2xt, sees the geometry), espaloma (the graph),
     descriptors (RDKit's), ani-random (ANI-2xt with random weights, a control), or the path of a directory created by `monge

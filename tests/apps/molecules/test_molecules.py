@@ -214,18 +214,67 @@ def test_the_loss_falls_and_a_single_molecule_is_learned():
     net = MoleculeNet(5, Shape(64, 3, 4), scale=1.3)
     objective, optimizer = MoleculeMatching(coupling=RotationOT()), torch.optim.Adam(net.parameters(), 2e-3)
     many = Pair(*(part.expand(32, -1, -1) for part in (pair.x_0, pair.x_1)), pair.mask.expand(32, -1))
-    losses = []
+
+    @torch.no_grad()
+    def held_out() -> float:
+        torch.manual_seed(1)
+        return float(objective(net, Pair(noise(many.mask, 5), many.x_1, many.mask)).value)
+
+    before = held_out()
     for _ in range(150):
         loss = objective(net, Pair(noise(many.mask, 5), many.x_1, many.mask)).value
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
-    assert np.mean(losses[-20:]) < 0.2 * losses[0]
+    assert held_out() < 0.2 * before
     *_, x = states(net, noise(many.mask, 5), many.mask, steps=20)
     assert torch.equal(x[..., 3:].argmax(-1), many.x_1[..., 3:].argmax(-1))
     distance = torch.cdist(x[..., :3], x[..., :3]) - torch.cdist(many.x_1[..., :3], many.x_1[..., :3])
     assert distance.abs().mean() < 0.25
+
+
+class Constant(torch.nn.Module):
+    """A network that always predicts one value."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = torch.nn.Parameter(torch.tensor(value))
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: object) -> torch.Tensor:
+        return self.value.expand_as(x_t)
+
+
+def test_every_time_counts_the_same_in_training_and_evaluation_leaves_the_weights_unchanged():
+    torch.manual_seed(0)
+    pair, net = batch(), Constant(0.1)  # the squared error has mean 0.03 per atom at all times
+    objective = MoleculeMatching(type_weight=0.0, self_conditioning=False)
+    pair = Pair(*(part.repeat(64, 1, 1) for part in (pair.x_0, 0 * pair.x_1)), pair.mask.repeat(64, 1))
+    for _ in range(600):
+        loss = objective(net, pair)
+    assert float(loss.value.detach()) == pytest.approx(1.0, rel=0.05)
+    before = objective.weights.error.clone()
+    with torch.no_grad():
+        value = float(objective(net, pair).value)
+    assert torch.equal(objective.weights.error, before)
+    assert 0.03 <= value <= 3.0  # weights from 1 to 100
+
+
+def test_distortion_moves_a_tenth_of_the_atoms_of_half_of_the_molecules():
+    seen: list[torch.Tensor] = []
+
+    def recording(x_t: torch.Tensor, t: torch.Tensor, cond: object) -> torch.Tensor:
+        seen.append(x_t[..., :3])
+        return x_t
+
+    mask = torch.ones(2000, 10, dtype=torch.bool)
+    pair = Pair(torch.zeros(2000, 10, 8), torch.zeros(2000, 10, 8), mask)
+    torch.manual_seed(0)
+    MoleculeMatching(self_conditioning=False, distortion=1.0)(recording, pair)
+    moved = (seen[0] - seen[0].median(1, keepdim=True).values).abs().sum(
+        -1
+    ) > 1e-6  # unmoved atoms shift with the centre
+    assert float(moved.any(1).float().mean()) == pytest.approx(0.5 * (1 - 0.9**10), abs=0.04)
+    assert float(moved.float().mean()) == pytest.approx(0.05, abs=0.01)
 
 
 def test_the_most_probable_types_that_form_a_molecule_are_found():
