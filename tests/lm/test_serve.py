@@ -178,6 +178,9 @@ def test_a_token_is_needed_beyond_this_machine_and_checked(
             assert ask(server, "/encode", {"text": "A"}, headers)[0] == 401
             assert ask(server, "/model_info", None, headers)[0] == 401
         assert "embedding" in ask(server, "/encode", {"text": "A"}, {"Authorization": "Bearer secret"})
+        endpoint = Endpoint(url=f"http://127.0.0.1:{server.server_port}/v1", api_key_variable="SOME_TOKEN", retries=0)
+        width = pooled(["A"], embedding).shape[1]
+        assert EmbeddingClient(endpoint, width, lambda _: None)(["A"]).shape == (1, width)
         with pytest.raises(ValueError, match=r"127\.0\.0\.1:\d+: .*in use; choose another --host or --port"):
             EmbeddingServer(embedding, port=server.server_port)
 

@@ -19,7 +19,7 @@ from monge.apps.prove.families import DATA
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import installed
 from monge.apps.prove.lm.completions import Completions
-from monge.apps.prove.lm.endpoint import Endpoint
+from monge.apps.prove.lm.endpoint import with_flags
 from monge.apps.prove.pairs import check_splits
 from monge.apps.prove.policy import PROBES
 from monge.apps.prove.progress import console, print_result, report, table_of
@@ -47,6 +47,7 @@ def search(
     temperature: float | None = None,
     energy: Path | None = None,
     embeddings_url: str = "",
+    embeddings_token_variable: str = "",
     order: Literal["best", "breadth", "random", "puct"] = "best",
     max_states: int = DEFAULT.search.max_states,
     max_seconds: float = DEFAULT.search.max_seconds,
@@ -81,6 +82,7 @@ def search(
         energy: Run directory of `monge prove energy`; a state's energy then counts in its score.
         embeddings_url: Base URL of `monge prove serve-embeddings`, up to its version, such as http://localhost:8001/v1. Without
             one, each worker embeds states itself.
+        embeddings_token_variable: Name of the environment variable that holds the token of that server.
         order: State to expand next: the one with the best score, the oldest, a random one, or the one selected by PUCT.
         max_states: Maximum number of states to expand per theorem.
         max_seconds: Wall-clock limit per theorem in seconds.
@@ -109,7 +111,7 @@ def search(
         policy=policy,
         examples=tuple(str(run.resolve()) for run in examples) or base.examples,
         energy=base.energy if energy is None else str(energy.resolve()),
-        embeddings=replace(base.embeddings or Endpoint(), url=embeddings_url) if embeddings_url else base.embeddings,
+        embeddings=with_flags(base.embeddings, embeddings_url, embeddings_token_variable),
         tactics=(base.tactics or PROBES) if "probes" in policy.split("+") else (),
         server=replace(
             base.server,

@@ -142,6 +142,20 @@ def test_settings_are_printed_and_read_back(search, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["search"]["max_states"] == 7
 
 
+def test_the_server_of_embeddings_and_its_token_are_settings(search, tmp_path, capsys):
+    words = ["--embeddings-url", "http://host/v1", "--embeddings-token-variable", "TOKEN"]
+    assert search("--print-config", *words) == 0
+    (tmp_path / "config.json").write_text(printed := capsys.readouterr().out)
+    given = json.loads(printed)["embeddings"]
+    assert (given["url"], given["api_key_variable"]) == ("http://host/v1", "TOKEN")
+    file = ("--print-config", "--config", str(tmp_path / "config.json"))
+    assert search(*file, "--embeddings-token-variable", "OTHER") == 0
+    changed = json.loads(capsys.readouterr().out)["embeddings"]
+    assert (changed["url"], changed["api_key_variable"]) == ("http://host/v1", "OTHER")
+    assert search("--print-config", "--embeddings-token-variable", "TOKEN") == 2
+    assert "--embeddings-token-variable needs --embeddings-url" in capsys.readouterr().err
+
+
 def test_probe_tactics_come_from_the_settings_file(search, tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"policy": "probes", "tactics": ["intro h", "rfl"]}')
     assert search("--print-config", "--config", str(tmp_path / "config.json")) == 0

@@ -5,7 +5,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
@@ -86,6 +86,16 @@ class Endpoint:
     def address(self) -> str:
         """URL that requests are sent to."""
         return f"{self.url.rstrip('/')}/{'chat/' if self.chat else ''}completions"
+
+
+def with_flags(base: Endpoint | None, url: str, token_variable: str) -> Endpoint | None:
+    """The settings of a server of embeddings, with the flags that are given. ValueError for a token without a URL."""
+    if not url and not token_variable:
+        return base
+    if base is None and not url:
+        raise ValueError("--embeddings-token-variable needs --embeddings-url")
+    base = base or Endpoint()
+    return replace(base, url=url or base.url, api_key_variable=token_variable or base.api_key_variable)
 
 
 MAX_RESPONSE_BYTES = 16 << 20
