@@ -20,6 +20,7 @@ from monge.lm.store import Dtype
 from monge.pretrain import Pretrain
 from monge.run import fit
 from monge.runs import reopen
+from monge.training.distributed import is_first
 
 
 def states(
@@ -82,7 +83,8 @@ def train(
     """
     ensure_exists(Path(recipe.data))
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
-    console.print(f"Trained. The run is in {out}; next: monge compress evaluate {quote(str(out))}")
+    if is_first():
+        console.print(f"Trained. The run is in {out}; next: monge compress evaluate {quote(str(out))}")
 
 
 def export(run: tyro.conf.Positional[Path], *, out: Path, checkpoint: str = "best", merge: bool = False) -> None:

@@ -107,7 +107,8 @@ def train(
         tensorboard: Also write TensorBoard event files (needs monge[tensorboard]).
     """
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
-    console.print(f"Trained. The run is in {out}; next: monge molecules evaluate {quote(str(out))}")
+    if is_first():
+        console.print(f"Trained. The run is in {out}; next: monge molecules evaluate {quote(str(out))}")
 
 
 def demo(

@@ -31,10 +31,11 @@ class MoleculeMatching(Objective):
 
     In training, the weight of the positions is one over their mean squared error at the same time (`EqualTimes`), so that the
     last corrections of bond lengths count as much as the first steps. In evaluation it is min(1 / (1 - t)^2, 100): that of the
-    velocity's error, up to a limit. In half of the batches the network sees its own first prediction (self-conditioning, Chen
-    et al. 2208.04202), without a gradient. `align` adds a loss on a hidden state, such as Alignment (REPA), for batches with
-    cond["target"]. `distortion` is the standard deviation of Gaussian noise added to a tenth of the atoms of x_t in half of the
-    molecules, so that the network learns to correct its own errors (FlowMol3, 2508.12629); their weight is that of evaluation.
+    velocity's error, up to a limit. For half of the molecules the network sees its own first prediction, without a gradient
+    (self-conditioning, Chen et al. 2208.04202). `align` adds a loss on a hidden state, such as Alignment (REPA), for batches
+    with cond["target"]. `distortion` is the standard deviation of Gaussian noise added to a tenth of the atoms of x_t in half
+    of the molecules, so that the network learns to correct its own errors (FlowMol3, 2508.12629); their weight is that of
+    evaluation.
 
     With cond["pooled target"], (B, F), the network also denoises these vectors, as a token next to the atoms (REG, Wu et al.
     2507.01467). Their squared error, per entry and with the weight of the positions, counts `pooled_weight` times; vectors
@@ -75,9 +76,8 @@ class MoleculeMatching(Objective):
             chosen = distorted[:, None, None] & (torch.rand_like(x_t[..., :1]) < DISTORTED)
             moved = x_t[..., :3] + chosen * self.distortion * torch.randn_like(x_t[..., :3])
             x_t = torch.cat([centred(moved, mask), x_t[..., 3:]], -1)
-        if self.self_conditioning and torch.rand(()) < 0.5:
-            with torch.no_grad():
-                cond = {**cond, "previous": probabilities(model(x_t, t, cond)) * mask[..., None]}
+        if self.self_conditioning:
+            cond["previous"] = self._previous(model, x_t, t, cond)
         alignment: Tensor | None = None
         if self.align is None or "target" not in cond:
             end = model(x_t, t, cond)
@@ -105,6 +105,16 @@ class MoleculeMatching(Objective):
         elif isinstance(self.align, nn.Module):  # zero gradients, since DDP waits for those of every parameter
             value = value + 0 * sum(parameter.sum() for parameter in self.align.parameters())
         return Loss(value, {"loss": value.detach(), **metrics})
+
+    @torch.no_grad()
+    def _previous(self, model: Any, x_t: Tensor, t: Tensor, cond: Condition) -> Float[Tensor, "B N D"]:
+        """The network's predictions for a random half of the batch, and 0 for the other. Every rank calls the network once."""
+        count = (len(t) + int(torch.rand(()) < 0.5)) // 2
+        rows = torch.randperm(len(t), device=t.device)[: max(1, count)]
+        first = probabilities(model(x_t[rows], t[rows], {name: value[rows] for name, value in cond.items()}))
+        previous = torch.zeros_like(x_t)
+        previous[rows[:count]] = (first * cond["mask"][rows][..., None])[:count]
+        return previous
 
 
 class Recorded:

@@ -69,7 +69,7 @@ class Molecular:
     atom_index: bool = True
     """Let the network see the index of each atom in the canonical SMILES."""
     self_conditioning: bool = True
-    """Show the network its own prediction: the first one in half of the batches, that of the previous step in sampling."""
+    """Show the network its own prediction: the first one for half of the molecules, that of the previous step in sampling."""
     distortion: float = 0.0
     """Standard deviation, in angstroms, of Gaussian noise added to a tenth of the atoms of half of the molecules in training
     (geometry distortion, FlowMol3 2508.12629)."""

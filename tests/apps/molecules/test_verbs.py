@@ -151,3 +151,27 @@ def test_bad_input_gives_one_sentence(words: str, message: str, run: Path, folde
     assert message in shown
     assert len(shown.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists() or not (tmp_path / "out/molecules.parquet").exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_train_with_sharded_weights(run: Path, folder: Path, torchrun):
+    out = folder / "sharded"
+    words = [
+        "-m",
+        "monge",
+        "molecules",
+        "train",
+        "--data",
+        folder / "set",
+        "--out",
+        out,
+        "--steps",
+        "3",
+        "--device",
+        "cpu",
+    ]
+    torchrun(*words, "--save-every", "3", "--parallel", "fsdp", *SMALL.split())
+    assert (
+        main(["molecules", "sample", str(out), "--num-samples", "2", "--solver-steps", "2", "--checkpoint", "last"])
+        == 0
+    )
