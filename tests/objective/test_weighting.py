@@ -43,6 +43,20 @@ def test_a_batch_counts_as_much_as_its_errors_one_by_one():
     torch.testing.assert_close(at_once.error, one_by_one.error)
 
 
+def test_errors_that_do_not_count_leave_the_means_unchanged():
+    all_, half = EqualTimes(), EqualTimes()
+    t, error = torch.rand(8, generator=torch.Generator().manual_seed(0)), torch.full((8,), 0.1)
+    all_(t[:4], error[:4])
+    half(t, error, (torch.arange(8) < 4).float())
+    assert torch.equal(all_.error, half.error)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_have_the_dtype_of_the_times(dtype):
+    t = torch.tensor([0.25, 0.75], dtype=dtype)
+    assert EqualTimes()(t, torch.ones(2, dtype=dtype)).dtype == dtype
+
+
 def test_weights_carry_no_gradient():
     error = torch.ones(3, requires_grad=True)
     assert not EqualTimes()(torch.rand(3), error.square()).requires_grad

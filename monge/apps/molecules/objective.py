@@ -30,16 +30,16 @@ class MoleculeMatching(Objective):
     """Squared error of the predicted positions plus `type_weight` times the cross-entropy of the predicted types.
 
     In training, the weight of the positions is one over their mean squared error at the same time (`EqualTimes`), so that the
-    last corrections of bond lengths count as much as the first steps. In evaluation it is min(1 / (1 - t)^2, 100): that of the
-    velocity's error, up to a limit. For half of the molecules the network sees its own first prediction, without a gradient
-    (self-conditioning, Chen et al. 2208.04202). `align` adds a loss on a hidden state, such as Alignment (REPA), for batches
-    with cond["target"]. `distortion` is the standard deviation of Gaussian noise added to a tenth of the atoms of x_t in half
-    of the molecules, so that the network learns to correct its own errors (FlowMol3, 2508.12629); their weight is that of
-    evaluation.
+    small errors near t = 1, which decide bond lengths, count as much as those before. In evaluation it is that of the
+    velocity's error up to a limit, min(1 / (1 - t)^2, 100). For half of the molecules the network sees its own first
+    prediction, without a gradient (self-conditioning, Chen et al. 2208.04202). `align` adds a loss on a hidden state, such as
+    Alignment (REPA), for batches with cond["target"]. `distortion` is the standard deviation of Gaussian noise added to a tenth
+    of the atoms of x_t in half of the molecules, so that the network learns to correct its own errors (FlowMol3, 2508.12629);
+    distorted molecules have the weight of evaluation.
 
     With cond["pooled target"], (B, F), the network also denoises these vectors, as a token next to the atoms (REG, Wu et al.
-    2507.01467). Their squared error, per entry and with the weight of the positions, counts `pooled_weight` times; vectors
-    that are all zero do not count.
+    2507.01467). Their squared error, per entry and with the weight that positions have in evaluation, counts `pooled_weight`
+    times; vectors that are all zero do not count.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class MoleculeMatching(Objective):
         else:
             end, alignment = self.align(model, x_t, t, replace(pair, cond=cond))
         error = (end[..., :3] - pair.x_1[..., :3]).square().sum(-1)
-        scale = (1 / (1 - t).square().clamp_min(1e-9)).clamp_max(MAX_WEIGHT)
+        fixed = scale = (1 / (1 - t).square().clamp_min(1e-9)).clamp_max(MAX_WEIGHT)
         if self.training and torch.is_grad_enabled():
-            kept = ~distorted
-            scale[kept] = self.weights(t[kept], ((error * mask).sum(1) / mask.sum(1))[kept])
+            equal = self.weights(t, (error.detach() * mask).sum(1) / mask.sum(1), (~distorted).to(t))
+            scale = torch.where(distorted, fixed, equal)
         position = (scale[:, None] * mask * error).sum() / mask.sum()
         logits, types = end[..., 3:], pair.x_1[..., 3:].argmax(-1)
         entropy = nn.functional.cross_entropy(logits[mask], types[mask])
@@ -97,7 +97,7 @@ class MoleculeMatching(Objective):
         if pooled is not None:
             metrics["flow loss"] = value.detach()
             known, off = (pooled != 0).any(-1), (model.prediction.pooled - pooled).square().mean(-1)
-            value = value + self.pooled_weight * (scale * off * known).sum() / known.sum().clamp_min(1)
+            value = value + self.pooled_weight * (fixed * off * known).sum() / known.sum().clamp_min(1)
             metrics["pooled error"] = ((off * known).sum() / known.sum().clamp_min(1)).detach().sqrt()
         if self.align is not None and alignment is not None:
             value = value + self.align.weight * alignment
@@ -108,7 +108,10 @@ class MoleculeMatching(Objective):
 
     @torch.no_grad()
     def _previous(self, model: Any, x_t: Tensor, t: Tensor, cond: Condition) -> Float[Tensor, "B N D"]:
-        """The network's predictions for a random half of the batch, and 0 for the other. Every rank calls the network once."""
+        """The network's predictions for a random half of the batch, and 0 for the other half.
+
+        The network is called once whatever the half is, since all ranks must call it equally often under FSDP.
+        """
         count = (len(t) + int(torch.rand(()) < 0.5)) // 2
         rows = torch.randperm(len(t), device=t.device)[: max(1, count)]
         first = probabilities(model(x_t[rows], t[rows], {name: value[rows] for name, value in cond.items()}))

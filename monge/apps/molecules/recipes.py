@@ -82,7 +82,7 @@ class Molecular:
     """Coupling of noise and data: independent, targets rotated onto the noise (rotation), or rotated and with the noise atoms
     permuted (permutation), which requires `--no-atom-index`."""
     type_weight: float = 1.0
-    """Weight of the cross-entropy of the types. The squared error of the positions is divided by its mean at the same time."""
+    """Weight of the cross-entropy of the types. The squared error of the positions is divided by its running mean at that t."""
     align: str = "none"
     """Alignment of a hidden state with a pretrained encoder (REPA): ani (ANI-2xt, sees the geometry), espaloma (the graph),
     descriptors (RDKit's), ani-random (ANI-2xt with random weights, a control), or the path of a directory created by `monge

@@ -194,7 +194,8 @@ def serve_embeddings(
     limits = {"batch_size": batch_size, "queue_size": queue_size, "linger": linger}
     with EmbeddingServer(vectors.embedding, host=host, port=port, token=token_in(token_variable), **limits) as server:
         url = f"http://{host}:{server.server_port}/v1"
-        console.print(f"Listening; next: monge prove search --energy ENERGY --embeddings-url {url}")
+        token = f" --embeddings-token-variable {token_variable}" if token_variable else ""
+        console.print(f"Listening; next: monge prove search --energy ENERGY --embeddings-url {url}{token}")
         server.serve_forever()
 
 

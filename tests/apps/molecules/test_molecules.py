@@ -233,30 +233,54 @@ def test_the_loss_falls_and_a_single_molecule_is_learned():
     assert distance.abs().mean() < 0.25
 
 
-class Constant(torch.nn.Module):
-    """A network that always predicts one value."""
-
-    def __init__(self, value: float) -> None:
-        super().__init__()
-        self.value = torch.nn.Parameter(torch.tensor(value))
-
-    def forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: object) -> torch.Tensor:
-        return self.value.expand_as(x_t)
+def off(x_t: torch.Tensor, t: torch.Tensor, cond: object) -> torch.Tensor:
+    """A stand-in for a network whose squared error is 0.03 (1.1 - t)^2 per atom, if x_1 is 0."""
+    return (0.1 * (1.1 - t))[:, None, None].expand_as(x_t)
 
 
-def test_every_time_counts_the_same_in_training_and_evaluation_leaves_the_weights_unchanged():
+def test_every_draw_of_t_counts_the_same_in_training():
     torch.manual_seed(0)
-    pair, net = batch(), Constant(0.1)  # the squared error has mean 0.03 per atom at all times
-    objective = MoleculeMatching(type_weight=0.0, self_conditioning=False)
+    pair, objective = batch(), MoleculeMatching(type_weight=0.0, self_conditioning=False)
     pair = Pair(*(part.repeat(64, 1, 1) for part in (pair.x_0, 0 * pair.x_1)), pair.mask.repeat(64, 1))
-    for _ in range(600):
-        loss = objective(net, pair)
-    assert float(loss.value.detach()) == pytest.approx(1.0, rel=0.05)
+    values = [float(objective(off, pair).value) for _ in range(600)]
+    assert np.mean(values[-50:]) == pytest.approx(1.0, rel=0.05)
+    for t in (0.2, 0.7, 0.95):
+        objective.times = lambda x, t=t: torch.full((len(x),), t)
+        assert float(objective(off, pair).value) == pytest.approx(1.0, rel=0.2)
+
+
+@pytest.mark.parametrize(("t", "weight"), [(0.0, 1.0), (0.5, 4.0), (0.99, 100.0)])
+def test_evaluation_has_fixed_weights_and_leaves_the_means_unchanged(t: float, weight: float):
+    pair = batch()
+    objective = MoleculeMatching(times=lambda x: torch.full((len(x),), t), type_weight=0.0, self_conditioning=False)  # pyright: ignore[reportArgumentType]
     before = objective.weights.error.clone()
     with torch.no_grad():
-        value = float(objective(net, pair).value)
+        value = float(objective(off, Pair(pair.x_0, 0 * pair.x_1, pair.mask)).value)
+    assert value == pytest.approx(0.03 * (1.1 - t) ** 2 * weight, rel=1e-4)
     assert torch.equal(objective.weights.error, before)
-    assert 0.03 <= value <= 3.0  # weights from 1 to 100
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8])
+def test_half_of_the_molecules_see_the_networks_first_prediction(size: int):
+    seen: list[torch.Tensor] = []
+
+    def recording(x_t: torch.Tensor, t: torch.Tensor, cond: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.append(cond.get("previous", torch.empty(0)))
+        return 2 * x_t
+
+    mask = torch.ones(size, 3, dtype=torch.bool)
+    x = torch.randn(size, 3, 8)
+    torch.manual_seed(size)
+    counts = set()
+    for _ in range(8):
+        seen.clear()
+        MoleculeMatching(times=lambda x: torch.zeros(len(x)))(recording, Pair(x, x, mask))  # pyright: ignore[reportArgumentType]
+        assert len(seen) == 2
+        sees = (seen[1] != 0).any(-1).any(-1)
+        counts.add(int(sees.sum()))
+        torch.testing.assert_close(seen[1][sees][..., :3], 2 * x[sees][..., :3])
+        torch.testing.assert_close(seen[1][sees][..., 3:], (2 * x[sees][..., 3:]).softmax(-1))
+    assert counts == ({size // 2} if size % 2 == 0 else {size // 2, size // 2 + 1})
 
 
 def test_distortion_moves_a_tenth_of_the_atoms_of_half_of_the_molecules():

@@ -244,7 +244,9 @@ def test_stored_embeddings_are_served(run, tmp_path, language_model):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores Ctrl-C
     ) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().split()[-1].removesuffix("/v1")
+        *_, url, flag, variable = process.stdout.readline().split()
+        assert (flag, variable) == ("--embeddings-token-variable", "TOKEN")
+        url = url.removesuffix("/v1")
         headers = {"Authorization": "Bearer secret"}
         with urlopen(Request(f"{url}/encode", json.dumps({"text": text}).encode(), headers)) as response:
             served = torch.tensor(json.loads(response.read())["embedding"])

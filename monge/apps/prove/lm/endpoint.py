@@ -89,7 +89,7 @@ class Endpoint:
 
 
 def with_flags(base: Endpoint | None, url: str, token_variable: str) -> Endpoint | None:
-    """The settings of a server of embeddings, with the flags that are given. ValueError for a token without a URL."""
+    """The settings of the server of embeddings, with the flags that are given. ValueError for a token without a URL."""
     if not url and not token_variable:
         return base
     if base is None and not url:
