@@ -7,8 +7,11 @@
 Arms with the same seed start from the same weights, data and noise. The encoders of the digits are trained first, once for
 all seeds. The Frechet distance uses a classifier of another architecture than the encoders, but "REPA, classes" and "head on
 classes" learn from the labels that it was trained on, so this metric favours them. Results of finished arms are kept in
-benchmarks/results, so an interrupted benchmark resumes. The last lines say in a sentence for each encoder how the arm compares
-with no alignment, random weights and shuffled targets.
+benchmarks/results, so an interrupted benchmark resumes. After each table, a sentence for each arm with an encoder compares it
+with no alignment and, for the encoder of these controls, with random weights and shuffled targets.
+
+The learning rate falls to 0 over the training steps, so values before the end, and with them comparisons at equal CPU time,
+favour an arm that trains faster.
 """
 
 import side_by_side as side  # sets one thread
@@ -16,16 +19,15 @@ import side_by_side as side  # sets one thread
 # isort: split
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import tyro
-from over_seeds import interval, shown
+from curves import INTERVALS, report, report_by_time
 from torch import Tensor, nn
 
 from monge.apps.generate.data import digits as load_digits
@@ -78,16 +80,12 @@ MOLECULES: dict[str, dict[str, Any]] = {
 }
 """Settings of the recipe by arm; align_until -1 stands for a quarter of the steps, own for the encoder of `monge molecules
 pretrain` in WORK."""
-CONTROLS = ("plain", "REPA, random weights", "REPA, shuffled")
-"""Arms that an alignment must beat: otherwise a gain does not come from what the encoder has learned."""
-INTERVALS = (0.0, 0.25, 0.5, 0.75)
-"""Starts of the four intervals of t in which the held-out loss is measured."""
 Measure = Callable[[nn.Module, bool], dict[str, float]]
 
 
 class SquaredError(nn.Module):
     """Mean squared difference between the targets and a linear map of the hidden state; if `features` is 0, its first entries.
-    Tokens that are masked out do not count."""
+    Tokens that are masked out, or whose targets are all 0, do not count."""
 
     def __init__(self, targets: CachedTargets, width: int = 0, features: int = 0) -> None:
         super().__init__()
@@ -98,7 +96,8 @@ class SquaredError(nn.Module):
         v, hidden = model.with_features(x_t, t, pair.condition, LAYER)
         target = self.targets(pair.x_1, pair.condition)
         error = (self.head(hidden)[..., : target.shape[-1]] - target).square().mean(-1)
-        return v, (error if pair.mask is None else error[pair.mask]).mean()
+        known = (target != 0).any(-1)
+        return v, error[known if pair.mask is None else known & pair.mask].mean()
 
 
 class HeadOnClasses(nn.Module):
@@ -277,12 +276,13 @@ def molecular(data: Path, work: Path, steps: int, samples: int, task: tuple[str,
 
 def molecule_term(run: Run[Pair], width: int, *, head: bool) -> SquaredError:
     """The squared error of a linear head's prediction of the targets, or of the hidden state itself next to the principal
-    components of the targets."""
-    batches = [run.batches(number) for number in range(20)]
-    rows = torch.cat([batch.condition["target"][batch.mask] for batch in batches])
+    components of the targets, divided by their root mean square."""
+    rows = torch.cat([run.batches(number).condition["target"].flatten(0, 1) for number in range(20)])
+    rows = rows[(rows != 0).any(-1)]
     if head:
         return SquaredError(CachedTargets(lambda x: x, key="target"), width, rows.shape[1])
     axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False).Vh[:width].T
+    axes = axes / (rows @ axes).square().mean().sqrt()
     return SquaredError(CachedTargets(lambda x: x @ axes, key="target"))
 
 
@@ -327,104 +327,10 @@ def measured(
     done = {(row["arm"], row["seed"]) for row in same}
     tasks = [(arm, seed) for seed in range(seeds) for arm in arms if (arm, seed) not in done]
     for _, row in processes(workers, start=partial(torch.set_num_threads, 1))(call, tasks):
-        same.append({**row, **settings})
+        same.append({**row, **settings, **side.origin()})
         rows.append(same[-1])
         side.write_result(name, rows, packages=("torch",))
     return [row for row in same if row["arm"] in arms and row["seed"] < seeds]
-
-
-def report(rows: Sequence[Mapping[str, Any]], metric: str, *, higher: bool = False) -> None:
-    """Print the metric by steps, its paired differences from the arm "plain" after equal steps and equal CPU time, the steps at
-    which the mean curves cross, and the fraction of the steps needed to match the final value of "plain", with the share of
-    seeds that reach it; then a sentence for each encoder."""
-    by_arm: dict[str, dict[int, list[dict[str, float]]]] = {}
-    for row in rows:
-        by_arm.setdefault(row["arm"], {})[row["seed"]] = row["curve"]
-    plain = by_arm["plain"]
-    table = []
-    for arm, curves in by_arm.items():
-        line: dict[str, Any] = {"arm": arm}
-        for number, point in enumerate(plain[0]):
-            line[f"{point['steps']} steps"] = interval([one[number][metric] for one in curves.values()])
-        seeds = sorted(curves.keys() & plain.keys())
-        line["difference"] = interval([curves[k][-1][metric] - plain[k][-1][metric] for k in seeds])
-        spent = {k: min(plain[k][-1]["CPU s"], curves[k][-1]["CPU s"]) for k in seeds}
-        line["at equal CPU time"] = interval(
-            [at(curves[k], spent[k], metric) - at(plain[k], spent[k], metric) for k in seeds]
-        )
-        line["crosses plain at step"] = crossings(curves.values(), [plain[k] for k in seeds], metric)
-        reached = [steps_to(curves[k], plain[k][-1][metric], metric, higher) for k in seeds]
-        finite = [steps for steps in reached if np.isfinite(steps)]
-        line["steps to plain's end"] = interval(finite) if finite else "never"
-        line["reached"] = len(finite) / len(seeds)
-        line["CPU s per step / plain"] = interval([curves[k][-1]["CPU s"] / plain[k][-1]["CPU s"] for k in seeds])
-        table.append(line)
-    side.print_table(metric, shown(table))
-    for arm in by_arm:
-        if "REPA" in arm and arm not in CONTROLS:
-            print(verdict(by_arm, arm, metric, higher=higher))
-
-
-def at(curve: Sequence[Mapping[str, float]], seconds: float, metric: str) -> float:
-    """The metric after so many CPU seconds of training, interpolated in log time; the first or last value outside the curve."""
-    return float(np.interp(np.log(seconds), np.log([p["CPU s"] for p in curve]), [p[metric] for p in curve]))
-
-
-def crossings(
-    curves: Iterable[Sequence[Mapping[str, float]]], plain: Sequence[Sequence[Mapping[str, float]]], metric: str
-) -> str:
-    """The steps at which the mean curve crosses that of "plain", interpolated in log steps."""
-    mean = [np.mean([[point[metric] for point in curve] for curve in part], axis=0) for part in (list(curves), plain)]
-    steps, gap = np.log([point["steps"] for point in plain[0]]), mean[0] - mean[1]
-    found = [k for k in range(len(gap) - 1) if gap[k] * gap[k + 1] < 0]
-    return (
-        ", ".join(f"{np.exp(steps[k] + (steps[k + 1] - steps[k]) * gap[k] / (gap[k] - gap[k + 1])):.0f}" for k in found)
-        or "never"
-    )
-
-
-def verdict(
-    by_arm: Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]], arm: str, metric: str, *, higher: bool
-) -> str:
-    """A sentence: the arm after all steps next to each control, by paired 95 % intervals."""
-    parts: dict[str, list[str]] = {}
-    for control in CONTROLS:
-        seeds = sorted(by_arm[arm].keys() & by_arm.get(control, {}).keys())
-        if len(seeds) < 2:
-            continue
-        gap = interval([by_arm[arm][k][-1][metric] - by_arm[control][k][-1][metric] for k in seeds])
-        mean, half = float(gap["mean"]), float(gap["half"])  # pyright: ignore[reportArgumentType]
-        kind = "not different from" if not abs(mean) > half else "better than" if (mean > 0) == higher else "worse than"
-        parts.setdefault(kind, []).append(f"{control} ({mean:+.3g} +- {half:.2g})")
-    told = "; ".join(f"{kind} {', '.join(names)}" for kind, names in parts.items())
-    return f"{arm}, {metric}: {told or 'fewer than two seeds'}."
-
-
-def report_by_time(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the held-out loss after all steps minus that of "plain", by intervals of t."""
-    ends = {(row["arm"], row["seed"]): row["curve"][-1] for row in rows}
-    parts = [f"loss, t from {low}" for low in INTERVALS]
-    gaps: dict[str, dict[str, list[float]]] = {}
-    for (arm, seed), end in ends.items():
-        if arm != "plain":
-            for part in parts:
-                gaps.setdefault(arm, {}).setdefault(part, []).append(end[part] - ends["plain", seed][part])
-    table = [{"arm": arm, **{part: interval(values) for part, values in line.items()}} for arm, line in gaps.items()]
-    side.print_table("Held-out loss minus that of plain, by time", shown(table))
-
-
-def steps_to(curve: Sequence[Mapping[str, float]], value: float, metric: str, higher: bool) -> float:
-    """The steps at which a curve first reaches `value`, interpolated in log steps and divided by all steps; inf if never.
-    1/8, the first point, is an upper bound."""
-    sign = -1.0 if higher else 1.0
-    steps, values = [np.log(point["steps"]) for point in curve], [sign * point[metric] for point in curve]
-    for k, now in enumerate(values):
-        if now <= sign * value:
-            if k == 0:
-                return float(np.exp(steps[0] - steps[-1]))
-            share = (values[k - 1] - sign * value) / (values[k - 1] - now)
-            return float(np.exp(steps[k - 1] + share * (steps[k] - steps[k - 1]) - steps[-1]))
-    return float("inf")
 
 
 def main(
