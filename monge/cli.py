@@ -150,7 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values, named = bind(function, rest, prog)
         function(*values, **named)
     except KeyboardInterrupt as stop:
-        print(f"{prog}: {stop or 'interrupted; files saved earlier are intact'}", file=sys.stderr)
+        if not (str(stop) and int(os.environ.get("RANK", 0))):  # all ranks stop at the same step, and rank zero says so
+            print(f"{prog}: {stop or 'interrupted; files saved earlier are intact'}", file=sys.stderr)
         return getattr(stop, "code", 130)
     except BrokenPipeError:
         raise  # the reader of the output, such as `head`, has exited; `run` handles it

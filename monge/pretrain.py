@@ -15,6 +15,7 @@ from monge.run import fingerprint, fit
 from monge.runs import reopen
 from monge.training.batches import shuffled
 from monge.training.config import TrainConfig, check_at_least
+from monge.training.distributed import is_first
 from monge.training.loop import Run
 
 END = "<|endoftext|>"
@@ -87,6 +88,8 @@ class Pretrain:
     def pretrain(self, directory: Path, *, resume: bool = False) -> Path:
         """Train in `directory` and save the model to `directory/model` in the transformers format; return that path."""
         fit(self, directory, resume=resume)
+        if not is_first():
+            return directory / "model"
         lines = read_lines(Path(self.texts))
         tokenizer = tokenizer_of(lines, self.vocabulary)
         end = tokenizer.token_to_id(END)

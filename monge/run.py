@@ -5,8 +5,6 @@ runs/NAME/   recipe.json   constants.safetensors   metrics.jsonl   checkpoints/s
 
 import logging
 import math
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 import monge
 from monge.files import atomic_write, locked, read_json, read_tensors, tensor_hash, write_json, write_tensors
+from monge.math.random import forked_rng
 from monge.math.types import Batch
 from monge.runs import check_same
 from monge.training import checkpoint
@@ -25,6 +24,7 @@ from monge.training.config import TrainConfig
 from monge.training.distributed import Ranks, gathered, max_over_ranks, mean_over_ranks, peak_memory, ranks
 from monge.training.log import Log
 from monge.training.loop import Run, prepare, train
+from monge.training.signals import Signals
 from monge.training.state import State, trained
 
 
@@ -65,7 +65,7 @@ def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: b
         _threads(recipe.train.threads),
         ranks(recipe.train.device) as where,
         claim(directory, recipe, resume=resume, where=where),
-        torch.random.fork_rng(),
+        forked_rng(),
     ):
         torch.manual_seed(recipe.train.seed)
         run = recipe.build()
@@ -75,7 +75,8 @@ def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: b
             _check_constants(directory / "constants.safetensors", run)
             state.load(*checkpoint.read(saved[-1], state.files()), where)
             _check_length(directory, state, run.train)
-        elif where.first:
+        _check_same_step(state, where, directory)
+        if not saved and where.first:
             _draw_first_batch(run)
             with atomic_write(directory / "constants.safetensors") as temporary:
                 write_tensors(temporary, run.constants)
@@ -105,51 +106,22 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Signals:
-    """The SIGINT or SIGTERM received, if any, for the loop to act on between steps. A second one has its usual effect."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Signals":
-        if threading.current_thread() is threading.main_thread():  # other threads may not set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._received)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def _received(self, number: int, _: object) -> None:
-        self.number = number
-        self.__exit__()
-
-    def agreed(self, world: int) -> int:
-        """The signal's number if any rank has received one, else 0. Every rank must call it."""
-        return int(max_over_ranks(self.number, world))
-
-
 def _loop(
     run: Run[Any], state: State, step: nn.Module, where: Ranks, checkpoints: Path, log: Log | None
 ) -> Iterator[int]:
     """Train, record, evaluate and save; yields the number of each step."""
-    config, sums, count = run.train, {}, 0
-    with _Signals() as signals:
+    config, window = run.train, dict[str, list[Any]]()
+    with Signals(where.world) as signals:
         for number, metrics in train(run, state, step, where):
-            count += 1
             for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + value
+                window.setdefault(name, []).append(value)
             saving = number % config.save_every == 0 or number in config.milestones or number == config.steps
             recording = saving or number % config.log_every == 0
-            # ranks exchange signals only where they synchronise anyway
-            stop = signals.agreed(where.world) if recording or where.world == 1 else 0
+            stop = signals.agreed(number) if recording or signals.due(number) else 0
             # a logging window also ends at a checkpoint, so that a resumed run writes the same records
             if recording or stop:
-                means = {name: mean_over_ranks(float(total) / count, where.world) for name, total in sums.items()}
-                sums, count = {}, 0
+                means = {name: mean_over_ranks(float(sum(x)) / len(x), where.world) for name, x in window.items()}
+                window.clear()
                 if saving:
                     means |= _evaluate(run, state, step)
                 _check_finite(means, checkpoints.parent, number)
@@ -204,6 +176,16 @@ def _write_recipe(directory: Path, recipe: Recipe) -> None:
     write_json(directory / "recipe.json", _description(recipe))
 
 
+def _check_same_step(state: State, where: Ranks, directory: Path) -> None:
+    """ValueError, on all ranks, if some have loaded another checkpoint than others, or none."""
+    last, first = max_over_ranks(state.step, where.world), -max_over_ranks(-state.step, where.world)
+    if first != last:
+        raise ValueError(
+            f"{directory}: ranks see checkpoints of steps {int(first)} and {int(last)}; put the run directory on a shared file "
+            "system"
+        )
+
+
 def _check_length(directory: Path, state: State, config: TrainConfig) -> None:
     if state.step > config.steps:
         raise ValueError(
@@ -253,7 +235,7 @@ def _evaluate(run: Run[Any], state: State, step: nn.Module) -> dict[str, float]:
         return {}
     current = {name: p.detach().clone() for name, p in trained(state.model).items()} if state.ema else {}
     training = state.model.training
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), forked_rng():
         if state.ema:
             _copy_into(state.model, state.ema.weights)
         with gathered(step):

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from monge import files
 from monge.math.types import Pair
+from monge.objective.base import Loss, Objective
 from monge.run import Interrupted, fit, same_constant
 from monge.runs import check_same, reopen
 from monge.training import checkpoint
@@ -342,3 +343,40 @@ def test_training_restores_the_threads_and_the_random_state_of_its_caller(tmp_pa
         assert torch.equal(drawn, torch.rand(1))
     finally:
         torch.set_num_threads(1)
+
+
+class Sometimes(Objective):
+    """A loss of 1 with a metric that only every third batch has."""
+
+    def forward(self, model: torch.nn.Module, batch: Pair) -> Loss:
+        value = (model(batch.x_0) * 0).sum() + 1
+        extra = {"rare": torch.tensor(5.0)} if batch.x_1[0, 0] % 3 == 0 else {}
+        return Loss(value, {"loss": value.detach(), **extra})
+
+
+@dataclass(frozen=True)
+class Rare:
+    """A recipe whose batches are numbered by their targets."""
+
+    app: ClassVar[str] = "rare"
+    train: TrainConfig
+
+    def build(self) -> Run[Pair]:
+        def batch(number: int) -> Pair:
+            return Pair(torch.zeros(1, 8), torch.full((1, 8), float(number)))
+
+        return Run(Network(), Sometimes(), batch, self.train)
+
+
+def test_a_metric_is_averaged_over_the_steps_that_have_it(tmp_path: Path) -> None:
+    fit(Rare(replace(RECIPE.train, steps=8, save_every=8, log_every=4, milestones=())), tmp_path)
+    assert [record["rare"] for record in read_records(tmp_path / "metrics.jsonl")] == [5.0, 5.0]
+
+
+def test_ranks_that_see_different_checkpoints_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monge.run.max_over_ranks", lambda value, world: max(value, 0.0))  # the other rank is at step 0
+    fit(RECIPE, tmp_path)
+    with pytest.raises(
+        ValueError, match="ranks see checkpoints of steps 0 and 6; put the run directory on a shared file system"
+    ):
+        fit(with_train(steps=8), tmp_path, resume=True)

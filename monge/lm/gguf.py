@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monge.files import atomic_directory, cache_directory, locked
+from monge.math.random import forked_rng
 
 
 def from_gguf(path: Path, transformers: Any) -> Path:
@@ -40,7 +41,8 @@ def _convert(path: Path, folder: Path, transformers: Any) -> None:
         ) from error
     config = copy.deepcopy(quantised.config)
     del config.quantization_config  # transformers would refuse to save the model
-    model = type(quantised)(config)
+    with forked_rng():  # the first weights are random, and replaced; later draws must not depend on the conversion
+        model = type(quantised)(config)
     model.load_state_dict(quantised.state_dict())
     with atomic_directory(folder) as temporary:
         model.save_pretrained(temporary)

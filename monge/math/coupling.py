@@ -43,8 +43,8 @@ def identity(pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
     return pair
 
 
-def _in_full_precision(method: Callable[P, R]) -> Callable[P, R]:
-    """The method with autocast disabled: a coupling solved on bfloat16 products would not be exact."""
+def in_full_precision(method: Callable[P, R]) -> Callable[P, R]:
+    """The function with autocast disabled: products in bfloat16 would round positions and costs."""
 
     @wraps(method)
     def without_autocast(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -105,7 +105,7 @@ class MinibatchOT:
             keys.append(pair.mask.long())
         return keys
 
-    @_in_full_precision
+    @in_full_precision
     def _match(self, pair: Pair, generator: torch.Generator | None) -> Tensor:
         """The index of the target assigned to each source. All rows must have the same mask."""
         x_0, x_1 = _existing(pair.x_0, pair.mask), _existing(pair.x_1, pair.mask)
@@ -164,7 +164,7 @@ class SemidiscreteOT:
     potentials: Float[Tensor, "N"]
     condition: str | None = None
 
-    @_in_full_precision
+    @in_full_precision
     def __call__(self, pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
         group = None if self.condition is None else _entry(pair, self.condition)
         groups = None if self.condition is None else _entry(self.data, self.condition)
@@ -192,7 +192,7 @@ class TokenOT:
     tolerance: float = 1e-3  # as in MinibatchOT
     max_iterations: int = 10_000
 
-    @_in_full_precision
+    @in_full_precision
     def __call__(self, pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
         if not self.epsilon:
             return self.apply(pair, self.permutation(pair))
@@ -203,7 +203,7 @@ class TokenOT:
         plan = converged_plan(self.cost(pair), self.epsilon, self.tolerance, self.max_iterations)
         return replace(pair, x_1=plan.barycentre(pair.x_1))
 
-    @_in_full_precision
+    @in_full_precision
     def permutation(self, pair: Pair) -> Int[Tensor, "B N"]:
         """The target slot matched with each source slot. ValueError for epsilon > 0, whose plan is not a permutation."""
         if self.epsilon:

@@ -1,6 +1,7 @@
 """Reproducible randomness: generators seeded by tuples of numbers, and splits of a data set by a hash of its keys."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import TypeVar
 
@@ -8,6 +9,11 @@ import torch
 from torch import Tensor
 
 S = TypeVar("S", bound=str)
+
+
+def forked_rng() -> AbstractContextManager[None]:
+    """A context that restores torch's global generators at its end: the CPU's, and that of the current GPU if one is in use."""
+    return torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else [])
 
 
 def seeded(*numbers: int) -> torch.Generator:

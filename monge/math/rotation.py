@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from monge.math.cost import squared_euclidean
+from monge.math.coupling import in_full_precision
 from monge.math.ot import assignment
 from monge.math.types import Pair
 
@@ -45,6 +46,7 @@ class RotationOT:
     permute: bool = False
     rounds: int = 2
 
+    @in_full_precision
     def __call__(self, pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
         x_0, x_1 = pair.x_0, pair.x_1
         x_1 = rotated(x_1, kabsch(x_1[..., :3], x_0[..., :3], pair.mask))

@@ -26,7 +26,7 @@ class EnergyMLP(nn.Module):
             width = size
         self.trunk = nn.Sequential(*layers)
         self.heads = nn.Linear(width, 2)
-        self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.log_temperature = nn.Parameter(torch.zeros(1))  # FSDP2 shards no scalars
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
         return self.both(x)[0]

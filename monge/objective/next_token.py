@@ -55,6 +55,16 @@ class Tokens:
         return {"input_ids": self.ids, "attention_mask": mask[:, None], "position_ids": seen.sum(-1) - 1}
 
 
+def dtype_of(model: Any) -> torch.dtype:
+    """The dtype of a model's first floating-point parameter, which its attention masks must have; float32 without parameters.
+
+    >>> dtype_of(nn.Linear(1, 1).bfloat16()), dtype_of(lambda input_ids: None)
+    (torch.bfloat16, torch.float32)
+    """
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+
+
 class NextToken(Objective):
     """The mean cross-entropy of each token given those before it, in nats, weighted by `Tokens.weight`.
 
@@ -68,7 +78,7 @@ class NextToken(Objective):
     """
 
     def forward(self, model: Any, batch: Tokens) -> Loss:
-        inputs, targets, weight = batch.inputs(), batch.ids[:, 1:], batch.weight
+        inputs, targets, weight = batch.inputs(dtype_of(model)), batch.ids[:, 1:], batch.weight
         if batch.segment is not None:
             inner = batch.segment[:, 1:] == batch.segment[:, :-1]
             weight = nn.functional.pad(inner, (1, 0)) * (1.0 if weight is None else weight)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from monge.objective.base import Loss, Objective
 from monge.objective.frozen import Frozen
-from monge.objective.next_token import Tokens
+from monge.objective.next_token import Tokens, dtype_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def log_probabilities(model: Any, batch: Tokens) -> Float[Tensor, "B"]:
     >>> log_probabilities(model, Tokens(torch.zeros(1, 3, dtype=torch.long), torch.tensor([[0.0, 0.0, 1.0]])))
     tensor([-1.9459])
     """
-    logits = model(**batch.inputs()).logits[:, :-1].float()
+    logits = model(**batch.inputs(dtype_of(model))).logits[:, :-1].float()
     losses = nn.functional.cross_entropy(logits.transpose(1, 2), batch.ids[:, 1:], reduction="none")
     return -(losses if batch.weight is None else losses * batch.weight[:, 1:]).sum(1)
 

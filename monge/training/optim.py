@@ -38,9 +38,9 @@ class Optimizers:
             {"params": undecayed, "weight_decay": 0.0},
         ]
         fused = not any(map(is_sharded, rest))
-        self.all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=fused)
-        ]
+        self.all: list[torch.optim.Optimizer] = []
+        if rest:
+            self.all.append(torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=fused))
         if matrices:
             # in the order of `named`: the order of a set differs between ranks
             muon = [p for n, p in self.named.items() if n in matrices]

@@ -28,6 +28,16 @@ def test_a_rotation_is_recovered_and_padding_does_not_count():
     torch.testing.assert_close(kabsch(x, y, mask), turn, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("permute", [False, True])
+def test_autocast_does_not_change_the_coupling(permute: bool):
+    pair = Pair(centred(draws(3, 7, 3)), centred(draws(4, 7, 3)[1:]))
+    expected = RotationOT(permute=permute)(pair)
+    with torch.autocast("cpu", torch.bfloat16):
+        coupled = RotationOT(permute=permute)(pair)
+    assert torch.equal(coupled.x_0, expected.x_0)
+    assert torch.equal(coupled.x_1, expected.x_1)
+
+
 def test_no_other_rotation_is_nearer_and_none_is_a_reflection():
     x, y = centred(draws(20, 5, 3)), centred(draws(21, 5, 3)[1:])
     best = kabsch(x, y)

@@ -30,6 +30,17 @@ def test_a_prompt_and_padding_without_weight_change_nothing(draw, seed, n):
     torch.testing.assert_close(value, short)
 
 
+def test_the_mask_of_packed_texts_has_the_dtype_of_the_model():
+    class Recording(torch.nn.Linear):
+        def forward(self, input_ids, attention_mask, position_ids, logits_to_keep):
+            self.seen = attention_mask.dtype
+            return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 7)[:, logits_to_keep])
+
+    model = Recording(1, 1).bfloat16()
+    NextToken()(model, Tokens(torch.zeros(1, 4, dtype=torch.long), segment=torch.tensor([[0, 0, 1, 1]])))
+    assert model.seen == torch.bfloat16
+
+
 def test_weights_are_relative(draw):
     logits, ids, weight = draw(0, 2, 6, 7), torch.arange(12).reshape(2, 6) % 7, draw(1, 2, 6).exp()
     first, second = (NextToken()(model_of(logits), Tokens(ids, scale * weight)).value for scale in (1, 5))

@@ -109,6 +109,13 @@ def test_muon_updates_the_matrices_in_blocks_and_adamw_the_rest() -> None:
     assert 0.1e-3 < float(muon["blocks.0.weight"].square().mean().sqrt()) < 0.3e-3
 
 
+def test_muon_may_leave_nothing_to_adamw() -> None:
+    model = torch.nn.Module()
+    model.blocks = torch.nn.ModuleList([torch.nn.Linear(4, 4, bias=False)])
+    changes, _ = stepped(model, 1.0, optimizer="muon")
+    assert changes["blocks.0.weight"].any()
+
+
 def test_weight_decay_applies_to_matrices_and_not_to_vectors() -> None:
     plain, _ = stepped(Blocks(), 1.0)
     decayed, _ = stepped(Blocks(), 1.0, weight_decay=0.1)

@@ -13,6 +13,7 @@ from monge.apps.generate.data import absolute_source, load
 from monge.apps.generate.dataset import Dataset
 from monge.apps.generate.images import Range
 from monge.apps.generate.prepared import data_fingerprint
+from monge.math.random import forked_rng
 from monge.objective.base import Loss, Objective
 from monge.runs import reopen
 from monge.training.batches import shuffled
@@ -172,7 +173,7 @@ class Pretrain:
         def evaluate(model: nn.Module) -> dict[str, float]:
             device = next(model.parameters()).device
             parts = [held_out.rows(slice(start, start + size)) for start in range(0, len(held_out), size)]
-            with torch.random.fork_rng():
+            with forked_rng():
                 torch.manual_seed(0)
                 metrics = [(len(part), objective(model, part.to(device)).metrics) for part in parts]
             return {

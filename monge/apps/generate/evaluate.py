@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from monge.apps.generate.data import Dataset, stratified_labels
 from monge.apps.generate.sample import Generator, Sampling
 from monge.math.metrics import frechet, kernel_distance, manifold, memorisation, sliced_w2
-from monge.math.random import seeded
+from monge.math.random import forked_rng, seeded
 from monge.math.solvers import SOLVERS
 from monge.training.batches import shuffled
 
@@ -50,7 +50,7 @@ def train_classifier(
     x: Float[Tensor, "n D"], labels: Int[Tensor, "n"], classes: int, *, steps: int = 3000, seed: int = 0
 ) -> Classifier:
     """A Classifier trained on normalised, flattened data, with noise of width 0.1 for robustness to imperfect samples."""
-    with torch.random.fork_rng():
+    with forked_rng():
         torch.manual_seed(seed)
         classifier = Classifier(x.shape[1], classes)
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3, weight_decay=0.01, fused=True)

@@ -14,6 +14,8 @@ from rdkit import Chem
 from rdkit.Chem import rdPartialCharges
 from torch import Tensor, nn
 
+from monge.math.random import forked_rng
+
 ELEMENTS = ("H", "C", "N", "O", "F", "S", "Cl")
 """Elements in the order of ANI-2xt's networks."""
 WIDTHS = ((256, 192, 160), (224, 192, 160), *[(192, 160, 128)] * 2, *[(160, 128, 96)] * 3)
@@ -85,7 +87,7 @@ def _network(width: int, widths: Sequence[int]) -> nn.Sequential:
 
 @cache
 def _ani(pretrained: bool = True) -> ANI2xt:
-    with torch.random.fork_rng():
+    with forked_rng():
         torch.manual_seed(0)
         return ANI2xt(pretrained=pretrained)
 

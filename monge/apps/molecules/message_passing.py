@@ -14,6 +14,7 @@ from monge.apps.molecules.atoms import HYDROGEN, TYPES
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.network import COARSE, FINE, Radial, distances
+from monge.math.random import forked_rng
 from monge.objective.base import Loss, Objective
 from monge.run import fingerprint
 from monge.training.batches import shuffled
@@ -171,7 +172,7 @@ class Pretrain:
         @torch.no_grad()
         def evaluate(model: nn.Module) -> dict[str, float]:
             device, total = next(model.parameters()).device, {"loss": 0.0, "accuracy": 0.0}
-            with torch.random.fork_rng():
+            with forked_rng():
                 torch.manual_seed(0)
                 for rows in torch.arange(len(held_out)).split(256):
                     metrics = objective(model, held_out.rows(rows).to(device)).metrics

@@ -21,7 +21,7 @@ from monge.apps.molecules.network import MoleculeNet, Shape
 from monge.apps.molecules.objective import MoleculeMatching, later_state, noise
 from monge.apps.molecules.targets import targets
 from monge.math.coupling import Coupling, identity
-from monge.math.random import seeded
+from monge.math.random import forked_rng, seeded
 from monge.math.rotation import RotationOT, random_rotations, rotated
 from monge.math.times import Times
 from monge.math.types import Pair
@@ -31,6 +31,7 @@ from monge.run import fingerprint
 from monge.runs import Opened
 from monge.training.batches import shuffled
 from monge.training.config import TrainConfig, check_at_least
+from monge.training.distributed import world_size
 from monge.training.loop import Run
 
 COUPLINGS: dict[str, Coupling] = {
@@ -71,8 +72,7 @@ class Molecular:
     self_conditioning: bool = True
     """Show the network its own prediction: the first one for half of the molecules, that of the previous step in sampling."""
     distortion: float = 0.0
-    """Standard deviation, in angstroms, of Gaussian noise added to a tenth of the atoms of half of the molecules in training
-    (geometry distortion, FlowMol3 2508.12629)."""
+    """Standard deviation, in angstroms, of noise on a tenth of the atoms of half of the molecules (geometry distortion)."""
     prediction: Literal["x_1", "velocity"] = "x_1"
     """Parametrisation of the positions: the network computes the clean positions, or the velocity. The loss is the same."""
     fake_atoms: float = 0.0
@@ -144,7 +144,7 @@ class Molecular:
     def build(self) -> Run[Pair]:
         """Read the molecules and assemble the run."""
         data, held_out = self.encoded(), self.encoded("validation")
-        with torch.random.fork_rng():  # encoders draw weights, on which those of the network must not depend
+        with forked_rng():  # encoders draw weights, on which those of the network must not depend
             aligned = self.targets(data)
             pooled = self.pooled(data, held_out) if self.align_pooled_weight else None
         features = 0 if pooled is None else pooled[0].shape[1]
@@ -155,7 +155,7 @@ class Molecular:
             rows = shuffled(number, self.batch_size, len(data.x), self.train.seed)
             generator = seeded(self.train.seed, 1, number)
             x, mask = data.batch(rows)
-            ended = aligned is None or (self.align_until and number >= self.align_until)
+            ended = aligned is None or 0 < self.align_until <= number - number % world_size()  # on all ranks at once
             target = None if ended or aligned is None else aligned[rows, : mask.shape[1]]
             if self.fake_atoms:
                 x, mask, target = with_fakes(x, mask, target, **fakes, generator=generator)
@@ -179,7 +179,7 @@ class Molecular:
         @torch.no_grad()
         def evaluate(model: nn.Module) -> dict[str, float]:
             device, random = next(model.parameters()).device, torch.Generator().manual_seed(0)
-            with torch.random.fork_rng():
+            with forked_rng():
                 torch.manual_seed(0)
                 losses: list[float] = []
                 for rows in torch.arange(len(held_out.x)).split(64):

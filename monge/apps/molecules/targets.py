@@ -22,6 +22,7 @@ from monge.apps.molecules.encoders import ENCODERS, EncoderMissing, Features
 from monge.apps.molecules.geometry import completed
 from monge.apps.molecules.message_passing import MessagePassing, Pretrain
 from monge.apps.molecules.model_files import opened_file
+from monge.files import locked
 from monge.lm.store import Row, Vectors, write
 from monge.run import fingerprint as hash_of
 from monge.runs import reopen
@@ -94,9 +95,14 @@ def stored(data: Molecules, encoder: str) -> Path:
         raise ValueError(f"{encoder}: this encoder was trained {kind} explicit hydrogens; train one on these molecules")
     path = data.directory / "targets" / f"{opened.name}.parquet"
     fingerprint = {**opened.fingerprint, "molecules": _digest(data), "dtype": "float32"}
-    if not path.exists() or {**Vectors(path).fingerprint, **fingerprint} != Vectors(path).fingerprint:
-        path.parent.mkdir(exist_ok=True)
-        write(path, groups(molecules, opened.features), dtype="float32", fingerprint=fingerprint)
+
+    def current() -> bool:
+        return path.exists() and {**Vectors(path).fingerprint, **fingerprint} == Vectors(path).fingerprint
+
+    if not current():
+        with locked(path.parent, wait=True):  # a second process, such as another rank, uses the first one's file
+            if not current():
+                write(path, groups(molecules, opened.features), dtype="float32", fingerprint=fingerprint)
     return path
 
 

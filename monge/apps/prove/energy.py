@@ -95,6 +95,8 @@ class StateEnergy:
         if self.embeddings:
             object.__setattr__(self, "embeddings", str(Path(self.embeddings).resolve()))
         check_at_least(self, negatives=1, batch_size=1)
+        if self.train.compile:
+            raise ValueError("--compile has no effect on an energy; leave it out")
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden must be widths of at least 1, got {self.hidden}")
         if min(self.mix) < 0 or not sum(self.mix) > 0:

@@ -23,8 +23,14 @@ def scores_of(pairs: Sequence[TacticPair], policy: LanguageModel, length: int) -
     """
     identity = json.dumps([policy.fingerprint(), length, [pair[:2] for pair in pairs]])
     cached = cache_directory() / "scores" / f"{digest(identity)}.json"
-    if cached.exists():
-        return read_json(cached, "scores")["scores"]
+    if not cached.exists():
+        with locked(cached.with_suffix(".lock"), wait=True):  # a second rank uses the first one's scores
+            if not cached.exists():
+                write_json(cached, {"scores": _scored(pairs, policy, length)})
+    return read_json(cached, "scores")["scores"]
+
+
+def _scored(pairs: Sequence[TacticPair], policy: LanguageModel, length: int) -> list[float]:
     style = Style.of(policy.model)
     if style.retrieved:
         raise ValueError(f"--scored-by {policy.name}: prompts with tactics of similar states are not supported")
@@ -43,8 +49,6 @@ def scores_of(pairs: Sequence[TacticPair], policy: LanguageModel, length: int) -
             total = log_probabilities(policy.model, batch)
         for number, one, value in zip(numbers, part, total.tolist(), strict=True):
             scores[number] = value / (len(one.ids) - one.prompt)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    write_json(cached, {"scores": scores})
     return scores
 
 

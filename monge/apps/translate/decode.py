@@ -29,6 +29,7 @@ from monge.files import atomic_write, ensure_new
 from monge.flags import at_least_one
 from monge.lm.store import Vectors
 from monge.math.cost import Whitening
+from monge.math.random import forked_rng
 from monge.runs import reopen
 from monge.training.distributed import device_named
 
@@ -193,7 +194,7 @@ def decode(
             )
         find = partial(generated_texts, trained, side, count=num_candidates, temperature=temperature)
     decoded: dict[str, list[Candidate]] = {}
-    with torch.random.fork_rng():
+    with forked_rng():
         torch.manual_seed(seed)
         for _, part in file.portions():
             for start in range(0, len(part), 64):

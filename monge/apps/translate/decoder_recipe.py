@@ -16,6 +16,7 @@ from monge.apps.translate.pair import ENDS, Pairs, json_hash, same_pairs
 from monge.apps.translate.recipes import Translator, stored_recipe, translator_of
 from monge.math.cost import Whitening
 from monge.math.ot import assignment
+from monge.math.random import forked_rng
 from monge.pretrain import END, tokenizer_of
 from monge.run import same_constant
 from monge.runs import reopen
@@ -120,7 +121,7 @@ class TrainDecoder:
         @torch.no_grad()
         def evaluate(model: nn.Module) -> dict[str, float]:
             device, total = next(model.parameters()).device, 0.0
-            with torch.random.fork_rng():
+            with forked_rng():
                 torch.manual_seed(0)
                 for start in range(0, len(held_out), self.batch_size):
                     rows = held_out[start : start + self.batch_size]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from monge.apps.translate.field import FieldShape, Mean
 from monge.math.container import Container
-from monge.math.coupling import Coupling, identity
+from monge.math.coupling import Coupling, identity, in_full_precision
 from monge.math.times import Times
 from monge.math.types import Condition, Pair, pad_like
 from monge.objective.base import Loss, Objective
@@ -88,6 +88,7 @@ class Particles(NamedTuple):
     dies: Bool[Tensor, "B N"]  # True for source tokens that will die
 
 
+@in_full_precision
 def particles(pair: Pair, t: Float[Tensor, "B"], *, generator: torch.Generator | None = None) -> Particles:
     """The particles of a forest at time t, with random event times. A particle has the velocity (anchor - x_t) / (1 - t).
 

@@ -9,7 +9,7 @@ from typing import Any
 from monge.apps.translate.pair import Pairs
 from monge.apps.translate.pair import pair as join
 from monge.apps.translate.recipes import HERMES, Translate
-from monge.files import read_json, write_json
+from monge.files import locked, read_json, write_json
 
 PRICES = {
     "lambda_pos": "position",
@@ -91,13 +91,14 @@ class Original:
         capacity, record = self.settings.get("max_len", 256), out.with_name(f"{out.name}.json")
         stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.exists()]
         made = {"files": stats, "capacity": capacity}
-        if not (out / "pairs.json").exists():
-            join(files[0], files[1], out, capacity=capacity, on_long_rows="drop")
-            write_json(record, made)
-        elif not record.exists() or read_json(record) != made:
-            raise ValueError(
-                f"{out}: holds pairs of other files or of another max_len; remove it or choose another --out"
-            )
+        with locked(out.with_name(f".joining-{out.name}"), wait=True):  # a second rank uses the first one's pairs
+            if not (out / "pairs.json").exists():
+                join(files[0], files[1], out, capacity=capacity, on_long_rows="drop")
+                write_json(record, made)
+            elif not record.exists() or read_json(record) != made:
+                raise ValueError(
+                    f"{out}: holds pairs of other files or of another max_len; remove it or choose another --out"
+                )
         return Pairs(out)
 
     def recipe(self, pairs: Pairs, flags: Translate) -> Translate:

@@ -19,11 +19,12 @@ from monge.apps.translate.pair import ENDS, OnLongRows, Pairs
 from monge.apps.translate.pair import pair as join
 from monge.apps.translate.prices import Prices
 from monge.apps.translate.space import Packed, Space
-from monge.files import atomic_write, ensure_new, ensure_writable
+from monge.files import atomic_write, ensure_new, ensure_writable, locked
 from monge.lm.embed import Embedding, num_truncated
 from monge.lm.embed import embed as embed_all
 from monge.lm.store import Dropped, Dtype, OnBadRows
 from monge.pretrain import Pretrain
+from monge.training.distributed import is_first
 
 SMALL = Pretrain()
 CALIBRATED = Prices()
@@ -91,15 +92,20 @@ def pretrain(
     lines = out.with_name(f"{out.name}.texts.jsonl")
     split = [text.formal for text in read_texts(texts) if split_of_group(text.group) == "train"]
     training = "".join(json.dumps(formal) + "\n" for formal in split).encode()  # a text may span lines
-    if not lines.exists():
-        with atomic_write(lines) as tmp_path:
-            tmp_path.write_bytes(training)
-    elif lines.read_bytes() != training:
-        raise ValueError(f"{lines}: differs from the formal texts of {texts}; restore those or choose another --out")
+    with locked(lines.with_name(f".writing-{lines.name}"), wait=True):  # a second rank uses the first one's file
+        if not lines.exists():
+            with atomic_write(lines) as tmp_path:
+                tmp_path.write_bytes(training)
+        elif lines.read_bytes() != training:
+            raise ValueError(
+                f"{lines}: differs from the formal texts of {texts}; restore those or choose another --out"
+            )
     try:
-        console.print(f"The model is in {replace(recipe, texts=str(lines)).pretrain(out, resume=resume)}")
+        model = replace(recipe, texts=str(lines)).pretrain(out, resume=resume)
+        if is_first():
+            console.print(f"The model is in {model}")
     finally:
-        if not out.exists():  # no run was started
+        if not out.exists() and is_first():  # no run was started
             lines.unlink()
 
 

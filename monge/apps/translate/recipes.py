@@ -24,7 +24,7 @@ from monge.apps.translate.pair import ENDS, Pairs
 from monge.apps.translate.prices import Prices
 from monge.apps.translate.space import Packed, Space
 from monge.math.container import Additive, Container
-from monge.math.random import seeded
+from monge.math.random import forked_rng, seeded
 from monge.math.steps import Step, euler
 from monge.math.types import Pair
 from monge.runs import Opened
@@ -127,7 +127,7 @@ class Translate:
             device, total = next(model.parameters()).device, 0.0
             for start in range(0, len(held_out), self.batch_size):
                 pair = method.prepare(coupled(held_out[start : start + self.batch_size]), seeded(start)).to(device)
-                with torch.random.fork_rng():
+                with forked_rng():
                     torch.manual_seed(start)
                     total += float(objective(model, pair).value) * len(pair)
             loss, mrr = total / len(held_out), math.nan

@@ -1,5 +1,6 @@
 """Encoders and alignment: known values, invariance, targets in the order of the atoms, and training with them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,24 @@ def test_targets_are_computed_once_for_the_molecules_they_belong_to(prepared: Pa
     changed = Molecules(prepared)
     assert len(targets.targets(changed, "espaloma", changed.split("all"))) == len(first) - 1
     assert calls
+
+
+def test_ranks_that_need_the_targets_at_once_compute_them_once(prepared: Path, monkeypatch: pytest.MonkeyPatch):
+    calls: list[int] = []
+    count = targets.groups
+    monkeypatch.setattr(targets, "groups", lambda *words: calls.append(1) or count(*words))
+    for file in (prepared / "targets").glob("descriptors*"):
+        file.unlink()
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: targets.stored(Molecules(prepared), "descriptors"), range(4)))
+    assert (len(set(paths)), len(calls)) == (1, 1)
+
+
+def test_all_ranks_stop_aligning_at_the_same_step(prepared: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    run = Molecular(str(prepared), align="descriptors", align_until=5, batch_size=4).build()
+    aligned = ["target" in run.batches(number).condition for number in range(12)]
+    assert aligned == [True] * 8 + [False] * 4
 
 
 def test_a_molecule_that_fails_leaves_the_other_targets_untouched(prepared: Path):

@@ -16,7 +16,7 @@ from test_finetune import run_of
 from toy import Countdown, all_ways, result
 
 from monge.apps.prove.contrast import Group, Positive, Sampler, groups_of
-from monge.apps.prove.energy import EnergyLoss, Scorer, alarms, quality
+from monge.apps.prove.energy import EnergyLoss, Scorer, StateEnergy, alarms, quality
 from monge.apps.prove.pairs import digest
 from monge.apps.prove.policy import Probes
 from monge.apps.prove.search import search
@@ -30,6 +30,7 @@ from monge.lm.embed import Embedding
 from monge.lm.ragged import Ragged
 from monge.nets.energy import EnergyMLP
 from monge.objective.contrastive import IndexedCandidates, InfoNCE
+from monge.training.config import TrainConfig
 
 
 def wide_run(directory: Path, numbers: range) -> Path:
@@ -176,6 +177,15 @@ def test_a_resumed_energy_needs_the_same_runs(run, tmp_path, capsys):
 def test_masked_candidates_have_infinite_energy():
     candidates = IndexedCandidates(torch.ones(2, 1), torch.tensor([[0, 1]]), torch.tensor([[True, False]]))
     assert candidates.energies(lambda x: x[:, 0]).tolist() == [[1.0, float("inf")]]
+
+
+def test_no_parameter_is_a_scalar_which_fsdp_does_not_shard():
+    assert all(p.ndim for p in EnergyMLP(6, (8, 4)).parameters())
+
+
+def test_compile_is_rejected():
+    with pytest.raises(ValueError, match="--compile has no effect on an energy"):
+        StateEnergy(train=TrainConfig(compile=True))
 
 
 def test_spectral_norm_bounds_each_hidden_layer():

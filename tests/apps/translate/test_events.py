@@ -123,6 +123,16 @@ def test_particles_are_the_source_at_time_0_and_the_target_at_time_1(seed: int) 
             assert not at.dies[at.live].any()
 
 
+def test_autocast_does_not_round_the_particles() -> None:
+    forest = coupling(price=8.0)(packed(*drawn(0)))
+    t = torch.full((6,), 0.5)
+    expected = particles(forest, t, generator=generator(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        at = particles(forest, t, generator=generator(0))
+    assert torch.equal(at.x_t, expected.x_t)
+    assert torch.equal(at.anchor, expected.anchor)
+
+
 @given(seed=seeds, t=st.floats(0.05, 0.9))
 def test_particles_move_towards_their_anchors_in_the_remaining_time(seed: int, t: float) -> None:
     forest = coupling(price=4.0)(packed(*drawn(seed)))

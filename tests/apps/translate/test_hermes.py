@@ -1,5 +1,6 @@
 """`monge translate hermes --config` with a configuration file of the original."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,13 @@ def test_pairs_of_another_capacity_are_refused(files: tuple[Path, Path], tmp_pat
     config.write_text(config.read_text().replace("max_len: 12", "max_len: 11"))
     with pytest.raises(ValueError, match="holds pairs of other files or of another max_len"):
         Original.read(config).pairs(tmp_path / "pairs")
+
+
+def test_ranks_that_join_the_files_at_once_share_the_pairs(files: tuple[Path, Path], tmp_path: Path):
+    original = Original.read(written(tmp_path / "a.yaml", files))
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: len(original.pairs(tmp_path / "pairs").split("train")), range(4)))
+    assert len(set(made)) == 1
 
 
 @pytest.mark.parametrize(
