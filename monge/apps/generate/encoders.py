@@ -134,7 +134,7 @@ class Pretrain:
     relocatable: ClassVar[frozenset[str]] = frozenset({"data"})
 
     data: str = "digits"
-    """Data set with images: digits, or the path of an image folder, .npy, .npz or .parquet file."""
+    """Data set with images: digits, or the path of an image folder or of an .npy or .npz file."""
     data_range: Range = "auto"
     """Value range of image arrays, as in `monge generate train`."""
     method: Method = "contrastive"

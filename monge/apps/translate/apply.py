@@ -125,7 +125,8 @@ def run(
             statistics do not show the side.
         on_long_rows: For sequences longer than the run's container: stop with an error, drop them, or truncate them.
         on_bad_rows: For unusable rows (no id, no vectors, or a zero or non-finite vector): stop with an error, or drop them.
-        solver_steps: Number of solver steps (default: the number used in training, or 8 if training fixes none).
+        solver_steps: Number of solver steps (default: the number used in training; if it fixes none, 16 with
+            `--method conditional`, else 8).
         solver: Numerical solver of the flow's ODE.
         seed: Random seed of the noise, for a run trained with `--method conditional`; other seeds give other translations.
         dtype: Dtype of the written vectors.

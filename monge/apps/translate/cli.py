@@ -100,7 +100,7 @@ def evaluate(
     Args:
         run: Directory of a trained run.
         pairs: Directory of the pairs that the run was trained on, if it has moved.
-        solver_steps: Number of solver steps (default: the number used in training, or 8 if training fixes none).
+        solver_steps: Number of solver steps (default: as in training, else 16 with `--method conditional` and 8 otherwise).
         sweep_steps: Additional numbers of solver steps to evaluate (default: 1, 2, 4 and 16; none if training used one step).
         compare_with: Directories of other runs on the same pairs; each adds a row to the tables.
         texts: File written by `monge translate data`; if given, plan.png shows couplings between the words of a few pairs, with

@@ -65,7 +65,7 @@ class Translate:
     """Show the start of the flow to the field at all times (needs `--method flow-matching` and `--sigma` above 0)."""
     lengths: Literal["existence", "ridge"] = "existence"
     """Number of tokens of a translation: that of the slots with existence above one half, or the prediction of a ridge
-    regression on the sum of the source's vectors and its length (not with `--method branching-flows`)."""
+    regression on the sum of the source's vectors and its length (not with `--method branching-flows` or `conditional`)."""
     shape: OmitArgPrefixes[FieldShape] = field(default_factory=FieldShape)
     batch_size: int = 16
     """Pairs per batch."""
@@ -214,7 +214,7 @@ class Translator:
 
     @property
     def steps(self) -> int:
-        """Default number of solver steps: the number used in training, or 8 if training fixes none."""
+        """Default number of solver steps: the number used in training, or that of the method if training fixes none."""
         return self.recipe.trainer.solver_steps
 
     def integrate(
