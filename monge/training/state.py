@@ -136,6 +136,10 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], *, frozen: str |
     or shapes differ, or if the parameters left out do not have that fingerprint.
     """
     current, parameters = module.state_dict(), dict(module.named_parameters())
+    weights = {  # a scalar of an earlier version may have become a vector of one entry
+        k: v.reshape(current[k].shape) if k in current and v.numel() == current[k].numel() == 1 else v
+        for k, v in weights.items()
+    }
     buffers = {name for name, _ in module.named_buffers() if name in current}
     left_out = parameters.keys() - weights.keys()
     missing = buffers - weights.keys() | (

@@ -173,3 +173,10 @@ def test_nothing_in_the_package_reads_a_pickle_that_may_run_code() -> None:
         if word in line and not (word == "torch.load(" and "weights_only=True" in line)
     ]
     assert pickles == []
+
+
+def test_a_scalar_of_an_earlier_version_is_loaded_as_one_entry() -> None:
+    module = torch.nn.Module()
+    module.temperature = torch.nn.Parameter(torch.zeros(1))
+    load_weights(module, {"temperature": torch.tensor(3.0)})
+    assert module.temperature.tolist() == [3.0]

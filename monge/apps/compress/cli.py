@@ -10,13 +10,14 @@ import torch
 import tyro
 
 from monge.apps.compress import states as stored
-from monge.apps.compress.corpus import DOCUMENTATION, corpus, documents, ensure_exists
+from monge.apps.compress.corpus import DOCUMENTATION, SHARES, corpus, documents, ensure_exists
 from monge.apps.compress.measuring import console, evaluate, select
 from monge.apps.compress.recipes import Compress, opened_student
 from monge.files import ensure_new
 from monge.flags import at_least_one
 from monge.fleet import of
 from monge.lm.store import Dtype
+from monge.math.random import split_of
 from monge.pretrain import Pretrain
 from monge.run import fit
 from monge.runs import reopen
@@ -161,10 +162,11 @@ def demo(
 
 
 def pretrained(data: Path, out: Path, steps: int) -> Path:
-    """The folder of a small GPT-NeoX that is trained on the documents of `data`."""
+    """The folder of a small GPT-NeoX that is trained on the training documents of `data`."""
     out.mkdir(parents=True, exist_ok=True)
     texts = out / "texts.jsonl"
-    texts.write_text("".join(json.dumps(text) + "\n" for text in documents(data) if text.strip()))
+    training = [text for text in documents(data) if text.strip() and split_of(text, SHARES) == "training"]
+    texts.write_text("".join(json.dumps(text) + "\n" for text in training))
     recipe = Pretrain(str(texts), width=192, depth=6)
     settings = replace(recipe.train, steps=steps, warmup_steps=min(50, steps), save_every=steps)
     return replace(recipe, train=settings).pretrain(out, resume=(out / "recipe.json").exists())

@@ -31,7 +31,7 @@ from monge.apps.compress.select import (
     ranges_of,
     removal_curve,
 )
-from monge.files import read_json, write_json
+from monge.files import finite_json, read_json, write_json
 from monge.flags import at_least_one
 from monge.lm.blocks import blocks_of, shared_copy
 from monge.lm.load import causal
@@ -141,7 +141,12 @@ def evaluate(
     for step in solvers or (recipe.solver,):
         for steps in flow_steps or (recipe.flow_steps,):
             students[f"flow, {steps} {step}"] = replace(recipe, flow_steps=steps, solver=step).student(estimator)
-    ids = prepared.texts.held_out[:limit]
+    ids = prepared.texts.held_out[: -recipe.eval_sequences][:limit]
+    if not len(ids):
+        raise ValueError(
+            f"{recipe.data}: all {len(prepared.texts.held_out)} held-out sequences selected the checkpoint; give more text, or "
+            "train with a lower --eval-sequences"
+        )
     rows = qualities(prepared.teacher, ids, students, size=recipe.batch_size)
     model, tokenizer = prepared.language_model.model, prepared.language_model.tokenizer
     estimators = {"flow": estimator}
@@ -161,7 +166,7 @@ def evaluate(
         content["equivalent_skip"] = {
             name: equivalent_skip(row.kl, curve) for name, row in rows.items() if name.startswith("flow")
         }
-    write_json(run / "evaluation.json", content)
+    write_json(run / "evaluation.json", finite_json(content))
     title = f"{recipe.teacher}, layers [{recipe.start}, {recipe.end}), {ids.numel()} held-out tokens"
     console.print(_qualities(rows, title, content.get("equivalent_skip")))
     console.print(_models(measured))

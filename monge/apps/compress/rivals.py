@@ -15,6 +15,7 @@ from monge.apps.compress.layer import parts_of
 from monge.apps.compress.projections import merge, output_projection
 from monge.lm.blocks import blocks_of, replace_blocks, shared_copy
 from monge.lm.hidden import hidden_at
+from monge.math.random import seeded
 
 
 def without(model: nn.Module, layers: Iterable[int]) -> nn.Module:
@@ -90,8 +91,8 @@ def _closed_form(m: Float[Tensor, "n D"], d: Float[Tensor, "n D"], ridge: float)
 def _by_cosine(m: Tensor, x_0: Tensor, x_1: Tensor, epochs: int, *, batch: int = 1024, lr: float = 1e-4) -> Tensor:
     matrix = torch.zeros(m.shape[1], m.shape[1], device=m.device, requires_grad=True)
     optimizer = torch.optim.Adam([matrix], lr=lr)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(m), device=m.device).split(batch):
+    for epoch in range(epochs):
+        for rows in torch.randperm(len(m), generator=seeded(epoch)).to(m.device).split(batch):
             loss = 1 - F.cosine_similarity(x_0[rows] + m[rows] @ matrix.mT, x_1[rows], dim=-1).mean()
             optimizer.zero_grad()
             loss.backward()

@@ -89,7 +89,8 @@ def pretrain(
     """
     fit(recipe, out, resume=resume, tensorboard=tensorboard)
     if is_first():
-        console.print(f"The encoder is in {out}; next: monge molecules train --align {quote(str(out))}")
+        words = f"monge molecules train --data {quote(recipe.data)} --align {quote(str(out))}"
+        console.print(f"The encoder is in {out}; next: {words}")
 
 
 def train(

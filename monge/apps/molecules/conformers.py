@@ -57,7 +57,10 @@ def embedded(molecule: Chem.Mol, *, seed: int) -> Chem.Mol:
     if rdDistGeom.EmbedMolecule(full, options) != 0:
         raise UnsupportedMolecule("no conformer was found")
     if rdForceFieldHelpers.MMFFHasAllMoleculeParams(full):
-        rdForceFieldHelpers.MMFFOptimizeMolecule(full, maxIters=500)
+        try:
+            rdForceFieldHelpers.MMFFOptimizeMolecule(full, maxIters=500)
+        except RuntimeError as error:  # the line search failed
+            raise UnsupportedMolecule(f"MMFF94 failed ({error})") from error
     return full
 
 

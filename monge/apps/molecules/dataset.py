@@ -1,5 +1,6 @@
 """Prepared sets of molecules: conformers and types in a parquet file, split by scaffold, with a list of those left out."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,7 @@ def distinct(
     A repeated id gets a number: name, name-2, name-3.
     """
     seen: set[str] = set()
-    ids: Counter[str] = Counter()
+    ids: set[str] = set()
     for record in records:
         try:
             if not record.smiles and record.molecule is None:
@@ -92,9 +93,10 @@ def distinct(
             failures.append(Failure(record.id, "duplicate"))
             continue
         seen.add(canonical)
-        ids[record.id] += 1
-        count = ids[record.id]
-        yield record._replace(id=record.id if count == 1 else f"{record.id}-{count}", smiles=canonical)
+        names = (record.id if count == 1 else f"{record.id}-{count}" for count in itertools.count(1))
+        name = next(name for name in names if name not in ids)
+        ids.add(name)
+        yield record._replace(id=name, smiles=canonical)
         if len(seen) == limit:
             return
 

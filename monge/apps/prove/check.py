@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,7 @@ from monge.text import printable
 
 console = Console(soft_wrap=True)
 
-PROVED, EQUAL, KINDS = "proved", "equal", ("proofs", "statements")
+PROVED, EQUAL, TRUTH, KINDS = "proved", "equal", "truth", ("proofs", "statements")
 UNIVERSES = ("u", "v", "w", "w'", "w''", *(f"u_{k}" for k in range(1, 10)))
 """Names of universes that printed statements of the library use."""
 CHUNK = 32
@@ -50,7 +50,7 @@ class Verdict(NamedTuple):
 
     On a proof: `proved`, `no proof` for a text without one, or the kind of the judge's rejection. On a statement: `equal` up to
     names of variables and universes, or `different`; `invalid` if it does not elaborate; `undecided` if Lean reaches
-    a limit; `crash` if its server does; `truth` if the theorem's own statement does not elaborate.
+    a limit; `crash` if its server does. `truth` if the theorem's own statement does not elaborate; such theorems do not count.
     """
 
     kind: str
@@ -90,7 +90,7 @@ def judged(judge: Judge, theorem: Theorem, text: str) -> Verdict:
     try:
         answer = judge(theorem, (proof,), twice=True)
     except ValueError as error:
-        return Verdict("statement", str(error))
+        return Verdict(TRUTH, str(error))
     return Verdict(PROVED) if isinstance(answer, Proof) else Verdict(answer.kind, answer.message)
 
 
@@ -111,7 +111,7 @@ def compared(servers: Supervisor, theorem: Theorem, text: str) -> Verdict:
     except ServerCrashed as error:
         return Verdict("crash", str(error))
     except ValueError as error:
-        return Verdict("truth", str(error))
+        return Verdict(TRUTH, str(error))
     if (kind := answer.get("failed")) is not None:
         return Verdict("invalid" if kind == "statement" else kind, answer.get("message") or "\n".join(answer["errors"]))
     return Verdict(EQUAL if answer["equal"] else "different")
@@ -133,9 +133,9 @@ def check(
     is checked by the kernel. With `--statements`, the statement of each text is elaborated and compared with the true one.
 
     Args:
-        texts: .jsonl or .parquet file with a row {id, text, candidates} per theorem. Ids are those of `monge prove
-            export-pairs`, or names of library theorems. Without `candidates`, a list of texts or of objects with a `text`, the
-            only candidate is `text`.
+        texts: .jsonl or .parquet file with a row {id, text, candidates} per theorem. Ids are FILE.NAME, as in `monge prove
+            export-pairs` of .lean files, or names of library theorems. Without `candidates`, a list of texts or of objects with
+            a `text`, the only candidate is `text`.
         theorems: File or directory of the theorems, as in `search`.
         out: .jsonl file to write: a row {id, verdicts} per theorem.
         statements: Check statements instead of proofs: do they elaborate, and are they equal to the true ones, up to names of
@@ -149,7 +149,10 @@ def check(
     rows = list(candidates_in(texts))
     earlier = None if compare_with is None else verdicts_in(compare_with, KINDS[statements])
     toolchain = installed(lean)
-    entries = {entry.theorem.restates or entry.key: entry.theorem for entry in read(theorems, lean=toolchain).entries}
+    named = [(entry.theorem.restates or entry.key, entry.theorem) for entry in read(theorems, lean=toolchain).entries]
+    entries, several = dict(named), Counter(key for key, _ in named)
+    if twice := next((key for key, _ in rows if several[key] > 1), None):
+        raise ValueError(f"{theorems}: {twice} is the id of {several[twice]} theorems; give them different names")
     jobs = [Job(key, entries[key], row) for key, row in rows if key in entries]
     if not jobs:
         raise ValueError(f"{texts}: no row has the id of a theorem in {theorems}, such as {next(iter(entries))}")
@@ -172,9 +175,13 @@ def check(
                 values = {"id": key, "checked": KINDS[statements], "verdicts": [one._asdict() for one in row]}
                 lines.write(json.dumps(values, ensure_ascii=False) + "\n")
             console.print(f"{len(found)} of {len(jobs)} theorems checked", highlight=False)
-    counted = {key: row for key, row in found.items() if not {one.kind for one in row} & {"truth", "crash"}}
+    counted = {key: row for key, row in found.items() if all(one.kind != TRUTH for one in row)}
     if left := len(found) - len(counted):
-        console.print(f"Left out, since their own statements fail or Lean crashed: {left}", highlight=False)
+        console.print(f"Left out, since their own statements do not elaborate: {left}", highlight=False)
+    if crashes := sum(one.kind == "crash" for row in counted.values() for one in row):
+        console.print(
+            f"Candidates that crashed Lean or reached its limits, which count as wrong: {crashes}", highlight=False
+        )
     if statements and counted:
         valid = [row[0].kind != "invalid" for row in counted.values()]
         console.print(f"First candidate elaborates: {share(sum(valid), len(valid))}", highlight=False)
@@ -250,5 +257,6 @@ def verdicts_in(path: Path, kind: str) -> dict[str, list[bool]]:
             raise ValueError(f"{path}: not written by monge prove check")
         if row["checked"] != kind:
             raise ValueError(f"{path}: holds verdicts on {row['checked']}, not on {kind}")
-        result[row["id"]] = [one.get("kind") in (PROVED, EQUAL) for one in verdicts]
+        if all(one.get("kind") != TRUTH for one in verdicts):
+            result[row["id"]] = [one.get("kind") in (PROVED, EQUAL) for one in verdicts]
     return result

@@ -8,7 +8,10 @@ from monge.apps.prove.families import Entry
 from monge.apps.prove.state import Theorem
 
 TOKEN = re.compile(r"[^\W\d][\w'.!?]*|\d+|[^\w\s]")
-BINDER = re.compile(r"[({\[]\s*((?:[^\W\d][\w']*\s+)+):|(?:∀|∃|fun|λ)\s+((?:[^\W\d][\w']*\s*)+)[,:=(]")
+BINDER = re.compile(
+    r"[({\[⦃]\s*((?:[^\W\d][\w']*\s+)+):"
+    r"|(?:∀|∃!?|fun|λ|∑|∏)\s+((?:[^\W\d][\w']*\s+)*[^\W\d][\w']*)\s*[,:=(∈∉⊆<>≤≥≠↦]"
+)
 NEAR = 0.9
 """Similarity from which two statements count as nearly the same."""
 

@@ -165,8 +165,8 @@ def _generator(*numbers: int) -> np.random.Generator:
 def quality(model: Any, batches: Sequence[ContrastBatch]) -> dict[str, float]:
     """Measures of an energy on at least one batch.
 
-    The share of positive states that rank first and that of a random energy (chance), the share of negatives above their
-    positive one, the mean gap between them, the standard deviation of the energies, and, where it is defined, Spearman's
+    The share of positive states that rank first and that of a random energy (chance), the standard deviation of the energies
+    and, where they are defined, the share of negatives above their positive one, the mean gap between them, and Spearman's
     correlation of predicted and true remaining depth.
     """
     energies: list[Tensor] = []
@@ -182,12 +182,12 @@ def quality(model: Any, batches: Sequence[ContrastBatch]) -> dict[str, float]:
     energy, mask, depth = torch.cat(energies), torch.cat(masks), torch.cat(depths, 1)
     gap, exists = energy[:, 1:] - energy[:, :1], mask[:, 1:]
     defined = all(len(set(part.tolist())) > 1 for part in depth)
+    pairs = {"pairwise": (gap[exists] > 0).double().mean(), "gap": gap[exists].double().mean()}
     correlation: Any = spearmanr(*depth.numpy()) if defined else None
     return {
         "top-1": ((gap > 0) | ~exists).all(1).double().mean().item(),
         "chance": (1 / mask.sum(1)).double().mean().item(),
-        "pairwise": (gap[exists] > 0).double().mean().item(),
-        "gap": gap[exists].double().mean().item(),
+        **({name: value.item() for name, value in pairs.items()} if exists.any() else {}),
         "spread": energy[mask].double().std().item(),
         **({"depth correlation": float(correlation.statistic)} if defined else {}),
     }
@@ -198,7 +198,7 @@ def alarms(measures: dict[str, float], losses: Sequence[float]) -> list[str]:
     found: list[str] = []
     if measures["spread"] < 1e-3:
         found.append(f"The energy has collapsed: its standard deviation is {measures['spread']:.2g}.")
-    if measures["gap"] < 0:
+    if measures.get("gap", 0.0) < 0:
         found.append(f"The energy has the wrong sign: states on proofs are {-measures['gap']:.2g} higher than others.")
     if losses and losses[-1] > 1.05 * min(losses):
         found.append(

@@ -136,7 +136,7 @@ def _runs_behind(model: str) -> Iterator[Path]:
 
     ValueError if a run cannot be read.
     """
-    while Path(model).is_dir() and (stored := Path(model).parent / "recipe.json").exists():
+    while model and Path(model).is_dir() and (stored := Path(model).parent / "recipe.json").exists():
         kind = Prefer if read_json(stored, "app")["app"] == Prefer.app else FineTune
         recipe: Any = reopen(stored.parent, app=kind.app).rebuilt(kind)
         yield from map(Path, recipe.runs)

@@ -9,7 +9,7 @@ import torch
 from monge.apps.prove.lm.prompt import Style
 from monge.apps.prove.packing import batch_of, example
 from monge.apps.prove.pairs import TacticPair, digest
-from monge.files import cache_directory, read_json, write_json
+from monge.files import cache_directory, locked, read_json, write_json
 from monge.lm.load import LanguageModel
 from monge.objective.preference import log_probabilities
 

@@ -53,7 +53,7 @@ def ridge_map(
 
     def fit(rows: Tensor, penalty: float) -> Tensor:
         gram = x[rows].mT @ x[rows]
-        scale = penalty * gram.diagonal().mean()
+        scale = penalty * (float(gram.diagonal().mean()) or 1.0)  # a single pair has a zero matrix
         return torch.linalg.solve(gram + scale * torch.eye(len(gram)), x[rows].mT @ y[rows])
 
     def error(penalty: float) -> float:

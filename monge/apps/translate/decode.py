@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monge.apps.translate.calibrate import means
-from monge.apps.translate.data import read_texts
+from monge.apps.translate.data import read_texts, split_of_group
 from monge.apps.translate.decoder_recipe import FIELDS, OpenedDecoder, opened_decoder
 from monge.apps.translate.grammar import Grammar
 from monge.apps.translate.metrics import pooled, pooled_scores
@@ -29,7 +29,7 @@ from monge.files import atomic_write, ensure_new
 from monge.flags import at_least_one
 from monge.lm.store import Vectors
 from monge.math.cost import Whitening
-from monge.math.random import forked_rng
+from monge.math.random import forked_rng, seeded
 from monge.runs import reopen
 from monge.training.distributed import device_named
 
@@ -173,12 +173,16 @@ def decode(
     space = Space.from_constants(constants, recipe.prices, aux_scale=recipe.aux_scale)
     side = space.calibration.side(end)
     numbers = list(range(len(paired.ids))) if bank == "all" else paired.split("train").tolist()
-    known = {text.id: getattr(text, FIELDS[end]) for text in read_texts(texts)}
+    rows_of_texts = list(read_texts(texts))
+    known = {text.id: getattr(text, FIELDS[end]) for text in rows_of_texts}
     if missing := [paired.ids[number] for number in numbers if paired.ids[number] not in known]:
         raise ValueError(
             f"{texts}: no text with id {missing[0]!r} of {paired.directory}; pass the texts that were embedded"
         )
-    used = {paired.ids[number] for number in (*numbers, *paired.split("train"), *paired.split("validation"))}
+    in_bank, in_pairs = set(numbers), set(paired.ids)
+    scored = {paired.ids[number] for number in paired.split("test").tolist() if number not in in_bank}
+    # the model of the formal texts was trained on the groups of the training split, also on texts that are in no pair
+    scored |= {one.id for one in rows_of_texts if one.id not in in_pairs and split_of_group(one.group) == "test"}
     if own_head:
         known_here = [known[paired.ids[number]] for number in paired.split("train").tolist()]
         head = OwnHead.of(paired.metadata["fingerprint"][end], side, known_here, device=device_named(device))
@@ -204,7 +208,7 @@ def decode(
                     found = [[one._replace(well_formed=rules.well_formed(one.text)) for one in best] for best in found]
                 decoded |= {key: best for (key, _), best in zip(rows, found, strict=True)}
     write_decoded(out, decoded)
-    report(decoded, known, out, used=used)
+    report(decoded, known, out, scored=scored)
 
 
 def from_bank(
@@ -244,9 +248,12 @@ def write_decoded(out: Path, decoded: Mapping[str, Sequence[Candidate]]) -> None
             path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def report(decoded: Mapping[str, Sequence[Candidate]], known: Mapping[str, str], out: Path, *, used: set[str]) -> None:
-    """Print the overlap with the true texts of the sequences whose ids are not in `used`."""
-    keys = [key for key in decoded if key in known and key not in used]
+def report(
+    decoded: Mapping[str, Sequence[Candidate]], known: Mapping[str, str], out: Path, *, scored: set[str]
+) -> None:
+    """Print the overlap with the true texts of the sequences whose ids are in `scored`."""
+    keys = [key for key in decoded if key in known and key in scored]
+    keys = [keys[k] for k in torch.randperm(len(keys), generator=seeded(0)).tolist()]  # neighbours in a file are alike
     console.print(f"{len(decoded)} sequences decoded: {out}")
     checked = [best[0].well_formed for best in decoded.values() if best[0].well_formed is not None]
     if checked:

@@ -54,9 +54,9 @@ def ranks(scores: Float[Tensor, "q q"], *, pool: int | None = None, seed: int = 
     if pool is None or pool >= n:
         chosen = torch.ones(n, n, dtype=torch.bool)
     else:
-        order = torch.stack([torch.randperm(n, generator=seeded(seed, row)) for row in range(n)])
-        chosen = torch.zeros(n, n, dtype=torch.bool).scatter_(1, order[:, : pool - 1], True)
-        # if the true entry was drawn as well, the pool holds one entry less
+        others = torch.stack([torch.randperm(n - 1, generator=seeded(seed, row))[: pool - 1] for row in range(n)])
+        others += others >= torch.arange(n)[:, None]  # all but the true entry
+        chosen = torch.zeros(n, n, dtype=torch.bool).scatter_(1, others, True)
         chosen.fill_diagonal_(True)
     true = scores.diagonal()[:, None]
     # "not below" counts ties as worst, so an empty prediction, whose scores are all equal, is last

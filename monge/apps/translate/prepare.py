@@ -197,7 +197,11 @@ def pair(
             console.print(f"{summary[name]['source']} source and {summary[name]['target']} target rows {reason}")
     if unusable_texts:
         console.print(f"{texts}{_dropped_note(unusable_texts)}")
-    if texts is not None and summary["ungrouped"]:
+    if texts is None:
+        console.print(
+            "Each id is a group of its own, so near-duplicates may be in different splits; --texts gives the groups"
+        )
+    elif summary["ungrouped"]:
         console.print(f"{summary['ungrouped']} pairs have no group in {texts}")
 
 

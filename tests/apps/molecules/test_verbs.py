@@ -77,6 +77,7 @@ def test_other_molecules_than_those_of_the_run_are_refused(run: Path, folder: Pa
 
 def test_strange_molecules_are_listed_and_the_others_kept(tmp_path: Path):
     lines = ["[H][H] a", "[H+] b", "*CCO c", "CCO same", "CCN same", "[2H]C([2H])([2H])[2H] d", "CCCO same"]
+    lines += ["CCCN same-2"]
     (tmp_path / "in.smi").write_text("\n".join(lines))
     assert (
         main(["molecules", "prepare", str(tmp_path / "in.smi"), "--out", str(tmp_path / "set"), "--min-atoms", "2"])
@@ -84,7 +85,7 @@ def test_strange_molecules_are_listed_and_the_others_kept(tmp_path: Path):
     )
     failures = [json.loads(line) for line in (tmp_path / "set/failures.jsonl").read_text().splitlines()]
     assert {one["id"] for one in failures} == {"a", "b", "c", "d"}
-    assert [one.id for one in Molecules(tmp_path / "set").split("all")] == ["same", "same-2", "same-3"]
+    assert [one.id for one in Molecules(tmp_path / "set").split("all")] == ["same", "same-2", "same-3", "same-2-2"]
 
 
 @pytest.mark.slow

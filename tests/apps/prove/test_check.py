@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import NATURALS
 
-from monge.apps.prove.check import check
+from monge.apps.prove.check import check, verdicts_in
 from monge.apps.prove.extract import proof_in, signature_in
 from monge.cli import main
 
@@ -145,3 +145,12 @@ def test_unusable_files_are_one_sentence(tmp_path: Path):
     ):
         with pytest.raises(ValueError, match=message):
             check(path, out=tmp_path / "out.jsonl", compare_with=other)
+
+
+def test_crashes_count_as_wrong_and_theorems_that_do_not_elaborate_do_not_count(tmp_path: Path):
+    rows = [
+        {"id": "a", "checked": "proofs", "verdicts": [{"kind": "crash"}, {"kind": "proved"}]},
+        {"id": "b", "checked": "proofs", "verdicts": [{"kind": "truth"}]},
+    ]
+    (tmp_path / "verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert verdicts_in(tmp_path / "verdicts.jsonl", "proofs") == {"a": [False, True]}

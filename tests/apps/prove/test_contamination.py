@@ -56,3 +56,22 @@ def test_a_replay_leaves_overlaps_out(capsys):
     )
     with pytest.raises(ValueError, match="every training theorem is nearly the same as a test theorem"):
         searching._leave_out_overlaps(Reading(TRAIN[:1], []), everything)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("(f : N → N) : ∀ x > 0, f x + x = x * f x", "(f : N → N) : ∀ y > 0, f y + y = y * f y"),
+        (": (fun x ↦ x + x*x) = g", ": (fun t ↦ t + t*t) = g"),
+        (": ∑ i ∈ s, i * i = ∑ j ∈ s, j * j", ": ∑ k ∈ s, k * k = ∑ l ∈ s, l * l"),
+        ("⦃a b : N⦄ : a + b = b + a", "⦃x y : N⦄ : x + y = y + x"),
+        (": ∃! x, x + 0 = x", ": ∃! y, y + 0 = y"),
+    ],
+)
+def test_renamed_variables_of_every_binder_are_the_same(first: str, second: str) -> None:
+    assert normalised(Theorem("t", first)) == normalised(Theorem("u", second))
+
+
+def test_a_long_name_takes_no_longer() -> None:
+    """Splitting the name into words in all ways would take 2^60 steps."""
+    assert normalised(Theorem("t", f": ∀ {'a' * 60} ∈ S, True"))[2] == "#0"

@@ -11,7 +11,7 @@ import torch
 from test_causal import saved
 from test_energy import wide_run
 
-from monge.apps.prove.dpo import preferences_of
+from monge.apps.prove.dpo import Prefer, preferences_of
 from monge.apps.prove.trajectories import attempts
 from monge.cli import main
 from monge.lm.load import causal
@@ -123,3 +123,10 @@ def test_runs_on_other_splits_are_rejected(run, tmp_path, capsys):
     model = saved(tmp_path / "policy", "llama", alphabet=ALPHABET)
     assert main(["prove", "dpo", str(run), "--model", model, "--out", str(tmp_path / "out")]) == 2
     assert "a run on split test; give runs with --split train" in capsys.readouterr().err
+
+
+def test_both_answers_continue_the_same_prompt(run, language_model):
+    recipe = Prefer(runs=(str(run),), model=str(language_model), length=48)
+    for part in recipe.examples(causal(str(language_model))).values():
+        for chosen, rejected in part:
+            assert chosen.ids[: chosen.prompt] == rejected.ids[: rejected.prompt]

@@ -162,3 +162,8 @@ def test_an_empty_prediction_has_the_worst_order() -> None:
     x = draw(0, 4, 3)
     assert kendall_tau(x[:0], x) == kendall_tau(x[:1], x) == -1
     assert kendall_tau(x, x) == 1
+
+
+def test_a_single_training_pair_maps_everything_to_its_target():
+    weight, x_mean, y_mean = baselines.ridge_map(torch.ones(1, 3), torch.full((1, 2), 5.0))
+    assert ((torch.randn(4, 3) - x_mean) @ weight + y_mean == 5).all()
