@@ -13,7 +13,8 @@ S = TypeVar("S", bound=str)
 
 def forked_rng() -> AbstractContextManager[None]:
     """A context that restores torch's global generators at its end: the CPU's, and that of the current GPU if one is in use."""
-    return torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else [])
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    return torch.random.fork_rng(devices)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def seeded(*numbers: int) -> torch.Generator:
