@@ -44,7 +44,13 @@ def identity(pair: Pair, *, generator: torch.Generator | None = None) -> Pair:
 
 
 def in_full_precision(method: Callable[P, R]) -> Callable[P, R]:
-    """The function with autocast disabled: products in bfloat16 would round positions and costs."""
+    """The function with autocast disabled: products in bfloat16 would round positions and costs.
+
+    >>> x, square = torch.eye(2), in_full_precision(lambda x: x @ x)
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     (x @ x).dtype, square(x).dtype
+    (torch.bfloat16, torch.float32)
+    """
 
     @wraps(method)
     def without_autocast(*args: P.args, **kwargs: P.kwargs) -> R:
