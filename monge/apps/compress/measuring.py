@@ -141,12 +141,13 @@ def evaluate(
     for step in solvers or (recipe.solver,):
         for steps in flow_steps or (recipe.flow_steps,):
             students[f"flow, {steps} {step}"] = replace(recipe, flow_steps=steps, solver=step).student(estimator)
-    ids = prepared.texts.held_out[: -recipe.eval_sequences][:limit]
-    if not len(ids):
-        raise ValueError(
-            f"{recipe.data}: all {len(prepared.texts.held_out)} held-out sequences selected the checkpoint; give more text, or "
-            "train with a lower --eval-sequences"
+    held_out = prepared.texts.held_out
+    others = held_out[: -recipe.eval_sequences]  # those after them selected the checkpoint
+    if not len(others):
+        console.print(
+            f"All {len(held_out)} held-out sequences selected the checkpoint, which the scores favour: give more text."
         )
+    ids = (others if len(others) else held_out)[:limit]
     rows = qualities(prepared.teacher, ids, students, size=recipe.batch_size)
     model, tokenizer = prepared.language_model.model, prepared.language_model.tokenizer
     estimators = {"flow": estimator}
