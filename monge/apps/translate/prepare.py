@@ -92,7 +92,7 @@ def pretrain(
     lines = out.with_name(f"{out.name}.texts.jsonl")
     split = [text.formal for text in read_texts(texts) if split_of_group(text.group) == "train"]
     training = "".join(json.dumps(formal) + "\n" for formal in split).encode()  # a text may span lines
-    with locked(lines.with_name(f".writing-{lines.name}"), wait=True):  # a second rank uses the first one's file
+    with locked(lines.with_name(f".making-{lines.name}"), wait=True):  # a second rank uses the first one's file
         if not lines.exists():
             with atomic_write(lines) as tmp_path:
                 tmp_path.write_bytes(training)
