@@ -145,7 +145,7 @@ def evaluate(
     others = held_out[: -recipe.eval_sequences]  # those after them selected the checkpoint
     if not len(others):
         console.print(
-            f"All {len(held_out)} held-out sequences selected the checkpoint, which the scores favour: give more text."
+            f"The checkpoint was selected on all {len(held_out)} held-out sequences, so the scores favour it; give more text."
         )
     ids = (others if len(others) else held_out)[:limit]
     rows = qualities(prepared.teacher, ids, students, size=recipe.batch_size)

@@ -180,8 +180,11 @@ class Prefer:
                 for tactic in (one.chosen, one.rejected)
             )
             if chosen is not None and rejected is not None:
-                room = min(chosen.prompt, rejected.prompt)  # both must continue the same prompt
-                chosen, rejected = (Example(x.ids[x.prompt - room :], room) for x in (chosen, rejected))
+                shorter = min(chosen, rejected, key=lambda one: one.prompt)  # both must continue the same prompt
+                before = shorter.ids[: shorter.prompt]
+                chosen, rejected = (
+                    Example((*before, *one.ids[one.prompt :]), len(before)) for one in (chosen, rejected)
+                )
                 parts[split_of(one.theorem, shares)].append((chosen, rejected))
         for name, part in parts.items():
             if not part:

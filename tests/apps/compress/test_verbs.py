@@ -11,10 +11,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from monge.apps.compress import measuring
 from monge.apps.compress.evaluate import Quality
 from monge.apps.compress.measuring import _qualities
+from monge.apps.compress.recipes import opened_student
 from monge.cli import main
 from monge.lm.load import causal
+from monge.runs import reopen
 from monge.training.log import read_records
 from monge.viewer.collect import describe
 
@@ -298,3 +301,22 @@ def test_a_teacher_whose_weights_have_changed_is_rejected(
     for verb, flags in (("evaluate", []), ("export", ["--out", str(tmp_path / "smaller")])):
         assert main(["compress", verb, str(tmp_path / "run"), *flags]) == 2
         assert "has other weights than the teacher in training" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("selecting", [4, 1000])
+def test_scores_leave_out_the_sequences_that_selected_the_checkpoint(
+    train: Train, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, selecting: int
+) -> None:
+    seen = list[torch.Tensor]()
+    measure = measuring.qualities
+    monkeypatch.setattr(
+        measuring, "qualities", lambda *args, **options: seen.append(args[1]) or measure(*args, **options)
+    )
+    assert train("--eval-sequences", selecting) == 0
+    assert main(["compress", "evaluate", str(tmp_path / "run"), "--limit", "1000", "--prompts", "0"]) == 0
+    _, prepared, _ = opened_student(reopen(tmp_path / "run", app="compress"))
+    held_out = prepared.texts.held_out
+    assert 4 < len(held_out) < 1000
+    assert torch.equal(seen[0], held_out[:-4] if selecting == 4 else held_out)
+    assert (f"selected on all {len(held_out)} held-out" in " ".join(capsys.readouterr().out.split())) == (selecting > 4)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_causal import saved
 from test_energy import wide_run
+from tokenizers.processors import TemplateProcessing
 
 from monge.apps.prove.dpo import Prefer, preferences_of
 from monge.apps.prove.trajectories import attempts
@@ -125,8 +126,17 @@ def test_runs_on_other_splits_are_rejected(run, tmp_path, capsys):
     assert "a run on split test; give runs with --split train" in capsys.readouterr().err
 
 
-def test_both_answers_continue_the_same_prompt(run, language_model):
+@pytest.mark.parametrize("bos", [False, True])
+def test_both_answers_continue_the_same_prompt(run, language_model, bos):
+    loaded = causal(str(language_model))
+    if bos:
+        tokenizer = loaded.tokenizer
+        tokenizer.bos_token = tokenizer.eos_token  # a prompt that is cut keeps it
+        first = (tokenizer.bos_token, tokenizer.bos_token_id)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{first[0]} $A", special_tokens=[first])
     recipe = Prefer(runs=(str(run),), model=str(language_model), length=48)
-    for part in recipe.examples(causal(str(language_model))).values():
+    for part in recipe.examples(loaded).values():
+        assert any(len(one.ids) == 48 for pair in part for one in pair)  # some prompts are cut
         for chosen, rejected in part:
             assert chosen.ids[: chosen.prompt] == rejected.ids[: rejected.prompt]
+            assert chosen.ids[chosen.prompt :] != rejected.ids[rejected.prompt :]

@@ -13,7 +13,7 @@ from toy import result
 
 from monge.apps.prove.arms import Arm
 from monge.apps.prove.config import SearchConfig
-from monge.apps.prove.evaluating import orders
+from monge.apps.prove.evaluating import _runs_behind, orders
 from monge.apps.prove.evaluation import expansions, markdown, oracle, paired, pass_at, states_until_proof, table
 from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.trajectories import results
@@ -173,3 +173,10 @@ def test_orders_are_compared_on_the_same_theorems(tmp_path, language_model, caps
 def test_settings_with_a_server_of_embeddings_are_read_back():
     for config in (SearchConfig(), SearchConfig(embeddings=Endpoint(url="http://localhost:9/v1", retries=1))):
         assert rebuild(SearchConfig, json.loads(json.dumps(asdict(config), default=str))) == config
+
+
+def test_a_policy_without_a_model_has_no_runs_behind_it_wherever_it_is_called(tmp_path: Path, monkeypatch) -> None:
+    """An empty path is the current directory, which may hold a run."""
+    (tmp_path / "recipe.json").write_text('{"app": "generate"}')
+    monkeypatch.chdir(tmp_path)
+    assert list(_runs_behind("")) == []

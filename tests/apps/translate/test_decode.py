@@ -5,12 +5,13 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from monge.apps.translate.data import Text, write_texts
-from monge.apps.translate.decode import Bank, overlap, token_f1
+from monge.apps.translate.data import Text, split_of_group, write_texts
+from monge.apps.translate.decode import Bank, Candidate, overlap, report, token_f1
 from monge.apps.translate.examples import verdict
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import Pairs, pair
@@ -72,6 +73,33 @@ def test_overlap_is_reported_for_test_texts_outside_the_bank_only(folder: Path, 
     assert "exact 0.000 (0.000), token F1 0.500 (0.500)" in shown
     assert decode(folder, "forward", tmp_path / "b.jsonl", "--bank", "all") == 0
     assert "Scores of" not in capsys.readouterr().out
+
+
+def test_texts_without_a_pair_count_only_if_their_group_is_a_test_group(
+    folder: Path, pairs: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """`pair` leaves out long rows, whose texts the model of the formal side may have seen in training."""
+    table = pq.read_table(folder / "forward.parquet")
+    ids = [f"new-{key}" for key in table.column("id").to_pylist()]
+    column = pa.array(ids, table.schema.field("id").type)
+    other = tmp_path / "other"
+    other.mkdir()
+    pq.write_table(table.set_column(table.schema.get_field_index("id"), "id", column), other / "forward.parquet")
+    texts = [Text(key, key, f"english {key}", f"formal {key}") for key in (*pairs.ids, *ids)]
+    write_texts(other / "texts.jsonl", texts)
+    words = ["translate", "decode", str(folder / "run"), str(other / "forward.parquet")]
+    assert main([*words, "--texts", str(other / "texts.jsonl"), "--out", str(tmp_path / "out.jsonl")]) == 0
+    expected = sum(split_of_group(key) == "test" for key in ids)
+    assert 0 < expected < len(ids) / 2
+    assert f"Scores of the {expected} sequences whose texts are known" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_floor_does_not_depend_on_neighbours_in_the_file(tmp_path: Path, capsys):
+    known = {f"{k:03}": f"a{k // 2}" for k in range(100)}  # each text is equal to one of its neighbours
+    decoded = {key: [Candidate(None, text, 1.0)] for key, text in known.items()}
+    report(decoded, known, tmp_path / "out.jsonl", scored=set(known))
+    floor = float(capsys.readouterr().out.split("exact 1.000 (")[1].split(")")[0])
+    assert floor < 0.1
 
 
 def test_overlap_of_texts_and_of_shuffled_ones():
