@@ -283,6 +283,17 @@ def test_half_of_the_molecules_see_the_networks_first_prediction(size: int):
     assert counts == ({size // 2} if size % 2 == 0 else {size // 2, size // 2 + 1})
 
 
+def test_distorted_molecules_do_not_count_in_the_means():
+    """The error of the stand-in is that of x_t from x_1, which is 0 for all but distorted atoms."""
+    torch.manual_seed(0)
+    mask = torch.ones(64, 10, dtype=torch.bool)
+    pair = Pair(torch.zeros(64, 10, 8), torch.zeros(64, 10, 8), mask)
+    objective = MoleculeMatching(self_conditioning=False, distortion=3.0)
+    for _ in range(50):
+        objective(lambda x_t, t, cond: x_t, pair)
+    assert (objective.weights.error[:8] < 0.01).all()
+
+
 def test_distortion_moves_a_tenth_of_the_atoms_of_half_of_the_molecules():
     seen: list[torch.Tensor] = []
 

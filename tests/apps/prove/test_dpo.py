@@ -12,7 +12,8 @@ from test_causal import saved
 from test_energy import wide_run
 from tokenizers.processors import TemplateProcessing
 
-from monge.apps.prove.dpo import Prefer, preferences_of
+from monge.apps.prove import dpo
+from monge.apps.prove.dpo import Prefer, Preference, preferences_of
 from monge.apps.prove.trajectories import attempts
 from monge.cli import main
 from monge.lm.load import causal
@@ -127,16 +128,20 @@ def test_runs_on_other_splits_are_rejected(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("bos", [False, True])
-def test_both_answers_continue_the_same_prompt(run, language_model, bos):
+@pytest.mark.parametrize("tactics", [("rfl", "simp [a, b, c, d]"), ("simp [a, b, c, d]", "rfl")])
+def test_both_answers_continue_the_same_prompt(run, language_model, monkeypatch, tactics, bos):
+    """A prompt that is cut has room for the longer answer, whichever that is."""
     loaded = causal(str(language_model))
     if bos:
         tokenizer = loaded.tokenizer
         tokenizer.bos_token = tokenizer.eos_token  # a prompt that is cut keeps it
         first = (tokenizer.bos_token, tokenizer.bos_token_id)
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{first[0]} $A", special_tokens=[first])
-    recipe = Prefer(runs=(str(run),), model=str(language_model), length=48)
-    for part in recipe.examples(loaded).values():
-        assert any(len(one.ids) == 48 for pair in part for one in pair)  # some prompts are cut
+    long = [Preference("a b c " * 40, *tactics, f"theorem {k}") for k in range(30)]
+    monkeypatch.setattr(dpo, "preferences_of", lambda *_: long)
+    for part in Prefer(runs=(str(run),), model=str(language_model), length=64).examples(loaded).values():
         for chosen, rejected in part:
+            assert max(len(chosen.ids), len(rejected.ids)) == 64
             assert chosen.ids[: chosen.prompt] == rejected.ids[: rejected.prompt]
-            assert chosen.ids[chosen.prompt :] != rejected.ids[rejected.prompt :]
+            assert (chosen.ids[0] == loaded.tokenizer.bos_token_id) == bos
+            assert len(chosen.ids) != len(rejected.ids)
