@@ -199,7 +199,7 @@ def pair(
         console.print(f"{texts}{_dropped_note(unusable_texts)}")
     if texts is None:
         console.print(
-            "Each id is a group of its own, so near-duplicates may be in different splits; --texts gives the groups"
+            "Each id is its own group, so near-duplicates may be in different splits; pass --texts to keep them together"
         )
     elif summary["ungrouped"]:
         console.print(f"{summary['ungrouped']} pairs have no group in {texts}")
