@@ -237,6 +237,19 @@ def tensor_hash(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
     return digest.digest()
 
 
+def content_hash(path: Path) -> str:
+    """The SHA-256 of a file, or of the names and contents of the files in a directory, without locks, pages and pictures.
+
+    OSError if it is missing.
+    """
+    digest = hashlib.sha256()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in [file for file in files if file.name != "lock" and file.suffix not in (".html", ".png")]:
+        with file.open("rb") as content:
+            digest.update(f"{file.relative_to(path)} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
 def flush(path: Path) -> None:
     """Wait until the contents of a file or a directory have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)

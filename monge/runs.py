@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
-from monge.files import read_json, read_tensors
+from monge.files import read_json, read_tensors, write_json
 from monge.training import checkpoint
 from monge.training.state import load_weights
 
@@ -30,6 +30,15 @@ def check_same(path: Path, stored: dict[str, Any], wanted: dict[str, Any], *, fr
                 f"{path}: made with {key} = {was.get(key)!r}, not {want.get(key)!r}; "
                 "resume with the same settings or choose another directory"
             )
+
+
+def record_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Write settings to a new file `path`, or compare them with those in it (see check_same)."""
+    if path.exists():
+        check_same(path, read_json(path), settings)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

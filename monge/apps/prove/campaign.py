@@ -13,12 +13,13 @@ from typing import Any
 import pyarrow as pa
 
 from monge import fleet
-from monge.apps.prove.config import SearchConfig, Source
+from monge.apps.prove.config import SET_BY_RUN, SearchConfig, Source
 from monge.apps.prove.lean.toolchain import digest, sources
 from monge.apps.prove.state import Theorem
 from monge.apps.prove.trajectories import SCHEMA, Recorder, Result, results
 from monge.apps.prove.worker import Task, Worker, unsearched
-from monge.files import locked, read_json, write_json
+from monge.files import content_hash, locked, read_json, write_json
+from monge.lm.load import resolve
 from monge.runs import check_same, rebuild
 
 SETTINGS = "settings.json"
@@ -104,13 +105,22 @@ def program() -> str:
 def _settings(
     config: SearchConfig, theorems: Sequence[Theorem], proofs: Sequence[str], source: Source
 ) -> dict[str, Any]:
-    """Contents of settings.json: the fields of SearchConfig, the theorems and their source, and the program's digest."""
+    """Contents of settings.json: the fields of SearchConfig, the theorems and their source, and hashes of the program and of
+    the files that the search reads: the local model, the energy and the examples."""
     digests = {
         f"{number:05d} {theorem.name}": _digest(repr(theorem) + proof)
         for number, (theorem, proof) in enumerate(zip(theorems, proofs, strict=True))
     }
-    contents = {"theorems": {**asdict(source), "texts": digests}, "program": program(), **asdict(config)}
+    contents = {"theorems": {**asdict(source), "texts": digests}, "program": program()}
+    contents |= {"contents": {name: content_hash(Path(name))[:16] for name in _inputs(config)}, **asdict(config)}
     return json.loads(json.dumps(contents, default=str))
+
+
+def _inputs(config: SearchConfig) -> list[str]:
+    """The files and directories that a search reads; a model on the hub is none of them."""
+    model = [resolve(config.local.name)] if "local" in config.policies else []
+    examples = config.examples if "copy" in config.policies else ()
+    return [name for name in (*model, config.energy, *examples) if name and Path(name).exists()]
 
 
 def _digest(text: str) -> str:
@@ -148,7 +158,7 @@ def stored_settings(directory: Path) -> tuple[SearchConfig, Source]:
     settings = read_json(path, "theorems", "program", "run")
     try:
         source = rebuild(Source, {name: value for name, value in settings["theorems"].items() if name != "texts"})
-        fields = {name: value for name, value in settings.items() if name not in ("theorems", "program")}
+        fields = {name: value for name, value in settings.items() if name not in SET_BY_RUN - {"run"}}
         return rebuild(SearchConfig, fields), source
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged, or from another version of monge ({error}); start a new run") from error

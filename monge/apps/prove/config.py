@@ -100,7 +100,7 @@ class SearchConfig:
         return json.dumps(settings, indent=2, default=str)
 
 
-SET_BY_RUN = frozenset({"run", "theorems", "program"})
+SET_BY_RUN = frozenset({"run", "theorems", "program", "contents"})
 """Entries of a run's settings.json that no configuration file sets."""
 
 

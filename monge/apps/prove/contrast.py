@@ -1,7 +1,7 @@
 """Positive states, on the paths of proofs, and negative ones, for the contrastive training of an energy."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -53,6 +53,20 @@ class Group:
     root: int | None = None
     """Row of the theorem's first state; None if it is not stored."""
 
+    @property
+    def rows(self) -> set[int]:
+        """The rows of its positive and negative states."""
+        return {*self.negatives, *(one.state for one in self.positives)}
+
+    def without(self, rows: Set[int]) -> "Group":
+        """The same theorem without the states in these rows."""
+        positives = [
+            one._replace(siblings=tuple(k for k in one.siblings if k not in rows))
+            for one in self.positives
+            if one.state not in rows
+        ]
+        return Group(positives, [k for k in self.negatives if k not in rows], self.root)
+
 
 @dataclass
 class Counts:
@@ -72,6 +86,8 @@ class Counts:
     """States that are positive in one row and negative in another; they count as positive only."""
     missing: int = 0
     """Distinct states without an embedding."""
+    shared: int = 0
+    """States of validation theorems that occur in training theorems too, left out."""
 
 
 def groups_of(
@@ -79,7 +95,8 @@ def groups_of(
 ) -> tuple[dict[str, list[Group]], dict[str, Counts]]:
     """The states of the proved theorems of runs, and their counts, by split: training or validation, drawn by theorem.
 
-    Rows of the same theorem are joined over all runs. FileNotFoundError for a run without results.
+    Rows of the same theorem are joined over all runs. States that occur in training theorems are left out of validation.
+    FileNotFoundError for a run without results.
     """
     positive: dict[str, dict[str, int]] = defaultdict(dict)
     negative: dict[str, set[str]] = defaultdict(set)
@@ -111,10 +128,18 @@ def groups_of(
         split = split_of(theorem, shares)
         group = _group(states, negative[theorem], parents[theorem], vectors, counts[split])
         group.root = vectors.number(roots[theorem]) if theorem in roots else None
-        if group.positives:
-            groups[split].append(group)
-            counts[split].theorems += 1
-            counts[split].contrasted += bool(group.negatives)
+        groups[split].append(group)
+    trained = set[int]().union(*(group.rows for group in groups["training"]))
+    counts["validation"].shared = len(trained & set[int]().union(*(group.rows for group in groups["validation"])))
+    groups["validation"] = [group.without(trained) for group in groups["validation"]]
+    for split, count in counts.items():
+        groups[split] = [group for group in groups[split] if group.positives]
+        for group in groups[split]:
+            count.theorems += 1
+            count.contrasted += bool(group.negatives)
+            count.positives += len(group.positives)
+            count.negatives += len(group.negatives)
+            count.siblings += len(set[int]().union(*(one.siblings for one in group.positives)))
     return groups, counts
 
 
@@ -138,9 +163,6 @@ def _group(
         if (number := numbers[state]) is not None:
             siblings = set[int]().union(*(children[parent] for parent in parents[state]))
             group.positives.append(Positive(number, remaining, tuple(sorted(siblings))))
-    counts.positives += len(group.positives)
-    counts.negatives += len(group.negatives)
-    counts.siblings += len(set[int]().union(*(one.siblings for one in group.positives)))
     return group
 
 

@@ -71,6 +71,7 @@ COMPARED = {
     *(
         "run",
         "program",
+        "contents",
         "policy",
         "examples",
         "energy",

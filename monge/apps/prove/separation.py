@@ -22,22 +22,27 @@ def probe_states(
 ) -> tuple[list[str], list[str]]:
     """Up to `count` states each on and off the paths of the proofs of held-out theorems, drawn at random.
 
-    ValueError if there are fewer than four of either kind.
+    States that occur in training theorems are left out. ValueError if there are fewer than four of either kind.
     """
     shares = {"validation": validation_share, "training": 1 - validation_share}
     on: dict[str, None] = {}
     off: dict[str, None] = {}
+    trained: set[str] = set()
     for run in runs:
         theorems = {result.number: digest(result.header, result.signature) for result in results(run)}
         held_out = {number for number, theorem in theorems.items() if split_of(theorem, shares) == "validation"}
         columns = ("parent_id", "state_before", "state_after", "outcome", "label")
         for row in attempts(run).select(columns).to_pylist():
-            if int(row["parent_id"].split("-")[-2]) in held_out:
-                if row["label"] == "positive":
-                    on[row["state_before"]] = None
-                elif row["label"] == "negative" and row["outcome"] == "state":
-                    off[row["state_after"]] = None
-    kinds = [list(on), [state for state in off if state not in on and state != DONE]]
+            if int(row["parent_id"].split("-")[-2]) not in held_out:
+                trained.update((row["state_before"], row["state_after"]))
+            elif row["label"] == "positive":
+                on[row["state_before"]] = None
+            elif row["label"] == "negative" and row["outcome"] == "state":
+                off[row["state_after"]] = None
+    kinds = [
+        [state for state in on if state not in trained],
+        [state for state in off if state not in on and state not in trained and state != DONE],
+    ]
     if min(map(len, kinds)) < 4:
         raise ValueError(
             f"--probe-states: {len(kinds[0])} states on and {len(kinds[1])} off the paths of held-out proofs; "

@@ -11,12 +11,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from monge.apps.translate.space import Packed, Space
-from monge.files import atomic_write, locked, read_json, write_json
+from monge.files import atomic_write, locked, read_json, tensor_hash
 from monge.fleet import Fleet
 from monge.math.container import Slots
 from monge.math.coupling import converged_plan
 from monge.math.types import Pair
-from monge.runs import check_same
+from monge.runs import check_same, record_settings
 
 SHARD = 512
 
@@ -44,16 +44,13 @@ def soft_targets(space: Space, pair: Pair, epsilon: float, *, tolerance: float =
 def couple(packed: Packed, out: Path, fleet: Fleet, *, size: int = SHARD) -> Iterator[tuple[int, int]]:
     """Solve all pairs in shards of `size` under `out`, skipping existing shards; yield (shards done, all shards).
 
-    couplings.json records the pairs and the prices; shard-00000.npy holds int16 (pairs, N). Shards are written atomically, so
-    an existing one is complete. ValueError if `out` holds couplings for other pairs or prices, or is in use.
+    couplings.json records the pairs, their calibration and the prices; shard-00000.npy holds int16 (pairs, N). Shards are
+    written atomically, so an existing one is complete. ValueError if `out` holds couplings of another calibration or of other
+    pairs or prices, or is in use.
     """
     description = settings_of(packed, size)
     with locked(out):
-        path = out / "couplings.json"
-        if path.exists():
-            check_same(path, read_json(path), description)
-        else:
-            write_json(path, description)
+        record_settings(out / "couplings.json", description)
         starts = range(0, len(packed.pairs.ids), size)
         remaining = [
             (number, range(start, min(start + size, len(packed.pairs.ids))))
@@ -72,6 +69,7 @@ def settings_of(packed: Packed, size: int = SHARD) -> dict[str, object]:
     return {
         **({"positional": True} if positional else {}),
         "pairs": packed.pairs.fingerprint,
+        "calibration": tensor_hash(sorted(packed.space.calibration.tensors().items())).hex()[:16],
         "capacity": packed.pairs.capacity,
         "prices": asdict(packed.space.prices),
         "shard": size,
@@ -87,7 +85,7 @@ class Couplings:
 
     @staticmethod
     def open(directory: Path, packed: Packed) -> "Couplings":
-        """Open a directory of couplings. ValueError unless it holds all of them, for these pairs and prices."""
+        """Open a directory of couplings. ValueError unless it holds all of them, for these pairs, calibration and prices."""
         path = directory / "couplings.json"
         if not path.exists():
             raise ValueError(f"{directory}: no couplings here; create them with `monge translate couple`")

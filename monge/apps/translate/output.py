@@ -18,6 +18,15 @@ def listed(names: Sequence[str], *, count: int = 5) -> str:
     return ", ".join(names[:count]) + more
 
 
+def dropped_note(dropped: Sequence[tuple[str, str]] | None) -> str:
+    """The number of dropped rows and the first of them with their reasons; empty without any.
+
+    >>> dropped_note([("a", "no text")])
+    '; 1 dropped: a (no text)'
+    """
+    return f"; {len(dropped)} dropped: {listed([f'{key} ({reason})' for key, reason in dropped])}" if dropped else ""
+
+
 def write_dropped(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     """Write one JSON object per dropped row, atomically; write no file if there are none."""
     lines = [json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows]

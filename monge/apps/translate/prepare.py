@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ from monge.apps.translate.calibrate import Sample, measured
 from monge.apps.translate.couple import couple as solve_all
 from monge.apps.translate.data import READERS, SHARES, metamath, read_texts, split_of_group, write_texts
 from monge.apps.translate.metamath import INSTALLED
-from monge.apps.translate.output import console, listed, write_dropped
+from monge.apps.translate.output import console, dropped_note, write_dropped
 from monge.apps.translate.pair import ENDS, OnLongRows, Pairs
 from monge.apps.translate.pair import pair as join
 from monge.apps.translate.prices import Prices
@@ -24,6 +24,7 @@ from monge.lm.embed import Embedding, num_truncated
 from monge.lm.embed import embed as embed_all
 from monge.lm.store import Dropped, Dtype, OnBadRows
 from monge.pretrain import Pretrain
+from monge.runs import record_settings
 from monge.training.distributed import is_first
 
 SMALL = Pretrain()
@@ -72,7 +73,7 @@ def data(
     splits = [split_of_group(text.group) for text in texts]
     counts = ", ".join(f"{splits.count(split)} {split}" for split in reversed(SHARES))
     groups = len({text.group for text in texts})
-    console.print(f"{len(texts)} pairs in {groups} groups ({counts}): {out}{_dropped_note(dropped)}")
+    console.print(f"{len(texts)} pairs in {groups} groups ({counts}): {out}{dropped_note(dropped)}")
 
 
 def pretrain(
@@ -146,7 +147,7 @@ def embed(
     _progress(embed_all(keys, lines, embedding, out, fleet.of(workers, ray), dropped=dropped), "embedding")
     write_dropped(listing, ({"id": key, "reason": reason} for key, reason in dropped or []))
     long = num_truncated(lines, embedding)
-    console.print(f"{len(rows)} texts, {long} of them cut after {max_length} tokens: {out}{_dropped_note(dropped)}")
+    console.print(f"{len(rows)} texts, {long} of them cut after {max_length} tokens: {out}{dropped_note(dropped)}")
 
 
 def pair(
@@ -196,7 +197,7 @@ def pair(
         if any(summary[name].values()):
             console.print(f"{summary[name]['source']} source and {summary[name]['target']} target rows {reason}")
     if unusable_texts:
-        console.print(f"{texts}{_dropped_note(unusable_texts)}")
+        console.print(f"{texts}{dropped_note(unusable_texts)}")
     if texts is None:
         console.print(
             "Each id is its own group, so near-duplicates may be in different splits; pass --texts to keep them together"
@@ -214,10 +215,12 @@ def prepare_all(
     recipe: Pretrain = SMALL,
 ) -> Path:
     """Run all steps that precede training, in `out`, for set.mm or `input`, except completed ones; return the directory of
-    pairs. `citations` as in `data`."""
-    texts, formal, pairs = out / "texts.jsonl", out / "formal", out / "pairs"
+    pairs. `citations` as in `data`. ValueError if `out` was begun with other settings."""
+    texts, formal, pairs = (out / name for name in ("texts.jsonl", "formal", "pairs"))
     if not texts.exists():
         data("metamath", out=texts, input=input, limit=limit, citations=citations)
+    given = {"input": str(input or ""), "limit": limit, "citations": citations, "lm": asdict(recipe)}
+    record_settings(out / "prepared.json", given)
     if not (out / "nl.parquet").exists():
         embed(texts, model="all-MiniLM-L6-v2", layer=6, out=out / "nl.parquet", field="nl")
     if not (formal / "model").exists():
@@ -244,9 +247,11 @@ def calibrate(pairs: tyro.conf.Positional[Path]) -> None:
         console.print(
             f"{end}: centre at distance {norm:.4g} from zero, standard deviations {smallest:.3g} to {largest:.3g}"
         )
-    same = torch.equal(units.rotation, torch.eye(opened.width))
-    rotated = "no rotation" if same else "the source rotated onto the target"
-    console.print(f"{rotated}; content costs of matches, 1 - cos: median {units.unit:.4g} (the unit), ", end="")
+    same, rotated = torch.equal(units.rotation, torch.eye(opened.width)), "the source rotated onto the target"
+    console.print(
+        f"{'no rotation' if same else rotated}; content costs of matches, 1 - cos: median {units.unit:.4g} (the unit), ",
+        end="",
+    )
     console.print(f"90 % quantile {2 * units.price:.4g} units")
     matches = "matches in true pairs and in shuffled pairs"
     if units.positional(CALIBRATED):
@@ -286,10 +291,6 @@ def couple(
     console.print(packed.space.note, end="")
     _progress(solve_all(packed, out, fleet.of(workers, ray)), "coupling")
     console.print(f"{len(opened.ids)} couplings: {out}")
-
-
-def _dropped_note(dropped: list[Dropped] | None) -> str:
-    return f"; {len(dropped)} dropped: {listed([f'{key} ({reason})' for key, reason in dropped])}" if dropped else ""
 
 
 def _progress(parts: Iterator[tuple[int, int]], title: str) -> None:

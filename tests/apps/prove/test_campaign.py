@@ -129,6 +129,19 @@ def test_only_a_run_without_results_can_be_started_again(tmp_path):
         run(SHORT, THEOREMS, tmp_path, fleets=Crashing, resume=True)
 
 
+def test_a_run_with_changed_examples_is_not_resumed(tmp_path):
+    examples = tmp_path / "examples"
+    examples.mkdir()
+    (examples / "part.jsonl").write_text("{}")
+    config = replace(SHORT, policy="copy", examples=(str(examples),))
+    assert run(config, THEOREMS, tmp_path / "run", fleets=Crashing)
+    (examples / "lock").touch()
+    assert run(config, THEOREMS, tmp_path / "run", fleets=Crashing, resume=True)
+    (examples / "part.jsonl").write_text("{ }")
+    with pytest.raises(ValueError, match=r"made with contents.*examples = "):
+        run(config, THEOREMS, tmp_path / "run", fleets=Crashing, resume=True)
+
+
 class Idle:
     """A Lean server that starts, and raises the errors in `errors` when it elaborates statements."""
 

@@ -33,12 +33,12 @@ from monge.objective.contrastive import IndexedCandidates, InfoNCE
 from monge.training.config import TrainConfig
 
 
-def wide_run(directory: Path, numbers: range) -> Path:
-    """A run in which every state has siblings that are on no proof."""
+def wide_run(directory: Path, numbers: range, *, own: bool = True) -> Path:
+    """A run in which every state has siblings that are on no proof; theorems share states unless they are their own."""
     directory.mkdir()
     with Recorder(directory) as recorder:
         for number, n in enumerate(numbers):
-            outcome = search(Countdown(n), all_ways, Search(batch_size=1, max_states=40))
+            outcome = search(Countdown(n, own=own), all_ways, Search(batch_size=1, max_states=40))
             assert outcome.proof is not None
             rows = table(outcome, run="w", number=number, theorem=f"t{n}", worker="w", seed=0, policy="template")
             recorder.add(result(number, name=f"t{n}", tactics=outcome.proof.tactics, signature=f": {n}"), rows)
@@ -61,7 +61,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_states_of_a_run_are_distinct_and_have_goals(run):
     states = states_of([run, run])
-    assert set(states.values()) == {f"⊢ {n}" for n in {int(text[2:]) for text in states.values()}}
+    assert {row["state_before"] for row in attempts(run).to_pylist()} < set(states.values())
     assert "no goals" not in states.values()
     assert all(digest(text) == key for key, text in states.items())
 
@@ -87,7 +87,17 @@ def test_positives_are_on_proofs_and_siblings_share_their_parents(run, tmp_path)
     assert sum(count.positives for count in counts.values()) == sum(
         len(group.positives) for part in groups.values() for group in part
     )
-    assert all(count.missing == 0 for count in counts.values())
+    assert all(count.missing == count.shared == 0 for count in counts.values())
+
+
+def test_states_of_training_theorems_are_not_in_validation(tmp_path):
+    run = wide_run(tmp_path / "run", range(5, 30), own=False)
+    vectors = stored(tmp_path / "states", states_of([run]))
+    groups, counts = groups_of([run], vectors, validation_share=0.3)
+    rows = {split: set().union(*(group.rows for group in part)) for split, part in groups.items()}
+    siblings = set().union(*(one.siblings for group in groups["validation"] for one in group.positives))
+    assert not rows["training"] & (rows["validation"] | siblings)
+    assert counts["validation"].shared > 0 == counts["training"].shared
 
 
 def test_a_state_without_embedding_is_counted_and_left_out(run, tmp_path):
@@ -213,7 +223,7 @@ def test_with_a_goal_each_candidate_is_followed_by_the_first_state_of_the_theore
     vectors = stored(tmp_path / "states", states_of([run]))
     groups, _ = groups_of([run], vectors, validation_share=0.2)
     roots = {group.root for group in groups["training"]}
-    assert roots <= {vectors.number(f"⊢ {n}") for n in range(5, 30)}
+    assert roots <= {vectors.number(f"⊢ {n} of {n}") for n in range(5, 30)}
     assert len(roots) == len(groups["training"]) > 10
     plain, conditioned = (
         Sampler(groups["training"], vectors, goal=goal).batch(64, np.random.default_rng(0)) for goal in (False, True)

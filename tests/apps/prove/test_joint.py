@@ -22,8 +22,9 @@ def run(tmp_path: Path) -> Path:
     return wide_run(tmp_path / "run", range(5, 40))
 
 
-def test_states_are_tokenized_once_and_cut_at_their_start(run, tmp_path):
-    model = causal(saved(tmp_path / "model", "llama", alphabet="⊢ 0123456789"))
+def test_states_are_tokenized_once_and_cut_at_their_start(tmp_path):
+    model = causal(saved(tmp_path / "model", "llama", alphabet="⊢ 0123456789of"))
+    run = wide_run(tmp_path / "shared", range(5, 40), own=False)
     states = TokenizedStates([run], model.tokenizer, 3)
     rows = states.rows(torch.tensor([states.number("⊢ 7"), states.number("⊢ 12")]))
     assert rows.tolist() == [model.tokenizer("⊢ 7")["input_ids"], model.tokenizer("⊢ 12")["input_ids"][-3:]]
@@ -35,7 +36,7 @@ def test_states_are_tokenized_once_and_cut_at_their_start(run, tmp_path):
 
 
 def test_the_energy_is_that_of_the_mean_hidden_state_and_the_losses_add_up(run, tmp_path):
-    model = causal(saved(tmp_path / "model", "llama", alphabet="⊢ 0123456789"))
+    model = causal(saved(tmp_path / "model", "llama", alphabet="⊢ 0123456789of"))
     joint = Joint(model.model, 16).eval()
     ids = torch.tensor([[1, 2, 3, 4], [5, 6, -1, -1]])
     energy, depth = joint.both(ids)

@@ -21,6 +21,8 @@ def test_the_states_are_those_on_and_off_the_paths_of_held_out_proofs(tmp_path):
     assert not set(on) & set(off)
     assert len(on) == len(set(on))
     assert [len(part) for part in probe_states([run], 6, validation_share=0.5)] == [6, 6]
+    with pytest.raises(ValueError, match=r"--probe-states: \d states on and \d off the paths of held-out proofs"):
+        probe_states([wide_run(tmp_path / "shared", range(5, 40), own=False)], 1000, validation_share=0.5)
     with pytest.raises(ValueError, match=r"--probe-states: \d+ states on and \d off the paths of held-out proofs"):
         probe_states([run_of(tmp_path / "other", range(4, 24))], 10, validation_share=0.5)
 

@@ -10,17 +10,21 @@ from monge.apps.prove.tree import Search
 
 
 class Countdown:
-    """Proves n by subtracting 1 or 3, or by doubling. Reaching 0 is a proof; a negative number is a failure."""
+    """Proves n by subtracting 1 or 3, or by doubling. Reaching 0 is a proof; a negative number is a failure.
 
-    def __init__(self, n: int, accept: bool = True) -> None:
+    With `own`, the states name n, so that no two theorems share one.
+    """
+
+    def __init__(self, n: int, accept: bool = True, own: bool = False) -> None:
         self.n, self.accept, self.stepped = n, accept, 0
+        self.suffix = f" of {n}" if own else ""
 
     def start(self) -> State:
         return self.state(self.n, ())
 
     def step(self, state: State, tactic: str) -> State | Failure:
         self.stepped += 1
-        n = int(state.goals[0].target)
+        n = int(state.goals[0].target.split()[0])
         n = 2 * n if tactic == "double" else n - int(tactic)
         return Failure("tactic", "below zero") if n < 0 else self.state(n, (*state.tactics, tactic))
 
@@ -29,7 +33,7 @@ class Countdown:
         return Proof(theorem, state.tactics) if self.accept else Rejection("axiom", "no")
 
     def state(self, n: int, tactics: tuple[str, ...]) -> State:
-        return State(() if n == 0 else (Goal(str(n)),), tactics)
+        return State(() if n == 0 else (Goal(f"{n}{self.suffix}"),), tactics)
 
 
 def all_ways(states, limit):

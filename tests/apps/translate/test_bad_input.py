@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,14 @@ def test_a_damaged_description_of_couplings_is_named_in_the_error(packed: Packed
     write_json(path, json.loads(path.read_text()) | {"shard": 0})
     with pytest.raises(ValueError, match=r"couplings\.json: made with shard = 0"):
         Couplings.open(tmp_path, packed)
+
+
+def test_couplings_of_another_calibration_are_rejected(packed: Packed, tmp_path: Path) -> None:
+    list(couple(packed, tmp_path, sequential, size=100))
+    calibration = replace(packed.space.calibration, unit=2 * packed.space.calibration.unit)
+    other = Packed(packed.pairs, replace(packed.space, calibration=calibration))
+    with pytest.raises(ValueError, match=r"couplings\.json: made with calibration = "):
+        Couplings.open(tmp_path, other)
 
 
 def test_two_processes_do_not_couple_in_one_directory(packed: Packed, tmp_path: Path) -> None:

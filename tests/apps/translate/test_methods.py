@@ -23,6 +23,7 @@ from monge.lm.embed import Embedding, embed
 from monge.lm.store import Dropped, Vectors
 from monge.math.interval import Interval
 from monge.run import fit
+from monge.runs import record_settings
 from monge.training.config import TrainConfig
 
 SHAPE = FieldShape(64, 1)
@@ -127,6 +128,13 @@ def test_the_demo_explains_how_to_install_its_data_and_accepts_a_path(
     (tmp_path / "other.mm").write_text("no theorem")
     assert main(["translate", "demo", "--out", str(tmp_path / "demo"), "--input", str(tmp_path / "other.mm")]) == 2
     assert "other.mm: no theorem with a comment" in capsys.readouterr().err
+
+
+def test_the_demo_does_not_mix_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_texts(tmp_path / "texts.jsonl", [Text("a", "g", "x", "y")])
+    record_settings(tmp_path / "prepared.json", {"limit": 2000})
+    assert main(["translate", "demo", "--out", str(tmp_path), "--limit", "50"]) == 2
+    assert "prepared.json: made with " in capsys.readouterr().err
 
 
 def test_unusable_texts_are_dropped_and_integer_ids_are_accepted(tmp_path: Path) -> None:
