@@ -56,13 +56,14 @@ class Runs(NamedTuple):
         return [set(report["rounds"][round]["arms"][arm]["which"]) for report in self.reports]
 
 
-def settings(base: Base, variant: Variant, seed: int, rounds: int, steps: int) -> Iteration:
-    """The settings of an iteration."""
+def settings(base: Base, variant: Variant, seed: int, rounds: int, steps: int, cache: Path) -> Iteration:
+    """The settings of an iteration; all of them share the cache of tactics."""
     policy = FineTune(**SETTINGS[base])
     policy = replace(policy, train=replace(policy.train, steps=steps, seed=seed, threads=1))
     return Iteration(
         rounds=rounds,
         written=variant == "written",
+        search=replace(Iteration().search, cache=str(cache.resolve())),
         finetune=policy,
         energy={"train": {"seed": seed, "threads": 1}},
         arms=ARMS,
@@ -166,7 +167,9 @@ def main(
             for seed, out in enumerate(outs):
                 if first is not None:
                     share(first, out)
-                iterate(out=out, base=settings(base, variant, seed, rounds, steps), workers=workers)
+                iterate(
+                    out=out, base=settings(base, variant, seed, rounds, steps, work / "steps.sqlite"), workers=workers
+                )
                 first = first or out
             runs = Runs(base, variant, [read_json(out / "report.json") for out in outs])
             arms += arms_of(runs, families)

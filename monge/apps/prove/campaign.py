@@ -146,7 +146,7 @@ def _open(
     if not resume:
         raise ValueError(f"{directory} already holds a run; resume it with --resume or choose another directory")
     before = read_json(path, "run")
-    check_same(path, before, {**wanted, "run": before["run"]})
+    check_same(path, before, {**wanted, "run": before["run"]}, free=("cache",))
     return replace(config, run=before["run"])
 
 

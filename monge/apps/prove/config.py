@@ -62,6 +62,9 @@ class SearchConfig:
     """Server of `monge prove serve-embeddings` that embeds the states for the energy; None to embed them in each worker."""
     lean: str = ""
     """Command of an installed Lean; empty for the WebAssembly build."""
+    cache: str = ""
+    """SQLite file that searches of the same theorems share, so that no tactic is executed twice after the same ones; empty
+    for none. Proofs are judged every time. Delete the file after changing the libraries of an installed Lean."""
     limits: Limits = field(default_factory=Limits)
     run: str = field(default_factory=lambda: secrets.token_hex(4))
     """Prefix of the ids of states: random; in an iteration, the run's directory; in an evaluation, the arm and the seed."""

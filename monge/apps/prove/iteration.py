@@ -216,8 +216,10 @@ class Pipeline:
         return run(config, theorems, out, fleets=self.fleets, source=source, proofs=proofs, resume=done > 0)
 
     def named(self, config: SearchConfig, out: Path) -> SearchConfig:
-        """The settings with an id for the run that depends on its directory alone, so that reports are reproducible."""
-        return replace(config, run=out.relative_to(self.out).as_posix().replace("/", "."))
+        """The settings with an id for the run that depends on its directory alone, so that reports are reproducible, and with a
+        cache of tactics in the iteration's directory unless they name one."""
+        cache = config.cache or str((self.out / "steps.sqlite").resolve())
+        return replace(config, cache=cache, run=out.relative_to(self.out).as_posix().replace("/", "."))
 
     def replay(self) -> None:
         """Replay the written proofs."""

@@ -23,7 +23,9 @@ from monge.apps.prove.pairs import digest, pairs_of, read_examples
 from monge.apps.prove.policy import Combined, Names, Policy, Probes, Template
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Failure, Theorem
+from monge.apps.prove.steps import Cached, StepCache
 from monge.apps.prove.trajectories import SCHEMA, Result, table
+from monge.apps.prove.tree import Outcome
 from monge.apps.prove.written import replay, steps_of
 from monge.lm.load import LanguageModel, causal
 from monge.lm.store import DTYPES
@@ -50,6 +52,7 @@ class Worker:
         self.config, self.toolchain = config, config.toolchain()
         self._models = [_model(name, config) for name in config.policies]
         self._energy = Scorer(Path(config.energy), config.energy_measure, config.embeddings) if config.energy else None
+        self._cache = StepCache(Path(config.cache), self.toolchain, config.budget) if config.cache else None
         self._servers: Supervisor | None = None
         self._judge: Judge | None = None
         self._imports: tuple[str, ...] = ()
@@ -80,8 +83,7 @@ class Worker:
                     return unsearched(task, "not replayed", str(error)), SCHEMA.empty_table()
                 outcome = replay(session, steps)
             else:
-                energy = None if self._energy is None else self._energy.towards(session.start())
-                outcome = search(session, self._policy(task), config.search, energy)
+                outcome = self._searched(session, task)
         except ServerCrashed as error:
             return unsearched(task, "quarantined", str(error)), SCHEMA.empty_table()
         session.forget()
@@ -117,6 +119,17 @@ class Worker:
             ),
             rows,
         )
+
+    def _searched(self, session: Session, task: Task) -> Outcome:
+        """The outcome of a search, with the cache of tactics if there is one."""
+        energy = None if self._energy is None else self._energy.towards(session.start())
+        if self._cache is None:
+            return search(session, self._policy(task), self.config.search, energy)
+        prover = Cached(session, self._cache.of(task.theorem))
+        try:
+            return search(prover, self._policy(task), self.config.search, energy)
+        finally:
+            self._cache.add(task.theorem, prover.new)
 
     def _policy(self, task: Task) -> Policy:
         """The policy for a theorem. Its random draws depend on the seed and the theorem's position in the run alone."""

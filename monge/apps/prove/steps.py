@@ -1,0 +1,104 @@
+"""A cache of the results of tactics in an SQLite file, which searches of the same theorems share."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from monge.apps.prove.lean.toolchain import Toolchain
+from monge.apps.prove.pairs import digest
+from monge.apps.prove.search import Prover
+from monge.apps.prove.state import Budget, Failure, Goal, Proof, Rejection, State, Theorem
+
+Steps = dict[tuple[str, ...], State | Failure]
+"""Results of tactics, by the tactics from the statement on."""
+
+
+class StepCache:
+    """Results of tactics by theorem, in the SQLite file `path`. They hold for one Lean and one budget of a tactic.
+
+    OSError if the file cannot be accessed, ValueError if it is not such a cache.
+    """
+
+    def __init__(self, path: Path, toolchain: Toolchain, budget: Budget) -> None:
+        self.path, self._context = path, f"{toolchain!r} {budget!r}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._file() as file:
+            file.execute(
+                "CREATE TABLE IF NOT EXISTS steps (theorem TEXT, tactics TEXT, result TEXT NOT NULL, "
+                "PRIMARY KEY (theorem, tactics)) WITHOUT ROWID"
+            )
+
+    def of(self, theorem: Theorem) -> Steps:
+        """The known results for a theorem."""
+        with self._file() as file:
+            rows = file.execute("SELECT tactics, result FROM steps WHERE theorem = ?", (self._key(theorem),)).fetchall()
+        try:
+            return {(path := tuple(json.loads(tactics))): _read(path, json.loads(result)) for tactics, result in rows}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{self.path}: the cache of tactics is damaged ({error}); delete it") from error
+
+    def add(self, theorem: Theorem, results: Steps) -> None:
+        """Store results. The file keeps the first one for each sequence of tactics."""
+        key = self._key(theorem)
+        rows = [(key, json.dumps(path), json.dumps(_written(result))) for path, result in results.items()]
+        with self._file() as file:
+            file.executemany("INSERT OR IGNORE INTO steps VALUES (?, ?, ?)", rows)
+
+    def _key(self, theorem: Theorem) -> str:
+        return digest(self._context, repr(theorem))
+
+    @contextmanager
+    def _file(self) -> Iterator[sqlite3.Connection]:
+        """A new connection. Commits unless an error is raised."""
+        try:
+            with closing(sqlite3.connect(self.path, timeout=60.0)) as connection, connection:
+                yield connection
+        except sqlite3.OperationalError as error:  # locked, or the disk is full: the stored data are intact
+            raise OSError(f"{self.path}: cannot access the cache of tactics ({error}); check the disk") from error
+        except sqlite3.Error as error:
+            message = f"{self.path}: not a cache of tactics ({error}); delete it or choose another path"
+            raise ValueError(message) from error
+
+
+class Cached:
+    """A prover that takes the results of tactics from `known` if they are there; `new` holds all others.
+
+    Crashes and failed replays depend on the machine, and are not kept. Proofs are judged every time.
+    """
+
+    def __init__(self, prover: Prover, known: Steps) -> None:
+        self.prover, self.known, self.new = prover, known, Steps()
+
+    def start(self) -> State:
+        """The state before the first tactic."""
+        return self.prover.start()
+
+    def step(self, state: State, tactic: str) -> State | Failure:
+        """The state after a tactic, or its failure."""
+        path = (*state.tactics, tactic)
+        known = self.known.get(path) or self.new.get(path)
+        if known is None:
+            known = self.prover.step(state, tactic)
+            if isinstance(known, State) or known.kind not in ("crash", "replay"):
+                self.new[path] = known
+        return known
+
+    def finish(self, state: State) -> Proof | Rejection:
+        """The verdict on a state without goals."""
+        return self.prover.finish(state)
+
+
+def _written(result: State | Failure) -> dict[str, object]:
+    if isinstance(result, Failure):
+        return asdict(result)
+    return {"goals": [asdict(goal) for goal in result.goals], "seconds": result.seconds}
+
+
+def _read(tactics: tuple[str, ...], fields: dict[str, Any]) -> State | Failure:
+    if "goals" not in fields:
+        return Failure(**fields)
+    return State(tuple(map(Goal.read, fields["goals"])), tactics, seconds=fields["seconds"])
