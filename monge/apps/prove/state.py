@@ -143,7 +143,8 @@ class Budget:
     heartbeats: int = 2000
     """Maximum number of Lean's heartbeats (small allocations), in thousands."""
     seconds: float = 10.0
-    """Wall-clock limit in seconds; Lean is killed when it is exceeded."""
+    """Time limit in seconds; Lean is killed when its wall-clock time and its CPU time exceed it, or when it is idle that long.
+    If other processes slow it down, it gets more time."""
     goals: int = 24
     """Maximum number of goals after the tactic; more counts as a failure."""
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
 
 import psutil
@@ -11,6 +12,7 @@ import pytest
 from waiting import PATIENT, SLOW, until
 
 from monge.apps.prove.lean.crashes import ServerCrashed, ServerKilled
+from monge.apps.prove.lean.process_tree import ProcessTree
 from monge.apps.prove.lean.server import LeanServer, Limits
 from monge.apps.prove.lean.session import SEARCH, Session
 from monge.apps.prove.lean.supervisor import Supervisor
@@ -27,8 +29,25 @@ def test_a_server_above_its_memory_limit_is_killed(lean):
 ENDLESS = "repeat' (have := True.intro)"
 
 
+class Halved(ProcessTree):
+    """The processes of a server, as if others left it half of a core."""
+
+    def __init__(self, server):
+        super().__init__(server._process.pid)
+        self.start = time.monotonic()
+        server._idle = (self.start, 0.0)
+
+    @property
+    def age(self):
+        return time.monotonic() - self.start
+
+    @property
+    def processor(self):
+        return self.age / 2
+
+
 def test_a_session_outlives_its_servers(lean, judge):
-    """States of a lost server are rebuilt on the next; a tactic that exceeds the wall clock fails, and its server is killed."""
+    """States of a lost server are rebuilt on the next; a tactic that exceeds its time limit fails, and its server is killed."""
     theorem = Theorem("t", "(p q : Prop) (h : p ∧ q) : q ∧ p")
     with Supervisor(lambda: LeanServer(lean, limits=SLOW)) as servers:
         session = Session(theorem, servers, judge, replace(PATIENT, heartbeats=10**9))
@@ -43,7 +62,9 @@ def test_a_session_outlives_its_servers(lean, judge):
         second = servers.current(SEARCH)
         assert second is not first
         session._budget = replace(session._budget, seconds=1.5)
+        second.processes = Halved(second)
         failure = session.step(state, ENDLESS)
+        assert second.processes.age > 3  # seconds, in which it had 1.5 s of CPU time
         assert isinstance(failure, Failure)
         assert (failure.kind, failure.message[:21]) == ("crash", "no answer within 1.5 ")
         assert not second.alive

@@ -20,6 +20,8 @@ from monge.apps.prove.state import Budget, Failure, Goal, Limits, Rejection, Sta
 
 MANY_REQUESTS = 500
 """Number of requests after which high memory use is attributed to many states rather than to a few large ones."""
+SLOWEST = 0.05
+"""Share of a core below which a server counts as idle rather than slowed down by other processes."""
 BACKGROUND = 15.0
 """Maximum CPU time in seconds between an answer and the next request; V8 compiles hot functions in that time."""
 P = ParamSpec("P")
@@ -96,7 +98,7 @@ class LeanServer:
 
     @answered
     def step(self, state: State, tactic: str, budget: Budget | None = None) -> State | Failure:
-        """The state after a tactic, or its failure. ServerCrashed if it exceeds the budget's wall-clock limit."""
+        """The state after a tactic, or its failure. ServerCrashed if it exceeds the budget's time limit."""
         budget = budget or self.budget
         limits = {"seconds": budget.seconds, "heartbeats": budget.heartbeats, "goals": budget.goals}
         answer = self.request("step", state=state.number, tactic=tactic, **limits)
@@ -229,8 +231,7 @@ class LeanServer:
             raise ServerCrashed("the server was closed after an earlier failure; start another one")
         pipe, text, end = self._process.stdin.fileno(), json.dumps(message).encode() + b"\n", time.monotonic() + seconds
         while text:
-            remaining = end - time.monotonic()
-            if remaining <= 0:
+            if (remaining := end - time.monotonic()) <= 0:
                 raise self._kill(f"the server read no input for {seconds:g} s")
             if not select.select([], [pipe], [], min(remaining, 0.25))[1]:
                 self._check_memory()
@@ -243,21 +244,21 @@ class LeanServer:
     def _receive(self, seconds: float) -> dict[str, Any]:
         secret = self._secrets[self.uses].encode()
         self.uses += 1
-        token, _, payload = self._line(time.monotonic() + seconds, seconds).partition(b" ")
+        token, _, payload = self._line(seconds).partition(b" ")
         if secrets.compare_digest(token, secret):
             with contextlib.suppress(ValueError, RecursionError):
                 if isinstance(answer := json.loads(payload), dict):
                     return answer
         raise self._kill(f"the server's output is not an answer: {(token + payload)[:80]!r}")
 
-    def _line(self, end: float, seconds: float) -> bytes:
+    def _line(self, seconds: float) -> bytes:
         assert self._process.stdout is not None
-        pipe, next_check = self._process.stdout.fileno(), time.monotonic() + 0.25
+        start = time.monotonic()
+        pipe, next_check = self._process.stdout.fileno(), start + 0.25
         while b"\n" not in self._buffer:
-            remaining = end - time.monotonic()
-            if remaining <= 0:
+            if (elapsed := time.monotonic() - start) >= seconds and not self._starved(elapsed, seconds):
                 raise self._kill(f"no answer within {seconds:g} s")
-            if select.select([pipe], [], [], min(remaining, 0.25))[0]:
+            if select.select([pipe], [], [], min(max(seconds - elapsed, 0.05), 0.25))[0]:
                 chunk = os.read(pipe, 1 << 20)
                 if not chunk:
                     raise self._ended()
@@ -269,6 +270,10 @@ class LeanServer:
         if self._buffer:
             raise self._kill("the server printed more than its answer")
         return line
+
+    def _starved(self, elapsed: float, seconds: float) -> bool:
+        """True if it is working, but other processes have left it less than `seconds` of CPU time since its last answer."""
+        return SLOWEST * elapsed < self.processes.processor - self._idle[1] < seconds
 
     def _check_memory(self) -> None:
         if self.memory > self.limits.memory_gb:
