@@ -179,7 +179,7 @@ def _arcs(pairs: Pairs, translator: Translator, texts: Path, *, count: int = 3) 
     """The couplings of a few test pairs, with the texts of their tokens."""
     space = translator.space
     packed = Packed(pairs, space)
-    rows = {text.id: text for text in read_texts(texts)}
+    rows = {text.id: text for text in read_texts(texts, dropped=[])}
     fingerprints = pairs.metadata["fingerprint"]
     if not all({"model", "max_length"} <= fingerprints[end].keys() for end in ENDS):
         raise ValueError(f"{pairs.directory}: the vectors do not record the model that made them; omit --texts")

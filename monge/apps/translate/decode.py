@@ -173,7 +173,7 @@ def decode(
     space = Space.from_constants(constants, recipe.prices, aux_scale=recipe.aux_scale)
     side = space.calibration.side(end)
     numbers = list(range(len(paired.ids))) if bank == "all" else paired.split("train").tolist()
-    rows_of_texts = list(read_texts(texts))
+    rows_of_texts = read_texts(texts, dropped=[])  # unusable ones are in no pair
     known = {text.id: getattr(text, FIELDS[end]) for text in rows_of_texts}
     if missing := [paired.ids[number] for number in numbers if paired.ids[number] not in known]:
         raise ValueError(

@@ -85,7 +85,7 @@ class TrainDecoder:
         ValueError if texts are missing or too long for the model.
         """
         translator, pairs = self.opened()
-        known = {text.id: getattr(text, FIELDS[self.end]) for text in read_texts(Path(self.texts))}
+        known = {text.id: getattr(text, FIELDS[self.end]) for text in read_texts(Path(self.texts), dropped=[])}
         parts = {name: pairs.split(name).tolist() for name in ("train", "validation")}
         missing = [pairs.ids[n] for part in parts.values() for n in part if pairs.ids[n] not in known]
         if missing:

@@ -83,7 +83,7 @@ def pretrain(
     recipe: Annotated[Pretrain, tyro.conf.arg(name="")] = SMALL,
     resume: bool = False,
 ) -> None:
-    """Train a small GPT-NeoX on the formal texts of the training split, to embed formal texts with it.
+    """Train a small GPT-NeoX on the formal texts of the training split, without unusable rows, to embed formal texts with it.
 
     Args:
         texts: File written by `monge translate data`.
@@ -91,7 +91,8 @@ def pretrain(
         resume: Continue from the last checkpoint in the run directory.
     """
     lines = out.with_name(f"{out.name}.texts.jsonl")
-    split = [text.formal for text in read_texts(texts) if split_of_group(text.group) == "train"]
+    unusable = list[Dropped]()
+    split = [text.formal for text in read_texts(texts, unusable) if split_of_group(text.group) == "train"]
     training = "".join(json.dumps(formal) + "\n" for formal in split).encode()  # a text may span lines
     with locked(lines.with_name(f".making-{lines.name}"), wait=True):  # a second rank uses the first one's file
         if not lines.exists():
@@ -104,7 +105,7 @@ def pretrain(
     try:
         model = replace(recipe, texts=str(lines)).pretrain(out, resume=resume)
         if is_first():
-            console.print(f"The model is in {model}")
+            console.print(f"The model is in {model}{dropped_note(unusable)}")
     finally:
         if not out.exists() and is_first():  # no run was started
             lines.unlink()

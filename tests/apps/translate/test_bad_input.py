@@ -159,13 +159,19 @@ def texts(path: Path, count: int = 200, formal: str = "A e. B") -> Path:
     return path
 
 
-def test_pretraining_does_not_resume_on_other_texts(tmp_path: Path, translate: Translated) -> None:
+def test_pretraining_does_not_resume_on_other_texts(
+    tmp_path: Path, translate: Translated, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "formal"
     few = texts(tmp_path / "few.jsonl", 2)
     code, message = translate("pretrain", few, "--out", out, *LM)
     assert (code, "give more text" in message) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["few.jsonl"]
-    assert translate("pretrain", texts(tmp_path / "texts.jsonl"), "--out", out, *LM)[0] == 0
+    given = texts(tmp_path / "texts.jsonl")
+    with given.open("a") as file:
+        file.write('{"id": "unusable", "nl": "x", "formal": ""}\n')
+    assert main(["translate", "pretrain", *map(str, (given, "--out", out, *LM))]) == 0
+    assert "1 dropped: unusable (formal is '')" in " ".join(capsys.readouterr().out.split())
     before = all_files(tmp_path)
     other = texts(tmp_path / "other.jsonl", formal="B e. A")
     code, message = translate("pretrain", other, "--out", out, *LM, "--resume")

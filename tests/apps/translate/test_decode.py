@@ -29,6 +29,8 @@ def folder(pairs: Pairs, files: tuple[Path, Path], tmp_path_factory: pytest.Temp
     """A run, translations of all sources and of all targets, and the texts."""
     path = tmp_path_factory.mktemp("decode")
     write_texts(path / "texts.jsonl", [Text(key, key, f"english {key}", f"formal {key}") for key in pairs.ids])
+    with (path / "texts.jsonl").open("a") as file:
+        file.write('{"id": "unusable", "nl": " ", "formal": "y"}\n')
     fit(Translate(pairs=str(pairs.directory), shape=FieldShape(64, 1), batch_size=8, train=TINY), path / "run")
     for name, file, flags in (("forward", files[0], []), ("back", files[1], ["--reverse"])):
         words = ["translate", "run", str(path / "run"), str(file), "--out", str(path / f"{name}.parquet"), *flags]
