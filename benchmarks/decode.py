@@ -34,7 +34,6 @@ from torch import Tensor
 from monge.apps.prove.check import check
 from monge.apps.prove.exports import export_english
 from monge.apps.prove.report import mcnemar
-from monge.apps.translate import prepare
 from monge.apps.translate.calibrate import means
 from monge.apps.translate.data import read_texts
 from monge.apps.translate.decode import Bank, token_f1
@@ -43,6 +42,8 @@ from monge.apps.translate.grammar import Grammar
 from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.metrics import pooled_scores
 from monge.apps.translate.pair import Pairs
+from monge.apps.translate.prepare import SMALL
+from monge.apps.translate.prepared import prepare_all
 from monge.apps.translate.recipes import Translate, translator_of
 from monge.files import locked
 from monge.fleet import processes
@@ -74,8 +75,8 @@ def prepared(corpus: Corpus, work: Path, limit: int | None) -> Path:
     if corpus == "lean" and not texts.exists():
         work.mkdir(parents=True, exist_ok=True)
         export_english(out=texts, limit=limit)
-    model = replace(prepare.SMALL, train=replace(prepare.SMALL.train, threads=1))
-    return prepare.prepare_all(work, limit=limit, recipe=model)
+    model = replace(SMALL, train=replace(SMALL.train, threads=1))
+    return prepare_all(work, limit=limit, recipe=model)
 
 
 def trained(work: Path, arm: str, seed: int, steps: int, decoder_steps: int) -> tuple[Path, dict[str, Path]]:

@@ -20,10 +20,10 @@ import tyro
 from over_seeds import interval, shown
 from side_by_side import print_table, write_result
 
-from monge.apps.translate import prepare
 from monge.apps.translate.evaluate import evaluate
 from monge.apps.translate.field import FieldShape
 from monge.apps.translate.pair import Pairs
+from monge.apps.translate.prepared import prepare_all
 from monge.apps.translate.prices import Prices
 from monge.apps.translate.recipes import Translate, translator_of
 from monge.files import write_json
@@ -146,7 +146,7 @@ def main(
         limit: Maximum number of theorems (default: all).
         arms: Names of the arms to run.
     """
-    pairs = prepare.prepare_all(work, limit=limit, citations=True)
+    pairs = prepare_all(work, limit=limit, citations=True)
     jobs = [(name, seed) for name in arms for seed in range(seeds)]
     done: dict[int, Tables] = {}
     for number, tables in processes(workers)(partial(evaluated, work, pairs, steps), jobs):

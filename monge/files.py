@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -238,16 +239,24 @@ def tensor_hash(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
 
 
 def content_hash(path: Path) -> str:
-    """The SHA-256 of a file, or of the names and contents of the files in a directory, without locks, pages and pictures.
-
-    OSError if it is missing.
+    """The SHA-256 of a file, or of the names and contents of the files in a directory, without locks, hidden files, pages and
+    pictures. OSError if it is missing.
     """
     digest = hashlib.sha256()
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    for file in [file for file in files if file.name != "lock" and file.suffix not in (".html", ".png")]:
-        with file.open("rb") as content:
-            digest.update(f"{file.relative_to(path)} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    for file in files:
+        if file.name == "lock" or file.name.startswith(".") or file.suffix in (".html", ".png"):
+            continue
+        status = file.stat()
+        digest.update(f"{file.relative_to(path)} {_hash_of(file, status.st_size, status.st_mtime_ns)}\n".encode())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=10_000)
+def _hash_of(file: Path, _size: int, _time: int) -> str:
+    """The SHA-256 of a file of this size and time of change."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def flush(path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import pyarrow as pa
 
 from monge import fleet
 from monge.apps.prove.config import SET_BY_RUN, SearchConfig, Source
+from monge.apps.prove.energy import StateEnergy
 from monge.apps.prove.lean.toolchain import digest, sources
 from monge.apps.prove.state import Theorem
 from monge.apps.prove.trajectories import SCHEMA, Recorder, Result, results
 from monge.apps.prove.worker import Task, Worker, unsearched
 from monge.files import content_hash, locked, read_json, write_json
 from monge.lm.load import resolve
-from monge.runs import check_same, rebuild
+from monge.runs import check_same, rebuild, reopen
 
 SETTINGS = "settings.json"
 STARTED = "started.txt"
@@ -49,6 +50,8 @@ def run(
     in progress, or if theorems are quarantined one after another and none finishes.
     """
     texts = proofs or [""] * len(theorems)
+    if config.cache:
+        Path(config.cache).parent.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         config = _open(config, theorems, texts, directory, source or Source(), resume=resume)
         pending = {number: Task(number, *given) for number, given in enumerate(zip(theorems, texts, strict=True))}
@@ -112,15 +115,18 @@ def _settings(
         for number, (theorem, proof) in enumerate(zip(theorems, proofs, strict=True))
     }
     contents = {"theorems": {**asdict(source), "texts": digests}, "program": program()}
-    contents |= {"contents": {name: content_hash(Path(name))[:16] for name in _inputs(config)}, **asdict(config)}
+    contents |= {"contents": {name: content_hash(path)[:16] for name, path in _inputs(config)}, **asdict(config)}
     return json.loads(json.dumps(contents, default=str))
 
 
-def _inputs(config: SearchConfig) -> list[str]:
-    """The files and directories that a search reads; a model on the hub is none of them."""
-    model = [resolve(config.local.name)] if "local" in config.policies else []
-    examples = config.examples if "copy" in config.policies else ()
-    return [name for name in (*model, config.energy, *examples) if name and Path(name).exists()]
+def _inputs(config: SearchConfig) -> Iterator[tuple[str, Path]]:
+    """Yields the model, the energy and the examples of a search, with their files; a model on the hub has none."""
+    if "local" in config.policies and (path := Path(resolve(config.local.name))).exists():
+        yield config.local.name, path
+    if config.energy:
+        yield config.energy, reopen(Path(config.energy), app=StateEnergy.app).checkpoint("best")
+    if "copy" in config.policies:
+        yield from ((name, Path(name)) for name in config.examples)
 
 
 def _digest(text: str) -> str:
@@ -146,6 +152,10 @@ def _open(
     if not resume:
         raise ValueError(f"{directory} already holds a run; resume it with --resume or choose another directory")
     before = read_json(path, "run")
+    stored = before.pop("contents", {})
+    for name, content in wanted.pop("contents").items():
+        if stored.get(name, content) != content:
+            raise ValueError(f"{path}: {name} has changed since the run began; restore it or choose another directory")
     check_same(path, before, {**wanted, "run": before["run"]}, free=("cache",))
     return replace(config, run=before["run"])
 

@@ -63,13 +63,15 @@ class SearchConfig:
     lean: str = ""
     """Command of an installed Lean; empty for the WebAssembly build."""
     cache: str = ""
-    """SQLite file that searches of the same theorems share, so that no tactic is executed twice after the same ones; empty
-    for none. Proofs are judged every time. Delete the file after changing the libraries of an installed Lean."""
+    """SQLite file in which searches store the results of tactics, and from which later searches of the same theorems read them;
+    empty for none. Times with and without a cache are not comparable. Change it with the libraries of an installed Lean."""
     limits: Limits = field(default_factory=Limits)
     run: str = field(default_factory=lambda: secrets.token_hex(4))
     """Prefix of the ids of states: random; in an iteration, the run's directory; in an evaluation, the arm and the seed."""
 
     def __post_init__(self) -> None:
+        if self.cache:
+            object.__setattr__(self, "cache", str(Path(self.cache).resolve()))
         for name in self.policies:
             if name not in POLICIES:
                 raise ValueError(

@@ -149,7 +149,10 @@ class StateEnergy:
             try:
                 samplers.append(Sampler(groups[split], vectors, **options))
             except ValueError as error:
-                raise ValueError(f"{split}: {error}") from None
+                shared = (
+                    f" ({count} held-out states occur in training theorems)" if (count := counts[split].shared) else ""
+                )
+                raise ValueError(f"{split}{shared}: {error}") from None
         return samplers[0], samplers[1], vectors, counts
 
     def network(self, width: int) -> EnergyMLP:

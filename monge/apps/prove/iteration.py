@@ -1,7 +1,7 @@
 """Rounds of search and training: each searches the training theorems, trains a policy and an energy, and evaluates both.
 
 OUT/   iteration.json   written/   fixed/ARM/   round-K/search-SHARE/   round-K/policy/   round-K/states/   round-K/energy/
-       round-K/ARM/   report.md   report.json   report.png
+       round-K/ARM/   report.md   report.json   report.png   steps.sqlite
 
 Every step resumes from its own directory, and is skipped if it is complete.
 """
@@ -197,7 +197,12 @@ class Pipeline:
         path = self.out / "iteration.json"
         wanted = json.loads(json.dumps({"iteration": asdict(self.settings)}, default=str))
         if path.exists():
-            check_same(path, json.loads(path.read_text()), wanted, free=("iteration.rounds", "iteration.arms"))
+            check_same(
+                path,
+                json.loads(path.read_text()),
+                wanted,
+                free=("iteration.rounds", "iteration.arms", "iteration.search.cache"),
+            )
         self.out.mkdir(parents=True, exist_ok=True)
         write_json(path, wanted)
 
@@ -218,7 +223,7 @@ class Pipeline:
     def named(self, config: SearchConfig, out: Path) -> SearchConfig:
         """The settings with an id for the run that depends on its directory alone, so that reports are reproducible, and with a
         cache of tactics in the iteration's directory unless they name one."""
-        cache = config.cache or str((self.out / "steps.sqlite").resolve())
+        cache = config.cache or str(self.out / "steps.sqlite")
         return replace(config, cache=cache, run=out.relative_to(self.out).as_posix().replace("/", "."))
 
     def replay(self) -> None:

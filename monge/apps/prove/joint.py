@@ -50,11 +50,13 @@ def samplers(
 ) -> dict[str, Sampler]:
     """Samplers of states for training and validation. ValueError if a split has no proof or no negative state."""
     states = TokenizedStates(runs, tokenizer, length)
-    groups, _ = groups_of(runs, states, validation_share=validation_share)
+    groups, counts = groups_of(runs, states, validation_share=validation_share)
     try:
         return {split: Sampler(part, states, negatives=negatives) for split, part in groups.items()}
     except ValueError as error:
-        raise ValueError(f"--energy-weight: {error}") from None
+        shared = counts["validation"].shared
+        note = f" ({shared} held-out states occur in training theorems)" if shared else ""
+        raise ValueError(f"--energy-weight{note}: {error}") from None
 
 
 @dataclass(frozen=True)

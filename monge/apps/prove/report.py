@@ -72,6 +72,7 @@ COMPARED = {
         "run",
         "program",
         "contents",
+        "cache",
         "policy",
         "examples",
         "energy",

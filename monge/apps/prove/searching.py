@@ -88,7 +88,7 @@ def search(
         max_seconds: Wall-clock limit per theorem in seconds.
         num_tactics: Number of tactics to try on each state.
         batch_size: Number of states to expand at once.
-        tactic_seconds: Time limit per tactic in seconds, of wall clock and CPU; Lean is killed when both are exceeded.
+        tactic_seconds: Time limit per tactic in seconds; a Lean that other processes slow down gets more time.
         seed: Seed of the search order and of sampling.
         lean: Command of an installed Lean; default: the WebAssembly build.
         device: Device of a local model.
@@ -277,7 +277,7 @@ def replay(
         out: Run directory to create.
         split: Part of the theorems to replay.
         limit: Maximum number of theorems; default: all.
-        tactic_seconds: Time limit per tactic in seconds, of wall clock and CPU.
+        tactic_seconds: Time limit per tactic in seconds; a Lean that other processes slow down gets more time.
         lean: Command of an installed Lean; default: the WebAssembly build.
         workers: Number of worker processes, each with its own Lean.
         resume: Resume the run in the run directory, with its settings.

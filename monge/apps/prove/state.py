@@ -166,7 +166,7 @@ class Limits:
     cpu_seconds: int = 7200
     """Maximum CPU time in seconds, summed over threads."""
     start_seconds: float = 120.0
-    """Maximum time to the first answer, in seconds."""
+    """Time limit of startup in seconds, as in Budget."""
 
     @property
     def full(self) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -17,34 +18,36 @@ Steps = dict[tuple[str, ...], State | Failure]
 """Results of tactics, by the tactics from the statement on."""
 
 
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS steps (theorem TEXT, tactics TEXT, result BLOB NOT NULL, "
+    "PRIMARY KEY (theorem, tactics)) WITHOUT ROWID"
+)
+
+
 class StepCache:
-    """Results of tactics by theorem, in the SQLite file `path`. They hold for one Lean and one budget of a tactic.
+    """Results of tactics by theorem, compressed, in the SQLite file `path`. They hold for one Lean and one budget of a tactic.
 
     OSError if the file cannot be accessed, ValueError if it is not such a cache.
     """
 
     def __init__(self, path: Path, toolchain: Toolchain, budget: Budget) -> None:
         self.path, self._context = path, f"{toolchain!r} {budget!r}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._file() as file:
-            file.execute(
-                "CREATE TABLE IF NOT EXISTS steps (theorem TEXT, tactics TEXT, result TEXT NOT NULL, "
-                "PRIMARY KEY (theorem, tactics)) WITHOUT ROWID"
-            )
+        with self._file():  # fails here if it is no cache
+            pass
 
     def of(self, theorem: Theorem) -> Steps:
         """The known results for a theorem."""
         with self._file() as file:
             rows = file.execute("SELECT tactics, result FROM steps WHERE theorem = ?", (self._key(theorem),)).fetchall()
         try:
-            return {(path := tuple(json.loads(tactics))): _read(path, json.loads(result)) for tactics, result in rows}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return dict(_read(tactics, result) for tactics, result in rows)
+        except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
             raise ValueError(f"{self.path}: the cache of tactics is damaged ({error}); delete it") from error
 
     def add(self, theorem: Theorem, results: Steps) -> None:
         """Store results. The file keeps the first one for each sequence of tactics."""
         key = self._key(theorem)
-        rows = [(key, json.dumps(path), json.dumps(_written(result))) for path, result in results.items()]
+        rows = [(key, json.dumps(tactics), _written(result)) for tactics, result in results.items()]
         with self._file() as file:
             file.executemany("INSERT OR IGNORE INTO steps VALUES (?, ?, ?)", rows)
 
@@ -56,6 +59,7 @@ class StepCache:
         """A new connection. Commits unless an error is raised."""
         try:
             with closing(sqlite3.connect(self.path, timeout=60.0)) as connection, connection:
+                connection.execute(TABLE)
                 yield connection
         except sqlite3.OperationalError as error:  # locked, or the disk is full: the stored data are intact
             raise OSError(f"{self.path}: cannot access the cache of tactics ({error}); check the disk") from error
@@ -65,9 +69,9 @@ class StepCache:
 
 
 class Cached:
-    """A prover that takes the results of tactics from `known` if they are there; `new` holds all others.
+    """A prover that takes the results of tactics from `known` if they are there, in no time, and collects others in `new`.
 
-    Crashes and failed replays depend on the machine, and are not kept. Proofs are judged every time.
+    Crashes and failed replays depend on the machine, and are not collected. Proofs are judged every time.
     """
 
     def __init__(self, prover: Prover, known: Steps) -> None:
@@ -92,13 +96,14 @@ class Cached:
         return self.prover.finish(state)
 
 
-def _written(result: State | Failure) -> dict[str, object]:
+def _written(result: State | Failure) -> bytes:
     if isinstance(result, Failure):
-        return asdict(result)
-    return {"goals": [asdict(goal) for goal in result.goals], "seconds": result.seconds}
+        fields: dict[str, Any] = {"kind": result.kind, "message": result.message}
+    else:
+        fields = {"goals": [asdict(goal) for goal in result.goals]}
+    return zlib.compress(json.dumps(fields).encode())
 
 
-def _read(tactics: tuple[str, ...], fields: dict[str, Any]) -> State | Failure:
-    if "goals" not in fields:
-        return Failure(**fields)
-    return State(tuple(map(Goal.read, fields["goals"])), tactics, seconds=fields["seconds"])
+def _read(tactics: str, result: bytes) -> tuple[tuple[str, ...], State | Failure]:
+    path, fields = tuple(json.loads(tactics)), json.loads(zlib.decompress(result))
+    return path, State(tuple(map(Goal.read, fields["goals"])), path) if "goals" in fields else Failure(**fields)

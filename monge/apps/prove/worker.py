@@ -1,10 +1,11 @@
 """A worker of a search run, which keeps its Lean servers, judge and policy between theorems."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -32,6 +33,8 @@ from monge.lm.store import DTYPES
 from monge.math.random import seeded
 from monge.training.distributed import device_named
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -52,7 +55,7 @@ class Worker:
         self.config, self.toolchain = config, config.toolchain()
         self._models = [_model(name, config) for name in config.policies]
         self._energy = Scorer(Path(config.energy), config.energy_measure, config.embeddings) if config.energy else None
-        self._cache = StepCache(Path(config.cache), self.toolchain, config.budget) if config.cache else None
+        self._cache: StepCache | None = None
         self._servers: Supervisor | None = None
         self._judge: Judge | None = None
         self._imports: tuple[str, ...] = ()
@@ -123,13 +126,23 @@ class Worker:
     def _searched(self, session: Session, task: Task) -> Outcome:
         """The outcome of a search, with the cache of tactics if there is one."""
         energy = None if self._energy is None else self._energy.towards(session.start())
-        if self._cache is None:
-            return search(session, self._policy(task), self.config.search, energy)
-        prover = Cached(session, self._cache.of(task.theorem))
+        prover = Cached(session, self._cached(lambda cache: cache.of(task.theorem)) or {})
         try:
             return search(prover, self._policy(task), self.config.search, energy)
         finally:
-            self._cache.add(task.theorem, prover.new)
+            self._cached(lambda cache: cache.add(task.theorem, prover.new))
+
+    def _cached(self, use: Callable[[StepCache], T]) -> T | None:
+        """The result of a function of the cache; None without a cache, or with a warning if it cannot be used."""
+        if not self.config.cache:
+            return None
+        try:
+            self._cache = self._cache or StepCache(Path(self.config.cache), self.toolchain, self.config.budget)
+            return use(self._cache)
+        except (OSError, ValueError) as error:
+            print(f"The searches go on without a cache of tactics: {error}", file=sys.stderr)
+            self.config = replace(self.config, cache="")
+            return None
 
     def _policy(self, task: Task) -> Policy:
         """The policy for a theorem. Its random draws depend on the seed and the theorem's position in the run alone."""

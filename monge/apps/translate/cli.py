@@ -19,6 +19,7 @@ from monge.apps.translate.hermes import Original
 from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.output import console
 from monge.apps.translate.pair import ENDS, Pairs, same_pairs
+from monge.apps.translate.prepared import prepare_all
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored_recipe, translator_of
 from monge.apps.translate.space import Packed, Space
 from monge.apps.translate.tables import table as _table
@@ -236,7 +237,7 @@ def demo(
     lm = Pretrain(
         train=replace(Pretrain().train, steps=lm_steps, save_every=max(1, lm_steps // 2), warmup_steps=lm_steps // 10)
     )
-    recipe = Translate(pairs=str(prepare.prepare_all(out, input=input, limit=limit, recipe=lm)))
+    recipe = Translate(pairs=str(prepare_all(out, input=input, limit=limit, recipe=lm)))
     recipe = replace(recipe, train=replace(recipe.train, steps=steps, save_every=max(1, steps // 2)))
     train(recipe, out=out / "run", resume=(out / "run" / "recipe.json").exists())
     evaluate(out / "run", texts=out / "texts.jsonl")

@@ -91,7 +91,10 @@ class Couplings:
             raise ValueError(f"{directory}: no couplings here; create them with `monge translate couple`")
         description, count = read_json(path, "pairs", "shard"), len(packed.pairs.ids)
         size = description["shard"] if isinstance(description["shard"], int) and description["shard"] > 0 else SHARD
-        check_same(path, description, settings_of(packed, size))
+        wanted = settings_of(packed, size)
+        check_same(
+            path, {"calibration": wanted["calibration"], **description}, wanted
+        )  # earlier versions recorded none
         starts = range(0, count, size)
         missing = [number for number in range(len(starts)) if not shard_path(directory, number).exists()]
         if missing:

@@ -146,7 +146,8 @@ def read_texts(path: Path, dropped: list[Dropped] | None = None) -> list[Text]:
             key = fields["id"] if "id" not in wrong else f"line {number}"
             dropped.append((str(key), f"{wrong[0]} is {fields[wrong[0]]!r}"))
     if not texts:
-        raise ValueError(f"{path}: no rows")
+        first = "" if not dropped else f"no usable rows; {dropped[0][0]}: {dropped[0][1]}"
+        raise ValueError(f"{path}: {first or 'no rows'}")
     seen = set[str]()
     for text in texts:
         if text.id in seen:

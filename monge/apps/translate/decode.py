@@ -177,7 +177,7 @@ def decode(
     known = {text.id: getattr(text, FIELDS[end]) for text in rows_of_texts}
     if missing := [paired.ids[number] for number in numbers if paired.ids[number] not in known]:
         raise ValueError(
-            f"{texts}: no text with id {missing[0]!r} of {paired.directory}; pass the texts that were embedded"
+            f"{texts}: no usable text with id {missing[0]!r} of {paired.directory}; pass the texts that were embedded"
         )
     in_bank, in_pairs = set(numbers), set(paired.ids)
     scored = {paired.ids[number] for number in paired.split("test").tolist() if number not in in_bank}

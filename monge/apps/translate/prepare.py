@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,7 +24,6 @@ from monge.lm.embed import Embedding, num_truncated
 from monge.lm.embed import embed as embed_all
 from monge.lm.store import Dropped, Dtype, OnBadRows
 from monge.pretrain import Pretrain
-from monge.runs import record_settings
 from monge.training.distributed import is_first
 
 SMALL = Pretrain()
@@ -205,32 +204,6 @@ def pair(
         )
     elif summary["ungrouped"]:
         console.print(f"{summary['ungrouped']} pairs have no group in {texts}")
-
-
-def prepare_all(
-    out: Path,
-    *,
-    input: Path | None = None,
-    limit: int | None = None,
-    citations: bool = False,
-    recipe: Pretrain = SMALL,
-) -> Path:
-    """Run all steps that precede training, in `out`, for set.mm or `input`, except completed ones; return the directory of
-    pairs. `citations` as in `data`. ValueError if `out` was begun with other settings."""
-    texts, formal, pairs = (out / name for name in ("texts.jsonl", "formal", "pairs"))
-    if not texts.exists():
-        data("metamath", out=texts, input=input, limit=limit, citations=citations)
-    given = {"input": str(input or ""), "limit": limit, "citations": citations, "lm": asdict(recipe)}
-    record_settings(out / "prepared.json", given)
-    if not (out / "nl.parquet").exists():
-        embed(texts, model="all-MiniLM-L6-v2", layer=6, out=out / "nl.parquet", field="nl")
-    if not (formal / "model").exists():
-        pretrain(texts, out=formal, recipe=recipe, resume=(formal / "recipe.json").exists())
-    if not (out / "formal.parquet").exists():
-        embed(texts, model=str(formal / "model"), layer=3, out=out / "formal.parquet", field="formal")
-    if not (pairs / "pairs.json").exists():
-        pair(out / "nl.parquet", out / "formal.parquet", out=pairs, texts=texts, on_long_rows="drop")
-    return pairs
 
 
 def calibrate(pairs: tyro.conf.Positional[Path]) -> None:

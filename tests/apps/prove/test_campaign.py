@@ -138,7 +138,7 @@ def test_a_run_with_changed_examples_is_not_resumed(tmp_path):
     (examples / "lock").touch()
     assert run(config, THEOREMS, tmp_path / "run", fleets=Crashing, resume=True)
     (examples / "part.jsonl").write_text("{ }")
-    with pytest.raises(ValueError, match=r"made with contents.*examples = "):
+    with pytest.raises(ValueError, match=r"settings\.json: .*examples has changed since the run began"):
         run(config, THEOREMS, tmp_path / "run", fleets=Crashing, resume=True)
 
 

@@ -123,7 +123,7 @@ def test_bad_input_gives_one_sentence(folder: Path, pairs: Pairs, files: tuple[P
     run, translated, texts = folder / "run", folder / "forward.parquet", folder / "texts.jsonl"
     cases = [
         ([run, files[0], "--texts", texts, "--out", out], "not translations by a run on these pairs"),
-        ([run, translated, "--texts", tmp_path / "some.jsonl", "--out", out], "no text with id"),
+        ([run, translated, "--texts", tmp_path / "some.jsonl", "--out", out], "no usable text with id"),
         ([run, translated, "--texts", texts, "--out", out, "--pairs", other], "not the pairs that"),
         ([run, translated, "--texts", texts, "--out", tmp_path / "exists.jsonl"], "exists"),
         ([run, translated, "--texts", texts, "--out", tmp_path / "out.txt"], "give a .jsonl or .parquet file"),

@@ -23,7 +23,6 @@ from monge.lm.embed import Embedding, embed
 from monge.lm.store import Dropped, Vectors
 from monge.math.interval import Interval
 from monge.run import fit
-from monge.runs import record_settings
 from monge.training.config import TrainConfig
 
 SHAPE = FieldShape(64, 1)
@@ -131,10 +130,15 @@ def test_the_demo_explains_how_to_install_its_data_and_accepts_a_path(
 
 
 def test_the_demo_does_not_mix_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_texts(tmp_path / "texts.jsonl", [Text("a", "g", "x", "y")])
-    record_settings(tmp_path / "prepared.json", {"limit": 2000})
-    assert main(["translate", "demo", "--out", str(tmp_path), "--limit", "50"]) == 2
-    assert "prepared.json: made with " in capsys.readouterr().err
+    write_texts(tmp_path / "demo" / "texts.jsonl", [Text("a", "g", "x", "y")])
+    (tmp_path / "other.mm").write_text("no theorem")
+    command = ["translate", "demo", "--out", str(tmp_path / "demo"), "--input", str(tmp_path / "other.mm")]
+    assert main(command) == 2  # one text is too few
+    assert "prepared.json" not in capsys.readouterr().err
+    settings = json.loads((tmp_path / "demo" / "prepared.json").read_text())
+    assert (settings["limit"], settings["input"]) == (2000, str(tmp_path / "other.mm"))
+    assert main([*command, "--limit", "50"]) == 2
+    assert "prepared.json: made with limit = 2000, not 50" in capsys.readouterr().err
 
 
 def test_unusable_texts_are_dropped_and_integer_ids_are_accepted(tmp_path: Path) -> None:

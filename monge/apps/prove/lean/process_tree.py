@@ -8,6 +8,10 @@ from collections.abc import Callable
 
 import psutil
 
+SLOWEST = 0.05
+"""Share of a core below which a process counts as idle, rather than slowed down by others."""
+WINDOW = 2.0
+"""Seconds over which that share is measured."""
 FRESH = 1.0
 """Seconds for which the list of members is reused, since listing them takes milliseconds."""
 
@@ -56,3 +60,33 @@ class ProcessTree:
             for member in members:
                 with contextlib.suppress(psutil.Error):
                     member.kill()
+
+
+class Deadline:
+    """A time limit for processes, from now on: it has passed once wall-clock time and CPU time exceed it, or once they are idle
+    after it. Processes that others slow down thus get more time, up to `seconds` / SLOWEST."""
+
+    def __init__(self, processes: ProcessTree, seconds: float) -> None:
+        self._processes, self.seconds = processes, seconds
+        self._start, self._used = time.monotonic(), processes.processor
+        self._mark: tuple[float, float] | None = None
+        """Wall-clock time and CPU time at the start of the current window, after the limit."""
+
+    @property
+    def pause(self) -> float:
+        """Seconds to wait before the next check."""
+        return min(max(self._start + self.seconds - time.monotonic(), 0.05), 0.25)
+
+    @property
+    def passed(self) -> bool:
+        """True if the limit has passed."""
+        now = time.monotonic()
+        if now - self._start < self.seconds:
+            return False
+        used = self._processes.processor - self._used
+        since, before = self._mark = self._mark or (now, used)
+        if now - since >= WINDOW:
+            if used - before < SLOWEST * (now - since):
+                return True
+            self._mark = (now, used)
+        return used >= self.seconds

@@ -14,14 +14,12 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from monge.apps.prove.lean.crashes import KILLED, ServerCrashed, ServerKilled, last_line
-from monge.apps.prove.lean.process_tree import ProcessTree
+from monge.apps.prove.lean.process_tree import Deadline, ProcessTree
 from monge.apps.prove.lean.toolchain import Toolchain, confined, shell
 from monge.apps.prove.state import Budget, Failure, Goal, Limits, Rejection, State, Theorem
 
 MANY_REQUESTS = 500
 """Number of requests after which high memory use is attributed to many states rather than to a few large ones."""
-SLOWEST = 0.05
-"""Share of a core below which a server counts as idle rather than slowed down by other processes."""
 BACKGROUND = 15.0
 """Maximum CPU time in seconds between an answer and the next request; V8 compiles hot functions in that time."""
 P = ParamSpec("P")
@@ -229,11 +227,12 @@ class LeanServer:
         assert self._process.stdin is not None
         if self._process.stdin.closed:
             raise ServerCrashed("the server was closed after an earlier failure; start another one")
-        pipe, text, end = self._process.stdin.fileno(), json.dumps(message).encode() + b"\n", time.monotonic() + seconds
+        pipe, deadline = self._process.stdin.fileno(), Deadline(self.processes, seconds)
+        text = json.dumps(message).encode() + b"\n"
         while text:
-            if (remaining := end - time.monotonic()) <= 0:
+            if deadline.passed:
                 raise self._kill(f"the server read no input for {seconds:g} s")
-            if not select.select([], [pipe], [], min(remaining, 0.25))[1]:
+            if not select.select([], [pipe], [], deadline.pause)[1]:
                 self._check_memory()
             else:
                 try:
@@ -253,12 +252,15 @@ class LeanServer:
 
     def _line(self, seconds: float) -> bytes:
         assert self._process.stdout is not None
-        start = time.monotonic()
-        pipe, next_check = self._process.stdout.fileno(), start + 0.25
+        pipe, next_check, deadline = (
+            self._process.stdout.fileno(),
+            time.monotonic() + 0.25,
+            Deadline(self.processes, seconds),
+        )
         while b"\n" not in self._buffer:
-            if (elapsed := time.monotonic() - start) >= seconds and not self._starved(elapsed, seconds):
+            if deadline.passed:
                 raise self._kill(f"no answer within {seconds:g} s")
-            if select.select([pipe], [], [], min(max(seconds - elapsed, 0.05), 0.25))[0]:
+            if select.select([pipe], [], [], deadline.pause)[0]:
                 chunk = os.read(pipe, 1 << 20)
                 if not chunk:
                     raise self._ended()
@@ -270,10 +272,6 @@ class LeanServer:
         if self._buffer:
             raise self._kill("the server printed more than its answer")
         return line
-
-    def _starved(self, elapsed: float, seconds: float) -> bool:
-        """True if it is working, but other processes have left it less than `seconds` of CPU time since its last answer."""
-        return SLOWEST * elapsed < self.processes.processor - self._idle[1] < seconds
 
     def _check_memory(self) -> None:
         if self.memory > self.limits.memory_gb:
