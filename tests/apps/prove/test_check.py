@@ -100,12 +100,14 @@ def test_proofs_are_judged_for_the_true_statement(lean, tmp_path: Path, capsys: 
     assert "naturals.lean: 1, the first: naturals.unknown" in output
     assert "First candidate is right: 1 of 2" in output
 
-    rows = [{"id": "naturals.z_add", "text": PROOF}, {"id": "naturals.same", "text": "rfl"}]
+    rows = [
+        {"id": f"naturals.{name}", "text": f"theorem {name} : z = z"} for name in ("z_add", "same")
+    ]  # no proof to judge
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "texts.parquet")
     command[2] = str(tmp_path / "texts.parquet")
     compared = ["--workers", "2", "--compare-with", str(tmp_path / "out.jsonl")]
     assert main([*command, *compared, "--out", str(tmp_path / "other.jsonl")]) == 0
-    assert "2 theorems in common: 1 right only here, 0 only there, p 1" in capsys.readouterr().out
+    assert "2 theorems in common: 0 right only here, 1 only there, p 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
