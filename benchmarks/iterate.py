@@ -4,9 +4,9 @@
         [--steps 800] [--variants written searched] [--workers 2]
 
 `searched` trains on the proofs that searches found, `written` on the written proofs too. A seed sets the training of the
-policy and of the energy; searches with the template and replayed proofs are the same for all seeds, and done once. Every
-search expands 16 states of 32 tactics. Results are saved in --work, so that an interrupted command resumes. Several hours per
-seed, base and variant, most of them for Lean.
+policy and of the energy; searches with the template and replayed proofs are the same for all seeds, and done once. Copying has
+the data that the policy is trained on. Every search expands 16 states of 32 tactics. Results are saved in --work, so that an
+interrupted command resumes. Several hours per seed, base and variant, most of them for Lean.
 """
 
 import shutil
@@ -34,7 +34,7 @@ Base = Literal["scratch", "smollm2-135m"]
 Variant = Literal["written", "searched"]
 ARMS = ("template", "copy", "template+copy", "local", "template+local", "template+copy+local", "template+local+energy")
 SHARED = ("written", "fixed/template", "round-0/search-normal", "round-0/search-warm")
-"""Parts of an iteration that no trained model takes part in."""
+"""Parts of an iteration that neither a trained model nor copying takes part in."""
 SIBLINGS = f"{StateEnergy().negatives} siblings"
 """The held-out sets of true siblings in which the positive state is ranked among seven others."""
 SETTINGS: dict[Base, dict[str, Any]] = {

@@ -36,8 +36,8 @@ class Arm:
 
     @property
     def fixed(self) -> bool:
-        """True if it depends on no trained model."""
-        return "local" not in self.policy and self.measure is None
+        """True if it depends on neither a trained model nor examples."""
+        return not {"local", "copy"} & set(self.policy.split("+")) and self.measure is None
 
     @property
     def sampled(self) -> bool:

@@ -166,8 +166,7 @@ class Round:
 
     def arm(self, arm: Arm) -> Path:
         """The run of an arm on the test theorems."""
-        fixed = arm.fixed and (self.settings.written or "copy" not in arm.policy)
-        return (self.out / "fixed" if fixed else self.directory) / arm.path
+        return (self.out / "fixed" if arm.fixed else self.directory) / arm.path
 
 
 class Pipeline:
@@ -262,7 +261,7 @@ class Pipeline:
         found: dict[str, list[Result]] = {}
         for arm in self.settings.chosen:
             out, config = one.arm(arm), self.settings.search
-            written = (str(self.out / "written"),) if self.settings.written else tuple(map(str, one.data()))
-            config = arm.config(config, model=str(one.model), energy=str(one.directory / "energy"), examples=written)
+            examples = tuple(map(str, one.data()))  # copying has the data that the policy is trained on
+            config = arm.config(config, model=str(one.model), energy=str(one.directory / "energy"), examples=examples)
             found[arm.name] = self.search(self.named(config, out), self.test, out, split="test")
         return found
