@@ -56,6 +56,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(path)], check=True)
 
 
+@pytest.mark.long
 def test_a_run_resumes_after_a_full_disk(monge, small: Path, tmp_path: Path) -> None:
     uninterrupted, run = monge.fork(*WORDS, "--out", tmp_path / "uninterrupted"), small / "run"
     assert reports_full_disk(monge(*WORDS, "--out", run), run / "checkpoints")
