@@ -3,8 +3,7 @@
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from typing import Any
 from monge.apps.prove.lean.toolchain import Toolchain
 from monge.apps.prove.pairs import digest
 from monge.apps.prove.search import Prover
+from monge.apps.prove.sqlite import connection
 from monge.apps.prove.state import Budget, Failure, Goal, Proof, Rejection, State, Theorem
 
 Steps = dict[tuple[str, ...], State | Failure]
 """Results of tactics, by the tactics from the statement on."""
-
-
 TABLE = (
     "CREATE TABLE IF NOT EXISTS steps (theorem TEXT, tactics TEXT, result BLOB NOT NULL, "
     "PRIMARY KEY (theorem, tactics)) WITHOUT ROWID"
@@ -54,18 +52,8 @@ class StepCache:
     def _key(self, theorem: Theorem) -> str:
         return digest(self._context, repr(theorem))
 
-    @contextmanager
-    def _file(self) -> Iterator[sqlite3.Connection]:
-        """A new connection. Commits unless an error is raised."""
-        try:
-            with closing(sqlite3.connect(self.path, timeout=60.0)) as connection, connection:
-                connection.execute(TABLE)
-                yield connection
-        except sqlite3.OperationalError as error:  # locked, or the disk is full: the stored data are intact
-            raise OSError(f"{self.path}: cannot access the cache of tactics ({error}); check the disk") from error
-        except sqlite3.Error as error:
-            message = f"{self.path}: not a cache of tactics ({error}); delete it or choose another path"
-            raise ValueError(message) from error
+    def _file(self) -> AbstractContextManager[sqlite3.Connection]:
+        return connection(self.path, TABLE, of="tactics")
 
 
 class Cached:

@@ -205,5 +205,5 @@ def test_processes_share_a_file(tmp_path):
 def test_a_file_that_is_not_a_cache_is_named(tmp_path):
     path = tmp_path / "x"
     path.write_text("theorem t : True := trivial\n" * 100)
-    with pytest.raises(ValueError, match=r"x: not a suggestion cache .*; delete it or choose another path"):
+    with pytest.raises(ValueError, match=r"x: not a cache of suggestions .*; delete it or choose another path"):
         SuggestionCache(3, path)

@@ -3,12 +3,15 @@
 import json
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
 
+from monge.apps.prove.sqlite import connection
 from monge.apps.prove.tree import Suggestion
+
+TABLE = "CREATE TABLE IF NOT EXISTS said (key TEXT PRIMARY KEY, suggestions TEXT NOT NULL)"
 
 
 class SuggestionCache:
@@ -23,8 +26,8 @@ class SuggestionCache:
         self._lock = Lock()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with self._file() as file:
-                file.execute("CREATE TABLE IF NOT EXISTS said (key TEXT PRIMARY KEY, suggestions TEXT NOT NULL)")
+            with self._file():  # fails here if it is no cache
+                pass
 
     def get(self, key: str) -> list[Suggestion] | None:
         """The suggestions stored under the key; None if there are none or they were evicted."""
@@ -41,7 +44,7 @@ class SuggestionCache:
         try:
             suggestions = [Suggestion(str(tactic), float(logp)) for tactic, logp in json.loads(row[0])]
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{self.path}: the suggestion cache is damaged ({error}); delete it") from error
+            raise ValueError(f"{self.path}: the cache of suggestions is damaged ({error}); delete it") from error
         self._remember(key, suggestions)
         return suggestions
 
@@ -59,15 +62,6 @@ class SuggestionCache:
             while len(self._known) > self.size:
                 self._known.popitem(last=False)
 
-    @contextmanager
-    def _file(self) -> Iterator[sqlite3.Connection]:
-        """A new connection, so that neither threads nor processes share one. Commits unless an error is raised."""
+    def _file(self) -> AbstractContextManager[sqlite3.Connection]:
         assert self.path is not None
-        try:
-            with closing(sqlite3.connect(self.path, timeout=60.0)) as connection, connection:
-                yield connection
-        except sqlite3.OperationalError as error:  # locked, or the disk is full: the stored data are intact
-            raise OSError(f"{self.path}: cannot access the suggestion cache ({error}); check the disk") from error
-        except sqlite3.Error as error:
-            message = f"{self.path}: not a suggestion cache ({error}); delete it or choose another path"
-            raise ValueError(message) from error
+        return connection(self.path, TABLE, of="suggestions")
