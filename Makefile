@@ -2,7 +2,9 @@
 # On Linux, PyPI's torch brings CUDA. Without a GPU, pass the CPU index from PyTorch's "Get started" page: make demo TORCH_INDEX=...
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# Python compiles modules when they are first imported; pip would compile all of them, which doubles the time of installation.
+unexport PYTHONDONTWRITEBYTECODE
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: demo demo-translate demo-compress demo-molecules demo-prove demo-iterate test docs peers clean
 

@@ -270,7 +270,7 @@ def test_the_table_fits_into_80_columns() -> None:
     assert "…" not in console.file.getvalue()
 
 
-@pytest.mark.slow
+@pytest.mark.long  # a network and a student are trained twice; the demo with the packaged teacher is a test of the README
 def test_the_demo_trains_its_own_teacher(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(

@@ -80,7 +80,8 @@ def test_a_repeatedly_killed_run_equals_an_uninterrupted_one(tmp_path: Path, mon
     assert on_disk(killed) == on_disk(tmp_path / "uninterrupted")
 
 
-@pytest.mark.parametrize("data", ["checkerboard", pytest.param("digits", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("data", ["checkerboard", "digits"])
 def test_the_command_line_can_be_killed_and_resumed(tmp_path: Path, monge, kill, data: str) -> None:
     words = ["train", *TINY, *TRAIN, "--data", data, "--out"]
     uninterrupted, killed = monge.fork(*words, tmp_path / "uninterrupted"), tmp_path / "killed"

@@ -154,7 +154,7 @@ def test_bad_input_gives_one_sentence(words: str, message: str, run: Path, folde
     assert not (tmp_path / "out").exists() or not (tmp_path / "out/molecules.parquet").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_train_with_sharded_weights(run: Path, folder: Path, torchrun):
     out = folder / "sharded"
     words = [

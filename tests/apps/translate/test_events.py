@@ -305,8 +305,8 @@ def halved(size: int, draws: torch.Generator) -> tuple[list[Tensor], list[Tensor
     return sources, [x[x[:, 0] > 0] for x in sources]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("task", [doubled, pytest.param(halved, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("task", [doubled, halved])
 def test_lengths_and_contents_are_learned(task: Callable[..., tuple[list[Tensor], list[Tensor]]]) -> None:
     torch.manual_seed(0)
     draws, couple, steps = generator(0), coupling(price=8.0), 300

@@ -99,6 +99,7 @@ def killed_and_completed(words: Words, tmp_path: Path, units: str, done: Callabl
     return cut
 
 
+@pytest.mark.long  # many starts of the program
 @pytest.mark.parametrize("seed", [0])
 def test_couplings_killed_repeatedly_are_those_of_an_uninterrupted_run(many: Path, tmp_path: Path, seed: int) -> None:
     def shards(out: Path) -> int:

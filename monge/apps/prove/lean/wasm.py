@@ -3,8 +3,12 @@
 The module has 201,110 exports, more than Node 20 accepts (100,000), and 89 MB of JavaScript that assigns them to variables.
 Functions that the interpreter looks up by name are added to the function table; their slots, and the addresses of variables,
 are written to symbols.txt. Compiled Lean and C++ symbols that JavaScript does not call are then no longer exported.
+
+Each thread would read the whole table at its start to find the slots of the exports; they are read from slots.json instead.
+One thread, instead of four, is started in advance: Lean with -j1 needs no more, and others are started on demand.
 """
 
+import json
 import re
 import struct
 from collections.abc import Iterator
@@ -17,11 +21,12 @@ SYSTEM = re.compile(rb"_*(emscripten|syscall|em_|uv_|dl|exec|fexec|v?fork|kill|s
 
 
 def patch(package: Path, out: Path) -> None:
-    """Write lean.js, lean.wasm and symbols.txt to `out`. ValueError for any other build than the expected one."""
+    """Write lean.js, lean.wasm, symbols.txt and slots.json to `out`. ValueError for any other build than the expected one."""
     script, called = script_of((package / "lean.js").read_text())
-    module, symbols = module_of((package / "lean.wasm").read_bytes(), called)
+    module, symbols, slots = module_of((package / "lean.wasm").read_bytes(), called)
     (out / "lean.js").write_text(script)
     (out / "lean.wasm").write_bytes(module)
+    (out / "slots.json").write_text(json.dumps(slots))
     with (out / "symbols.txt").open("wb") as file:
         for name in sorted(symbols):
             file.write(name + b"\t%d\n" % symbols[name])
@@ -51,6 +56,13 @@ def script_of(text: str) -> tuple[str, set[str]]:
         ('FS.mount(NODEFS,{root:"/home"},"/home");FS.mount(NODEFS,{root:"/tmp"},"/tmp");', "return;"),
         ("if(isNode){path=__filename}", 'if(isNode){path="/lib/lean"}'),
         ('process.binding("constants")["fs"]', 'require("fs").constants'),
+        ("var pthreadPoolSize=4;", "var pthreadPoolSize=1;"),
+        ("functionsInTableMap=new WeakMap;updateTableMap(0,wasmTable.length)", "functionsInTableMap=new WeakMap"),
+        (
+            "return functionsInTableMap.get(func)||0};",  # the name of an exported function is its index
+            "return functionsInTableMap.get(func)||exportSlots.get(func.name)||0};"
+            'var exportSlots=new Map(Object.entries(require("./slots.json")));',
+        ),
     ):
         if old not in text:
             raise ValueError(f"lean.js: unknown build, without {old[:40]!r}")
@@ -58,8 +70,9 @@ def script_of(text: str) -> tuple[str, set[str]]:
     return text.replace("eval(", "(()=>{throw new Error('eval is disabled')})("), called
 
 
-def module_of(data: bytes, called: set[str]) -> tuple[bytes, dict[bytes, int]]:
-    """The module with fewer exports, and the values of its symbols: table slots of functions, addresses of variables.
+def module_of(data: bytes, called: set[str]) -> tuple[bytes, dict[bytes, int], dict[int, int]]:
+    """The module with fewer exports, the values of its symbols (table slots of functions, addresses of variables), and the
+    table slots of the functions that it exports, by index.
 
     An export stays if JavaScript calls it, or if its name is not that of a compiled Lean or C++ symbol.
     """
@@ -102,7 +115,8 @@ def module_of(data: bytes, called: set[str]) -> tuple[bytes, dict[bytes, int]]:
     for kind, span in _sections(data):
         body = bodies.get(kind, data[span.start : span.stop])
         result += [bytes([kind]), unsigned(len(body)), body]
-    return _with_shorter_waits(b"".join(result)), symbols
+    exported = {index: slots[index] for _, kind, index in kept if kind == FUNCTION and index in slots}
+    return _with_shorter_waits(b"".join(result)), symbols, exported
 
 
 def _with_shorter_waits(module: bytes) -> bytes:
