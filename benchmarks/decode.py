@@ -31,7 +31,7 @@ from over_seeds import interval, shown
 from scipy.stats import wilcoxon
 from torch import Tensor
 
-from monge.apps.prove.check import check
+from monge.apps.prove.check import ELABORATES, check
 from monge.apps.prove.exports import export_english
 from monge.apps.prove.report import mcnemar
 from monge.apps.translate.calibrate import means
@@ -116,15 +116,22 @@ def decoded(work: Path, run: Path, decoders: Mapping[str, Path], keys: Sequence[
     centre = english[1].mean(0)
     nearest = pooled_scores(english[0] - centre, english[1] - centre).argmax(1).tolist()
     bank = Bank.of(pairs, translator.space, "target", train)
-    closest = [row[0][0] for row in bank.nearest([target.undo(x) for x in ends], 1)]
-    ours = texts_of(opened_decoder(decoders["vectors"], which="best"), ends)
-    free = texts_of(opened_decoder(decoders["none"], which="best"), ends)
+    filled = [x for x in ends if len(x)]
+
+    def with_empty(texts: Sequence[str]) -> list[str]:
+        """These texts, and an empty one for each empty sequence."""
+        rest = iter(texts)
+        return [next(rest) if len(x) else "" for x in ends]
+
+    closest = with_empty([known[row[0][0]] for row in bank.nearest([target.undo(x) for x in filled], 1)])
+    ours = with_empty(texts_of(opened_decoder(decoders["vectors"], which="best"), filled))
+    free = with_empty(texts_of(opened_decoder(decoders["none"], which="best"), filled))
     return {
         DECODED: ours,
         OTHER: [*ours[1:], ours[0]],
         "without vectors": free,
         "nearest English": [known[pairs.ids[train[k]]] for k in nearest],
-        "nearest translation": [known[key] for key in closest],
+        "nearest translation": closest,
     }
 
 
@@ -144,19 +151,19 @@ def scored(corpus: Corpus, texts: Sequence[str], true: Mapping[str, str], work: 
 
 
 def checked(texts: Mapping[str, str], work: Path) -> Scores:
-    """Lean's verdicts on statements by the theorem's id; nan where Lean crashes or the true statement does not elaborate."""
+    """Lean's verdicts on statements by the theorem's id; nan where the true statement does not elaborate. A statement that
+    crashes Lean counts as wrong."""
     rows, out, theorems = (work / name for name in ("rows.jsonl", "verdicts.jsonl", "theorems.jsonl"))
-    if not theorems.exists():
-        lines = (work.parent / "texts.jsonl").read_text().splitlines()
-        theorems.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["id"] in texts))
+    lines = (work.parent / "texts.jsonl").read_text().splitlines()
+    theorems.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["id"] in texts))
     rows.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in texts.items()))
     out.unlink(missing_ok=True)
     check(rows, theorems=theorems, out=out, statements=True)
     kinds = {row["id"]: row["verdicts"][0]["kind"] for row in map(json.loads, out.read_text().splitlines())}
-    known = {key: float("nan") if kind in ("crash", "truth") else 0.0 for key, kind in kinds.items()}
+    known = {key: float("nan") if kind == "truth" else 0.0 for key, kind in kinds.items()}
     return {
         name: [known[key] + (kinds[key] in good) for key in texts]
-        for name, good in {"elaborates": ("equal", "different"), "equal": ("equal",)}.items()
+        for name, good in {"elaborates": ELABORATES, "equal": ("equal",)}.items()
     }
 
 

@@ -115,12 +115,68 @@ class Strain(NamedTuple):
 def with_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
     """The molecule with hydrogens placed by MMFF94 minimisation, with the heavy atoms fixed.
 
-    Hydrogens stay at idealised positions if there are no parameters or the minimisation fails. A molecule that has its
-    hydrogens is copied.
+    They are placed in a frame and an order that the molecule determines, since RDKit's choice among the minima of a rotor, such
+    as a hydroxyl group, depends on both. Hydrogens stay at idealised positions if there are no parameters or the minimisation
+    fails. A molecule that has its hydrogens is copied.
     """
     full = Chem.AddHs(molecule, addCoords=True)
     if full.GetNumAtoms() == molecule.GetNumAtoms():
         return full
+    ordered, order = _ordered(molecule)
+    positions = ordered.GetConformer().GetPositions()
+    centre = positions.mean(0)
+    frame = _frame(positions - centre)
+    ordered.GetConformer().SetPositions((positions - centre) @ frame)
+    other = _minimised(Chem.AddHs(ordered, addCoords=True))
+    found, result = other.GetConformer().GetPositions() @ frame.T + centre, full.GetConformer().GetPositions()
+    for number, source in enumerate(order):
+        result[_added(full, source, molecule)] = found[_added(other, number, molecule)]
+    full.GetConformer().SetPositions(result)
+    return full
+
+
+def _added(full: Chem.Mol, atom: int, molecule: Chem.Mol) -> list[int]:
+    """The hydrogens of an atom that `full` has and `molecule` has not."""
+    indices = [other.GetIdx() for other in full.GetAtomWithIdx(atom).GetNeighbors()]
+    return [index for index in indices if index >= molecule.GetNumAtoms()]
+
+
+def _ordered(molecule: Chem.Mol) -> tuple[Chem.Mol, list[int]]:
+    """A copy whose atoms and bonds have a canonical order, and for each of its atoms the original one. Equivalent atoms are
+    ordered by their distances from the others."""
+    ranks, conformer = np.array(Chem.CanonicalRankAtoms(molecule, breakTies=False)), molecule.GetConformer()
+    positions = conformer.GetPositions()
+    distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    order = np.lexsort([distances @ (1 + ranks), ranks]).tolist()
+    place = {atom: number for number, atom in enumerate(order)}
+    copy = Chem.RWMol()
+    for atom in order:
+        copy.AddAtom(molecule.GetAtomWithIdx(atom))
+    bonds = [
+        (*sorted((place[b.GetBeginAtomIdx()], place[b.GetEndAtomIdx()])), b.GetBondType()) for b in molecule.GetBonds()
+    ]
+    for begin, end, kind in sorted(bonds, key=lambda bond: bond[:2]):
+        copy.AddBond(begin, end, kind)
+    moved = Chem.Conformer(len(order))
+    moved.SetPositions(positions[order])
+    copy.AddConformer(moved)
+    Chem.SanitizeMol(copy)
+    return copy.GetMol(), order
+
+
+def _frame(positions: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "3 3"]:
+    """A rotation whose columns follow from the first positions that are apart from the origin and from one line."""
+    axes: list[Float[np.ndarray, 3]] = []
+    for vector in (*positions, *np.eye(3)):  # the unit vectors complete the frame of points on a line
+        vector = vector - sum((vector @ axis) * axis for axis in axes)
+        if len(axes) < 2 and (length := float(np.linalg.norm(vector))) > 0.1:
+            axes.append(vector / length)
+    first, second = axes
+    return np.stack([first, second, np.cross(first, second)], 1)
+
+
+def _minimised(full: Chem.Mol) -> Chem.Mol:
+    """The molecule after minimisation of the positions of its hydrogens, in place."""
     try:
         properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
     except Chem.KekulizeException:

@@ -1,5 +1,6 @@
 """Networks that predict a clean molecule from a noisy one: equivariant, or a transformer (TABASCO, 2507.00899)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -65,12 +66,16 @@ class Radial(nn.Module):
         self.register_buffer("width", width, persistent=False)
 
     def forward(self, distance: Float[Tensor, "*b"]) -> Float[Tensor, "*b R"]:
-        return torch.exp(-0.5 * ((distance[..., None] - self.centres) / self.width).square())
+        deviation = (distance[..., None] - self.centres) / self.width
+        return torch.exp(
+            (-0.5 * deviation.square()).clamp_min(-30)
+        )  # numbers too small for float32 take ten times as long
 
 
 class MoleculeBlock(nn.Module):
     """Attention between atoms with a bias from pair features, feed-forward and, if `moving`, messages between atoms that update
-    their hidden states and positions."""
+    their hidden states and positions. The pair features are given in parts, (B, N, N, F) or (1, N, N, F), F of them `pairs` in
+    total."""
 
     def __init__(self, shape: Shape, pairs: int, *, moving: bool) -> None:
         super().__init__()
@@ -90,18 +95,19 @@ class MoleculeBlock(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(
-        self, h: Tensor, c: Tensor, x: Tensor, pairs: Tensor, allowed: Bool[Tensor, "B 1 N N"]
+        self, h: Tensor, c: Tensor, x: Tensor, pairs: Sequence[Tensor], allowed: Bool[Tensor, "B 1 N N"]
     ) -> tuple[Tensor, Tensor]:
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = self.modulation(c)
         q, k, v = (
             self.qkv(self.norm_1(h) * (1 + scale_1) + shift_1).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )
-        bias = self.bias(pairs).permute(0, 3, 1, 2).masked_fill(~allowed, -torch.inf)
+        bias, near = self._project(pairs)
+        bias = bias.permute(0, 3, 1, 2).masked_fill(~allowed, -torch.inf)
         attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         h = h + gate_1 * self.out(attended.transpose(1, 2).flatten(2))
         h = h + gate_2 * self.feedforward(self.norm_2(h) * (1 + scale_2) + shift_2)
         if self.moving:
-            joined = nn.functional.silu(self.left(h)[:, :, None] + self.right(h)[:, None] + self.near(pairs))
+            joined = nn.functional.silu(self.left(h)[:, :, None] + self.right(h)[:, None] + near)
             joined = joined * allowed[:, 0, ..., None]
             weight = self.weigh(joined)[..., 0] * allowed[:, 0]
             h = h + self.message(joined.sum(2))
@@ -109,6 +115,15 @@ class MoleculeBlock(nn.Module):
             length = (difference.square().sum(-1, keepdim=True) + 1e-6).sqrt()
             x = x + (weight[..., None] * difference / (1 + length)).sum(2)
         return h, x
+
+    def _project(self, pairs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The projections of the pair features by `bias` and by `near` (empty without it), in one product for each part: a part
+        that is the same for all molecules or needs no gradient costs less than in a concatenation."""
+        layers = [self.bias, self.near] if self.moving else [self.bias]
+        weights = torch.cat([layer.weight for layer in layers]).split([part.shape[-1] for part in pairs], 1)
+        first, *others = map(nn.functional.linear, pairs, weights)
+        total = sum(others, first + torch.cat([layer.bias for layer in layers]))
+        return total[..., : self.heads], total[..., self.heads :]
 
 
 class MoleculeNet(nn.Module):
@@ -187,11 +202,12 @@ class MoleculeNet(nn.Module):
         if steps is not None and pooled is not None:  # the token has no place in the order of the atoms
             steps = nn.functional.pad(steps, (0, 0, 1, 0, 1, 0))
         features = h
+        constant = [earlier] if steps is None else [earlier, steps]
+        near = self.radial(self.scale * distances(x))
         for number, block in enumerate(self.blocks, 1):
-            parts = [self.radial(self.scale * distances(x)), earlier]
-            if steps is not None:
-                parts.append(steps.expand(len(x), -1, -1, -1))
-            h, x = block(h, c, x, torch.cat(parts, -1), allowed)
+            if self.move is None and number > 1:
+                near = self.radial(self.scale * distances(x))
+            h, x = block(h, c, x, [near, *constant], allowed)
             features = h if number == layer else features
         clean: Tensor | None = None
         if pooled is not None:

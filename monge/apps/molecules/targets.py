@@ -56,7 +56,8 @@ def source(encoder: str) -> Source:
         package = PACKAGES.get(encoder, "rdkit")
         if importlib.util.find_spec({"auto3d": "Auto3D"}.get(package, package)) is None:
             raise EncoderMissing(f"{package} is not installed; pip install --no-deps auto3d expaloma torchani")
-        fingerprint = {"encoder": encoder, package: version(package)}
+        packages = (package, "torchani") if encoder.startswith("ani") else (package,)
+        fingerprint = {"encoder": encoder, **{name: version(name) for name in packages}}
         return Source(encoder, fingerprint, lambda molecules: (encoded(one, encoder) for one in molecules))
     path = Path(encoder)
     if (path / "recipe.json").exists():
@@ -94,7 +95,8 @@ def stored(data: Molecules, encoder: str) -> Path:
         kind = "with" if opened.explicit_hydrogens else "without"
         raise ValueError(f"{encoder}: this encoder was trained {kind} explicit hydrogens; train one on these molecules")
     path = data.directory / "targets" / f"{opened.name}.parquet"
-    fingerprint = {**opened.fingerprint, "molecules": _digest(data), "dtype": "float32"}
+    placement = {"rdkit": version("rdkit"), "hydrogens": "canonical frame"}
+    fingerprint = {**opened.fingerprint, **placement, "molecules": _digest(data), "dtype": "float32"}
 
     def current() -> bool:
         return path.exists() and {**Vectors(path).fingerprint, **fingerprint} == Vectors(path).fingerprint
@@ -122,12 +124,16 @@ def groups(molecules: Sequence[Molecule], features: AtomFeatures) -> Iterator[li
 
 
 def encoded(one: Molecule, encoder: str | Callable[[Chem.Mol], Features]) -> Float[Tensor, "N F"] | None:
-    """The features of the heavy atoms in their order; None if the perception of bonds fails."""
+    """The features of the heavy atoms in their order; None if the perception of bonds fails. ValueError if the encoder gives
+    another number of rows."""
     result = perceived(one.types.tolist(), one.positions)
     if result.molecule is None:
         return None
     function = ENCODERS[encoder] if isinstance(encoder, str) else encoder
-    return torch.from_numpy(function(completed(result))).float()
+    rows = torch.from_numpy(function(completed(result))).float()
+    if len(rows) != one.heavy.sum():
+        raise ValueError(f"{one.id}: the encoder gives features of {len(rows)} atoms for {one.heavy.sum()} heavy atoms")
+    return rows
 
 
 def targets(
@@ -137,7 +143,8 @@ def targets(
     explicit hydrogens if the encoder has none for them. Those of the molecules `also` get the same shift and scale;
     an element that only they have gets zeros.
 
-    Entries that are constant for an element are zero. Molecules in which the perception of bonds fails are left out.
+    Entries that are constant for an element are zero. Molecules in which the perception of bonds fails are left out; ValueError
+    if none of `molecules` is left.
     """
     wanted = {one.id: elements_of(one.types.tolist()) for one in (*molecules, *also)}
     heavy = {one.id: torch.from_numpy(one.heavy) for one in (*molecules, *also)}
@@ -150,6 +157,8 @@ def targets(
         for key, x in part
         if key in wanted
     }
+    if not reference & rows.keys():
+        raise ValueError(f"{data.directory}: no training molecule has targets of {encoder}; choose another --align")
     for element in sorted({name for names in wanted.values() for name in names}):
         places = {key: torch.tensor([name == element for name in wanted[key]]) for key in rows}
         known = [rows[key][place] for key, place in places.items() if key in reference]

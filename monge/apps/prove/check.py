@@ -31,6 +31,8 @@ from monge.text import printable
 console = Console(soft_wrap=True)
 
 PROVED, EQUAL, TRUTH, KINDS = "proved", "equal", "truth", ("proofs", "statements")
+ELABORATES = (EQUAL, "different", "undecided")
+"""Verdicts on statements that elaborate."""
 UNIVERSES = ("u", "v", "w", "w'", "w''", *(f"u_{k}" for k in range(1, 10)))
 """Names of universes that printed statements of the library use."""
 CHUNK = 32
@@ -183,7 +185,7 @@ def check(
             f"Candidates that crashed Lean or reached its limits, which count as wrong: {crashes}", highlight=False
         )
     if statements and counted:
-        valid = [row[0].kind != "invalid" for row in counted.values()]
+        valid = [row[0].kind in ELABORATES for row in counted.values()]
         console.print(f"First candidate elaborates: {share(sum(valid), len(valid))}", highlight=False)
     if counted:
         report({key: [one.kind in (PROVED, EQUAL) for one in row] for key, row in counted.items()}, earlier)

@@ -132,7 +132,7 @@ class StateEnergy:
             for one in group.positives
             for value in (one.state, one.remaining, *one.siblings, *group.negatives)
         ]
-        constants = {"vectors": torch.tensor(int(vectors.sha256[:15], 16)), "states": fingerprint(torch.tensor(rows))}
+        constants = {"vectors": torch.tensor(_hash(vectors)), "states": fingerprint(torch.tensor(rows))}
         return Run(self.network(vectors.width), objective, batches, self.train, evaluate, constants)
 
     def data(self) -> tuple[Sampler, Sampler, StateVectors, dict[str, Counts]]:
@@ -210,11 +210,15 @@ def alarms(measures: dict[str, float], losses: Sequence[float]) -> list[str]:
     return found
 
 
+def _hash(vectors: StateVectors) -> int:
+    return int(vectors.sha256[:15], 16)
+
+
 class Scorer:
     """The energy of states in a search, from a run of StateEnergy. States without a usable embedding have infinite energy.
 
     `measure` may replace the energy, as in SearchConfig, and `server` embeds the states. ValueError if the embedding model, of
-    the run or of the server, is not the one that the energy was trained on.
+    the run or of the server, or the stored embeddings are not those that the energy was trained on.
     """
 
     goal: Tensor | None = None
@@ -225,6 +229,10 @@ class Scorer:
         opened = reopen(run, app=StateEnergy.app)
         recipe = opened.rebuilt(StateEnergy)
         vectors = StateVectors(Path(recipe.embeddings))
+        if int(opened.constants["vectors"]) != _hash(vectors):
+            raise ValueError(
+                f"{run}: trained on other embeddings than those now in {recipe.embeddings}; train it again"
+            )
         self.embed: Callable[[Sequence[str]], Tensor]
         if server is None:
             check_same_model(vectors, vectors.embedding.fingerprint())

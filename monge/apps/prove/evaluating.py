@@ -19,6 +19,7 @@ from monge.apps.prove.families import DATA, Entry
 from monge.apps.prove.finetune import FineTune
 from monge.apps.prove.lean.setup import installed
 from monge.apps.prove.pairs import check_splits
+from monge.apps.prove.progress import report
 from monge.apps.prove.searching import fleets_of
 from monge.apps.prove.sources import Split, read
 from monge.apps.prove.states import StateVectors
@@ -83,7 +84,9 @@ def evaluate(
     policies = tuple(dict.fromkeys(policies))
     base = DEFAULT if config is None else read_config(config)
     base = replace(base, search=replace(base.search, max_states=max(budgets), batch_size=1))
-    entries = read(theorems, split, installed(base.lean), limit=limit).entries
+    reading = read(theorems, split, installed(base.lean), limit=limit)
+    report(reading)
+    entries = reading.entries
     check_splits(examples)
     for name in policies:
         if "local" in name.split("+") and not model:

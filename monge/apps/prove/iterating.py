@@ -1,6 +1,6 @@
 """The verb `iterate` of `monge prove`."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
@@ -8,17 +8,15 @@ import tyro
 from rich.console import Console
 
 from monge.apps.prove.config import SearchConfig
-from monge.apps.prove.energy import StateEnergy
 from monge.apps.prove.families import DATA
 from monge.apps.prove.finetune import FineTune
-from monge.apps.prove.iteration import Iteration, Pipeline, Round, merged, read_settings, text
+from monge.apps.prove.iteration import Iteration, Pipeline, Round, read_settings, text
 from monge.apps.prove.lean.setup import setup_embedded
 from monge.apps.prove.learning import embed, energy, finetune
 from monge.apps.prove.round_report import markdown, plot, report
 from monge.apps.prove.searching import fleets_of
 from monge.apps.prove.tree import Search
 from monge.files import locked, write_json, write_text
-from monge.runs import rebuild
 from monge.training.config import TrainConfig
 
 console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
@@ -103,6 +101,5 @@ def train(one: Round) -> None:
     if not states.exists():
         embed(runs, model=str(one.model), out=states, pooling=settings.pooling, max_length=settings.max_length)
     if not (trained / "energy.json").exists():
-        recipe = rebuild(StateEnergy, merged(asdict(StateEnergy()), settings.energy))
         resume = (trained / "recipe.json").exists()
-        energy(runs, recipe, embeddings=states, out=trained, resume=resume)
+        energy(runs, settings.energy_recipe, embeddings=states, out=trained, resume=resume)

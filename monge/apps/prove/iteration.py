@@ -17,9 +17,11 @@ from monge.apps.prove.arms import Arm
 from monge.apps.prove.campaign import run
 from monge.apps.prove.config import SearchConfig, Source
 from monge.apps.prove.contamination import overlaps
+from monge.apps.prove.energy import StateEnergy
 from monge.apps.prove.families import DATA, Entry
 from monge.apps.prove.finetune import FineTune
 from monge.apps.prove.lean.setup import installed
+from monge.apps.prove.progress import report
 from monge.apps.prove.sources import read
 from monge.apps.prove.state import Budget
 from monge.apps.prove.trajectories import Result, results
@@ -88,6 +90,19 @@ class Iteration:
             )
         if unknown := set(self.arms) - {arm.name for arm in ARMS}:
             raise ValueError(f"arms: unknown {min(unknown)}; use some of {', '.join(arm.name for arm in ARMS)}")
+        if "copy" in replace(self.search, policy=self.policy).policies:
+            raise ValueError(
+                f"policy {self.policy}: copying is an arm only; it has no examples in the searches for training"
+            )
+        _ = self.energy_recipe  # fails here if a setting is invalid
+
+    @property
+    def energy_recipe(self) -> StateEnergy:
+        """The defaults with the settings in `energy`. ValueError if one is unknown or invalid."""
+        try:
+            return rebuild(StateEnergy, merged(asdict(StateEnergy()), self.energy))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"energy: {error}") from error
 
     @property
     def chosen(self) -> list[Arm]:
@@ -182,7 +197,10 @@ class Pipeline:
         """The theorems for training and for testing. ValueError if one set is empty, or if they overlap."""
         settings = self.settings
         lean = installed(settings.search.lean)
-        train, test = (read(settings.theorems, part, lean, limit=settings.limit).entries for part in ("train", "test"))
+        readings = [read(settings.theorems, part, lean, limit=settings.limit) for part in ("train", "test")]
+        for reading in readings:
+            report(reading)
+        train, test = (reading.entries for reading in readings)
         near = [] if settings.allow_overlap else list(overlaps(train, test))
         if near:
             raise ValueError(

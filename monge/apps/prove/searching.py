@@ -1,5 +1,6 @@
 """The verbs `search`, `probe` and `replay` of `monge prove`."""
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,7 +144,9 @@ def search(
     check_splits([Path(run) for run in settings.examples])
     if settings.energy:  # an unusable energy ends the run before it starts
         root = State((Goal("True"),))
-        Scorer(Path(settings.energy), server=settings.embeddings).towards(root)([root])
+        value = Scorer(Path(settings.energy), server=settings.embeddings).towards(root)([root])[0]
+        if not math.isfinite(value):
+            raise ValueError(f"--energy {settings.energy}: the embedding of a state is zero or not finite")
     reading = read(theorems, split, installed(settings.lean), limit=limit)
     if policy == "written" and split == "train":
         _leave_out_overlaps(reading, read(theorems, "all", installed(settings.lean)))

@@ -70,7 +70,9 @@ class Bank:
 
     def nearest(self, sequences: Sequence[Float[Tensor, "_ D"]], count: int) -> list[list[tuple[str, float]]]:
         """For each sequence, in the units of the data, the ids of the `count` nearest known sequences with their scores, best
-        first."""
+        first. ValueError if a sequence is empty."""
+        if not all(map(len, sequences)):
+            raise ValueError("an empty sequence has no nearest text")
         side, centre = self.space.calibration.side(self.end), self.means.mean(0)
         queries = pooled([side.apply(x) for x in sequences], len(centre))
         scores = pooled_scores(queries - centre, self.means - centre)

@@ -63,6 +63,28 @@ def test_features_do_not_depend_on_rotation_and_follow_the_atoms(name: str):
     np.testing.assert_allclose(encoder(permuted), features[heavy], atol=1e-4)
 
 
+@pytest.mark.parametrize("smiles", ["OC(=O)CCS", "CC(C)CO", "NCCN", "Oc1ccccc1", "CO"])
+def test_targets_do_not_depend_on_rotation_and_follow_the_atoms(smiles: str):
+    """The hydrogens of a target are placed again; rotors such as OH have several minima."""
+    one, draw = with_conformer("x", smiles, max_atoms=12), np.random.default_rng(0)
+    expected = targets.encoded(one, "ani")
+    assert expected is not None
+    for _ in range(3):
+        turn, _ = np.linalg.qr(draw.normal(size=(3, 3)))
+        order = draw.permutation(len(one.types))
+        moved = one.positions @ (turn * np.linalg.det(turn)) + 1
+        found = targets.encoded(replace(one, types=one.types[order], positions=moved[order]), "ani")
+        np.testing.assert_allclose(found, expected[order], atol=1e-4)
+
+
+def test_an_encoder_with_other_atoms_or_without_targets_is_an_error(prepared: Path):
+    one = Molecules(prepared).split("all")[0]
+    with pytest.raises(ValueError, match=f"{one.id}: the encoder gives features of 9{len(one.types)} atoms for"):
+        targets.encoded(one, lambda molecule: np.zeros((int(f"9{len(one.types)}"), 4), np.float32))
+    with pytest.raises(ValueError, match="no training molecule has targets of descriptors"):
+        targets.targets(Molecules(prepared), "descriptors", [])
+
+
 def test_ani_sees_the_geometry_and_espaloma_the_graph_only():
     near, far = full("CCO"), full("CCO", scale=1.05)
     assert np.abs(ENCODERS["ani"](near) - ENCODERS["ani"](far)).max() > 0.01

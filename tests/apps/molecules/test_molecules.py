@@ -207,6 +207,18 @@ def test_padding_does_not_count_and_the_centre_stays_at_the_origin(architecture:
     torch.testing.assert_close(out[1:2, :5], alone, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("settings", [{}, {"distortion": 0.3}], ids=["plain", "distorted"])
+def test_the_loss_of_padded_atoms_is_exactly_zero(settings: dict[str, float]):
+    pair = batch()
+    end = torch.randn(pair.x_1.shape, requires_grad=True)
+    objective = MoleculeMatching(self_conditioning=False, **settings)  # pyright: ignore[reportArgumentType]
+    objective(lambda x_t, t, cond: end, pair).value.backward()
+    assert pair.mask is not None
+    assert end.grad is not None
+    assert (end.grad[~pair.mask] == 0).all()
+    assert (end.grad[pair.mask] != 0).all()
+
+
 @pytest.mark.slow
 def test_the_loss_falls_and_a_single_molecule_is_learned():
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 
 pytest.importorskip("rdkit")
 
@@ -68,6 +69,18 @@ def test_a_run_trains_resumes_and_samples(prepared: Path, tmp_path: Path, settin
     if not settings.get("fake_atoms"):
         assert [one.positions.shape for one in results] == [(4, 3)] * 5
         assert all(one.molecule is None or one.molecule.GetNumAtoms() == 4 for one in results)
+
+
+def test_training_does_not_depend_on_the_orientation_of_the_data(prepared: Path):
+    """Without a coupling that rotates, atoms of a batch have uniform directions, whatever the directions in the data."""
+    run, data = recipe(prepared, 4, coupling="independent").build(), recipe(prepared, 4).encoded()
+    seen = [run.batches(number) for number in range(60)]
+    spread = torch.cat([one.x_1[:, 0, :3] / one.x_1[:, 0, :3].norm(dim=-1, keepdim=True) for one in seen])
+    for axis in spread.T:  # by Archimedes' theorem, each coordinate is uniform
+        assert kstest(axis.numpy(), "uniform", (-1, 2)).pvalue > 1e-3
+    known = torch.cat([torch.pdist(x[:5, :3])[None] for x, mask in zip(data.x, data.mask, strict=True) if mask[4]])
+    first = next(x for x, mask in zip(seen[0].x_1, seen[0].mask, strict=True) if mask[4])  # pyright: ignore[reportArgumentType]
+    assert float((known - torch.pdist(first[:5, :3])).abs().amax(1).min()) < 1e-4
 
 
 def test_a_sample_does_not_depend_on_its_batch(prepared: Path, tmp_path: Path):

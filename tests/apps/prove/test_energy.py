@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,12 @@ def test_an_energy_with_a_goal_depends_on_the_theorem(run, tmp_path, language_mo
     one, other = (scorer.towards(State((Goal(str(n)),)))([state]) for n in (12, 20))
     assert one != other
     assert scorer.towards(State((Goal("12"),)))([state]) == one
+
+    shutil.rmtree(states)
+    again = ["--model", str(language_model), "--pooling", "last", "--out", str(states)]
+    assert main(["prove", "embed", str(run), *again]) == 0
+    with pytest.raises(ValueError, match="trained on other embeddings than those now in"):
+        Scorer(out)
 
 
 @pytest.mark.slow

@@ -141,6 +141,10 @@ def test_the_printed_settings_are_read_back(tmp_path, capsys):
         ('arms = ["oracle"]', "arms: unknown oracle; use some of template"),
         ("warm_share = 2", "warm_share must be between 0 and 1"),
         ('[search]\npolicy = "guess"', "--policy guess: unknown"),
+        ('policy = "guess"', "--policy guess: unknown"),
+        ('policy = "template+copy"', "policy template+copy: copying is an arm only"),
+        ("[energy]\nhiden = [16]", "energy: "),
+        ("[energy]\nnegatives = 0", "energy: negatives must be at least 1"),
     ],
 )
 def test_a_settings_file_with_an_error_is_one_sentence(tmp_path, capsys, content, message):

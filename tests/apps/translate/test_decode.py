@@ -43,6 +43,12 @@ def decode(folder: Path, name: str, out: Path, *flags: str) -> int:
     return main([*words, "--texts", str(folder / "texts.jsonl"), "--out", str(out), *flags])
 
 
+def test_an_empty_sequence_has_no_nearest_text(packed: Packed):
+    bank = Bank.of(packed.pairs, packed.space, "source", [0, 1])
+    with pytest.raises(ValueError, match="an empty sequence has no nearest text"):
+        bank.nearest([packed.pairs.sequence("source", 0), packed.pairs.sequence("source", 0)[:0]], 1)
+
+
 def test_the_true_sequence_is_its_own_nearest(packed: Packed):
     pairs = packed.pairs
     for end in ("source", "target"):
