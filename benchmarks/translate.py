@@ -144,7 +144,7 @@ def main(
         arms: Names of the arms to run.
     """
     if unknown := set(arms) - set(ARMS):
-        raise SystemExit(f"--arms {', '.join(sorted(unknown))}: choose from {', '.join(ARMS)}")
+        raise SystemExit(f"--arms {', '.join(map(repr, sorted(unknown)))}: choose from {', '.join(map(repr, ARMS))}")
     pairs = prepare_all(work, limit=limit)
     jobs = [(name, seed) for name in arms for seed in range(seeds)]
     done: dict[int, Tables] = {}
