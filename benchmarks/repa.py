@@ -149,14 +149,12 @@ def curve(run: Run[Any], measure: Measure) -> list[dict[str, float]]:
     return rows
 
 
-def encoders(work: Path) -> dict[str, Path]:
-    """The encoders of the digits, trained if they do not exist."""
-    paths = {"contrastive": work / "contrastive", "classes": work / "classes"}
-    for method, path in paths.items():
+def train_encoders(work: Path) -> None:
+    """Train the encoders of the digits, in WORK/METHOD, if they do not exist."""
+    for method in ("contrastive", "classes"):
         config = TrainConfig(steps=400, save_every=200, warmup_steps=50, weight_decay=0.05, threads=1, device="cpu")
         recipe = Pretrain(method=method, width=WIDTH, depth=2, train=config)  # pyright: ignore[reportArgumentType]
-        fit(recipe, path, resume=True)
-    return paths
+        fit(recipe, work / method, resume=True)
 
 
 @cache
@@ -207,7 +205,7 @@ def image_term(arm: str, work: Path, recipe: Generate, seed: int) -> Any:
         assert labels is not None
         return HeadOnClasses(labels)
     kind = "classes" if arm == "REPA, classes" else "contrastive"
-    encoder = encoder_of(encoders(work)[kind], data_fingerprint(everything))
+    encoder = encoder_of(work / kind, data_fingerprint(everything))
     if arm == "REPA, random weights":
         torch.manual_seed(1000 + seed)
         encoder = Encoder(1, width=WIDTH, depth=2, outputs=64).eval()
@@ -361,7 +359,7 @@ def main(
         raise SystemExit(f"--arms {', '.join(unknown)}: choose from {', '.join(known)}")
     chosen = ["plain", *(arm for arm in arms or known if arm != "plain")]
     if task == "digits":
-        encoders(work)
+        train_encoders(work)
         rows = measured("repa_digits", chosen, seeds, {"steps": steps}, partial(images, work, steps), workers)
         for metric in ("frechet", "held-out loss"):
             report(rows, metric)
