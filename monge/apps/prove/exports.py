@@ -12,7 +12,7 @@ from rich.console import Console
 from monge.apps.prove.config import SearchConfig
 from monge.apps.prove.contamination import NEAR, normalised
 from monge.apps.prove.english import statement
-from monge.apps.prove.families import DATA
+from monge.apps.prove.families import DATA, SHARES
 from monge.apps.prove.lean.server import LeanServer
 from monge.apps.prove.lean.setup import installed
 from monge.apps.prove.report import done
@@ -49,15 +49,17 @@ def export_pairs(
 ) -> None:
     """Write theorems and their proofs, in English and in Lean, as pairs of texts for `monge translate`.
 
+    The pairs keep the splits of the theorems, unless none of them is for training.
+
     Args:
         theorems: File or directory of theorems, as in `search`. Libraries that a .jsonl file imports need not be installed.
-        out: Path of the .jsonl file, with one {id, group, nl, formal} object per line; it must not exist.
+        out: Path of the .jsonl file, with one {id, group, nl, formal, split} object per line; it must not exist.
         lean: Command of an installed Lean, such as "lake env lean", that reads .lean files; the WebAssembly build by default.
     """
     ensure_absent(out)
     rows = [
-        {"id": key, "group": key, "nl": " ".join(filter(None, (english, informal))), "formal": formal}
-        for key, english, informal, formal in (
+        {"id": key, "group": key, "nl": " ".join(filter(None, (english, informal))), "formal": formal, "split": split}
+        for key, english, informal, formal, split in (
             _rows(theorems) if theorems.suffix == ".jsonl" else _entries(theorems, lean)
         )
         if english
@@ -65,22 +67,26 @@ def export_pairs(
     if not rows:
         place = "a field nl_statement" if theorems.suffix == ".jsonl" else "docstrings"
         raise ValueError(f"{theorems}: no theorem has an English description; add {place} or choose another file")
+    keep = any(row["split"] == "train" for row in rows)
+    rows = [
+        {name: value for name, value in row.items() if name != "split" or (keep and value in SHARES)} for row in rows
+    ]
     _write_rows(out, rows)
     console.print(f"Wrote {len(rows)} pairs to {out}.")
 
 
-def _entries(path: Path, lean: str) -> Iterator[tuple[str, str, str, str]]:
+def _entries(path: Path, lean: str) -> Iterator[tuple[str, str, str, str, str]]:
     for entry in entries_of(path, lean=installed(lean)):
-        yield entry.key, entry.english, entry.informal, entry.formal
+        yield entry.key, entry.english, entry.informal, entry.formal, entry.split
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str, str]]:
+def _rows(path: Path) -> Iterator[tuple[str, str, str, str, str]]:
     """Rows of a .jsonl file with their text unchanged. Lean does not split them, so their libraries need not be installed."""
     for row in json_rows(path):
         if isinstance(row, Flaw):
             console.print(printable(f"Skipped: {row}"), highlight=False, markup=False)
         elif row.pieces:
-            yield f"{row.source}.{row.number}", row.english, row.informal, row.pieces[-1].text.strip()
+            yield f"{row.source}.{row.number}", row.english, row.informal, row.pieces[-1].text.strip(), row.split
 
 
 def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None:

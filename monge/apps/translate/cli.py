@@ -10,7 +10,7 @@ import tyro
 from monge.apps.translate import decode, pictures, prepare
 from monge.apps.translate.apply import run
 from monge.apps.translate.calibrate import Calibration
-from monge.apps.translate.data import read_texts, split_of_group
+from monge.apps.translate.data import read_texts
 from monge.apps.translate.decoder import DecoderShape
 from monge.apps.translate.decoder_recipe import TrainDecoder
 from monge.apps.translate.evaluate import evaluate as evaluate_run
@@ -246,7 +246,7 @@ def demo(
     plan = TrainDecoder(run=str(out / "run"), texts=str(texts), shape=shape, pairs=recipe.pairs)
     plan = replace(plan, train=replace(plan.train, steps=decoder_steps, save_every=max(1, decoder_steps // 2)))
     train_decoder(plan, out=decoder, resume=(decoder / "recipe.json").exists())
-    test = {text.id for text in read_texts(texts) if split_of_group(text.group) == "test"}
+    test = {text.id for text in read_texts(texts) if text.split == "test"}
     vectors, translated = out / "test.parquet", out / "translated.parquet"
     files = {"nearest": out / "nearest.jsonl", "decoded": out / "decoded.jsonl"}
     for path in (vectors, translated, translated.with_name(f"{translated.name}.dropped.jsonl"), *files.values()):

@@ -1,4 +1,4 @@
-"""Paired natural-language and formal texts, rows {id, group, nl, formal}: reading, grouping of near-duplicates, splits."""
+"""Paired natural-language and formal texts, rows {id, group, nl, formal, split}: reading, near-duplicates, splits."""
 
 import json
 import re
@@ -31,11 +31,12 @@ class Text:
     group: str
     nl: str
     formal: str
+    split: Split = None  # pyright: ignore[reportAssignmentType]
+    """Split of the pair; by default, a hash of the group's name determines it."""
 
-
-def split_of_group(group: str) -> Split:
-    """The split of a group, from a hash of its name, so that every command computes the same one."""
-    return split_of(group, SHARES)
+    def __post_init__(self) -> None:
+        if self.split is None:
+            object.__setattr__(self, "split", split_of(self.group, SHARES))
 
 
 def metamath(path: Path, *, citations: bool = False, words: tuple[int, int] = (3, 60), symbols: int = 96) -> list[Text]:
@@ -127,32 +128,38 @@ def write_texts(path: Path, texts: Sequence[Text]) -> None:
 def read_texts(path: Path, dropped: list[Dropped] | None = None) -> list[Text]:
     """Texts written by `write_texts`. Integer ids become strings; a row without a group is its own group.
 
-    Invalid rows are appended to `dropped`, or are a ValueError with the line number if it is None. ValueError if ids repeat or
-    no rows are left.
+    Invalid rows are appended to `dropped`, or are a ValueError with the line number if it is None. ValueError if ids repeat, if
+    a group has rows in two splits, or if no rows are left.
     """
     texts: list[Text] = []
     for number, row in _rows(path, dropped):
-        fields = {name: row.get(name) for name in Text.__dataclass_fields__}
+        fields = {name: row.get(name) for name in ("id", "group", "nl", "formal")}
         fields |= {name: _as_id(fields[name]) for name in ("id", "group")}
         fields["group"] = fields["group"] or fields["id"]
         wrong = [name for name, value in fields.items() if not isinstance(value, str) or not value.strip()]
+        fields["split"] = row.get("split")
+        if fields["split"] not in (None, *SHARES):
+            wrong.append("split")
         if not wrong:
             texts.append(Text(**fields))  # pyright: ignore[reportArgumentType]
         elif dropped is None:
-            raise ValueError(
-                f"{path}: line {number}: {wrong[0]} is {fields[wrong[0]]!r}; it must be a non-empty string"
-            )
+            rule = f"one of {', '.join(SHARES)}" if wrong[0] == "split" else "a non-empty string"
+            raise ValueError(f"{path}: line {number}: {wrong[0]} is {fields[wrong[0]]!r}; it must be {rule}")
         else:
             key = fields["id"] if "id" not in wrong else f"line {number}"
             dropped.append((str(key), f"{wrong[0]} is {fields[wrong[0]]!r}"))
     if not texts:
         first = "" if not dropped else f"no usable rows; {dropped[0][0]}: {dropped[0][1]}"
         raise ValueError(f"{path}: {first or 'no rows'}")
-    seen = set[str]()
+    seen, splits = set[str](), dict[str, Split]()
     for text in texts:
         if text.id in seen:
             raise ValueError(f"{path}: id {text.id!r} is repeated; give every row a unique id")
         seen.add(text.id)
+        if (split := splits.setdefault(text.group, text.split)) != text.split:
+            raise ValueError(
+                f"{path}: group {text.group!r} has rows in {split} and {text.split}; give its rows the same split"
+            )
     return texts
 
 

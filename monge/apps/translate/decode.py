@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monge.apps.translate.calibrate import means
-from monge.apps.translate.data import read_texts, split_of_group
+from monge.apps.translate.data import read_texts
 from monge.apps.translate.decoder_recipe import FIELDS, OpenedDecoder, opened_decoder
 from monge.apps.translate.grammar import Grammar
 from monge.apps.translate.metrics import pooled, pooled_scores
@@ -184,7 +184,7 @@ def decode(
     in_bank, in_pairs = set(numbers), set(paired.ids)
     scored = {paired.ids[number] for number in paired.split("test").tolist() if number not in in_bank}
     # the model of the formal texts was trained on the groups of the training split, also on texts that are in no pair
-    scored |= {one.id for one in rows_of_texts if one.id not in in_pairs and split_of_group(one.group) == "test"}
+    scored |= {one.id for one in rows_of_texts if one.id not in in_pairs and one.split == "test"}
     if own_head:
         known_here = [known[paired.ids[number]] for number in paired.split("train").tolist()]
         head = OwnHead.of(paired.metadata["fingerprint"][end], side, known_here, device=device_named(device))

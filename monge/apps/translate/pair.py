@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from torch import Tensor
 
-from monge.apps.translate.data import Split, split_of_group
+from monge.apps.translate.data import Split, Text
 from monge.files import atomic_directory, read_json
 from monge.lm.ragged import Ragged
 from monge.lm.store import DTYPES, Dropped, Dtype, OnBadRows, Row, Vectors, check, usable
@@ -38,7 +38,7 @@ def pair(
     target: Path,
     out: Path,
     *,
-    groups: Mapping[str, str] | None = None,
+    texts: Mapping[str, Text] | None = None,
     capacity: int = 64,
     on_long_rows: OnLongRows = "error",
     on_bad_rows: OnBadRows = "error",
@@ -46,7 +46,7 @@ def pair(
 ) -> dict[str, Any]:
     """Join two files by id under `out`, atomically; return the contents of pairs.json.
 
-    `groups` maps ids to groups (default: one group per id), which determine the split. `on_long_rows` applies to sequences of
+    `texts` maps ids to texts with groups and splits (default: one group per id, and splits by its hash). `on_long_rows` applies to sequences of
     more than `capacity` vectors, `on_bad_rows` to unusable ones. For a repeated id the first usable row is used. `dtype` is
     that of the stored vectors (default: that of each file). ValueError if `out` is not empty, if the widths of the files
     differ, or if no pairs are left.
@@ -57,7 +57,7 @@ def pair(
         raise ValueError(f"{out}: not empty; remove it or choose another directory")
     files = {"source": Vectors(source), "target": Vectors(target)}
     ids = {end: Counter(file.ids()) for end, file in files.items()}
-    common = _common(files, ids, groups)
+    common = _common(files, ids, texts)
     with atomic_directory(out) as tmp_dir:
         chosen = {
             end: Selection(file, common, capacity, on_long_rows, on_bad_rows, dtype) for end, file in files.items()
@@ -66,7 +66,7 @@ def pair(
         keys = [key for key in stores["source"].ids if key in stores["target"]]
         if not keys:
             raise ValueError(f"{out}: no pairs are left ({_reasons(chosen, capacity)})")
-        _write_index(tmp_dir / "index.parquet", keys, stores, groups or {})
+        _write_index(tmp_dir / "index.parquet", keys, stores, texts or {})
         _write_dropped(tmp_dir / "dropped.jsonl", {end: selection.dropped for end, selection in chosen.items()})
         summary = {
             "width": files["source"].width,
@@ -77,7 +77,7 @@ def pair(
             "longer": {end: chosen[end].long for end in ENDS},
             "bad": {end: len(chosen[end].dropped) for end in ENDS},
             "options": {"on_long_rows": on_long_rows, "on_bad_rows": on_bad_rows},
-            "ungrouped": sum(key not in (groups or {}) for key in keys),
+            "ungrouped": sum(key not in (texts or {}) for key in keys),
             "sha256": {end: stores[end].sha256 for end in ENDS},
             "dtype": {end: stores[end].dtype for end in ENDS},
             "fingerprint": {end: stores[end].fingerprint for end in ENDS},
@@ -87,7 +87,7 @@ def pair(
 
 
 def _common(
-    files: Mapping[str, Vectors], ids: Mapping[str, Counter[str]], groups: Mapping[str, str] | None
+    files: Mapping[str, Vectors], ids: Mapping[str, Counter[str]], texts: Mapping[str, Text] | None
 ) -> set[str]:
     """The ids common to both files. ValueError if their vectors cannot be paired."""
     source, target = (files[end] for end in ENDS)
@@ -102,7 +102,7 @@ def _common(
         raise ValueError(
             f"{source.path} and {target.path} share no id ({one!r}, {two!r}, ...); embed the same texts on both sides"
         )
-    if groups is not None and not common & groups.keys():
+    if texts is not None and not common & texts.keys():
         raise ValueError(
             f"{source.path}: none of its ids ({next(iter(common))!r}, ...) is among the texts; "
             "pass the texts that were embedded"
@@ -171,9 +171,9 @@ def _reasons(chosen: Mapping[str, Selection], capacity: int) -> str:
     return f"{long} longer than {capacity}, {unusable} unusable; raise --capacity or fix the rows"
 
 
-def _write_index(path: Path, keys: list[str], stores: Mapping[str, Ragged], groups: Mapping[str, str]) -> None:
-    names = [groups.get(key, key) for key in keys]
-    columns: dict[str, Any] = {"id": keys, "group": names, "split": [split_of_group(name) for name in names]}
+def _write_index(path: Path, keys: list[str], stores: Mapping[str, Ragged], texts: Mapping[str, Text]) -> None:
+    rows = [texts.get(key) or Text(key, key, "", "") for key in keys]
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in ("id", "group", "split")}
     for end in ENDS:
         columns[end] = [stores[end].number(key) for key in keys]
     pq.write_table(pa.table(columns, schema=_INDEX), path)

@@ -12,7 +12,7 @@ import tyro
 from monge import fleet
 from monge.apps.translate.calibrate import Sample, measured
 from monge.apps.translate.couple import couple as solve_all
-from monge.apps.translate.data import READERS, SHARES, metamath, read_texts, split_of_group, write_texts
+from monge.apps.translate.data import READERS, SHARES, metamath, read_texts, write_texts
 from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.output import console, dropped_note, write_dropped
 from monge.apps.translate.pair import ENDS, OnLongRows, Pairs
@@ -39,7 +39,7 @@ def data(
     citations: bool = False,
     on_bad_rows: OnBadRows = "error",
 ) -> None:
-    """Read a data set of natural-language and formal texts into rows {id, group, nl, formal}.
+    """Read a data set of natural-language and formal texts into rows {id, group, nl, formal, split}.
 
     Args:
         name: Data set: metamath (English and Metamath), or a public set of English and Lean, read by its own field names.
@@ -69,7 +69,7 @@ def data(
     if limit is not None and limit < len(texts):
         texts = [texts[k * len(texts) // limit] for k in range(limit)]
     write_texts(out, texts)
-    splits = [split_of_group(text.group) for text in texts]
+    splits = [text.split for text in texts]
     counts = ", ".join(f"{splits.count(split)} {split}" for split in reversed(SHARES))
     groups = len({text.group for text in texts})
     console.print(f"{len(texts)} pairs in {groups} groups ({counts}): {out}{dropped_note(dropped)}")
@@ -91,7 +91,7 @@ def pretrain(
     """
     lines = out.with_name(f"{out.name}.texts.jsonl")
     unusable = list[Dropped]()
-    split = [text.formal for text in read_texts(texts, unusable) if split_of_group(text.group) == "train"]
+    split = [text.formal for text in read_texts(texts, unusable) if text.split == "train"]
     training = "".join(json.dumps(formal) + "\n" for formal in split).encode()  # a text may span lines
     with locked(lines.with_name(f".making-{lines.name}"), wait=True):  # a second rank uses the first one's file
         if not lines.exists():
@@ -167,7 +167,8 @@ def pair(
         source: Parquet file of the vectors to translate from.
         target: Parquet file of the vectors to translate to.
         out: Directory to create.
-        texts: File written by `monge translate data` that gives each id its group (default: one group per id).
+        texts: File written by `monge translate data` that gives each id its group and split (default: one group per id, and
+            splits by its hash).
         capacity: Number of slots of the container: the maximum number of vectors per sequence.
         on_long_rows: For sequences longer than the capacity: stop with an error, drop the pair, or truncate the sequence.
         on_bad_rows: For unusable rows (no id, no vectors, or a zero or non-finite vector): stop with an error, or drop them and
@@ -176,12 +177,12 @@ def pair(
     """
     ensure_writable(out)
     unusable_texts: list[Dropped] | None = [] if on_bad_rows == "drop" else None
-    groups = None if texts is None else {text.id: text.group for text in read_texts(texts, unusable_texts)}
+    known = None if texts is None else {text.id: text for text in read_texts(texts, unusable_texts)}
     summary = join(
         source,
         target,
         out,
-        groups=groups,
+        texts=known,
         capacity=capacity,
         on_long_rows=on_long_rows,
         on_bad_rows=on_bad_rows,

@@ -174,4 +174,18 @@ def test_files_are_in_utf_8_whatever_the_locale(tmp_path):
 
 def test_translate_reads_the_exported_pairs(tmp_path):
     export_pairs(out=tmp_path / "texts.jsonl")
-    assert len(read_texts(tmp_path / "texts.jsonl")) == len(entries_of(DATA))
+    splits = {entry.key: entry.split for entry in entries_of(DATA)}
+    assert {text.id: text.split for text in read_texts(tmp_path / "texts.jsonl")} == splits
+
+
+def test_rows_that_are_all_for_testing_are_exported_without_a_split(tmp_path):
+    rows = [{"id": k, "formal_statement": "theorem t : 1 = 1", "nl_statement": f"Fact {k}."} for k in range(2)]
+    for name, split in {"test": {}, "mixed": {"split": "train"}}.items():
+        lines = [json.dumps(rows[0] | split), json.dumps(rows[1])]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        export_pairs(tmp_path / f"{name}.jsonl", out=tmp_path / f"{name}-texts.jsonl")
+    written = {
+        name: [json.loads(line).get("split") for line in (tmp_path / f"{name}-texts.jsonl").open()]
+        for name in ("test", "mixed")
+    }
+    assert written == {"test": [None, None], "mixed": ["train", "test"]}

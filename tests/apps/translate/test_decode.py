@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from monge.apps.translate.data import Text, split_of_group, write_texts
+from monge.apps.translate.data import Text, write_texts
 from monge.apps.translate.decode import Bank, Candidate, overlap, report, token_f1
 from monge.apps.translate.examples import verdict
 from monge.apps.translate.field import FieldShape
@@ -97,7 +97,7 @@ def test_texts_without_a_pair_count_only_if_their_group_is_a_test_group(
     write_texts(other / "texts.jsonl", texts)
     words = ["translate", "decode", str(folder / "run"), str(other / "forward.parquet")]
     assert main([*words, "--texts", str(other / "texts.jsonl"), "--out", str(tmp_path / "out.jsonl")]) == 0
-    expected = sum(split_of_group(key) == "test" for key in ids)
+    expected = sum(text.split == "test" for text in texts if text.id in ids)
     assert 0 < expected < len(ids) / 2
     assert f"Scores of the {expected} sequences whose texts are known" in " ".join(capsys.readouterr().out.split())
 

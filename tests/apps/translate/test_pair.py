@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from monge.apps.translate.data import Split, Text
 from monge.apps.translate.pair import Pairs, pair
 from monge.lm.store import Vectors, write
 
@@ -21,12 +22,22 @@ def test_every_pair_has_the_vectors_of_its_id(files: tuple[Path, Path], pairs: P
 
 
 def test_splits_share_no_group(files: tuple[Path, Path], tmp_path: Path) -> None:
-    groups = {f"row-{k}": f"group-{k // 4}" for k in range(240)}
-    pair(*files, tmp_path / "pairs", groups=groups, capacity=12)
+    texts = {f"row-{k}": Text(f"row-{k}", f"group-{k // 4}", "", "") for k in range(240)}
+    pair(*files, tmp_path / "pairs", texts=texts, capacity=12)
     grouped = Pairs(tmp_path / "pairs")
-    sides = [{groups[grouped.ids[n]] for n in grouped.split(split)} for split in ("train", "validation", "test")]
+    sides = [{texts[grouped.ids[n]].group for n in grouped.split(split)} for split in ("train", "validation", "test")]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 60
     assert len(sides[0]) > len(sides[2]) > 0
+
+
+def test_texts_can_name_their_split(files: tuple[Path, Path], tmp_path: Path) -> None:
+    names: list[Split] = ["train", "validation", "test"]
+    texts = {f"row-{k}": Text(f"row-{k}", f"row-{k}", "", "", names[k % 3]) for k in range(240)}
+    pair(*files, tmp_path / "pairs", texts=texts, capacity=12)
+    made = Pairs(tmp_path / "pairs")
+    for name in names:
+        ids = {made.ids[number] for number in made.split(name)}
+        assert ids == {key for key, text in texts.items() if text.split == name}
 
 
 def write_constant(path: Path, *keys: str, width: int = 4, length: int = 2, value: float = 1.0) -> Path:
@@ -122,11 +133,12 @@ def test_the_fingerprint_depends_on_every_vector(tmp_path: Path) -> None:
 
 
 def test_a_capacity_of_zero_and_unrelated_texts_are_rejected(files: tuple[Path, Path], tmp_path: Path) -> None:
+    stranger = Text("stranger", "g", "", "")
     with pytest.raises(ValueError, match="capacity must be at least 1, got 0"):
         pair(*files, tmp_path / "pairs", capacity=0)
     with pytest.raises(ValueError, match=r"none of its ids .* is among the texts; pass the texts that were embedded"):
-        pair(*files, tmp_path / "pairs", groups={"stranger": "g"})
-    summary = pair(*files, tmp_path / "pairs", groups={"row-0": "g", "stranger": "g"})
+        pair(*files, tmp_path / "pairs", texts={"stranger": stranger})
+    summary = pair(*files, tmp_path / "pairs", texts={"row-0": Text("row-0", "g", "", ""), "stranger": stranger})
     assert summary["ungrouped"] == 239
 
 

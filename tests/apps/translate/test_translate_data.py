@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monge.apps.translate.data import metamath as pairs_of
-from monge.apps.translate.data import public, read_texts, split_of_group, write_texts
+from monge.apps.translate.data import public, read_texts, write_texts
 from monge.apps.translate.metamath import INSTALLED, plain, theorems, without_citations
 from monge.near_duplicates import near_duplicates
 
@@ -123,7 +123,7 @@ def test_no_statement_or_near_duplicate_crosses_the_splits_of_set_mm() -> None:
     texts = pairs_of(INSTALLED)
     assert len(texts) > 20_000
     assert len({text.formal for text in texts}) == len({text.nl.lower() for text in texts}) == len(texts)
-    sides = [split_of_group(text.group) for text in texts]
+    sides = [text.split for text in texts]
     assert 0.07 < sides.count("test") / len(texts) < 0.13
     words = [frozenset(re.findall(r"\w+|[^\w\s]+", text.nl.lower())) for text in texts]
     train = [w for w, side in zip(words, sides, strict=True) if side == "train"]
@@ -159,6 +159,16 @@ def test_rows_survive_a_round_trip_and_ids_must_be_unique(tmp_path: Path, databa
         ('{"id": "a", "nl": "x", "formal": " "}', "line 1: formal is ' '"),
         ('{"id": true, "nl": "x", "formal": "y"}', "line 1: id is True"),
         ('{"id": 7, "nl": 7, "formal": "y"}', "line 1: nl is 7"),
+        (
+            '{"id": 7, "nl": "x", "formal": "y", "split": "dev"}',
+            "split is 'dev'; it must be one of test, validation, train",
+        ),
+        ('{"id": 7, "nl": "x", "formal": "y", "split": ["test"]}', "line 1: split is ['test']"),
+        (
+            '{"id": 1, "group": "g", "nl": "x", "formal": "y", "split": "test"}\n'
+            '{"id": 2, "group": "g", "nl": "x", "formal": "y", "split": "train"}',
+            "group 'g' has rows in test and train",
+        ),
     ],
 )
 def test_invalid_lines_are_named_in_the_error(tmp_path: Path, line: str, message: str) -> None:
