@@ -29,6 +29,16 @@ class Arm:
         weight = "" if self.measure is None or self.weight is None else f"-{self.weight:g}"
         return self.policy + measure + weight + ("" if self.order == "best" else f"-{self.order}")
 
+    def base(self, arms: Sequence["Arm"]) -> "Arm":
+        """The one of `arms` that it is compared with: the same policy ordered by log-probability, or else the first one.
+
+        >>> arms = [Arm("template"), Arm("local"), Arm("local", "energy")]
+        >>> [arm.base(arms).name for arm in arms]
+        ['template', 'template', 'local']
+        """
+        plain = Arm(self.policy)
+        return plain if self != plain and plain in arms else arms[0]
+
     @property
     def path(self) -> str:
         """Its name in paths."""

@@ -68,6 +68,10 @@ class Group:
         return Group(positives, [k for k in self.negatives if k not in rows], self.root)
 
 
+class NoContrast(ValueError):
+    """There are no positive or no negative states to train on."""
+
+
 @dataclass
 class Counts:
     """Numbers of theorems and states that the contrastive sampler uses or leaves out."""
@@ -83,7 +87,7 @@ class Counts:
     negatives: int = 0
     """All negative states."""
     contradictions: int = 0
-    """States that are positive in one row and negative in another; they count as positive only."""
+    """Negative states that are positive in another row, of any theorem; they count as positive only."""
     missing: int = 0
     """Distinct states without an embedding."""
     shared: int = 0
@@ -122,11 +126,13 @@ def groups_of(
             if child not in (None, DONE) and row["outcome"] in ("state", "duplicate", "proof"):
                 parents[theorem][child].add(row["state_before"])
     shares = {"validation": validation_share, "training": 1 - validation_share}
+    on_proofs = set[str]().union(*positive.values())
     groups: dict[str, list[Group]] = {"training": [], "validation": []}
     counts = {split: Counts() for split in groups}
     for theorem, states in positive.items():
         split = split_of(theorem, shares)
-        group = _group(states, negative[theorem], parents[theorem], vectors, counts[split])
+        counts[split].contradictions += len(negative[theorem] & on_proofs)
+        group = _group(states, negative[theorem] - on_proofs, parents[theorem], vectors, counts[split])
         group.root = vectors.number(roots[theorem]) if theorem in roots else None
         groups[split].append(group)
     trained = set[int]().union(*(group.rows for group in groups["training"]))
@@ -152,8 +158,7 @@ def _group(
 ) -> Group:
     numbers = {state: vectors.number(state) for state in {*positive, *negative}}
     counts.missing += sum(number is None for number in numbers.values())
-    counts.contradictions += len(negative & positive.keys())
-    wrong = {state: number for state in sorted(negative - positive.keys()) if (number := numbers[state]) is not None}
+    wrong = {state: number for state in sorted(negative) if (number := numbers[state]) is not None}
     children: dict[str, set[int]] = defaultdict(set)
     for state, number in wrong.items():
         for parent in parents[state]:
@@ -186,7 +191,7 @@ class Sampler:
 
     A negative is a true sibling, a state of the same theorem, or one of another theorem, with the probabilities `mix`; the
     next kind is taken where there is none. Repeated draws are masked. With `goal`, the first state of the
-    positive state's theorem is appended to each candidate, (n, 2 D). ValueError without positive or negative states.
+    positive state's theorem is appended to each candidate, (n, 2 D). NoContrast without positive or negative states.
     """
 
     def __init__(
@@ -208,7 +213,7 @@ class Sampler:
             for group, end in zip(groups, ends, strict=True)
         }
         if not groups or not len(self.all):
-            raise ValueError(
+            raise NoContrast(
                 "no proved theorem, or no states off the paths of proofs; add runs of `monge prove search` that prove theorems"
             )
 

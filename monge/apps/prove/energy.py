@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes, Suppress
 
 from monge.apps.prove.config import Measure
-from monge.apps.prove.contrast import ContrastBatch, Counts, Sampler, groups_of
+from monge.apps.prove.contrast import ContrastBatch, Counts, NoContrast, Sampler, groups_of
 from monge.apps.prove.lm.embeddings import EmbeddingClient
 from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.pairs import check_splits, digest
@@ -136,7 +136,8 @@ class StateEnergy:
         return Run(self.network(vectors.width), objective, batches, self.train, evaluate, constants)
 
     def data(self) -> tuple[Sampler, Sampler, StateVectors, dict[str, Counts]]:
-        """The samplers for training and validation, the embeddings, and the counts by split."""
+        """The samplers for training and validation, the embeddings, and the counts by split. NoContrast if a split lacks
+        positive or negative states."""
         if not self.runs or not self.embeddings:
             raise ValueError("an energy needs directories of runs, and --embeddings DIR of `monge prove embed`")
         if not self.any_split:
@@ -148,11 +149,11 @@ class StateEnergy:
         for split in ("training", "validation"):
             try:
                 samplers.append(Sampler(groups[split], vectors, **options))
-            except ValueError as error:
+            except NoContrast as error:
                 shared = (
                     f" ({count} held-out states occur in training theorems)" if (count := counts[split].shared) else ""
                 )
-                raise ValueError(f"{split}{shared}: {error}") from None
+                raise NoContrast(f"{split}{shared}: {error}") from None
         return samplers[0], samplers[1], vectors, counts
 
     def network(self, width: int) -> EnergyMLP:

@@ -52,10 +52,11 @@ def evaluate(
 ) -> None:
     """Search the same theorems with several policies and orders at equal budgets, and compare them. Run it again to continue.
 
-    The first policy, ordered by log-probability, is the one that all others are compared with. With --energy, the last policy
-    is also ordered by energy, at several weights. As controls, the estimated remaining depth, energies of other states, or
-    noise take the place of the energy, with the weights in the settings; others are breadth-first and random order. An oracle
-    that expands only the states of the shortest known proof shows what an order can gain.
+    Policies, ordered by log-probability, are compared with the first one. With --energy, the last policy is also ordered by
+    energy, at several weights. As controls, the estimated remaining depth, energies of other states, or noise take the place
+    of the energy, with the weights in the settings; others are breadth-first and random order. An oracle that expands only the
+    states of the shortest known proof shows what an order can gain. These are compared with the same policy, ordered by
+    log-probability.
 
     Args:
         theorems: Theorems, as for `search`.
@@ -118,7 +119,8 @@ def evaluate(
             runs.setdefault(arm.name, []).append(finished)
     measured = {name: [states_until_proof(part) for part in parts] for name, parts in runs.items()}
     last = [part for arm in chosen if arm.policy == policies[-1] for part in runs[arm.name]]
-    rows = table({**measured, ORACLE: [oracle(last)]}, sorted(set(budgets)))
+    bases = {arm.name: arm.base(chosen).name for arm in chosen} | {ORACLE: policies[-1]}
+    rows = table({**measured, ORACLE: [oracle(last)]}, sorted(set(budgets)), bases=bases)
     title = f"{len(entries)} theorems of {theorems}, split {split}"
     write_json(out / "evaluate.json", finite_json({"title": title, "rows": rows}))
     text = markdown(rows, title)

@@ -95,15 +95,18 @@ def oracle(runs: Iterable[Sequence[Result]]) -> list[float]:
     return [best[number] for number in sorted(best)]
 
 
-def table(arms: Mapping[str, Passes], budgets: Sequence[int]) -> list[dict[str, Any]]:
-    """A row for each arm and budget; the first arm is the one that the others are compared with."""
-    base = next(iter(arms.values()))
+def table(
+    arms: Mapping[str, Passes], budgets: Sequence[int], *, bases: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """A row for each arm and budget. `bases` names the arm that each one is compared with; by default, it is the first."""
+    first = next(iter(arms))
     rows: list[dict[str, Any]] = []
     for budget in budgets:
         for name, passes in arms.items():
             found = np.array(passes) <= budget
             count, theorems = found.shape
-            row: dict[str, Any] = {"arm": name, "states": budget, "passes": count}
+            base = arms[other := (bases or {}).get(name, first)]
+            row: dict[str, Any] = {"arm": name, "base": other, "states": budget, "passes": count}
             row["proved"] = float(found.sum(1).mean())
             row["share"] = share(int(found[0].sum()), theorems)
             row[f"pass@{count}"] = sum(pass_at(count, int(n), count) for n in found.sum(0)) / theorems
@@ -121,6 +124,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], title: str) -> str:
         "proved",
         "share, 95 % interval",
         "pass@n",
+        "next to",
         "more",
         "fewer",
         "p",
@@ -139,17 +143,16 @@ def markdown(rows: Sequence[Mapping[str, Any]], title: str) -> str:
             f"{row['proved']:g}",
             row["share"],
             passes,
+            row["base"] if row["base"] != row["arm"] else "",
             row["more"],
             row["fewer"],
             f"{row['p']:.2g}",
         )
         lines.append(f"| {' | '.join(map(str, (*cells, expanded)))} |")
-    first = rows[0]["arm"]
     lines += [
         "",
-        f"more: theorems that this arm proves in its first pass and {first} does not prove in its own; fewer: the reverse; "
-        "p: McNemar's exact test. "
-        f"states expanded: in the searches in which both find a proof, relative to {first}.",
+        "more: theorems that this arm proves in its first pass and the arm next to it does not prove in its own; fewer: the "
+        "reverse; p: McNemar's exact test. states expanded: in the searches in which both find a proof, relative to that arm.",
         "",
     ]
     return "\n".join(lines)

@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 
 from monge.apps.prove.config import SearchConfig
+from monge.apps.prove.contrast import NoContrast
 from monge.apps.prove.families import DATA
 from monge.apps.prove.finetune import FineTune
 from monge.apps.prove.iteration import Iteration, Pipeline, Round, read_settings, text
@@ -93,7 +94,8 @@ def iterate(
 
 
 def train(one: Round) -> None:
-    """Train the policy and the energy of a round; complete steps are skipped."""
+    """Train the policy and the energy of a round; complete steps are skipped. Without states to contrast, the round has no
+    energy."""
     settings, runs = one.settings, tuple(one.data())
     policy, states, trained = (one.directory / name for name in ("policy", "states", "energy"))
     if not (policy / "policy.json").exists():
@@ -102,4 +104,8 @@ def train(one: Round) -> None:
         embed(runs, model=str(one.model), out=states, pooling=settings.pooling, max_length=settings.max_length)
     if not (trained / "energy.json").exists():
         resume = (trained / "recipe.json").exists()
-        energy(runs, settings.energy_recipe, embeddings=states, out=trained, resume=resume)
+        try:
+            energy(runs, settings.energy_recipe, embeddings=states, out=trained, resume=resume)
+        except NoContrast as error:
+            write_json(trained / "energy.json", {"skipped": str(error)})
+            console.print(f"round {one.number} has no energy: {error}")

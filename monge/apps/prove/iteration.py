@@ -26,7 +26,7 @@ from monge.apps.prove.sources import read
 from monge.apps.prove.state import Budget
 from monge.apps.prove.trajectories import Result, results
 from monge.apps.prove.tree import Search
-from monge.files import write_json
+from monge.files import read_json, write_json
 from monge.fleet import Fleet
 from monge.math.random import split_of
 from monge.runs import check_same, rebuild
@@ -179,6 +179,12 @@ class Round:
         runs += [path for one in rounds for path in one.searches.values() if results(path)]
         return runs
 
+    @property
+    def arms(self) -> list[Arm]:
+        """The arms that can be searched: those with an energy only if the round has one."""
+        with_energy = "skipped" not in read_json(self.directory / "energy" / "energy.json")
+        return [arm for arm in self.settings.chosen if arm.measure is None or with_energy]
+
     def arm(self, arm: Arm) -> Path:
         """The run of an arm on the test theorems."""
         return (self.out / "fixed" if arm.fixed else self.directory) / arm.path
@@ -277,7 +283,7 @@ class Pipeline:
     def evaluate(self, one: Round) -> dict[str, list[Result]]:
         """Search the test theorems with each arm, at equal budgets."""
         found: dict[str, list[Result]] = {}
-        for arm in self.settings.chosen:
+        for arm in one.arms:
             out, config = one.arm(arm), self.settings.search
             examples = tuple(map(str, one.data()))  # copying has the data that the policy is trained on
             config = arm.config(config, model=str(one.model), energy=str(one.directory / "energy"), examples=examples)

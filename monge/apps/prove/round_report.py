@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monge.apps.prove.evaluation import expansions, paired, states_until_proof
 from monge.apps.prove.iteration import Iteration, Round
 from monge.apps.prove.pairs import pairs_of
-from monge.apps.prove.report import comparison, mcnemar, share
+from monge.apps.prove.report import comparison, share
 from monge.apps.prove.trajectories import results
-from monge.files import read_json
+from monge.files import finite_json, read_json
 from monge.training.log import read_records
 
 
@@ -55,22 +56,22 @@ def _relative(content: Any, out: Path) -> Any:
 
 
 def arms_of(settings: Iteration, one: Round) -> dict[str, dict[str, Any]]:
-    """The test theorems that each arm proves, compared with the first arm. ValueError if settings are not equal."""
-    first, table = settings.chosen[0], dict[str, dict[str, Any]]()
-    base = {result.number for result in results(one.arm(first)) if result.proved}
-    for arm in settings.chosen:
-        comparison(one.arm(first), one.arm(arm))  # refuses other budgets or decoding settings
-        finished = results(one.arm(arm))
-        proved = {result.number for result in finished if result.proved}
-        more, fewer = len(proved - base), len(base - proved)
+    """The test theorems that each arm proves, compared with its base. ValueError if settings are not equal."""
+    arms, table = one.arms, dict[str, dict[str, Any]]()
+    searched, budget = {arm: results(one.arm(arm)) for arm in arms}, settings.search.search.max_states
+    for arm, finished in searched.items():
+        comparison(one.arm(arms[0]), one.arm(arm))  # refuses other budgets or decoding settings
+        base = arm.base(arms)
+        until, others = ([states_until_proof(searched[name])] for name in (arm, base))
+        proved = [result.number for result in finished if result.proved]
         table[arm.name] = {
+            "next to": base.name if base != arm else "",
             "proved": len(proved),
             "share": share(len(proved), len(finished)),
-            "more": more,
-            "fewer": fewer,
-            "p": mcnemar(more, fewer),
+            **paired(until, others, budget)._asdict(),
             "expanded": sum(result.expanded for result in finished),
-            "which": sorted(proved),
+            "ratio": finite_json(expansions(until, others, budget)._asdict()),
+            "which": proved,
         }
     return table
 
@@ -95,20 +96,30 @@ def markdown(content: Mapping[str, Any]) -> str:
         names = tuple(sources[0])
         rows = [(*row.values(), losses.get(row["source"], {}).get("loss", "")) for row in sources]
         lines += _table((*names, "held-out loss"), rows)
-        lines += ["Energy: states, and quality on held-out theorems.", ""]
-        for part in ("states", "quality"):
+        skipped = one["energy"].get("skipped")
+        lines += [
+            "Energy: states, and quality on held-out theorems." if skipped is None else f"No energy: {skipped}.",
+            "",
+        ]
+        for part in ("states", "quality") if skipped is None else ():
             columns = one["energy"][part]
             keys = list(next(iter(columns.values())))
             lines += _table(
                 ("", *columns), [(key, *(column.get(key, "") for column in columns.values())) for key in keys]
             )
         lines += [
-            "Test theorems. more: proved by this arm and not by the first; fewer: the reverse; p: McNemar's exact test.",
+            "Test theorems. more: proved by this arm and not by the one next to it; fewer: the reverse; p: McNemar's test. "
+            "ratio: states expanded until the proof, relative to the arm next to it, where both find one.",
             "",
         ]
-        columns = ("proved", "share", "more", "fewer", "p", "expanded")
-        lines += _table(("arm", *columns), [(name, *(row[c] for c in columns)) for name, row in one["arms"].items()])
+        columns = ("proved", "share", "next to", "more", "fewer", "p", "expanded")
+        arms = [(name, *(row[c] for c in columns), _ratio(row["ratio"])) for name, row in one["arms"].items()]
+        lines += _table(("arm", *columns, "ratio, 95 % interval"), arms)
     return "\n".join(lines)
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    return "" if row["value"] is None else f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -131,14 +142,16 @@ def plot(content: Mapping[str, Any], settings: Iteration, out: Path) -> None:
         number = one["round"]
         directory = Round(settings, out, number).directory
         for axes, name, key in ((left, "policy", "held-out loss"), (middle, "energy", "top-1")):
-            rows = [row for row in read_records(directory / name / "metrics.jsonl") if key in row]
+            path = directory / name / "metrics.jsonl"
+            rows = [row for row in read_records(path) if key in row] if path.exists() else []
             axes.plot([row["step"] for row in rows], [row[key] for row in rows], marker=".", label=f"round {number}")
     left.set(title="policy", xlabel="step", ylabel="held-out loss (nats per token)")
     middle.set(title="energy", xlabel="step", ylabel="held-out positives ranked first")
-    numbers = [one["round"] for one in content["rounds"]]
-    for name in content["rounds"][0]["arms"]:
-        right.plot(numbers, [one["arms"][name]["proved"] for one in content["rounds"]], marker="o", label=name)
-    right.set(title="test theorems", xlabel="round", ylabel="proved", xticks=numbers)
+    rounds = content["rounds"]
+    for name in (arm.name for arm in settings.chosen):
+        found = [(one["round"], one["arms"][name]["proved"]) for one in rounds if name in one["arms"]]
+        right.plot(*zip(*found, strict=True), marker="o", label=name) if found else None
+    right.set(title="test theorems", xlabel="round", ylabel="proved", xticks=[one["round"] for one in rounds])
     right.yaxis.get_major_locator().set_params(integer=True)
     for axes in (left, middle, right):
         axes.legend(frameon=False, fontsize="small")

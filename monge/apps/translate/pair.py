@@ -47,7 +47,8 @@ def pair(
     """Join two files by id under `out`, atomically; return the contents of pairs.json.
 
     `texts` maps ids to texts with groups and splits (default: one group per id, and splits by its hash). `on_long_rows` applies
-    to sequences of more than `capacity` vectors, `on_bad_rows` to unusable ones. For a repeated id the first usable row is used.
+    to sequences of more than `capacity` vectors, `on_bad_rows` to unusable ones. For a repeated id the first usable row is
+    used.
     `dtype` is that of the stored vectors (default: that of each file). ValueError if `out` is not empty, if the widths of the
     files differ, or if no pairs are left.
     """

@@ -101,6 +101,17 @@ def test_states_of_training_theorems_are_not_in_validation(tmp_path):
     assert counts["validation"].shared > 0 == counts["training"].shared
 
 
+def test_a_state_on_the_proof_of_a_theorem_is_no_negative_of_another(tmp_path):
+    run = wide_run(tmp_path / "run", range(5, 30), own=False)
+    vectors = stored(tmp_path / "states", states_of([run]))
+    groups, counts = groups_of([run], vectors, validation_share=0.3)
+    both = [*groups["training"], *groups["validation"]]
+    positive = {one.state for group in both for one in group.positives}
+    assert not positive & {number for group in both for number in group.negatives}
+    assert sum(count.contradictions for count in counts.values()) > 10
+    assert sum(count.negatives for count in counts.values()) > 10
+
+
 def test_a_state_without_embedding_is_counted_and_left_out(run, tmp_path):
     states = states_of([run])
     kept = dict(list(states.items())[::2])

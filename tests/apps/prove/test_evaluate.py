@@ -44,6 +44,15 @@ def test_a_proof_counts_within_its_budget():
     assert "| arm | 16 | 2 | 2 of 4, 50.0%" in markdown(rows, "title")
 
 
+def test_an_arm_is_compared_with_its_base():
+    passes = {"a": [[1.0, NO, NO]], "b": [[NO, 4.0, 2.0]], "b by energy": [[NO, 2.0, 2.0]]}
+    rows = table(passes, (4,), bases={"b by energy": "b"})
+    assert [(row["base"], row["more"], row["fewer"]) for row in rows] == [("a", 0, 0), ("a", 2, 1), ("b", 0, 0)]
+    assert rows[-1]["ratio"]["value"] == pytest.approx(4 / 6)
+    assert "| b by energy | 4 | 2 | " in (text := markdown(rows, "title"))
+    assert "|  | b | 0 | 0 | 1 | 0.67 (" in text
+
+
 def test_the_interval_of_the_expansions_covers_the_ratio():
     base = [[float(k) for k in range(1, 40)]]
     ratio = expansions([[2 * k for k in base[0]]], base, 100)

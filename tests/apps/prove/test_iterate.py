@@ -10,12 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import NATURALS
+from toy import Countdown, result
 
+from monge.apps.prove.iterating import train
 from monge.apps.prove.iteration import ARMS, Iteration, Pipeline, Round, read_settings, text
+from monge.apps.prove.policy import Probes
 from monge.apps.prove.round_report import markdown
+from monge.apps.prove.search import search
+from monge.apps.prove.states import states_of
+from monge.apps.prove.trajectories import Recorder, table
+from monge.apps.prove.tree import Search
 from monge.cli import main
 from monge.fleet import sequential
+from monge.lm.ragged import Ragged
 
 BY_INDUCTION = "induction a with\n  | z => rfl\n  | s n ih => rw [add_s, ih]"
 THEOREMS = [
@@ -179,13 +188,45 @@ def test_arms_that_do_not_depend_on_the_round_are_searched_once(tmp_path):
     assert len(set.union(*paths)) == 22
 
 
+def test_a_round_without_states_to_contrast_has_no_energy(tmp_path, capsys):
+    settings = Iteration(written=False, arms=("template", "template+local", "template+local+energy"))
+    one = Round(settings, tmp_path, 0)
+    run = one.searches["normal"]
+    run.mkdir(parents=True)
+    with Recorder(run) as recorder:
+        for n in range(1, 30):  # theorems that a single step proves
+            outcome = search(Countdown(n, own=True), Probes((str(n),)), Search(batch_size=1))
+            rows = table(outcome, run="w", number=n, theorem=f"t{n}", worker="w", seed=0)
+            recorder.add(result(n, signature=f": {n}", tactics=outcome.proof.tactics), rows)
+    (run / "settings.json").write_text(json.dumps({"theorems": {"split": "train"}}))
+    states = ((key, torch.randn(1, 4)) for key in states_of([run]))
+    Ragged.write(one.directory / "states", states, dtype="float16", fingerprint={"model": "none"})
+    (one.directory / "policy").mkdir()
+    (one.directory / "policy" / "policy.json").write_text("{}")
+    train(one)
+    assert "round 0 has no energy: training: no proved theorem, or no states off" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert [arm.name for arm in one.arms] == ["template", "template+local"]
+    train(one)  # complete, so it does nothing
+    assert capsys.readouterr().out == ""
+
+
 def test_the_report_is_readable_markdown():
-    arms = {"template": {"proved": 2, "share": "2 of 4", "more": 0, "fewer": 0, "p": 1.0, "expanded": 9}}
+    same = {"proved": 2, "share": "2 of 4", "more": 0, "fewer": 0, "p": 1.0, "expanded": 9}
+    ratio = {"value": 0.5, "low": 0.25, "high": 1.0, "searches": 2}
+    arms = {
+        "local": {**same, "next to": "", "ratio": dict.fromkeys(ratio)},
+        "local+energy": {**same, "next to": "local", "ratio": ratio},
+    }
     policy = {"sources": [{"source": "written", "kept": 3}], "held-out loss": {"written": {"loss": 1.2345}}}
     energy = {"states": {"training": {"positives": 3}}, "quality": {"sampled": {"gap": 0.5}}}
     one = {"round": 0, "searches": {"normal": {"theorems": 4, "proved": 1}}, "pairs": 3, "new pairs": 3}
     one |= {"new pairs with a new tactic": 2, "policy": policy, "energy": energy, "arms": arms}
     lines = markdown({"theorems": "few.lean", "rounds": [one]}).splitlines()
-    assert "| template | 2 | 2 of 4 | 0 | 0 | 1 | 9 |" in lines
+    assert "| local | 2 | 2 of 4 |  | 0 | 0 | 1 | 9 |  |" in lines
+    assert "| local+energy | 2 | 2 of 4 | local | 0 | 0 | 1 | 9 | 0.50 (0.25 to 1.00) |" in lines
     assert "| written | 3 | 1.23 |" in lines
     assert "| gap | 0.5 |" in lines
+    one["energy"] = {"skipped": "no states"}
+    assert "No energy: no states." in markdown({"theorems": "few.lean", "rounds": [one]}).splitlines()
