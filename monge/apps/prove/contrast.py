@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from monge.apps.prove.pairs import digest
+from monge.apps.prove.pairs import attempts_by_theorem
 from monge.apps.prove.states import DONE
-from monge.apps.prove.trajectories import attempts, results
 from monge.math.random import split_of
 from monge.objective.contrastive import IndexedCandidates
 
@@ -100,21 +99,17 @@ def groups_of(
     """The states of the proved theorems of runs, and their counts, by split: training or validation, drawn by theorem.
 
     Rows of the same theorem are joined over all runs. States that occur in training theorems are left out of validation.
-    FileNotFoundError for a run without results.
+    FileNotFoundError for a run without results; ValueError if two runs have the same id.
     """
     positive: dict[str, dict[str, int]] = defaultdict(dict)
     negative: dict[str, set[str]] = defaultdict(set)
     parents: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # theorem, child, parents
     roots: dict[str, str] = {}
-    for run in runs:
-        theorems = {result.number: digest(result.header, result.signature) for result in results(run)}
-        table = attempts(run).select(
-            ["parent_id", "state_before", "state_after", "outcome", "label", "remaining_depth"]
-        )
-        for row in table.to_pylist():
-            _, number, parent = row["parent_id"].rsplit("-", 2)
-            theorem, child = theorems[int(number)], row["state_after"]
-            if parent == "0":
+    columns = ("state_before", "state_after", "outcome", "label", "remaining_depth")
+    for _, rows in attempts_by_theorem(runs, columns):
+        for theorem, row in rows:
+            child = row["state_after"]
+            if row["parent_id"].rsplit("-", 1)[-1] == "0":
                 roots[theorem] = row["state_before"]
             if row["label"] == "positive":
                 depth = row["remaining_depth"]

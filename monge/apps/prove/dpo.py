@@ -14,8 +14,7 @@ from tyro.conf import OmitArgPrefixes, Suppress
 
 from monge.apps.prove.lm.prompt import Style
 from monge.apps.prove.packing import Example, batch_of, example
-from monge.apps.prove.pairs import FORBIDDEN, check_splits, digest
-from monge.apps.prove.trajectories import attempts, results
+from monge.apps.prove.pairs import FORBIDDEN, attempts_by_theorem, check_splits
 from monge.lm.load import LanguageModel, causal
 from monge.lm.lora import MODULES, with_lora
 from monge.math.random import split_of
@@ -45,19 +44,17 @@ def preferences_of(runs: Sequence[Path], per_tactic: int, seed: int = 0) -> list
     """For each tactic of a proof, up to `per_tactic` tactics that failed on the same state, drawn at random. One that is on
     the path of a proof in another run is not among them.
 
-    FileNotFoundError for a run without results.
+    FileNotFoundError for a run without results; ValueError if two runs have the same id.
     """
     generator = np.random.default_rng(seed)
     found: dict[Preference, None] = {}
-    columns = ("parent_id", "state_before", "outcome", "tactic", "label")
-    tables = [attempts(run).select(columns).to_pylist() for run in runs]
-    proved = {(row["state_before"], row["tactic"]) for rows in tables for row in rows if row["label"] == "positive"}
-    for run, table in zip(runs, tables, strict=True):
-        theorems = {result.number: digest(result.header, result.signature) for result in results(run)}
-        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in table:
-            rows[row["parent_id"]].append(row)
-        for parent, tried in rows.items():
+    tables = [rows for _, rows in attempts_by_theorem(runs, ("state_before", "outcome", "tactic", "label"))]
+    proved = {(row["state_before"], row["tactic"]) for rows in tables for _, row in rows if row["label"] == "positive"}
+    for table in tables:
+        by_parent: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for theorem, row in table:
+            by_parent[theorem, row["parent_id"]].append(row)
+        for (theorem, _), tried in by_parent.items():
             failed = [
                 row["tactic"]
                 for row in tried
@@ -66,7 +63,6 @@ def preferences_of(runs: Sequence[Path], per_tactic: int, seed: int = 0) -> list
             for row in tried:
                 if row["label"] == "positive" and failed and not FORBIDDEN.search(row["tactic"]):
                     drawn = generator.permutation(len(failed))[:per_tactic].tolist()
-                    theorem = theorems[int(parent.split("-")[-2])]
                     found |= {Preference(row["state_before"], row["tactic"], failed[k], theorem): None for k in drawn}
     return list(found)
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,12 +70,11 @@ def pairs_of(runs: Sequence[Path], files: Sequence[Path] = ()) -> tuple[list[Tac
     FileNotFoundError for a run without results; ValueError if a file cannot be read, or two runs have the same id.
     """
     seen: set[tuple[str, str]] = set()
-    ids: dict[str, Path] = {}
     pairs: list[TacticPair] = []
     counts: dict[str, Counts] = {}
-    for source, rows in [(str(run), _of_run(run, ids)) for run in runs] + [
-        (str(file), _of_file(file)) for file in files
-    ]:
+    columns = ("state_before", "tactic", "label")
+    of_runs = ((str(run), _of_run(run, rows)) for run, rows in attempts_by_theorem(runs, columns))
+    for source, rows in chain(of_runs, ((str(file), _of_file(file)) for file in files)):
         count = counts[source] = Counts()
         for pair in rows:
             count.rows += 1
@@ -96,19 +96,29 @@ def pairs_of(runs: Sequence[Path], files: Sequence[Path] = ()) -> tuple[list[Tac
     return pairs, counts
 
 
-def _of_run(run: Path, ids: dict[str, Path]) -> Iterator[TacticPair | None]:
+def attempts_by_theorem(
+    runs: Iterable[Path], columns: Sequence[str]
+) -> Iterator[tuple[Path, list[tuple[str, dict[str, Any]]]]]:
+    """Yields each run with its attempts: (hash of the theorem, row of these columns and parent_id).
+
+    FileNotFoundError for a run without results; ValueError if two runs have the same id.
+    """
+    ids: dict[str, Path] = {}
+    for run in runs:
+        theorems = {result.number: digest(result.header, result.signature) for result in results(run)}
+        table = attempts(run)
+        for name in table.column("run").unique().to_pylist():
+            if ids.setdefault(name, run) != run:
+                raise ValueError(f"{run} and {ids[name]} have the same id {name}; give one of them")
+        rows = table.select(list(dict.fromkeys(("parent_id", *columns)))).to_pylist()
+        yield run, [(theorems[int(row["parent_id"].rsplit("-", 2)[-2])], row) for row in rows]
+
+
+def _of_run(run: Path, rows: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[TacticPair | None]:
     """A pair for each positive row of a run, None for each other row."""
-    finished = results(run)
-    theorems = {result.number: digest(result.header, result.signature) for result in finished}
-    columns = ("run", "parent_id", "state_before", "tactic", "label")
-    for row in attempts(run).select(columns).to_pylist():
-        if ids.setdefault(row["run"], run) != run:
-            raise ValueError(f"{run} and {ids[row['run']]} have the same id {row['run']}; give one of them")
-        if row["label"] != "positive":
-            yield None
-            continue
-        number = int(row["parent_id"].split("-")[-2])
-        yield TacticPair(row["state_before"], row["tactic"], theorems[number], str(run))
+    for theorem, row in rows:
+        positive = row["label"] == "positive"
+        yield TacticPair(row["state_before"], row["tactic"], theorem, str(run)) if positive else None
 
 
 def _of_file(path: Path) -> Iterator[TacticPair]:

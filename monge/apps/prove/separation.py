@@ -9,9 +9,8 @@ from jaxtyping import Float
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from monge.apps.prove.pairs import digest
+from monge.apps.prove.pairs import attempts_by_theorem
 from monge.apps.prove.states import DONE
-from monge.apps.prove.trajectories import attempts, results
 from monge.math.random import seeded, split_of
 
 BATCH = 8
@@ -22,18 +21,16 @@ def probe_states(
 ) -> tuple[list[str], list[str]]:
     """Up to `count` states each on and off the paths of the proofs of held-out theorems, drawn at random.
 
-    States that occur in training theorems are left out. ValueError if there are fewer than four of either kind.
+    States that occur in training theorems are left out. ValueError if there are fewer than four of either kind, or if
+    two runs have the same id.
     """
     shares = {"validation": validation_share, "training": 1 - validation_share}
     on: dict[str, None] = {}
     off: dict[str, None] = {}
     trained: set[str] = set()
-    for run in runs:
-        theorems = {result.number: digest(result.header, result.signature) for result in results(run)}
-        held_out = {number for number, theorem in theorems.items() if split_of(theorem, shares) == "validation"}
-        columns = ("parent_id", "state_before", "state_after", "outcome", "label")
-        for row in attempts(run).select(columns).to_pylist():
-            if int(row["parent_id"].split("-")[-2]) not in held_out:
+    for _, rows in attempts_by_theorem(runs, ("state_before", "state_after", "outcome", "label")):
+        for theorem, row in rows:
+            if split_of(theorem, shares) != "validation":
                 trained.update((row["state_before"], row["state_after"]))
             elif row["label"] == "positive":
                 on[row["state_before"]] = None

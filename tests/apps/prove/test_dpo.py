@@ -113,6 +113,7 @@ def test_a_policy_learns_the_preferences_and_resumes(run, tmp_path, capsys, flag
 )
 def test_bad_input_gives_one_sentence(run, tmp_path, capsys, flags, message):
     model = saved(tmp_path / "policy", "llama", alphabet=ALPHABET)
+    capsys.readouterr()
     words = [model if flag == "POLICY" else flag for flag in flags]
     assert main(["prove", "dpo", str(run), *words, "--out", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err

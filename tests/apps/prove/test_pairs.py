@@ -1,6 +1,7 @@
 """Pairs of states and tactics: from runs and published files, packed, and read back."""
 
 import json
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,10 +12,14 @@ from hypothesis import strategies as st
 from test_causal import END, letters
 from test_finetune import run_of
 
+from monge.apps.prove.contrast import groups_of
+from monge.apps.prove.dpo import preferences_of
 from monge.apps.prove.finetune import Data, FineTune, loss_of
 from monge.apps.prove.lm.prompt import completion, prompt_ids, tactic_of
 from monge.apps.prove.packing import Example, batch_of, example, packed
 from monge.apps.prove.pairs import pairs_of
+from monge.apps.prove.separation import probe_states
+from monge.apps.prove.states import StateVectors
 from monge.apps.prove.trajectories import attempts
 from monge.objective.next_token import NextToken, Tokens
 from monge.pretrain import neox
@@ -30,8 +35,19 @@ def test_pairs_are_the_positive_rows_each_once_with_counts(tmp_path):
     assert other.duplicate > one.duplicate
     assert len(pairs) == one.kept + other.kept
     assert len({pair.theorem for pair in pairs if pair.source == str(first)}) == 4
-    with pytest.raises(ValueError, match="have the same id r; give one of them"):
-        pairs_of([first, run_of(tmp_path / "c", range(4, 5))])
+
+
+def test_every_reader_of_runs_rejects_two_with_the_same_id(tmp_path):
+    runs = [run_of(tmp_path / name, range(4, 8)) for name in ("a", "b")]
+    vectors = StateVectors(tmp_path / "unread")
+    for read in (
+        pairs_of,
+        partial(preferences_of, per_tactic=2),
+        partial(probe_states, count=8, validation_share=0.5),
+        partial(groups_of, vectors=vectors, validation_share=0.5),
+    ):
+        with pytest.raises(ValueError, match="have the same id r; give one of them"):
+            read(runs)
 
 
 @pytest.mark.parametrize(("content", "message"), [("short", "not a complete parquet file"), (None, "no column 'run'")])
