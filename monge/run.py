@@ -69,6 +69,8 @@ def fit(recipe: Recipe, directory: Path, *, resume: bool = False, tensorboard: b
     ):
         torch.manual_seed(recipe.train.seed)
         run = recipe.build()
+        if run.train.patience and run.evaluate is None:
+            raise ValueError(f"patience {run.train.patience}: {recipe.app} runs are not evaluated; omit it")
         state, step = prepare(run, where)
         checkpoints = directory / "checkpoints"
         if saved := checkpoint.steps(checkpoints):
@@ -111,6 +113,8 @@ def _loop(
 ) -> Iterator[int]:
     """Train, record, evaluate and save; yields the number of each step."""
     config, window = run.train, dict[str, list[Any]]()
+    if max_over_ranks(state.converged(config), where.world):
+        return  # a resumed run that had stopped
     with Signals(where.world) as signals:
         for number, metrics in train(run, state, step, where):
             for name, value in metrics.items():
@@ -134,6 +138,11 @@ def _loop(
             if stop and number < config.steps:
                 raise Interrupted(checkpoints.parent, number, stop)
             yield number
+            if saving and max_over_ranks(state.converged(config), where.world):
+                if where.first:
+                    sentence = f"stopped early: no better {run.best_by} since step {state.best['step']:.0f}"
+                    logging.getLogger(__name__).warning("%s: %s", checkpoints.parent, sentence)
+                return
 
 
 def _check_finite(means: dict[str, float], directory: Path, number: int) -> None:
@@ -161,6 +170,7 @@ RESUMABLE = frozenset(
         "save_every",
         "keep_last",
         "milestones",
+        "patience",
         "log_every",
         "loader_threads",
         "threads",

@@ -55,6 +55,8 @@ class TrainConfig:
     """Number of recent checkpoints to keep, in addition to the best one and the milestones."""
     milestones: tuple[int, ...] = ()
     """Steps at which a checkpoint is saved and always kept, such as an early one for autoguidance."""
+    patience: int = 0
+    """Number of times `save_every` steps without a better evaluation after which training stops early; 0 takes all steps."""
     log_every: int = 50
     """Number of steps between log entries."""
     loader_threads: int = 1
@@ -66,7 +68,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_at_least(self, steps=1, gradient_accumulation=1, save_every=1, log_every=1, keep_last=1)
-        for name in ("warmup_steps", "final_lr_fraction", "weight_decay", "max_grad_norm", "ema_width"):
+        for name in ("warmup_steps", "final_lr_fraction", "weight_decay", "max_grad_norm", "ema_width", "patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("loader_threads", "threads"):

@@ -55,6 +55,11 @@ class State:
         """The names of the tensor files, without suffix."""
         return ["model", "resume", "ema"] if self.ema else ["model", "resume"]
 
+    def converged(self, config: TrainConfig) -> bool:
+        """True if the best evaluation is `config.patience` times `config.save_every` steps old."""
+        waited = self.step - self.best.get("step", self.step)
+        return config.patience > 0 and waited >= config.patience * config.save_every
+
     def scalars(self, where: Ranks) -> dict[str, Any]:
         """The contents of state.json: step, best evaluation, number of ranks, and fingerprints of the frozen weights."""
         return {"step": self.step, "best": self.best, "ranks": where.world, "frozen": self.frozen}

@@ -50,7 +50,8 @@ def test_crashes_and_tactics_of_proofs_in_other_runs_are_not_rejected(run, tmp_p
         other = tmp_path / name
         shutil.copytree(run, other)
         mine = [
-            row | (changes if (row["state_before"], row["tactic"]) == (one.state, one.rejected) else {}) for row in rows
+            row | {"run": name} | (changes if (row["state_before"], row["tactic"]) == (one.state, one.rejected) else {})
+            for row in rows
         ]
         pq.write_table(pa.Table.from_pylist(mine, pq.read_schema(part)), other / part.name)
         return other
