@@ -17,9 +17,9 @@ from monge.apps.translate.base import Method
 from monge.apps.translate.conditional import ConditionalMethod
 from monge.apps.translate.couple import Couplings, soft_targets
 from monge.apps.translate.field import FieldShape
+from monge.apps.translate.held_out import LENGTH, METRICS, RANK, translation_metrics
 from monge.apps.translate.lengths import LengthRidge
 from monge.apps.translate.methods import METHODS
-from monge.apps.translate.metrics import pooled, pooled_scores, ranks
 from monge.apps.translate.pair import ENDS, Pairs
 from monge.apps.translate.prices import Prices
 from monge.apps.translate.space import Packed, Space
@@ -69,8 +69,9 @@ class Translate:
     shape: OmitArgPrefixes[FieldShape] = field(default_factory=FieldShape)
     batch_size: int = 16
     """Pairs per batch."""
-    best_by: Literal["mrr", "loss"] = "mrr"
-    """Metric that selects the best checkpoint: mean reciprocal rank of held-out translations, or held-out loss."""
+    best_by: Literal["mrr", "loss", "length"] = "mrr"
+    """Metric that selects the best checkpoint, and that `--patience` waits for: mean reciprocal rank (mrr) or length error
+    (length) of held-out translations, or held-out loss."""
     train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(steps=3000, lr=3e-3, optimizer="muon", save_every=500, threads=0)
     )
@@ -130,11 +131,11 @@ class Translate:
                 with forked_rng():
                     torch.manual_seed(start)
                     total += float(objective(model, pair).value) * len(pair)
-            loss, mrr = total / len(held_out), math.nan
-            if math.isfinite(loss):
-                one = Translator(model, packed.space, self, device, lengths=regressions)
-                mrr = mean_reciprocal_rank(one, pairs, held_out)
-            return {"held-out loss": loss, "held-out MRR": mrr}
+            loss = total / len(held_out)
+            if not math.isfinite(loss):
+                return {"held-out loss": loss, **dict.fromkeys(METRICS, math.nan)}
+            one = Translator(model, packed.space, self, device, lengths=regressions)
+            return {"held-out loss": loss, **translation_metrics(one, pairs, held_out)}
 
         return Run(
             self.network(pairs.capacity, pairs.width),
@@ -143,7 +144,7 @@ class Translate:
             self.train,
             evaluate,
             constants(packed) | ({} if regressions is None else lengths.tensors(regressions)),
-            best_by={"mrr": "held-out MRR", "loss": "held-out loss"}[self.best_by],
+            best_by={"mrr": RANK, "loss": "held-out loss", "length": LENGTH}[self.best_by],
             best_mode="max" if self.best_by == "mrr" else "min",
         )
 
@@ -264,29 +265,6 @@ class Translator:
         """Translate sequences to the other side, in the units of the data; `reverse` and `solver` as in `integrate`."""
         before, after = (self.space.calibration.side(end) for end in (ENDS[reverse], ENDS[not reverse]))
         return [after.undo(x) for x in self.carry([before.apply(x) for x in sequences], reverse=reverse, **solver)]
-
-
-def mean_reciprocal_rank(translator: Translator, pairs: Pairs, numbers: np.ndarray, *, size: int = 32) -> float:
-    """Mean reciprocal rank of retrieval among these pairs by the cosine of centred means, averaged over both directions."""
-    means: dict[bool, list[Tensor]] = {False: [], True: []}
-    true: dict[bool, list[Tensor]] = {False: [], True: []}
-    space = translator.space
-    for start in range(0, len(numbers), size):
-        sequences = [
-            [space.calibration.side(end).apply(pairs.sequence(end, n)) for n in numbers[start : start + size]]
-            for end in ENDS
-        ]
-        for reverse in (False, True):
-            ends = translator.carry(sequences[reverse], reverse=reverse)
-            means[reverse].append(pooled(ends, space.width))
-            true[reverse].append(pooled(sequences[not reverse], space.width))
-    total = 0.0
-    for reverse in (False, True):
-        queries, gallery = torch.cat(means[reverse]), torch.cat(true[reverse])
-        empty, centre = (queries == 0).all(-1, keepdim=True), gallery.mean(0)
-        scores = pooled_scores(torch.where(empty, queries, queries - centre), gallery - centre)
-        total += float((1 / ranks(scores)).mean())
-    return total / 2
 
 
 def translator_of(opened: Opened, *, which: str = "last", device: torch.device | str = "cpu") -> Translator:

@@ -80,7 +80,10 @@ def test_an_option_without_effect_is_rejected(options: dict[str, Any], reason: s
         Translate(**options)
 
 
-@pytest.mark.parametrize(("best_by", "metric", "pick"), [("mrr", "held-out MRR", max), ("loss", "held-out loss", min)])
+@pytest.mark.parametrize(
+    ("best_by", "metric", "pick"),
+    [("mrr", "held-out MRR", max), ("loss", "held-out loss", min), ("length", "held-out length error", min)],
+)
 def test_the_best_checkpoint_is_the_best_by_the_configured_metric(
     pairs: Pairs, tmp_path: Path, best_by: Any, metric: str, pick: Any
 ) -> None:
