@@ -41,6 +41,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "without self-conditioning": {"self_conditioning": False},
     "distortion": {"distortion": 0.3},
     "type loss 0.2": {"type_weight": 0.2},
+    "x_1 prediction": {"prediction": "x_1"},
     "velocity prediction": {"prediction": "velocity"},
     "fake atoms": {"fake_atoms": 0.3},
     "explicit hydrogens": {},

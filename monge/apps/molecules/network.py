@@ -16,6 +16,8 @@ COARSE, FINE = 16, 25
 """Numbers of radial basis functions: over all distances, and over those of bonded atoms and their neighbours."""
 CHANNELS = 32
 """Number of channels of the messages between atoms."""
+SPREAD = 0.1
+"""Standard deviation of positions given their surroundings, in units of the data's scale; a round number."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ class Shape:
     """Let the network see the index of each atom in the canonical SMILES."""
     self_conditioning: bool = True
     """Let the network see its previous prediction."""
-    prediction: Literal["x_1", "velocity"] = "x_1"
-    """Parametrisation of the positions: the clean ones, or the velocity (x_1 - x_t) / (1 - t)."""
+    prediction: Literal["residual", "x_1", "velocity"] = "residual"
+    """Parametrisation of the positions, where o is the output of the last block and x_1 the clean positions that it stands for:
+    x_1 = x_t + c (o - x_t) with c as in `residual_scale` (residual), 1 (x_1) or 1 - t (velocity)."""
     pooled: int = 0
     """Number of entries of the pooled token; 0 for a network without one."""
 
@@ -215,14 +218,27 @@ class MoleculeNet(nn.Module):
             h, x, features = h[:, 1:], x[:, 1:], features[:, 1:]
         if self.move is not None:
             x = x + self.move(h)
-        if self.shape.prediction == "velocity":
-            x = torch.lerp(x_t[..., :3], x, 1 - t[:, None, None])
+        if self.shape.prediction != "x_1":
+            left = residual_scale(t) if self.shape.prediction == "residual" else 1 - t
+            x = torch.lerp(x_t[..., :3], x, left[:, None, None])
         x = centred(x, mask)
         return Prediction(torch.cat([x, self.logits(h)], -1) * mask[..., None], clean, features)
 
     def _steps(self, number: Tensor) -> Tensor:
         """One-hot differences of the indices of the atoms, clipped to -8..8: (1, N, N, 17)."""
         return nn.functional.one_hot((number[:, None] - number).clamp(-8, 8) + 8, 17)[None].to(self.logits.weight.dtype)
+
+
+def residual_scale(t: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """Scale of the correction of noisy positions: (1 - t) / sqrt((1 - t)^2 + (SPREAD t)^2).
+
+    It falls with the noise once that is below the spread of the positions around what the network can know, so that atoms that
+    are already right stay in place. Up to a constant, c_out of EDM (2206.00364, table 1), for the linear path.
+
+    >>> residual_scale(torch.tensor([0.0, 0.9, 0.99, 1.0]))
+    tensor([1.0000, 0.7433, 0.1005, 0.0000])
+    """
+    return (1 - t) / ((1 - t).square() + (SPREAD * t).square()).sqrt()
 
 
 def distances(x: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N N"]:

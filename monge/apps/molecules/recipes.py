@@ -73,8 +73,9 @@ class Molecular:
     """Show the network its own prediction: the first one for half of the molecules, that of the previous step in sampling."""
     distortion: float = 0.0
     """Standard deviation, in angstroms, of noise on a tenth of the atoms of half of the molecules (geometry distortion)."""
-    prediction: Literal["x_1", "velocity"] = "x_1"
-    """Parametrisation of the positions: the network computes the clean positions, or the velocity. The loss is the same."""
+    prediction: Literal["residual", "x_1", "velocity"] = "residual"
+    """Parametrisation of the positions: the network computes a correction that is scaled down as the noise vanishes (residual),
+    the clean positions (x_1), or the velocity. The loss is the same."""
     fake_atoms: float = 0.0
     """Maximum number of fake atoms that a molecule is given in training and sampling, as a share of its atoms; 0.3 in FlowMol3.
     They let the network change the number of atoms."""

@@ -18,7 +18,7 @@ OTHER_ELEMENT = 0.05
 """Weight of the elements that the flow has not chosen, relative to the chosen one, at the end of sampling."""
 LEAD = 2.0
 """Types reach time 1 - (1 - t)^LEAD at time t of the positions: they settle first."""
-POWER = 1.5
+POWER = 2.0
 """Positions reach time 1 - (1 - s)^POWER after a share s of the steps: the steps are shorter near the data."""
 ETA = 2.0
 """Fresh noise in each step, as in `fresh_share`."""
@@ -43,7 +43,7 @@ def times(steps: int) -> Float[Tensor, "steps+1"]:
     """The times of the states, from 0 to 1: 1 - (1 - s)^POWER on a uniform grid of s.
 
     >>> times(4)
-    tensor([0.0000, 0.3505, 0.6464, 0.8750, 1.0000], dtype=torch.float64)
+    tensor([0.0000, 0.4375, 0.7500, 0.9375, 1.0000], dtype=torch.float64)
     """
     return 1 - (1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64)) ** POWER
 

@@ -14,8 +14,8 @@ METRICS = (RANK, LENGTH)
 
 
 def translation_metrics(translator: Any, pairs: Pairs, numbers: np.ndarray, *, size: int = 32) -> dict[str, float]:
-    """Metrics of a Translator on these pairs, averaged over both directions: the mean reciprocal rank of retrieval among them by
-    the cosine of centred means, and the mean absolute difference of the lengths, in tokens."""
+    """Metrics of a Translator on these pairs, averaged over both directions: the mean reciprocal rank of retrieval among them
+    by the cosine of centred means, and the mean absolute difference of the lengths, in tokens."""
     means: dict[bool, list[Tensor]] = {False: [], True: []}
     true: dict[bool, list[Tensor]] = {False: [], True: []}
     space, errors = translator.space, list[int]()

@@ -1,6 +1,7 @@
-"""Fake atoms: added in training, removed from samples; and the parametrisation by the velocity."""
+"""Fake atoms: added in training, removed from samples; and the parametrisations of the positions."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,15 +120,16 @@ def test_fake_atoms_are_removed_from_a_sample():
     assert only_fakes.reason == "no atoms"
 
 
-def test_a_velocity_moves_the_state_by_what_is_left_of_the_time():
-    """With the same weights, x_1 = x_t + (1 - t) v, where v is the displacement that the other parametrisation predicts."""
+@pytest.mark.parametrize(("kind", "scales"), [("velocity", [1.0, 0.25, 0.0]), ("residual", [1.0, 0.957826, 0.0])])
+def test_a_correction_is_scaled_by_the_noise_that_is_left(kind: Any, scales: list[float]):
+    """With the same weights, x_1 = x_t + c d, where d is the displacement that `--prediction x_1` computes."""
     shape = Shape(width=16, depth=1, heads=2, architecture="transformer")
-    x, mask = batch([4, 3])
-    nets = [MoleculeNet(3, replace(shape, prediction=kind), scale=1.0) for kind in ("x_1", "velocity")]
+    x, mask = batch([4, 3, 4])
+    nets = [MoleculeNet(3, replace(shape, prediction=name), scale=1.0) for name in ("x_1", kind)]
     nets[1].load_state_dict(nets[0].state_dict())
-    t = torch.tensor([0.0, 0.75])
+    t = torch.tensor([0.0, 0.75, 1.0])
     x = torch.cat([centred(x[..., :3], mask), x[..., 3:]], -1)
     end, other = (net(x, t, {"mask": mask}) for net in nets)
-    expected = x[..., :3] + (1 - t)[:, None, None] * (end[..., :3] - x[..., :3])
+    expected = x[..., :3] + torch.tensor(scales)[:, None, None] * (end[..., :3] - x[..., :3])
     torch.testing.assert_close(other[..., :3], expected)
     torch.testing.assert_close(other[..., 3:], end[..., 3:])

@@ -45,7 +45,7 @@ def recipe(data: Path, steps: int, **settings: object) -> Molecular:
     [
         {},
         {"architecture": "transformer", "coupling": "independent"},
-        {"atom_index": False, "coupling": "permutation"},
+        {"atom_index": False, "coupling": "permutation", "prediction": "x_1"},
         {"prediction": "velocity", "fake_atoms": 0.3},
     ],
     ids=str,
@@ -61,7 +61,7 @@ def test_a_run_trains_resumes_and_samples(prepared: Path, tmp_path: Path, settin
     assert [row["step"] for row in rows] == [4, 8]
     assert all(0 <= row["valid"] <= row["connected"] <= 1 for row in rows)
     sampler = resumed[1]
-    assert sampler.network.shape.prediction == settings.get("prediction", "x_1")
+    assert sampler.network.shape.prediction == settings.get("prediction", "residual")
     assert int(sampler.sizes.sum()) == len(recipe(prepared, 4).encoded().x)
     drawn = sampler.draw(sampler.mask(5, atoms=4), steps=5, size=2)
     results = [one.molecule() for one in drawn]
