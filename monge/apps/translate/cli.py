@@ -18,7 +18,7 @@ from monge.apps.translate.examples import show
 from monge.apps.translate.hermes import Original
 from monge.apps.translate.metamath import INSTALLED
 from monge.apps.translate.output import console
-from monge.apps.translate.pair import ENDS, Pairs, same_pairs
+from monge.apps.translate.pair import ENDS, Pairs, check_texts, same_pairs
 from monge.apps.translate.prepared import prepare_all
 from monge.apps.translate.recipes import HERMES, Translate, Translator, stored_recipe, translator_of
 from monge.apps.translate.space import Packed, Space
@@ -181,6 +181,7 @@ def _arcs(pairs: Pairs, translator: Translator, texts: Path, *, count: int = 3) 
     space = translator.space
     packed = Packed(pairs, space)
     rows = {text.id: text for text in read_texts(texts, dropped=[])}
+    check_texts(pairs, rows.values(), texts)
     fingerprints = pairs.metadata["fingerprint"]
     if not all({"model", "max_length"} <= fingerprints[end].keys() for end in ENDS):
         raise ValueError(f"{pairs.directory}: the vectors do not record the model that made them; omit --texts")

@@ -22,7 +22,7 @@ from monge.apps.translate.grammar import Grammar
 from monge.apps.translate.metrics import pooled, pooled_scores
 from monge.apps.translate.output import console
 from monge.apps.translate.own_head import OwnHead
-from monge.apps.translate.pair import ENDS, Pairs, same_pairs
+from monge.apps.translate.pair import ENDS, Pairs, check_texts, same_pairs
 from monge.apps.translate.recipes import stored_recipe
 from monge.apps.translate.space import Space
 from monge.files import atomic_write, ensure_new
@@ -47,6 +47,8 @@ class Candidate(NamedTuple):
     """Cosine of the centred means of the calibrated sequences, from -1 to 1, or the mean log-probability per token."""
     well_formed: bool | None = None
     """True if the grammar of a Metamath database produces the text; None if it was not checked."""
+    exact: bool | None = None
+    """True if it equals the true text; None if that is unknown, or was used in training or validation."""
 
     def row(self) -> dict[str, Any]:
         """The fields, without `well_formed` if it was not checked."""
@@ -134,8 +136,9 @@ def decode(
         run: Directory of the trained run.
         vectors: Parquet file written by `monge translate run` with this run, or with another one on the same pairs.
         texts: File written by `monge translate data`, with the texts of the pairs.
-        out: File to write, .jsonl or .parquet: a row {id, text, score, candidates} for each sequence; with --grammar, each
-            candidate has a field well_formed.
+        out: File to write, .jsonl or .parquet: a row {id, text, score, candidates} for each sequence. A candidate's field exact
+            is true if it equals the true text, null if that is unknown or was used in training or validation; with --grammar,
+            well_formed is another field.
         decoder: Directory of a decoder trained by `monge translate train-decoder` for this run.
         own_head: Generate each token with the remaining blocks and the head of the causal model that made the vectors.
         num_candidates: Number of texts per sequence. If they are generated, the first one is greedy, the others are sampled.
@@ -181,6 +184,7 @@ def decode(
         raise ValueError(
             f"{texts}: no usable text with id {missing[0]!r} of {paired.directory}; pass the texts that were embedded"
         )
+    check_texts(paired, rows_of_texts, texts)
     in_bank, in_pairs = set(numbers), set(paired.ids)
     scored = {paired.ids[number] for number in paired.split("test").tolist() if number not in in_bank}
     # the model of the formal texts was trained on the groups of the training split, also on texts that are in no pair
@@ -188,6 +192,7 @@ def decode(
     if own_head:
         known_here = [known[paired.ids[number]] for number in paired.split("train").tolist()]
         head = OwnHead.of(paired.metadata["fingerprint"][end], side, known_here, device=device_named(device))
+        head.check_lengths(file)
         find = partial(generated_texts, head, side, count=num_candidates, temperature=temperature)
     elif decoder is None:
         find = partial(from_bank, Bank.of(paired, space, end, numbers), known, count=num_candidates)
@@ -209,6 +214,8 @@ def decode(
                 if rules is not None:
                     found = [[one._replace(well_formed=rules.well_formed(one.text)) for one in best] for best in found]
                 decoded |= {key: best for (key, _), best in zip(rows, found, strict=True)}
+    for key in scored & decoded.keys() & known.keys():
+        decoded[key] = [one._replace(exact=one.text == known[key]) for one in decoded[key]]
     write_decoded(out, decoded)
     report(decoded, known, out, scored=scored)
 

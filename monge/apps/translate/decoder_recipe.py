@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes
 
 from monge.apps.translate.data import read_texts
 from monge.apps.translate.decoder import Decoder, DecoderShape, NoisyPrompt, Prompted
-from monge.apps.translate.pair import ENDS, Pairs, json_hash, same_pairs
+from monge.apps.translate.pair import ENDS, Pairs, check_texts, json_hash, same_pairs
 from monge.apps.translate.recipes import Translator, stored_recipe, translator_of
 from monge.math.cost import Whitening
 from monge.math.ot import assignment
@@ -85,11 +85,13 @@ class TrainDecoder:
         ValueError if texts are missing or too long for the model.
         """
         translator, pairs = self.opened()
-        known = {text.id: getattr(text, FIELDS[self.end]) for text in read_texts(Path(self.texts), dropped=[])}
+        texts = read_texts(Path(self.texts), dropped=[])
+        known = {text.id: getattr(text, FIELDS[self.end]) for text in texts}
         parts = {name: pairs.split(name).tolist() for name in ("train", "validation")}
         missing = [pairs.ids[n] for part in parts.values() for n in part if pairs.ids[n] not in known]
         if missing:
             raise ValueError(f"{self.texts}: no text with id {missing[0]!r} of {pairs.directory}")
+        check_texts(pairs, texts, Path(self.texts))
         if pairs.capacity + self.length + 1 > self.shape.positions:
             raise ValueError(
                 f"positions {self.shape.positions}: {pairs.capacity} vectors and {self.length} tokens need "

@@ -1,5 +1,6 @@
 """Decoding of hidden states by the model that they come from: its remaining blocks and its head."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from monge.lm.hidden import hidden_at
 from monge.lm.load import causal, encoder
+from monge.lm.store import Vectors
 from monge.lm.tail import Tail
 from monge.math.cost import Whitening
 
@@ -31,6 +33,8 @@ class OwnHead:
     """Tokens that known texts start with."""
     first_states: Float[Tensor, "F D"]
     """The calibrated states of these tokens at the start of a text, where a state depends only on its token and the prefix."""
+    positions: int | None = None
+    """Maximum length of a text in tokens, with the prefix; None if the model does not specify it."""
 
     @staticmethod
     @torch.no_grad()
@@ -62,7 +66,18 @@ class OwnHead:
         (states,) = hidden_at(model.model, ids, [layer])
         tail = Tail(model.model, layer)
         check_causal(tail, states, name)
-        return OwnHead(tail, model.tokenizer, side, states[0, :-1], ids[:, -1], side.apply(states[:, -1].cpu()))
+        first_states = side.apply(states[:, -1].cpu())
+        return OwnHead(tail, model.tokenizer, side, states[0, :-1], ids[:, -1], first_states, model.positions)
+
+    def check_lengths(self, file: Vectors) -> None:
+        """ValueError if a sequence of the file is longer than the model's context."""
+        longest = math.inf if self.positions is None else self.positions - len(self.prefix)
+        for _, rows in file.portions():
+            if long := next((key for key, row in rows if len(row) > longest), None):
+                raise ValueError(
+                    f"{file.path}: {long!r} has more than {longest} vectors, the context length of the model; leave it out, or "
+                    "decode without --own-head"
+                )
 
     @torch.no_grad()
     def texts(

@@ -9,7 +9,7 @@ pairs/   source/  target/   the vectors of each side, see monge.lm.ragged
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -79,6 +79,7 @@ def pair(
             "bad": {end: len(chosen[end].dropped) for end in ENDS},
             "options": {"on_long_rows": on_long_rows, "on_bad_rows": on_bad_rows},
             "ungrouped": sum(key not in (texts or {}) for key in keys),
+            **({} if texts is None else {"texts": _hash_of(texts, keys)}),
             "sha256": {end: stores[end].sha256 for end in ENDS},
             "dtype": {end: stores[end].dtype for end in ENDS},
             "fingerprint": {end: stores[end].fingerprint for end in ENDS},
@@ -178,6 +179,18 @@ def _write_index(path: Path, keys: list[str], stores: Mapping[str, Ragged], text
     for end in ENDS:
         columns[end] = [stores[end].number(key) for key in keys]
     pq.write_table(pa.table(columns, schema=_INDEX), path)
+
+
+def _hash_of(texts: Mapping[str, Text], keys: Sequence[str]) -> int:
+    """A hash of the texts with these ids; ids without a text are left out."""
+    return json_hash([(key, texts[key].nl, texts[key].formal) for key in sorted(keys) if key in texts])
+
+
+def check_texts(pairs: "Pairs", texts: Iterable[Text], path: Path) -> None:
+    """ValueError if the texts, read from `path`, are not those that the pairs were made with, if that is recorded."""
+    recorded, known = pairs.metadata.get("texts"), {text.id: text for text in texts}
+    if recorded is not None and recorded != _hash_of(known, pairs.ids):
+        raise ValueError(f"{path}: not the texts of {pairs.directory}; pass the file given to `monge translate pair`")
 
 
 def _write_dropped(path: Path, dropped: Mapping[str, list[Dropped]]) -> None:

@@ -63,13 +63,14 @@ def test_the_true_sequence_is_its_own_nearest(packed: Packed):
 def test_texts_of_the_other_side_come_from_the_bank(name: str, kind: str, folder: Path, pairs: Pairs, tmp_path: Path):
     assert decode(folder, name, tmp_path / "out.jsonl", "--num-candidates", "2") == 0
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    training = {pairs.ids[number] for number in pairs.split("train")}
+    training, test = ({pairs.ids[number] for number in pairs.split(name)} for name in ("train", "test"))
     assert len(rows) > 200
     for row in rows:
         assert [one["text"] for one in row["candidates"]] == [f"{kind} {one['id']}" for one in row["candidates"]]
         assert row["text"] == row["candidates"][0]["text"]
         assert row["score"] == row["candidates"][0]["score"] >= row["candidates"][1]["score"]
         assert {one["id"] for one in row["candidates"]} <= training
+        assert {one["exact"] for one in row["candidates"]} == ({False} if row["id"] in test else {None})
     assert decode(folder, name, tmp_path / "out.parquet", "--num-candidates", "2") == 0
     assert pq.read_table(tmp_path / "out.parquet").to_pylist() == rows
 
@@ -174,6 +175,15 @@ def test_formal_texts_are_checked_by_a_grammar(folder: Path, pairs: Pairs, tmp_p
     assert main([*words, str(folder / "forward.parquet"), "--out", str(tmp_path / "out.jsonl")]) == 0
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert all(one["well_formed"] == (one["text"] == "formal ph") for row in rows for one in row["candidates"])
+    test, known = {pairs.ids[number] for number in pairs.split("test")}, {text.id: text.formal for text in texts}
+    exact = [
+        (one["exact"], one["text"] == known[row["id"]])
+        for row in rows
+        if row["id"] in test
+        for one in row["candidates"]
+    ]
+    assert all(one is equal for one, equal in exact)
+    assert len(set(exact)) == 2
     count = sum(row["text"] == "formal ph" for row in rows)
     assert 0 < count < len(rows)
     assert f"First text is well-formed: {count} of {len(rows)}" in capsys.readouterr().out

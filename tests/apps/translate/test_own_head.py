@@ -1,6 +1,7 @@
 """Decoding by the model's own remaining blocks and head: on true hidden states it gives the model's own predictions."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ import torch
 
 pytest.importorskip("transformers")
 
-from monge.apps.translate.data import Text, write_texts
+from monge.apps.translate.data import Text, read_texts, write_texts
 from monge.apps.translate.own_head import OwnHead
 from monge.cli import main
 from monge.lm.hidden import hidden_states
 from monge.lm.load import causal, encoder
+from monge.lm.store import Vectors, write
 from monge.math.cost import Whitening
 from monge.pretrain import Pretrain
 from monge.training.config import TrainConfig
@@ -35,7 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for field in ("nl", "formal"):
         assert main([*words, "--max-length", "32", "--field", field, "--out", str(path / f"{field}.parquet")]) == 0
     files = [str(path / f"{field}.parquet") for field in ("nl", "formal")]
-    assert main(["translate", "pair", *files, "--capacity", "32", "--out", str(path / "pairs")]) == 0
+    known = ["--texts", str(path / "texts.jsonl")]
+    assert main(["translate", "pair", *files, *known, "--capacity", "32", "--out", str(path / "pairs")]) == 0
     train = [
         "--steps",
         "2",
@@ -113,6 +116,35 @@ def test_the_verb_decodes_with_the_model_of_the_vectors(folder: Path, tmp_path: 
     finally:
         weights.write_bytes(before)
     assert "not the model that made the vectors" in capsys.readouterr().err
+
+
+def test_sequences_longer_than_the_context_are_an_error(folder: Path, tmp_path: Path):
+    head, _ = head_of(folder, Whitening(torch.zeros(32), torch.eye(32)))
+    assert head.positions == 32
+    most = 32 - len(head.prefix)
+    for name, count in (("fits", most), ("long", most + 1)):
+        write(
+            tmp_path / name,
+            iter([[("a", torch.ones(2, 32)), (name, torch.ones(count, 32))]]),
+            dtype="float32",
+            fingerprint={},
+        )
+    head.check_lengths(Vectors(tmp_path / "fits"))
+    with pytest.raises(ValueError, match=f"'long' has more than {most} vectors, the context length of the model"):
+        head.check_lengths(Vectors(tmp_path / "long"))
+
+
+def test_other_texts_with_the_same_ids_are_an_error(folder: Path, tmp_path: Path, capsys):
+    texts = read_texts(folder / "texts.jsonl")
+    write_texts(tmp_path / "other.jsonl", [replace(text, formal=f"{text.formal} end") for text in texts])
+    run, other = str(folder / "run"), str(tmp_path / "other.jsonl")
+    vectors, out = str(folder / "translated.parquet"), str(tmp_path / "out")
+    for words in (
+        ["decode", run, vectors, "--texts", other, "--out", f"{out}.jsonl"],
+        ["train-decoder", "--run", run, "--texts", other, "--out", out, "--device", "cpu"],
+    ):
+        assert main(["translate", *words]) == 2
+        assert f"{other}: not the texts of {folder / 'pairs'}" in capsys.readouterr().err
 
 
 def test_a_model_that_sees_the_future_is_refused():
