@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib.util
+import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,20 +19,20 @@ from torch import Tensor
 from monge.apps.molecules.atoms import HYDROGEN, elements_of
 from monge.apps.molecules.bonds import perceived
 from monge.apps.molecules.conformers import Molecule
-from monge.apps.molecules.dataset import Molecules
+from monge.apps.molecules.dataset import Failure, Molecules
 from monge.apps.molecules.encoders import ENCODERS, EncoderMissing, Features
 from monge.apps.molecules.geometry import completed
 from monge.apps.molecules.message_passing import MessagePassing, Pretrain
 from monge.apps.molecules.model_files import opened_file
-from monge.files import locked
+from monge.files import locked, write_text
 from monge.lm.store import Row, Vectors, write
 from monge.run import fingerprint as hash_of
 from monge.runs import reopen
 
 PACKAGES = {"ani": "auto3d", "espaloma": "expaloma"}
 """The distribution that holds an encoder's weights; the others have no trained weights."""
-AtomFeatures = Callable[[Sequence[Molecule]], Iterable[Float[Tensor, "N F"] | None]]
-"""The features of each molecule's atoms, or of its heavy atoms, in their order; None for a molecule without features."""
+AtomFeatures = Callable[[Sequence[Molecule]], Iterable[Float[Tensor, "N F"] | Failure]]
+"""The features of each molecule's atoms, or of its heavy atoms, in their order, or the reason why it has none."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def source(encoder: str) -> Source:
             raise EncoderMissing(f"{package} is not installed; pip install --no-deps auto3d expaloma torchani")
         packages = (package, "torchani") if encoder.startswith("ani") else (package,)
         fingerprint = {"encoder": encoder, **{name: version(name) for name in packages}}
-        return Source(encoder, fingerprint, lambda molecules: (encoded(one, encoder) for one in molecules))
+        return Source(encoder, fingerprint, lambda molecules: (attempted(one, encoder) for one in molecules))
     path = Path(encoder)
     if (path / "recipe.json").exists():
         opened = reopen(path, app=Pretrain.app)
@@ -79,7 +81,7 @@ def source(encoder: str) -> Source:
         return Source(
             f"{path.stem}-{digest}",
             {"encoder": path.name, "weights": digest},
-            lambda molecules: (encoded(one, reader()) for one in molecules),
+            lambda molecules: (attempted(one, reader()) for one in molecules),
         )
     raise ValueError(
         f"--align {encoder}: choose none, self, dispersive, {', '.join(ENCODERS)}, a directory created by monge molecules "
@@ -88,8 +90,10 @@ def source(encoder: str) -> Source:
 
 
 def stored(data: Molecules, encoder: str) -> Path:
-    """The file of the targets of all molecules of a prepared set, written if it does not exist or is stale. Errors as in
-    `source`; also ValueError if hydrogens are atoms on one side only."""
+    """The file of the targets of all molecules of a prepared set, written if it does not exist or is stale. Molecules without
+    targets are listed with the reasons in NAME.failures.jsonl next to it.
+
+    Errors as in `source`; also ValueError if hydrogens are atoms on one side only."""
     opened, molecules = source(encoder), data.split("all")
     if opened.explicit_hydrogens not in (None, any(HYDROGEN in one.types for one in molecules)):
         kind = "with" if opened.explicit_hydrogens else "without"
@@ -104,8 +108,24 @@ def stored(data: Molecules, encoder: str) -> Path:
     if not current():
         with locked(path.parent, wait=True):  # a second process, such as another rank, uses the first one's file
             if not current():
-                write(path, groups(molecules, opened.features), dtype="float32", fingerprint=fingerprint)
+                _write(path, molecules, opened, fingerprint)
     return path
+
+
+def _write(path: Path, molecules: Sequence[Molecule], encoder: Source, fingerprint: dict[str, Any]) -> None:
+    """Write the targets and the list of failures. ValueError if no molecule has targets."""
+    failures, listing = list[Failure](), path.with_suffix(".failures.jsonl")
+    try:
+        write(path, groups(molecules, encoder.features, failures), dtype="float32", fingerprint=fingerprint)
+    except ValueError:
+        if len(failures) < len(molecules):
+            raise
+    write_text(listing, "".join(json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in failures))
+    if len(failures) == len(molecules):
+        raise ValueError(f"no molecule has targets of {encoder.name}; the reasons are in {listing}")
+    if failures:
+        count = f"{len(failures)} of {len(molecules)} molecules have no targets of {encoder.name}"
+        logging.getLogger(__name__).warning("%s; listed in %s", count, listing)
 
 
 def _digest(data: Molecules) -> str:
@@ -116,24 +136,36 @@ def _digest(data: Molecules) -> str:
     return digest.hexdigest()[:16]
 
 
-def groups(molecules: Sequence[Molecule], features: AtomFeatures) -> Iterator[list[Row]]:
-    """Yields the rows (id, features) of some molecules at a time, without those that have no features."""
+def groups(molecules: Sequence[Molecule], features: AtomFeatures, failures: list[Failure]) -> Iterator[list[Row]]:
+    """Yields the rows (id, features) of some molecules at a time; appends those that have no features to `failures`."""
     for start in range(0, len(molecules), 256):
         part = molecules[start : start + 256]
-        yield [(one.id, row) for one, row in zip(part, features(part), strict=True) if row is not None]
+        found = list(zip(part, features(part), strict=True))
+        failures += [row for _, row in found if isinstance(row, Failure)]
+        yield [(one.id, row) for one, row in found if not isinstance(row, Failure)]
 
 
-def encoded(one: Molecule, encoder: str | Callable[[Chem.Mol], Features]) -> Float[Tensor, "N F"] | None:
-    """The features of the heavy atoms in their order; None if the perception of bonds fails. ValueError if the encoder gives
-    another number of rows."""
+def encoded(one: Molecule, encoder: str | Callable[[Chem.Mol], Features]) -> Float[Tensor, "N F"]:
+    """The features of the heavy atoms in their order. ValueError if the perception of bonds fails, if the encoder does not know
+    an atom, or if it gives another number of rows."""
     result = perceived(one.types.tolist(), one.positions)
     if result.molecule is None:
-        return None
+        raise ValueError(f"no bonds: {result.reason}")
     function = ENCODERS[encoder] if isinstance(encoder, str) else encoder
     rows = torch.from_numpy(function(completed(result))).float()
     if len(rows) != one.heavy.sum():
-        raise ValueError(f"{one.id}: the encoder gives features of {len(rows)} atoms for {one.heavy.sum()} heavy atoms")
+        raise ValueError(f"the encoder gives features of {len(rows)} atoms for {one.heavy.sum()} heavy atoms")
     return rows
+
+
+def attempted(one: Molecule, encoder: str | Callable[[Chem.Mol], Features]) -> Float[Tensor, "N F"] | Failure:
+    """The features as in `encoded`, or the reason why there are none."""
+    try:
+        return encoded(one, encoder)
+    except EncoderMissing:
+        raise
+    except ValueError as error:
+        return Failure(one.id, str(error))
 
 
 def targets(
@@ -143,8 +175,8 @@ def targets(
     explicit hydrogens if the encoder has none for them. Those of the molecules `also` get the same shift and scale;
     an element that only they have gets zeros.
 
-    Entries that are constant for an element are zero. Molecules in which the perception of bonds fails are left out; ValueError
-    if none of `molecules` is left.
+    Entries that are constant for an element are zero. Molecules without features are left out; ValueError if none of
+    `molecules` is left.
     """
     wanted = {one.id: elements_of(one.types.tolist()) for one in (*molecules, *also)}
     heavy = {one.id: torch.from_numpy(one.heavy) for one in (*molecules, *also)}
@@ -158,7 +190,10 @@ def targets(
         if key in wanted
     }
     if not reference & rows.keys():
-        raise ValueError(f"{data.directory}: no training molecule has targets of {encoder}; choose another --align")
+        listing = stored(data, encoder).with_suffix(".failures.jsonl")
+        raise ValueError(
+            f"{data.directory}: no training molecule has targets of {encoder}; the reasons are in {listing}"
+        )
     for element in sorted({name for names in wanted.values() for name in names}):
         places = {key: torch.tensor([name == element for name in wanted[key]]) for key in rows}
         known = [rows[key][place] for key, place in places.items() if key in reference]

@@ -1,5 +1,6 @@
 """Encoders and alignment: known values, invariance, targets in the order of the atoms, and training with them."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from rdkit import Chem
 from monge.apps.molecules import encoders, targets
 from monge.apps.molecules.bonds import perceived
 from monge.apps.molecules.conformers import with_conformer
-from monge.apps.molecules.dataset import Molecules, prepare
+from monge.apps.molecules.dataset import Failure, Molecules, prepare
 from monge.apps.molecules.encoders import ENCODERS, EncoderMissing, ani_energy, espaloma_charges
 from monge.apps.molecules.geometry import with_hydrogens
 from monge.apps.molecules.network import MoleculeNet, Shape
@@ -68,7 +69,6 @@ def test_targets_do_not_depend_on_rotation_and_follow_the_atoms(smiles: str):
     """The hydrogens of a target are placed again; rotors such as OH have several minima."""
     one, draw = with_conformer("x", smiles, max_atoms=12), np.random.default_rng(0)
     expected = targets.encoded(one, "ani")
-    assert expected is not None
     for _ in range(3):
         turn, _ = np.linalg.qr(draw.normal(size=(3, 3)))
         order = draw.permutation(len(one.types))
@@ -77,12 +77,40 @@ def test_targets_do_not_depend_on_rotation_and_follow_the_atoms(smiles: str):
         np.testing.assert_allclose(found, expected[order], atol=1e-4)
 
 
-def test_an_encoder_with_other_atoms_or_without_targets_is_an_error(prepared: Path):
+def test_an_encoder_with_other_atoms_is_an_error(prepared: Path):
     one = Molecules(prepared).split("all")[0]
-    with pytest.raises(ValueError, match=f"{one.id}: the encoder gives features of 9{len(one.types)} atoms for"):
+    with pytest.raises(ValueError, match=f"the encoder gives features of 9{len(one.types)} atoms for"):
         targets.encoded(one, lambda molecule: np.zeros((int(f"9{len(one.types)}"), 4), np.float32))
-    with pytest.raises(ValueError, match="no training molecule has targets of descriptors"):
-        targets.targets(Molecules(prepared), "descriptors", [])
+
+
+def test_molecules_that_an_encoder_does_not_know_are_listed_and_the_others_are_aligned(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    encoder, unknown = ENCODERS["descriptors"], "S"
+
+    def limited(molecule: Chem.Mol):
+        if any(atom.GetSymbol().startswith(unknown) for atom in molecule.GetAtoms()):
+            raise ValueError(f"knows no {unknown}")
+        return encoder(molecule)
+
+    monkeypatch.setitem(ENCODERS, "descriptors", limited)
+    data, listing = Molecules(prepared), prepared / "targets/descriptors.failures.jsonl"
+    without = [one.id for one in data.split("all") if "S" in one.smiles]
+    found = targets.targets(data, "descriptors", data.split("all"))
+    assert len(without) > 5
+    assert set(found) == {one.id for one in data.split("all")} - set(without)
+    assert [json.loads(line) for line in listing.open()] == [{"id": name, "reason": "knows no S"} for name in without]
+    assert (
+        f"{len(without)} of {len(data.split('all'))} molecules have no targets of descriptors; listed in {listing}"
+        in caplog.text
+    )
+    aligned = Molecular(str(prepared), align="descriptors")
+    exists = (aligned.targets(aligned.encoded()) != 0).any(-1).any(-1)
+    assert exists.tolist() == [one.id not in without for one in data.split("train")]
+    unknown = "C"
+    listing.with_name("descriptors.parquet").unlink()
+    with pytest.raises(ValueError, match=rf"no molecule has targets of descriptors; the reasons are in {listing}"):
+        aligned.build()
 
 
 def test_ani_sees_the_geometry_and_espaloma_the_graph_only():
@@ -146,8 +174,10 @@ def test_a_molecule_that_fails_leaves_the_other_targets_untouched(prepared: Path
     molecules = data.split("all")
     plain = {one.id: targets.encoded(one, "descriptors") for one in molecules}
     broken = [replace(one, positions=9 * one.positions) if k == 3 else one for k, one in enumerate(molecules)]
-    rows = {key: x for group in targets.groups(broken, targets.source("descriptors").features) for key, x in group}
-    assert set(plain) - set(rows) == {molecules[3].id}
+    failures: list[Failure] = []
+    features = targets.source("descriptors").features
+    rows = {key: x for group in targets.groups(broken, features, failures) for key, x in group}
+    assert set(plain) - set(rows) == {molecules[3].id} == {one.id for one in failures}
     for key, x in rows.items():
         assert torch.equal(x, plain[key])
 
