@@ -12,6 +12,12 @@ from torch import Tensor, nn
 from monge.math.types import Condition, FeatureModel, Pair, pad_like
 from monge.objective.frozen import Frozen
 
+SCHEDULES: dict[str, Callable[[Tensor], Tensor] | None] = {
+    "all": None,
+    "noisy": lambda t: 2 * (1 - t),
+    "clean": lambda t: 2 * t,
+}
+"""Weights of an alignment by t, by name, with mean 1 for uniform times."""
 Encoder: TypeAlias = Callable[[Tensor, Condition], Tensor]  # (x_1, cond) -> (B, N, features) or (B, features)
 
 
@@ -30,6 +36,32 @@ class HiddenLoss(Protocol):
     weight: float
 
     def __call__(self, model: Any, x_t: Tensor, t: Tensor, pair: Pair) -> tuple[Tensor, Tensor]: ...
+
+
+class WithTargets(nn.Module):
+    """The loss `term` on a hidden state for batches that have cond[key], and 0 for others, such as those after the end of an
+    alignment (HASTE, Wang et al. 2505.16792).
+
+    >>> from monge.nets.dit import DiT
+    >>> term = Alignment(CachedTargets(torch.ones(9, 5, 3)), layer=2, width=256, features=3)
+    >>> x = torch.ones(2, 5, 3)
+    >>> v, loss = WithTargets(term, "index")(DiT(3), x, torch.zeros(2), Pair(x, x))
+    >>> loss.item() == 0
+    True
+    """
+
+    def __init__(self, term: HiddenLoss, key: str) -> None:
+        super().__init__()
+        self.term, self.key, self.weight = term, key, term.weight
+
+    def forward(self, model: Any, x_t: Tensor, t: Tensor, pair: Pair) -> tuple[Tensor, Tensor]:
+        if self.key in pair.condition:
+            return self.term(model, x_t, t, pair)
+        parameters = self.term.parameters() if isinstance(self.term, nn.Module) else ()
+        zero = sum((parameter.sum() for parameter in parameters), x_t.new_zeros(()))
+        return model(
+            x_t, t, pair.condition
+        ), 0 * zero  # not without gradients, since DDP waits for those of every parameter
 
 
 class Unconditional(nn.Module):

@@ -12,9 +12,11 @@ from monge.apps.generate.data import stratified_labels
 from monge.apps.generate.dataset import Dataset
 from monge.apps.generate.sample import Generator
 from monge.math.coupling import Coupling, identity
+from monge.math.path import Affine
 from monge.math.random import seeded
-from monge.math.types import Pair
-from monge.training.batches import shuffled
+from monge.math.types import Condition, Pair
+from monge.training.batches import Batches, shuffled
+from monge.training.distributed import world_size
 
 
 @dataclass
@@ -79,6 +81,18 @@ class StoredPairs:
         return without_labels(pair, self.label_dropout, self.classes, seeded(self.seed, 1, number))
 
 
+def ending(batches: Batches[Pair], end: int) -> Batches[Pair]:
+    """The batches, of which those from number `end` on, on all ranks at once, have no cond["index"] and so no alignment."""
+
+    def call(number: int) -> Pair:
+        pair = batches(number)
+        if number - number % world_size() < end:
+            return pair
+        return replace(pair, cond={name: value for name, value in pair.condition.items() if name != "index"})
+
+    return call
+
+
 def teacher_pairs(teacher: Generator, data: Dataset, n: int, seed: int) -> tuple[Pair, Pair]:
     """(n training pairs, n / 10 held-out pairs) that a trained flow generates with the class frequencies of the data."""
     count = n + -(-n // 10)
@@ -114,3 +128,8 @@ def held_out_loss(pairs: Pair, loss: Callable[[Pair, Tensor], Tensor], *, size: 
         t = ((torch.arange(len(part)) + 0.5) / len(part)).to(part.x_1)
         total += float(loss(part, t)) * len(part)
     return total / len(pairs)
+
+
+def on_path(path: Affine, pair: Pair, t: Tensor) -> tuple[Tensor, Condition]:
+    """The point of a pair's path at time t, and the conditions of the pair."""
+    return path(pair.x_0, pair.x_1, t).x_t, pair.condition

@@ -14,18 +14,18 @@ from monge.apps.generate.data import absolute_source, load
 from monge.apps.generate.dataset import Layout
 from monge.apps.generate.encoders import encoder_of
 from monge.apps.generate.images import Range
-from monge.apps.generate.pairs import NoisePairs, StoredPairs, held_out_pairs, teacher_pairs
+from monge.apps.generate.pairs import NoisePairs, StoredPairs, ending, held_out_pairs, on_path, teacher_pairs
 from monge.apps.generate.prepared import STORED, Prepared, held_out_evaluation
 from monge.apps.generate.sample import Generator
 from monge.math.cost import Units
 from monge.math.path import Affine, linear, trigonometric
 from monge.math.times import Times, logit_normal, uniform
-from monge.math.types import Condition, Pair
+from monge.math.types import Pair
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiTShape, Patches
 from monge.nets.mlp import MLP
 from monge.nets.prediction import PredictsSource, PredictsTarget
-from monge.objective.alignment import Alignment, CachedTargets, HiddenLoss
+from monge.objective.alignment import SCHEDULES, Alignment, CachedTargets, HiddenLoss, WithTargets
 from monge.objective.flow_matching import FlowMatching
 from monge.objective.self_supervised import Dispersive, SelfAlignment
 from monge.run import fingerprint
@@ -142,6 +142,10 @@ class Generate(Settings):
     """Weight of the alignment loss."""
     align_spatial: bool = False
     """Normalise the encoder's features over the patches of each image and project by a 3 x 3 convolution, as in iREPA."""
+    align_times: Literal["all", "noisy", "clean"] = "all"
+    """Weight of the alignment by t: equal (all), 2 (1 - t) (noisy), or 2 t (clean)."""
+    align_until: int = 0
+    """Number of training batches after which the alignment ends (HASTE); 0 keeps it."""
     train: OmitArgPrefixes[TrainConfig] = field(
         default_factory=lambda: TrainConfig(steps=3000, save_every=500, milestones=(500,))
     )
@@ -161,10 +165,13 @@ class Generate(Settings):
             raise ValueError("--compile has no effect on hidden states, which --align needs; leave it out")
         if self.align != "none" and not 1 <= self.align_layer <= self.depth:
             raise ValueError(f"align_layer {self.align_layer}: the network has {self.depth} blocks")
-        if not 0 <= self.align_weight < float("inf"):
-            raise ValueError(f"align_weight must be finite and not negative, got {self.align_weight}")
-        if self.align_spatial and self.align in ("none", *WITHOUT_ENCODER):
-            raise ValueError(f"--align {self.align}: --align-spatial needs an encoder")
+        if not 0 <= self.align_weight < float("inf") or self.align_until < 0:
+            given = f"{self.align_weight}, {self.align_until}"
+            raise ValueError(f"align_weight and align_until must be finite and not negative, got {given}")
+        if (self.align_spatial or self.align_times != "all") and self.align in ("none", *WITHOUT_ENCODER):
+            raise ValueError(f"--align {self.align}: --align-spatial and --align-times need an encoder")
+        if self.align_until and self.align == "none":
+            raise ValueError("--align-until has no effect without --align; leave it out")
 
     def build(self) -> Run[Pair]:
         """Read the data, fit the coupling, and assemble the run."""
@@ -187,6 +194,8 @@ class Generate(Settings):
         )
         align, encoder = self.alignment(model, prepared)
         constants = prepared.constants | pairing.constants | encoder
+        if align is not None and self.align_until:
+            align, batches = WithTargets(align, "index"), ending(batches, self.align_until)
         return Run(model, self.objective(align), batches, self.train, evaluate, constants)
 
     def alignment(self, model: nn.Module, prepared: Prepared) -> tuple[HiddenLoss | None, dict[str, Tensor]]:
@@ -204,16 +213,12 @@ class Generate(Settings):
         encoder = encoder_of(Path(self.align), prepared.constants["data"]).to(device_named(self.train.device))
         targets = CachedTargets(encoder.tokens(prepared.normalised()[0], self.patch))
         options: dict[str, Any] = {"weight": weight, "hidden": hidden, "spatial": self.align_spatial}
+        options["schedule"] = SCHEDULES[self.align_times]
         if self.align_spatial:
             _, height, breadth = prepared.data.shape
             options["grid"] = height // self.patch, breadth // self.patch
         align = Alignment(targets, layer=layer, width=self.width, features=encoder.enter.out_channels, **options)
         return align, {"encoder": fingerprint(*encoder.cpu().state_dict().values())}
-
-
-def on_path(path: Affine, pair: Pair, t: Tensor) -> tuple[Tensor, Condition]:
-    """The point of a pair's path at time t, and the conditions of the pair."""
-    return path(pair.x_0, pair.x_1, t).x_t, pair.condition
 
 
 @dataclass(frozen=True)

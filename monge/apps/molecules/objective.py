@@ -11,7 +11,7 @@ from monge.apps.molecules.network import Prediction, centred
 from monge.math.coupling import Coupling, identity
 from monge.math.times import Times
 from monge.math.types import Condition, Pair
-from monge.objective.alignment import HiddenLoss
+from monge.objective.alignment import HiddenLoss, WithTargets
 from monge.objective.base import Loss, Objective
 from monge.objective.weighting import EqualTimes
 
@@ -56,7 +56,8 @@ class MoleculeMatching(Objective):
         super().__init__()
         self.coupling, self.times = coupling, times or Times()
         self.type_weight, self.weights = type_weight, EqualTimes()
-        self.self_conditioning, self.distortion, self.align = self_conditioning, distortion, align
+        self.self_conditioning, self.distortion = self_conditioning, distortion
+        self.align = None if align is None else WithTargets(align, "target")
         self.pooled_weight = pooled_weight
 
     def forward(self, model: Any, batch: Pair) -> Loss:
@@ -78,11 +79,9 @@ class MoleculeMatching(Objective):
             x_t = torch.cat([centred(moved, mask), x_t[..., 3:]], -1)
         if self.self_conditioning:
             cond["previous"] = self._previous(model, x_t, t, cond)
-        alignment: Tensor | None = None
-        if self.align is None or "target" not in cond:
-            end = model(x_t, t, cond)
-        else:
-            end, alignment = self.align(model, x_t, t, replace(pair, cond=cond))
+        end, alignment = (
+            (model(x_t, t, cond), None) if self.align is None else self.align(model, x_t, t, replace(pair, cond=cond))
+        )
         error = (end[..., :3] - pair.x_1[..., :3]).square().sum(-1)
         fixed = scale = (1 / (1 - t).square().clamp_min(1e-9)).clamp_max(MAX_WEIGHT)
         if self.training and torch.is_grad_enabled():
@@ -102,8 +101,6 @@ class MoleculeMatching(Objective):
         if self.align is not None and alignment is not None:
             value = value + self.align.weight * alignment
             metrics["alignment"] = alignment.detach()
-        elif isinstance(self.align, nn.Module):  # zero gradients, since DDP waits for those of every parameter
-            value = value + 0 * sum(parameter.sum() for parameter in self.align.parameters())
         return Loss(value, {"loss": value.detach(), **metrics})
 
     @torch.no_grad()
@@ -149,6 +146,11 @@ def later_state(pair: Pair, t: Float[Tensor, "B"]) -> tuple[Float[Tensor, "B N D
     """The state of a pair with positions at time t and types at time max(type_time, t), and its conditions."""
     t_types = torch.maximum(pair.condition["type_time"], t)
     return mixed(pair.x_0, pair.x_1, t, t_types), {**pair.condition, "type_time": t_types}
+
+
+def square_root(u: Tensor) -> Tensor:
+    """The square root: t has the density 2 t, so more draws are near the data, where bond lengths are decided."""
+    return u.sqrt()
 
 
 def type_times(t: Float[Tensor, "B"]) -> Float[Tensor, "B"]:

@@ -18,14 +18,14 @@ from monge.apps.molecules.encoders import ENCODERS
 from monge.apps.molecules.fakes import SPREAD, with_fakes
 from monge.apps.molecules.generator import Generator
 from monge.apps.molecules.network import MoleculeNet, Shape
-from monge.apps.molecules.objective import MoleculeMatching, later_state, noise
+from monge.apps.molecules.objective import MoleculeMatching, later_state, noise, square_root
 from monge.apps.molecules.targets import targets
 from monge.math.coupling import Coupling, identity
 from monge.math.random import forked_rng, seeded
 from monge.math.rotation import RotationOT, random_rotations, rotated
 from monge.math.times import Times
 from monge.math.types import Pair
-from monge.objective.alignment import Alignment, CachedTargets, HiddenLoss
+from monge.objective.alignment import SCHEDULES, Alignment, CachedTargets, HiddenLoss
 from monge.objective.self_supervised import Dispersive, SelfAlignment
 from monge.run import fingerprint
 from monge.runs import Opened
@@ -40,11 +40,6 @@ COUPLINGS: dict[str, Coupling] = {
     "permutation": RotationOT(permute=True),
 }
 WITHOUT_ENCODER = ("self", "dispersive")
-
-
-def square_root(u: Tensor) -> Tensor:
-    """The square root: t has the density 2 t, so more draws are near the data, where bond lengths are decided."""
-    return u.sqrt()
 
 
 @dataclass(frozen=True)
@@ -102,6 +97,8 @@ class Molecular:
     training and in sampling (REG, which uses 0.03); 0 leaves the token out."""
     align_until: int = 0
     """Number of training batches after which the alignment ends (HASTE); 0 keeps it."""
+    align_times: Literal["all", "noisy", "clean"] = "all"
+    """Weight of the alignment by t: equal (all), 2 (1 - t) (noisy), or 2 t (clean)."""
     batch_size: int = 64
     """Number of molecules per batch."""
     solver_steps: int = 100
@@ -130,9 +127,9 @@ class Molecular:
             raise ValueError(f"align_layer {self.align_layer}: the network has {self.depth} blocks")
         if self.align != "none" and self.train.compile:
             raise ValueError("--compile has no effect on hidden states, which --align needs; leave it out")
-        special = self.align_spatial or self.align_shuffled or self.align_pooled_weight
+        special = self.align_spatial or self.align_shuffled or self.align_pooled_weight or self.align_times != "all"
         if special and self.align in ("none", *WITHOUT_ENCODER):
-            flags = "--align-spatial, --align-shuffled and --align-pooled-weight"
+            flags = "--align-spatial, --align-shuffled, --align-times and --align-pooled-weight"
             raise ValueError(f"--align {self.align}: {flags} need an encoder")
         if self.coupling == "permutation" and self.atom_index:
             raise ValueError("--coupling permutation needs --no-atom-index: it changes the order of the atoms")
@@ -220,6 +217,7 @@ class Molecular:
             return SelfAlignment(network, width=self.width, later=later_state, **options)
         targets = CachedTargets(lambda x: x, key="target")
         options = {"layer": layer, "weight": weight, "hidden": hidden, "spatial": self.align_spatial}
+        options["schedule"] = SCHEDULES[self.align_times]
         return Alignment(targets, width=self.width, features=features, **options)
 
     def targets(self, data: Encoded) -> Float[Tensor, "n N F"] | None:

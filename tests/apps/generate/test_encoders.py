@@ -116,6 +116,29 @@ def test_a_flow_without_classes_uses_an_encoder_of_data_with_classes(encoder: Pa
     assert "alignment" in run.objective(run.model, run.batches(0)).metrics
 
 
+@pytest.mark.parametrize("align", ["encoder", "dispersive"])
+def test_an_alignment_ends_after_the_given_number_of_batches(align: str, encoder: Path, tmp_path: Path):
+    recipe = replace(FLOW, align=str(encoder) if align == "encoder" else align, align_until=3)
+    run = recipe.build()
+    values = [float(run.objective(run.model, run.batches(number)).metrics["alignment"]) for number in range(5)]
+    assert [value != 0 for value in values] == [True, True, True, False, False]
+    loss = run.objective(run.model, run.batches(4))
+    loss.value.backward()
+    assert float(loss.value) == float(loss.metrics["velocity"])
+    assert all(p.grad is not None and not p.grad.any() for p in run.objective.parameters())
+    fit(recipe, tmp_path / "run")
+
+
+def test_an_alignment_can_count_more_at_noisy_or_at_clean_times(encoder: Path):
+    values: dict[str, float] = {}
+    for times in ("all", "noisy", "clean"):
+        torch.manual_seed(0)
+        run = replace(FLOW, align=str(encoder), align_times=times).build()
+        values[times] = float(run.objective(run.model, run.batches(0)).metrics["alignment"])
+    assert values["noisy"] + values["clean"] == pytest.approx(2 * values["all"], rel=1e-4)
+    assert abs(values["noisy"] - values["clean"]) > 1e-3
+
+
 def test_the_teacher_of_self_alignment_is_on_the_path_of_the_flow():
     """At t = 1/2 a trigonometric path has weights of 1/sqrt(2), not 1/2."""
     run = replace(FLOW, align="self", path="trigonometric", conditional=False).build()
@@ -149,12 +172,18 @@ def test_a_resumed_run_may_find_its_encoder_elsewhere_but_not_another_one(
     [
         ({"network": "mlp", "align": "self"}, "network mlp: --align needs --network dit"),
         ({"align": "self", "align_layer": 3}, "align_layer 3: the network has 2 blocks"),
-        ({"align_weight": -1.0}, "align_weight must be finite and not negative"),
-        ({"align_weight": float("inf")}, "align_weight must be finite and not negative"),
+        ({"align_weight": -1.0}, "align_weight and align_until must be finite and not negative"),
+        ({"align_weight": float("inf")}, "align_weight and align_until must be finite and not negative"),
         ({"align": "self", "train": replace(SHORT, compile=True)}, "--compile has no effect on hidden states"),
         ({"times_std": 0.0}, "times_std must be positive"),
         ({"times_std": 2.0}, "--times-std needs --times logit-normal"),
-        ({"align": "self", "align_spatial": True}, "--align self: --align-spatial needs an encoder"),
+        ({"align": "self", "align_spatial": True}, "--align self: --align-spatial and --align-times need an encoder"),
+        ({"align": "self", "align_times": "noisy"}, "--align self: --align-spatial and --align-times need an encoder"),
+        ({"align_until": 5}, "--align-until has no effect without --align; leave it out"),
+        (
+            {"align": "self", "align_until": -1},
+            "align_weight and align_until must be finite and not negative, got 0.5, -1",
+        ),
     ],
 )
 def test_settings_are_checked(settings: dict[str, object], message: str):

@@ -289,9 +289,12 @@ def test_a_missing_package_is_one_sentence_for_training_too(prepared: Path, monk
         ({"align_until": -1}, "align_until must be finite and not negative"),
         (
             {"align": "self", "align_spatial": True},
-            "--align self: --align-spatial, --align-shuffled and --align-pooled-weight need an encoder",
+            "--align self: --align-spatial, --align-shuffled, --align-times and --align-pooled-weight need an encoder",
         ),
-        ({"align_shuffled": True}, "--align none: --align-spatial, --align-shuffled and --align-pooled-weight need"),
+        (
+            {"align_shuffled": True},
+            "--align none: --align-spatial, --align-shuffled, --align-times and --align-pooled",
+        ),
     ],
 )
 def test_settings_of_the_alignment_are_checked(settings: dict[str, object], message: str):
