@@ -58,10 +58,8 @@ class WithTargets(nn.Module):
         if self.key in pair.condition:
             return self.term(model, x_t, t, pair)
         parameters = self.term.parameters() if isinstance(self.term, nn.Module) else ()
-        zero = sum((parameter.sum() for parameter in parameters), x_t.new_zeros(()))
-        return model(
-            x_t, t, pair.condition
-        ), 0 * zero  # not without gradients, since DDP waits for those of every parameter
+        total = sum((parameter.sum() for parameter in parameters), x_t.new_zeros(()))
+        return model(x_t, t, pair.condition), 0 * total  # with gradients, since DDP waits for those of every parameter
 
 
 class Unconditional(nn.Module):

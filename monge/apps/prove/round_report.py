@@ -6,13 +6,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monge.apps.prove.energy import alarms
 from monge.apps.prove.evaluation import expansions, paired, states_until_proof
 from monge.apps.prove.iteration import Iteration, Round
 from monge.apps.prove.pairs import pairs_of
 from monge.apps.prove.report import comparison, share
 from monge.apps.prove.trajectories import results
 from monge.files import finite_json, read_json
+from monge.lm.ragged import Ragged
 from monge.training.log import read_records
+
+SCRATCH, LORA = ("width", "depth", "heads", "vocabulary"), ("rank", "alpha", "dropout", "modules")
+POLICY = ("base", *SCRATCH, *LORA, "length", "renamed_copies", "lr", "steps", "batch_size", "weight_decay")
+POLICY_CURVE = (
+    "loss",
+    "held-out loss",
+    "grad_norm",
+    "centroid distance",
+    "positive norm",
+    "negative norm",
+    "separation",
+)
+ENERGY = ("loss", "hidden", "dropout", "goal", "negatives", "mix", "depth_weight", "batch_size", "lr", "steps")
+ENERGY_CURVE = ("loss", "held-out loss", "gap", "top-1", "sibling top-1")
+"""Settings and metrics of the policy's and the energy's training that the report shows."""
 
 
 def report(settings: Iteration, out: Path, rounds: int) -> dict[str, Any]:
@@ -25,10 +42,13 @@ def report(settings: Iteration, out: Path, rounds: int) -> dict[str, Any]:
         pairs, _ = pairs_of(one.data())
         new = [pair for pair in pairs if (pair.state, pair.tactic) not in known]
         tactics = {tactic for _, tactic in known}
-        energy, policy = (
-            read_json(one.directory / "energy" / "energy.json"),
-            read_json(one.directory / "policy/policy.json"),
-        )
+        policy = read_json(one.directory / "policy" / "policy.json")
+        policy |= training(one.directory / "policy", POLICY, POLICY_CURVE)
+        energy = read_json(one.directory / "energy" / "energy.json")
+        if "skipped" not in energy:
+            energy |= training(one.directory / "energy", ENERGY, ENERGY_CURVE)
+            losses = [row["held-out loss"] for row in energy["curve"]]
+            energy["alarms"] = alarms(energy["quality"]["sampled"], losses)
         content.append(
             {
                 "round": number,
@@ -37,12 +57,31 @@ def report(settings: Iteration, out: Path, rounds: int) -> dict[str, Any]:
                 "new pairs": len(new),
                 "new pairs with a new tactic": sum(pair.tactic not in tactics for pair in new),
                 "policy": _relative(policy, out),
+                "states": embeddings(one.directory / "states"),
                 "energy": energy,
                 "arms": arms_of(settings, one),
             }
         )
         known |= {(pair.state, pair.tactic) for pair in pairs}
     return {"theorems": _relative({"path": str(settings.theorems)}, out)["path"], "rounds": content}
+
+
+def training(run: Path, settings: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
+    """The settings of a training run with these names, and its metrics of these names at each evaluation."""
+    recipe = read_json(run / "recipe.json", "recipe")["recipe"]
+    every = recipe | recipe["train"]
+    rows = [row for row in read_records(run / "metrics.jsonl") if "held-out loss" in row]
+    curve = [{name: row[name] for name in ("step", *columns) if name in row} for row in rows]
+    unused = {*(SCRATCH if every.get("base") else ()), *(LORA if every.get("rank", 0) is None else ())}
+    used = {name: every[name] for name in settings if name not in unused and every[name] not in (None, "")}
+    return {"settings": used, "curve": curve}
+
+
+def embeddings(directory: Path) -> dict[str, Any]:
+    """What made the embeddings of states, and their number, width and dtype."""
+    stored = Ragged(directory)
+    made = {name: value for name, value in stored.fingerprint.items() if name in ("pooling", "max_length")}
+    return {"states": len(stored), "width": stored.width, "dtype": stored.dtype, **made}
 
 
 def _searched(run: Path) -> dict[str, int]:
@@ -91,18 +130,26 @@ def markdown(content: Mapping[str, Any]) -> str:
             "Policy: training data and held-out loss (nats per token).",
             "",
         ]
-        sources = one["policy"]["sources"]
-        losses = one["policy"]["held-out loss"]
+        policy, energy = one["policy"], one["energy"]
+        sources, losses = policy["sources"], policy["held-out loss"]
         names = tuple(sources[0])
         rows = [(*row.values(), losses.get(row["source"], {}).get("loss", "")) for row in sources]
         lines += _table((*names, "held-out loss"), rows)
-        skipped = one["energy"].get("skipped")
+        lines += _table(("setting", "value"), list(policy["settings"].items()))
+        lines += _curve(policy["curve"])
+        stored = ", ".join(f"{name} {value}" for name, value in one["states"].items())
+        lines += [f"Embeddings: {stored}.", ""]
+        skipped = energy.get("skipped")
         lines += [
             "Energy: states, and quality on held-out theorems." if skipped is None else f"No energy: {skipped}.",
             "",
         ]
+        if skipped is None:
+            lines += _table(("setting", "value"), list(energy["settings"].items()))
+            lines += _curve(energy["curve"])
+            lines += [sentence for alarm in energy["alarms"] for sentence in (alarm, "")]
         for part in ("states", "quality") if skipped is None else ():
-            columns = one["energy"][part]
+            columns = energy[part]
             keys = list(next(iter(columns.values())))
             lines += _table(
                 ("", *columns), [(key, *(column.get(key, "") for column in columns.values())) for key in keys]
@@ -118,6 +165,12 @@ def markdown(content: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _curve(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of metrics, a row for each evaluation."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return _table(names, [[row.get(name, "") for name in names] for row in rows])
+
+
 def _ratio(row: Mapping[str, Any]) -> str:
     return "" if row["value"] is None else f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
 
@@ -131,29 +184,40 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def plot(content: Mapping[str, Any], settings: Iteration, out: Path) -> None:
-    """Draw report.png: losses of the policies, the energies' held-out quality, and test theorems proved by round."""
+    """Draw report.png: losses of the policies and their separation of states, if it was measured, the gap and the ranks of the
+    energies on held-out states, and test theorems proved by round."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    for one in content["rounds"]:
-        number = one["round"]
-        directory = Round(settings, out, number).directory
-        for axes, name, key in ((left, "policy", "held-out loss"), (middle, "energy", "top-1")):
-            path = directory / name / "metrics.jsonl"
-            rows = [row for row in read_records(path) if key in row] if path.exists() else []
-            axes.plot([row["step"] for row in rows], [row[key] for row in rows], marker=".", label=f"round {number}")
-    left.set(title="policy", xlabel="step", ylabel="held-out loss (nats per token)")
-    middle.set(title="energy", xlabel="step", ylabel="held-out positives ranked first")
     rounds = content["rounds"]
+    curves = [
+        ("policy", "loss", "training loss (nats per token)"),
+        ("policy", "held-out loss", "held-out loss (nats per token)"),
+        ("policy", "separation", "separation of held-out states (AUC)"),
+        ("energy", "gap", "gap of held-out energies"),
+        ("energy", "top-1", "held-out positives ranked first"),
+    ]
+    shown = [one for one in curves if any(one[1] in row for part in rounds for row in part[one[0]].get("curve", ()))]
+    height = 3.5 * math.ceil((len(shown) + 1) / 3)
+    figure = pyplot.figure(figsize=(13, height), layout="constrained")
+    *panels, right = figure.subplots(math.ceil((len(shown) + 1) / 3), 3, squeeze=False).flatten()[: len(shown) + 1]
+    for axes, (name, key, label) in zip(panels, shown, strict=True):
+        for part in rounds:
+            rows = [row for row in part[name].get("curve", ()) if key in row]
+            axes.plot(
+                [row["step"] for row in rows], [row[key] for row in rows], marker=".", label=f"round {part['round']}"
+            )
+        axes.set(title=name, xlabel="step", ylabel=label)
     for name in (arm.name for arm in settings.chosen):
         found = [(one["round"], one["arms"][name]["proved"]) for one in rounds if name in one["arms"]]
         right.plot(*zip(*found, strict=True), marker="o", label=name) if found else None
     right.set(title="test theorems", xlabel="round", ylabel="proved", xticks=[one["round"] for one in rounds])
     right.yaxis.get_major_locator().set_params(integer=True)
-    for axes in (left, middle, right):
+    for axes in (*panels, right):
         axes.legend(frameon=False, fontsize="small")
+    for axes in figure.axes[len(shown) + 1 :]:
+        axes.remove()
     figure.savefig(out / "report.png", dpi=120)
     pyplot.close(figure)

@@ -102,6 +102,15 @@ def test_two_rounds_train_evaluate_and_report_and_a_second_call_changes_nothing(
     assert content["rounds"][0]["pairs"] == content["rounds"][0]["new pairs"]
     files = {path: path.read_bytes() for path in (out / "report.json", out / "report.md")}
     assert "McNemar" in files[out / "report.md"].decode()
+    for one in content["rounds"]:
+        policy, energy = one["policy"]["curve"], one["energy"]["curve"]
+        assert [row["step"] for row in policy] == [row["step"] for row in energy] == [5, 10]
+        assert all({"loss", "held-out loss"} <= row.keys() for row in policy)
+        assert all({"gap", "top-1"} <= row.keys() for row in energy)
+        assert one["policy"]["settings"]["width"] == 32
+        assert "rank" not in one["policy"]["settings"]
+        assert one["energy"]["settings"]["hidden"] == [16]
+        assert one["states"]["width"] == 32
     assert (out / "report.png").stat().st_size > 10_000
     capsys.readouterr()
     assert main(["prove", "iterate", "--config", str(config), "--out", str(out)]) == 0
@@ -220,13 +229,26 @@ def test_the_report_is_readable_markdown():
         "local+energy": {**same, "next to": "local", "ratio": ratio},
     }
     policy = {"sources": [{"source": "written", "kept": 3}], "held-out loss": {"written": {"loss": 1.2345}}}
+    policy |= {
+        "settings": {"rank": 32},
+        "curve": [{"step": 5, "loss": 2.5}, {"step": 10, "loss": 2.0, "separation": 0.75}],
+    }
     energy = {"states": {"training": {"positives": 3}}, "quality": {"sampled": {"gap": 0.5}}}
+    energy |= {
+        "settings": {"mix": [0.3, 0.4, 0.3]},
+        "curve": [{"step": 5, "top-1": 0.25}],
+        "alarms": ["It has collapsed."],
+    }
     one = {"round": 0, "searches": {"normal": {"theorems": 4, "proved": 1}}, "pairs": 3, "new pairs": 3}
     one |= {"new pairs with a new tactic": 2, "policy": policy, "energy": energy, "arms": arms}
+    one["states"] = {"states": 7, "width": 32, "dtype": "float16"}
     lines = markdown({"theorems": "few.lean", "rounds": [one]}).splitlines()
     assert "| local | 2 | 2 of 4 |  | 0 | 0 | 1 | 9 |  |" in lines
     assert "| local+energy | 2 | 2 of 4 | local | 0 | 0 | 1 | 9 | 0.50 (0.25 to 1.00) |" in lines
     assert "| written | 3 | 1.23 |" in lines
     assert "| gap | 0.5 |" in lines
+    assert "Embeddings: states 7, width 32, dtype float16." in lines
+    assert lines[lines.index("| step | loss | separation |") + 2 :][:2] == ["| 5 | 2.5 |  |", "| 10 | 2 | 0.75 |"]
+    assert {"| rank | 32 |", "| mix | [0.3, 0.4, 0.3] |", "| 5 | 0.25 |", "It has collapsed."} <= set(lines)
     one["energy"] = {"skipped": "no states"}
     assert "No energy: no states." in markdown({"theorems": "few.lean", "rounds": [one]}).splitlines()
