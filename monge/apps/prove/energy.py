@@ -10,12 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes, Suppress
 
 from monge.apps.prove.config import Measure
 from monge.apps.prove.contrast import ContrastBatch, Counts, NoContrast, Sampler, groups_of
+from monge.apps.prove.energy_measures import quality
 from monge.apps.prove.lm.embeddings import EmbeddingClient
 from monge.apps.prove.lm.endpoint import Endpoint
 from monge.apps.prove.pairs import check_splits, digest
@@ -163,52 +163,6 @@ class StateEnergy:
 
 def _generator(*numbers: int) -> np.random.Generator:
     return np.random.default_rng(seeded(*numbers).initial_seed())
-
-
-@torch.no_grad()
-def quality(model: Any, batches: Sequence[ContrastBatch]) -> dict[str, float]:
-    """Measures of an energy on at least one batch.
-
-    The share of positive states that rank first and that of a random energy (chance), the standard deviation of the energies
-    and, where they are defined, the share of negatives above their positive one, the mean gap between them, and Spearman's
-    correlation of predicted and true remaining depth.
-    """
-    energies: list[Tensor] = []
-    masks: list[Tensor] = []
-    depths: list[Tensor] = []
-    for batch in batches:
-        part = batch.to(next(model.parameters()).device)
-        energy, depth = model.both(part.candidates.x)
-        energies.append(energy[part.candidates.index].cpu())
-        assert batch.candidates.mask is not None
-        masks.append(batch.candidates.mask)
-        depths.append(torch.stack([depth[part.candidates.index[:, 0]].cpu(), batch.remaining]))
-    energy, mask, depth = torch.cat(energies), torch.cat(masks), torch.cat(depths, 1)
-    gap, exists = energy[:, 1:] - energy[:, :1], mask[:, 1:]
-    defined = all(len(set(part.tolist())) > 1 for part in depth)
-    pairs = {"pairwise": (gap[exists] > 0).double().mean(), "gap": gap[exists].double().mean()}
-    correlation: Any = spearmanr(*depth.numpy()) if defined else None
-    return {
-        "top-1": ((gap > 0) | ~exists).all(1).double().mean().item(),
-        "chance": (1 / mask.sum(1)).double().mean().item(),
-        **({name: value.item() for name, value in pairs.items()} if exists.any() else {}),
-        "spread": energy[mask].double().std().item(),
-        **({"depth correlation": float(correlation.statistic)} if defined else {}),
-    }
-
-
-def alarms(measures: dict[str, float], losses: Sequence[float]) -> list[str]:
-    """Sentences about an energy that has collapsed, has the wrong sign, or overfits; `losses` are held-out, in order."""
-    found: list[str] = []
-    if measures["spread"] < 1e-3:
-        found.append(f"The energy has collapsed: its standard deviation is {measures['spread']:.2g}.")
-    if measures.get("gap", 0.0) < 0:
-        found.append(f"The energy has the wrong sign: states on proofs are {-measures['gap']:.2g} higher than others.")
-    if losses and losses[-1] > 1.05 * min(losses):
-        found.append(
-            f"Overfitting: the held-out loss rose from {min(losses):.3f} to {losses[-1]:.3f}; the best checkpoint is used."
-        )
-    return found
 
 
 def _hash(vectors: StateVectors) -> int:

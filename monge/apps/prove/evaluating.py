@@ -96,6 +96,7 @@ def evaluate(
             raise ValueError(f"--policies {name} needs a settings file with server.model; give --config")
         if "copy" in name.split("+") and not examples:
             raise ValueError(f"--policies {name} needs --examples")
+    _check_decoding(base, {part for name in policies for part in name.split("+")})
     _check_overlap(entries, model, energy, examples, allow=allow_overlap)
     chosen = [Arm(name) for name in policies] + ([] if energy is None else list(orders(policies[-1], weights)))
     model = str(Path(model).resolve()) if Path(model).is_dir() else model
@@ -134,6 +135,17 @@ def orders(policy: str, weights: Sequence[float]) -> Iterator[Arm]:
         yield Arm(policy, "energy", weight)
     yield from (Arm(policy, measure) for measure in ("depth", "shuffled", "noise"))
     yield from (Arm(policy, order=order) for order in ("breadth", "random"))
+
+
+def _check_decoding(base: SearchConfig, policies: set[str]) -> None:
+    """ValueError if both a model server and a local model are among the policies, with unequal settings for sampling."""
+    if {"server", "local"} <= policies:
+        local, server = base.local.sampling, base.server
+        for first, second in (("temperature", "temperature"), ("top_p", "top_p"), ("max_new_tokens", "max_tokens")):
+            if (one := getattr(local, first)) != (other := getattr(server, second)):
+                raise ValueError(
+                    f"local.sampling.{first} is {one:g} and server.{second} {other:g}; set both to the same number in --config"
+                )
 
 
 def _runs_behind(model: str) -> Iterator[Path]:

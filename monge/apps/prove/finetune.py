@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tyro.conf import OmitArgPrefixes, Suppress
 
-from monge.apps.prove.energy import quality
+from monge.apps.prove.energy_measures import quality
 from monge.apps.prove.examples import Data
 from monge.apps.prove.joint import Joint, JointBatch, JointLoss, contrast_of, samplers
 from monge.apps.prove.lm.prompt import Goals, Names, Style

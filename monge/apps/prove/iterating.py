@@ -99,7 +99,7 @@ def train(one: Round) -> None:
     settings, runs = one.settings, tuple(one.data())
     policy, states, trained = (one.directory / name for name in ("policy", "states", "energy"))
     if not (policy / "policy.json").exists():
-        finetune(runs, settings.finetune, out=policy, resume=(policy / "recipe.json").exists())
+        finetune(runs, one.finetune, out=policy, resume=(policy / "recipe.json").exists())
     if not states.exists():
         embed(runs, model=str(one.model), out=states, pooling=settings.pooling, max_length=settings.max_length)
     if not (trained / "energy.json").exists():

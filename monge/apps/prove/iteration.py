@@ -71,6 +71,9 @@ class Iteration:
     """Settings of all searches; those of test theorems are without harvesting."""
     finetune: FineTune = field(default_factory=FineTune)
     """Settings of the policy's training."""
+    score_pairs: bool = False
+    """From the second round on, give a smaller weight to pairs whose tactics the previous policy finds the least or the most
+    likely (finetune.tails and finetune.tail_weight)."""
     energy: dict[str, Any] = field(default_factory=dict[str, Any])
     """Settings of the energy's training that differ from the defaults, as in StateEnergy; its `train` may be partial."""
     pooling: Literal["mean", "last"] = "mean"
@@ -94,6 +97,8 @@ class Iteration:
             raise ValueError(
                 f"policy {self.policy}: copying is an arm only; it has no examples in the searches for training"
             )
+        if self.score_pairs and (self.finetune.scored_by or self.finetune.retrieved):
+            raise ValueError("score_pairs needs finetune.retrieved = 0, and no finetune.scored_by")
         _ = self.energy_recipe  # fails here if a setting is invalid
 
     @property
@@ -168,6 +173,13 @@ class Round:
         self.model = self.directory / "policy" / "model"
 
     @property
+    def finetune(self) -> FineTune:
+        """Settings of the policy's training, which scores the pairs by the previous policy if `score_pairs` is set."""
+        if not self.settings.score_pairs or not self.number:
+            return self.settings.finetune
+        return replace(self.settings.finetune, scored_by=str(Round(self.settings, self.out, self.number - 1).model))
+
+    @property
     def searches(self) -> dict[str, Path]:
         """The runs on training theorems: at the normal and at the warm temperature."""
         return {share: self.directory / f"search-{share}" for share in ("normal", "warm")}
@@ -220,12 +232,8 @@ class Pipeline:
         path = self.out / "iteration.json"
         wanted = json.loads(json.dumps({"iteration": asdict(self.settings)}, default=str))
         if path.exists():
-            check_same(
-                path,
-                json.loads(path.read_text()),
-                wanted,
-                free=("iteration.rounds", "iteration.arms", "iteration.search.cache"),
-            )
+            free = ("iteration.rounds", "iteration.arms", "iteration.search.cache")
+            check_same(path, json.loads(path.read_text()), wanted, free=free)
         self.out.mkdir(parents=True, exist_ok=True)
         write_json(path, wanted)
 

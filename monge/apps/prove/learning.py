@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from monge.apps.prove.dpo import Prefer
-from monge.apps.prove.energy import StateEnergy, alarms, quality
+from monge.apps.prove.energy import StateEnergy
+from monge.apps.prove.energy_measures import alarms, calibration, quality
 from monge.apps.prove.finetune import PRESETS, FineTune, loss_of, trained
 from monge.apps.prove.pairs import as_rows, write_examples
 from monge.apps.prove.states import StateVectors, check_same_model, states_of, write
@@ -232,9 +233,11 @@ def energy(
     measures = {name: quality(model, part) for name, part in sets.items() if part}
     sizes = {name: sum(map(len, part)) for name, part in sets.items()}
     rows = {split: asdict(count) for split, count in counts.items()}
-    write_json(out / "energy.json", {"states": rows, "quality": measures, "sets": sizes})
+    depths = calibration(model, sets["sampled"])
+    write_json(out / "energy.json", {"states": rows, "quality": measures, "sets": sizes, "depths": depths})
     console.print(_columns("States", rows))
     console.print(_columns("Held-out theorems", measures))
+    console.print(_columns("Remaining steps", {str(row["remaining"]): row for row in depths}))
     losses = [row["held-out loss"] for row in read_records(out / "metrics.jsonl") if "held-out loss" in row]
     for sentence in alarms(measures["sampled"], losses):
         console.print(sentence)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monge.apps.prove.energy import alarms
+from monge.apps.prove.energy_measures import alarms
 from monge.apps.prove.evaluation import expansions, paired, states_until_proof
 from monge.apps.prove.iteration import Iteration, Round
 from monge.apps.prove.pairs import pairs_of
@@ -78,7 +78,7 @@ def training(run: Path, settings: Sequence[str], columns: Sequence[str]) -> dict
 
 
 def embeddings(directory: Path) -> dict[str, Any]:
-    """What made the embeddings of states, and their number, width and dtype."""
+    """Number, width and dtype of the embeddings of states, their pooling and the maximum length of a state."""
     stored = Ragged(directory)
     made = {name: value for name, value in stored.fingerprint.items() if name in ("pooling", "max_length")}
     return {"states": len(stored), "width": stored.width, "dtype": stored.dtype, **made}
@@ -136,7 +136,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         rows = [(*row.values(), losses.get(row["source"], {}).get("loss", "")) for row in sources]
         lines += _table((*names, "held-out loss"), rows)
         lines += _table(("setting", "value"), list(policy["settings"].items()))
-        lines += _curve(policy["curve"])
+        lines += _rows(policy["curve"])
         stored = ", ".join(f"{name} {value}" for name, value in one["states"].items())
         lines += [f"Embeddings: {stored}.", ""]
         skipped = energy.get("skipped")
@@ -146,7 +146,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         ]
         if skipped is None:
             lines += _table(("setting", "value"), list(energy["settings"].items()))
-            lines += _curve(energy["curve"])
+            lines += _rows(energy["curve"])
             lines += [sentence for alarm in energy["alarms"] for sentence in (alarm, "")]
         for part in ("states", "quality") if skipped is None else ():
             columns = energy[part]
@@ -154,6 +154,9 @@ def markdown(content: Mapping[str, Any]) -> str:
             lines += _table(
                 ("", *columns), [(key, *(column.get(key, "") for column in columns.values())) for key in keys]
             )
+        if skipped is None:
+            lines += ["Steps until the proof, true and predicted, of held-out states.", ""]
+            lines += _rows(energy["depths"])
         lines += [
             "Test theorems. more: proved by this arm and not by the one next to it; fewer: the reverse; p: McNemar's test. "
             "ratio: states expanded until the proof, relative to the arm next to it, where both find one.",
@@ -165,8 +168,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _curve(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A table of metrics, a row for each evaluation."""
+def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table with a column for each name in any of the rows."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     return _table(names, [[row.get(name, "") for name in names] for row in rows])
 

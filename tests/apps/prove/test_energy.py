@@ -17,7 +17,8 @@ from test_finetune import run_of
 from toy import Countdown, all_ways, result
 
 from monge.apps.prove.contrast import Group, Positive, Sampler, groups_of
-from monge.apps.prove.energy import EnergyLoss, Scorer, StateEnergy, alarms, quality
+from monge.apps.prove.energy import EnergyLoss, Scorer, StateEnergy
+from monge.apps.prove.energy_measures import quality
 from monge.apps.prove.pairs import digest
 from monge.apps.prove.policy import Probes
 from monge.apps.prove.search import search
@@ -221,14 +222,6 @@ def test_spectral_norm_bounds_each_hidden_layer():
     assert all(
         float(torch.linalg.matrix_norm(part.weight.detach(), 2)) == pytest.approx(1, abs=0.05) for part in linear
     )
-
-
-def test_alarms_name_collapse_inverted_sign_and_overfitting():
-    good = {"spread": 1.0, "gap": 2.0}
-    assert alarms(good, [1.0, 0.9]) == []
-    assert "collapsed" in alarms(good | {"spread": 0.0}, [])[0]
-    assert "wrong sign" in alarms(good | {"gap": -1.0}, [])[0]
-    assert "Overfitting: the held-out loss rose from 0.500 to 1.000" in alarms(good, [0.5, 1.0])[0]
 
 
 def test_with_a_goal_each_candidate_is_followed_by_the_first_state_of_the_theorem(run, tmp_path):

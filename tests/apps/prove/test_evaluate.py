@@ -113,6 +113,10 @@ def test_arms_have_the_settings_that_they_need():
         (("--policies", "local"), "--policies local needs --model"),
         (("--policies", "template+copy"), "--policies template+copy needs --examples"),
         (("--policies", "server"), "--policies server needs a settings file with server.model; give --config"),
+        (
+            ("--policies", "server", "local", "--model", "m", "--config", "server.json"),
+            "local.sampling.max_new_tokens is 64 and server.max_tokens 128; set both to the same number in --config",
+        ),
         (("--policies", "guess"), "--policy guess: unknown"),
         (("--energy", "nowhere"), "nowhere: no run here"),
         (("--model", "policy/model"), "nearly the same as few.same (similarity 1.00)"),
@@ -123,6 +127,7 @@ def test_arms_have_the_settings_that_they_need():
 )
 def test_bad_input_gives_one_sentence(tmp_path, monkeypatch, capsys, flags, message):
     monkeypatch.chdir(tmp_path)
+    Path("server.json").write_text('{"server": {"model": "m"}}')
     Path("few.lean").write_text(NATURALS + "-- theorems\n\n/-- One. -/\ntheorem same : 9 := by\n  rfl\n")
     wide_run(tmp_path / "run", range(9, 10))
     recipes = {

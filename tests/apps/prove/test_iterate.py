@@ -54,6 +54,7 @@ THEOREMS = [
 SMALL = """
 theorems = {theorems}
 rounds = 2
+score_pairs = true
 arms = ["template", "copy", "template+local", "template+local+energy"]
 [search.search]
 max_states = 4
@@ -102,7 +103,10 @@ def test_two_rounds_train_evaluate_and_report_and_a_second_call_changes_nothing(
     assert content["rounds"][0]["pairs"] == content["rounds"][0]["new pairs"]
     files = {path: path.read_bytes() for path in (out / "report.json", out / "report.md")}
     assert "McNemar" in files[out / "report.md"].decode()
+    recipes = [json.loads((out / f"round-{k}/policy/recipe.json").read_text())["recipe"] for k in (0, 1)]
+    assert [recipe["scored_by"] for recipe in recipes] == ["", str(out / "round-0/policy/model")]
     for one in content["rounds"]:
+        assert one["energy"]["depths"][0]["states"] > 0
         policy, energy = one["policy"]["curve"], one["energy"]["curve"]
         assert [row["step"] for row in policy] == [row["step"] for row in energy] == [5, 10]
         assert all({"loss", "held-out loss"} <= row.keys() for row in policy)
@@ -161,6 +165,7 @@ def test_the_printed_settings_are_read_back(tmp_path, capsys):
         ('[search]\npolicy = "guess"', "--policy guess: unknown"),
         ('policy = "guess"', "--policy guess: unknown"),
         ('policy = "template+copy"', "policy template+copy: copying is an arm only"),
+        ("score_pairs = true\n[finetune]\nretrieved = 8", "score_pairs needs finetune.retrieved = 0"),
         ("[energy]\nhiden = [16]", "energy: "),
         ("[energy]\nnegatives = 0", "energy: negatives must be at least 1"),
     ],
@@ -236,6 +241,7 @@ def test_the_report_is_readable_markdown():
     energy = {"states": {"training": {"positives": 3}}, "quality": {"sampled": {"gap": 0.5}}}
     energy |= {
         "settings": {"mix": [0.3, 0.4, 0.3]},
+        "depths": [{"remaining": 1, "states": 5, "predicted": 1.25, "spread": 0.5}],
         "curve": [{"step": 5, "top-1": 0.25}],
         "alarms": ["It has collapsed."],
     }
@@ -249,6 +255,6 @@ def test_the_report_is_readable_markdown():
     assert "| gap | 0.5 |" in lines
     assert "Embeddings: states 7, width 32, dtype float16." in lines
     assert lines[lines.index("| step | loss | separation |") + 2 :][:2] == ["| 5 | 2.5 |  |", "| 10 | 2 | 0.75 |"]
-    assert {"| rank | 32 |", "| mix | [0.3, 0.4, 0.3] |", "| 5 | 0.25 |", "It has collapsed."} <= set(lines)
+    assert {"| 1 | 5 | 1.25 | 0.5 |", "| rank | 32 |", "| mix | [0.3, 0.4, 0.3] |", "| 5 | 0.25 |", "It has collapsed."} <= set(lines)
     one["energy"] = {"skipped": "no states"}
     assert "No energy: no states." in markdown({"theorems": "few.lean", "rounds": [one]}).splitlines()

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from monge.apps.prove.lm.circuit import RequestFailed
 from monge.apps.prove.lm.endpoint import Endpoint, HTTPClient, RequestRejected
 
 
@@ -28,6 +29,10 @@ class EmbeddingClient:
             if len(texts) == 1:
                 return torch.full((1, self._width), torch.nan)
             return torch.cat([self([text]) for text in texts])  # one of them is rejected
+        except RequestFailed as error:
+            raise RequestFailed(
+                f"{self._client.address}: no answer ({error}); check that `monge prove serve-embeddings` is running"
+            ) from error
 
     def _ask(self, texts: Sequence[str]) -> Float[Tensor, "n D"]:
         answer = self._client.ask({"model": self._client.endpoint.model, "input": list(texts)})
