@@ -255,6 +255,12 @@ def test_the_report_is_readable_markdown():
     assert "| gap | 0.5 |" in lines
     assert "Embeddings: states 7, width 32, dtype float16." in lines
     assert lines[lines.index("| step | loss | separation |") + 2 :][:2] == ["| 5 | 2.5 |  |", "| 10 | 2 | 0.75 |"]
-    assert {"| 1 | 5 | 1.25 | 0.5 |", "| rank | 32 |", "| mix | [0.3, 0.4, 0.3] |", "| 5 | 0.25 |", "It has collapsed."} <= set(lines)
+    assert {
+        "| 1 | 5 | 1.25 | 0.5 |",
+        "| rank | 32 |",
+        "| mix | [0.3, 0.4, 0.3] |",
+        "| 5 | 0.25 |",
+        "It has collapsed.",
+    } <= set(lines)
     one["energy"] = {"skipped": "no states"}
     assert "No energy: no states." in markdown({"theorems": "few.lean", "rounds": [one]}).splitlines()
