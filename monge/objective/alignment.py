@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from monge.math.types import Condition, FeatureModel, Pair, pad_like
@@ -110,7 +110,9 @@ class Alignment(nn.Module):
 
     `width` is the model's hidden width, `features` the encoder's number of features, `hidden` the width of the projector's
     hidden layers; the objective multiplies the loss by `weight`. `schedule`, a function of t, multiplies the similarity of each
-    sample. iREPA (Singh et al. 2512.10794) makes two changes: with `spatial`, features per token are first normalised over the
+    sample. With `kind`, the last layer of the projector depends on the kind of a token, a number below `kinds` that this
+    function gives for each token of a pair: for encoders with a network of its own for each kind, such as the element of an
+    atom. iREPA (Singh et al. 2512.10794) makes two changes: with `spatial`, features per token are first normalised over the
     tokens; with `grid` (rows, columns), for tokens in row-major order, the projector is a 3 x 3 convolution. ValueError if the
     encoder does not take (x_1, cond).
 
@@ -133,12 +135,16 @@ class Alignment(nn.Module):
         schedule: Callable[[Tensor], Tensor] | None = None,
         spatial: bool = False,
         grid: tuple[int, int] | None = None,
+        kind: Callable[[Pair], Int[Tensor, "B N"]] | None = None,
+        kinds: int = 1,
     ) -> None:
         super().__init__()
         _check_takes_conditions(encoder)
+        self.kind, self.features = kind, features
         self.layer, self.weight, self.schedule, self.spatial = layer, weight, schedule, spatial
         self.encoder = Frozen(encoder) if isinstance(encoder, nn.Module) else encoder
-        self.projector = projector(width, hidden, features) if grid is None else GridProjector(width, features, grid)
+        outputs = features if kind is None else kinds * features
+        self.projector = projector(width, hidden, outputs) if grid is None else GridProjector(width, outputs, grid)
 
     def forward(
         self, model: FeatureModel, x_t: Float[Tensor, "B *s"], t: Float[Tensor, "B"], pair: Pair
@@ -147,9 +153,9 @@ class Alignment(nn.Module):
         v, hidden = model.with_features(x_t, t, pair.condition, self.layer)
         with torch.no_grad():
             target = self.encoder(pair.x_1, pair.condition)
-        if target.ndim == 2 and self.spatial:
+        if target.ndim == 2 and (self.spatial or self.kind):
             raise ValueError(
-                "alignment: spatial normalisation needs features per token, but the encoder returned pooled ones"
+                "alignment: spatial normalisation and kinds need features per token, but the encoder returned pooled ones"
             )
         if target.ndim == 2 and len(target) == len(hidden):
             cosine = nn.functional.cosine_similarity(self.projector(pooled(hidden, pair.mask)), target, dim=-1)
@@ -163,7 +169,11 @@ class Alignment(nn.Module):
         exists = exists if pair.mask is None else exists & pair.mask
         target = torch.where(exists[..., None], target, 0.0)
         target = spatially_normalised(target, exists) if self.spatial else target
-        cosine = self._scheduled(nn.functional.cosine_similarity(self.projector(hidden), target, dim=-1), t)
+        projected = self.projector(hidden)
+        if self.kind is not None:
+            kind = self.kind(pair)[..., None, None]
+            projected = projected.unflatten(-1, (-1, self.features)).take_along_dim(kind, -2).squeeze(-2)
+        cosine = self._scheduled(nn.functional.cosine_similarity(projected, target, dim=-1), t)
         return v, -cosine[exists].sum() / exists.sum().clamp_min(1)
 
     def _scheduled(self, cosine: Float[Tensor, "B *N"], t: Float[Tensor, "B"]) -> Float[Tensor, "B *N"]:

@@ -72,8 +72,36 @@ def test_features_that_do_not_vary_are_normalised_to_zero(tokens, masked):
 
 def test_spatial_normalisation_needs_features_per_token(draw):
     pair = Pair(draw(0, 2, 5, 3), draw(1, 2, 5, 3))
-    with pytest.raises(ValueError, match="needs features per token"):
+    with pytest.raises(ValueError, match="spatial normalisation and kinds need features per token"):
         loss(direct(lambda x, cond: x.mean(1), spatial=True), pair.x_1, pair)
+
+
+def test_each_kind_of_token_has_a_last_layer_of_its_own(draw):
+    target, x = draw(0, 1, 3, 3), draw(1, 1, 3, 2)
+    kind = torch.tensor([[0, 2, 2]])
+    options: dict = {"layer": 2, "width": 3, "features": 3, "hidden": 4}
+    align = Alignment(lambda x_1, cond: target, **options, kind=lambda pair: kind, kinds=3).double()
+    hidden = draw(2, 1, 1, 3).expand(1, 3, 3)
+    align(Shows(hidden), x, torch.zeros(1), Pair(x, x))[1].backward()
+    last = align.projector[-1]
+    assert [bool(part.any()) for part in last.weight.grad.split(3)] == [True, False, True]
+    first = Alignment(lambda x_1, cond: target, **options).double()
+    for layer, other in zip(first.projector, align.projector, strict=True):
+        layer.load_state_dict(
+            {name: value[: 3 if other is last else None] for name, value in other.state_dict().items()}
+        )
+    only_first = Pair(x, x, torch.tensor([[True, False, False]]))
+    losses = [one(Shows(hidden), x, torch.zeros(1), only_first)[1] for one in (first, align)]
+    torch.testing.assert_close(*losses)
+
+
+def test_kinds_need_features_per_token(draw):
+    align = Alignment(
+        lambda x_1, cond: draw(0, 2, 3), layer=2, width=3, features=3, kind=lambda pair: pair.x_1, kinds=2
+    )
+    x = torch.zeros(2, 4, 3)
+    with pytest.raises(ValueError, match="spatial normalisation and kinds need features per token"):
+        align(Shows(x), x, torch.zeros(2), Pair(x, x))
 
 
 def test_spatial_normalisation_applies_to_the_targets(draw):

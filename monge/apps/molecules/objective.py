@@ -1,12 +1,14 @@
 """The loss of a molecular flow: positions and types flow together, and the network predicts x_1."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from monge.apps.molecules.atoms import elements_of
 from monge.apps.molecules.network import Prediction, centred
 from monge.math.coupling import Coupling, identity
 from monge.math.times import Times
@@ -146,6 +148,19 @@ def later_state(pair: Pair, t: Float[Tensor, "B"]) -> tuple[Float[Tensor, "B N D
     """The state of a pair with positions at time t and types at time max(type_time, t), and its conditions."""
     t_types = torch.maximum(pair.condition["type_time"], t)
     return mixed(pair.x_0, pair.x_1, t, t_types), {**pair.condition, "type_time": t_types}
+
+
+def by_element(types: Sequence[int]) -> dict[str, Any]:
+    """Settings of an alignment whose projector has a last layer for each element. `types` are the types of atoms in the order
+    of their logits."""
+    names = elements_of(types)
+    known = sorted(set(names))
+    element = torch.tensor([known.index(name) for name in names])
+
+    def kind(pair: Pair) -> Int[Tensor, "B N"]:
+        return element.to(pair.x_1.device)[pair.x_1[..., 3:].argmax(-1)]
+
+    return {"kind": kind, "kinds": len(known)}
 
 
 def square_root(u: Tensor) -> Tensor:

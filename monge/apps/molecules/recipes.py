@@ -1,5 +1,6 @@
 """The recipe of a molecular flow: a prepared set of molecules, a network, and the loss."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,11 +15,11 @@ from monge.apps.molecules.atoms import FAKE
 from monge.apps.molecules.conformers import Molecule
 from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.encoded import Encoded
-from monge.apps.molecules.encoders import ENCODERS
+from monge.apps.molecules.encoders import BY_ELEMENT, ENCODERS
 from monge.apps.molecules.fakes import SPREAD, with_fakes
 from monge.apps.molecules.generator import Generator
 from monge.apps.molecules.network import MoleculeNet, Shape
-from monge.apps.molecules.objective import MoleculeMatching, later_state, noise, square_root
+from monge.apps.molecules.objective import MoleculeMatching, by_element, later_state, noise, square_root
 from monge.apps.molecules.targets import targets
 from monge.math.coupling import Coupling, identity
 from monge.math.random import forked_rng, seeded
@@ -170,7 +171,7 @@ class Molecular:
             type_weight=self.type_weight,
             self_conditioning=self.self_conditioning,
             distortion=self.distortion / data.scale,
-            align=None if aligned is None else self.alignment(network, aligned.shape[-1]),
+            align=None if aligned is None else self.alignment(network, aligned.shape[-1], data.types),
             pooled_weight=self.align_pooled_weight,
         )
 
@@ -207,8 +208,9 @@ class Molecular:
         }
         return Run(network, objective, batches, self.train, evaluate, constants)
 
-    def alignment(self, network: nn.Module, features: int) -> HiddenLoss:
-        """The loss on a hidden state; with an encoder, its targets of `features` entries are part of the batch."""
+    def alignment(self, network: nn.Module, features: int, types: Sequence[int] = ()) -> HiddenLoss:
+        """The loss on a hidden state; with an encoder, its targets of `features` entries are part of the batch of atoms with
+        these types."""
         layer, weight, hidden = self.align_layer, self.align_weight, 2 * self.width
         if self.align == "dispersive":
             return Dispersive(layer=layer, weight=weight)
@@ -218,6 +220,8 @@ class Molecular:
         targets = CachedTargets(lambda x: x, key="target")
         options = {"layer": layer, "weight": weight, "hidden": hidden, "spatial": self.align_spatial}
         options["schedule"] = SCHEDULES[self.align_times]
+        if self.align in BY_ELEMENT:
+            options |= by_element(types)
         return Alignment(targets, width=self.width, features=features, **options)
 
     def targets(self, data: Encoded) -> Float[Tensor, "n N F"] | None:

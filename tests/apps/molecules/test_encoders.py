@@ -13,6 +13,7 @@ pytest.importorskip("rdkit")
 from rdkit import Chem
 
 from monge.apps.molecules import encoders, targets
+from monge.apps.molecules.atoms import elements_of
 from monge.apps.molecules.bonds import perceived
 from monge.apps.molecules.conformers import with_conformer
 from monge.apps.molecules.dataset import Failure, Molecules, prepare
@@ -173,6 +174,20 @@ def test_an_alignment_can_count_more_at_noisy_times(prepared: Path):
     recipe, t = Molecular(str(prepared), align="descriptors", align_times="noisy"), torch.tensor([0.25])
     schedule = recipe.alignment(recipe.network(3, 1.0), 5).schedule
     assert schedule(t).item() == 1.5
+
+
+def test_features_of_ani_are_projected_by_element(prepared: Path):
+    recipe = Molecular(str(prepared), align="ani")
+    run, data = recipe.build(), recipe.encoded()
+    term = run.objective.align.term
+    pair = run.batches(0)
+    known = sorted(set(elements_of(data.types)))
+    assert term.projector[-1].out_features == len(known) * 160
+    types = pair.x_1[..., 3:].argmax(-1)
+    expected = [known.index(elements_of([data.types[number]])[0]) for number in types.flatten().tolist()]
+    assert term.kind(pair).flatten().tolist() == expected
+    assert len(set(expected)) > 2
+    assert run.objective(run.model, pair).metrics["alignment"] != 0
 
 
 def test_a_molecule_that_fails_leaves_the_other_targets_untouched(prepared: Path):
