@@ -20,6 +20,7 @@ from monge.apps.molecules import page, pictures
 from monge.apps.molecules.atoms import TYPES
 from monge.apps.molecules.bonds import Perceived, perceived
 from monge.apps.molecules.conformers import Molecule
+from monge.apps.molecules.dataset import Molecules
 from monge.apps.molecules.generator import Drawn, Generator
 from monge.apps.molecules.geometry import completed
 from monge.apps.molecules.recipes import Molecular, opened
@@ -151,6 +152,7 @@ def evaluate(
     checkpoint: str = "best",
     seed: int = 0,
     data: Path | None = None,
+    held_out: Path | None = None,
     posebusters: bool = False,
     ani: bool = False,
     device_options: DeviceFlags = DEVICE,
@@ -166,6 +168,8 @@ def evaluate(
         checkpoint: Checkpoint to evaluate: best, last or a step number.
         seed: Random seed of the noise, the sizes and the choice of training molecules.
         data: Current path of the run's prepared molecules, if they have moved.
+        held_out: Prepared set of molecules to compare with, such as one of moses-scaffolds, without those that are also in the
+            run's training set; default: the test split of the run's molecules.
         posebusters: Also run the checks of PoseBusters, about a second per molecule (pip install posebusters).
         ani: Also measure the strain with ANI-2xt (pip install --no-deps auto3d torchani); not for runs aligned with it.
     """
@@ -184,7 +188,7 @@ def evaluate(
         if wanted and importlib.util.find_spec(name) is None:
             raise ValueError(f"{name} is not installed; pip install {install}")
     recipe = replace(recipe, data=str(data or recipe.data))
-    training, held_out = recipe.molecules("train"), recipe.molecules("test")
+    training = recipe.molecules("train")
     if not torch.equal(fingerprint(recipe.encoded().x), stored.constants["molecules"]):
         raise ValueError(
             f"{recipe.data}: not the molecules that {run} was trained on; prepare them with the same settings"
@@ -192,7 +196,13 @@ def evaluate(
     chosen = torch.randperm(len(training), generator=seeded(seed, 8))[:num_samples].tolist()
     real = [perceived_from(training[number]) for number in chosen]
     names = frozenset(flat_name(one) for one in training)
-    reference = Reference(names, [one.molecule for one in map(perceived_from, held_out) if one.valid and one.molecule])
+    others = recipe.molecules("test") if held_out is None else Molecules(held_out).split("all")
+    found = [one.molecule for one in map(perceived_from, others) if one.valid and one.molecule]
+    if held_out is not None:
+        found = [molecule for molecule in found if flat_smiles(molecule) not in names]
+    if not found:
+        raise ValueError(f"--held-out {held_out}: no molecule that is not in the training set of {run}")
+    reference = Reference(names, found)
     random, began = seeded(seed, 7), time.perf_counter()
     drawn = generator.draw(generator.mask(num_samples, generator=random), steps=steps, eta=eta, generator=random)
     results, uncorrected = [one.molecule() for one in drawn], [one.molecule(limit=1) for one in drawn]
@@ -208,11 +218,10 @@ def evaluate(
     before = sum(one.valid for one in uncorrected) / num_samples
     reasons = Counter(one.reason or "several parts" for one in results if not one.valid)
     options = {"samples": num_samples, "solver_steps": steps, "eta": eta, "checkpoint": checkpoint, "seed": seed}
+    options |= {"held_out": None if held_out is None else str(held_out), "num_held_out": len(found)}
     content = {"rows": rows, "valid without correction of types": before, "invalid": dict(reasons)}
     write_json(run / "evaluation.json", finite_json({**options, **content, "seconds": seconds}))
-    title = (
-        f"{run.resolve().name}: {num_samples} molecules, {steps} steps, {len(reference.held_out)} held-out molecules"
-    )
+    title = f"{run.resolve().name}: {num_samples} molecules, {steps} steps, {len(found)} held-out molecules"
     console.print(_table(rows, title), soft_wrap=False)
     console.print(
         f"Valid with the most probable types alone, without correction: {before:.3f}. "

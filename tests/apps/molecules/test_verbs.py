@@ -68,6 +68,28 @@ def test_samples_are_the_same_for_a_seed(run: Path, folder: Path):
 
 
 @pytest.mark.slow
+def test_samples_are_compared_with_another_set(run: Path, folder: Path, capsys):
+    (folder / "more.smi").write_text("CCOCCN a\nNCCCO b\nCCOC(C)CN c\n")
+    for name, source in (("more", "more.smi"), ("again", "in.smi")):
+        words = ["molecules", "prepare", str(folder / source), "--out", str(folder / name), "--min-atoms", "2"]
+        assert main(words) == 0
+    words = ["molecules", "evaluate", str(run), "--num-samples", "2", "--threads", "1", "--held-out"]
+    for name, expected in (("more", 3), ("again", len(Molecules(folder / "again").split("all")))):
+        assert main([*words, str(folder / name)]) == 0
+        stored = json.loads((run / "evaluation.json").read_text())
+        assert stored["held_out"] == str(folder / name)
+        assert 0 < stored["num_held_out"] <= expected
+        assert (stored["num_held_out"] < expected) == (name == "again")  # without the training molecules
+    training = Molecules(folder / "set").split("train")
+    (folder / "known.smi").write_text("\n".join(one.smiles for one in training))
+    words[-1:] = ["--held-out", str(folder / "known")]
+    assert main(["molecules", "prepare", str(folder / "known.smi"), "--out", words[-1], "--min-atoms", "2"]) == 0
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "known: no molecule that is not in the training set of" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_other_molecules_than_those_of_the_run_are_refused(run: Path, folder: Path, capsys):
     other = folder / "other"
     assert main(["molecules", "prepare", str(folder / "in.smi"), "--out", str(other), "--limit", "40"]) == 0
