@@ -224,6 +224,7 @@ def evaluate(
     title = f"{run.resolve().name}: {num_samples} molecules, {steps} steps, {len(found)} held-out molecules"
     console.print(_table(rows, title), soft_wrap=False)
     console.print(
+        f"Bond perception recovers {Molecules(Path(recipe.data)).settings['round_trip']:.1%} of the real molecules. "
         f"Valid with the most probable types alone, without correction: {before:.3f}. "
         f"Invalid: {', '.join(f'{reason} {count}' for reason, count in reasons.most_common()) or 'none'}."
     )
