@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from rdkit import Chem
 from rdkit.Chem import rdPartialCharges
+from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from monge.math.random import forked_rng
@@ -61,21 +62,25 @@ class ANI2xt(nn.Module):
             self.networks.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         self.eval().requires_grad_(False)
 
-    def forward(self, elements: Sequence[str], positions: Float[np.ndarray, "N 3"]) -> tuple[list[Tensor], float]:
+    def forward(
+        self, elements: Sequence[str], positions: Float[Tensor, "N 3"]
+    ) -> tuple[list[Tensor], Float[Tensor, ""]]:
         """(the last hidden state of each atom, the energy in eV relative to the atoms' reference energies) of one molecule."""
         numbers = torch.tensor([[ELEMENTS.index(element) for element in elements]])
-        vectors = self.environment(numbers, torch.from_numpy(positions).float()[None])[0]
-        hidden: list[Tensor] = []
-        energy = 0.0
-        for number, vector in zip(numbers[0].tolist(), vectors, strict=True):
+        vectors = self.environment(numbers, positions[None])[0]
+        hidden: dict[int, Tensor] = {}
+        energy = vectors.new_zeros(())
+        for number in set(numbers[0].tolist()):
             network: Any = self.networks[number]
-            hidden.append(network[:-1](vector))
-            energy += float(network[-1](hidden[-1]))
-        return hidden, HARTREE * energy
+            chosen = (numbers[0] == number).nonzero().flatten()
+            states = network[:-1](vectors[chosen])
+            hidden |= dict(zip(chosen.tolist(), states, strict=True))
+            energy = energy + network[-1](states).sum()
+        return [hidden[atom] for atom in range(len(elements))], HARTREE * energy
 
 
-HARTREE = 27.211386
-"""Electronvolts per hartree."""
+HARTREE, KCAL_PER_EV = 27.211386, 23.060548
+"""Electronvolts per hartree; kilocalories per mole per electronvolt."""
 
 
 def _network(width: int, widths: Sequence[int]) -> nn.Sequential:
@@ -100,8 +105,8 @@ def ani_random(molecule: Chem.Mol) -> Features:
 @torch.no_grad()
 def ani(molecule: Chem.Mol, *, pretrained: bool = True) -> Features:
     """The last hidden states of ANI-2xt at the heavy atoms, padded with zeros. Sees the geometry, and hydrogens."""
-    elements = [atom.GetSymbol() for atom in molecule.GetAtoms()]
-    hidden, _ = _ani(pretrained)(elements, molecule.GetConformer().GetPositions())
+    elements, positions = _atoms(molecule)
+    hidden, _ = _ani(pretrained)(elements, positions)
     widest = max(widths[-1] for widths in WIDTHS)
     rows = [
         nn.functional.pad(h, (0, widest - len(h))).numpy() for h, e in zip(hidden, elements, strict=True) if e != "H"
@@ -109,10 +114,32 @@ def ani(molecule: Chem.Mol, *, pretrained: bool = True) -> Features:
     return np.stack(rows)
 
 
+def _atoms(molecule: Chem.Mol) -> tuple[list[str], Float[Tensor, "N 3"]]:
+    """The elements and the positions of all atoms."""
+    elements = [atom.GetSymbol() for atom in molecule.GetAtoms()]
+    return elements, torch.from_numpy(molecule.GetConformer().GetPositions()).float()
+
+
 @torch.no_grad()
 def ani_energy(molecule: Chem.Mol) -> float:
     """The energy of a molecule with hydrogens in eV, relative to the reference energies of its atoms."""
-    return _ani()([atom.GetSymbol() for atom in molecule.GetAtoms()], molecule.GetConformer().GetPositions())[1]
+    return float(_ani()(*_atoms(molecule))[1])
+
+
+def ani_strain(molecule: Chem.Mol) -> float:
+    """The energy of a molecule with hydrogens above the nearest minimum of ANI-2xt, in kcal/mol."""
+    elements, start = _atoms(molecule)
+
+    def energy(x: Float[np.ndarray, "n"]) -> tuple[float, Float[np.ndarray, "n"]]:
+        """The energy in kcal/mol, and its gradient."""
+        positions = torch.from_numpy(x).float().view(-1, 3).requires_grad_()
+        value = KCAL_PER_EV * _ani()(elements, positions)[1]
+        (gradient,) = torch.autograd.grad(value, positions)
+        return float(value.detach()), gradient.double().numpy().ravel()
+
+    x = start.double().numpy().ravel()
+    found = minimize(energy, x, jac=True, method="L-BFGS-B", options={"maxiter": 300})
+    return energy(x)[0] - float(found.fun)
 
 
 @cache

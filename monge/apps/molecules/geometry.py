@@ -1,7 +1,7 @@
 """Geometry of molecules: bond lengths, angles and torsions by kind, and their divergence from real molecules; strain."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
@@ -108,8 +108,6 @@ class Strain(NamedTuple):
     """Energy above the minimum in kcal/mol. If hydrogens are missing, all of them are relaxed first."""
     rmsd: float
     """Root-mean-square displacement of the heavy atoms in angstroms, after alignment."""
-    other_energy: float = float("nan")
-    """The same difference of another potential's energy, in kcal/mol; nan without one."""
 
 
 def with_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
@@ -201,16 +199,13 @@ def _heavy(molecule: Chem.Mol) -> list[int]:
     return [atom.GetIdx() for atom in molecule.GetAtoms() if atom.GetAtomicNum() > 1]
 
 
-def strain(molecule: Chem.Mol, *, potential: Callable[[Chem.Mol], float] | None = None) -> Strain | None:
-    """The strain of a molecule with a conformer of its heavy atoms, or of all atoms; None if MMFF94 has no parameters for it.
-
-    `potential` gives the energy of a molecule with hydrogens in kcal/mol.
-    """
+def strain(molecule: Chem.Mol) -> Strain | None:
+    """The strain of a molecule with a conformer of its heavy atoms or of all atoms; None if MMFF94 has no parameters for it."""
     full = with_hydrogens(molecule)
     try:
         properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(full)
     except Chem.KekulizeException:  # no Kekule structure in MMFF94's model of aromatic rings
-        return Strain(np.inf, np.inf, np.inf)
+        return Strain(np.inf, np.inf)
     if properties is None:
         return None
     heavy, before = _heavy(full), Chem.Mol(full)
@@ -220,9 +215,7 @@ def strain(molecule: Chem.Mol, *, potential: Callable[[Chem.Mol], float] | None 
     try:
         free.Minimize(maxIts=2000)
     except RuntimeError:  # the line search failed
-        return Strain(np.inf, np.inf, np.inf)
+        return Strain(np.inf, np.inf)
     rmsd = rdMolAlign.AlignMol(full, before, atomMap=[(number, number) for number in heavy])
     value = float(energy - free.CalcEnergy())
-    if not np.isfinite(value):
-        return Strain(np.inf, np.inf, np.inf)
-    return Strain(value, float(rmsd), float("nan") if potential is None else potential(before) - potential(full))
+    return Strain(value, float(rmsd)) if np.isfinite(value) else Strain(np.inf, np.inf)

@@ -171,7 +171,8 @@ def evaluate(
         held_out: Prepared set of molecules to compare with, such as one of moses-scaffolds, without those that are also in the
             run's training set; default: the test split of the run's molecules.
         posebusters: Also run the checks of PoseBusters, about a second per molecule (pip install posebusters).
-        ani: Also measure the strain with ANI-2xt (pip install --no-deps auto3d torchani); not for runs aligned with it.
+        ani: Also measure the strain with ANI-2xt, about a second per molecule (pip install --no-deps auto3d torchani); not for
+            runs aligned with it.
     """
     at_least_one(num_samples=num_samples, solver_steps=1 if solver_steps is None else solver_steps)
     _check_eta(eta)

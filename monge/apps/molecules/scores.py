@@ -14,7 +14,7 @@ from rdkit.Chem import QED, Crippen, DataStructs, Descriptors, Fragments, rdFing
 from scipy.stats import wasserstein_distance
 
 from monge.apps.molecules.bonds import Perceived, flat_smiles
-from monge.apps.molecules.encoders import ani_energy
+from monge.apps.molecules.encoders import ani_strain
 from monge.apps.molecules.geometry import BINS, completed, divergence, measured, strain, with_hydrogens
 
 BETTER = {
@@ -40,9 +40,6 @@ BETTER = {
     "SA, Wasserstein": "lower",
 }
 """Names of the scores in the order of the table, each with the better direction."""
-
-KCAL_PER_EV = 23.0605
-"""Kilocalories per mole in an electronvolt."""
 
 
 class Reference(NamedTuple):
@@ -84,12 +81,11 @@ def scores(
         passed = sum(posebusters(full))
         values["PoseBusters"] = passed / len(results)
         values["PoseBusters of valid"] = passed / len(valid) if valid else float("nan")
-    potential = (lambda molecule: KCAL_PER_EV * ani_energy(molecule)) if with_ani else None
-    strains = [one for one in (strain(molecule, potential=potential) for molecule in full) if one is not None]
+    strains = [one for one in map(strain, full) if one is not None]
     invalid = [float("inf")] * (len(results) - len(valid))
     values["strain, median (kcal/mol)"] = _median([one.energy for one in strains] + invalid)
     if with_ani:
-        values["ANI-2xt strain, median (kcal/mol)"] = _median([one.other_energy for one in strains] + invalid)
+        values["ANI-2xt strain, median (kcal/mol)"] = _median([*map(ani_strain, full), *invalid])
     values["RMSD to relaxed, median (A)"] = _median([one.rmsd for one in strains] + invalid)
     return {name: value for name, value in (values | _distances(valid, reference.held_out)).items() if name in BETTER}
 

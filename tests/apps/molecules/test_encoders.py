@@ -17,7 +17,14 @@ from monge.apps.molecules.atoms import elements_of
 from monge.apps.molecules.bonds import perceived
 from monge.apps.molecules.conformers import with_conformer
 from monge.apps.molecules.dataset import Failure, Molecules, prepare
-from monge.apps.molecules.encoders import ENCODERS, EncoderMissing, ani_energy, espaloma_charges
+from monge.apps.molecules.encoders import (
+    ENCODERS,
+    KCAL_PER_EV,
+    EncoderMissing,
+    ani_energy,
+    ani_strain,
+    espaloma_charges,
+)
 from monge.apps.molecules.geometry import with_hydrogens
 from monge.apps.molecules.network import MoleculeNet, Shape
 from monge.apps.molecules.objective import MoleculeMatching, later_state, noise
@@ -49,6 +56,19 @@ def test_espaloma_gives_the_charges_of_am1_bcc():
 def test_ani_prefers_relaxed_geometries():
     for smiles in SMILES:
         assert ani_energy(full(smiles)) < ani_energy(full(smiles, scale=1.06)) - 0.05
+
+
+def test_ani_judges_the_conformers_of_another_potential():
+    for smiles in SMILES[:2]:
+        relaxed, stretched = (ani_strain(full(smiles, scale=scale)) for scale in (1.0, 1.06))
+        assert 0 < relaxed < 4  # a minimum of MMFF94 is near one of ANI-2xt, but is none
+        assert stretched > relaxed + 2
+    molecule = full("CCO")
+    energies = [ani_energy(molecule), ani_energy(molecule) - ani_strain(molecule) / KCAL_PER_EV]
+    positions = molecule.GetConformer().GetPositions()
+    molecule.GetConformer().SetPositions(positions + np.random.default_rng(0).normal(size=positions.shape) * 0.02)
+    assert ani_energy(molecule) > energies[0]
+    assert ani_energy(molecule) - ani_strain(molecule) / KCAL_PER_EV == pytest.approx(energies[1], abs=2e-3)
 
 
 @pytest.mark.parametrize("name", ENCODERS)

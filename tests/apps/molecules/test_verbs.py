@@ -49,12 +49,22 @@ def test_prepare_train_sample_and_evaluate(run: Path, folder: Path, capsys):
     assert [one.GetProp("_Name") for one in read] == [row["id"] for row in rows if row["valid"]]
     for name in ("molecules.png", "film.png", "molecules.html", "molecules.sdf"):
         assert (run / "samples" / name).exists()
-    assert main(["molecules", "evaluate", str(run), "--num-samples", "6", "--threads", "1"]) == 0
+    assert main(["molecules", "evaluate", str(run), "--num-samples", "6", "--threads", "1", "--ani"]) == 0
     shown = capsys.readouterr().out
     stored = json.loads((run / "evaluation.json").read_text())
     assert stored["samples"] == 6
     assert stored["rows"]["valid"]["real"] == 1
-    assert all(name in shown for name in ("Bond perception recovers 100.0%", "valid", "stable atoms", "QED, Wasserstein", "without correction"))
+    assert 0 < stored["rows"]["ANI-2xt strain, median (kcal/mol)"]["real"] < 5
+    assert all(
+        name in shown
+        for name in (
+            "Bond perception recovers 100.0%",
+            "valid",
+            "stable atoms",
+            "QED, Wasserstein",
+            "without correction",
+        )
+    )
 
 
 @pytest.mark.slow
