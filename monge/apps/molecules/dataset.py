@@ -131,7 +131,7 @@ def prepare(
 ) -> Iterator[int]:
     """Write a prepared set to the new directory `out`; yield the number of molecules done.
 
-    ValueError if no molecule is left.
+    ValueError if no molecule is left; OUT.failures.jsonl then lists the failures.
     """
     failures: list[Failure] = []
     usable = distinct(records, min_atoms=min_atoms, max_atoms=max_atoms, limit=limit, failures=failures)
@@ -145,8 +145,12 @@ def prepare(
     failures += [one for one in rows if isinstance(one, Failure)]
     molecules = [one for one in rows if isinstance(one, Molecule)]
     if not molecules:
+        if not failures:
+            raise ValueError("no molecules left: the source is empty")
         reasons = ", ".join(f"{reason} ({count})" for reason, count in _reasons(failures).most_common(3))
-        raise ValueError(f"no molecules left: {reasons or 'the source is empty'}")
+        listing = out.with_name(f"{out.name}.failures.jsonl")
+        write_text(listing, _lines(failures))
+        raise ValueError(f"no molecules left: {reasons}; all failures are in {listing}")
     with atomic_directory(out) as directory:
         table = {
             "id": [one.id for one in molecules],
@@ -156,14 +160,17 @@ def prepare(
             "positions": [one.positions.flatten().tolist() for one in molecules],
         }
         pq.write_table(pa.table(table), directory / "molecules.parquet")
-        lines = [json.dumps(failure._asdict(), ensure_ascii=False) + "\n" for failure in failures]
-        write_text(directory / "failures.jsonl", "".join(lines))
+        write_text(directory / "failures.jsonl", _lines(failures))
         counts = {
             "molecules": len(molecules),
             "failed": dict(_reasons(failures).most_common()),
             "round_trip": round_trip(molecules),
         }
         write_json(directory / "set.json", {**settings, **counts})
+
+
+def _lines(failures: Sequence[Failure]) -> str:
+    return "".join(json.dumps(failure._asdict(), ensure_ascii=False) + "\n" for failure in failures)
 
 
 def _batched(records: Iterator[Record], size: int) -> Iterator[list[Record]]:

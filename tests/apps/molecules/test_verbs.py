@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rdkit")
@@ -11,7 +12,7 @@ from rdkit import Chem
 
 from monge.apps.molecules.bonds import perceived
 from monge.apps.molecules.conformers import with_conformer
-from monge.apps.molecules.dataset import Molecules
+from monge.apps.molecules.dataset import SHARD, Molecules
 from monge.apps.molecules.measuring import write_samples
 from monge.apps.molecules.page import write
 from monge.cli import main
@@ -105,6 +106,37 @@ def test_other_molecules_than_those_of_the_run_are_refused(run: Path, folder: Pa
     assert main(["molecules", "prepare", str(folder / "in.smi"), "--out", str(other), "--limit", "40"]) == 0
     assert main(["molecules", "evaluate", str(run), "--data", str(other), "--num-samples", "2"]) == 2
     assert "not the molecules that" in capsys.readouterr().err
+
+
+def test_two_workers_prepare_the_same_set_as_one(folder: Path, tmp_path: Path):
+    words = ["molecules", "prepare", str(folder / "in.smi"), "--min-atoms", "2", "--out"]
+    sets = [tmp_path / number for number in ("1", "2")]
+    for path in sets:
+        assert main([*words, str(path), "--workers", path.name]) == 0
+    one, two = (Molecules(path).split("all") for path in sets)
+    assert len(one) > SHARD  # both have work
+    for first, second in zip(one, two, strict=True):
+        assert (first.id, first.smiles) == (second.id, second.smiles)
+        np.testing.assert_array_equal(first.positions, second.positions)
+
+
+def test_a_scaffold_is_in_one_split(tmp_path: Path):
+    rings = ("c1ccccc1", "C1CCCC1", "c1ccncc1", "c1ccoc1", "C1CCOCC1", "c1ccsc1", "C1CC1", "c1cc[nH]c1", "C1CCNC1")
+    lines = [f"{'C' * length}{ring} {ring}-{length}" for ring in rings for length in range(1, 6)]
+    (tmp_path / "in.smi").write_text("\n".join(lines))
+    assert main(["molecules", "prepare", str(tmp_path / "in.smi"), "--out", str(tmp_path / "set")]) == 0
+    rows = Molecules(tmp_path / "set").table.to_pylist()
+    splits = {ring: {row["split"] for row in rows if row["id"].startswith(f"{ring}-")} for ring in rings}
+    assert all(len(found) == 1 for found in splits.values())
+    assert len(set.union(*splits.values())) > 1
+
+
+def test_a_source_without_usable_molecules_lists_them(tmp_path: Path, capsys):
+    (tmp_path / "in.smi").write_text("x broken\nCBr bromide\n")
+    assert main(["molecules", "prepare", str(tmp_path / "in.smi"), "--out", str(tmp_path / "set")]) == 2
+    assert f"all failures are in {tmp_path / 'set.failures.jsonl'}" in capsys.readouterr().err
+    listed = [json.loads(line) for line in (tmp_path / "set.failures.jsonl").read_text().splitlines()]
+    assert {one["id"] for one in listed} == {"broken", "bromide"}
 
 
 def test_strange_molecules_are_listed_and_the_others_kept(tmp_path: Path):
