@@ -154,7 +154,7 @@ def markdown(content: Mapping[str, Any]) -> str:
             lines += _table(
                 ("", *columns), [(key, *(column.get(key, "") for column in columns.values())) for key in keys]
             )
-        if skipped is None:
+        if energy.get("depths"):
             lines += ["Steps until the proof, true and predicted, of held-out states.", ""]
             lines += _rows(energy["depths"])
         lines += [
