@@ -220,8 +220,7 @@ class Molecular:
         targets = CachedTargets(lambda x: x, key="target")
         options = {"layer": layer, "weight": weight, "hidden": hidden, "spatial": self.align_spatial}
         options["schedule"] = SCHEDULES[self.align_times]
-        if self.align in BY_ELEMENT:
-            options |= by_element(types)
+        options |= by_element(types) if self.align in BY_ELEMENT else {}
         return Alignment(targets, width=self.width, features=features, **options)
 
     def targets(self, data: Encoded) -> Float[Tensor, "n N F"] | None:
