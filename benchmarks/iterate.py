@@ -97,6 +97,8 @@ def arms_of(runs: Runs, families: Sequence[str]) -> Iterator[dict[str, Any]]:
         template = runs.proved(number, "template")
         known = {families[k] for proved in template for k in proved}
         for arm in ARMS:
+            if not all(arm in report["rounds"][k]["arms"] for report in runs.reports for k in (0, number)):
+                continue  # a round without an energy
             proved = runs.proved(number, arm)
             new = [len([k for k in part if families[k] not in known]) for part in proved]
             yield {
@@ -123,7 +125,7 @@ def training_of(runs: Runs) -> Iterator[dict[str, Any]]:
             / sum(row["examples"] for row in part["policy"]["held-out loss"].values())
             for part in parts
         ]
-        ranks: list[Mapping[str, float]] = [part["energy"]["quality"].get(SIBLINGS, {}) for part in parts]
+        ranks: list[Mapping[str, float]] = [part["energy"].get("quality", {}).get(SIBLINGS, {}) for part in parts]
         yield {
             "base": runs.base,
             "variant": runs.variant,

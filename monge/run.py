@@ -113,13 +113,13 @@ def _loop(
 ) -> Iterator[int]:
     """Train, record, evaluate and save; yields the number of each step."""
     config, window = run.train, dict[str, list[Any]]()
-    if max_over_ranks(state.converged(config), where.world):
+    if _converged(run, state, where, checkpoints):
         return  # a resumed run that had stopped
     with Signals(where.world) as signals:
         for number, metrics in train(run, state, step, where):
             for name, value in metrics.items():
                 window.setdefault(name, []).append(value)
-            saving = number % config.save_every == 0 or number in config.milestones or number == config.steps
+            saving = config.saves(number)
             recording = saving or number % config.log_every == 0
             stop = signals.agreed(number) if recording or signals.due(number) else 0
             # a logging window also ends at a checkpoint, so that a resumed run writes the same records
@@ -138,11 +138,18 @@ def _loop(
             if stop and number < config.steps:
                 raise Interrupted(checkpoints.parent, number, stop)
             yield number
-            if saving and max_over_ranks(state.converged(config), where.world):
-                if where.first:
-                    sentence = f"stopped early: no better {run.best_by} since step {state.best['step']:.0f}"
-                    logging.getLogger(__name__).warning("%s: %s", checkpoints.parent, sentence)
+            if _converged(run, state, where, checkpoints):
                 return
+
+
+def _converged(run: Run[Any], state: State, where: Ranks, checkpoints: Path) -> bool:
+    """True, with a warning, if the evaluation of this step shows that training can stop early."""
+    if not run.train.saves(state.step) or not max_over_ranks(state.converged(run.train), where.world):
+        return False
+    if where.first:
+        sentence = f"stopped early: no better {run.best_by} since step {state.best['step']:.0f}"
+        logging.getLogger(__name__).warning("%s: %s", checkpoints.parent, sentence)
+    return True
 
 
 def _check_finite(means: dict[str, float], directory: Path, number: int) -> None:

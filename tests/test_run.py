@@ -121,7 +121,12 @@ def test_training_stops_early_when_evaluations_no_longer_improve(tmp_path: Path,
     assert "stopped early: no better held-out loss since step 4" in caplog.text
     assert checkpoint.step_of(reopen(tmp_path / "early", app="regression").checkpoint("best")) == 4
     before = everything(tmp_path / "early")
+    caplog.clear()
     assert fit(Scored(early), tmp_path / "early", resume=True).step == 8
+    assert "stopped early" in caplog.text
+    caplog.clear()
+    assert fit(Scored(replace(early, steps=8)), tmp_path / "whole").step == 8
+    assert "stopped early" not in caplog.text  # all steps are taken
     assert everything(tmp_path / "early") == before
     assert fit(Resumed(replace(train, patience=3)), tmp_path / "early", resume=True).step == 16
     weights = (tmp_path / name / "checkpoints/step-00000016/model.safetensors" for name in ("all", "early"))

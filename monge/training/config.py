@@ -56,7 +56,7 @@ class TrainConfig:
     milestones: tuple[int, ...] = ()
     """Steps at which a checkpoint is saved and always kept, such as an early one for autoguidance."""
     patience: int = 0
-    """Number of times `save_every` steps without a better evaluation after which training stops early; 0 takes all steps."""
+    """Stop early after this many times `save_every` steps without a better evaluation; 0 never stops early."""
     log_every: int = 50
     """Number of steps between log entries."""
     loader_threads: int = 1
@@ -65,6 +65,10 @@ class TrainConfig:
     """Torch threads per operation on the CPU; small networks run fastest with one. 0 keeps torch's default."""
     device: str = "auto"
     """Device to train on: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one."""
+
+    def saves(self, number: int) -> bool:
+        """True if this step ends with an evaluation and a checkpoint."""
+        return number % self.save_every == 0 or number in self.milestones or number == self.steps
 
     def __post_init__(self) -> None:
         check_at_least(self, steps=1, gradient_accumulation=1, save_every=1, log_every=1, keep_last=1)

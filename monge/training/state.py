@@ -56,9 +56,9 @@ class State:
         return ["model", "resume", "ema"] if self.ema else ["model", "resume"]
 
     def converged(self, config: TrainConfig) -> bool:
-        """True if the best evaluation is `config.patience` times `config.save_every` steps old."""
+        """True before the last step if the best evaluation is `config.patience` times `config.save_every` steps old."""
         waited = self.step - self.best.get("step", self.step)
-        return config.patience > 0 and waited >= config.patience * config.save_every
+        return config.patience > 0 and self.step < config.steps and waited >= config.patience * config.save_every
 
     def scalars(self, where: Ranks) -> dict[str, Any]:
         """The contents of state.json: step, best evaluation, number of ranks, and fingerprints of the frozen weights."""

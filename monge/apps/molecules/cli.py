@@ -111,8 +111,8 @@ def train(
     if is_first():
         share = Molecules(Path(recipe.data)).settings["round_trip"]
         console.print(
-            f"Trained on molecules of which bond perception recovers {share:.1%}. The run is in {out}; next: monge molecules "
-            f"evaluate {quote(str(out))}"
+            f"Trained. Bond perception recovers {share:.1%} of the prepared molecules. The run is in {out}; next: "
+            f"monge molecules evaluate {quote(str(out))}"
         )
 
 

@@ -227,4 +227,4 @@ ENCODERS: dict[str, Callable[[Chem.Mol], Features]] = {
 }
 """Encoders by name. Each takes a molecule with explicit hydrogens and a conformer, and returns a row per heavy atom."""
 BY_ELEMENT = frozenset({"ani", "ani-random"})
-"""Encoders with a network of its own for each element, so that features of different elements are not comparable."""
+"""Encoders with a separate network for each element, so that features of different elements are not comparable."""

@@ -202,7 +202,8 @@ def evaluate(
     if held_out is not None:
         found = [molecule for molecule in found if flat_smiles(molecule) not in names]
     if not found:
-        raise ValueError(f"--held-out {held_out}: no molecule that is not in the training set of {run}")
+        reason = f"--held-out {held_out}: no molecule that is not in the training set of {run}"
+        raise ValueError(reason if held_out else f"{recipe.data}: bonds of no test molecule can be perceived")
     reference = Reference(names, found)
     random, began = seeded(seed, 7), time.perf_counter()
     drawn = generator.draw(generator.mask(num_samples, generator=random), steps=steps, eta=eta, generator=random)
@@ -225,7 +226,7 @@ def evaluate(
     title = f"{run.resolve().name}: {num_samples} molecules, {steps} steps, {len(found)} held-out molecules"
     console.print(_table(rows, title), soft_wrap=False)
     console.print(
-        f"Bond perception recovers {Molecules(Path(recipe.data)).settings['round_trip']:.1%} of the real molecules. "
+        f"Bond perception recovers {Molecules(Path(recipe.data)).settings['round_trip']:.1%} of the prepared molecules. "
         f"Valid with the most probable types alone, without correction: {before:.3f}. "
         f"Invalid: {', '.join(f'{reason} {count}' for reason, count in reasons.most_common()) or 'none'}."
     )

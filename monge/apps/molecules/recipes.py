@@ -209,8 +209,8 @@ class Molecular:
         return Run(network, objective, batches, self.train, evaluate, constants)
 
     def alignment(self, network: nn.Module, features: int, types: Sequence[int] = ()) -> HiddenLoss:
-        """The loss on a hidden state; with an encoder, its targets of `features` entries are part of the batch of atoms with
-        these types."""
+        """The loss on a hidden state. With an encoder, batches hold its targets, of `features` entries; `types` are the types
+        of atoms in the order of their logits."""
         layer, weight, hidden = self.align_layer, self.align_weight, 2 * self.width
         if self.align == "dispersive":
             return Dispersive(layer=layer, weight=weight)

@@ -57,9 +57,9 @@ def scores(
     """The scores in BETTER; those of PoseBusters and ANI-2xt on request.
 
     Shares are of all samples unless the name says "of valid". In the medians (the upper of two middle values), invalid samples
-    count as infinite and molecules without MMFF94 parameters are left out. The diversity and the distances from the held-out
-    molecules are those of the valid samples; they are nan without any. ValueError if there are no results or a package is not
-    installed.
+    count as infinite; molecules without MMFF94 parameters are left out of MMFF94's. The diversity and the distances from the
+    held-out molecules are those of the valid samples; they are nan without any. ValueError if there are no results or a package
+    is not installed.
     """
     if not results:
         raise ValueError("no samples to score")

@@ -68,7 +68,7 @@ class Group:
 
 
 class NoContrast(ValueError):
-    """There are no positive or no negative states to train on."""
+    """Lack of positive or of negative states to train on."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Counts:
     negatives: int = 0
     """All negative states."""
     contradictions: int = 0
-    """Negative states that are positive in another row, of any theorem; they count as positive only."""
+    """Negative states that are positive in another row of the same split; they count as positive only."""
     missing: int = 0
     """Distinct states without an embedding."""
     shared: int = 0
@@ -121,13 +121,15 @@ def groups_of(
             if child not in (None, DONE) and row["outcome"] in ("state", "duplicate", "proof"):
                 parents[theorem][child].add(row["state_before"])
     shares = {"validation": validation_share, "training": 1 - validation_share}
-    on_proofs = set[str]().union(*positive.values())
+    on_proofs: dict[str, set[str]] = defaultdict(set)
+    for theorem, states in positive.items():
+        on_proofs[split_of(theorem, shares)].update(states)
     groups: dict[str, list[Group]] = {"training": [], "validation": []}
     counts = {split: Counts() for split in groups}
     for theorem, states in positive.items():
         split = split_of(theorem, shares)
-        counts[split].contradictions += len(negative[theorem] & on_proofs)
-        group = _group(states, negative[theorem] - on_proofs, parents[theorem], vectors, counts[split])
+        counts[split].contradictions += len(negative[theorem] & on_proofs[split])
+        group = _group(states, negative[theorem] - on_proofs[split], parents[theorem], vectors, counts[split])
         group.root = vectors.number(roots[theorem]) if theorem in roots else None
         groups[split].append(group)
     trained = set[int]().union(*(group.rows for group in groups["training"]))

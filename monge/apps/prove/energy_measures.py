@@ -47,14 +47,14 @@ def alarms(measures: dict[str, float], losses: Sequence[float]) -> list[str]:
 
 
 def calibration(model: Any, batches: Sequence[ContrastBatch]) -> list[dict[str, float]]:
-    """For each true remaining depth, in steps: the number of positive states, and the mean and the standard deviation of their
-    predicted depth."""
+    """For each true remaining depth, in steps: the number of draws of positive states, and the mean and the standard deviation
+    of their predicted depth."""
     predicted, true = _outputs(model, batches)[2]
     rows: list[dict[str, float]] = []
     for steps in true.unique().tolist():
         part = predicted[true == steps].double()
         spread = part.std(correction=0).item()
-        rows.append({"remaining": int(steps), "states": len(part), "predicted": part.mean().item(), "spread": spread})
+        rows.append({"remaining": int(steps), "draws": len(part), "predicted": part.mean().item(), "spread": spread})
     return rows
 
 

@@ -155,7 +155,10 @@ def markdown(content: Mapping[str, Any]) -> str:
                 ("", *columns), [(key, *(column.get(key, "") for column in columns.values())) for key in keys]
             )
         if energy.get("depths"):
-            lines += ["Steps until the proof, true and predicted, of held-out states.", ""]
+            lines += [
+                "Steps until the proof, true and predicted, of draws of held-out states, uniform over theorems.",
+                "",
+            ]
             lines += _rows(energy["depths"])
         lines += [
             "Test theorems. more: proved by this arm and not by the one next to it; fewer: the reverse; p: McNemar's test. "

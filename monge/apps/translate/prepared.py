@@ -11,7 +11,7 @@ from monge.pretrain import Pretrain
 from monge.runs import record_settings
 
 CAPACITY = 128
-"""Maximum number of tokens of a side that a general language model embeds, which splits a symbol of Metamath into several."""
+"""Maximum number of tokens of a text for a general language model, whose tokenizer splits Metamath's symbols."""
 
 
 def prepare_all(
@@ -30,6 +30,8 @@ def prepare_all(
     `model` embeds both sides, after `layer` blocks (default: all). Without it, all-MiniLM-L6-v2 embeds the comments, and a
     model pretrained with `recipe` the statements. `citations` as in `data`. ValueError if `out` was begun with other settings.
     """
+    if layer is not None and not model:
+        raise ValueError(f"layer {layer} needs a model for both sides")
     texts, formal, pairs, settings = (out / name for name in ("texts.jsonl", "formal", "pairs", "prepared.json"))
     database = str((input or INSTALLED).resolve())
     given = {"input": database, "limit": limit, "citations": citations}

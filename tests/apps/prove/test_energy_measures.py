@@ -40,7 +40,7 @@ def test_quality_ranks_positive_states_and_compares_depths():
 
 def test_calibration_has_a_row_for_each_true_depth():
     rows: list[Any] = calibration(Linear(), [batch(), batch()])
-    assert [(row["remaining"], row["states"]) for row in rows] == [(1, 4), (2, 2)]
+    assert [(row["remaining"], row["draws"]) for row in rows] == [(1, 4), (2, 2)]
     assert [row["predicted"] for row in rows] == pytest.approx([1, 4])
     assert [row["spread"] for row in rows] == pytest.approx([0.5, 0])
 

@@ -106,7 +106,7 @@ def test_two_rounds_train_evaluate_and_report_and_a_second_call_changes_nothing(
     recipes = [json.loads((out / f"round-{k}/policy/recipe.json").read_text())["recipe"] for k in (0, 1)]
     assert [recipe["scored_by"] for recipe in recipes] == ["", str(out / "round-0/policy/model")]
     for one in content["rounds"]:
-        assert one["energy"]["depths"][0]["states"] > 0
+        assert one["energy"]["depths"][0]["draws"] > 0
         policy, energy = one["policy"]["curve"], one["energy"]["curve"]
         assert [row["step"] for row in policy] == [row["step"] for row in energy] == [5, 10]
         assert all({"loss", "held-out loss"} <= row.keys() for row in policy)
@@ -241,7 +241,7 @@ def test_the_report_is_readable_markdown():
     energy = {"states": {"training": {"positives": 3}}, "quality": {"sampled": {"gap": 0.5}}}
     energy |= {
         "settings": {"mix": [0.3, 0.4, 0.3]},
-        "depths": [{"remaining": 1, "states": 5, "predicted": 1.25, "spread": 0.5}],
+        "depths": [{"remaining": 1, "draws": 5, "predicted": 1.25, "spread": 0.5}],
         "curve": [{"step": 5, "top-1": 0.25}],
         "alarms": ["It has collapsed."],
     }

@@ -29,11 +29,12 @@ def test_one_model_embeds_both_sides_and_decodes_its_own_states(tmp_path: Path, 
     assert main(["translate", "demo", "--out", str(out), *words]) == 0
     printed = capsys.readouterr().out
     settings = json.loads((out / "pairs" / "pairs.json").read_text())
-    sides = [settings["fingerprint"][end] for end in ("source", "target")] if "fingerprint" in settings else []
-    assert all(side["model"] == model and side["layer"] == "2" for side in sides), settings.keys()
+    sides = [settings["fingerprint"][end] for end in ("source", "target")]
+    assert all(side["model"] == model and side["layer"] == "2" for side in sides)
     assert not (out / "formal").exists()
     assert all(f"  {name}:" in printed for name in ("nearest", "decoded", "own head"))
     rows = [json.loads(line) for line in (out / "own-head.jsonl").read_text().splitlines()]
+    assert rows
     assert all("well_formed" in one for row in rows for one in row["candidates"])
     assert main(["translate", "demo", "--out", str(out), *words, "--layer", "1"]) == 2
     assert "prepared.json: made with layer = None, not 1" in capsys.readouterr().err

@@ -30,9 +30,7 @@ class EmbeddingClient:
                 return torch.full((1, self._width), torch.nan)
             return torch.cat([self([text]) for text in texts])  # one of them is rejected
         except RequestFailed as error:
-            raise RequestFailed(
-                f"{self._client.address}: no answer ({error}); check that `monge prove serve-embeddings` is running"
-            ) from error
+            raise RequestFailed(f"{self._client.address}: {error}; check the server of embeddings") from error
 
     def _ask(self, texts: Sequence[str]) -> Float[Tensor, "n D"]:
         answer = self._client.ask({"model": self._client.endpoint.model, "input": list(texts)})
