@@ -130,11 +130,9 @@ def locked(directory: Path, *, wait: bool = False) -> Iterator[None]:
     """
     new = not directory.exists()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(directory / "lock", wait=wait)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{directory}: a file is in the way; choose another directory") from error
-    try:
-        lock = _acquire(directory / "lock", wait=wait)
     except BlockingIOError as error:
         raise ValueError(
             f"{directory}: another process is using it; wait for it to finish or choose another directory"
@@ -153,8 +151,7 @@ def locked(directory: Path, *, wait: bool = False) -> Iterator[None]:
 def _acquire(path: Path, *, wait: bool) -> TextIO:
     """The lock file `path`, open and locked. BlockingIOError if another process holds the lock and `wait` is False."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
+        lock = _opened(path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
@@ -165,6 +162,16 @@ def _acquire(path: Path, *, wait: bool) -> TextIO:
             lock.close()
             raise
         lock.close()
+
+
+def _opened(path: Path, *, attempts: int = 100) -> TextIO:
+    """The file `path`, open for writing, in a directory that other processes may be creating and removing."""
+    for _ in range(attempts - 1):
+        with suppress(FileExistsError, FileNotFoundError):  # removed during mkdir, or between mkdir and open
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("w")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -4,9 +4,10 @@ import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 import pytest
 
@@ -60,6 +61,36 @@ def test_a_process_that_waited_for_a_removed_lock_file_locks_the_new_one(tmp_pat
     finally:
         release.set()
         thread.join()
+
+
+def test_one_process_at_a_time_locks_a_directory_that_is_created_and_removed_each_time(tmp_path: Path) -> None:
+    directory, inside = tmp_path / "new", Lock()
+
+    def lock_often(_: int) -> int:
+        for _ in range(200):
+            with locked(directory, wait=True):
+                assert inside.acquire(blocking=False)
+                inside.release()
+        return 200
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lock_often, range(8))) == 1600
+
+
+@pytest.mark.parametrize("error", [FileExistsError, FileNotFoundError])
+def test_a_directory_that_is_removed_while_it_is_created_is_created_again(
+    error: type[OSError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removed_once(self: Path, **options: bool) -> None:
+        if errors:
+            raise errors.pop()
+        mkdir(self, **options)
+
+    errors, mkdir = [error()], Path.mkdir
+    monkeypatch.setattr(Path, "mkdir", removed_once)
+    with locked(tmp_path / "new"):
+        assert (tmp_path / "new" / "lock").exists()
+    assert not errors
 
 
 def test_an_existing_directory_stays_and_a_created_one_is_removed(tmp_path: Path) -> None:
