@@ -3,22 +3,33 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from monge.math.times import Quantile, uniform
 from monge.math.types import Condition, FeatureModel, Pair, pad_like
 from monge.objective.frozen import Frozen
 
-SCHEDULES: dict[str, Callable[[Tensor], Tensor] | None] = {
-    "all": None,
-    "noisy": lambda t: 2 * (1 - t),
-    "clean": lambda t: 2 * t,
-}
-"""Weights of an alignment by t, by name, with mean 1 for uniform times."""
 Encoder: TypeAlias = Callable[[Tensor, Condition], Tensor]  # (x_1, cond) -> (B, N, features) or (B, features)
+
+
+def schedule(
+    times: Literal["all", "noisy", "clean"], quantile: Quantile = uniform
+) -> Callable[[Tensor], Tensor] | None:
+    """Weights of an alignment by t: proportional to 1 - t (noisy) or t (clean), with mean 1 for the draws of t by `quantile`;
+    None for equal weights (all).
+
+    >>> schedule("noisy")(torch.tensor([0.0, 0.75, 1.0]))
+    tensor([2.0000, 0.5000, 0.0000])
+    """
+    if times == "all":
+        return None
+    draws = quantile((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
+    mean = float((draws if times == "clean" else 1 - draws).mean())
+    return lambda t: (t if times == "clean" else 1 - t) / mean
 
 
 @runtime_checkable

@@ -19,13 +19,13 @@ from monge.apps.generate.prepared import STORED, Prepared, held_out_evaluation
 from monge.apps.generate.sample import Generator
 from monge.math.cost import Units
 from monge.math.path import Affine, linear, trigonometric
-from monge.math.times import Times, logit_normal, uniform
+from monge.math.times import Quantile, Times, logit_normal, uniform
 from monge.math.types import Pair
 from monge.nets.blocks import BlockShape
 from monge.nets.dit import DiTShape, Patches
 from monge.nets.mlp import MLP
 from monge.nets.prediction import PredictsSource, PredictsTarget
-from monge.objective.alignment import SCHEDULES, Alignment, CachedTargets, HiddenLoss, WithTargets
+from monge.objective.alignment import Alignment, CachedTargets, HiddenLoss, WithTargets, schedule
 from monge.objective.flow_matching import FlowMatching
 from monge.objective.self_supervised import Dispersive, SelfAlignment
 from monge.run import fingerprint
@@ -109,13 +109,16 @@ class Settings:
         """The data, read, checked and split."""
         return Prepared.of(load(self.data, data_range=self.data_range), conditional=self.conditional)
 
+    def quantile(self) -> Quantile:
+        """The quantile function of the training times."""
+        return uniform if self.times == "uniform" else logit_normal(std=self.times_std)
+
     def objective(self, align: HiddenLoss | None = None) -> FlowMatching:
         """The flow-matching loss on the velocity, weighted by beta^2 if the network predicts the source."""
         path = PATHS[self.path]
         # the error of the velocity is proportional to that of the noise over beta, and beta vanishes at t = 0
         weight = (lambda t: path.rates(t)[0][1].square()) if self.predicts == "source" else None
-        quantile = uniform if self.times == "uniform" else logit_normal(std=self.times_std)
-        return FlowMatching(path=path, times=Times(quantile, stratified=True), weight=weight, align=align)
+        return FlowMatching(path=path, times=Times(self.quantile(), stratified=True), weight=weight, align=align)
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class Generate(Settings):
     align_spatial: bool = False
     """Normalise the encoder's features over the patches of each image and project by a 3 x 3 convolution, as in iREPA."""
     align_times: Literal["all", "noisy", "clean"] = "all"
-    """Weight of the alignment by t: equal (all), 2 (1 - t) (noisy), or 2 t (clean)."""
+    """Weight of the alignment by t: equal (all), or proportional to 1 - t (noisy) or t (clean), with mean 1."""
     align_until: int = 0
     """Number of training batches after which the alignment ends (HASTE); 0 keeps it."""
     train: OmitArgPrefixes[TrainConfig] = field(
@@ -212,11 +215,10 @@ class Generate(Settings):
             return SelfAlignment(model, weight=weight, later=later, **shape), named
         encoder = encoder_of(Path(self.align), prepared.constants["data"]).to(device_named(self.train.device))
         targets = CachedTargets(encoder.tokens(prepared.normalised()[0], self.patch))
-        options: dict[str, Any] = {"weight": weight, "hidden": hidden, "spatial": self.align_spatial}
-        options["schedule"] = SCHEDULES[self.align_times]
-        if self.align_spatial:
-            _, height, breadth = prepared.data.shape
-            options["grid"] = height // self.patch, breadth // self.patch
+        _, *sides = prepared.data.shape
+        grid = tuple(side // self.patch for side in sides) if self.align_spatial else None
+        options: dict[str, Any] = {"weight": weight, "hidden": hidden, "spatial": self.align_spatial, "grid": grid}
+        options["schedule"] = schedule(self.align_times, self.quantile())
         align = Alignment(targets, layer=layer, width=self.width, features=encoder.enter.out_channels, **options)
         return align, {"encoder": fingerprint(*encoder.cpu().state_dict().values())}
 

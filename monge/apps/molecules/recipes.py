@@ -26,7 +26,7 @@ from monge.math.random import forked_rng, seeded
 from monge.math.rotation import RotationOT, random_rotations, rotated
 from monge.math.times import Times
 from monge.math.types import Pair
-from monge.objective.alignment import SCHEDULES, Alignment, CachedTargets, HiddenLoss
+from monge.objective.alignment import Alignment, CachedTargets, HiddenLoss, schedule
 from monge.objective.self_supervised import Dispersive, SelfAlignment
 from monge.run import fingerprint
 from monge.runs import Opened
@@ -99,7 +99,7 @@ class Molecular:
     align_until: int = 0
     """Number of training batches after which the alignment ends (HASTE); 0 keeps it."""
     align_times: Literal["all", "noisy", "clean"] = "all"
-    """Weight of the alignment by t: equal (all), 2 (1 - t) (noisy), or 2 t (clean)."""
+    """Weight of the alignment by t: equal (all), or proportional to 1 - t (noisy) or t (clean), with mean 1."""
     batch_size: int = 64
     """Number of molecules per batch."""
     solver_steps: int = 100
@@ -219,7 +219,7 @@ class Molecular:
             return SelfAlignment(network, width=self.width, later=later_state, **options)
         targets = CachedTargets(lambda x: x, key="target")
         options = {"layer": layer, "weight": weight, "hidden": hidden, "spatial": self.align_spatial}
-        options["schedule"] = SCHEDULES[self.align_times]
+        options["schedule"] = schedule(self.align_times, square_root)
         options |= by_element(types) if self.align in BY_ELEMENT else {}
         return Alignment(targets, width=self.width, features=features, **options)
 
