@@ -124,7 +124,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], title: str) -> str:
         "proved",
         "share, 95 % interval",
         "pass@n",
-        "next to",
+        "base",
         "more",
         "fewer",
         "p",

@@ -69,7 +69,7 @@ class FineTune:
     """Shares of these pairs: the least and the most likely, by log-probability per token."""
     tail_weight: float = 0.3
     """Weight of the loss of these pairs; that of the others is 1."""
-    vocabulary: int = 2048
+    vocabulary: int = 1536
     """Maximum vocabulary size of a model from scratch."""
     width: int = 256
     """Hidden size of a model from scratch."""

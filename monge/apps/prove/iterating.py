@@ -18,6 +18,7 @@ from monge.apps.prove.round_report import markdown, plot, report
 from monge.apps.prove.searching import fleets_of
 from monge.apps.prove.tree import Search
 from monge.files import locked, write_json, write_text
+from monge.runs import reopen
 from monge.training.config import TrainConfig
 
 console = Console(soft_wrap=True, markup=False)  # paths may hold brackets
@@ -94,12 +95,12 @@ def iterate(
 
 
 def train(one: Round) -> None:
-    """Train the policy and the energy of a round; complete steps are skipped. Without states to contrast, the round has no
-    energy."""
+    """Train the policy and the energy of a round; complete steps are skipped. Without states to contrast, the policy is trained
+    alone, and the round has no energy."""
     settings, runs = one.settings, tuple(one.data())
     policy, states, trained = (one.directory / name for name in ("policy", "states", "energy"))
     if not (policy / "policy.json").exists():
-        finetune(runs, one.finetune, out=policy, resume=(policy / "recipe.json").exists())
+        _train_policy(one, runs, policy)
     if not states.exists():
         embed(runs, model=str(one.model), out=states, pooling=settings.pooling, max_length=settings.max_length)
     if not (trained / "energy.json").exists():
@@ -109,3 +110,16 @@ def train(one: Round) -> None:
         except NoContrast as error:
             write_json(trained / "energy.json", {"skipped": str(error)})
             console.print(f"round {one.number} has no energy: {error}")
+
+
+def _train_policy(one: Round, runs: tuple[Path, ...], out: Path) -> None:
+    """Train the policy, together with an energy if the settings say so and there are states to contrast."""
+    if (out / "recipe.json").exists():
+        weight = reopen(out, app=FineTune.app).rebuilt(FineTune).energy_weight
+        finetune(runs, replace(one.finetune, energy_weight=weight), out=out, resume=True)
+        return
+    try:
+        finetune(runs, one.finetune, out=out)
+    except NoContrast as error:
+        console.print(f"round {one.number}: the policy is trained without an energy: {error}")
+        finetune(runs, replace(one.finetune, energy_weight=0.0), out=out)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from monge.apps.prove.contrast import ContrastBatch, Sampler, groups_of
+from monge.apps.prove.contrast import ContrastBatch, NoContrast, Sampler, groups_of
 from monge.apps.prove.energy import EnergyLoss
 from monge.apps.prove.states import states_of
 from monge.nets.energy import EnergyMLP
@@ -48,15 +48,15 @@ class TokenizedStates:
 def samplers(
     runs: Sequence[Path], tokenizer: Any, length: int, *, validation_share: float, negatives: int
 ) -> dict[str, Sampler]:
-    """Samplers of states for training and validation. ValueError if a split has no proof or no negative state."""
+    """Samplers of states for training and validation. NoContrast if a split has no proof or no negative state."""
     states = TokenizedStates(runs, tokenizer, length)
     groups, counts = groups_of(runs, states, validation_share=validation_share)
     try:
         return {split: Sampler(part, states, negatives=negatives) for split, part in groups.items()}
-    except ValueError as error:
+    except NoContrast as error:
         shared = counts["validation"].shared
         note = f" ({shared} held-out states occur in training theorems)" if shared else ""
-        raise ValueError(f"--energy-weight{note}: {error}") from None
+        raise NoContrast(f"--energy-weight{note}: {error}") from None
 
 
 @dataclass(frozen=True)

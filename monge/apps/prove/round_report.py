@@ -104,7 +104,7 @@ def arms_of(settings: Iteration, one: Round) -> dict[str, dict[str, Any]]:
         until, others = ([states_until_proof(searched[name])] for name in (arm, base))
         proved = [result.number for result in finished if result.proved]
         table[arm.name] = {
-            "next to": base.name if base != arm else "",
+            "base": base.name if base != arm else "",
             "proved": len(proved),
             "share": share(len(proved), len(finished)),
             **paired(until, others, budget)._asdict(),
@@ -165,7 +165,7 @@ def markdown(content: Mapping[str, Any]) -> str:
             "ratio: states expanded until the proof, relative to the arm next to it, where both find one.",
             "",
         ]
-        columns = ("proved", "share", "next to", "more", "fewer", "p", "expanded")
+        columns = ("proved", "share", "base", "more", "fewer", "p", "expanded")
         arms = [(name, *(row[c] for c in columns), _ratio(row["ratio"])) for name, row in one["arms"].items()]
         lines += _table(("arm", *columns, "ratio, 95 % interval"), arms)
     return "\n".join(lines)
@@ -221,6 +221,8 @@ def plot(content: Mapping[str, Any], settings: Iteration, out: Path) -> None:
         right.plot(*zip(*found, strict=True), marker="o", label=name) if found else None
     right.set(title="test theorems", xlabel="round", ylabel="proved", xticks=[one["round"] for one in rounds])
     right.yaxis.get_major_locator().set_params(integer=True)
+    low, high = right.get_ylim()
+    right.set_ylim(low - 0.5, high + 0.5)  # at least one whole number, even if all arms prove the same theorems
     for axes in (*panels, right):
         axes.legend(frameon=False, fontsize="small")
     for axes in figure.axes[len(shown) + 1 :]:

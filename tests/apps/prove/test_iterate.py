@@ -14,6 +14,7 @@ import torch
 from conftest import NATURALS
 from toy import Countdown, result
 
+from monge.apps.prove.finetune import FineTune
 from monge.apps.prove.iterating import train
 from monge.apps.prove.iteration import ARMS, Iteration, Pipeline, Round, read_settings, text
 from monge.apps.prove.policy import Probes
@@ -25,6 +26,7 @@ from monge.apps.prove.tree import Search
 from monge.cli import main
 from monge.fleet import sequential
 from monge.lm.ragged import Ragged
+from monge.training.config import TrainConfig
 
 BY_INDUCTION = "induction a with\n  | z => rfl\n  | s n ih => rw [add_s, ih]"
 THEOREMS = [
@@ -203,7 +205,9 @@ def test_arms_that_do_not_depend_on_the_round_are_searched_once(tmp_path):
 
 
 def test_a_round_without_states_to_contrast_has_no_energy(tmp_path, capsys):
-    settings = Iteration(written=False, arms=("template", "template+local", "template+local+energy"))
+    policy = FineTune(width=16, depth=1, heads=1, vocabulary=300, length=64, validation_share=0.4, energy_weight=0.1)
+    policy = replace(policy, train=TrainConfig(steps=2, save_every=1, threads=1))
+    settings = Iteration(written=False, arms=("template", "template+local", "template+local+energy"), finetune=policy)
     one = Round(settings, tmp_path, 0)
     run = one.searches["normal"]
     run.mkdir(parents=True)
@@ -215,12 +219,17 @@ def test_a_round_without_states_to_contrast_has_no_energy(tmp_path, capsys):
     (run / "settings.json").write_text(json.dumps({"theorems": {"split": "train"}}))
     states = ((key, torch.randn(1, 4)) for key in states_of([run]))
     Ragged.write(one.directory / "states", states, dtype="float16", fingerprint={"model": "none"})
-    (one.directory / "policy").mkdir()
-    (one.directory / "policy" / "policy.json").write_text("{}")
     train(one)
-    assert "round 0 has no energy: training: no proved theorem, or no states off" in " ".join(
-        capsys.readouterr().out.split()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "round 0: the policy is trained without an energy: --energy-weight: no proved theorem, or no states" in printed
     )
+    assert "round 0 has no energy: training: no proved theorem, or no states off" in printed
+    assert (one.model / "config.json").exists()
+    (one.directory / "policy" / "policy.json").unlink()
+    train(one)  # resumes the policy
+    assert (one.directory / "policy" / "policy.json").exists()
+    capsys.readouterr()
     assert [arm.name for arm in one.arms] == ["template", "template+local"]
     train(one)  # complete, so it does nothing
     assert capsys.readouterr().out == ""
@@ -230,8 +239,8 @@ def test_the_report_is_readable_markdown():
     same = {"proved": 2, "share": "2 of 4", "more": 0, "fewer": 0, "p": 1.0, "expanded": 9}
     ratio = {"value": 0.5, "low": 0.25, "high": 1.0, "searches": 2}
     arms = {
-        "local": {**same, "next to": "", "ratio": dict.fromkeys(ratio)},
-        "local+energy": {**same, "next to": "local", "ratio": ratio},
+        "local": {**same, "base": "", "ratio": dict.fromkeys(ratio)},
+        "local+energy": {**same, "base": "local", "ratio": ratio},
     }
     policy = {"sources": [{"source": "written", "kept": 3}], "held-out loss": {"written": {"loss": 1.2345}}}
     policy |= {
