@@ -204,6 +204,29 @@ def test_arms_that_do_not_depend_on_the_round_are_searched_once(tmp_path):
     assert len(set.union(*paths)) == 22
 
 
+def test_a_share_of_the_training_theorems_is_searched_at_the_warm_temperature(tmp_path, monkeypatch):
+    def searched(self, config, entries, out, **_):
+        calls.append((out, config.policy, config.local.sampling.temperature, {entry.key for entry in entries}))
+        return []
+
+    calls: list[tuple[Path, str, float, set[str]]] = []
+    monkeypatch.setattr(Pipeline, "search", searched)
+    settings = Iteration(theorems=few(tmp_path).with_name("few.lean"), policy="local", warm_share=0.5)
+    pipeline = Pipeline(settings, tmp_path / "out", lambda: sequential)
+    normal = settings.search.local.sampling.temperature
+    for number, (policy, warm) in enumerate([("template", normal), ("local", 1.5)]):
+        one = Round(settings, tmp_path / "out", number)
+        pipeline.explore(one)
+        parts = dict(zip(("normal", "warm"), calls[-2:], strict=True))
+        assert {share: call[:3] for share, call in parts.items()} == {
+            "normal": (one.searches["normal"], policy, normal),
+            "warm": (one.searches["warm"], policy, warm),
+        }
+        assert parts["normal"][3] | parts["warm"][3] == {entry.key for entry in pipeline.train}
+        assert not parts["normal"][3] & parts["warm"][3]
+        assert parts["warm"][3]
+
+
 def test_a_round_without_states_to_contrast_has_no_energy(tmp_path, capsys):
     policy = FineTune(width=16, depth=1, heads=1, vocabulary=300, length=64, validation_share=0.4, energy_weight=0.1)
     policy = replace(policy, train=TrainConfig(steps=2, save_every=1, threads=1))

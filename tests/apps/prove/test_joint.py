@@ -68,6 +68,20 @@ def test_a_policy_learns_with_an_energy_and_resumes(run, tmp_path):
     assert causal(str(out / "model")).model(input_ids=torch.tensor([[1, 2]])).logits.isfinite().all()
 
 
+@pytest.mark.slow
+def test_adapters_learn_with_an_energy_and_the_merged_model_is_a_language_model(run, tmp_path):
+    base, out = saved(tmp_path / "base", "llama", alphabet="⊢ 0123456789of=\n`lean4/-tcs:"), tmp_path / "policy"
+    flags = ("--base", base, "--rank", 4, "--length", 64, "--batch-size", 2, "--lr", 0.005, "--validation-share", 0.3)
+    steps = ("--steps", 60, "--save-every", 60, "--warmup-steps", 2, "--threads", 1)
+    assert finetune(run, "--out", out, *flags, *steps, "--energy-weight", 1.0) == 0
+    (record,) = [row for row in read_records(out / "metrics.jsonl") if "held-out loss" in row]
+    assert record["energy gap"] > 0.05
+    after, before = causal(str(out / "model")).model, causal(str(base)).model
+    changed = [name for name, weight in after.named_parameters() if not torch.equal(weight, before.get_parameter(name))]
+    assert len(changed) == 7 * 2
+    assert not any("energy" in name for name in after.state_dict())
+
+
 def test_an_energy_needs_runs_of_searches(tmp_path, capsys):
     lines = [json.dumps({"state": f"⊢ {k}", "tactic": "rfl"}) for k in range(30)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
