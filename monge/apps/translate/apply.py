@@ -9,7 +9,7 @@ import tyro
 
 from monge.apps.translate.conditional import ConditionalMethod
 from monge.apps.translate.direction import direction
-from monge.apps.translate.output import console, listed, write_dropped
+from monge.apps.translate.output import EMPTY, console, listed, write_dropped
 from monge.apps.translate.pair import OnLongRows
 from monge.apps.translate.recipes import Translator, translator_of
 from monge.files import ensure_new
@@ -84,7 +84,7 @@ class Stream:
     def left_out(self) -> list[Dropped]:
         """(id, reason) of every row without a translation, except for repeated ids."""
         long = [] if self.on_long_rows == "truncate" else [(key, "longer than the container") for key in self.long]
-        return [*self.dropped, *long, *((key, "its translation is empty") for key in self.empty)]
+        return [*self.dropped, *long, *((key, EMPTY) for key in self.empty)]
 
     @property
     def report(self) -> str:

@@ -20,7 +20,7 @@ from monge.apps.translate.data import read_texts
 from monge.apps.translate.decoder_recipe import FIELDS, OpenedDecoder, opened_decoder
 from monge.apps.translate.grammar import Grammar
 from monge.apps.translate.metrics import pooled, pooled_scores
-from monge.apps.translate.output import console
+from monge.apps.translate.output import EMPTY, console
 from monge.apps.translate.own_head import OwnHead
 from monge.apps.translate.pair import ENDS, Pairs, check_texts, same_pairs
 from monge.apps.translate.recipes import stored_recipe
@@ -43,8 +43,9 @@ class Candidate(NamedTuple):
     id: str | None
     """Id of a known text; None for a generated one."""
     text: str
-    score: float
-    """Cosine of the centred means of the calibrated sequences, from -1 to 1, or the mean log-probability per token."""
+    score: float | None
+    """Cosine of the centred means of the calibrated sequences, from -1 to 1, or the mean log-probability per token; None for an
+    empty translation."""
     well_formed: bool | None = None
     """True if the grammar of a Metamath database produces the text; None if it was not checked."""
     exact: bool | None = None
@@ -137,8 +138,8 @@ def decode(
         vectors: Parquet file written by `monge translate run` with this run, or with another one on the same pairs.
         texts: File written by `monge translate data`, with the texts of the pairs.
         out: File to write, .jsonl or .parquet: a row {id, text, score, candidates} for each sequence. A candidate's field exact
-            is true if it equals the true text, null if that is unknown or was used in training or validation; with --grammar,
-            well_formed is another field.
+            is true if it equals the true text, null if that is unknown, among the known texts, or was used in training or
+            validation; with --grammar, well_formed is another field. An empty translation has an empty text.
         decoder: Directory of a decoder trained by `monge translate train-decoder` for this run.
         own_head: Generate each token with the remaining blocks and the head of the causal model that made the vectors.
         num_candidates: Number of texts per sequence. If they are generated, the first one is greedy, the others are sampled.
@@ -180,17 +181,18 @@ def decode(
     numbers = list(range(len(paired.ids))) if bank == "all" else paired.split("train").tolist()
     rows_of_texts = read_texts(texts, dropped=[])  # unusable ones are in no pair
     known = {text.id: getattr(text, FIELDS[end]) for text in rows_of_texts}
-    if missing := [paired.ids[number] for number in numbers if paired.ids[number] not in known]:
-        raise ValueError(
-            f"{texts}: no usable text with id {missing[0]!r} of {paired.directory}; pass the texts that were embedded"
-        )
     check_texts(paired, rows_of_texts, texts)
+    if not any(paired.ids[number] in known for number in numbers):
+        raise ValueError(f"{texts}: no usable text of {paired.directory}; pass the texts that were embedded")
+    if count := sum(paired.ids[number] not in known for number in numbers):
+        console.print(f"{texts} has no text for {count} of {len(numbers)} pairs; they are left out")
+        numbers = [number for number in numbers if paired.ids[number] in known]
     in_bank, in_pairs = set(numbers), set(paired.ids)
     scored = {paired.ids[number] for number in paired.split("test").tolist() if number not in in_bank}
     # the model of the formal texts was trained on the groups of the training split, also on texts that are in no pair
     scored |= {one.id for one in rows_of_texts if one.id not in in_pairs and one.split == "test"}
     if own_head:
-        known_here = [known[paired.ids[number]] for number in paired.split("train").tolist()]
+        known_here = [known[paired.ids[number]] for number in numbers]
         head = OwnHead.of(paired.metadata["fingerprint"][end], side, known_here, device=device_named(device))
         head.check_lengths(file)
         find = partial(generated_texts, head, side, count=num_candidates, temperature=temperature)
@@ -214,10 +216,20 @@ def decode(
                 if rules is not None:
                     found = [[one._replace(well_formed=rules.well_formed(one.text)) for one in best] for best in found]
                 decoded |= {key: best for (key, _), best in zip(rows, found, strict=True)}
+    decoded |= {
+        key: [Candidate(None, "", None, rules and rules.well_formed(""))] for key in empty_translations(vectors)
+    }
     for key in scored & decoded.keys() & known.keys():
         decoded[key] = [one._replace(exact=one.text == known[key]) for one in decoded[key]]
     write_decoded(out, decoded)
     report(decoded, known, out, scored=scored)
+
+
+def empty_translations(vectors: Path) -> list[str]:
+    """The ids of the sequences whose translations, in a file written by `monge translate run`, are empty."""
+    listing = vectors.with_name(f"{vectors.name}.dropped.jsonl")
+    rows = map(json.loads, listing.read_text(encoding="utf-8").splitlines()) if listing.exists() else ()
+    return [row["id"] for row in rows if row["reason"] == EMPTY]
 
 
 def from_bank(

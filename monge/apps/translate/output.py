@@ -27,6 +27,10 @@ def dropped_note(dropped: Sequence[tuple[str, str]] | None) -> str:
     return f"; {len(dropped)} dropped: {listed([f'{key} ({reason})' for key, reason in dropped])}" if dropped else ""
 
 
+EMPTY = "its translation is empty"
+"""Reason why `run` has no vectors for a sequence, in the list of dropped rows."""
+
+
 def write_dropped(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     """Write one JSON object per dropped row, atomically; write no file if there are none."""
     lines = [json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows]

@@ -249,9 +249,9 @@ class Pairs:
 
     @cached_property
     def fingerprint(self) -> int:
-        """A hash that changes with any vector, with the vectors' origin, and with the set of pairs."""
+        """A hash that changes with any vector, with the vectors' origin and with the set of pairs; texts do not count."""
         columns = [column.to_pylist() for column in self._index.itercolumns()]
-        return json_hash([self.metadata, *columns])
+        return json_hash([{name: value for name, value in self.metadata.items() if name != "texts"}, *columns])
 
     def origin(self, end: str) -> int:
         """A hash of the origin of one side's vectors; see the function `origin`."""

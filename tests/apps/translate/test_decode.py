@@ -14,6 +14,7 @@ from monge.apps.translate.data import Text, write_texts
 from monge.apps.translate.decode import Bank, Candidate, overlap, report, token_f1
 from monge.apps.translate.examples import verdict
 from monge.apps.translate.field import FieldShape
+from monge.apps.translate.output import EMPTY
 from monge.apps.translate.pair import Pairs, pair
 from monge.apps.translate.recipes import Translate
 from monge.apps.translate.space import Packed
@@ -124,13 +125,13 @@ def test_overlap_of_texts_and_of_shuffled_ones():
 def test_bad_input_gives_one_sentence(folder: Path, pairs: Pairs, files: tuple[Path, Path], tmp_path: Path, capsys):
     other = tmp_path / "pairs"
     pair(*files, other, capacity=11, on_long_rows="drop")
-    write_texts(tmp_path / "some.jsonl", [Text("row-0", "row-0", "x", "y")])
+    write_texts(tmp_path / "some.jsonl", [Text("other", "other", "x", "y")])
     (tmp_path / "exists.jsonl").write_text("")
     out = str(tmp_path / "out.jsonl")
     run, translated, texts = folder / "run", folder / "forward.parquet", folder / "texts.jsonl"
     cases = [
         ([run, files[0], "--texts", texts, "--out", out], "not translations by a run on these pairs"),
-        ([run, translated, "--texts", tmp_path / "some.jsonl", "--out", out], "no usable text with id"),
+        ([run, translated, "--texts", tmp_path / "some.jsonl", "--out", out], "no usable text of"),
         ([run, translated, "--texts", texts, "--out", out, "--pairs", other], "not the pairs that"),
         ([run, translated, "--texts", texts, "--out", tmp_path / "exists.jsonl"], "exists"),
         ([run, translated, "--texts", texts, "--out", tmp_path / "out.txt"], "give a .jsonl or .parquet file"),
@@ -149,6 +150,35 @@ def test_bad_input_gives_one_sentence(folder: Path, pairs: Pairs, files: tuple[P
         assert message in shown
         assert len(shown.strip().splitlines()) == 1
         assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_pairs_with_some_of_the_texts_are_decoded(folder: Path, pairs: Pairs, tmp_path: Path, capsys):
+    texts = [Text(key, key, f"english {key}", f"formal {key}") for key in pairs.ids]
+    write_texts(tmp_path / "some.jsonl", texts[:150])
+    words = ["translate", "decode", str(folder / "run"), str(folder / "forward.parquet"), "--out"]
+    assert main([*words, str(tmp_path / "out.jsonl"), "--texts", str(tmp_path / "some.jsonl")]) == 0
+    known = {text.id for text in texts[:150]}
+    training, test = ({pairs.ids[number] for number in pairs.split(name)} for name in ("train", "test"))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"has no text for {len(training - known)} of {len(training)} pairs" in shown
+    assert f"Scores of the {len(test & known)} sequences whose texts are known" in shown
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {one["id"] for row in rows for one in row["candidates"]} <= training & known
+
+
+def test_an_empty_translation_has_an_empty_text_which_is_wrong(folder: Path, pairs: Pairs, tmp_path: Path, capsys):
+    empty = pairs.ids[int(pairs.split("test")[0])]
+    table = pq.read_table(folder / "forward.parquet")
+    translated = tmp_path / "translated.parquet"
+    pq.write_table(table.filter([key != empty for key in table.column("id").to_pylist()]), translated)
+    listing = [{"id": empty, "reason": EMPTY}, {"id": "long", "reason": "longer than the container"}]
+    (tmp_path / "translated.parquet.dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listing))
+    words = ["translate", "decode", str(folder / "run"), str(translated), "--texts", str(folder / "texts.jsonl")]
+    assert main([*words, "--out", str(tmp_path / "out.jsonl")]) == 0
+    rows = {row["id"]: row for row in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())}
+    assert (rows[empty]["text"], rows[empty]["score"], rows[empty]["candidates"][0]["exact"]) == ("", None, False)
+    assert "long" not in rows
+    assert f"Scores of the {len(pairs.split('test'))} sequences" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_that_moved_decodes_with_its_pairs(folder: Path, pairs: Pairs, tmp_path: Path):

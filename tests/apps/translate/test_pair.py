@@ -132,6 +132,16 @@ def test_the_fingerprint_depends_on_every_vector(tmp_path: Path) -> None:
     assert len(fingerprints) == 2
 
 
+def test_pairs_with_other_wordings_have_the_same_fingerprint_and_those_with_other_groups_have_not(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = []
+    for k, (group, wording) in enumerate([("g", "x"), ("g", "y"), ("h", "y")]):
+        pair(*files, tmp_path / str(k), texts={"row-0": Text("row-0", group, wording, "z")})
+        found.append(Pairs(tmp_path / str(k)).fingerprint)
+    assert found[0] == found[1] != found[2]
+
+
 def test_a_capacity_of_zero_and_unrelated_texts_are_rejected(files: tuple[Path, Path], tmp_path: Path) -> None:
     stranger = Text("stranger", "g", "", "")
     with pytest.raises(ValueError, match="capacity must be at least 1, got 0"):
