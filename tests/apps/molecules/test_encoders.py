@@ -183,6 +183,19 @@ def test_ranks_that_need_the_targets_at_once_compute_them_once(prepared: Path, m
     assert (len(set(paths)), len(calls)) == (1, 1)
 
 
+def test_spatial_normalisation_is_over_the_atoms_of_each_molecule(prepared: Path):
+    run = Molecular(str(prepared), align="descriptors", align_spatial=True, batch_size=4).build()
+    align, pair = run.objective.align, run.batches(0)
+    x_t, t = pair.x_1, torch.full((4,), 0.5)
+    with torch.no_grad():
+        _, loss = align(run.model, x_t, t, pair)
+        assert loss.isfinite()
+        target = torch.where(pair.mask[..., None], pair.cond["target"] + 3.0, 0.0)
+        _, shifted = align(run.model, x_t, t, replace(pair, cond={**pair.cond, "target": target}))
+    torch.testing.assert_close(loss, shifted, rtol=1e-3, atol=1e-3)
+    assert run.objective(run.model, pair).metrics["alignment"].isfinite()
+
+
 def test_all_ranks_stop_aligning_at_the_same_step(prepared: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     run = Molecular(str(prepared), align="descriptors", align_until=5, batch_size=4).build()

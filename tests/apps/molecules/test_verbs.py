@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from monge.apps.molecules.conformers import with_conformer
 from monge.apps.molecules.dataset import SHARD, Molecules
 from monge.apps.molecules.measuring import write_samples
 from monge.apps.molecules.page import write
+from monge.apps.molecules.sources import SETS
 from monge.cli import main
 
 ENDS = ("O", "N", "F", "Cl", "S", "C=O", "C#N", "C(=O)O", "OC", "NC", "c1ccccc1", "C(=O)OC")
@@ -106,6 +108,29 @@ def test_other_molecules_than_those_of_the_run_are_refused(run: Path, folder: Pa
     assert main(["molecules", "prepare", str(folder / "in.smi"), "--out", str(other), "--limit", "40"]) == 0
     assert main(["molecules", "evaluate", str(run), "--data", str(other), "--num-samples", "2"]) == 2
     assert "not the molecules that" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_posebusters_judges_samples_and_real_molecules(run: Path, capsys):
+    pytest.importorskip("posebusters")
+    words = ["molecules", "evaluate", str(run), "--num-samples", "4", "--threads", "1", "--posebusters"]
+    assert main(words) == 0
+    row = json.loads((run / "evaluation.json").read_text())["rows"]["PoseBusters of valid"]
+    assert row["real"] > 0.5
+    assert "PoseBusters of valid" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_packaged_set_is_prepared(name: str, tmp_path: Path):
+    if name != "nci" and find_spec("moses") is None:
+        pytest.skip("needs pip install --no-deps molsets")
+    words = ["molecules", "prepare", name, "--limit", "40", "--max-atoms", "30", "--out", str(tmp_path / "set")]
+    assert main(words) == 0
+    found = Molecules(tmp_path / "set").split("all")
+    assert 20 < len(found) <= 40
+    if name.startswith("moses"):
+        part = {"moses": "train", "moses-test": "test", "moses-scaffolds": "test_scaffolds"}[name]
+        assert all(one.id.startswith(f"{part}-") for one in found)
 
 
 def test_two_workers_prepare_the_same_set_as_one(folder: Path, tmp_path: Path):
