@@ -4,12 +4,12 @@
     monge molecules prepare small --out runs/molecules-data
     python benchmarks/repa.py molecules [--data runs/molecules-data] [--steps 800]
 
-Arms with the same seed start from the same weights, and see the same data and noise, except that SRA and REG draw further random
-numbers, so their noise differs from the second step on. The encoders of the digits are trained first, once for
-all seeds. The Frechet distance uses a classifier of another architecture than the encoders, but "REPA, classes" and "head on
+Arms with the same seed start from the same weights, and see the same data and noise, except that SRA and REG draw further
+random numbers, so their noise differs from the second step on. The encoders of the digits are trained first, once for all
+seeds. The Frechet distance uses a classifier of another architecture than the encoders, but "REPA, classes" and "head on
 classes" learn from the labels that it was trained on, so this metric favours them. Results of finished arms are kept in
-benchmarks/results, so an interrupted benchmark resumes. After each table, a sentence for each arm with an encoder compares it
-with no alignment and, for the encoder of these controls, with random weights and shuffled targets.
+benchmarks/results, so an interrupted benchmark resumes. After each table, a sentence for each arm with an encoder compares
+it with no alignment and, for the encoder of these controls, with random weights and shuffled targets.
 
 The learning rate falls to 0 over the training steps, so values before the end, and with them comparisons at equal CPU time,
 favour an arm that trains faster.
