@@ -1,9 +1,10 @@
-"""Molecules from flows that train for the same CPU time: the default, a transformer, and other variants of the default.
+"""Molecules from flows that train for the same CPU time, or the same number of steps: the default, a transformer, and variants.
 
     monge molecules prepare small --out runs/molecules-data
     python benchmarks/molecules.py [--data runs/molecules-data] [--seconds 600] [--seeds 3] [--workers 2]
+    python benchmarks/molecules.py --steps 2000
 
-Each arm trains on one thread, for the number of steps that the CPU time allows, from the measured time of a step. Runs are kept
+Each arm trains on one thread. --seconds is divided by the measured time of a step of the arm. Runs are kept
 in --work, and an interrupted benchmark resumes; arms and seeds whose scores are in benchmarks/results are not trained again.
 The row "real" scores training molecules in place of samples. The transformer trains at a learning rate of 1e-3, all other arms
 at 2e-3; neither was tuned.
@@ -68,14 +69,16 @@ def seconds_per_step(recipe: Molecular, *, steps: int = 20) -> float:
 
 
 def trained(
-    work: Path, data: Path, seconds: float, samples: int, posebusters: bool, task: tuple[str, int]
+    work: Path, data: Path, seconds: float, steps: int, samples: int, posebusters: bool, task: tuple[str, int]
 ) -> dict[str, Any]:
-    """The scores of an arm with one seed."""
+    """The scores of an arm with one seed, trained for `steps` steps, or if that is 0, for this CPU time."""
     arm, seed = task
-    out = work / data.name / f"{arm.replace(' ', '-').replace(',', '')}-{seed}-{seconds:.0f}"
+    length = f"{steps}-steps" if steps else f"{seconds:.0f}"
+    out = work / data.name / f"{arm.replace(' ', '-').replace(',', '')}-{seed}-{length}"
     recipe = Molecular(f"{data}-hydrogens" if arm == "explicit hydrogens" else str(data), **ARMS[arm])
+    cost = seconds_per_step(recipe)
     if not (out / "recipe.json").exists():
-        steps = max(2, int(seconds / seconds_per_step(recipe)))
+        steps = steps or max(2, int(seconds / cost))
         train = replace(recipe.train, steps=steps, save_every=max(1, steps // 2), log_every=50, seed=seed, threads=1)
         recipe = replace(recipe, train=train)
     else:
@@ -91,7 +94,8 @@ def trained(
     )
     values = scores([one.molecule() for one in drawn], reference(recipe), with_posebusters=posebusters)
     uncorrected = sum(one.molecule(limit=1).valid for one in drawn) / samples
-    return {"arm": arm, "seed": seed, "steps": recipe.train.steps, "uncorrected": uncorrected, **values}
+    row = {"arm": arm, "seed": seed, "steps": recipe.train.steps, "CPU s per step": cost}
+    return {**row, "uncorrected": uncorrected, **values}
 
 
 def _compared(recipe: Molecular) -> tuple[Molecular, Any]:
@@ -110,18 +114,20 @@ def main(
     data: Path = Path("runs/molecules-data"),
     work: Path = Path("runs/benchmark-molecules"),
     seconds: float = 600,
+    steps: int = 0,
     seeds: int = 3,
     samples: int = 500,
     arms: tuple[str, ...] = tuple(ARMS),
     posebusters: bool = False,
     workers: int = 2,
 ) -> None:
-    """Train each arm for the same CPU time, and score its samples.
+    """Train each arm for the same CPU time or the same number of steps, and score its samples.
 
     Args:
         data: Directory of prepared molecules.
         work: Directory for the runs; finished ones are not trained again.
         seconds: CPU seconds of training for each arm and seed.
+        steps: Number of training steps for each arm and seed, instead of --seconds; 0 for none.
         seeds: Number of seeds per arm.
         samples: Number of molecules to draw and score.
         arms: Arms to train.
@@ -134,12 +140,13 @@ def main(
     if "explicit hydrogens" in arms and not with_hydrogens.exists():
         made = {name: Molecules(data).settings[name] for name in ("source", "min_atoms", "max_atoms", "limit", "seed")}
         prepare(**made, out=with_hydrogens, explicit_hydrogens=True, workers=workers)
-    settings = {"seconds": seconds, "samples": samples, "data": data.name, "posebusters": posebusters}
+    length = {"steps per run": steps} if steps else {"seconds": seconds}
+    settings = {**length, "samples": samples, "data": data.name, "posebusters": posebusters}
     rows, others = side.stored_rows("molecules", settings)
     settings |= side.origin()
     finished = {(row["arm"], row.get("seed")) for row in rows}
     tasks = [(arm, seed) for seed in range(seeds) for arm in arms if (arm, seed) not in finished]
-    call = partial(trained, work, data.resolve(), seconds, samples, posebusters)
+    call = partial(trained, work, data.resolve(), seconds, steps, samples, posebusters)
     for _, row in processes(workers, start=partial(torch.set_num_threads, 1))(call, tasks):
         rows.append({**row, **settings})
         side.write_result("molecules", [*others, *rows], packages=("torch", "rdkit"))
@@ -157,12 +164,13 @@ def main(
     for arm in arms:
         part = [row for row in rows if row["arm"] == arm and row["seed"] < seeds]
         table.append({"arm": arm, "steps per run": part[0]["steps"], **_means(part)})
-    side.print_table(f"{seconds:.0f} CPU seconds per run, {seeds} seeds, {samples} samples each", shown(table))
+    shown_length = f"{steps} steps" if steps else f"{seconds:.0f} CPU seconds"
+    side.print_table(f"{shown_length} per run, {seeds} seeds, {samples} samples each", shown(table))
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    names = ("uncorrected", *COLUMNS)
-    return {name: interval([row[name] for row in rows]) for name in names if name in rows[0]}
+    names = ("CPU s per step", "uncorrected", *COLUMNS)
+    return {name: interval([row[name] for row in rows]) for name in names if all(name in row for row in rows)}
 
 
 if __name__ == "__main__":
