@@ -25,7 +25,7 @@ from monge.apps.molecules.geometry import completed
 from monge.apps.molecules.message_passing import MessagePassing, Pretrain
 from monge.apps.molecules.model_files import opened_file
 from monge.files import locked, write_text
-from monge.lm.store import Row, Vectors, write
+from monge.lm.store import Dropped, Row, Vectors, usable, write
 from monge.run import fingerprint as hash_of
 from monge.runs import reopen
 
@@ -137,12 +137,17 @@ def _digest(data: Molecules) -> str:
 
 
 def groups(molecules: Sequence[Molecule], features: AtomFeatures, failures: list[Failure]) -> Iterator[list[Row]]:
-    """Yields the rows (id, features) of some molecules at a time; appends those that have no features to `failures`."""
+    """Yields the rows (id, features) of some molecules at a time; appends those that have no features, or unusable ones such as
+    zeros for an atom, to `failures`."""
     for start in range(0, len(molecules), 256):
         part = molecules[start : start + 256]
         found = list(zip(part, features(part), strict=True))
         failures += [row for _, row in found if isinstance(row, Failure)]
-        yield [(one.id, row) for one, row in found if not isinstance(row, Failure)]
+        rows, dropped = [(one.id, row) for one, row in found if not isinstance(row, Failure)], list[Dropped]()
+        width = rows[0][1].shape[1] if rows else 0
+        rows = usable(rows, dtype="float32", width=width, dropped=dropped)
+        failures += [Failure(key, f"of the encoder's features, {reason}") for key, reason in dropped]
+        yield rows
 
 
 def encoded(one: Molecule, encoder: str | Callable[[Chem.Mol], Features]) -> Float[Tensor, "N F"]:

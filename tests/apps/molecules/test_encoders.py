@@ -237,6 +237,16 @@ def test_a_molecule_that_fails_leaves_the_other_targets_untouched(prepared: Path
         assert torch.equal(x, plain[key])
 
 
+def test_a_molecule_with_an_atom_without_features_is_listed(prepared: Path):
+    molecules = Molecules(prepared).split("all")
+    rows = [torch.ones(int(one.heavy.sum()), 3) for one in molecules]
+    rows[2][1] = 0
+    failures: list[Failure] = []
+    kept = {key for group in targets.groups(molecules, lambda _: rows, failures) for key, _ in group}
+    assert failures == [Failure(molecules[2].id, "of the encoder's features, vector 1 is zero")]
+    assert kept == {one.id for one in molecules} - {molecules[2].id}
+
+
 @pytest.mark.slow
 def test_alignment_lowers_its_loss_and_does_not_count_padding():
     torch.manual_seed(0)
