@@ -24,7 +24,7 @@ from monge.apps.translate.recipes import HERMES, Translate, Translator, stored_r
 from monge.apps.translate.space import Packed, Space
 from monge.apps.translate.tables import table as _table
 from monge.files import ensure_writable, finite_json, write_json
-from monge.lm.load import encoder
+from monge.lm.load import causal, encoder
 from monge.lm.store import Vectors, write
 from monge.pretrain import Pretrain
 from monge.run import fit, same_constant
@@ -241,6 +241,8 @@ def demo(
     """
     if layer is not None and not model:
         raise ValueError("--layer needs --model")
+    if model:
+        causal(model)  # without a head, it is an error before the work begins
     console.print("monge: training a flow from English comments to Metamath statements")
     lm = Pretrain(
         train=replace(Pretrain().train, steps=lm_steps, save_every=max(1, lm_steps // 2), warmup_steps=lm_steps // 10)

@@ -7,6 +7,7 @@ import pytest
 
 from monge.apps.translate.metamath import INSTALLED, theorems
 from monge.cli import main
+from monge.lm.load import encoder
 from monge.pretrain import Pretrain
 from monge.training.config import TrainConfig
 
@@ -38,6 +39,15 @@ def test_one_model_embeds_both_sides_and_decodes_its_own_states(tmp_path: Path, 
     assert all("well_formed" in one for row in rows for one in row["candidates"])
     assert main(["translate", "demo", "--out", str(out), *words, "--layer", "1"]) == 2
     assert "prepared.json: made with layer = None, not 1" in capsys.readouterr().err
+
+
+def test_a_model_without_a_head_is_an_error_before_the_work_begins(language_model: Path, tmp_path: Path, capsys):
+    encoder(str(language_model)).model.save_pretrained(tmp_path / "headless")
+    encoder(str(language_model)).tokenizer.save_pretrained(tmp_path / "headless")
+    words = ["translate", "demo", "--out", str(tmp_path / "demo"), "--model", str(tmp_path / "headless")]
+    assert main(words) == 2
+    assert "no complete Hugging Face model" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
 
 
 def test_a_layer_needs_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
