@@ -52,6 +52,7 @@ from monge.run import fit
 from monge.runs import reopen
 
 Corpus = Literal["metamath", "lean"]
+NAMES = {"metamath": "set.mm", "lean": "controlled English, which is synthetic, to Lean"}
 Scores = dict[str, list[float]]
 """Values of each score, one per test pair."""
 ARMS: dict[str, dict[str, Any]] = {
@@ -256,7 +257,7 @@ def main(
             table.append(
                 {"row": row["row"], **means_of, **{f"{key}, largest of the seeds": p for key, p in worst.items()}}
             )
-        side.print_table(f"{corpus}, {arm}, {len(of_seeds)} seeds", shown(table))
+        side.print_table(f"{NAMES[corpus]}, {arm}, {len(of_seeds)} seeds", shown(table))
 
 
 if __name__ == "__main__":
