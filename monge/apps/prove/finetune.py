@@ -52,7 +52,7 @@ class FineTune:
     names: Names = "given"
     """Names of hypotheses in the prompt: those of the state, or numbers, which a small model need not learn to copy."""
     retrieved: int = 0
-    """Number of tactics of similar states in the prompt, found as by the policy copy; the model is saved with the examples."""
+    """Number of tactics of similar states in the prompt, found as by the policy copy."""
     renamed_copies: int = 0
     """Copies of each training pair in which hypotheses and variables are renamed at random, in addition to the pair itself."""
     rank: int | None = None

@@ -70,8 +70,7 @@ def finetune(
     }
     model.save_pretrained(out / "model")
     data.tokenizer.save_pretrained(out / "model")
-    if recipe.retrieved:
-        write_examples(out / "model", data.split["training"])
+    write_examples(out / "model", data.split["training"])
     rows = as_rows(data.counts)
     sizes = {"training": len(data.training) - data.num_renamed, "held-out": len(data.held_out)}
     used = sum(map(len, data.split.values()))

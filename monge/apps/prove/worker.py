@@ -190,7 +190,7 @@ class Worker:
 
 
 class LocalModel(NamedTuple):
-    """A language model, and the examples whose tactics its prompts show, if it was trained with some."""
+    """A language model, and the examples whose tactics its prompts show or which it reranks, if there are any."""
 
     language_model: LanguageModel
     examples: Copying | None
@@ -205,8 +205,8 @@ def _model(policy: str, config: SearchConfig) -> Model:
         case "local":
             device = device_named(config.local.device)
             model = causal(config.local.name, dtype=DTYPES[config.local.dtype], device=device)
-            retrieved = Style.of(model.model).retrieved
-            return LocalModel(model, Copying(read_examples(Path(config.local.name))) if retrieved else None)
+            similar = Style.of(model.model).retrieved or config.local.sampling.reranked
+            return LocalModel(model, Copying(read_examples(Path(config.local.name))) if similar else None)
         case "server":
             return Completions(config.server, config.search.seed, style=config.prompt)
         case "probes":

@@ -2,6 +2,8 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -12,9 +14,10 @@ from torch import nn
 
 from monge.apps.prove.lm.causal import Causal, Sampling
 from monge.apps.prove.lm.prompt import prompt
+from monge.apps.prove.policy import Policy
 from monge.apps.prove.search import search
 from monge.apps.prove.state import Failure, Goal, Proof, Rejection, State, Theorem
-from monge.apps.prove.tree import Search
+from monge.apps.prove.tree import Search, Suggestion
 from monge.lm.load import LanguageModel, causal
 
 END = "<end>"
@@ -114,6 +117,29 @@ def test_batching_changes_nothing(model, replacement):
         for one, other in zip(together, apart, strict=True):
             assert [s.tactic for s in one] == [s.tactic for s in other]
             assert [s.logp for s in one] == pytest.approx([s.logp for s in other], abs=1e-4)
+
+
+def copying(tactics: Sequence[str]) -> Policy:
+    """A policy that suggests the same tactics for each state."""
+    return lambda states, limit: [[Suggestion(tactic, 0.0) for tactic in tactics][:limit] for _ in states]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "neox"])
+def test_tactics_of_similar_states_are_ordered_by_the_model(kind, tmp_path):
+    model, tactics = causal(saved(tmp_path, kind, alphabet="abc\n`")), ("ab", "c", "bca", "cb", "abcabc")
+    for tokens in (1, 700, 100_000):
+        sampling = Sampling(max_new_tokens=9, reranked=4, answers=False, tokens=tokens)
+        settings = {"generator": torch.Generator().manual_seed(0), "sampling": sampling, "similar": copying(tactics)}
+        for state, found in zip(STATES, Causal(model, **settings)(STATES, 3), strict=True):
+            before = model.tokenizer(prompt(state))["input_ids"]
+            expected = {one: direct(model, before, model.tokenizer(one + "\n")["input_ids"]) for one in tactics[:4]}
+            order = sorted(expected, key=expected.__getitem__, reverse=True)
+            assert [one.tactic for one in found] == order[:3]
+            assert [one.logp for one in found] == pytest.approx([expected[one] for one in order[:3]], abs=1e-4)
+    both = Causal(model, **settings | {"sampling": replace(sampling, answers=True, max_new_tokens=6)})(STATES, 50)
+    assert all({"ab", "c", "cb"} < {one.tactic for one in found} for found in both)
+    assert all("bca" not in {one.tactic for one in found} or len(found) > 3 for found in both)  # too long with its end
 
 
 def test_no_forward_pass_exceeds_the_token_limit(llama):
@@ -255,11 +281,18 @@ def test_the_tactic_and_the_end_of_its_line_count_and_sampling_stops_there(text,
         ({"tokens": 0}, "tokens must be above 0"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0"),
         ({"top_p": 1.1}, "top_p must be above 0 and at most 1, got 1.1"),
+        ({"reranked": -1}, "reranked must be at least 0"),
+        ({"answers": False}, "reranked must be at least 0, and above 0 if answers is false, got 0"),
     ],
 )
 def test_invalid_sampling_settings_are_rejected(how, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**how)
+
+
+def test_reranking_needs_tactics_of_similar_states(llama):
+    with pytest.raises(ValueError, match="reranked is 4, but there are no tactics of similar states"):
+        policy(llama, reranked=4)
 
 
 class Countdown:

@@ -14,7 +14,7 @@ from monge.apps.prove.config import Local, SearchConfig
 from monge.apps.prove.copying import Copying
 from monge.apps.prove.finetune import PRESETS, Data, FineTune, trained
 from monge.apps.prove.learning import with_preset
-from monge.apps.prove.lm.causal import Causal
+from monge.apps.prove.lm.causal import Causal, Sampling
 from monge.apps.prove.lm.prompt import Style, completion, prompt, prompt_ids
 from monge.apps.prove.packing import batch_of
 from monge.apps.prove.pairs import read_examples
@@ -141,6 +141,23 @@ def test_a_policy_sees_tactics_of_similar_states_of_other_theorems(tmp_path):
     for verb, flag in (("dpo", "--model"), ("finetune", "--scored-by")):
         words = ["prove", verb, str(run), flag, str(out / "model"), "--out", str(tmp_path / verb), "--length", "100"]
         assert main(words) == 2
+
+
+@pytest.mark.slow
+def test_a_policy_reranks_the_tactics_of_other_theorems(tmp_path):
+    run, out = run_of(tmp_path / "run", range(4, 24)), tmp_path / "out"
+    assert finetune(run, "--out", out, *SMALL, *QUICK) == 0
+    settings = Local(name=str(out / "model"), sampling=Sampling(reranked=8, answers=False))
+    loaded = _model("local", SearchConfig(policy="local", local=settings))
+    assert loaded.examples is not None
+    pair = Data(reopen(out, app="policy").rebuilt(FineTune)).split["training"][0]
+    similar = loaded.examples.without(pair.theorem)
+    policy = Causal(loaded.language_model, generator=torch.Generator(), sampling=settings.sampling, similar=similar)
+    (found,) = policy([State((Goal(pair.state[2:]),))], 20)
+    (copied,) = similar([pair.state], 8)
+    assert {one.tactic for one in found} == {one.tactic for one in copied}
+    assert [one.logp for one in found] == sorted((one.logp for one in found), reverse=True)
+    assert _model("local", SearchConfig(policy="local", local=Local(name=str(out / "model")))).examples is None
 
 
 @pytest.mark.slow

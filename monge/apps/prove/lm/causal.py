@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.apps.prove.lm.beam import Beam, extended
-from monge.apps.prove.lm.prompt import Style, parse_tactic, prompt_ids
+from monge.apps.prove.lm.prompt import Style, completion, parse_tactic, prompt_ids
 from monge.apps.prove.policy import Policy, merged
 from monge.apps.prove.state import State
 from monge.apps.prove.tree import Suggestion
@@ -30,6 +30,11 @@ class Sampling:
     """Maximum number of tokens per answer; a longer tactic is cut off."""
     replacement: bool = True
     """Sample answers independently; False samples distinct ones (stochastic beam search)."""
+    reranked: int = 0
+    """Number of tactics of similar states in the model's training data, found as by the policy copy, that the model scores. The
+    likeliest tactics among these and the answers are suggested. It needs a model trained by `monge prove finetune`."""
+    answers: bool = True
+    """Sample answers; with False, only reranked tactics are suggested."""
     tokens: int = 8192
     """Maximum number of tokens per forward pass, padding included. A longer text gets a pass to itself. With
     `replacement=False`, the answers to one prompt are never divided among passes, even if together they exceed the maximum."""
@@ -40,10 +45,13 @@ class Sampling:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.reranked < 0 or not (self.reranked or self.answers):
+            raise ValueError(f"reranked must be at least 0, and above 0 if answers is false, got {self.reranked}")
 
 
 class Causal:
-    """Suggests the first tactic of each answer, sampled from a model with the settings in `sampling`.
+    """Suggests the first tactic of each answer, sampled from a model with the settings in `sampling`, and tactics of similar
+    states, reranked by the model.
 
     A tactic's logp is exact, and temperature and top_p do not affect it: the sum of log p(token | prompt, all tokens before it)
     over the sampled tokens from the tactic's first through the one with the line break after it, or through the end of the
@@ -53,7 +61,7 @@ class Causal:
     ValueError if `max_new_tokens` leaves no room for any prompt.
 
     `generator` must be on the CPU, whatever the device. Its state determines the tactics, however they are batched. `similar`
-    suggests the tactics of similar states that the prompt has, if the model was trained with some.
+    suggests the tactics of similar states that the prompt has, if the model was trained with some, and those to rerank.
     """
 
     def __init__(
@@ -75,6 +83,10 @@ class Causal:
         self._style = Style.of(model.model)
         if self._style.retrieved and similar is None:
             raise ValueError(f"{model.name}: its prompts have tactics of similar states; only a search provides them")
+        if self.sampling.reranked and similar is None:
+            raise ValueError(
+                f"{model.name}: reranked is {self.sampling.reranked}, but there are no tactics of similar states"
+            )
         self._ends = {e for ids in special for e in (ids if isinstance(ids, list) else [ids]) if e is not None}
 
     def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
@@ -86,10 +98,14 @@ class Causal:
         draws = torch.rand(len(states), limit, length, generator=self.generator, dtype=torch.float64)
         suggestions: list[list[Suggestion]] = [[] for _ in states]
         sample = self._sample if self.sampling.replacement else self._distinct
-        for batch in by_length([limit * (len(ids) + length) for ids in prompts], tokens):
+        batches = by_length([limit * (len(ids) + length) for ids in prompts], tokens) if self.sampling.answers else ()
+        for batch in batches:
             for k, answer in sample([prompts[k] for k in batch], draws[batch]):
                 if (suggestion := self._suggestion(states[batch[k]], answer)) is not None:
                     suggestions[batch[k]].append(suggestion)
+        if self.sampling.reranked:
+            for state, prompt, found in zip(states, prompts, suggestions, strict=True):
+                found += filter(None, (self._suggestion(state, answer) for answer in self._reranked(state, prompt)))
         return [merged(per_state, limit) for per_state in suggestions]
 
     def prompt_ids(self, state: State) -> list[int]:
@@ -167,6 +183,36 @@ class Causal:
             ids = torch.tensor([[beam.ids[-1]] for beam in going], device=device)
             logits, cache = _forward(self.model, ids, mask, keep=1, cache=cache)
         yield from ((k, Answer(beam.ids, beam.logp)) for k, one in enumerate(beams) for beam in one)
+
+    def _reranked(self, state: State, prompt: list[int]) -> "Iterator[Answer]":
+        """Yields the answers that give the tactics of similar states; those that exceed the maximum length are left out.
+
+        The answers share the cache of the prompt.
+        """
+        assert self.similar is not None
+        device, tokenizer, settings = _device(self.model), self.model.tokenizer, self.sampling
+        texts = [
+            completion(self._style.tactic(state, one.tactic)) for one in self.similar([state], settings.reranked)[0]
+        ]
+        rows = [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
+        rows = [row for row in rows if len(row) <= settings.max_new_tokens]
+        if not rows:
+            return
+        ids, mask = _pad_left([prompt], device)
+        first, prompt_cache = _forward(self.model, ids, mask, keep=1, cache=True)
+        for batch in by_length([len(prompt) + len(row) for row in rows], settings.tokens):
+            part = [rows[k] for k in batch]
+            longest = max(map(len, part))
+            cache = copy.deepcopy(prompt_cache)
+            cache.batch_repeat_interleave(len(part))
+            after = torch.tensor([row + [0] * (longest - len(row)) for row in part], device=device)
+            lengths = torch.tensor([len(row) for row in part], device=device)
+            exists = (torch.arange(longest - 1, device=device) < lengths[:, None]).long()
+            full = torch.cat([mask.expand(len(part), -1), exists], dim=1)
+            later, _ = _forward(self.model, after[:, :-1], full, keep=longest - 1, cache=cache)
+            logits = torch.cat([first.expand(len(part), -1, -1), later], dim=1).float()
+            logp = logits.gather(-1, after[..., None])[..., 0] - logits.logsumexp(-1)
+            yield from (Answer(row, values[: len(row)]) for row, values in zip(part, logp.tolist(), strict=True))
 
     def _complete(self, ids: Sequence[int]) -> bool:
         return ids[-1] in self._ends or parse_tactic(self._text(ids)).closed
