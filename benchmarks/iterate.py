@@ -4,9 +4,10 @@
         [--steps 800] [--variants written searched] [--workers 2]
 
 `searched` trains on the proofs that searches found, `written` on the written proofs too. A seed sets the training of the
-policy and of the energy; searches with the template and replayed proofs are the same for all seeds, and done once. Copying has
-the data that the policy is trained on. Every search expands 16 states of 32 tactics. Results are saved in --work, so that an
-interrupted command resumes. Several hours per seed, base and variant, most of them for Lean.
+policy and of the energy; searches with the template and replayed proofs are the same for all seeds, and done once. Copying
+has the data that the policy is trained on, and the policy reranks its tactics. Every search expands 16 states of 32
+tactics. Results are saved in --work, so that an interrupted command resumes. Several hours per seed, base and variant, most
+of them for Lean.
 """
 
 import shutil
@@ -26,6 +27,7 @@ from monge.apps.prove.families import DATA
 from monge.apps.prove.finetune import PRESETS, FineTune
 from monge.apps.prove.iterating import iterate
 from monge.apps.prove.iteration import Iteration
+from monge.apps.prove.lm.causal import Sampling
 from monge.apps.prove.report import mcnemar
 from monge.apps.prove.sources import read
 from monge.files import read_json
@@ -42,6 +44,10 @@ SETTINGS: dict[Base, dict[str, Any]] = {
     "smollm2-135m": {**PRESETS["smollm2-135m"], "retrieved": 8, "length": 512, "batch_size": 2},
 }
 """Settings of the policy that differ from the defaults."""
+SAMPLING: dict[Base, Sampling] = {
+    "scratch": Sampling(reranked=64, replacement=False),
+    "smollm2-135m": Sampling(reranked=64, answers=False),  # an answer takes this model longer than many known tactics
+}
 
 
 class Runs(NamedTuple):
@@ -60,10 +66,13 @@ def settings(base: Base, variant: Variant, seed: int, rounds: int, steps: int, c
     """The settings of an iteration; all of them share the cache of tactics."""
     policy = FineTune(**SETTINGS[base])
     policy = replace(policy, train=replace(policy.train, steps=steps, seed=seed, threads=1))
+    search = Iteration().search
+    dtype: Any = "float32" if base == "scratch" else "bfloat16"
+    local = replace(search.local, dtype=dtype, sampling=SAMPLING[base])
     return Iteration(
         rounds=rounds,
         written=variant == "written",
-        search=replace(Iteration().search, cache=str(cache.resolve())),
+        search=replace(search, cache=str(cache.resolve()), local=local),
         finetune=policy,
         energy={"train": {"seed": seed, "threads": 1}},
         arms=ARMS,
