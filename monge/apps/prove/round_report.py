@@ -220,7 +220,7 @@ def plot(content: Mapping[str, Any], settings: Iteration, out: Path) -> None:
         found = [(one["round"], one["arms"][name]["proved"]) for one in rounds if name in one["arms"]]
         right.plot(*zip(*found, strict=True), marker="o", label=name) if found else None
     right.set(title="test theorems", xlabel="round", ylabel="proved", xticks=[one["round"] for one in rounds])
-    right.yaxis.get_major_locator().set_params(integer=True)
+    right.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     low, high = right.get_ylim()
     right.set_ylim(low - 0.5, high + 0.5)  # at least one whole number, even if all arms prove the same theorems
     for axes in (*panels, right):
