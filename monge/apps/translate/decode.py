@@ -228,8 +228,8 @@ def decode(
 def empty_translations(vectors: Path) -> list[str]:
     """The ids of the sequences whose translations, in a file written by `monge translate run`, are empty."""
     listing = vectors.with_name(f"{vectors.name}.dropped.jsonl")
-    rows = map(json.loads, listing.read_text(encoding="utf-8").splitlines()) if listing.exists() else ()
-    return [row["id"] for row in rows if row["reason"] == EMPTY]
+    lines = listing.read_text(encoding="utf-8").split("\n") if listing.exists() else ()
+    return [row["id"] for row in map(json.loads, filter(None, lines)) if row["reason"] == EMPTY]
 
 
 def from_bank(
