@@ -102,8 +102,9 @@ def decoding(settings: dict[str, Any]) -> dict[str, Any]:
     if "local" in policies:
         sampling = settings["local"]["sampling"]
         temperature, top_p, max_tokens = (sampling[name] for name in ("temperature", "top_p", "max_new_tokens"))
-        replacement = sampling.get("replacement", True)
-        return {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "replacement": replacement}
+        added = {"replacement": True, "reranked": 0, "answers": True}  # earlier runs lack these settings
+        others = {name: sampling.get(name, default) for name, default in added.items()}
+        return {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, **others}
     return {}
 
 
