@@ -4,7 +4,7 @@
     python benchmarks/molecules.py [--data runs/molecules-data] [--seconds 600] [--seeds 3] [--workers 2]
     python benchmarks/molecules.py --steps 2000
 
-Each arm trains on one thread. --seconds is divided by the measured time of a step of the arm. Runs are kept
+Each arm trains on one thread. Without --steps, the number of steps is --seconds over the measured time of a step. Runs are kept
 in --work, and an interrupted benchmark resumes; arms and seeds whose scores are in benchmarks/results are not trained again.
 The row "real" scores training molecules in place of samples. The transformer trains at a learning rate of 1e-3, all other arms
 at 2e-3; neither was tuned.
@@ -170,7 +170,7 @@ def main(
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     names = ("CPU s per step", "uncorrected", *COLUMNS)
-    return {name: interval([row[name] for row in rows]) for name in names if all(name in row for row in rows)}
+    return {name: interval(known) for name in names if (known := [row[name] for row in rows if name in row])}
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def exclusive(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock_path = path.with_name(f".lock-{path.name}")
     try:
-        lock = _acquire(lock_path, wait=False)
+        lock, _ = _acquire(lock_path, wait=False)
     except PermissionError as error:
         raise PermissionError(error.errno, error.strerror, str(path)) from error
     except BlockingIOError as error:
@@ -128,9 +128,8 @@ def locked(directory: Path, *, wait: bool = False) -> Iterator[None]:
     If another process holds the lock: ValueError, or if `wait`, block until it is released. At the end, a directory that was
     created here and is still empty is removed.
     """
-    new = not directory.exists()
     try:
-        lock = _acquire(directory / "lock", wait=wait)
+        lock, new = _acquire(directory / "lock", wait=wait)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{directory}: a file is in the way; choose another directory") from error
     except BlockingIOError as error:
@@ -148,14 +147,16 @@ def locked(directory: Path, *, wait: bool = False) -> Iterator[None]:
                         directory.rmdir()
 
 
-def _acquire(path: Path, *, wait: bool) -> TextIO:
-    """The lock file `path`, open and locked. BlockingIOError if another process holds the lock and `wait` is False."""
+def _acquire(path: Path, *, wait: bool) -> tuple[TextIO, bool]:
+    """(lock file `path`, open and locked; True if its directory was created here).
+
+    BlockingIOError if another process holds the lock and `wait` is False."""
     while True:
-        lock = _opened(path)
+        lock, new = _opened(path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                return lock
+                return lock, new
         except FileNotFoundError:  # the previous holder removed the file in the meantime
             pass
         except BaseException:
@@ -164,14 +165,18 @@ def _acquire(path: Path, *, wait: bool) -> TextIO:
         lock.close()
 
 
-def _opened(path: Path, *, attempts: int = 100) -> TextIO:
-    """The file `path`, open for writing, in a directory that other processes may be creating and removing."""
-    for _ in range(attempts - 1):
-        with suppress(FileExistsError, FileNotFoundError):  # removed during mkdir, or between mkdir and open
+def _opened(path: Path, *, attempts: int = 100) -> tuple[TextIO, bool]:
+    """The file `path`, open for writing, and True if its directory did not exist before. Other processes may be creating and
+    removing the directory."""
+    for remaining in reversed(range(attempts)):
+        new = not path.parent.exists()
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return path.open("w")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w")
+            return path.open("w"), new
+        except (FileExistsError, FileNotFoundError):  # removed during mkdir, or between mkdir and open
+            if not remaining:
+                raise
+    raise AssertionError("unreachable")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

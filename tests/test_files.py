@@ -61,6 +61,7 @@ def test_a_process_that_waited_for_a_removed_lock_file_locks_the_new_one(tmp_pat
     finally:
         release.set()
         thread.join()
+    assert not directory.exists()
 
 
 def test_one_process_at_a_time_locks_a_directory_that_is_created_and_removed_each_time(tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ def schedule(
     times: Literal["all", "noisy", "clean"], quantile: Quantile = uniform
 ) -> Callable[[Tensor], Tensor] | None:
     """Weights of an alignment by t: proportional to 1 - t (noisy) or t (clean), with mean 1 for the draws of t by `quantile`;
-    None for equal weights (all).
+    None for equal weights (all). ValueError for another name.
 
     >>> schedule("noisy")(torch.tensor([0.0, 0.75, 1.0]))
     tensor([2.0000, 0.5000, 0.0000])
     """
+    if times not in ("all", "noisy", "clean"):
+        raise ValueError(f"schedule: times must be all, noisy or clean, got {times!r}")
     if times == "all":
         return None
     draws = quantile((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)

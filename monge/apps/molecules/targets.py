@@ -146,7 +146,7 @@ def groups(molecules: Sequence[Molecule], features: AtomFeatures, failures: list
         rows, dropped = [(one.id, row) for one, row in found if not isinstance(row, Failure)], list[Dropped]()
         width = rows[0][1].shape[1] if rows else 0
         rows = usable(rows, dtype="float32", width=width, dropped=dropped)
-        failures += [Failure(key, f"of the encoder's features, {reason}") for key, reason in dropped]
+        failures += [Failure(key, f"the encoder's features cannot be used: {reason}") for key, reason in dropped]
         yield rows
 
 

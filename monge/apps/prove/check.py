@@ -135,9 +135,9 @@ def check(
     is checked by the kernel. With `--statements`, the statement of each text is elaborated and compared with the true one.
 
     Args:
-        texts: .jsonl or .parquet file with a row {id, text, candidates} per theorem. Ids are FILE.NAME, as in `monge prove
-            export-pairs` of .lean files, or names of library theorems. Without `candidates`, a list of texts or of objects with
-            a `text`, the only candidate is `text`.
+        texts: .jsonl or .parquet file with a row {id, text, candidates} per theorem. Ids are FILE.NAME, FILE.NUMBER for a line
+            of a .jsonl file, or names of library theorems; `monge prove export-pairs` writes such ids. Without `candidates`, a
+            list of texts or of objects with a `text`, the only candidate is `text`.
         theorems: File or directory of the theorems, as in `search`.
         out: .jsonl file to write: a row {id, verdicts} per theorem.
         statements: Check statements instead of proofs: do they elaborate, and are they equal to the true ones, up to names of
@@ -151,8 +151,10 @@ def check(
     rows = list(candidates_in(texts))
     earlier = None if compare_with is None else verdicts_in(compare_with, KINDS[statements])
     toolchain = installed(lean)
-    named = [(entry.theorem.restates or entry.key, entry.theorem) for entry in read(theorems, lean=toolchain).entries]
-    entries, several = dict(named), Counter(key for key, _ in named)
+    known = read(theorems, lean=toolchain).entries
+    named = [(entry.theorem.restates or entry.key, entry.theorem) for entry in known]
+    numbered = {f"{entry.source}.{entry.number}": entry.theorem for entry in known if entry.number}
+    entries, several = numbered | dict(named), Counter(key for key, _ in named)
     if twice := next((key for key, _ in rows if several[key] > 1), None):
         raise ValueError(f"{theorems}: {twice} is the id of {several[twice]} theorems; give them different names")
     jobs = [Job(key, entries[key], row) for key, row in rows if key in entries]

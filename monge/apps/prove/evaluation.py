@@ -151,7 +151,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], title: str) -> str:
         lines.append(f"| {' | '.join(map(str, (*cells, expanded)))} |")
     lines += [
         "",
-        "more: theorems that this arm proves in its first pass and the arm next to it does not prove in its own; fewer: the "
+        "more: theorems that this arm proves in its first pass and its base does not prove in its own; fewer: the "
         "reverse; p: McNemar's exact test. states expanded: in the searches in which both find a proof, relative to that arm.",
         "",
     ]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,6 @@ from monge.near_duplicates import near_duplicates
 from monge.text import file_name, printable
 
 console = Console(soft_wrap=True)
-NAMES = re.compile(r"^(?:@\[[^\]]*\]\s*)?(?:(?:private|protected)\s+)*(?:theorem|lemma)\s+([^\s:({\[⦃]+)", re.MULTILINE)
-"""Names of theorems that start a line."""
 
 
 def export_proofs(path: tyro.conf.Positional[Path], *, out: Path = Path("proofs")) -> None:
@@ -84,19 +81,12 @@ def _entries(path: Path, lean: str) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str, str, str]]:
-    """Rows of a .jsonl file with their text unchanged. Lean does not split them, so their libraries need not be installed; the
-    id has the name after the last `theorem` or `lemma` that starts a line, as in `check`, or the number of the row if that name
-    is in an earlier one."""
-    seen = set[str]()
+    """Rows of a .jsonl file with their text unchanged. Lean does not split them, so their libraries need not be installed."""
     for row in json_rows(path):
         if isinstance(row, Flaw):
             console.print(printable(f"Skipped: {row}"), highlight=False, markup=False)
         elif row.pieces:
-            text = row.pieces[-1].text.strip()
-            name = next(reversed(NAMES.findall(text)), f"example_{row.number}")
-            name = str(row.number) if name in seen else name
-            seen.add(name)
-            yield f"{row.source}.{name}", row.english, row.informal, text, row.split
+            yield f"{row.source}.{row.number}", row.english, row.informal, row.pieces[-1].text.strip(), row.split
 
 
 def export_library(*, out: Path = Path("library.jsonl"), lean: str = "") -> None:

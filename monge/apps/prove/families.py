@@ -35,6 +35,8 @@ class Entry:
     """Name of the file that the theorem comes from, without directory and suffix."""
     written: str = ""
     """Verbatim proof, starting with `:=`, `|` or `where`; empty if the file has no complete one."""
+    number: int = 0
+    """Line number in a .jsonl file; 0 for a theorem of another file."""
 
     @property
     def key(self) -> str:

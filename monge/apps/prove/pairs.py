@@ -157,7 +157,7 @@ def _field(row: Any, names: Iterable[str]) -> str | None:
 
 
 EXAMPLES = "examples.jsonl"
-"""File in a model's directory with the pairs whose tactics its prompts show."""
+"""File in a model's directory with its training pairs, whose tactics its prompts may show and a search may rerank."""
 
 
 def write_examples(model: Path, pairs: Sequence[TacticPair]) -> None:
@@ -171,7 +171,11 @@ def read_examples(model: Path) -> list[TacticPair]:
     try:
         return [TacticPair(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}; the model needs the examples that it was trained with") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(
+            f"{path}: {reason}; local.sampling.reranked, and models trained with --retrieved, need the examples that `monge "
+            "prove finetune` saves with a model"
+        ) from error
 
 
 def digest(*texts: str) -> str:

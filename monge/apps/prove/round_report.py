@@ -161,8 +161,8 @@ def markdown(content: Mapping[str, Any]) -> str:
             ]
             lines += _rows(energy["depths"])
         lines += [
-            "Test theorems. more: proved by this arm and not by the one next to it; fewer: the reverse; p: McNemar's test. "
-            "ratio: states expanded until the proof, relative to the arm next to it, where both find one.",
+            "Test theorems. more: proved by this arm and not by its base; fewer: the reverse; p: McNemar's test. "
+            "ratio: states expanded until the proof, relative to its base, where both find one.",
             "",
         ]
         columns = ("proved", "share", "base", "more", "fewer", "p", "expanded")

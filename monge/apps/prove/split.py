@@ -181,6 +181,7 @@ class _Split:
             split or split_by(f"{row.source}.{name}"),
             row.source,
             written,
+            row.number,
         )
 
     def _tactic(self, parts: dict[str, Any]) -> str:

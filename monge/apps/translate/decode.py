@@ -182,11 +182,13 @@ def decode(
     rows_of_texts = read_texts(texts, dropped=[])  # unusable ones are in no pair
     known = {text.id: getattr(text, FIELDS[end]) for text in rows_of_texts}
     check_texts(paired, rows_of_texts, texts)
-    if not any(paired.ids[number] in known for number in numbers):
-        raise ValueError(f"{texts}: no usable text of {paired.directory}; pass the texts that were embedded")
-    if count := sum(paired.ids[number] not in known for number in numbers):
-        console.print(f"{texts} has no text for {count} of {len(numbers)} pairs; they are left out")
-        numbers = [number for number in numbers if paired.ids[number] in known]
+    if decoder is None:
+        if not any(paired.ids[number] in known for number in numbers):
+            raise ValueError(f"{texts}: no usable text of {paired.directory}; pass the texts that were embedded")
+        if count := sum(paired.ids[number] not in known for number in numbers):
+            console.print(f"{texts} has no text for {count} of {len(numbers)} known sequences; they are no candidates")
+            numbers = [number for number in numbers if paired.ids[number] in known]
+    empty = empty_translations(vectors)
     in_bank, in_pairs = set(numbers), set(paired.ids)
     scored = {paired.ids[number] for number in paired.split("test").tolist() if number not in in_bank}
     # the model of the formal texts was trained on the groups of the training split, also on texts that are in no pair
@@ -216,9 +218,7 @@ def decode(
                 if rules is not None:
                     found = [[one._replace(well_formed=rules.well_formed(one.text)) for one in best] for best in found]
                 decoded |= {key: best for (key, _), best in zip(rows, found, strict=True)}
-    decoded |= {
-        key: [Candidate(None, "", None, rules and rules.well_formed(""))] for key in empty_translations(vectors)
-    }
+    decoded |= {key: [Candidate(None, "", None, rules and rules.well_formed(""))] for key in empty}
     for key in scored & decoded.keys() & known.keys():
         decoded[key] = [one._replace(exact=one.text == known[key]) for one in decoded[key]]
     write_decoded(out, decoded)
@@ -226,10 +226,14 @@ def decode(
 
 
 def empty_translations(vectors: Path) -> list[str]:
-    """The ids of the sequences whose translations, in a file written by `monge translate run`, are empty."""
+    """The ids of the sequences whose translations by `monge translate run` are empty. ValueError if the list of dropped rows is
+    damaged."""
     listing = vectors.with_name(f"{vectors.name}.dropped.jsonl")
     lines = listing.read_text(encoding="utf-8").split("\n") if listing.exists() else ()
-    return [row["id"] for row in map(json.loads, filter(None, lines)) if row["reason"] == EMPTY]
+    try:
+        return [row["id"] for row in map(json.loads, filter(None, lines)) if row["reason"] == EMPTY]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{listing}: not a list of dropped rows; run `monge translate run` again") from error
 
 
 def from_bank(

@@ -190,7 +190,8 @@ def test_spatial_normalisation_is_over_the_atoms_of_each_molecule(prepared: Path
     with torch.no_grad():
         _, loss = align(run.model, x_t, t, pair)
         assert loss.isfinite()
-        target = torch.where(pair.mask[..., None], pair.cond["target"] + 3.0, 0.0)
+        shift = torch.arange(3.0, 3.0 + len(x_t))[:, None, None]  # another one for each molecule
+        target = torch.where(pair.mask[..., None], pair.cond["target"] + shift, 0.0)
         _, shifted = align(run.model, x_t, t, replace(pair, cond={**pair.cond, "target": target}))
     torch.testing.assert_close(loss, shifted, rtol=1e-3, atol=1e-3)
     assert run.objective(run.model, pair).metrics["alignment"].isfinite()
@@ -243,7 +244,7 @@ def test_a_molecule_with_an_atom_without_features_is_listed(prepared: Path):
     rows[2][1] = 0
     failures: list[Failure] = []
     kept = {key for group in targets.groups(molecules, lambda _: rows, failures) for key, _ in group}
-    assert failures == [Failure(molecules[2].id, "of the encoder's features, vector 1 is zero")]
+    assert failures == [Failure(molecules[2].id, "the encoder's features cannot be used: vector 1 is zero")]
     assert kept == {one.id for one in molecules} - {molecules[2].id}
 
 

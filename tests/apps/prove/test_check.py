@@ -9,6 +9,7 @@ import pytest
 from conftest import NATURALS
 
 from monge.apps.prove.check import check, verdicts_in
+from monge.apps.prove.exports import export_pairs
 from monge.apps.prove.extract import proof_in, signature_in
 from monge.cli import main
 
@@ -108,6 +109,28 @@ def test_proofs_are_judged_for_the_true_statement(lean, tmp_path: Path, capsys: 
     compared = ["--workers", "2", "--compare-with", str(tmp_path / "out.jsonl")]
     assert main([*command, *compared, "--out", str(tmp_path / "other.jsonl")]) == 0
     assert "2 theorems in common: 0 right only here, 1 only there, p 1" in capsys.readouterr().out
+
+
+def test_exported_rows_have_ids_that_are_checked(tmp_path: Path):
+    """Also of theorems with equal names, and of the theorem without a proof in a row with several."""
+    statements = [
+        "theorem one.{u} (α : Sort u) (a : α) : a = a := rfl",
+        "theorem one : 1 = 1 := rfl",
+        "theorem two : 2 = 2 := by sorry\ntheorem three : 3 = 3 := rfl",
+    ]
+    rows = [{"formal_statement": one, "header": "import Init", "nl_statement": "Equal."} for one in statements]
+    theorems = written(tmp_path / "set.jsonl", rows)
+    export_pairs(theorems, out=tmp_path / "pairs.jsonl")
+    ids = [json.loads(line)["id"] for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    texts = written(tmp_path / "texts.jsonl", [{"id": key, "text": "rfl"} for key in ids])
+    check(texts, theorems=theorems, out=tmp_path / "out.jsonl")
+    found = {
+        row["id"]: row["verdicts"][0] for row in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    }
+    assert {key: verdict["kind"] for key, verdict in found.items()} == dict.fromkeys(ids, "proved")
+    statements = written(tmp_path / "statements.jsonl", [{"id": ids[2], "text": "theorem two : 2 = 2"}])
+    check(statements, theorems=theorems, out=tmp_path / "equal.jsonl", statements=True)
+    assert json.loads((tmp_path / "equal.jsonl").read_text())["verdicts"][0]["kind"] == "equal"
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_a_policy_sees_tactics_of_similar_states_of_other_theorems(tmp_path):
     with pytest.raises(ValueError, match="its prompts have tactics of similar states; only a search provides them"):
         Causal(model, generator=torch.Generator())
     (out / "model" / "examples.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"examples\.jsonl: .*; the model needs the examples that it was trained with"):
+    with pytest.raises(ValueError, match=r"examples\.jsonl: .*; .*need the examples that `monge prove finetune` saves"):
         _model("local", SearchConfig(policy="local", local=Local(name=str(out / "model"))))
     for verb, flag in (("dpo", "--model"), ("finetune", "--scored-by")):
         words = ["prove", verb, str(run), flag, str(out / "model"), "--out", str(tmp_path / verb), "--length", "100"]
@@ -156,7 +156,6 @@ def test_a_policy_reranks_the_tactics_of_other_theorems(tmp_path):
     (found,) = policy([State((Goal(pair.state[2:]),))], 20)
     (copied,) = similar([pair.state], 8)
     assert {one.tactic for one in found} == {one.tactic for one in copied}
-    assert [one.logp for one in found] == sorted((one.logp for one in found), reverse=True)
     assert _model("local", SearchConfig(policy="local", local=Local(name=str(out / "model")))).examples is None
 
 

@@ -189,22 +189,3 @@ def test_rows_that_are_all_for_testing_are_exported_without_a_split(tmp_path):
         for name in ("test", "mixed")
     }
     assert written == {"test": [None, None], "mixed": ["train", "test"]}
-
-
-def test_ids_of_exported_rows_are_those_of_the_theorems(tmp_path):
-    texts = [
-        "theorem add_self (n : Nat) : n + n = 2 * n := by omega",
-        "@[simp] theorem zero_le' (n : Nat) : 0 ≤ n := by omega",
-        "-- theorem old : True\ntheorem foo{p : Prop} (h : p) : p := h",
-        "example (n : Nat) : n = n := rfl",
-        "theorem first : True := trivial\ntheorem second : True := first",
-    ]
-    rows = [
-        {"nl_statement": f"Statement {k}.", "formal_statement": text, "header": "import Init"}
-        for k, text in enumerate([*texts, texts[0]])
-    ]
-    (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    export_pairs(tmp_path / "set.jsonl", out=tmp_path / "texts.jsonl")
-    exported = [json.loads(line)["id"] for line in (tmp_path / "texts.jsonl").open()]
-    assert exported[-1] == "set.6"  # a name that an earlier row has
-    assert exported[:-1] == [entry.key for entry in read(tmp_path / "set.jsonl").entries][:-1]

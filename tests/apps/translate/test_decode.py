@@ -160,7 +160,7 @@ def test_pairs_with_some_of_the_texts_are_decoded(folder: Path, pairs: Pairs, tm
     known = {text.id for text in texts[:150]}
     training, test = ({pairs.ids[number] for number in pairs.split(name)} for name in ("train", "test"))
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"has no text for {len(training - known)} of {len(training)} pairs" in shown
+    assert f"has no text for {len(training - known)} of {len(training)} known sequences" in shown
     assert f"Scores of the {len(test & known)} sequences whose texts are known" in shown
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert {one["id"] for row in rows for one in row["candidates"]} <= training & known
@@ -178,6 +178,11 @@ def test_an_empty_translation_has_an_empty_text_which_is_wrong(folder: Path, pai
     rows = {row["id"]: row for row in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())}
     assert (rows[empty]["text"], rows[empty]["score"], rows[empty]["candidates"][0]["exact"]) == ("", None, False)
     assert "long" not in rows
+    (tmp_path / "translated.parquet.dropped.jsonl").write_text('{"id": "a"}\n')
+    assert main([*words, "--out", str(tmp_path / "other.jsonl")]) == 2
+    assert "translated.parquet.dropped.jsonl: not a list of dropped rows" in capsys.readouterr().err
+    (tmp_path / "translated.parquet.dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listing))
+    assert main([*words, "--out", str(tmp_path / "third.jsonl")]) == 0
     assert f"Scores of the {len(pairs.split('test'))} sequences" in " ".join(capsys.readouterr().out.split())
 
 

@@ -31,10 +31,10 @@ class Sampling:
     replacement: bool = True
     """Sample answers independently; False samples distinct ones (stochastic beam search)."""
     reranked: int = 0
-    """Number of tactics of similar states in the model's training data, found as by the policy copy, that the model scores. The
-    likeliest tactics among these and the answers are suggested. It needs a model trained by `monge prove finetune`."""
+    """Number of tactics that the model scores besides its answers: those that the policy copy would take from the model's
+    training data, except for the theorem itself. The likeliest are suggested. For models of `monge prove finetune`."""
     answers: bool = True
-    """Sample answers; with False, only reranked tactics are suggested."""
+    """Sample answers. With False, only reranked tactics are suggested, and the settings for sampling have no effect."""
     tokens: int = 8192
     """Maximum number of tokens per forward pass, padding included. A longer text gets a pass to itself. With
     `replacement=False`, the answers to one prompt are never divided among passes, even if together they exceed the maximum."""
@@ -195,6 +195,7 @@ class Causal:
             completion(self._style.tactic(state, one.tactic)) for one in self.similar([state], settings.reranked)[0]
         ]
         rows = [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
+        rows = [next((row[:k] for k in range(1, len(row)) if self._complete(row[:k])), row) for row in rows]
         rows = [row for row in rows if len(row) <= settings.max_new_tokens]
         if not rows:
             return
