@@ -125,18 +125,18 @@ def test_atoms_that_are_no_molecule_give_a_reason():
 
 def test_a_prepared_set_lists_its_failures_and_reads_back(tmp_path: Path):
     (tmp_path / "in.smi").write_text(
-        "\n".join(f"{smiles} m{k}" for k, smiles in enumerate([*SMILES, "CBr", "OCC", "x"]))
+        "\n".join(f"{smiles} m{k}" for k, smiles in enumerate([*SMILES, "CBr", "OCC", "x", "C1#CC1"]))
     )
     settings = {"source": "in.smi"}
     out = tmp_path / "set"
-    assert list(prepare(records(str(tmp_path / "in.smi")), out, sequential, **PER_MOLECULE, settings=settings)) == [
-        len(SMILES)
-    ]
+    finished = list(prepare(records(str(tmp_path / "in.smi")), out, sequential, **PER_MOLECULE, settings=settings))
+    assert finished == [len(SMILES) + 1]
     failures = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
     assert [(one["id"], one["reason"].split(";")[0]) for one in failures] == [
         ("m9", "element Br"),
         ("m10", "duplicate"),
         ("m11", "not a valid SMILES"),
+        ("m12", "no conformer was found"),
     ]
     molecules = Molecules(out)
     assert molecules.settings["round_trip"] == 1
