@@ -234,6 +234,8 @@ def test_the_verdict_names_the_closer_texts_or_neither():
         "Closer to the true statements: decoded. Its token F1 is 1.000, that of nearest 0.500; the difference is 0.500 (95 % "
         "interval 0.500 to 0.500, 40 test theorems)."
     )
+    three = {"other": ["z"] * 40, "nearest": worse, "decoded": true}
+    assert verdict(three, true) == text  # compared with the second best
     mixed = [one if k % 2 else other for k, (one, other) in enumerate(zip(true, worse, strict=True))]
     swapped = [other if k % 2 else one for k, (one, other) in enumerate(zip(true, worse, strict=True))]
     assert verdict({"nearest": mixed, "decoded": swapped}, true).startswith("No significant difference")
