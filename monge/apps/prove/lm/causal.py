@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from monge.apps.prove.lm.beam import Beam, extended
+from monge.apps.prove.lm.continuations import log_probabilities
 from monge.apps.prove.lm.prompt import Style, completion, parse_tactic, prompt_ids
 from monge.apps.prove.policy import Policy, merged
 from monge.apps.prove.state import State
@@ -185,35 +186,17 @@ class Causal:
         yield from ((k, Answer(beam.ids, beam.logp)) for k, one in enumerate(beams) for beam in one)
 
     def _reranked(self, state: State, prompt: list[int]) -> "Iterator[Answer]":
-        """Yields the answers that give the tactics of similar states; those that exceed the maximum length are left out.
-
-        The answers share the cache of the prompt.
-        """
+        """Yields the answers that give the tactics of similar states; those that exceed the maximum length are left out."""
         assert self.similar is not None
-        device, tokenizer, settings = _device(self.model), self.model.tokenizer, self.sampling
+        tokenizer, settings = self.model.tokenizer, self.sampling
         texts = [
             completion(self._style.tactic(state, one.tactic)) for one in self.similar([state], settings.reranked)[0]
         ]
         rows = [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
         rows = [next((row[:k] for k in range(1, len(row)) if self._complete(row[:k])), row) for row in rows]
         rows = [row for row in rows if len(row) <= settings.max_new_tokens]
-        if not rows:
-            return
-        ids, mask = _pad_left([prompt], device)
-        first, prompt_cache = _forward(self.model, ids, mask, keep=1, cache=True)
-        for batch in by_length([len(prompt) + len(row) for row in rows], settings.tokens):
-            part = [rows[k] for k in batch]
-            longest = max(map(len, part))
-            cache = copy.deepcopy(prompt_cache)
-            cache.batch_repeat_interleave(len(part))
-            after = torch.tensor([row + [0] * (longest - len(row)) for row in part], device=device)
-            lengths = torch.tensor([len(row) for row in part], device=device)
-            exists = (torch.arange(longest - 1, device=device) < lengths[:, None]).long()
-            full = torch.cat([mask.expand(len(part), -1), exists], dim=1)
-            later, _ = _forward(self.model, after[:, :-1], full, keep=longest - 1, cache=cache)
-            logits = torch.cat([first.expand(len(part), -1, -1), later], dim=1).float()
-            logp = logits.gather(-1, after[..., None])[..., 0] - logits.logsumexp(-1)
-            yield from (Answer(row, values[: len(row)]) for row, values in zip(part, logp.tolist(), strict=True))
+        if rows:
+            yield from map(Answer, rows, log_probabilities(self.model, prompt, rows, tokens=settings.tokens))
 
     def _complete(self, ids: Sequence[int]) -> bool:
         return ids[-1] in self._ends or parse_tactic(self._text(ids)).closed
