@@ -143,14 +143,30 @@ def test_tactics_of_similar_states_are_ordered_by_the_model(kind, tmp_path):
     assert all({"ab", "c", "cb", "bca"} < {one.tactic for one in found} for found in both)
 
 
-def test_no_forward_pass_exceeds_the_token_limit(llama):
+@pytest.mark.parametrize("replacement", [True, False])
+def test_prompts_and_answers_in_a_cache_do_not_exceed_the_token_limit(llama, replacement):
     sizes = []
     hook = llama.model.register_forward_pre_hook(
-        lambda _, arguments, named: sizes.append(named["attention_mask"].numel()), with_kwargs=True
+        lambda _, arguments, named: sizes.append(len(named["input_ids"]) * named["attention_mask"].shape[-1]),
+        with_kwargs=True,
     )
-    policy(llama, max_new_tokens=5, tokens=600)(STATES, 6)
+    policy(llama, max_new_tokens=5, tokens=600, replacement=replacement)(STATES, 6)
     hook.remove()
     assert 300 < max(sizes) <= 600
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+def test_answers_share_their_prompt_and_their_common_prefixes(llama, replacement):
+    passes = []
+    hook = llama.model.register_forward_pre_hook(
+        lambda _, arguments, named: passes.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    policy(llama, max_new_tokens=3, replacement=replacement)(STATES[:1], 100)
+    hook.remove()
+    prompt_length = len(llama.tokenizer(prompt(STATES[0]))["input_ids"])
+    assert (passes[0], len(passes)) == (prompt_length, 3)
+    assert passes[1] <= 3  # three letters may follow the prompt, nine texts of two letters
+    assert passes[2] <= 9
 
 
 def test_only_the_generator_determines_the_samples(llama):
@@ -240,8 +256,8 @@ class Script(nn.Module):
         self.table = torch.full((len(text), size), 0.0) + ((1 - self.p) / (size - 1))[:, None]
         self.table[torch.arange(len(text)), text] = self.p
 
-    def forward(self, *, position_ids, use_cache, logits_to_keep, **_):
-        self.steps += use_cache
+    def forward(self, *, position_ids, **_):
+        self.steps += 1
         place = (position_ids - self.begin + 1).clamp(0, len(self.p) - 1)
         return SimpleNamespace(logits=self.table.log()[place], past_key_values=MagicMock())
 

@@ -20,7 +20,7 @@ class Beam(NamedTuple):
     key: float = 0.0
     """`total` plus Gumbel noise; the sequences with the largest keys are the sample."""
     row: int = 0
-    """Row of the last forward pass, or of the prompts, that it continues."""
+    """Row of the last logits that it continues."""
     complete: bool = False
 
 

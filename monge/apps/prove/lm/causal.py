@@ -1,17 +1,15 @@
 """A policy that samples tactics from a local language model."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from monge.apps.prove.lm.beam import Beam, extended
-from monge.apps.prove.lm.continuations import log_probabilities
 from monge.apps.prove.lm.prompt import Style, completion, parse_tactic, prompt_ids
+from monge.apps.prove.lm.token_tree import ROOT, TokenTrees, log_probabilities
 from monge.apps.prove.policy import Policy, merged
 from monge.apps.prove.state import State
 from monge.apps.prove.tree import Suggestion
@@ -37,8 +35,8 @@ class Sampling:
     answers: bool = True
     """Sample answers. With False, only reranked tactics are suggested, and the settings for sampling have no effect."""
     tokens: int = 8192
-    """Maximum number of tokens per forward pass, padding included. A longer text gets a pass to itself. With
-    `replacement=False`, the answers to one prompt are never divided among passes, even if together they exceed the maximum."""
+    """Maximum number of tokens of the prompts that are answered at once and of their answers, padding included. One prompt may
+    exceed it."""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "max_new_tokens", "tokens"):
@@ -99,7 +97,7 @@ class Causal:
         draws = torch.rand(len(states), limit, length, generator=self.generator, dtype=torch.float64)
         suggestions: list[list[Suggestion]] = [[] for _ in states]
         sample = self._sample if self.sampling.replacement else self._distinct
-        batches = by_length([limit * (len(ids) + length) for ids in prompts], tokens) if self.sampling.answers else ()
+        batches = by_length([len(ids) + limit * length for ids in prompts], tokens) if self.sampling.answers else ()
         for batch in batches:
             for k, answer in sample([prompts[k] for k in batch], draws[batch]):
                 if (suggestion := self._suggestion(states[batch[k]], answer)) is not None:
@@ -124,65 +122,49 @@ class Causal:
         return [one.tactic for one in self.similar([state], self._style.retrieved)[0]]
 
     def _sample(self, prompts: Sequence[list[int]], draws: Float[Tensor, "B K N"]) -> "Iterator[tuple[int, Answer]]":
-        """Yields the number of a prompt and an answer to it, up to the token that ends its tactic: one for each row of `draws`.
-
-        The answers share the cache of the prompts. A forward pass has the rows of answers that are not complete.
-        """
-        device = _device(self.model)
-        ids, prompt_mask = _pad_left(prompts, device)
-        prompt_logits, prompt_cache = _forward(self.model, ids, prompt_mask, keep=1, cache=True)
-        count, length = draws.shape[1:]
-        share = max(1, self.sampling.tokens // (len(prompts) * (ids.shape[1] + length)))
-        for part in draws.split(min(share, count), dim=1):
-            repeats = part.shape[1]
-            part = part.flatten(0, 1).to(device)
-            answers = [Answer() for _ in part]
-            rows = torch.arange(len(part), device=device)
-            cache = copy.deepcopy(prompt_cache) if repeats < count else prompt_cache
-            if repeats > 1:
-                cache.batch_repeat_interleave(repeats)
-            mask, logits = (x.repeat_interleave(repeats, 0) for x in (prompt_mask, prompt_logits[:, -1]))
-            for step in range(length):
-                ids = self._next(logits, part[rows, step])
-                logp = logits.float().log_softmax(-1).gather(1, ids[:, None])[:, 0]
-                for k, token, value in zip(rows.tolist(), ids.tolist(), logp.tolist(), strict=True):
-                    answers[k].add(token, value)
-                running = [n for n, k in enumerate(rows.tolist()) if not self._complete(answers[k].ids)]
-                if not running or step == length - 1:
-                    break
-                if len(running) < len(rows):
-                    kept = torch.tensor(running, device=device)
-                    cache.batch_select_indices(kept)
-                    ids, mask, rows = ids[kept], mask[kept], rows[kept]
-                mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-                logits, cache = _forward(self.model, ids[:, None], mask, keep=1, cache=cache)
-                logits = logits[:, -1]
-            yield from ((k // repeats, answer) for k, answer in enumerate(answers))
+        """Yields the number of a prompt and an answer to it, up to the token that ends its tactic, for each row of `draws`."""
+        trees = TokenTrees(self.model, prompts)
+        answers = [[Answer() for _ in per_prompt] for per_prompt in draws]
+        # for each prompt: the last token of each different answer, as its number in the tree, and the answers that end in it
+        ends = [{ROOT: list(range(len(one)))} for one in answers]
+        logits, length = trees.logits[:, None], draws.shape[-1]
+        for step in range(length):
+            added = [list[tuple[int, int]]() for _ in prompts]
+            following = [list[list[int]]() for _ in prompts]
+            for k, per_end in enumerate(ends):
+                for row, (end, numbers) in zip(logits[k], per_end.items(), strict=False):
+                    for token, logp, mine in self._next(row, draws[k, numbers, step], numbers):
+                        for n in mine:
+                            answers[k][n].add(token, logp)
+                        if not self._complete(answers[k][mine[0]].ids):
+                            added[k].append((end, token))
+                            following[k].append(mine)
+            if step == length - 1 or not any(added):
+                break
+            start, logits = trees.extend(added)
+            ends = [dict(enumerate(one, start)) for one in following]
+        yield from ((k, answer) for k, per_prompt in enumerate(answers) for answer in per_prompt)
 
     def _distinct(self, prompts: Sequence[list[int]], draws: Float[Tensor, "B K N"]) -> "Iterator[tuple[int, Answer]]":
         """As `_sample`, but without replacement. The first number of each prompt in `draws` is the seed of its noise."""
-        device, (_, count, length) = _device(self.model), draws.shape
-        ids, mask = _pad_left(prompts, device)
-        logits, cache = _forward(self.model, ids, mask, keep=1, cache=True)
-        beams = [[Beam(row=k)] for k in range(len(prompts))]
+        _, count, length = draws.shape
+        trees = TokenTrees(self.model, prompts)
+        beams, ends = [[Beam()] for _ in prompts], [[ROOT] for _ in prompts]
         noise = [torch.Generator().manual_seed(int(seed * 2**53)) for seed in draws[:, 0, 0].tolist()]
-        for _ in range(length):
-            logits, start = logits[:, -1], 0
-            logp = self._distribution(logits).log()
+        logits = trees.logits[:, None]
+        for step in range(length):
+            added = [list[tuple[int, int]]() for _ in prompts]
             for k, one in enumerate(beams):
-                going = sum(not beam.complete for beam in one)
-                rows = slice(start, start + going)
-                beams[k] = extended(one, logits[rows], logp[rows], count, noise[k], self._complete) if going else one
-                beams[k] = [beam if beam.complete else beam._replace(row=beam.row + start) for beam in beams[k]]
-                start += going
-            going = [beam for one in beams for beam in one if not beam.complete]
-            if not going or _ == length - 1:
+                if not ends[k]:
+                    continue
+                rows = logits[k, : len(ends[k])]
+                logp = self._distribution(rows).log()
+                beams[k] = extended(one, rows, logp, count, noise[k], self._complete)
+                added[k] = [(ends[k][beam.row], beam.ids[-1]) for beam in beams[k] if not beam.complete]
+            if step == length - 1 or not any(added):
                 break
-            rows = torch.tensor([beam.row for beam in going], device=device)
-            cache.batch_select_indices(rows)
-            mask = torch.cat([mask[rows], torch.ones_like(mask[:1]).expand(len(rows), -1)[:, :1]], dim=1)
-            ids = torch.tensor([[beam.ids[-1]] for beam in going], device=device)
-            logits, cache = _forward(self.model, ids, mask, keep=1, cache=cache)
+            start, logits = trees.extend(added)
+            ends = [list(range(start, start + len(one))) for one in added]
         yield from ((k, Answer(beam.ids, beam.logp)) for k, one in enumerate(beams) for beam in one)
 
     def _reranked(self, state: State, prompt: list[int]) -> "Iterator[Answer]":
@@ -210,19 +192,25 @@ class Causal:
             p = torch.zeros_like(p).scatter(1, order, ordered)
         return p / p.sum(-1, keepdim=True)
 
-    def _next(self, logits: Float[Tensor, "B V"], draws: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """Next tokens by inverse transform sampling of the uniform numbers `draws`."""
-        p = (logits.double() / self.sampling.temperature).softmax(dim=-1)
-        order = None
+    def _next(
+        self, logits: Float[Tensor, "V"], draws: Float[Tensor, "R"], numbers: Sequence[int]
+    ) -> "Iterator[tuple[int, float, list[int]]]":
+        """Yields each next token by inverse transform sampling of the uniform numbers `draws`, its log-probability, and the
+        `numbers` of the draws that give it."""
+        p, order = self._distribution(logits[None])[0], None
         if self.sampling.top_p < 1:
-            p, order = p.sort(dim=-1, descending=True, stable=True)
-            p[p.cumsum(dim=-1) - p >= self.sampling.top_p] = 0
-        cumulative = p.cumsum(dim=-1)
-        total = cumulative[:, -1:]
+            p, order = p.sort(descending=True, stable=True)
+        cumulative = p.cumsum(dim=0)
+        total = cumulative[-1]
         # a draw just below 1 may round up to the total
-        draws = torch.minimum(draws[:, None] * total, total.nextafter(torch.zeros_like(total)))
-        index = torch.searchsorted(cumulative, draws, right=True)
-        return (index if order is None else order.gather(1, index))[:, 0]
+        draws = torch.minimum(draws.to(p.device) * total, total.nextafter(torch.zeros_like(total)))
+        places = torch.searchsorted(cumulative, draws, right=True)
+        tokens = (places if order is None else order[places]).tolist()
+        logp = logits.float().log_softmax(-1)
+        by_token: dict[int, list[int]] = {}
+        for token, number in zip(tokens, numbers, strict=True):
+            by_token.setdefault(token, []).append(number)
+        yield from ((token, float(logp[token]), mine) for token, mine in by_token.items())
 
     def _text(self, ids: Sequence[int]) -> str:
         ids = [k for k in ids if k not in self._ends]  # not every tokenizer marks them as special
@@ -250,32 +238,3 @@ class Answer:
         """Add a token."""
         self.ids.append(token)
         self.logp.append(logp)
-
-
-def _forward(
-    model: LanguageModel, ids: Int[Tensor, "B N"], mask: Int[Tensor, "B M"], *, keep: int, cache: Any = None
-) -> tuple[Float[Tensor, "B K V"], Any]:
-    """The logits of the last `keep` tokens, and the key-value cache. `cache=True` starts a cache, None uses none."""
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]  # padding, on the left, takes none
-    with torch.no_grad():
-        out = model.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=None if cache is True else cache,
-            use_cache=cache is not None,
-            logits_to_keep=keep,
-        )
-    return out.logits[:, -keep:], getattr(out, "past_key_values", None)
-
-
-def _pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "B N"], Int[Tensor, "B N"]]:
-    """The rows padded on the left, and their attention mask."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    return ids, (torch.arange(longest, device=device) >= (longest - lengths)[:, None]).long()
-
-
-def _device(model: LanguageModel) -> torch.device:
-    return next(model.model.parameters()).device
