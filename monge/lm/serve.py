@@ -2,11 +2,13 @@
 
 import json
 import os
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from hmac import compare_digest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,6 +23,8 @@ Embed = Callable[[Sequence[str]], Float[Tensor, "n D"]]
 LOOPBACK = ("127.0.0.1", "localhost")
 MAX_BODY_BYTES = 16 << 20
 """Maximum size of a request in bytes."""
+DRAIN = 5.0
+"""Seconds for which the rest of a refused request is read."""
 
 
 class QueueFull(RuntimeError):
@@ -146,6 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: EmbeddingServer  # pyright: ignore[reportIncompatibleVariableOverride]
     timeout = 60  # of a client that sends nothing
     protocol_version = "HTTP/1.1"
+    refused = False
 
     def do_GET(self) -> None:
         match self.path:
@@ -165,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "/v1/embeddings":
                 self._answer(self._openai)
             case _:
-                self.close_connection = True  # its body is not read
+                self._refuse_body()
                 self._send(404, {"error": f"{self.path}: not served; POST /encode or /v1/embeddings"})
 
     def _answer(self, content: Callable[[], dict[str, Any]]) -> None:
@@ -216,13 +221,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _authorize(self) -> None:
         token, given = self.server.token, self.headers.get("Authorization", "")
         if token and not compare_digest(given.encode(), f"Bearer {token}".encode()):
-            self.close_connection = True  # its body is not read
+            self._refuse_body()
             raise Rejected(401, "give the token as `Authorization: Bearer TOKEN`")
 
     def _body(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-            self.close_connection = True
+            self._refuse_body()
             raise Rejected(413, f"give a Content-Length of at most {MAX_BODY_BYTES} bytes")
         try:
             body = json.loads(self.rfile.read(int(length)))
@@ -241,6 +246,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", str(retry_after))
         self.end_headers()
         self.wfile.write(data)
+
+    def _refuse_body(self) -> None:
+        """Close the connection after the answer, without using the rest of the request."""
+        self.close_connection = self.refused = True
+
+    def finish(self) -> None:
+        """Close the connection. If a body was refused, first drop what arrives for DRAIN seconds: otherwise a client that is still
+        sending would see a reset connection instead of the answer."""
+        if self.refused:
+            end = time.monotonic() + DRAIN
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_WR)
+                self.connection.settimeout(DRAIN)
+                while time.monotonic() < end and self.rfile.read1(1 << 20):
+                    pass
+        super().finish()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing."""
