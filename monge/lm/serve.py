@@ -252,8 +252,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = self.refused = True
 
     def finish(self) -> None:
-        """Close the connection. If a body was refused, first drop what arrives for DRAIN seconds: otherwise a client that is still
-        sending would see a reset connection instead of the answer."""
+        """Close the connection. If a body was refused, first drop what arrives for DRAIN seconds, so that a client that is
+        still sending sees the answer and not a reset connection."""
         if self.refused:
             end = time.monotonic() + DRAIN
             with suppress(OSError):
