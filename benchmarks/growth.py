@@ -229,7 +229,7 @@ def molecules(work: Path) -> Iterator[Work]:
         run("molecules", "prepare", "nci", "--out", data)
     if not model.exists():
         run("molecules", "train", "--data", data, "--steps", 5, "--save-every", 5, "--out", model)
-    train = ["molecules", "train", "--save-every", 100_000, "--threads", 1]
+    train = ["molecules", "train", "--save-every", 100_000, "--threads", 1, "--eval-samples", 16]
     for atoms in (counts := (6, 12, 24, 48)):
         if not (work / f"atoms-{atoms}").exists():
             file = work / f"{atoms}.smi"
@@ -245,7 +245,7 @@ def molecules(work: Path) -> Iterator[Work]:
     yield Work(
         "molecules",
         "training step",
-        (10, 20, 40, 80),
+        (40, 80, 160, 320),
         lambda size, out: [*train, "--data", data, "--steps", size, "--out", out],
     )
     yield Work(
