@@ -89,11 +89,8 @@ class Causal:
         self._ends = {e for ids in special for e in (ids if isinstance(ids, list) else [ids]) if e is not None}
 
     def __call__(self, states: Sequence[State], limit: int) -> list[list[Suggestion]]:
-        prompts, length, tokens = (
-            [self.prompt_ids(state) for state in states],
-            self.sampling.max_new_tokens,
-            self.sampling.tokens,
-        )
+        prompts = [self.prompt_ids(state) for state in states]
+        length, tokens = self.sampling.max_new_tokens, self.sampling.tokens
         draws = torch.rand(len(states), limit, length, generator=self.generator, dtype=torch.float64)
         suggestions: list[list[Suggestion]] = [[] for _ in states]
         sample = self._sample if self.sampling.replacement else self._distinct

@@ -74,9 +74,7 @@ def log_probabilities(
 ) -> list[list[float]]:
     """log p(token | prompt, tokens before it) for each token of each continuation, in passes of at most `tokens` of them."""
     rows = [tuple(row) for row in continuations]
-    following: dict[
-        tuple[int, ...], list[int]
-    ] = {}  # the tokens after each prefix, which follows the prefixes that it extends
+    following: dict[tuple[int, ...], list[int]] = {}  # by prefix, those that it extends first: the tokens after it
     for row in rows:
         for n, token in enumerate(row):
             if token not in (found := following.setdefault(row[:n], [])):
